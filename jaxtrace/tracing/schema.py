@@ -1,0 +1,57 @@
+"""The names of everything a trace holds: one table, read by the step, the store, the report and the README."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity of a trace.
+
+    Attributes:
+      dims: dims after (prompt, step): "layer", "head", "alpha".
+      group: the group of `Probes` that turns it on; "" for what is always there.
+      unit: "nats", "nats²", "" for a pure number or an id.
+      first_layer: 0 where the embedding has a value, else 1 (stored arrays start at this layer).
+      integer: int32 with −1 for "no value"; otherwise float32 with NaN.
+      text: the definition in a line.
+    """
+
+    dims: tuple[str, ...]
+    group: str
+    unit: str
+    text: str
+    first_layer: int = 1
+    integer: bool = False
+
+
+LAYER, HEAD = ("layer",), ("layer", "head")
+
+METRICS: dict[str, Metric] = {
+    "token": Metric((), "", "", "the token drawn (generate) or that comes next (score)", integer=True),
+    "logprob": Metric((), "output", "nats", "ln p[token]"),
+    "entropy": Metric((), "output", "nats", "−Σ p ln p of the next-token distribution"),
+    "varentropy": Metric((), "output", "nats²", "Σ p (ln p + entropy)²"),
+    "renyi": Metric(("alpha",), "output", "nats", "Rényi entropies, one per α"),
+    "top1_prob": Metric((), "output", "", "largest probability"),
+    "top1_top2_gap": Metric((), "output", "", "largest minus second largest probability"),
+    "attention_entropy": Metric(HEAD, "attention", "nats", "−Σ a ln a over the visible keys"),
+    "attention_varentropy": Metric(HEAD, "attention", "nats²", "Σ a (ln a + attention_entropy)²"),
+    "attention_entropy_normalized": Metric(HEAD, "attention", "", "attention_entropy / ln(visible keys)"),
+    "attention_entropy_no_sink": Metric(
+        HEAD, "attention", "nats", "entropy with the first position left out and the rest renormalised"
+    ),
+    "sink_mass": Metric(HEAD, "attention", "", "weight on the first visible position"),
+    "hdi": Metric(LAYER, "dispersion", "nats", "standard deviation over heads of attention_entropy"),
+    "head_jsd": Metric(LAYER, "dispersion", "nats", "H(mean over heads) − mean over heads of H"),
+    "lens_entropy": Metric(LAYER, "lens", "nats", "entropy of softmax(unembed(final_norm(x_l)))"),
+    "lens_varentropy": Metric(LAYER, "lens", "nats²", "varentropy of the same"),
+    "lens_kl": Metric(LAYER, "lens", "nats", "KL(final ‖ lens)"),
+    "lens_top1": Metric(LAYER, "lens", "", "the lens's most likely token", integer=True),
+    "lens_top1_prob": Metric(LAYER, "lens", "", "its probability"),
+    "hidden_norm": Metric(LAYER, "hidden", "", "‖x_l‖₂", first_layer=0),
+    "hidden_delta_layer": Metric(LAYER, "hidden", "", "‖x_l − x_{l−1}‖₂"),
+    "hidden_delta_step": Metric(LAYER, "hidden", "", "‖x_l(t) − x_l(t−1)‖₂", first_layer=0),
+    "hidden_cosine_layer": Metric(LAYER, "hidden", "", "cos(x_l, x_{l−1})"),
+}
+
+GROUPS = ("output", "attention", "dispersion", "lens", "hidden")
