@@ -1,0 +1,95 @@
+"""What the attention operations share: their result, their visibility rule, their scores."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .moments import MASKED, Moments
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMoments:
+    """What each query head's attention weights say of themselves.
+
+    Attributes:
+      entropy: −Σ a ln a over the visible keys, nats.
+      entropy_normalized: the same / ln(visible keys); 0 where at most one key is visible.
+      varentropy: Σ a (ln a + entropy)², nats².
+      entropy_no_sink: entropy of the weights without the first visible key, renormalised, nats.
+      sink_mass: weight on the first visible key.
+    """
+
+    entropy: Float[Array, "*r"]
+    entropy_normalized: Float[Array, "*r"]
+    varentropy: Float[Array, "*r"]
+    entropy_no_sink: Float[Array, "*r"]
+    sink_mass: Float[Array, "*r"]
+
+    @classmethod
+    def of(cls, sink: Moments, rest: Moments, visible: Int[Array, "*#r"]) -> AttentionMoments:
+        """From the moments of the first visible key alone, those of all other visible keys, and their count."""
+        whole = sink.merge(rest)
+        log_keys = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
+        entropy = whole.entropy
+        # ln(l_sink·e^{m_sink−m}) − ln l, with sink.l ∈ {0, 1}
+        sink_mass = sink.l * jnp.exp(jnp.minimum(sink.m - whole.logsumexp, 0.0))
+        return cls(
+            entropy=entropy,
+            entropy_normalized=jnp.where(visible > 1, entropy / log_keys, 0.0),
+            varentropy=whole.varentropy,
+            entropy_no_sink=rest.entropy,
+            sink_mass=sink_mass,
+        )
+
+
+def visible_keys(
+    position: Int[Array, "*r"], keys: int, window: int | None
+) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"], Int[Array, "*r"]]:
+    """Which of `keys` cache slots a query sees: its own position and those before it, within its window.
+
+    Args:
+      position: of each query; −1 sees nothing.
+      keys: number of cache slots.
+      window: sliding window in keys, or None.
+
+    Returns:
+      (mask over the slots, the first visible slot, the number of visible slots).
+    """
+    slots = jnp.arange(keys)
+    first = jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
+    mask = (slots <= position[..., None]) & (slots >= first[..., None])
+    return mask, first, position + 1 - first
+
+
+def scores_of(
+    q: Float[Array, "B K G T H"],
+    k: Float[Array, "B K S H"],
+    *,
+    scale: float,
+    soft_cap: float | None,
+) -> Float[Array, "B K G T S"]:
+    """Scaled, soft-capped, unmasked attention scores in float32."""
+    scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32) * scale
+    return scores if soft_cap is None else soft_cap * jnp.tanh(scores / soft_cap)
+
+
+def grouped(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K G T H"]:
+    """Query heads beside the key/value head they share."""
+    b, t, n, h = q.shape
+    return q.reshape(b, t, kv_heads, n // kv_heads, h).transpose(0, 2, 3, 1, 4)
+
+
+def ungrouped(x: Array) -> Array:
+    """[B, K, G, T, …] → [B, T, N, …]."""
+    b, k, g, t, *rest = x.shape
+    return jnp.moveaxis(x, 3, 1).reshape(b, t, k * g, *rest)
+
+
+def masked(scores: Float[Array, "*s"], mask: Bool[Array, "*#s"]) -> Float[Array, "*s"]:
+    """Scores with what is not visible marked absent."""
+    return jnp.where(mask, scores, MASKED)

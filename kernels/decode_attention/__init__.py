@@ -1,0 +1,1 @@
+from .api import decode_attention as decode_attention

@@ -1,0 +1,1 @@
+from .api import head_dispersion as head_dispersion

@@ -1,0 +1,71 @@
+"""head_dispersion: how differently the heads of a layer look."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..dispatch import Implementation, Operation
+from . import reference, xla
+
+OPERATION = Operation(
+    "head_dispersion",
+    xla=Implementation(xla.head_dispersion),
+    reference=Implementation(reference.head_dispersion),
+)
+
+Kind = Literal["std", "var", "cv", "fano", "range"]
+
+
+def head_dispersion(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    start: Int[Array, ""] | Int[Array, " B"] | int,
+    *,
+    scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    implementation: str | None = None,
+) -> Float[Array, "B T"]:
+    """Generalised Jensen–Shannon divergence over the heads of a layer: H(mean_h a_h) − mean_h H(a_h).
+
+    It is 0 where all heads look at the same keys alike and ln N where each looks at keys of its own: where heads look,
+    not how broadly.
+
+    Args:
+      q: queries at positions start … start + T − 1; N is a multiple of K.
+      k: the cache; slots past a query's position are not read.
+      start: position of the first query, for all rows or for each.
+      scale, window, soft_cap: as in `prefill_attention`.
+      implementation: "xla" or "reference"; None for the platform's default.
+
+    Returns:
+      The divergence of every query in nats, within 2e-5 of float64; 0 for a query that sees nothing.
+
+    Raises:
+      Unsupported: the implementation asked for is not to be had.
+    """
+    return OPERATION(q, k, start, scale=scale, window=window, soft_cap=soft_cap, implementation=implementation)
+
+
+def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Array, "*r"]:
+    """Dispersion over heads (the last axis) of a per-head quantity, as of its population.
+
+    `kind`: "std" (the head dispersion index), "var", "cv" (std / mean), "fano" (var / mean), "range" (max − min).
+    The last three that divide give 0 where the mean is 0.
+    """
+    mean, var = jnp.mean(values, axis=-1), jnp.var(values, axis=-1)
+    divisor = jnp.where(mean == 0, 1.0, mean)
+    match kind:
+        case "std":
+            return jnp.sqrt(var)
+        case "var":
+            return var
+        case "cv":
+            return jnp.sqrt(var) / divisor
+        case "fano":
+            return var / divisor
+        case "range":
+            return jnp.max(values, axis=-1) - jnp.min(values, axis=-1)

@@ -1,0 +1,170 @@
+"""The moment algebra: everything a softmax has to say about itself, in a handful of mergeable sums.
+
+For scores s with m = max s and u = s − m the sums l = Σ eᵘ, a = Σ eᵘu, b = Σ eᵘu² and r_α = Σ e^{αu} give entropy,
+varentropy, log-sum-exp, the largest probability and the Rényi entropies. Partial results over any split of the row
+merge exactly; raw scores never enter the sums, so a constant added to all scores changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Scores at or below MASKED are not there; shifts are cut at FLOOR, where e^u is 0 in float32 and u² is finite.
+MASKED = -1e30
+FLOOR = -1e4
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Moments of softmax rows, a commutative monoid under `merge` with `Moments.empty` as its neutral element.
+
+    Attributes:
+      m: the largest score; `MASKED` for an empty row.
+      l: Σ e^u.
+      a: Σ e^u u.
+      b: Σ e^u u².
+      r: Σ e^{αu}, one per α (last axis).
+      alphas: the α's, static.
+    """
+
+    m: Float[Array, "*r"]
+    l: Float[Array, "*r"]
+    a: Float[Array, "*r"]
+    b: Float[Array, "*r"]
+    r: Float[Array, "*r A"]
+    alphas: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], alphas: tuple[float, ...] = ()) -> Moments:
+        """Moments of rows with no entry."""
+        zero = jnp.zeros(shape, jnp.float32)
+        return cls(jnp.full(shape, MASKED), zero, zero, zero, jnp.zeros((*shape, len(alphas))), alphas)
+
+    @classmethod
+    def of(
+        cls,
+        scores: Float[Array, "*r V"],
+        where: Bool[Array, "*#r V"] | None = None,
+        alphas: tuple[float, ...] = (),
+    ) -> Moments:
+        """Moments over the last axis, in float32.
+
+        Args:
+          scores: any float dtype; entries at −∞ (or ≤ −1e30) count as absent.
+          where: entries to count; None counts all.
+          alphas: orders of the Rényi sums to keep. α = 0 counts the entries; 1 and ∞ need no sum of their own.
+
+        Returns:
+          Moments of shape [*r]. A row with a NaN or +∞ is NaN; a row with no entry is empty.
+        """
+        scores = jnp.maximum(scores.astype(jnp.float32), MASKED)
+        if where is not None:
+            scores = jnp.where(where, scores, MASKED)
+        m = jnp.max(scores, axis=-1)
+        u = jnp.maximum(scores - m[..., None], FLOOR)
+        if any(_is_half_integer(alpha) for alpha in alphas):
+            root = jnp.exp(u / 2)
+            e = root * root
+        else:
+            root, e = None, jnp.exp(u)
+        sums = [jnp.sum(_power(alpha, e, root, u), axis=-1) for alpha in alphas]
+        r = jnp.stack(sums, axis=-1) if sums else jnp.zeros((*m.shape, 0), jnp.float32)
+        some = ~(m <= MASKED)
+        keep = lambda x: jnp.where(some, x, 0.0)  # noqa: E731
+        return cls(
+            m=m,
+            l=keep(jnp.sum(e, axis=-1)),
+            a=keep(jnp.sum(e * u, axis=-1)),
+            b=keep(jnp.sum(e * u * u, axis=-1)),
+            r=jnp.where(some[..., None], r, 0.0),
+            alphas=alphas,
+        )
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of the union of two disjoint parts of the same rows."""
+        m = jnp.maximum(self.m, other.m)
+        x, y = self._shifted_to(m), other._shifted_to(m)
+        return Moments(m, x.l + y.l, x.a + y.a, x.b + y.b, x.r + y.r, self.alphas)
+
+    def merge_axis(self, axis: int) -> Moments:
+        """Moments of the union of all parts along one (non-negative) axis, which goes away."""
+        m = jnp.max(self.m, axis=axis, keepdims=True)
+        x = self._shifted_to(m)
+        total = lambda v: jnp.sum(v, axis=axis)  # noqa: E731
+        return Moments(jnp.squeeze(m, axis), total(x.l), total(x.a), total(x.b), total(x.r), self.alphas)
+
+    def _shifted_to(self, m: Float[Array, "*r"]) -> Moments:
+        d = jnp.maximum(self.m - m, FLOOR)
+        c = jnp.exp(d)
+        b = c * (self.b + 2 * d * self.a + d * d * self.l)
+        scales = [jnp.ones_like(d) if alpha == 0 else jnp.exp(_order(alpha) * d) for alpha in self.alphas]
+        r = jnp.stack(scales, axis=-1) * self.r if scales else self.r
+        return Moments(m, c * self.l, c * (self.a + d * self.l), b, r, self.alphas)
+
+    @property
+    def logsumexp(self) -> Float[Array, "*r"]:
+        """ln Σ e^s; −1e30 for an empty row."""
+        return self.m + jnp.log(self._l)
+
+    @property
+    def p_max(self) -> Float[Array, "*r"]:
+        """The largest probability; 0 for an empty row."""
+        return jnp.where(self.l == 0, 0.0, 1 / self._l)
+
+    @property
+    def entropy(self) -> Float[Array, "*r"]:
+        """−Σ p ln p, in nats; 0 for an empty row. Within 1e-5 of float64."""
+        return jnp.maximum(jnp.log(self._l) - self.a / self._l, 0.0)
+
+    @property
+    def varentropy(self) -> Float[Array, "*r"]:
+        """Σ p (ln p + entropy)², in nats²; 0 for an empty row. Within 1e-4 of float64."""
+        return jnp.maximum(self.b / self._l - jnp.square(self.a / self._l), 0.0)
+
+    @property
+    def renyi(self) -> Float[Array, "*r A"]:
+        """Rényi entropies in nats, one per α: (ln r_α − α ln l) / (1 − α), and its limits at 1 and ∞."""
+        columns = [self._renyi(i, alpha) for i, alpha in enumerate(self.alphas)]
+        return jnp.stack(columns, axis=-1) if columns else jnp.zeros_like(self.r)
+
+    def _renyi(self, i: int, alpha: float) -> Float[Array, "*r"]:
+        if alpha == 1:
+            return self.entropy
+        if math.isinf(alpha):
+            return jnp.log(self._l)
+        r = jnp.where(self.l == 0, 1.0, self.r[..., i])
+        return jnp.maximum((jnp.log(r) - alpha * jnp.log(self._l)) / (1 - alpha), 0.0)
+
+    @property
+    def _l(self) -> Float[Array, "*r"]:
+        return jnp.where(self.l == 0, 1.0, self.l)
+
+
+def _order(alpha: float) -> float:
+    """The power of e^u that is summed: α itself, and 1 for the limits that need no sum."""
+    return 1.0 if math.isinf(alpha) else alpha
+
+
+def _is_half_integer(alpha: float) -> bool:
+    return not math.isinf(alpha) and alpha != int(alpha) and 2 * alpha == int(2 * alpha)
+
+
+def _power(
+    alpha: float, e: Float[Array, "*r V"], root: Float[Array, "*r V"] | None, u: Float[Array, "*r V"]
+) -> Float[Array, "*r V"]:
+    """e^{αu}, from powers of e^u or e^{u/2} where that is exact."""
+    alpha = _order(alpha)
+    if alpha == 0:
+        return (u > FLOOR).astype(jnp.float32)
+    if alpha == int(alpha) and alpha <= 16:
+        return jax.lax.integer_pow(e, int(alpha))
+    if root is not None and _is_half_integer(alpha) and alpha <= 8:
+        return jax.lax.integer_pow(root, int(2 * alpha))
+    return jnp.exp(alpha * u)

@@ -1,0 +1,1 @@
+from .api import prefill_attention as prefill_attention

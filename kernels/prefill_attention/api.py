@@ -1,0 +1,51 @@
+"""prefill_attention: causal attention of many queries over a cache, with the moments of every query's weights."""
+
+from __future__ import annotations
+
+from jaxtyping import Array, Float, Int
+
+from ..attention import AttentionMoments
+from ..dispatch import Implementation, Operation
+from . import reference, xla
+
+OPERATION = Operation(
+    "prefill_attention",
+    xla=Implementation(xla.prefill_attention),
+    reference=Implementation(reference.prefill_attention),
+)
+
+
+def prefill_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    start: Int[Array, ""] | Int[Array, " B"] | int,
+    *,
+    scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    moments: bool = True,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
+    """Causal attention of T queries at positions start … start + T − 1.
+
+    Args:
+      q: queries; N is a multiple of K.
+      k, v: the cache; slot s holds position s. Slots past a query's position are not read.
+      start: position of the first query, for all rows or for each; a query at a negative position sees nothing.
+      scale: factor on the scores.
+      window: how many keys a query sees, itself included; None for all.
+      soft_cap: scores become cap · tanh(scores / cap).
+      moments: whether to return the moments of the weights.
+      implementation: "xla" or "reference"; None for the platform's default.
+
+    Returns:
+      (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees nothing gives zeros. Entropies
+      are within 1e-5 nats, varentropies within 1e-4 nats² of float64 for scores of standard deviation 6 over 4,096 keys.
+
+    Raises:
+      Unsupported: the implementation asked for is not to be had.
+    """
+    return OPERATION(
+        q, k, v, start, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
+    )

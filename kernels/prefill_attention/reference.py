@@ -1,0 +1,43 @@
+"""prefill_attention, obviously: every weight of every head, and the textbook formula of each quantity."""
+
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+from ..attention import AttentionMoments, grouped, scores_of, ungrouped, visible_keys
+
+
+def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
+    b, t, _, _ = q.shape
+    position = jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1) + jnp.arange(t), (b, t))
+    mask, first, visible = visible_keys(position, k.shape[2], window)
+    weights = attention_weights(q, k, mask, scale, soft_cap)
+    out = jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))
+    out = ungrouped(out).astype(q.dtype)
+    if not moments:
+        return out, None
+    is_sink = (jnp.arange(k.shape[2]) == first[..., None])[:, None, None]
+    sink_mass = jnp.sum(jnp.where(is_sink, weights, 0.0), axis=-1)
+    rest = jnp.where(is_sink, 0.0, weights)
+    rest_sum = jnp.sum(rest, axis=-1, keepdims=True)
+    rest = rest / jnp.where(rest_sum > 0, rest_sum, 1.0)
+    entropy = -jnp.sum(xlogy(weights, weights), axis=-1)
+    surprise = jnp.log(jnp.where(weights > 0, weights, 1.0)) + entropy[..., None]
+    count = visible[:, None, None]
+    statistics = AttentionMoments(
+        entropy=entropy,
+        entropy_normalized=jnp.where(count > 1, entropy / jnp.log(jnp.maximum(count, 2)), 0.0),
+        varentropy=jnp.sum(weights * surprise**2, axis=-1),
+        entropy_no_sink=-jnp.sum(xlogy(rest, rest), axis=-1),
+        sink_mass=sink_mass,
+    )
+    return out, AttentionMoments(**{name: ungrouped(x) for name, x in vars(statistics).items()})
+
+
+def attention_weights(q, k, mask, scale, soft_cap):
+    """Softmax weights [B, K, G, T, S]; all zero where nothing is visible."""
+    scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
+    mask = mask[:, None, None]
+    top = jnp.max(jnp.where(mask, scores, -jnp.inf), axis=-1, keepdims=True)
+    weights = jnp.where(mask, jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / jnp.where(total == 0, 1.0, total)

@@ -1,0 +1,60 @@
+"""prefill_attention for XLA: blocks of queries, each over the whole cache."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ..attention import AttentionMoments, grouped, masked, scores_of, ungrouped, visible_keys
+from ..moments import FLOOR, MASKED, Moments
+
+BLOCK_ENTRIES = 1 << 26  # scores of one block of queries: 256 MiB in float32
+
+
+def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
+    start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
+    block = functools.partial(
+        attention_block, k=k, v=v, scale=scale, window=window, soft_cap=soft_cap, moments=moments
+    )
+    return over_query_blocks(block, q, start, k.shape[2])
+
+
+def over_query_blocks(function, q, start, keys):
+    """Applies `function(q, start)` to blocks of queries small enough to hold their scores, and joins the results."""
+    b, t, n, _ = q.shape
+    size = max(1, BLOCK_ENTRIES // (b * n * keys))
+    if t <= size:
+        return function(q, start)
+    count = -(-t // size)
+    blocks = jnp.pad(q, ((0, 0), (0, count * size - t), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(blocks.reshape(b, count, size, n, -1), 1, 0)
+    starts = start + jnp.arange(count)[:, None] * size
+    result = jax.lax.map(lambda xs: function(*xs), (blocks, starts))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1, *x.shape[3:])[:, :t], result)
+
+
+def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
+    """Attention of q[B, T, N, H] at positions start[B] + t, scores of all of it held at once."""
+    position = start[:, None] + jnp.arange(q.shape[1])
+    mask, first, visible = visible_keys(position, k.shape[2], window)
+    scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
+    scores = masked(scores, mask[:, None, None])
+    top = jnp.max(scores, axis=-1)
+    weights = jnp.exp(jnp.maximum(scores - top[..., None], FLOOR))
+    total = jnp.sum(weights, axis=-1)
+    seen = (position >= 0)[:, None, None, :]
+    share = jnp.where(seen, 1 / total, 0.0)[..., None]
+    out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    out = ungrouped(out * share).astype(q.dtype)
+    if not moments:
+        return out, None
+    return out, jax.tree.map(ungrouped, split_moments(scores, first, visible))
+
+
+def split_moments(scores, first, visible):
+    """AttentionMoments of masked scores [B, K, G, T, S], the first visible slot [B, T] kept apart."""
+    is_first = (jnp.arange(scores.shape[-1]) == first[..., None])[:, None, None]
+    sink_score = jnp.max(jnp.where(is_first, scores, MASKED), axis=-1)
+    sink = Moments.of(sink_score[..., None])
+    rest = Moments.of(scores, where=~is_first)
+    return AttentionMoments.of(sink, rest, visible[:, None, None])

@@ -1,0 +1,1 @@
+from .api import softmax_moments as softmax_moments

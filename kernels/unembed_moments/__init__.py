@@ -1,0 +1,1 @@
+from .api import unembed_moments as unembed_moments
