@@ -1,0 +1,88 @@
+"""Reading safetensors files, single or sharded, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from jaxtrace.errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def shards(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint.
+
+    Raises:
+      CheckpointError: there are none (a pickle is refused by name), the index is broken, or a shard is missing.
+    """
+    index = directory / INDEX
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise CheckpointError(f"{index}: not a valid safetensors index; download it again") from None
+        for name in names:
+            if Path(name).name != name:
+                raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}")
+            if not (directory / name).exists():
+                raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")
+        return [directory / name for name in names]
+    if (directory / SINGLE).exists():
+        return [directory / SINGLE]
+    for pattern in PICKLES:
+        if found := sorted(directory.glob(pattern)):
+            raise CheckpointError(
+                f"{found[0]}: pickle files can run code and are never read; "
+                "save the checkpoint as safetensors (save_pretrained does) and try again"
+            )
+    raise CheckpointError(
+        f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory"
+    )
+
+
+class Tensors:
+    """All tensors of a checkpoint by name, read from memory-mapped files when asked for."""
+
+    def __init__(self, directory: Path):
+        self._stack = ExitStack()
+        self._files = {}
+        for path in shards(directory):
+            try:
+                file = self._stack.enter_context(safe_open(path, framework="numpy"))
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"{path}: not a readable safetensors file ({error}); download it again"
+                ) from None
+            for name in file.keys():  # noqa: SIM118
+                if name in self._files:
+                    raise CheckpointError(f"{path}: weight {name} is stored twice")
+                self._files[name] = file
+
+    def __enter__(self) -> Tensors:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self._files[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """Stored dtype in safetensors' own words ("F32", "BF16")."""
+        return self._files[name].get_slice(name).get_dtype()
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor."""
+        return self._files[name].get_tensor(name)
