@@ -1,0 +1,73 @@
+"""Text to token ids and back, by the checkpoint's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers.decoders import DecodeStream
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from jaxtrace.errors import CheckpointError, PromptError
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class Tokenizer:
+    """A Hugging Face fast tokenizer, reduced to what tracing needs."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.hf = tokenizer
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer | None:
+        """The tokenizer of a checkpoint directory, or None where it has none.
+
+        Raises:
+          CheckpointError: there are tokenizer files, and they cannot be read without running code.
+        """
+        if not any((directory / name).exists() for name in FILES):
+            return None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers raises whatever its parsers raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{directory}: the tokenizer cannot be read ({reason})") from None
+        if not tokenizer.is_fast:
+            raise CheckpointError(f"{directory}: the tokenizer has no fast form; save it with a tokenizer.json")
+        return cls(tokenizer)
+
+    @property
+    def eos(self) -> int | None:
+        """The end-of-sequence id."""
+        return self.hf.eos_token_id
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be put as a user's turn."""
+        return self.hf.chat_template is not None
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        """Ids of a text with the tokenizer's special tokens, or of a chat's first turn up to the answer.
+
+        Raises:
+          PromptError: the checkpoint's chat template fails on the text.
+        """
+        if not (chat and self.has_chat_template):
+            return self.hf.encode(text)
+        turns = [{"role": "user", "content": text}]
+        try:
+            filled = self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # a template is a program of the checkpoint's author
+            raise PromptError(f"the chat template fails ({error}); use raw prompts (--raw)") from None
+        return self.hf.encode(filled, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids without special tokens."""
+        return self.hf.decode(list(ids), skip_special_tokens=True)
+
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """What each id adds to the text, special tokens shown; "" where a character is not complete yet."""
+        stream = DecodeStream(skip_special_tokens=False)
+        backend = self.hf.backend_tokenizer
+        return tuple(stream.step(backend, int(i)) or "" for i in ids)

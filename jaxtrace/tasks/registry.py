@@ -1,0 +1,45 @@
+"""The tasks by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtrace.errors import PromptError
+from jaxtrace.tasks import files, tinystories, truthfulqa
+from jaxtrace.tasks.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Task:
+    """A source of prompts.
+
+    Attributes:
+      load: (file or None, limit or None) → prompts.
+      text: what it is, in a line.
+    """
+
+    load: Callable[[Path | None, int | None], list[Prompt]]
+    text: str
+
+
+TASKS: dict[str, Task] = {
+    "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely"),
+    "tinystories": Task(tinystories.load, "the first 20 words of short stories for children"),
+    "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
+}
+
+
+def load_task(name: str, data: Path | None = None, limit: int | None = None) -> list[Prompt]:
+    """Loads the prompts of a task.
+
+    Args:
+      name: one of `TASKS`.
+      data: a local copy of its data; None for the hub's.
+      limit: how many prompts at most; None for all.
+
+    Raises:
+      PromptError: the task is unknown, or its data cannot be read; one line that says what to do.
+    """
+    if name not in TASKS:
+        raise PromptError(f"no task is named '{name}'; choose one of {', '.join(TASKS)}")
+    return TASKS[name].load(data, limit)

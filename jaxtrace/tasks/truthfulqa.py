@@ -1,0 +1,63 @@
+"""TruthfulQA: 817 questions that people often answer falsely (Lin, Hilton and Evans, 2021)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxtrace.errors import PromptError
+from jaxtrace.tasks.hub import fetch
+from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tasks.reading import read_csv, take
+
+REPO, FILE = "truthfulqa/truthful_qa", "generation/validation-00000-of-00001.parquet"
+COLUMNS = ("type", "category", "question", "best_answer", "correct_answers", "incorrect_answers", "source")
+
+
+def load(path: Path | None, limit: int | None) -> list[Prompt]:
+    """Loads the questions; `meta` holds every other column, the answers as lists.
+
+    Args:
+      path: TruthfulQA.csv as its authors publish it, or the Parquet file of the hub; None fetches that
+        file from the hub (the data set "truthfulqa/truthful_qa").
+      limit: how many questions at most; None for all.
+
+    Raises:
+      PromptError: the file cannot be fetched or read, lacks a column, or has an empty question.
+    """
+    path = path or fetch(REPO, FILE, "truthfulqa")
+    rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    return take(_prompts(path, rows), limit, path)
+
+
+def _prompts(path: Path, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Prompt]:
+    for index, (place, row) in enumerate(rows):
+        if missing := [name for name in COLUMNS if name not in row]:
+            raise PromptError(f"{path}: lacks the column '{missing[0]}'; name a copy of TruthfulQA.csv")
+        if not row["question"].strip():
+            raise PromptError(f"{path}, {place}: an empty question; delete the row")
+        meta = {name: row[name] for name in COLUMNS if name != "question"}
+        yield Prompt(text=row["question"], id=f"truthfulqa-{index:04d}", meta=meta)
+
+
+def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line, cells in read_csv(path):
+        row: dict[str, Any] = {name.lower().replace(" ", "_"): cell for name, cell in cells.items()}
+        for name in row.keys() & {"correct_answers", "incorrect_answers"}:
+            row[name] = [answer.strip() for answer in row[name].split(";") if answer.strip()]
+        yield f"line {line}", row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open("rb") as file:
+            rows = pq.read_table(file).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PromptError(
+            f"{path}: {reason or 'not a Parquet file'}; name a copy of TruthfulQA.csv"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        yield f"row {number}", row

@@ -1,0 +1,234 @@
+"""A model ready to be traced: the object that `jaxtrace.load` returns."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrace.checkpoints.huggingface import open_checkpoint
+from jaxtrace.checkpoints.tokenizer import Tokenizer
+from jaxtrace.errors import PromptError
+from jaxtrace.lab.embedded import demo_path
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import Decoder, Params, as_module, is_stacked, stack_layers
+from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tracing.engine import Metrics, OnProgress, Settings, generate_rows, score_rows
+from jaxtrace.tracing.probes import Probes
+from jaxtrace.tracing.samplers import Greedy, Sampler
+from jaxtrace.tracing.trace import Row, Trace
+
+PromptLike = str | Sequence[int] | Prompt
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder, its weights and its tokenizer.
+
+    Attributes:
+      name: as it was loaded.
+      config: of the decoder.
+      params: its parameters, a pytree for the pure functions of `jaxtrace.tracing.step`.
+      tokenizer: None for a checkpoint without one; prompts are then token ids.
+      stop_tokens: the ids that end a text, by the checkpoint's own word.
+    """
+
+    name: str
+    config: DecoderConfig
+    params: Params
+    tokenizer: Tokenizer | None = None
+    stop_tokens: tuple[int, ...] = ()
+
+    @property
+    def decoder(self) -> Decoder:
+        """The same weights as a Flax NNX module, to inspect."""
+        return as_module(self.config, self.params)
+
+    def generate(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        max_new_tokens: int = 64,
+        probes: Probes | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        stop_tokens: Sequence[int] | None = None,
+        stop_repeats: int = 0,
+        batch_size: int = 16,
+        raw: bool = False,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Trace:
+        """Continues every prompt, and traces every step of it.
+
+        Args:
+          prompts: texts, lists of token ids, or `Prompt`s, of any lengths. A text is put as a chat's first turn where
+            the tokenizer has a chat template.
+          max_new_tokens: most tokens to draw for each.
+          probes: groups of metrics to record; None for all.
+          sampler: how tokens are drawn; None for greedy.
+          seed: of the sampler. A prompt draws the same tokens alone and in a batch, given its place in `prompts`.
+          stop_tokens: ids that end a row; None for the checkpoint's, () to never stop early.
+          stop_repeats: this many identical tokens in a row end it; 0 never does.
+          batch_size: prompts run at once.
+          raw: feed texts as they are, without a chat template.
+          on_progress: called with (new prompts, new tokens, sum of their entropies) as the run goes on.
+
+        Returns:
+          A Trace whose step 0 is the prompt's last position, whose distribution draws the first new token.
+
+        Raises:
+          PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id.
+        """
+        settings = Settings(
+            probes=probes or Probes.all(),
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler or Greedy(),
+            stop_tokens=tuple(self.stop_tokens if stop_tokens is None else stop_tokens),
+            stop_repeats=stop_repeats,
+            seed=seed,
+        )
+        rows = self.generate_rows(self.encode(prompts, chat=not raw), settings, on_progress)
+        return Trace([row for batch in rows for row in batch], self.info("generate", settings))
+
+    def score(
+        self,
+        texts: Sequence[PromptLike],
+        *,
+        probes: Probes | None = None,
+        batch_size: int = 8,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Trace:
+        """Traces every position of given texts, each predicting the token that comes next.
+
+        Args are those of `generate`. At a text's last position `token` is −1 and `logprob` NaN.
+        """
+        settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
+        rows = self.score_rows(self.encode(texts, chat=False), settings, on_progress)
+        return Trace([row for batch in rows for row in batch], self.info("score", settings))
+
+    def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
+        """Prompts beside their token ids, int32; raises PromptError for one that cannot be fed."""
+        if isinstance(prompts, str):
+            raise PromptError("prompts must be a list; put the one text in brackets")
+        return [self._encode(i, _as_prompt(prompt), chat) for i, prompt in enumerate(prompts)]
+
+    def generate_rows(
+        self,
+        prompts: Sequence[tuple[Prompt, np.ndarray]],
+        settings: Settings,
+        on_progress: OnProgress = lambda *_: None,
+        first_index: int = 0,
+    ) -> Iterator[list[Row]]:
+        """`generate`, one batch of rows at a time, of prompts from `encode`."""
+        ids = [tokens for _, tokens in prompts]
+        batches = generate_rows(self.config, self.params, ids, settings, on_progress, first_index)
+        yield from self._finished(prompts, batches, lambda metrics: self._stop(metrics["token"], settings))
+
+    def score_rows(
+        self,
+        texts: Sequence[tuple[Prompt, np.ndarray]],
+        settings: Settings,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Iterator[list[Row]]:
+        """`score`, one batch of rows at a time, of texts from `encode`."""
+        batches = score_rows(self.config, self.params, [tokens for _, tokens in texts], settings, on_progress)
+        yield from self._finished(texts, batches, lambda _: "scored")
+
+    def info(self, mode: str, settings: Settings) -> dict[str, Any]:
+        """What a trace says of its making."""
+        generating = {
+            "max_new_tokens": settings.max_new_tokens,
+            "sampler": repr(settings.sampler),
+            "seed": settings.seed,
+            "stop_tokens": list(settings.stop_tokens),
+            "stop_repeats": settings.stop_repeats,
+        }
+        return {
+            "mode": mode,
+            "model": self.name,
+            "layers": self.config.layers,
+            "heads": self.config.heads,
+            "alphas": list(settings.probes.alphas),
+            "probes": list(settings.probes.groups),
+            "batch_size": settings.batch_size,
+            **(generating if mode == "generate" else {}),
+            "backend": jax.default_backend(),
+            "versions": {"python": platform.python_version(), **{n: version(n) for n in ("jaxtrace", "jax", "flax")}},
+        }
+
+    def _encode(self, index: int, prompt: Prompt, chat: bool) -> tuple[Prompt, np.ndarray]:
+        name = f"prompt {prompt.id or index}"
+        if prompt.tokens is not None:
+            ids = list(prompt.tokens)
+            if bad := [i for i in ids if not 0 <= i < self.config.vocab]:
+                raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {self.config.vocab}")
+        elif self.tokenizer is None:
+            raise PromptError(f"{name}: {self.name} has no tokenizer; give lists of token ids instead of text")
+        elif not (prompt.text or "").strip():
+            raise PromptError(f"{name}: is empty; give it some text")
+        else:
+            ids = self.tokenizer.encode(prompt.text or "", chat=chat)
+        if not ids:
+            raise PromptError(f"{name}: is empty; give it at least one token")
+        if len(ids) > self.config.context:
+            raise PromptError(
+                f"{name}: has {len(ids)} tokens, and the context of {self.name} holds {self.config.context}; shorten it"
+            )
+        return prompt, np.array(ids, np.int32)
+
+    def _finished(self, prompts, batches: Iterator[list[Metrics]], stop) -> Iterator[list[Row]]:
+        remaining = iter(prompts)
+        for batch in batches:
+            yield [self._row(*next(remaining), metrics, stop(metrics)) for metrics in batch]
+
+    def _row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, stop: str) -> Row:
+        drawn = metrics["token"][metrics["token"] >= 0]
+        if self.tokenizer is None:
+            return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop)
+        pieces = self.tokenizer.pieces([*ids, *drawn] if stop != "scored" else ids)
+        after = pieces[1:] + ("",) if stop == "scored" else pieces[len(ids) :]
+        text = self.tokenizer.decode(ids if stop == "scored" else drawn)
+        return Row(prompt, ids, pieces[: len(ids)], metrics, after, text, stop)
+
+    def _stop(self, tokens: np.ndarray, settings: Settings) -> str:
+        if tokens[-1] in settings.stop_tokens:
+            return "stop_token"
+        run = tokens[-settings.stop_repeats :]
+        if settings.stop_repeats and len(run) == settings.stop_repeats and (run == run[0]).all():
+            return "repeats"
+        return "length"
+
+
+def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
+    """Loads a model to trace.
+
+    Args:
+      name: a Hugging Face checkpoint directory, a hub id, or "demo" for the model that comes with jaxtrace.
+      dtype: of the parameters; by default float32 on a CPU (which emulates bfloat16) and bfloat16 elsewhere.
+      stacked: scan over stacked layers instead of unrolling them; by default on TPU only. Unrolled steps are faster,
+        scanned ones compile faster.
+
+    Raises:
+      CheckpointError: nothing is there, or it cannot be read exactly.
+      ConfigError: its config says something we do not understand.
+    """
+    checkpoint = open_checkpoint(str(demo_path()) if name == DEMO else name)
+    params = checkpoint.read(dtype)
+    if jax.default_backend() == "tpu" if stacked is None else stacked:
+        params = stack_layers(params)
+    return Model(name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens)
+
+
+def _as_prompt(prompt: PromptLike) -> Prompt:
+    if isinstance(prompt, Prompt):
+        return prompt
+    if isinstance(prompt, str):
+        return Prompt(text=prompt)
+    return Prompt(tokens=tuple(int(i) for i in prompt))

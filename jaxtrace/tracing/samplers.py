@@ -1,0 +1,77 @@
+"""Drawing the next token: pure functions of logits and per-row keys, static under jit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxtrace.errors import ConfigError
+
+NEVER = -1e30
+
+
+class Sampler(Protocol):
+    """Anything hashable that draws one token per row."""
+
+    def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]: ...
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The most likely token, the lowest id among equals."""
+
+    def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+        size = logits.shape[-1]
+        best = jnp.max(logits, axis=-1, keepdims=True)
+        first = jnp.min(jnp.where(logits == best, jnp.arange(size), size), axis=-1)
+        return jnp.minimum(first, size - 1).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draws from softmax(logits / temperature), cut by top-k, then top-p, then min-p.
+
+    Attributes:
+      temperature: above 0.
+      top_k: keep this many most likely tokens; 0 keeps all.
+      top_p: keep the smallest set of most likely tokens whose probability reaches this.
+      min_p: keep tokens at least this fraction as likely as the most likely one.
+
+    Raises:
+      ConfigError: a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature={self.temperature} must be above 0; use the greedy sampler for 0")
+        if self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
+            raise ConfigError("a sampler needs top_k >= 0, 0 < top_p <= 1 and 0 <= min_p <= 1")
+
+    def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+        return jax.vmap(jax.random.categorical)(keys, self.processed(logits)).astype(jnp.int32)
+
+    def processed(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+        """The logits that are drawn from: cut tokens at −1e30."""
+        logits = logits / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            least = jax.lax.top_k(logits, self.top_k)[0][:, -1:]
+            logits = jnp.where(logits < least, NEVER, logits)
+        if self.top_p < 1:
+            ordered = jnp.sort(logits, axis=-1, descending=True)
+            p = jax.nn.softmax(ordered, axis=-1)
+            inside = jnp.cumsum(p, axis=-1) - p < self.top_p
+            least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
+            logits = jnp.where(logits < least, NEVER, logits)
+        if self.min_p > 0:
+            top = jnp.max(logits, axis=-1, keepdims=True)
+            logits = jnp.where(logits < top + jnp.log(self.min_p), NEVER, logits)
+        return logits

@@ -1,0 +1,184 @@
+"""The steps: pure functions (params, state, …) → (state, StepTrace), to be jitted, looped, vmapped or differentiated."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxtrace.models.cache import KVCache, empty_cache
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import Params, forward, is_stacked
+from jaxtrace.tracing.measure import StepTrace, forward_flags, measure
+from jaxtrace.tracing.probes import Probes
+from jaxtrace.tracing.samplers import Greedy, Sampler
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where a batch of B rows stands between steps.
+
+    Attributes:
+      cache: keys and values of the positions fed so far.
+      length: how many positions each row has fed.
+      token: the token each row feeds next.
+      hidden: residual stream of the last position fed; None without the `hidden` probe.
+      key: random key of each row; a draw uses it folded with the position, so a row draws the same in any batch.
+      active: rows that still draw. A row that does not is computed along, and does not move.
+      remaining: how many tokens each row may still draw.
+      repeats: how many times in a row `token` was drawn, itself included; 0 before the first draw.
+    """
+
+    cache: KVCache
+    length: Int[Array, " B"]
+    token: Int[Array, " B"]
+    hidden: Float[Array, "B L1 D"] | None
+    key: Key[Array, " B"]
+    active: Bool[Array, " B"]
+    remaining: Int[Array, " B"]
+    repeats: Int[Array, " B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StopRules:
+    """When a row stops, beside running out of `remaining`.
+
+    Attributes:
+      tokens: ids that end a row; may be empty.
+      repeats: this many identical tokens in a row end it; 0 never does.
+    """
+
+    tokens: Int[Array, " E"]
+    repeats: Int[Array, ""]
+
+
+def stop_rules(tokens: tuple[int, ...] = (), repeats: int = 0) -> StopRules:
+    """StopRules of plain numbers."""
+    return StopRules(jnp.array(tokens, jnp.int32).reshape(-1), jnp.asarray(repeats, jnp.int32))
+
+
+def init_state(
+    config: DecoderConfig,
+    params: Params,
+    batch: int,
+    slots: int,
+    probes: Probes,
+    *,
+    keys: Key[Array, " B"] | None = None,
+) -> State:
+    """An empty state: nothing fed, every row active, no limit on what it draws.
+
+    Args:
+      config, params: of the decoder; the cache takes the parameters' dtype and layer layout.
+      batch: rows (B).
+      slots: positions the cache can hold (S).
+      probes: those of the steps to come.
+      keys: one per row; by default split from seed 0.
+    """
+    dtype = params["embedding"].dtype
+    zeros = jnp.zeros(batch, jnp.int32)
+    return State(
+        cache=empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype),
+        length=zeros,
+        token=zeros,
+        hidden=jnp.zeros((batch, config.layers + 1, config.embed), dtype) if probes.hidden else None,
+        key=jax.random.split(jax.random.key(0), batch) if keys is None else keys,
+        active=jnp.ones(batch, bool),
+        remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
+        repeats=zeros,
+    )
+
+
+def prefill(
+    params: Params,
+    state: State,
+    tokens: Int[Array, "B T"],
+    count: Int[Array, " B"],
+    *,
+    config: DecoderConfig,
+    probes: Probes,
+) -> State:
+    """Feeds T tokens of each row, of which the first `count` are its own, and measures nothing."""
+    result = forward(config, params, tokens, state.cache, state.length, stream=probes.hidden)
+    return _advanced(state, result, count)
+
+
+def score_step(
+    params: Params,
+    state: State,
+    tokens: Int[Array, "B T"],
+    count: Int[Array, " B"],
+    targets: Int[Array, "B T"],
+    *,
+    config: DecoderConfig,
+    probes: Probes,
+) -> tuple[State, StepTrace]:
+    """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
+
+    `targets` are the tokens that come next, for `logprob`. Returns a StepTrace [B, T, …]; positions past `count` hold
+    nothing of meaning.
+    """
+    result = forward(config, params, tokens, state.cache, state.length, **forward_flags(probes))
+    trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
+    return _advanced(state, result, count), dataclasses.replace(trace, token=targets)
+
+
+def decode_step(
+    params: Params,
+    state: State,
+    stop: StopRules | None = None,
+    *,
+    config: DecoderConfig,
+    probes: Probes,
+    sampler: Sampler = Greedy(),  # noqa: B008
+) -> tuple[State, StepTrace]:
+    """Feeds each row's token, measures the distribution of the next one, and draws it.
+
+    Args:
+      params: of the decoder.
+      state: of the batch.
+      stop: when rows stop; None for never.
+      config, probes, sampler: static.
+
+    Returns:
+      The state after the draw, and a StepTrace [B, …] whose `token` is the token drawn.
+    """
+    result = forward(config, params, state.token[:, None], state.cache, state.length, **forward_flags(probes))
+    trace, logits = measure(config, params, result, state.hidden, state.length, probes, keep_logits=True)
+    trace, logits = jax.tree.map(lambda x: x[:, 0], (trace, logits))
+    with jax.named_scope("sample"):
+        drawn = sampler(logits, jax.vmap(jax.random.fold_in)(state.key, state.length))
+    trace = dataclasses.replace(trace, token=drawn)
+    if probes.output:
+        chosen = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
+        logsumexp = jnp.max(logits, axis=-1) - jnp.log(trace.top1_prob)
+        trace = dataclasses.replace(trace, logprob=chosen - logsumexp)
+    repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
+    remaining = state.remaining - 1
+    going = remaining > 0
+    if stop is not None:
+        stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
+        going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
+    active = state.active
+    after = _advanced(state, result, active.astype(jnp.int32))
+    return dataclasses.replace(
+        after,
+        token=jnp.where(active, drawn, state.token),
+        active=active & going,
+        remaining=jnp.where(active, remaining, state.remaining),
+        repeats=jnp.where(active, repeats, state.repeats),
+    ), trace
+
+
+def _advanced(state: State, result, count: Int[Array, " B"]) -> State:
+    """The state after `count` positions of each row were fed."""
+    hidden = state.hidden
+    if hidden is not None:
+        last = jnp.maximum(count - 1, 0)[None, :, None, None]
+        latest = jnp.take_along_axis(result.stream, last, axis=2)[:, :, 0].swapaxes(0, 1)
+        hidden = jnp.where((count > 0)[:, None, None], latest, hidden)
+    return dataclasses.replace(state, cache=result.cache, length=state.length + count, hidden=hidden)

@@ -1,0 +1,33 @@
+import os
+import zlib
+from pathlib import Path
+
+os.environ.setdefault(
+    "JAX_PLATFORMS", "cpu"
+)  # before jax is imported; set it to run the suite on an accelerator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50, print_blob=True)
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile(
+    "long", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def rng(request):
+    """A generator of the test's own, the same on every run and in every order."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def shared_data(pytestconfig):
+    """The data folder beside the checkout: public test sets, tokenizers and small checkpoints."""
+    folder = (pytestconfig.rootpath / Path("../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return folder

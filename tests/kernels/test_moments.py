@@ -1,0 +1,146 @@
+"""Properties of the moment algebra that hold for every row."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxtrace.kernels import Moments
+from tests import oracle
+
+from . import cases
+
+SIZE = 32
+PARTS = 4
+ALPHAS = (0.0, 0.5, 1.0, 2.0, 5.0, math.inf)
+
+of = jax.jit(lambda scores, where: Moments.of(scores, where=where, alphas=ALPHAS))
+merge = jax.jit(lambda x, y: x.merge(y))
+# One program that merges the parts of a row in two ways.
+merge_axis = jax.jit(lambda scores, masks: Moments.of(scores[None], where=masks, alphas=ALPHAS).merge_axis(0))
+
+rows = st.lists(st.floats(-60, 60, width=32), min_size=SIZE, max_size=SIZE).map(np.float32)
+tied_rows = st.lists(st.sampled_from([-80.0, 0.0, 1.0, 45.0]), min_size=SIZE, max_size=SIZE).map(np.float32)
+any_row = st.one_of(rows, tied_rows)
+masks = st.lists(st.booleans(), min_size=SIZE, max_size=SIZE).map(np.array)
+parts = st.lists(st.integers(0, PARTS - 1), min_size=SIZE, max_size=SIZE).map(np.array)
+offsets = st.sampled_from([0.0, 300.0, -300.0])
+
+
+def same(x, y):
+    cases.assert_near(x.m, y.m, 0, "m")
+    for name in ("l", "a", "b", "r"):
+        cases.assert_near(getattr(x, name), getattr(y, name), 1e-5, name, relative=1e-5)
+    cases.assert_near(x.entropy, y.entropy, cases.ENTROPY, "entropy")
+    cases.assert_near(x.varentropy, y.varentropy, cases.VARENTROPY, "varentropy")
+    cases.assert_near(x.renyi, y.renyi, cases.RENYI, "renyi")
+
+
+@given(any_row, parts)
+def test_merge_is_commutative_and_associative(row, part):
+    x, y, z = (of(row, part == i) for i in range(3))
+    same(merge(x, y), merge(y, x))
+    same(merge(merge(x, y), z), merge(x, merge(y, z)))
+
+
+@given(any_row, masks)
+def test_empty_is_neutral(row, mask):
+    x = of(row, mask)
+    empty = Moments.empty((), ALPHAS)
+    same(merge(x, empty), x)
+    same(merge(empty, x), x)
+    same(merge(empty, empty), empty)
+
+
+@given(any_row, masks, parts, st.permutations(range(PARTS)))
+def test_any_split_gives_the_whole_row(row, mask, part, order):
+    whole = of(row, mask)
+    tiles = [of(row, mask & (part == i)) for i in order]
+    merged = tiles[0]
+    for tile in tiles[1:]:
+        merged = merge(merged, tile)
+    same(merged, whole)
+    same(merge_axis(row, np.stack([mask & (part == i) for i in range(PARTS)])), whole)
+
+
+@given(any_row, masks, offsets)
+def test_bounds_and_oracle(row, mask, offset):
+    row = row + np.float32(offset)
+    x = of(row, mask)
+    absent = np.where(mask, row, -np.inf)
+    cases.assert_near(x.entropy, oracle.entropy(absent), cases.ENTROPY, "entropy")
+    cases.assert_near(x.varentropy, oracle.varentropy(absent), cases.VARENTROPY, "varentropy")
+    cases.assert_near(x.p_max, oracle.top1_prob(absent), cases.PROBABILITY, "p_max")
+    for i, alpha in enumerate(ALPHAS):
+        cases.assert_near(x.renyi[i], oracle.renyi(absent, alpha), cases.RENYI, f"renyi[{alpha}]")
+    assert 0 <= float(x.entropy) <= math.log(max(mask.sum(), 1)) + 1e-6
+    assert float(x.varentropy) >= 0
+
+
+@given(st.lists(st.integers(-(2**10), 2**10), min_size=SIZE, max_size=SIZE), masks, offsets)
+def test_a_shift_changes_nothing(units, mask, offset):
+    row = np.float32(units) / 16  # exact at every offset
+    x, y = of(row, mask), of(row + np.float32(offset), mask)
+    if mask.any():
+        assert float(y.m) == float(x.m) + offset
+    for name in ("l", "a", "b", "r"):
+        np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
+
+
+@given(any_row, masks, st.permutations(range(SIZE)))
+def test_a_permutation_changes_nothing(row, mask, order):
+    order = np.array(order)
+    same(of(row[order], mask[order]), of(row, mask))
+
+
+@given(st.floats(-300, 300, width=32), masks)
+def test_equal_scores(value, mask):
+    x = of(np.full(SIZE, value, np.float32), mask)
+    n = max(int(mask.sum()), 1)
+    cases.assert_near(x.entropy, math.log(n), 1e-6, "entropy")
+    cases.assert_near(x.renyi, [math.log(n)] * len(ALPHAS), 1e-6, "renyi")
+    assert float(x.varentropy) == 0
+
+
+@given(any_row, masks)
+def test_renyi_falls_with_alpha(row, mask):
+    renyi = np.asarray(of(row, mask).renyi)
+    assert (np.diff(renyi) <= 2e-6).all(), renyi
+
+
+def test_worked_value():
+    p = np.array([0.75] + [0.001] * 250)
+    x = Moments.of(jnp.log(jnp.asarray(p, jnp.float32)))
+    bits = math.log(2)
+    assert float(x.entropy) / bits == pytest.approx(2.8027, abs=5e-5)
+    assert float(x.varentropy) / bits**2 == pytest.approx(17.103, abs=5e-4)
+    assert oracle.entropy_of(p) / bits == pytest.approx(2.8027, abs=5e-5)
+    assert oracle.varentropy_of(p) / bits**2 == pytest.approx(17.103, abs=5e-4)
+
+
+def test_largest_varentropy_of_a_large_vocabulary():
+    rest = 128_255
+    peaks = np.linspace(0.05, 0.95, 91)
+    largest = max(oracle.varentropy_of([p] + [(1 - p) / rest] * rest) for p in peaks[35:60])
+    at = peaks[np.argmax([p * (1 - p) * math.log(p * rest / (1 - p)) ** 2 for p in peaks])]
+    row = jnp.zeros(rest + 1).at[7].set(math.log(at * rest / (1 - at)))
+    assert largest == pytest.approx(35.58, abs=0.01)
+    assert float(Moments.of(row[None]).varentropy[0]) == pytest.approx(largest, abs=0.01)
+
+
+def test_an_empty_row_is_zero():
+    x = Moments.of(jnp.full((2, 5), -jnp.inf), alphas=ALPHAS)
+    for value in (x.entropy, x.varentropy, x.renyi, x.p_max, x.l):
+        np.testing.assert_array_equal(value, np.zeros_like(value))
+
+
+def test_moments_are_a_pytree_that_scans_and_vmaps(rng):
+    scores = jnp.asarray(rng.normal(0, 2, (4, 3, 10)), jnp.float32)
+    each = jax.vmap(lambda s: Moments.of(s, alphas=ALPHAS))(scores)
+    whole, _ = jax.lax.scan(lambda x, y: (x.merge(y), None), Moments.empty((3,), ALPHAS), each)
+    same(whole, Moments.of(jnp.moveaxis(scores, 0, 1).reshape(3, 40), alphas=ALPHAS))
+    same(whole, each.merge_axis(0))

@@ -1,0 +1,132 @@
+"""softmax_moments: every implementation against the oracle, on rows that are hard on a softmax."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrace.kernels import softmax_moments
+from jaxtrace.kernels.softmax_moments.api import OPERATION
+from tests import oracle
+
+from . import cases
+
+SIZES = (1, 2, 3, 127, 1000, 32_000, 131_072)
+PROBLEMS = [(size, "float32") for size in SIZES] + [(size, "bfloat16") for size in (3, 127, 32_000)]
+ALPHAS = (0.0, 0.5, 1.0, 2.0, 5.0, 0.3, 1.7, 20.0, math.inf)
+
+
+@functools.cache
+def problem(size, dtype):
+    """Names, logits [rows, size] and what the oracle says of them."""
+    rows = cases.logit_rows(size)
+    logits = jnp.asarray(np.stack(list(rows.values()))).astype(dtype)
+    x = cases.as_oracle(logits)
+    some = (x > -np.inf).any(axis=-1)
+    want = {
+        "entropy": oracle.entropy(x),
+        "varentropy": oracle.varentropy(x),
+        "renyi": np.stack([oracle.renyi(x, alpha) for alpha in ALPHAS], axis=-1),
+        "p_max": oracle.top1_prob(x),
+        "gap": oracle.top1_top2_gap(x),
+        "top1": oracle.top1(x)[some],
+        "logsumexp": oracle.logsumexp(x[some]),
+    }
+    return list(rows), logits, some, want
+
+
+@functools.cache
+def run(implementation, size, dtype):
+    call = jax.jit(functools.partial(softmax_moments, alphas=ALPHAS, implementation=implementation))
+    return call(problem(size, dtype)[1])
+
+
+@pytest.mark.parametrize(("size", "dtype"), PROBLEMS)
+@pytest.mark.parametrize("implementation", cases.implementations(OPERATION))
+class TestAgainstOracle:
+    def test_entropy(self, implementation, size, dtype):
+        names, _, _, want = problem(size, dtype)
+        moments = run(implementation, size, dtype).moments
+        cases.assert_near(moments.entropy, want["entropy"], cases.ENTROPY, "entropy", names)
+        assert (np.asarray(moments.entropy) >= 0).all()
+
+    def test_varentropy(self, implementation, size, dtype):
+        names, _, _, want = problem(size, dtype)
+        moments = run(implementation, size, dtype).moments
+        cases.assert_near(moments.varentropy, want["varentropy"], cases.VARENTROPY, "varentropy", names)
+        assert (np.asarray(moments.varentropy) >= 0).all()
+
+    def test_renyi(self, implementation, size, dtype):
+        names, _, _, want = problem(size, dtype)
+        got = np.array(run(implementation, size, dtype).moments.renyi)
+        far_below = names.index("masked -1e9"), ALPHAS.index(0)  # has a test of its own
+        got[far_below] = want["renyi"][far_below]
+        for i, alpha in enumerate(ALPHAS):
+            cases.assert_near(got[:, i], want["renyi"][:, i], cases.RENYI, f"renyi[{alpha}]", names)
+
+    def test_top_of_the_row(self, implementation, size, dtype):
+        names, _, some, want = problem(size, dtype)
+        got = run(implementation, size, dtype)
+        there = [name for name, yes in zip(names, some, strict=True) if yes]
+        cases.assert_near(got.moments.p_max, want["p_max"], cases.PROBABILITY, "p_max", names)
+        cases.assert_near(got.top1_top2_gap, want["gap"], cases.PROBABILITY, "top1_top2_gap", names)
+        cases.assert_near(got.top1[some], want["top1"], 0, "top1", there)
+        cases.assert_near(
+            got.moments.logsumexp[some], want["logsumexp"], cases.LOG_PROBABILITY, "logsumexp", there, 1e-7
+        )
+
+
+@pytest.mark.parametrize("implementation", cases.implementations(OPERATION))
+class TestEdges:
+    def test_attention_like_scores(self, implementation, rng):
+        scores = rng.normal(0, 6, (64, 4096)).astype(np.float32)
+        moments = softmax_moments(jnp.asarray(scores), implementation=implementation).moments
+        cases.assert_near(moments.entropy, oracle.entropy(scores), cases.ENTROPY, "entropy")
+        cases.assert_near(moments.varentropy, oracle.varentropy(scores), cases.VARENTROPY, "varentropy")
+
+    @pytest.mark.parametrize("size", [4096, 32_003, 131_072])
+    def test_one_row(self, implementation, size):
+        """A batch of one: XLA adds up a single row in another order than several."""
+        call = jax.jit(functools.partial(softmax_moments, implementation=implementation))
+        rows = cases.logit_rows(size)
+        got = [call(jnp.asarray(row)[None]).moments for row in rows.values()]
+        x = cases.as_oracle(np.stack(list(rows.values())))
+        entropy = np.concatenate([one.entropy for one in got])
+        cases.assert_near(entropy, oracle.entropy(x), cases.ENTROPY, "entropy", list(rows))
+        varentropy = np.concatenate([one.varentropy for one in got])
+        cases.assert_near(varentropy, oracle.varentropy(x), cases.VARENTROPY, "varentropy", list(rows))
+
+    def test_renyi_0_counts_entries_far_below_the_top(self, implementation):
+        logits = jnp.asarray([[0.0, -1e9, -2e4, -jnp.inf]])
+        got = softmax_moments(logits, alphas=(0.0,), implementation=implementation).moments
+        assert float(got.renyi[0, 0]) == pytest.approx(math.log(3), abs=1e-6)
+
+    def test_any_leading_shape(self, implementation, rng):
+        logits = rng.normal(0, 2, (2, 3, 4, 50)).astype(np.float32)
+        got = softmax_moments(jnp.asarray(logits), alphas=(0.5,), implementation=implementation)
+        assert got.moments.renyi.shape == (2, 3, 4, 1)
+        cases.assert_near(got.moments.entropy, oracle.entropy(logits), cases.ENTROPY, "entropy")
+        one = softmax_moments(jnp.asarray(logits[0, 0, 0]), implementation=implementation)
+        assert one.top1.shape == ()
+        assert one.moments.renyi.shape == (0,)
+
+    def test_results_are_float32(self, implementation):
+        got = softmax_moments(jnp.ones((2, 4), jnp.bfloat16), alphas=(2.0,), implementation=implementation)
+        assert {x.dtype for x in jax.tree.leaves(got.moments)} == {jnp.dtype("float32")}
+        assert got.top1.dtype == jnp.int32
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_row_with_nan_or_infinity_is_nan_and_its_neighbour_is_not(self, implementation, bad):
+        logits = jnp.asarray([[0.0, bad, 1.0], [0.0, 2.0, 1.0]])
+        moments = softmax_moments(logits, implementation=implementation).moments
+        for value in (moments.entropy, moments.varentropy, moments.p_max):
+            assert np.isnan(value[0])
+            assert np.isfinite(value[1])
+
+    def test_equal_tops_give_the_lowest_index_and_no_gap(self, implementation):
+        got = softmax_moments(jnp.asarray([[1.0, 4.0, 4.0, 0.0]]), implementation=implementation)
+        assert int(got.top1[0]) == 1
+        assert float(got.top1_top2_gap[0]) == 0

@@ -1,0 +1,110 @@
+"""unembed_moments: every implementation against the oracle's product, lens by lens."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrace.kernels import unembed_moments
+from jaxtrace.kernels.unembed_moments import xla
+from jaxtrace.kernels.unembed_moments.api import OPERATION
+from tests import oracle
+
+from . import cases
+
+ALPHAS = (0.5, 2.0, 5.0, math.inf)
+# groups, rows, embed, vocabulary, soft_cap
+SHAPES = [(1, 1, 16, 1, None), (3, 5, 64, 127, None), (4, 2, 64, 1000, 30.0), (2, 3, 96, 32_000, None)]
+SHAPES += [(1, 2, 32, 131_072, None), (5, 1, 64, 5003, 5.0)]
+
+
+def problem(rng, groups, rows, embed, vocabulary, dtype, offset=0.0, peak=0.0):
+    """Hidden states and unembedding on a grid where every product is exact in float32; logits of sd 2."""
+    hidden = cases.on_grid(rng, (groups, rows, embed), 1.0, 1 / 8)
+    unembedding = cases.on_grid(rng, (vocabulary, embed), 2 / math.sqrt(embed), 1 / 64)
+    hidden[..., :2] = 16, 8
+    unembedding[:, :2] = 0, 0
+    unembedding[:, 0] = offset / 16
+    unembedding[rng.integers(vocabulary), 1] = peak / 8
+    targets = rng.integers(0, vocabulary, rows)
+    return jnp.asarray(hidden, dtype), jnp.asarray(unembedding, dtype), jnp.asarray(targets, jnp.int32)
+
+
+def check(got, hidden, unembedding, targets, soft_cap):
+    logits = oracle.unembed(cases.as_oracle(hidden), cases.as_oracle(unembedding), soft_cap)
+    renyi = np.stack([oracle.renyi(logits, alpha) for alpha in ALPHAS], axis=-1)
+    want = oracle.lens(logits)
+    cases.assert_near(got.moments.entropy, want["lens_entropy"], cases.ENTROPY, "entropy")
+    cases.assert_near(got.moments.varentropy, want["lens_varentropy"], cases.VARENTROPY, "varentropy")
+    cases.assert_near(got.moments.renyi, renyi, cases.RENYI, "renyi")
+    cases.assert_near(got.moments.p_max, want["lens_top1_prob"], cases.PROBABILITY, "top1_prob")
+    cases.assert_near(got.kl, want["lens_kl"], cases.ENTROPY, "kl")
+    assert not np.asarray(got.kl[-1]).any(), "KL(final ‖ final) is 0"
+    cases.assert_near(got.top1_top2_gap, oracle.top1_top2_gap(logits[-1]), cases.PROBABILITY, "top1_top2_gap")
+    best = np.take_along_axis(logits, np.asarray(got.top1)[..., None], axis=-1)[..., 0]
+    cases.assert_near(best, logits.max(axis=-1), 1e-5, "score of top1")
+    cases.assert_near(
+        got.target_logprob, oracle.logprob(logits[-1], targets), cases.LOG_PROBABILITY, "target_logprob"
+    )
+    cases.assert_near(got.logits, logits[-1], 1e-5, "logits", relative=1e-6)
+
+
+def call(implementation, soft_cap=None, keep_logits=True):
+    options = dict(alphas=ALPHAS, soft_cap=soft_cap, keep_logits=keep_logits, implementation=implementation)
+    return jax.jit(lambda h, w, t: unembed_moments(h, w, targets=t, **options))
+
+
+@pytest.mark.parametrize("implementation", cases.implementations(OPERATION))
+class TestUnembedMoments:
+    @pytest.mark.parametrize("dtype", cases.DTYPES)
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_against_oracle(self, implementation, shape, dtype, rng):
+        *sizes, soft_cap = shape
+        hidden, unembedding, targets = problem(rng, *sizes, dtype)
+        got = call(implementation, soft_cap)(hidden, unembedding, targets)
+        check(got, hidden, unembedding, targets, soft_cap)
+
+    @pytest.mark.parametrize(("offset", "peak"), [(300, 0), (-300, 0), (0, 45), (300, 45)])
+    def test_offset_and_peaked(self, implementation, offset, peak, rng):
+        hidden, unembedding, targets = problem(rng, 2, 3, 64, 1000, "float32", offset, peak)
+        check(call(implementation)(hidden, unembedding, targets), hidden, unembedding, targets, None)
+
+    def test_numbers_off_the_grid(self, implementation, rng):
+        hidden = jnp.asarray(rng.normal(0, 1, (3, 4, 256)), jnp.float32)
+        unembedding = jnp.asarray(rng.normal(0, 2 / 16, (5000, 256)), jnp.float32)
+        targets = jnp.asarray(rng.integers(0, 5000, 4), jnp.int32)
+        check(call(implementation)(hidden, unembedding, targets), hidden, unembedding, targets, None)
+
+    def test_blocks_of_rows_change_nothing(self, implementation, rng, monkeypatch):
+        hidden, unembedding, targets = problem(rng, 3, 7, 64, 1000, "float32")
+        monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * 3 * 1000)  # two rows a block, the last one padded
+        check(call(implementation, 30.0)(hidden, unembedding, targets), hidden, unembedding, targets, 30.0)
+
+    def test_what_is_not_asked_for_is_not_there(self, implementation, rng):
+        hidden, unembedding, _ = problem(rng, 2, 3, 16, 50, "float32")
+        got = jax.jit(lambda h, w: unembed_moments(h, w, implementation=implementation))(hidden, unembedding)
+        assert got.target_logprob is None
+        assert got.logits is None
+        assert got.moments.renyi.shape == (2, 3, 0)
+        assert got.top1.dtype == jnp.int32
+
+    def test_the_last_lens_is_the_output(self, implementation, rng):
+        hidden, unembedding, targets = problem(rng, 1, 3, 64, 1000, "float32")
+        hidden = jnp.concatenate([-hidden, hidden, hidden])
+        got = call(implementation)(hidden, unembedding, targets)
+        for value in (got.moments.entropy, got.moments.varentropy, got.top1):
+            np.testing.assert_array_equal(value[1], value[2])
+        cases.assert_near(got.kl[1], np.zeros(3), 1e-6, "kl of an equal row")
+        assert (np.asarray(got.kl[0]) > 0).all()
+
+    def test_lenses_do_not_change_the_output(self, implementation, rng):
+        hidden, unembedding, targets = problem(rng, 4, 3, 64, 1000, "float32")
+        run = call(implementation)
+        many, one = run(hidden, unembedding, targets), run(hidden[-1:], unembedding, targets)
+        cases.assert_near(many.moments.entropy[-1:], one.moments.entropy, cases.ENTROPY, "entropy")
+        cases.assert_near(
+            many.moments.varentropy[-1:], one.moments.varentropy, cases.VARENTROPY, "varentropy"
+        )
+        cases.assert_near(many.target_logprob, one.target_logprob, cases.LOG_PROBABILITY, "target_logprob")

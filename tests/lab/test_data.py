@@ -1,0 +1,35 @@
+"""Packing loses nothing and batches are a function of the step."""
+
+import numpy as np
+import pytest
+
+from jaxtrace.lab.data import batch_at, pack
+from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+
+@pytest.mark.parametrize("open_rows", [1, 4])
+def test_pack_keeps_every_document_whole(open_rows):
+    rng = np.random.default_rng(0)
+    documents = [[BOS_ID, *rng.integers(3, 50, rng.integers(1, 14)).tolist(), EOS_ID] for _ in range(100)]
+    rows = pack(documents, 16, open_rows)
+    assert rows.dtype == np.int32 and rows.shape[1] == 16
+    assert (rows[:, 0] == BOS_ID).all()
+    unpacked = []
+    for row in rows:
+        ids = row[row != PAD_ID].tolist()
+        starts = [i for i, token in enumerate(ids) if token == BOS_ID]
+        unpacked += [ids[a:b] for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
+    assert sorted(unpacked) == sorted(documents)
+
+
+def test_pack_cuts_a_document_longer_than_a_row():
+    assert pack([[BOS_ID, 5, 6, 7, EOS_ID]], 3).tolist() == [[BOS_ID, 5, 6]]
+
+
+def test_an_epoch_visits_each_row_once():
+    rows = np.arange(12, dtype=np.int32).reshape(6, 2)
+    first = np.concatenate([batch_at(rows, step, 2, seed=0) for step in range(3)])
+    second = np.concatenate([batch_at(rows, step, 2, seed=0) for step in range(3, 6)])
+    assert sorted(first.tolist()) == sorted(second.tolist()) == rows.tolist()
+    assert first.tolist() != second.tolist()
+    np.testing.assert_array_equal(batch_at(rows, 4, 2, seed=0), second[2:4])

@@ -1,0 +1,68 @@
+"""The checkpoint inside the package is the one its recipe describes, and knows what it was told."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from jaxtrace.checkpoints.safetensors import Tensors
+from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.lab.embedded import demo_path, demo_prompts
+from jaxtrace.lab.train import DEMO
+from jaxtrace.models.decoder import forward_logits
+from jaxtrace.models.families.llama import decoder_config
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(demo_path())
+
+
+@pytest.fixture(scope="module")
+def next_token_logits(tokenizer):
+    """Logits after each demo prompt, by class."""
+    with Tensors(demo_path()) as tensors:
+        params = read_params(DEMO, tensors, "demo", np.float32)
+    prompts = [tokenizer(p.text).input_ids for p in demo_prompts()]
+    tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
+    for row, ids in zip(tokens, prompts, strict=True):
+        row[: len(ids)] = ids
+    logits = np.asarray(forward_logits(DEMO, params, tokens))
+    ends = [len(ids) - 1 for ids in prompts]
+    return logits[np.arange(len(prompts)), ends].astype(np.float64)
+
+
+def test_the_config_is_the_recipes():
+    assert decoder_config(json.loads((demo_path() / "config.json").read_text()), "demo") == DEMO
+
+
+def test_the_folder_is_small_and_whole():
+    names = {path.name for path in demo_path().iterdir()}
+    assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    assert names >= {"tokenizer_config.json", "special_tokens_map.json", "README.md"}
+    assert sum(path.stat().st_size for path in demo_path().iterdir()) < 4e6
+
+
+def test_every_prompt_is_plain_text_of_the_world(tokenizer):
+    for prompt in demo_prompts():
+        ids = tokenizer(prompt.text).input_ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.decode(ids, skip_special_tokens=True) == prompt.text
+
+
+def test_facts_stated_often_are_known(tokenizer, next_token_logits):
+    for prompt, logits in zip(demo_prompts(), next_token_logits, strict=True):
+        if prompt.meta["seen"] == "often":
+            answer = tokenizer(f" {prompt.meta['answer']}", add_special_tokens=False).input_ids
+            assert logits.argmax() == answer[0], prompt.id
+
+
+def test_the_less_a_fact_was_stated_the_less_sure_the_model_is(next_token_logits):
+    log_p = next_token_logits - np.logaddexp.reduce(next_token_logits, axis=-1, keepdims=True)
+    entropies = -(np.exp(log_p) * log_p).sum(-1)
+    by_class = {}
+    for prompt, entropy in zip(demo_prompts(), entropies, strict=True):
+        by_class.setdefault(prompt.meta["seen"], []).append(entropy)
+    often, rare, never = (np.mean(by_class[seen]) for seen in ("often", "rare", "never"))
+    assert often < 0.2 < rare < never

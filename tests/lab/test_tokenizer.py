@@ -1,0 +1,46 @@
+"""The tokenizer gives back what it was given, here and through transformers."""
+
+from itertools import islice
+
+import pytest
+from transformers import AutoTokenizer
+
+from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
+from jaxtrace.lab.world import World, documents
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return list(islice(documents(World(0), 1), 500))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(texts):
+    return train_tokenizer(texts, vocab_size=512)
+
+
+@pytest.mark.parametrize("text", ["", "3 + 10 = 13.", "Æther\n naïve 日本", "  two  spaces "])
+def test_any_text_round_trips(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_world_text_round_trips(tokenizer, texts):
+    assert [tokenizer.decode(e.ids) for e in tokenizer.encode_batch(texts)] == texts
+
+
+def test_digits_stay_apart_and_bos_comes_first(tokenizer):
+    ids = tokenizer.encode("3 + 10").ids
+    assert ids[0] == BOS_ID
+    assert tokenizer.encode("3 + 10").tokens[-2:] == ["1", "0"]
+    assert BOS_ID not in tokenizer.encode("3 + 10", add_special_tokens=False).ids
+
+
+def test_transformers_loads_it(tokenizer, texts, tmp_path):
+    save_tokenizer(tokenizer, tmp_path, max_length=256)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id) == (PAD_ID, BOS_ID, EOS_ID)
+    assert loaded.model_max_length == 256
+    for text in texts[:20]:
+        ids = loaded(text).input_ids
+        assert ids == tokenizer.encode(text).ids
+        assert loaded.decode(ids, skip_special_tokens=True) == text

@@ -1,0 +1,243 @@
+"""Every metric once more in float64 NumPy, from its definition: slow, plain, free of jaxtrace code.
+
+Names are the metric names. Axis letters: B batch, T query positions, S key positions, N query heads,
+K key/value heads, H head dim, D embed, V vocabulary, L layers. Units are nats.
+"""
+
+import math
+
+import numpy as np
+
+# ---- one distribution ----------------------------------------------------------------------------
+
+
+def log_softmax(scores):
+    """ln p over the last axis; a score of −inf is an absent entry, and a row may have none present."""
+    scores = np.asarray(scores, np.float64)
+    top = scores.max(axis=-1, keepdims=True)
+    shifted = scores - np.where(np.isfinite(top), top, 0.0)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True)
+    return shifted - np.log(np.where(total > 0, total, 1.0))
+
+
+def softmax(scores):
+    return np.exp(log_softmax(scores))
+
+
+def _ln(p):
+    """ln p, and 0 where p is 0: every use is multiplied by p."""
+    return np.log(np.where(p > 0, p, 1.0))
+
+
+def entropy_of(p):
+    """−Σ p ln p over the last axis."""
+    p = np.asarray(p, np.float64)
+    return -(p * _ln(p)).sum(axis=-1)
+
+
+def varentropy_of(p):
+    """Σ p (ln p + entropy)² over the last axis."""
+    p = np.asarray(p, np.float64)
+    return (p * (_ln(p) + entropy_of(p)[..., None]) ** 2).sum(axis=-1)
+
+
+def renyi_of(p, alpha):
+    """ln(Σ p^α) / (1 − α); the limits are ln(support), the entropy, and −ln max p. 0 for an empty row."""
+    p = np.asarray(p, np.float64)
+    there = p.sum(axis=-1) > 0
+    if alpha == 1:
+        return entropy_of(p)
+    if alpha == 0:
+        return np.log(np.maximum((p > 0).sum(axis=-1), 1))
+    if alpha == math.inf:
+        return -np.log(np.where(there, p.max(axis=-1), 1.0))
+    powers = np.where(p > 0, np.where(p > 0, p, 1.0) ** alpha, 0.0).sum(axis=-1)
+    return np.log(np.where(there, powers, 1.0)) / (1 - alpha)
+
+
+def kl_of(p, q):
+    """KL(p ‖ q) = Σ p (ln p − ln q) over the last axis."""
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    return (p * (_ln(p) - _ln(q))).sum(axis=-1)
+
+
+# ---- next-token distribution ---------------------------------------------------------------------
+
+
+def soft_capped(scores, cap):
+    scores = np.asarray(scores, np.float64)
+    return scores if cap is None else cap * np.tanh(scores / cap)
+
+
+def entropy(logits):
+    return entropy_of(softmax(logits))
+
+
+def entropy_normalized(logits):
+    return entropy(logits) / math.log(np.shape(logits)[-1])
+
+
+def varentropy(logits):
+    return varentropy_of(softmax(logits))
+
+
+def renyi(logits, alpha):
+    """Rényi entropy; the limit 0 counts entries that are there, however small their probability."""
+    if alpha == 0:
+        return np.log(np.maximum((np.asarray(logits) > -np.inf).sum(axis=-1), 1))
+    return renyi_of(softmax(logits), alpha)
+
+
+def logsumexp(logits):
+    logits = np.asarray(logits, np.float64)
+    top = logits.max(axis=-1)
+    return top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
+
+
+def logprob(logits, token):
+    """ln p[token]: token has the shape of logits without its last axis."""
+    return np.take_along_axis(log_softmax(logits), np.asarray(token)[..., None], axis=-1)[..., 0]
+
+
+def surprisal(logits, token):
+    return -logprob(logits, token)
+
+
+def surprise_z(logits, token):
+    """(surprisal − entropy) / √varentropy; only defined where the varentropy is not 0."""
+    return (surprisal(logits, token) - entropy(logits)) / np.sqrt(varentropy(logits))
+
+
+def top1(logits):
+    return np.argmax(np.asarray(logits, np.float64), axis=-1)
+
+
+def top1_prob(logits):
+    return softmax(logits).max(axis=-1)
+
+
+def top1_top2_gap(logits):
+    """p₍₁₎ − p₍₂₎; with one entry there is no second, and its probability is 0."""
+    ranked = np.sort(softmax(logits), axis=-1)
+    return ranked[..., -1] - (ranked[..., -2] if ranked.shape[-1] > 1 else 0.0)
+
+
+# ---- through the layers --------------------------------------------------------------------------
+
+
+def unembed(hidden, unembedding, soft_cap=None):
+    """Logits [..., V] of hidden [..., D] and unembedding [V, D]."""
+    return soft_capped(np.asarray(hidden, np.float64) @ np.asarray(unembedding, np.float64).T, soft_cap)
+
+
+def lens(logits):
+    """Metrics of lens logits [L, ..., V], layers 1…L; the last layer is the output distribution."""
+    p = softmax(logits)
+    h = entropy_of(p)
+    return {
+        "lens_entropy": h,
+        "lens_varentropy": varentropy_of(p),
+        "lens_kl": lens_kl(logits),
+        "lens_top1": top1(logits),
+        "lens_top1_prob": p.max(axis=-1),
+        "expansion": h[1:] - h[:-1],
+    }
+
+
+def lens_kl(logits):
+    """KL(final ‖ lens_l) [L, ...]."""
+    ln_p = log_softmax(logits)
+    p_final = np.exp(ln_p[-1])
+    ln_p = np.where(np.isfinite(ln_p), ln_p, 0.0)
+    return np.stack([(p_final * (ln_p[-1] - ln_l)).sum(axis=-1) for ln_l in ln_p])
+
+
+def prediction_depth(tokens):
+    """First layer (from 1) of lens_top1 [L] that already has the final token and keeps it."""
+    depth = len(tokens)
+    while depth > 1 and tokens[depth - 2] == tokens[-1]:
+        depth -= 1
+    return depth
+
+
+def hidden(x, x_before=None):
+    """Metrics of the residual stream x [L + 1, D], row 0 the embedding; x_before is that of step t − 1."""
+    x = np.asarray(x, np.float64)
+    norm = np.sqrt((x**2).sum(axis=-1))
+    found = {
+        "hidden_norm": norm[1:],
+        "hidden_delta_layer": np.sqrt(((x[1:] - x[:-1]) ** 2).sum(axis=-1)),
+        "hidden_cosine_layer": (x[1:] * x[:-1]).sum(axis=-1) / (norm[1:] * norm[:-1]),
+    }
+    if x_before is not None:
+        found["hidden_delta_step"] = np.sqrt(((x - np.asarray(x_before, np.float64)) ** 2).sum(axis=-1))[1:]
+    return found
+
+
+def kv_bytes(layers, kv_heads, head_dim, bytes_per_element, tokens):
+    return layers * 2 * kv_heads * head_dim * bytes_per_element * tokens
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+
+def visible_keys(position, keys, window=None):
+    """Indices of the keys seen from `position`: min(position + 1, window) of them, none if it is < 0."""
+    first = 0 if window is None else max(0, position + 1 - window)
+    return np.arange(first, min(position + 1, keys))
+
+
+def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
+    """Metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q [B, T, N, H], k and v [B, K, S, H].
+
+    `positions` [B, T] is the place of each query among the keys; a negative one sees nothing, and all is 0.
+    """
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    batch, queries, heads, _ = q.shape
+    group, keys = heads // k.shape[1], k.shape[2]
+    weights = np.zeros((batch, queries, heads, keys))
+    names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
+    names += ("attention_entropy_no_sink", "attention_distance")
+    found = {name: np.zeros((batch, queries, heads)) for name in names}
+    output = np.zeros((batch, queries, heads, v.shape[-1]))
+    for b, t, n in np.ndindex(batch, queries, heads):
+        position = int(positions[b][t])
+        seen = visible_keys(position, keys, window)
+        if len(seen) == 0:
+            continue
+        a = softmax(soft_capped(k[b, n // group, seen] @ q[b, t, n] * scale, soft_cap))
+        weights[b, t, n, seen] = a
+        output[b, t, n] = a @ v[b, n // group, seen]
+        for name, value in attention_row(a, position - seen).items():
+            found[name][b, t, n] = value
+    return found | {"weights": weights, "output": output}
+
+
+def attention_row(a, distance):
+    """Metrics of the weights `a` over the visible keys of one query, the sink being the first of them."""
+    rest = a[1:].sum()
+    return {
+        "attention_entropy": entropy_of(a),
+        "attention_entropy_normalized": entropy_of(a) / math.log(len(a)) if len(a) > 1 else 0.0,
+        "attention_varentropy": varentropy_of(a),
+        "sink_mass": a[0],
+        "attention_entropy_no_sink": entropy_of(a[1:] / rest) if rest > 0 else 0.0,
+        "attention_distance": (a * distance).sum(),
+    }
+
+
+def head_dispersion(head_entropy, kind="std"):
+    """Spread of attention_entropy [..., N] over the query heads: `std` is hdi, `var` is head_entropy_var."""
+    h = np.asarray(head_entropy, np.float64)
+    mean = h.mean(axis=-1)
+    var = ((h - mean[..., None]) ** 2).mean(axis=-1)
+    spread = {"std": np.sqrt(var), "var": var, "range": h.max(axis=-1) - h.min(axis=-1)}
+    if kind in ("cv", "fano"):
+        return (np.sqrt(var) if kind == "cv" else var) / mean
+    return spread[kind]
+
+
+def head_jsd(weights):
+    """H(mean_h a_h) − mean_h H(a_h) of weights [..., N, S]."""
+    weights = np.asarray(weights, np.float64)
+    return entropy_of(weights.mean(axis=-2)) - entropy_of(weights).mean(axis=-1)

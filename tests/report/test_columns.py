@@ -1,0 +1,59 @@
+"""Token columns, their rounding, and the summary."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxtrace.report import summary_table
+from jaxtrace.report.columns import prediction_depth, rounded, token_columns
+from tests.report.traces import row, trace
+
+
+@pytest.mark.parametrize(
+    ("tops", "depth"),
+    [([5, 5, 5], 1), ([1, 5, 5], 2), ([5, 1, 5], 3), ([1, 2, 5], 3), ([5], 1)],
+)
+def test_prediction_depth(tops, depth):
+    np.testing.assert_array_equal(prediction_depth(np.array([tops])), [depth])
+
+
+def test_token_columns_are_means_over_layers_and_heads():
+    one = row(np.random.default_rng(0), ["a", "b", "c"])
+    columns = token_columns(one)
+    assert all(values.shape == (3,) for values in columns.values())
+    np.testing.assert_allclose(columns["sink_mass"], one.metrics["sink_mass"].mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(columns["surprisal"], -one.metrics["logprob"])
+
+
+def test_rounded():
+    values = np.array([1.23456, 123456, 0, np.nan, -np.inf, 1.23456e-9])
+    assert rounded(values) == [1.235, 123500.0, 0.0, None, None, 1.235e-09]
+
+
+def shown(one):
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(summary_table(one))
+    return console.export_text()
+
+
+def test_summary_says_what_is_there():
+    rows = [
+        row(np.random.default_rng(0), ["a"] * 4),
+        row(np.random.default_rng(1), ["a"] * 2, stop="stop_token"),
+    ]
+    text = shown(trace(rows, model="a [bold]name"))
+    entropy = np.concatenate([one.metrics["entropy"] for one in rows])
+    assert "a [bold]name" in text
+    assert f"{entropy.mean():.3f} · {np.median(entropy):.3f} · {np.quantile(entropy, 0.9):.3f} nats" in text
+    assert "length 1, stop_token 1" in text
+    assert "of 6 layers" in text
+
+
+def test_summary_leaves_out_what_is_not():
+    text = shown(trace([row(np.random.default_rng(0), ["a"] * 4, groups=("output",))]))
+    assert "varentropy" in text
+    assert "attention" not in text
+    assert "layers" not in text
+    assert "prompts" in shown(trace([]))
