@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers.decoders import DecodeStream
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from jaxtrace.errors import CheckpointError, PromptError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -28,6 +31,8 @@ class Tokenizer:
         """
         if not any((directory / name).exists() for name in FILES):
             return None
+        from transformers import AutoTokenizer  # takes seconds where torch is installed
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # transformers raises whatever its parsers raise

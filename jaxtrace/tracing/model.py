@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrace.checkpoints.huggingface import open_checkpoint
+from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError
 from jaxtrace.lab.embedded import demo_path
@@ -37,6 +37,7 @@ class Model:
       params: its parameters, a pytree for the pure functions of `jaxtrace.tracing.step`.
       tokenizer: None for a checkpoint without one; prompts are then token ids.
       stop_tokens: the ids that end a text, by the checkpoint's own word.
+      checkpoint: where it came from; None for weights made here.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Model:
     params: Params
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
+    checkpoint: Checkpoint | None = None
 
     @property
     def decoder(self) -> Decoder:
@@ -206,6 +208,11 @@ class Model:
         return "length"
 
 
+def open_model_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint behind a name, "demo" included, with its weights still on disk."""
+    return open_checkpoint(str(demo_path()) if name == DEMO else name)
+
+
 def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
     """Loads a model to trace.
 
@@ -219,11 +226,13 @@ def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
       CheckpointError: nothing is there, or it cannot be read exactly.
       ConfigError: its config says something we do not understand.
     """
-    checkpoint = open_checkpoint(str(demo_path()) if name == DEMO else name)
+    checkpoint = open_model_checkpoint(name)
     params = checkpoint.read(dtype)
     if jax.default_backend() == "tpu" if stacked is None else stacked:
         params = stack_layers(params)
-    return Model(name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens)
+    return Model(
+        name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens, checkpoint
+    )
 
 
 def _as_prompt(prompt: PromptLike) -> Prompt:

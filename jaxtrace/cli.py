@@ -1,0 +1,150 @@
+"""The command line: verbs, each of which calls the library."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from jaxtrace.errors import JaxtraceError
+
+app = typer.Typer(
+    help="A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+def _verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Turns what a user can mend into one line and exit status 2, and Ctrl-C into 130."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except JaxtraceError as error:
+            _fail(str(error), 2)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
+    return run
+
+
+def _fail(message: str, status: int) -> None:
+    errors.print(f"jaxtrace: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+Option = functools.partial(typer.Option, show_default=False)
+
+
+@app.command()
+@_verb
+def trace(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")] = None,
+    config: Annotated[Path | None, Option(help="YAML file of settings; options override it.")] = None,
+    task: Annotated[str | None, Option(help="truthfulqa, tinystories.")] = None,
+    data: Annotated[Path | None, Option(help="The task's data file; the hub's copy without it.")] = None,
+    prompts: Annotated[Path | None, Option(help="Prompt file: .txt, .jsonl, .csv.")] = None,
+    text: Annotated[list[str] | None, Option(help="A prompt; may be given several times.")] = None,
+    limit: Annotated[int | None, Option(help="Trace this many prompts at most.")] = None,
+    score: Annotated[bool | None, Option("--score", help="Trace the texts themselves.")] = None,
+    raw: Annotated[bool | None, Option("--raw", help="Go without the chat template.")] = None,
+    probes: Annotated[
+        str | None, Option(help="Groups, comma-separated: output, attention, dispersion, lens, hidden, all, none.")
+    ] = None,
+    batch_size: Annotated[int | None, Option(help="Prompts run at once. Default: 16.")] = None,
+    max_new_tokens: Annotated[int | None, Option(help="Most tokens drawn for a prompt. Default: 64.")] = None,
+    stop_repeats: Annotated[int | None, Option(help="So many identical tokens end a row; 0 never. Default: 0.")] = None,
+    sampler: Annotated[str | None, Option(help="greedy or sample. Default: greedy.")] = None,
+    temperature: Annotated[float | None, Option(help="Default: 1.0.")] = None,
+    top_p: Annotated[float | None, Option(help="Default: 1.0.")] = None,
+    top_k: Annotated[int | None, Option(help="0 keeps all. Default: 0.")] = None,
+    min_p: Annotated[float | None, Option(help="Default: 0.0.")] = None,
+    seed: Annotated[int | None, Option(help="Of the sampler. Default: 0.")] = None,
+    out: Annotated[Path | None, Option(help="Directory of the trace. Default: runs/MODEL-TIME.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Trace a model on prompts: generate (or --score) and record every step."""
+    from jaxtrace import report
+    from jaxtrace.run import prepare, run_config
+
+    given = {k: v for k, v in locals().items() if k not in ("config", "resume", "report", "prepare", "run_config")}
+    given["probes"] = tuple(probes.split(",")) if probes else None
+    settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
+    run = prepare(settings, resume=resume)
+    try:
+        trace = _with_progress(run)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; finished prompts are kept in {run.directory}; go on with --resume", 130)
+    report.write_plots(trace.to_xarray(), run.directory)
+    console.print(report.summary_table(trace))
+    console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json, plots", markup=False)
+    console.print(f"jaxtrace report {run.directory}  makes the page", markup=False, highlight=False)
+
+
+def _with_progress(run: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("tracing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("prompts  {task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors) as progress:
+        bar = progress.add_task("", total=run.total, completed=run.done, rate="compiling")
+        began, tokens, entropy = time.monotonic(), 0, 0.0
+
+        def on_progress(new_prompts: int, new_tokens: int, new_entropy: float) -> None:
+            nonlocal tokens, entropy
+            tokens, entropy = tokens + new_tokens, entropy + new_entropy
+            rate = f"{tokens / (time.monotonic() - began):.0f} tokens/s"
+            if tokens and entropy == entropy:
+                rate += f"  mean entropy {entropy / tokens:.3f} nats"
+            progress.update(bar, advance=new_prompts, rate=rate)
+
+        return run.trace(on_progress)
+
+
+@app.command()
+@_verb
+def report(
+    directory: Annotated[Path, typer.Argument(help="Directory of a trace.")],
+    out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page of a trace."""
+    from jaxtrace.report import write_report
+    from jaxtrace.store import open_trace
+
+    page = write_report(open_trace(directory), out or directory / "report.html")
+    console.print(str(page), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+@_verb
+def info(model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")]) -> None:
+    """Say what a checkpoint is, and what a trace of it costs per token."""
+    from jaxtrace.report.checkpoint import checkpoint_table
+    from jaxtrace.tracing.model import open_model_checkpoint
+
+    console.print(checkpoint_table(open_model_checkpoint(model)))
+
+
+def main() -> None:
+    """Entry point of the `jaxtrace` command."""
+    app(prog_name="jaxtrace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""A traced run from one validated configuration: what the command line does, as a library call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jaxtrace.errors import ConfigError
+from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.store import TraceWriter, open_trace
+from jaxtrace.tasks import Prompt, load_task
+from jaxtrace.tracing.engine import OnProgress, Settings
+from jaxtrace.tracing.model import DEMO, Model, load
+from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
+from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
+from jaxtrace.tracing.trace import Trace
+
+
+class RunConfig(BaseModel):
+    """Every setting of a run. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(DEMO, description="checkpoint directory, hub id, or 'demo'")
+    task: str | None = Field(None, description="a task of jaxtrace.tasks")
+    data: Path | None = Field(None, description="the task's data file; the hub's copy without it")
+    prompts: Path | None = Field(None, description="a prompt file: .txt, .jsonl or .csv")
+    text: tuple[str, ...] = Field((), description="prompts given here")
+    limit: int | None = Field(None, ge=1, description="trace this many prompts at most")
+    score: bool = Field(False, description="trace the texts themselves instead of continuing them")
+    raw: bool = Field(False, description="no chat template")
+    probes: tuple[str, ...] = Field(("all",), description="groups of metrics")
+    alphas: tuple[float, ...] = Field(DEFAULT_ALPHAS, description="orders of the Rényi entropies")
+    batch_size: int = Field(16, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+    stop_repeats: int = Field(0, ge=0, description="this many identical tokens end a row; 0 never")
+    sampler: Literal["greedy", "sample"] = "greedy"
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    seed: int = 0
+    out: Path | None = Field(None, description="where the trace goes; runs/MODEL-TIME without it")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        sources = [name for name in ("task", "prompts", "text") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
+        if not sources and self.model != DEMO:
+            raise ValueError("nothing to trace: give a task, a prompts file, or a text")
+        if self.data and not self.task:
+            raise ValueError("data belongs to a task; name the task too")
+        if self.sampler == "greedy" and self.model_fields_set & {"temperature", "top_p", "top_k", "min_p"}:
+            raise ValueError("temperature, top_p, top_k and min_p need sampler 'sample'")
+        if any(alpha < 0 for alpha in self.alphas):
+            raise ValueError("the orders of Rényi entropies are 0 or more")
+        Probes.of(*self.probes)
+        return self
+
+    def settings(self, stop_tokens: tuple[int, ...]) -> Settings:
+        """Settings of the engine."""
+        sampler: Sampler = Greedy()
+        if self.sampler == "sample":
+            sampler = Sample(self.temperature, self.top_k, self.top_p, self.min_p)
+        return Settings(
+            probes=Probes.of(*self.probes, alphas=self.alphas),
+            batch_size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+            sampler=sampler,
+            stop_tokens=stop_tokens,
+            stop_repeats=self.stop_repeats,
+            seed=self.seed,
+        )
+
+    def load_prompts(self) -> list[Prompt]:
+        """The prompts of its task, file, texts, or the demo's own; raises PromptError."""
+        if self.text:
+            return [Prompt(text=text, id=f"text-{i}") for i, text in enumerate(self.text)][: self.limit]
+        if self.prompts:
+            return load_task("prompts", self.prompts, self.limit)
+        if self.task:
+            return load_task(self.task, self.data, self.limit)
+        return demo_prompts()[: self.limit]
+
+    def directory(self) -> Path:
+        """Where its trace goes."""
+        return self.out or Path("runs") / f"{Path(self.model).name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
+    """A RunConfig from a YAML file and fields that override it.
+
+    Raises:
+      ConfigError: the file cannot be read, or a field is unknown or out of range; one line that names it.
+    """
+    fields = {} if file is None else _read_yaml(file)
+    if any(overrides.get(source) for source in ("task", "prompts", "text")):
+        fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text")}
+    try:
+        return RunConfig(**{**fields, **overrides})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{file or 'settings'}: {where + ': ' if where else ''}{message}") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{file}: not a YAML mapping of settings")
+    return fields
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to go: model loaded, prompts encoded, directory open.
+
+    Attributes:
+      config: of the run.
+      directory: where the trace goes.
+      total: prompts in all.
+      done: prompts that were already there (a resumed run).
+    """
+
+    config: RunConfig
+    directory: Path
+    total: int
+    done: int
+    _batches: Callable[[OnProgress], Iterator[Any]]
+    _writer: TraceWriter
+
+    def trace(self, on_progress: OnProgress = lambda *_: None) -> Trace:
+        """Runs to the end, each batch on the disk as it finishes, and opens the whole trace."""
+        with self._writer as writer:
+            for rows in self._batches(on_progress):
+                writer.write(rows)
+        return open_trace(self.directory)
+
+
+def prepare(config: RunConfig, *, resume: bool = False) -> Run:
+    """Loads the model, encodes the prompts and opens the directory, so that what is wrong shows before work starts.
+
+    Raises:
+      JaxtraceError: any of it fails.
+    """
+    prompts = config.load_prompts()
+    model: Model = load(config.model)
+    settings = config.settings(model.stop_tokens)
+    encoded = model.encode(prompts, chat=not (config.raw or config.score))
+    mode = "score" if config.score else "generate"
+    info = model.info(mode, settings) | {"checkpoint": model.checkpoint.fingerprint()}
+    directory = config.directory()
+    stored = config.model_dump(mode="json", exclude={"out"})
+    writer = TraceWriter(directory, info, stored, resume=resume)
+    done = len(writer.done)
+
+    def batches(on_progress: OnProgress) -> Iterator[Any]:
+        if config.score:
+            return model.score_rows(encoded[done:], settings, on_progress)
+        return model.generate_rows(encoded[done:], settings, on_progress, first_index=done)
+
+    return Run(config, directory, len(encoded), done, batches, writer)

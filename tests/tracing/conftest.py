@@ -1,0 +1,41 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxtrace import DecoderConfig, Model, init_params
+from jaxtrace.models.config import RopeScaling
+from jaxtrace.models.decoder import stack_layers
+
+CONFIG = DecoderConfig(
+    family="llama",
+    vocab=37,
+    embed=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    feed_forward=48,
+    context=96,
+    rope_theta=500.0,
+    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16),
+)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A tiny random Llama without a tokenizer; its weights are large enough that heads look in different places."""
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 12), init_params(CONFIG, jax.random.key(0)))
+    return Model("tiny", CONFIG, params)
+
+
+@pytest.fixture(scope="session")
+def stacked(model):
+    """The same model with its layers stacked."""
+    return Model("tiny", CONFIG, stack_layers(model.params))
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Prompts of unequal lengths, one of a single token."""
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 1, 23, 12)]

@@ -1,0 +1,113 @@
+"""What a trace should say: every metric of a run in float64, from its logits, residual streams and attention weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests import oracle
+
+# Bounds of spec section 7: absolute, in nats, nats² or pure numbers; a hidden-state length is relative to the largest.
+BOUNDS = {
+    "varentropy": 1e-4,
+    "lens_varentropy": 1e-4,
+    "attention_varentropy": 1e-4,
+    "head_jsd": 2e-5,
+}
+RELATIVE = 1e-4
+BOUND = 1e-5
+LENGTHS = ("hidden_norm", "hidden_delta_layer", "hidden_delta_step")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A forward pass over one sequence of T tokens.
+
+    Attributes:
+      logits: [T, V].
+      lens_logits: [T, L, V], of layers 1 … L.
+      hidden: [T, L + 1, D], the residual stream before the final norm.
+      attention: [T, L, N, S], the attention weights over all S = T keys, 0 where not visible.
+    """
+
+    logits: np.ndarray
+    lens_logits: np.ndarray
+    hidden: np.ndarray
+    attention: np.ndarray
+
+
+def metrics(run, tokens, alphas=(0.5, 2.0, 5.0)):
+    """{metric name: [T, …]} of a run, `tokens` [T] being those that come next (−1 for none)."""
+    lens = oracle.lens(np.moveaxis(run.lens_logits, 1, 0))
+    known = tokens >= 0
+    logprob = np.where(known, oracle.logprob(run.logits, np.where(known, tokens, 0)), np.nan)
+    found = {
+        "token": tokens,
+        "logprob": logprob,
+        "entropy": oracle.entropy(run.logits),
+        "varentropy": oracle.varentropy(run.logits),
+        "renyi": np.stack([oracle.renyi(run.logits, alpha) for alpha in alphas], axis=-1),
+        "top1_prob": oracle.top1_prob(run.logits),
+        "top1_top2_gap": oracle.top1_top2_gap(run.logits),
+    }
+    found |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
+    found |= _attention(run.attention) | _hidden(run.hidden)
+    found["hdi"] = oracle.head_dispersion(found["attention_entropy"])
+    found["head_jsd"] = oracle.head_jsd(run.attention)
+    return found
+
+
+def _attention(weights):
+    found = {}
+    for t, layer, head in np.ndindex(weights.shape[:3]):
+        row = np.asarray(weights[t, layer, head, : t + 1], np.float64)
+        for name, value in oracle.attention_row(row / row.sum(), t - np.arange(t + 1)).items():
+            found.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
+    del found["attention_distance"]
+    return found
+
+
+def _hidden(stream):
+    stream = np.asarray(stream, np.float64)
+    rows = [oracle.hidden(x, before) for x, before in zip(stream[1:], stream[:-1], strict=True)]
+    first = oracle.hidden(stream[0])
+    names = ("hidden_delta_layer", "hidden_cosine_layer")
+    found = {name: np.stack([first[name], *(row[name] for row in rows)]) for name in names}
+    moved = np.linalg.norm(np.diff(stream, axis=0), axis=-1)
+    return found | {
+        "hidden_norm": np.linalg.norm(stream, axis=-1),
+        "hidden_delta_step": np.concatenate([np.full_like(moved[:1], np.nan), moved]),
+    }
+
+
+def at(found, steps):
+    """The metrics of some of the positions."""
+    return {name: values[steps] for name, values in found.items()}
+
+
+def assert_metrics(got, want, lens_logits=None):
+    """Metrics within the bounds of the spec; the same names, shapes and NaNs.
+
+    With `lens_logits` [T, L, V], a `lens_top1` may be any token as likely as the most likely one, within the bound.
+    """
+    assert set(got) == set(want)
+    for name, expected in want.items():
+        if name == "lens_top1" and lens_logits is not None:
+            p = oracle.softmax(lens_logits)
+            chosen = np.take_along_axis(p, np.asarray(got[name])[..., None], axis=-1)[..., 0]
+            assert (chosen >= p.max(axis=-1) - BOUND).all()
+            continue
+        bound = BOUNDS.get(name, BOUND)
+        if name in LENGTHS:
+            bound = RELATIVE * np.nanmax(expected)
+        np.testing.assert_allclose(got[name], expected, rtol=0, atol=bound, err_msg=name)
+
+
+def assert_same(got, want, bound=BOUND):
+    """Metrics of two traces of the same text: tokens exact, the rest within the bound (lengths relative to the largest)."""
+    assert set(got) == set(want)
+    for name, expected in want.items():
+        if expected.dtype.kind == "i":
+            np.testing.assert_array_equal(got[name], expected, err_msg=name)
+            continue
+        scale = max(1.0, np.nanmax(expected)) if name in LENGTHS else 1.0
+        np.testing.assert_allclose(got[name], expected, rtol=0, atol=bound * scale, err_msg=name)

@@ -1,0 +1,56 @@
+"""Every metric of a trace against a float64 model and the float64 definitions."""
+
+import numpy as np
+import pytest
+
+from jaxtrace import Probes
+from tests.tracing import float64_llama
+from tests.tracing.reference import assert_metrics, assert_same, at, metrics
+
+
+@pytest.mark.parametrize("layout", ["model", "stacked"])
+def test_score(layout, prompts, request):
+    model = request.getfixturevalue(layout)
+    plain = request.getfixturevalue("model")
+    for row, tokens in zip(model.score(prompts).rows, prompts, strict=True):
+        run = float64_llama.run(plain.config, plain.params, tokens)
+        want = metrics(run, np.append(tokens[1:], -1))
+        assert_metrics(row.metrics, want, run.lens_logits)
+
+
+@pytest.mark.parametrize("layout", ["model", "stacked"])
+def test_generate(layout, prompts, request):
+    model = request.getfixturevalue(layout)
+    plain = request.getfixturevalue("model")
+    for row, tokens in zip(model.generate(prompts, max_new_tokens=20).rows, prompts, strict=True):
+        drawn = row.metrics["token"]
+        assert len(drawn) == 20
+        run = float64_llama.run(plain.config, plain.params, [*tokens, *drawn[:-1]])
+        np.testing.assert_array_equal(drawn, run.logits.argmax(axis=-1)[len(tokens) - 1 :])
+        want = at(metrics(run, np.append(tokens[1:], drawn)), slice(len(tokens) - 1, None))
+        assert_metrics(row.metrics, want, run.lens_logits[len(tokens) - 1 :])
+
+
+def test_decode_equals_score(model, prompts):
+    for row in model.generate(prompts, max_new_tokens=20).rows:
+        text = [*row.prompt_tokens, *row.metrics["token"]]
+        scored = model.score([text]).rows[0].metrics
+        assert_same(row.metrics, at(scored, slice(len(row.prompt_tokens) - 1, -1)))
+
+
+def test_last_layer_of_the_lens_is_the_output(model, prompts):
+    for row in [*model.score(prompts).rows, *model.generate(prompts, max_new_tokens=20).rows]:
+        found = row.metrics
+        for name in ("entropy", "varentropy"):
+            np.testing.assert_array_equal(found[f"lens_{name}"][:, -1], found[name])
+        np.testing.assert_array_equal(found["lens_top1_prob"][:, -1], found["top1_prob"])
+        np.testing.assert_array_equal(found["lens_kl"][:, -1], 0)
+
+
+def test_alphas_of_the_probes(model, prompts):
+    alphas = (0.0, 1.0, 3.0, float("inf"))
+    probes = Probes.of("output", alphas=alphas)
+    row = model.score(prompts[:1], probes=probes).rows[0]
+    run = float64_llama.run(model.config, model.params, prompts[0])
+    want = metrics(run, np.append(prompts[0][1:], -1), alphas)["renyi"]
+    np.testing.assert_allclose(row.metrics["renyi"], want, rtol=0, atol=1e-5)
