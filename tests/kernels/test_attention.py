@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxtrace.kernels import decode_attention, prefill_attention
 from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
 from jaxtrace.kernels.prefill_attention import xla
 from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
+
 from tests import oracle
 
 from . import cases

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import pytest
-
 from jaxtrace.kernels import Unsupported, softmax_moments
 from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
 from jaxtrace.kernels.dispatch import VARIABLE, Implementation, Operation

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxtrace.kernels import (
     decode_attention,
     head_dispersion,
@@ -19,6 +18,7 @@ from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
 from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
 from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
 from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
+
 from tests import oracle
 
 from . import cases

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxtrace.kernels import dispersion_of, head_dispersion
 from jaxtrace.kernels.head_dispersion.api import OPERATION
 from jaxtrace.kernels.prefill_attention import xla
+
 from tests import oracle
 
 from . import cases
 from .test_attention import PREFILL_CASES, Case, title
-
 
 RUNS = [(case, "float32") for case in PREFILL_CASES] + [(case, "bfloat16") for case in PREFILL_CASES[2::4]]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from jaxtrace.kernels import Moments
+
 from tests import oracle
 
 from . import cases

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxtrace.kernels import softmax_moments
 from jaxtrace.kernels.softmax_moments.api import OPERATION
+
 from tests import oracle
 
 from . import cases

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxtrace.kernels import unembed_moments
 from jaxtrace.kernels.unembed_moments import xla
 from jaxtrace.kernels.unembed_moments.api import OPERATION
+
 from tests import oracle
 
 from . import cases

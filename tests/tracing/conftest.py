@@ -24,7 +24,7 @@ CONFIG = DecoderConfig(
 @pytest.fixture(scope="session")
 def model():
     """A tiny random Llama without a tokenizer; its weights are large enough that heads look in different places."""
-    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 12), init_params(CONFIG, jax.random.key(0)))
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(CONFIG, jax.random.key(0)))
     return Model("tiny", CONFIG, params)
 
 
@@ -36,6 +36,6 @@ def stacked(model):
 
 @pytest.fixture(scope="session")
 def prompts():
-    """Prompts of unequal lengths, one of a single token."""
+    """Prompts of unequal lengths, one of a single token; with 20 more tokens each, all fit the same 64 cache slots."""
     rng = np.random.default_rng(1)
-    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 1, 23, 12)]
+    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 1, 40, 17)]

@@ -14,7 +14,7 @@ def test_score(layout, prompts, request):
     plain = request.getfixturevalue("model")
     for row, tokens in zip(model.score(prompts).rows, prompts, strict=True):
         run = float64_llama.run(plain.config, plain.params, tokens)
-        want = metrics(run, np.append(tokens[1:], -1))
+        want = metrics(run, np.array([*tokens[1:], -1]))
         assert_metrics(row.metrics, want, run.lens_logits)
 
 
@@ -27,15 +27,15 @@ def test_generate(layout, prompts, request):
         assert len(drawn) == 20
         run = float64_llama.run(plain.config, plain.params, [*tokens, *drawn[:-1]])
         np.testing.assert_array_equal(drawn, run.logits.argmax(axis=-1)[len(tokens) - 1 :])
-        want = at(metrics(run, np.append(tokens[1:], drawn)), slice(len(tokens) - 1, None))
+        want = at(metrics(run, np.array([*tokens[1:], *drawn])), slice(len(tokens) - 1, None))
         assert_metrics(row.metrics, want, run.lens_logits[len(tokens) - 1 :])
 
 
 def test_decode_equals_score(model, prompts):
-    for row in model.generate(prompts, max_new_tokens=20).rows:
-        text = [*row.prompt_tokens, *row.metrics["token"]]
-        scored = model.score([text]).rows[0].metrics
-        assert_same(row.metrics, at(scored, slice(len(row.prompt_tokens) - 1, -1)))
+    rows = model.generate(prompts, max_new_tokens=20).rows
+    scored = model.score([[*row.prompt_tokens, *row.metrics["token"]] for row in rows]).rows
+    for row, again in zip(rows, scored, strict=True):
+        assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
 
 
 def test_last_layer_of_the_lens_is_the_output(model, prompts):
@@ -52,5 +52,5 @@ def test_alphas_of_the_probes(model, prompts):
     probes = Probes.of("output", alphas=alphas)
     row = model.score(prompts[:1], probes=probes).rows[0]
     run = float64_llama.run(model.config, model.params, prompts[0])
-    want = metrics(run, np.append(prompts[0][1:], -1), alphas)["renyi"]
+    want = metrics(run, np.array([*prompts[0][1:], -1]), alphas)["renyi"]
     np.testing.assert_allclose(row.metrics["renyi"], want, rtol=0, atol=1e-5)

@@ -1,0 +1,1 @@
+"""What jaxtrace costs, beside what transformers costs: run as `python -m benchmarks.decode`."""

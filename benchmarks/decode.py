@@ -1,0 +1,136 @@
+"""Decoding speed: jaxtrace plain and traced, against transformers plain and traced.
+
+    python -m benchmarks.decode --shape 15m --batch 1 16 --out results/decode.md
+
+All variants load the same checkpoint, continue the same prompts greedily, and are called in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import jaxtrace as jt
+from benchmarks import torch_plain, torch_traced
+from benchmarks.agreement import agreement_line, metrics_of, token_agreement
+from benchmarks.machine import this_machine
+from benchmarks.options import add_common
+from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
+from benchmarks.table import Table, ratio
+from benchmarks.timing import Timed, interleave
+
+NO_LENS = jt.Probes.of("output", "attention", "dispersion", "hidden")
+VARIANTS = {
+    "jaxtrace": "jaxtrace, plain",
+    "jaxtrace-no-lens": "jaxtrace, traced but for the lens",
+    "jaxtrace-traced": "jaxtrace, traced",
+    "transformers-generate": "transformers, plain (sdpa), its generate",
+    "transformers-loop": "transformers, plain (sdpa), loop by hand",
+    "transformers-traced": "transformers, traced (eager, output_attentions)",
+}
+COLUMNS = ("variant", "tokens/s", "ms/step", "spread", "GB/s", "of triad", "vs plain tf", "vs traced tf")
+
+
+def main() -> None:
+    """Runs the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common(parser, VARIANTS)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
+    parser.add_argument("--new", type=int, default=64, help="tokens drawn for each")
+    args = parser.parse_args()
+    machine = this_machine()
+    directory = checkpoint(args.shape, args.workdir)
+    ours = jt.load(str(directory)) if any(name.startswith("jax") for name in args.variants) else None
+    theirs = torch_plain.load(directory) if any(name.startswith("tr") for name in args.variants) else None
+    rows, below = [], []
+    for batch in args.batch:
+        prompts = random_tokens(args.shape, batch, args.prompt)
+        calls = _calls(ours, theirs, prompts, args.new)
+        timed = interleave({name: calls[name] for name in args.variants}, args.repeats)
+        moved = parameter_bytes(args.shape) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
+        rows += _rows(timed, batch, args.new, moved, machine.bandwidth)
+        below += _agreement(timed, batch)
+    Table(
+        title=f"Decode, {args.shape}: prompt {args.prompt}, {args.new} new tokens, {args.repeats} repeats",
+        columns=("batch", *COLUMNS),
+        rows=rows,
+        above=(machine.line,),
+        below=(
+            "Times are medians of whole calls, prefill and conversion to NumPy included. GB/s counts the weights and the "
+            "key/value cache, each read once per step. “vs” columns are ratios of tokens/s; plain tf is the faster of its two.",
+            *below,
+        ),
+    ).publish(args.out)
+
+
+def _calls(ours: Any, theirs: Any, prompts: list[list[int]], new: int) -> dict[str, Callable[[], Any]]:
+    def traced(probes: jt.Probes):
+        return ours.generate(
+            prompts, max_new_tokens=new, probes=probes, stop_tokens=(), batch_size=len(prompts)
+        )
+
+    return {
+        "jaxtrace": lambda: traced(jt.Probes.none()),
+        "jaxtrace-no-lens": lambda: traced(NO_LENS),
+        "jaxtrace-traced": lambda: traced(jt.Probes.all()),
+        "transformers-generate": lambda: torch_plain.generate(theirs, prompts, new),
+        "transformers-loop": lambda: torch_plain.generate_loop(theirs, prompts, new),
+        "transformers-traced": lambda: torch_traced.generate(theirs, prompts, new),
+    }
+
+
+def _cache_bytes(shape: str, batch: int, positions: float) -> float:
+    config = SHAPES[shape]
+    per_position = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 4
+    return batch * positions * per_position
+
+
+def _rows(timed: dict[str, Timed], batch: int, new: int, moved: float, bandwidth: float) -> list[list[str]]:
+    speed = {name: batch * new / t.median for name, t in timed.items()}
+    plain = max(
+        (speed[name] for name in ("transformers-generate", "transformers-loop") if name in speed),
+        default=None,
+    )
+    return [
+        [
+            str(batch),
+            VARIANTS[name],
+            f"{speed[name]:.1f}",
+            f"{t.median / new * 1e3:.2f}",
+            f"{t.spread:.0%}",
+            f"{moved * new / t.median / 1e9:.1f}",
+            f"{moved * new / t.median / bandwidth:.0%}",
+            ratio(speed[name], plain),
+            ratio(speed[name], speed.get("transformers-traced")),
+        ]
+        for name, t in timed.items()
+    ]
+
+
+def _agreement(timed: dict[str, Timed], batch: int) -> list[str]:
+    lines = []
+    if timed.keys() >= {"jaxtrace-traced", "transformers-traced"}:
+        ours = metrics_of(timed["jaxtrace-traced"].result)
+        lines.append(f"Batch {batch}. {agreement_line(ours, timed['transformers-traced'].result)}")
+    tokens = {name: _tokens(t.result) for name, t in timed.items()}
+    first = next(iter(tokens))
+    others = ", ".join(
+        f"{name} {token_agreement(tokens[first], x)}" for name, x in tokens.items() if name != first
+    )
+    if others:
+        lines.append(f"Batch {batch}. Tokens equal to those of {first}: {others}.")
+    return lines
+
+
+def _tokens(result: Any) -> np.ndarray:
+    if isinstance(result, jt.Trace):
+        return metrics_of(result)["token"]
+    return result["token"] if isinstance(result, dict) else result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Model shapes as Hugging Face configs, and random checkpoints of them that both sides load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from benchmarks.timing import say
+
+COMMON = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rms_norm_eps": 1e-05,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "15m": COMMON
+    | {
+        "hidden_size": 288,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "head_dim": 48,
+        "vocab_size": 32000,
+        "max_position_embeddings": 1024,
+        "rope_theta": 10000.0,
+    },
+    "llama-3.2-1b": COMMON
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+    },
+}
+
+
+def checkpoint(shape: str, workdir: Path, seed: int = 0) -> Path:
+    """Directory of a checkpoint of this shape with random weights; written once, one safetensors file per layer.
+
+    Matrices are normal with variance 1 / inputs and the embedding with standard deviation 2 / √D, so that logits have a
+    standard deviation of about 2 and no layer's output vanishes.
+    """
+    target = workdir / f"jaxtrace-benchmark-{shape}-seed{seed}"
+    if target.exists():
+        return target
+    partial = target.with_name(f"{target.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    say(f"writing {target}")
+    rng = np.random.default_rng(seed)
+    groups = list(_tensors(SHAPES[shape]))
+    places, total = {}, 0
+    for i, group in enumerate(groups):
+        file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
+        tensors = {
+            name: _random(rng, size, name, SHAPES[shape]["hidden_size"]) for name, size in group.items()
+        }
+        save_file(tensors, partial / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(tensors, file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    (partial / "config.json").write_text(json.dumps(SHAPES[shape] | {"dtype": "float32"}, indent=1))
+    return partial.rename(target)
+
+
+def parameter_bytes(shape: str) -> int:
+    """Bytes of all weights in float32."""
+    return sum(4 * int(np.prod(size)) for group in _tensors(SHAPES[shape]) for size in group.values())
+
+
+def random_tokens(shape: str, rows: int, length: int, seed: int = 1) -> list[list[int]]:
+    """Rows of random token ids, all of one length."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(SHAPES[shape]["vocab_size"], size=(rows, length)).tolist()
+
+
+def _tensors(config: dict[str, Any]):
+    """Names and shapes of the weights, one group per file."""
+    d, f, h = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    n, k = config["num_attention_heads"] * h, config["num_key_value_heads"] * h
+    yield {"model.embed_tokens.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}
+    for i in range(config["num_hidden_layers"]):
+        layer = {
+            "input_layernorm": (d,),
+            "self_attn.q_proj": (n, d),
+            "self_attn.k_proj": (k, d),
+            "self_attn.v_proj": (k, d),
+            "self_attn.o_proj": (d, n),
+            "post_attention_layernorm": (d,),
+            "mlp.gate_proj": (f, d),
+            "mlp.up_proj": (f, d),
+            "mlp.down_proj": (d, f),
+        }
+        yield {f"model.layers.{i}.{name}.weight": size for name, size in layer.items()}
+
+
+def _random(rng: np.random.Generator, size: tuple[int, ...], name: str, embed: int) -> np.ndarray:
+    if len(size) == 1:
+        return np.ones(size, np.float32)
+    std = 2 / embed**0.5 if "embed_tokens" in name else size[1] ** -0.5
+    values = rng.standard_normal(size, np.float32)
+    values *= std
+    return values

@@ -1,0 +1,52 @@
+"""transformers as its users run it: the plain side of the benchmarks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+Rows = Sequence[Sequence[int]]
+
+
+def load(directory: Path):
+    """The checkpoint in float32, on as many threads as there are cores."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
+    return model.eval()
+
+
+@torch.inference_mode()
+def generate(model, prompts: Rows, new: int) -> np.ndarray:
+    """Greedy tokens [B, new] of the library's own `generate`."""
+    model.set_attn_implementation("sdpa")
+    ids = torch.tensor(prompts)
+    mask = torch.ones_like(ids)
+    out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=new, min_new_tokens=new)
+    return out[:, ids.shape[1] :].numpy()
+
+
+@torch.inference_mode()
+def generate_loop(model, prompts: Rows, new: int) -> np.ndarray:
+    """The same from a loop by hand over the key/value cache, which spares `generate`'s bookkeeping."""
+    model.set_attn_implementation("sdpa")
+    feed, cache, drawn = torch.tensor(prompts), None, []
+    for _ in range(new):
+        out = model(feed, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        feed, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+        drawn.append(feed)
+    return torch.cat(drawn, dim=1).numpy()
+
+
+@torch.inference_mode()
+def score(model, texts: Rows) -> np.ndarray:
+    """Log-probability of every token but the first, [B, T − 1]."""
+    model.set_attn_implementation("sdpa")
+    ids = torch.tensor(texts)
+    logits = model(ids, use_cache=False).logits[:, :-1]
+    chosen = logits.gather(-1, ids[:, 1:, None])[..., 0]
+    return (chosen - logits.logsumexp(-1)).numpy()

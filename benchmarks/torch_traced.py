@@ -1,0 +1,150 @@
+"""The trace of jaxtrace, from transformers' outputs, in PyTorch: eager attention, hidden states, one lens product per step.
+
+Written to be fast: all layers at once, one product with the unembedding for the output and every lens, results kept as
+small tensors and stacked once at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+Metrics = dict[str, torch.Tensor]  # [B, T, …]
+ALPHAS = (0.5, 2.0, 5.0)
+BLOCK_ENTRIES = 1 << 26  # logits of one block of positions: 256 MiB in float32
+
+
+@torch.inference_mode()
+def generate(model, prompts: Sequence[Sequence[int]], new: int) -> dict[str, np.ndarray]:
+    """Greedy decoding of prompts of one length with every metric of every step, [B, new, …]."""
+    model.set_attn_implementation("eager")
+    feed, cache, before, steps = torch.tensor(prompts), None, None, []
+    with _last_residual(model) as last:
+        for _ in range(new):
+            out = model.model(
+                feed, past_key_values=cache, use_cache=True, output_attentions=True, output_hidden_states=True
+            )
+            stream = torch.stack([*out.hidden_states[:-1], last[0]])
+            if stream.shape[2] > 1:
+                before, stream = stream[:, :, -2:-1], stream[:, :, -1:]
+            weights = torch.stack([layer[:, :, -1:] for layer in out.attentions])
+            visible = torch.tensor([weights.shape[-1]])
+            metrics, logits = _outputs(model, stream[1:])
+            metrics |= _joined(_attention(weights, visible)) | _hidden(stream, before)
+            feed, cache, before = logits[:, -1].argmax(-1, keepdim=True), out.past_key_values, stream
+            metrics |= {"token": feed, "logprob": _logprob(logits, feed)}
+            steps.append(metrics)
+    return {name: torch.cat([step[name] for step in steps], dim=1).numpy() for name in steps[0]}
+
+
+@torch.inference_mode()
+def score(model, texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Every metric of every position of texts of one length, [B, T, …]; no token follows the last."""
+    model.set_attn_implementation("eager")
+    ids = torch.tensor(texts)
+    targets = torch.nn.functional.pad(ids[:, 1:], (0, 1))
+    with _last_residual(model) as last:
+        out = model.model(ids, use_cache=False, output_attentions=True, output_hidden_states=True)
+    stream = torch.stack([*out.hidden_states[:-1], last[0]])
+    visible = torch.arange(1, ids.shape[1] + 1)
+    by_layer = [_attention(weights[None], visible) for weights in out.attentions]
+    metrics = _joined({name: torch.cat([layer[name] for layer in by_layer]) for name in by_layer[0]})
+    before = torch.cat([torch.full_like(stream[:, :, :1], math.nan), stream[:, :, :-1]], dim=2)
+    metrics |= _hidden(stream, before)
+    width = max(1, BLOCK_ENTRIES // (len(ids) * (len(stream) - 1) * model.config.vocab_size))
+    blocks = []
+    for residual, target in zip(stream[1:].split(width, dim=2), targets.split(width, dim=1), strict=True):
+        outputs, logits = _outputs(model, residual)
+        blocks.append(outputs | {"logprob": _logprob(logits, target)})
+    metrics |= {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
+    metrics["token"] = targets
+    metrics["token"][:, -1], metrics["logprob"][:, -1] = -1, math.nan
+    return {name: x.numpy() for name, x in metrics.items()}
+
+
+@contextmanager
+def _last_residual(model) -> Iterator[list[torch.Tensor]]:
+    """The residual stream after the last block, which `hidden_states` holds only normalised."""
+    latest = [torch.empty(0)]
+
+    def keep(module, args):
+        latest[0] = args[0]
+
+    hook = model.model.norm.register_forward_pre_hook(keep)
+    try:
+        yield latest
+    finally:
+        hook.remove()
+
+
+def _outputs(model, residual: torch.Tensor) -> tuple[Metrics, torch.Tensor]:
+    """Metrics of the output and of every lens from residual streams [L, B, T, D], and the output's logits."""
+    normed = model.model.norm.forward(residual)
+    logits = model.lm_head(normed)
+    log_p = logits.log_softmax(-1)
+    p = log_p.exp()
+    weighted = p * log_p
+    entropy = -weighted.sum(-1)
+    varentropy = (weighted * log_p).sum(-1) - entropy.square()
+    best, top1 = log_p.max(-1)
+    cross = -torch.einsum("btv,lbtv->lbt", p[-1], log_p)
+    two = p[-1].topk(2).values
+    renyi = [torch.logsumexp(alpha * log_p[-1], -1) / (1 - alpha) for alpha in ALPHAS]
+    last = lambda x: x.permute(1, 2, 0)  # noqa: E731
+    return {
+        "entropy": entropy[-1],
+        "varentropy": varentropy[-1],
+        "renyi": torch.stack(renyi, dim=-1),
+        "top1_prob": two[..., 0],
+        "top1_top2_gap": two[..., 0] - two[..., 1],
+        "lens_entropy": last(entropy),
+        "lens_varentropy": last(varentropy),
+        "lens_kl": last(cross - entropy[-1]),
+        "lens_top1": last(top1),
+        "lens_top1_prob": last(best.exp()),
+    }, logits[-1]
+
+
+def _logprob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+
+
+def _attention(weights: torch.Tensor, visible: torch.Tensor) -> Metrics:
+    """Metrics [L, B, N, T] and [L, B, T] of attention weights [L, B, N, T, S], with so many visible keys per query."""
+    log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+    weighted = weights * log
+    entropy = -weighted.sum(-1)
+    sink = weights[..., 0]
+    others = weights[..., 1:]
+    share = others / others.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    log_visible = visible.clamp_min(2).log()
+    mixture = weights.mean(2)
+    return {
+        "attention_entropy": entropy,
+        "attention_varentropy": (weighted * log).sum(-1) - entropy.square(),
+        "attention_entropy_normalized": torch.where(visible > 1, entropy / log_visible, 0.0),
+        "attention_entropy_no_sink": -torch.xlogy(share, share).sum(-1),
+        "sink_mass": sink,
+        "hdi": entropy.std(2, correction=0),
+        "head_jsd": -torch.xlogy(mixture, mixture).sum(-1) - entropy.mean(2),
+    }
+
+
+def _joined(metrics: Metrics) -> Metrics:
+    """[L, B, N, T] → [B, T, L, N] and [L, B, T] → [B, T, L]."""
+    return {name: x.permute(1, 3, 0, 2) if x.ndim == 4 else x.permute(1, 2, 0) for name, x in metrics.items()}
+
+
+def _hidden(stream: torch.Tensor, before: torch.Tensor) -> Metrics:
+    """Norms and movements of residual streams [L + 1, B, T, D], beside those one position earlier."""
+    metrics = {
+        "hidden_norm": stream.norm(dim=-1),
+        "hidden_delta_layer": (stream[1:] - stream[:-1]).norm(dim=-1),
+        "hidden_delta_step": (stream - before).norm(dim=-1),
+        "hidden_cosine_layer": torch.cosine_similarity(stream[1:], stream[:-1], dim=-1),
+    }
+    return {name: x.permute(1, 2, 0) for name, x in metrics.items()}

@@ -1,0 +1,46 @@
+"""The comparison of a model with a reference run, used for live references and for goldens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrace import Probes
+from jaxtrace.models.cache import empty_cache
+from jaxtrace.models.decoder import forward, is_stacked
+from jaxtrace.tracing.measure import forward_flags, measure
+from tests.tracing.reference import RELATIVE, assert_metrics, metrics
+
+
+def everything(config, params, tokens):
+    """Metrics, logits and residual streams of every position of sequences [B, T]."""
+    batch, length = tokens.shape
+    probes = Probes.all()
+    start = jnp.zeros(batch, jnp.int32)
+    cache = empty_cache(config, batch, length, stacked=is_stacked(params))
+    result = forward(config, params, tokens, cache, start, **forward_flags(probes))
+    before = jnp.zeros((batch, config.layers + 1, config.embed))
+    following = jnp.roll(tokens, -1, axis=1)
+    trace, logits = measure(
+        config, params, result, before, start, probes, targets=following, keep_logits=True
+    )
+    return {k: v for k, v in vars(trace).items() if v is not None}, logits, jnp.moveaxis(result.stream, 0, 2)
+
+
+compiled = jax.jit(everything, static_argnames="config")
+
+
+def assert_parity(model, tokens, run, *, compute=compiled):
+    """A model's logits, residual streams and metrics of one sequence, against a reference's run of it."""
+    computed = compute(model.config, model.params, jnp.array([tokens]))
+    found, logits, stream = jax.tree.map(lambda x: x[0], computed)
+    assert_relative(logits, run.logits, "logits")
+    for layer in range(model.config.layers + 1):
+        assert_relative(stream[:, layer], run.hidden[:, layer], f"hidden state {layer}")
+    want = metrics(run, np.roll(tokens, -1))
+    del want["token"]
+    assert_metrics(found, want, run.lens_logits)
+
+
+def assert_relative(got, want, name):
+    """Within 1e-4 of the largest value."""
+    np.testing.assert_allclose(got, want, rtol=0, atol=RELATIVE * np.abs(want).max(), err_msg=name)
