@@ -35,12 +35,8 @@ def differences(ours: Metrics, theirs: Metrics) -> dict[str, float]:
         a, b = ours[name][together], theirs[name][together]
         assert a.shape == b.shape, f"{name}: shapes {a.shape} and {b.shape}"
         assert (np.isnan(a) == np.isnan(b)).all(), f"{name}: not missing in the same places"
-        found[name] = (
-            float((a != b).mean()) if a.dtype.kind == "i" else float(np.nanmax(np.abs(a - b), initial=0))
-        )
-    bad = {
-        name: x for name, x in found.items() if "entropy" in name and "var" not in name and x > ENTROPY_BOUND
-    }
+        found[name] = float((a != b).mean()) if a.dtype.kind == "i" else float(np.nanmax(np.abs(a - b), initial=0))
+    bad = {name: x for name, x in found.items() if "entropy" in name and "var" not in name and x > ENTROPY_BOUND}
     assert not bad, f"entropies differ: {bad}"
     return found
 

@@ -69,9 +69,7 @@ def main() -> None:
 
 def _calls(ours: Any, theirs: Any, prompts: list[list[int]], new: int) -> dict[str, Callable[[], Any]]:
     def traced(probes: jt.Probes):
-        return ours.generate(
-            prompts, max_new_tokens=new, probes=probes, stop_tokens=(), batch_size=len(prompts)
-        )
+        return ours.generate(prompts, max_new_tokens=new, probes=probes, stop_tokens=(), batch_size=len(prompts))
 
     return {
         "jaxtrace": lambda: traced(jt.Probes.none()),
@@ -118,9 +116,7 @@ def _agreement(timed: dict[str, Timed], batch: int) -> list[str]:
         lines.append(f"Batch {batch}. {agreement_line(ours, timed['transformers-traced'].result)}")
     tokens = {name: _tokens(t.result) for name, t in timed.items()}
     first = next(iter(tokens))
-    others = ", ".join(
-        f"{name} {token_agreement(tokens[first], x)}" for name, x in tokens.items() if name != first
-    )
+    others = ", ".join(f"{name} {token_agreement(tokens[first], x)}" for name, x in tokens.items() if name != first)
     if others:
         lines.append(f"Batch {batch}. Tokens equal to those of {first}: {others}.")
     return lines

@@ -43,9 +43,7 @@ class Machine:
 def this_machine() -> Machine:
     """Describes and measures this machine; takes a few seconds."""
     names = ("jax", "torch", "transformers")
-    versions = ", ".join(
-        [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)]
-    )
+    versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Machine(f"{_processor()}, {cores} cores, {memory:.0f} GiB, {versions}", _bandwidth(), _flops())

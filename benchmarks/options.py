@@ -10,9 +10,7 @@ from pathlib import Path
 from benchmarks.shapes import SHAPES
 
 
-def add_common(
-    parser: argparse.ArgumentParser, variants: Mapping[str, str] | None = None, shape: str = "15m"
-) -> None:
+def add_common(parser: argparse.ArgumentParser, variants: Mapping[str, str] | None = None, shape: str = "15m") -> None:
     """Adds --shape, --workdir and --out; with variants, --variants and --repeats too."""
     temporary = Path(tempfile.gettempdir())
     parser.add_argument("--shape", choices=list(SHAPES), default=shape, help="of the model")

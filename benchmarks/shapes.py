@@ -75,9 +75,7 @@ def checkpoint(shape: str, workdir: Path, seed: int = 0) -> Path:
     places, total = {}, 0
     for i, group in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {
-            name: _random(rng, size, name, SHAPES[shape]["hidden_size"]) for name, size in group.items()
-        }
+        tensors = {name: _random(rng, size, name, SHAPES[shape]["hidden_size"]) for name, size in group.items()}
         save_file(tensors, partial / file, metadata={"format": "pt"})
         places |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())

@@ -15,7 +15,7 @@ Rows = Sequence[Sequence[int]]
 
 def load(directory: Path):
     """The checkpoint in float32, on as many threads as there are cores."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
     return model.eval()
 

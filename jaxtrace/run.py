@@ -16,7 +16,7 @@ from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.engine import OnProgress, Settings
-from jaxtrace.tracing.model import DEMO, Model, load
+from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.trace import Trace
@@ -157,11 +157,12 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
       JaxtraceError: any of it fails.
     """
     prompts = config.load_prompts()
-    model: Model = load(config.model)
+    checkpoint = open_model_checkpoint(config.model)
+    model = Model.of(checkpoint)
     settings = config.settings(model.stop_tokens)
     encoded = model.encode(prompts, chat=not (config.raw or config.score))
     mode = "score" if config.score else "generate"
-    info = model.info(mode, settings) | {"checkpoint": model.checkpoint.fingerprint()}
+    info = model.info(mode, settings) | {"checkpoint": checkpoint.fingerprint()}
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
     writer = TraceWriter(directory, info, stored, resume=resume)

@@ -188,7 +188,7 @@ def visible_keys(position, keys, window=None):
 
 
 def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
-    """Metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q [B, T, N, H], k and v [B, K, S, H].
+    """Metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q, k and v [B, K, S, H].
 
     `positions` [B, T] is the place of each query among the keys; a negative one sees nothing, and all is 0.
     """

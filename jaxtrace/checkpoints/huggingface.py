@@ -78,9 +78,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
     kind = raw.get("model_type")
     if kind not in FAMILIES:
-        raise CheckpointError(
-            f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})"
-        )
+        raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
     shards(directory)
     tokenizer = Tokenizer.load(directory)
     config = FAMILIES[kind].decoder_config(raw, name)

@@ -43,9 +43,7 @@ def shards(directory: Path) -> list[Path]:
                 f"{found[0]}: pickle files can run code and are never read; "
                 "save the checkpoint as safetensors (save_pretrained does) and try again"
             )
-    raise CheckpointError(
-        f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory"
-    )
+    raise CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
 
 
 class Tensors:
@@ -58,9 +56,7 @@ class Tensors:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{path}: not a readable safetensors file ({error}); download it again"
-                ) from None
+                raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
                 if name in self._files:
                     raise CheckpointError(f"{path}: weight {name} is stored twice")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Int
 from tokenizers.decoders import DecodeStream
 
 from jaxtrace.errors import CheckpointError, PromptError
@@ -67,11 +68,11 @@ class Tokenizer:
             raise PromptError(f"the chat template fails ({error}); use raw prompts (--raw)") from None
         return self.hf.encode(filled, add_special_tokens=False)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Int[np.ndarray, " n"]) -> str:
         """Text of ids without special tokens."""
-        return self.hf.decode(list(ids), skip_special_tokens=True)
+        return self.hf.decode(ids.tolist(), skip_special_tokens=True)
 
-    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+    def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """What each id adds to the text, special tokens shown; "" where a character is not complete yet."""
         stream = DecodeStream(skip_special_tokens=False)
         backend = self.hf.backend_tokenizer

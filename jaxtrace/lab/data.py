@@ -46,9 +46,7 @@ def pack(documents: Iterable[Sequence[int]], length: int, open_rows: int = 16) -
     return packed
 
 
-def batch_at(
-    rows: Int[np.ndarray, "n length"], step: int, batch: int, seed: int
-) -> Int[np.ndarray, "batch length"]:
+def batch_at(rows: Int[np.ndarray, "n length"], step: int, batch: int, seed: int) -> Int[np.ndarray, "batch length"]:
     """The batch of one training step: a pure function of the step, so a resumed run sees the same data.
 
     Rows are reshuffled every epoch; the rows that do not fill a last batch are left out of that epoch.

@@ -58,9 +58,7 @@ def quiz(world: World, tokenizer: Tokenizer, logits: Logits) -> list[QuizResult]
     return results
 
 
-def _greedy(
-    tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]
-) -> tuple[list[str], Float[np.ndarray, "B"]]:
+def _greedy(tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]) -> tuple[list[str], Float[np.ndarray, "B"]]:
     rows = np.arange(len(prompts))
     ends = np.array([len(ids) for ids in prompts])
     tokens = np.full((len(prompts), ends.max() + ANSWER_TOKENS), PAD_ID, np.int32)

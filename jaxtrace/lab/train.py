@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxtrace.errors import ConfigError
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.data import batch_at, encode_documents, pack
 from jaxtrace.lab.embedded import SEED
@@ -88,9 +89,12 @@ def train(
 
     Returns:
       The trained parameters, float32.
+
+    Raises:
+      ConfigError: `state_file` is of another recipe.
     """
     params = init_params(config, jax.random.key(recipe.seed))
-    first, (params, moments) = _load_state(state_file, (params, _optimizer(recipe).init(params)))
+    first, (params, moments) = _load_state(state_file, recipe, (params, _optimizer(recipe).init(params)))
     columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     losses, started = [], time.monotonic()
     with Progress(*columns, console=console) as progress:
@@ -101,7 +105,7 @@ def train(
             losses.append(float(loss))
             progress.update(bar, advance=1, description=f"loss {losses[-1]:.3f}")
             if (step + 1) % SAVE_EVERY == 0:
-                _save_state(state_file, step + 1, (params, moments))
+                _save_state(state_file, recipe, step + 1, (params, moments))
                 rate = len(losses) * recipe.batch * recipe.length / (time.monotonic() - started)
                 recent = np.mean(losses[-SAVE_EVERY:])
                 console.print(f"step {step + 1}: loss {recent:.4f}, {rate:.0f} tokens/s")
@@ -122,9 +126,7 @@ def _step(config: DecoderConfig, recipe: Recipe, params: Params, moments: optax.
     return optax.apply_updates(params, update), moments, loss
 
 
-def held_out_loss(
-    config: DecoderConfig, params: Params, rows: Int[np.ndarray, "n T"], batch: int = 8
-) -> float:
+def held_out_loss(config: DecoderConfig, params: Params, rows: Int[np.ndarray, "n T"], batch: int = 8) -> float:
     """Mean next-token cross-entropy in nats over `rows`, every token weighing the same."""
     evaluate = jax.jit(loss_fn, static_argnums=0)
     parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
@@ -132,17 +134,19 @@ def held_out_loss(
     return float(np.average([float(evaluate(config, params, part)) for part in parts], weights=weights))
 
 
-def _save_state(path: Path, step: int, state) -> None:
+def _save_state(path: Path, recipe: Recipe, step: int, state) -> None:
     leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, step=step, **leaves)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial.npz")
+    np.savez(unfinished, recipe=repr(recipe), step=step, **leaves)
+    unfinished.replace(path)
 
 
-def _load_state(path: Path, fresh):
+def _load_state(path: Path, recipe: Recipe, fresh):
     if not path.exists():
         return 0, fresh
     with np.load(path) as saved:
+        if str(saved["recipe"]) != repr(recipe):
+            raise ConfigError(f"{path}: left by a run with other options; remove it or give another --out")
         leaves, structure = jax.tree.flatten(fresh)
         restored = [jnp.asarray(saved[str(i)]) for i in range(len(leaves))]
         return int(saved["step"]), jax.tree.unflatten(structure, restored)
@@ -186,7 +190,7 @@ def run(out: Path, config: DecoderConfig, recipe: Recipe, console: Console) -> N
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     (out / "state.npz").unlink(missing_ok=True)
-    console.print(card, markup=False, highlight=False)
+    console.print(card, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -194,15 +198,9 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe()
     parser = argparse.ArgumentParser(prog="python -m jaxtrace.lab.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the checkpoint to")
-    parser.add_argument(
-        "--steps", type=int, default=recipe.steps, help="optimiser steps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=recipe.batch, help="rows of a step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=recipe.seed, help="of world and weights (default: %(default)s)"
-    )
+    parser.add_argument("--steps", type=int, default=recipe.steps, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=recipe.batch, help="rows of a step (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=recipe.seed, help="of world and weights (default: %(default)s)")
     given = parser.parse_args(arguments)
     recipe = replace(recipe, steps=given.steps, batch=given.batch, seed=given.seed)
     run(given.out, DEMO, recipe, Console())

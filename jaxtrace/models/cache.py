@@ -19,9 +19,7 @@ class LayerCache:
     k: Float[Array, "*L B K S H"]
     v: Float[Array, "*L B K S H"]
 
-    def write(
-        self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], start: Int[Array, " B"]
-    ) -> LayerCache:
+    def write(self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], start: Int[Array, " B"]) -> LayerCache:
         """Puts T new positions of each row at its `start`."""
 
         def put(slots, new, at):

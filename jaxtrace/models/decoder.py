@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jaxtrace.models.cache import KVCache, empty_cache
+from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.layers import INIT_STD, AttentionTrace, Block, Position, RMSNorm
 from jaxtrace.models.rope import rotations
@@ -27,9 +27,7 @@ class Decoder(nnx.Module):
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
         self.layers = nnx.List([Block(config, rngs) for _ in range(config.layers)])
         self.final_norm = RMSNorm(config)
-        self.unembedding = (
-            None if config.tied else nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
-        )
+        self.unembedding = None if config.tied else nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +115,11 @@ def forward(
 
     Args:
       config: of the decoder.
-      params: its parameters; the layout of their layers decides between an unrolled and a scanned loop.
+      params: its parameters.
       tokens: ids. T = 1 is a decode step; more is a prefill. Tokens past a row's end do no harm: later positions
         overwrite what they leave in the cache.
-      cache: keys and values of the positions before `start`.
+      cache: keys and values of the positions before `start`, laid out as the parameters: its layout decides between
+        an unrolled and a scanned loop over layers.
       start: position of each row's first token.
       moments: return the moments of the attention weights.
       head_jsd: return the Jensen–Shannon divergence over heads.
@@ -135,7 +134,7 @@ def forward(
         x, layer_cache, trace = block(x, layer_cache, position, moments=moments, head_jsd=head_jsd)
         return x, (layer_cache, trace, x if stream else None)
 
-    if is_stacked(params):
+    if isinstance(cache, LayerCache):
         first = x
         x, (cache, traces, after) = jax.lax.scan(lambda x, xs: layer(x, *xs), x, (params["layers"], cache))
         stack = jnp.concatenate([first[None], after]) if stream else None
@@ -168,9 +167,7 @@ def unembed(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> F
     return jnp.einsum("...d,vd->...v", normed, unembedding(params), preferred_element_type=jnp.float32)
 
 
-def forward_logits(
-    config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]
-) -> Float[Array, "B T V"]:
+def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
     """Logits of every position of whole sequences, float32; differentiable, for training and for tests."""
     batch, length = tokens.shape
     dtype = params["embedding"].dtype

@@ -79,9 +79,7 @@ class Attention(nnx.Module):
             out, statistics = decode_attention(q[:, 0], cache.k, cache.v, lengths, scale=scale, moments=moments)
             out, statistics = jax.tree.map(lambda y: y[:, None], (out, statistics))
         else:
-            out, statistics = prefill_attention(
-                q, cache.k, cache.v, position.start, scale=scale, moments=moments
-            )
+            out, statistics = prefill_attention(q, cache.k, cache.v, position.start, scale=scale, moments=moments)
         jsd = head_dispersion(q, cache.k, position.start, scale=scale) if head_jsd else None
         out = _add(jnp.einsum("btnh,dnh->btd", out, self.o[...]), self.o_bias)
         return out, cache, AttentionTrace(statistics, jsd)

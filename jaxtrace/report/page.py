@@ -91,9 +91,7 @@ def _flat(info: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def _pictures(trace: Trace) -> list[dict[str, str]]:
     ds = trace.to_xarray()
-    light, dark = (
-        {name: _png(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK)
-    )
+    light, dark = ({name: _png(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK))
     return [{"caption": CAPTIONS[name], "light": light[name], "dark": dark[name]} for name in light]
 
 
@@ -133,9 +131,7 @@ def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "columns": [
-            {"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit} for name in names
-        ],
+        "columns": [{"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit} for name in names],
         "scales": scales,
         "rows": [_row(row, names, trace.info.get("mode")) for row in trace.rows],
     }

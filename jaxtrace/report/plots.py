@@ -27,9 +27,7 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """
     names = _present(ds, "entropy", "varentropy")
     figure = new_figure(theme, 6.2, 1.2 + 1.75 * len(names))
-    panels = figure.subplots(
-        len(names) + 1, 1, sharex=True, height_ratios=[4] * len(names) + [1], squeeze=False
-    )
+    panels = figure.subplots(len(names) + 1, 1, sharex=True, height_ratios=[4] * len(names) + [1], squeeze=False)
     titles = {"entropy": "Output entropy along the steps", "varentropy": "Output varentropy along the steps"}
     for axes, name in zip(panels[:, 0], names, strict=False):
         dress(axes, theme, titles[name], y=_label(ds, name))
@@ -40,9 +38,7 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     alive = np.isfinite(ds[names[0]].values).sum(0)
     strip = panels[-1, 0]
     dress(strip, theme, x="step", y="prompts\nalive")
-    strip.stairs(
-        alive, np.arange(len(alive) + 1) - 0.5, fill=True, color=theme.faint, alpha=0.35, linewidth=0
-    )
+    strip.stairs(alive, np.arange(len(alive) + 1) - 0.5, fill=True, color=theme.faint, alpha=0.35, linewidth=0)
     strip.set_ylim(0, 1.1 * alive.max(initial=1))
     strip.set_yticks([0, alive.max(initial=1)])
     strip.set_xlim(-0.5, len(alive) - 0.5)
@@ -129,9 +125,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         for name in spread:
             means = _layers(ds[name]).mean(("prompt", "step"))
             color, label = styles[name]
-            axes.plot(
-                means["layer"], means, color=color, linewidth=1.8, marker="o", markersize=3, label=label
-            )
+            axes.plot(means["layer"], means, color=color, linewidth=1.8, marker="o", markersize=3, label=label)
         axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
         legend(axes, theme)
         _layer_axis(axes, ds)
@@ -204,9 +198,7 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
 def _present(ds: xr.Dataset, *names: str) -> list[str]:
     found = [name for name in names if name in ds]
     if not found:
-        raise ValueError(
-            f"the dataset has none of {', '.join(names)}: trace again with their group turned on"
-        )
+        raise ValueError(f"the dataset has none of {', '.join(names)}: trace again with their group turned on")
     return found
 
 

@@ -30,12 +30,8 @@ class Theme:
     cmap: str = "cividis"
 
 
-LIGHT = Theme(
-    paper="#ffffff", ink="#1c2126", faint="#5c656e", grid="#e4e7ea", first="#0072b2", second="#d55e00"
-)
-DARK = Theme(
-    paper="#171b20", ink="#e6e9ec", faint="#9aa4ae", grid="#2c333a", first="#56b4e9", second="#e69f00"
-)
+LIGHT = Theme(paper="#ffffff", ink="#1c2126", faint="#5c656e", grid="#e4e7ea", first="#0072b2", second="#d55e00")
+DARK = Theme(paper="#171b20", ink="#e6e9ec", faint="#9aa4ae", grid="#2c333a", first="#56b4e9", second="#e69f00")
 
 
 def new_figure(theme: Theme, width: float, height: float) -> Figure:

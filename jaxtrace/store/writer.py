@@ -110,9 +110,7 @@ class TraceWriter:
                 raise StoreError(f"{directory}: already holds a run; resume it, or name another directory")
             self._resume()
         elif any(path.name != f".{RUN}.tmp" for path in directory.iterdir()):
-            raise StoreError(
-                f"{directory}: holds files that are no trace; name an empty directory or a new one"
-            )
+            raise StoreError(f"{directory}: holds files that are no trace; name an empty directory or a new one")
         else:
             write_run(directory, self._run)
         for table in TABLES:

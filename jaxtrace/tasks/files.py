@@ -44,9 +44,7 @@ def _prompts(path: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Itera
         try:
             prompt = _prompt(record, f"{path.stem}-{index:04d}")
             if prompt.id in lines:
-                raise ValueError(
-                    f"the id '{prompt.id}' is taken by line {lines[prompt.id]}; give each prompt its own"
-                )
+                raise ValueError(f"the id '{prompt.id}' is taken by line {lines[prompt.id]}; give each prompt its own")
         except ValueError as error:
             raise PromptError(f"{path}, line {line}: {error}") from None
         lines[prompt.id] = line

@@ -56,8 +56,6 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             rows = pq.read_table(file).to_pylist()
     except (OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise PromptError(
-            f"{path}: {reason or 'not a Parquet file'}; name a copy of TruthfulQA.csv"
-        ) from error
+        raise PromptError(f"{path}: {reason or 'not a Parquet file'}; name a copy of TruthfulQA.csv") from error
     for number, row in enumerate(rows, 1):
         yield f"row {number}", row

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
@@ -192,7 +192,7 @@ def _rows(parts: list[StepTrace], valid: Bool[np.ndarray, "B n"], axis: int) -> 
     return [{name: x[b, reached] for name, x in by_row.items()} for b, reached in enumerate(valid)]
 
 
-def _report(on_progress: OnProgress, trace: StepTrace, valid: Bool[np.ndarray, "..."]) -> None:
+def _report(on_progress: OnProgress, trace: StepTrace, valid: Bool[np.ndarray, ...]) -> None:
     entropy = float(np.sum(trace.entropy[valid])) if trace.entropy is not None else float("nan")
     on_progress(0, int(valid.sum()), entropy)
 

@@ -90,6 +90,7 @@ def measure(
     with jax.named_scope("attention_metrics"):
         trace |= _attention(result, probes)
     if probes.hidden:
+        assert result.stream is not None and before is not None
         with jax.named_scope("hidden_metrics"):
             trace |= _hidden(result.stream, before, start)
     return StepTrace(**trace), logits
@@ -132,7 +133,10 @@ def _outputs(config, params, result, probes, targets, keep_logits):
 
 def _attention(result: Forward, probes: Probes) -> dict[str, Array]:
     trace = {}
+    if not (probes.attention or probes.dispersion):
+        return trace
     moments = result.attention.moments
+    assert moments is not None
     by_layer = lambda x: jnp.moveaxis(x, 0, 2)  # noqa: E731
     if probes.attention:
         trace |= {

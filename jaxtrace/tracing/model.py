@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,7 @@ from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Decoder, Params, as_module, is_stacked, stack_layers
+from jaxtrace.models.decoder import Decoder, Params, as_module, stack_layers
 from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tracing.engine import Metrics, OnProgress, Settings, generate_rows, score_rows
 from jaxtrace.tracing.probes import Probes
@@ -37,7 +38,6 @@ class Model:
       params: its parameters, a pytree for the pure functions of `jaxtrace.tracing.step`.
       tokenizer: None for a checkpoint without one; prompts are then token ids.
       stop_tokens: the ids that end a text, by the checkpoint's own word.
-      checkpoint: where it came from; None for weights made here.
     """
 
     name: str
@@ -45,7 +45,14 @@ class Model:
     params: Params
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
-    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, *, dtype: Any = None, stacked: bool | None = None) -> Model:
+        """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
+        params = checkpoint.read(dtype)
+        if jax.default_backend() == "tpu" if stacked is None else stacked:
+            params = stack_layers(params)
+        return cls(checkpoint.name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens)
 
     @property
     def decoder(self) -> Decoder:
@@ -185,19 +192,26 @@ class Model:
             )
         return prompt, np.array(ids, np.int32)
 
-    def _finished(self, prompts, batches: Iterator[list[Metrics]], stop) -> Iterator[list[Row]]:
+    def _finished(
+        self,
+        prompts: Sequence[tuple[Prompt, np.ndarray]],
+        batches: Iterator[list[Metrics]],
+        stop: Callable[[Metrics], str],
+    ) -> Iterator[list[Row]]:
         remaining = iter(prompts)
         for batch in batches:
-            yield [self._row(*next(remaining), metrics, stop(metrics)) for metrics in batch]
+            rows = zip(batch, remaining, strict=False)  # the batch first: `remaining` goes on with the next one
+            yield [self._row(prompt, ids, metrics, stop(metrics)) for metrics, (prompt, ids) in rows]
 
     def _row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, stop: str) -> Row:
-        drawn = metrics["token"][metrics["token"] >= 0]
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop)
-        pieces = self.tokenizer.pieces([*ids, *drawn] if stop != "scored" else ids)
-        after = pieces[1:] + ("",) if stop == "scored" else pieces[len(ids) :]
-        text = self.tokenizer.decode(ids if stop == "scored" else drawn)
-        return Row(prompt, ids, pieces[: len(ids)], metrics, after, text, stop)
+        if stop == "scored":
+            pieces = self.tokenizer.pieces(ids)
+            return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
+        pieces = self.tokenizer.pieces(np.concatenate([ids, metrics["token"]]))
+        text = self.tokenizer.decode(metrics["token"])
+        return Row(prompt, ids, pieces[: len(ids)], metrics, pieces[len(ids) :], text, stop)
 
     def _stop(self, tokens: np.ndarray, settings: Settings) -> str:
         if tokens[-1] in settings.stop_tokens:
@@ -210,7 +224,9 @@ class Model:
 
 def open_model_checkpoint(name: str) -> Checkpoint:
     """The checkpoint behind a name, "demo" included, with its weights still on disk."""
-    return open_checkpoint(str(demo_path()) if name == DEMO else name)
+    if name == DEMO:
+        return dataclasses.replace(open_checkpoint(str(demo_path())), name=DEMO)
+    return open_checkpoint(name)
 
 
 def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
@@ -226,13 +242,7 @@ def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
       CheckpointError: nothing is there, or it cannot be read exactly.
       ConfigError: its config says something we do not understand.
     """
-    checkpoint = open_model_checkpoint(name)
-    params = checkpoint.read(dtype)
-    if jax.default_backend() == "tpu" if stacked is None else stacked:
-        params = stack_layers(params)
-    return Model(
-        name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens, checkpoint
-    )
+    return Model.of(open_model_checkpoint(name), dtype=dtype, stacked=stacked)
 
 
 def _as_prompt(prompt: PromptLike) -> Prompt:

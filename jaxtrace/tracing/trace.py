@@ -69,7 +69,7 @@ class Trace:
         sizes = {"layer": layers + 1, "head": heads, "alpha": len(self.info["alphas"])}
         steps = max((row.length for row in self.rows), default=0)
         names = [name for name in METRICS if self.rows and name in self.rows[0].metrics]
-        variables = {"length": ("prompt", np.array([row.length for row in self.rows], np.int32))}
+        variables: dict[str, Any] = {"length": ("prompt", np.array([row.length for row in self.rows], np.int32))}
         for name in names:
             metric = METRICS[name]
             shape = (len(self.rows), steps, *(sizes[dim] for dim in metric.dims))

@@ -13,9 +13,7 @@ BLOCK_ENTRIES = 1 << 26  # scores of one block of queries: 256 MiB in float32
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
-    block = functools.partial(
-        attention_block, k=k, v=v, scale=scale, window=window, soft_cap=soft_cap, moments=moments
-    )
+    block = functools.partial(attention_block, k=k, v=v, scale=scale, window=window, soft_cap=soft_cap, moments=moments)
     return over_query_blocks(block, q, start, k.shape[2])
 
 

@@ -20,8 +20,6 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         top1=rows.top1,
         kl=kl,
         top1_top2_gap=rows.top1_top2_gap[-1],
-        target_logprob=None
-        if targets is None
-        else jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0],
+        target_logprob=None if targets is None else jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0],
         logits=logits[-1] if keep_logits else None,
     )

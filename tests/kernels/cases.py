@@ -76,6 +76,4 @@ def assert_near(got, want, bound, what, names=None, relative=0.0):
         where = [names[i[0]] if names else tuple(map(int, i)) for i in bad[:10]]
         pairs = [(got[tuple(i)], want[tuple(i)]) for i in bad[:10]]
         lines = [f"  {at}: {x:.9g}, expected {y:.9g}" for at, (x, y) in zip(where, pairs, strict=True)]
-        raise AssertionError(
-            f"{what}: {len(bad)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines)
-        )
+        raise AssertionError(f"{what}: {len(bad)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines))

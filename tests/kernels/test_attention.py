@@ -93,20 +93,23 @@ def check(case, q, k, v, output, moments, dtype):
         cases.assert_near(getattr(moments, name), want[definition], bound, name)
 
 
+@functools.cache
+def compiled(function, **options):
+    return jax.jit(functools.partial(function, **options))
+
+
 def prefill(implementation, case, q, k, v, **options):
-    call = functools.partial(prefill_attention, implementation=implementation, **case.options, **options)
-    return jax.jit(call)(q, k, v, jnp.asarray(case.start, jnp.int32))
+    call = compiled(prefill_attention, implementation=implementation, **case.options, **options)
+    return call(q, k, v, jnp.asarray(case.start, jnp.int32))
 
 
 def decode(implementation, case, q, k, v, **options):
-    call = functools.partial(decode_attention, implementation=implementation, **case.options, **options)
-    result = jax.jit(call)(q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
+    call = compiled(decode_attention, implementation=implementation, **case.options, **options)
+    result = call(q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
     return jax.tree.map(lambda x: x[:, None], result)
 
 
-CASES = [(prefill, case, "float32") for case in PREFILL_CASES] + [
-    (decode, case, "float32") for case in DECODE_CASES
-]
+CASES = [(prefill, case, "float32") for case in PREFILL_CASES] + [(decode, case, "float32") for case in DECODE_CASES]
 CASES += [(attend, case, "bfloat16") for attend, case, _ in CASES[::4]]
 EACH = [(prefill, name) for name in cases.implementations(PREFILL)]
 EACH += [(decode, name) for name in cases.implementations(DECODE)]
@@ -183,15 +186,14 @@ class TestPrefill:
         arrays = case.arrays(rng, "float32")
         want = prefill(implementation, case, *arrays)
         for start in (4, jnp.int32(4)):
-            call = functools.partial(prefill_attention, implementation=implementation, **case.options)
-            got = jax.jit(call)(*arrays, start)
+            got = compiled(prefill_attention, implementation=implementation, **case.options)(*arrays, start)
             jax.tree.map(lambda x, y: cases.assert_near(x, y, 1e-6, "one start"), got, want)
 
     def test_decode_gives_the_same_step_by_step(self, implementation, rng):
         case = Case((-2, 5), 6, 20, 2, 2, window=4)
         q, k, v = case.arrays(rng, "float32")
         whole = prefill(implementation, case, q, k, v)
-        call = jax.jit(functools.partial(decode_attention, implementation=implementation, **case.options))
+        call = compiled(decode_attention, implementation=implementation, **case.options)
         for t in range(case.queries):
             lengths = jnp.asarray(np.maximum(case.positions[:, t] + 1, 0), jnp.int32)
             step = call(q[:, t], k, v, lengths)
@@ -200,8 +202,8 @@ class TestPrefill:
     def test_blocks_of_queries_change_nothing(self, implementation, rng, monkeypatch):
         case = Case((0, 3), 7, 20, 2, 2, window=6)
         q, k, v = case.arrays(rng, "float32")
-        monkeypatch.setattr(
-            xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20
-        )  # three queries a block, the last one padded
+        compiled.cache_clear()
+        # Three queries a block, the last one padded.
+        monkeypatch.setattr(xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20)
         check(case, q, k, v, *prefill(implementation, case, q, k, v), "float32")
         assert prefill(implementation, case, q, k, v, moments=False)[1] is None

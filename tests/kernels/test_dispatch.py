@@ -48,9 +48,7 @@ def test_the_variable_names_them_in_order(operation, monkeypatch, value, chosen)
 
 
 def test_an_unknown_name_lists_what_there_is(operation):
-    with pytest.raises(
-        Unsupported, match=r"toy: .*abax: no such implementation.*elsewhere, here, everywhere"
-    ):
+    with pytest.raises(Unsupported, match=r"toy: .*abax: no such implementation.*elsewhere, here, everywhere"):
         operation(0, implementation="abax")
 
 

@@ -54,9 +54,7 @@ class TestLogits:
 
 @functools.cache
 def gradient_of_rows(implementation, metric):
-    return jax.jit(
-        jax.grad(lambda x: getattr(softmax_moments(x, implementation=implementation).moments, metric))
-    )
+    return jax.jit(jax.grad(lambda x: getattr(softmax_moments(x, implementation=implementation).moments, metric)))
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(UNEMBED))
@@ -68,11 +66,7 @@ def test_hidden(implementation, soft_cap, rng):
 
     def oracle_of(x):
         logits = oracle.unembed(x, unembedding, soft_cap)
-        return (
-            oracle.entropy(logits).sum()
-            + oracle.lens_kl(logits).sum()
-            + oracle.logprob(logits[-1], targets).sum()
-        )
+        return oracle.entropy(logits).sum() + oracle.lens_kl(logits).sum() + oracle.logprob(logits[-1], targets).sum()
 
     def of(x):
         got = unembed_moments(
@@ -115,9 +109,7 @@ class TestAttention:
         options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
 
         def of(q, k):
-            call = prefill_attention(
-                q, k, k, jnp.int32(self.starts), implementation=implementation, **options
-            )
+            call = prefill_attention(q, k, k, jnp.int32(self.starts), implementation=implementation, **options)
             return jnp.stack([getattr(call[1], name).sum() for name in METRICS] + [call[0].sum()])
 
         def oracle_of(q, k):
@@ -134,9 +126,7 @@ class TestAttention:
         lengths = np.array([1, 6, 0])
 
         def of(q, k):
-            _, got = decode_attention(
-                q[:, 0], k, k, jnp.int32(lengths), implementation=implementation, **options
-            )
+            _, got = decode_attention(q[:, 0], k, k, jnp.int32(lengths), implementation=implementation, **options)
             return jnp.stack([getattr(got, name).sum() for name in METRICS])
 
         def oracle_of(q, k):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.errors import ConfigError
 from jaxtrace.lab import train as lab_train
 from jaxtrace.lab.data import encode_documents, pack
 from jaxtrace.lab.export import save_checkpoint
@@ -69,14 +70,16 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(rows, trained, console, t
     state_file = tmp_path / "state.npz"
     save = lab_train._save_state
 
-    def save_once_and_stop(path, step, state):
-        save(path, step, state)
+    def save_once_and_stop(*arguments):
+        save(*arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lab_train, "_save_state", save_once_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(TINY, RECIPE, rows, state_file, console)
     monkeypatch.setattr(lab_train, "_save_state", save)
+    with pytest.raises(ConfigError, match="other options"):
+        train(TINY, replace(RECIPE, seed=1), rows, state_file, console)
     resumed = train(TINY, RECIPE, rows, state_file, console)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)

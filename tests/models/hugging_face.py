@@ -56,3 +56,10 @@ def run(model, tokens):
     attention = torch.stack(out.attentions)[:, 0]
     arrays = (out.logits[0], lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
     return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays))
+
+
+def load(directory):
+    """A checkpoint on disk as transformers runs it."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        directory, attn_implementation="eager", dtype=torch.float32, local_files_only=True
+    ).eval()

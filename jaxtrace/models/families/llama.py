@@ -86,7 +86,9 @@ def _rope(reader: ConfigReader) -> tuple[float, RopeScaling | None]:
         return theta, None
     fields = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
     if kind != "llama3" or set(settings) != fields:
-        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles 'llama3' with {sorted(fields)}")
+        reader.fail(
+            f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles 'llama3' with {sorted(fields)}"
+        )
     return theta, RopeScaling(
         factor=float(settings["factor"]),
         low_freq_factor=float(settings["low_freq_factor"]),

@@ -1,0 +1,40 @@
+"""A tiny checkpoint beside what transformers computes from it, in one npz of less than 200 kB."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from tests.tracing.reference import Run
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Golden:
+    """config.json as a dict, weights by their checkpoint names, the tokens [T] fed, and the reference's run of them."""
+
+    config: dict
+    weights: dict
+    tokens: np.ndarray
+    run: Run
+
+    def save(self, path):
+        arrays = {f"run/{name}": x for name, x in vars(self.run).items()}
+        arrays |= {f"weights/{name}": x for name, x in self.weights.items()}
+        np.savez_compressed(path, config=json.dumps(self.config), tokens=self.tokens, **arrays)
+
+    @classmethod
+    def load(cls, path):
+        with np.load(path) as stored:
+            weights = {k.removeprefix("weights/"): stored[k] for k in stored if k.startswith("weights/")}
+            run = Run(**{field.name: stored[f"run/{field.name}"] for field in dataclasses.fields(Run)})
+            return cls(json.loads(str(stored["config"])), weights, stored["tokens"], run)
+
+    def write_checkpoint(self, directory):
+        """The checkpoint in Hugging Face's layout."""
+        (directory / "config.json").write_text(json.dumps(self.config))
+        save_file(self.weights, directory / "model.safetensors", metadata={"format": "pt"})

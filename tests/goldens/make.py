@@ -1,0 +1,49 @@
+"""Writes the goldens; needs torch. From the root of the repository:
+
+python -m tests.goldens.make
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from tests.goldens.golden import FOLDER, Golden
+from tests.models import hugging_face
+
+SMALL = {"vocab_size": 29, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3}
+CASES = {
+    "multi_head_untied": {"num_key_value_heads": 3},
+    "multi_query_tied_llama3": {
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": hugging_face.LLAMA3,
+    },
+    "grouped_biases_llama3": {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": hugging_face.LLAMA3,
+    },
+}
+LENGTH = 40
+
+
+def make(name):
+    """One golden, computed by transformers (eager, float32)."""
+    model = hugging_face.tiny(**{**SMALL, **CASES[name]})
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        config = json.loads((Path(folder) / "config.json").read_text())
+        weights = load_file(Path(folder) / "model.safetensors")
+    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, LENGTH)
+    return Golden(config, weights, tokens, hugging_face.run(model, tokens.tolist()))
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        make(case).save(FOLDER / f"{case}.npz")
