@@ -35,7 +35,7 @@ class Moments:
     """
 
     m: Float[Array, "*r"]
-    l: Float[Array, "*r"]
+    l: Float[Array, "*r"]  # noqa: E741 (its name in the definition)
     a: Float[Array, "*r"]
     b: Float[Array, "*r"]
     r: Float[Array, "*r A"]

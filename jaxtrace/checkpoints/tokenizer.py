@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Int
@@ -46,7 +46,7 @@ class Tokenizer:
     @property
     def eos(self) -> int | None:
         """The end-of-sequence id."""
-        return self.hf.eos_token_id
+        return cast(int | None, self.hf.eos_token_id)
 
     @property
     def has_chat_template(self) -> bool:
@@ -63,17 +63,17 @@ class Tokenizer:
             return self.hf.encode(text)
         turns = [{"role": "user", "content": text}]
         try:
-            filled = self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            filled = cast(str, self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except Exception as error:  # a template is a program of the checkpoint's author
             raise PromptError(f"the chat template fails ({error}); use raw prompts (--raw)") from None
         return self.hf.encode(filled, add_special_tokens=False)
 
     def decode(self, ids: Int[np.ndarray, " n"]) -> str:
         """Text of ids without special tokens."""
-        return self.hf.decode(ids.tolist(), skip_special_tokens=True)
+        return cast(str, self.hf.decode(ids.tolist(), skip_special_tokens=True))
 
     def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """What each id adds to the text, special tokens shown; "" where a character is not complete yet."""
         stream = DecodeStream(skip_special_tokens=False)
-        backend = self.hf.backend_tokenizer
+        backend: Any = self.hf.backend_tokenizer
         return tuple(stream.step(backend, int(i)) or "" for i in ids)

@@ -137,7 +137,7 @@ def forward(
     if isinstance(cache, LayerCache):
         first = x
         x, (cache, traces, after) = jax.lax.scan(lambda x, xs: layer(x, *xs), x, (params["layers"], cache))
-        stack = jnp.concatenate([first[None], after]) if stream else None
+        stack = None if after is None else jnp.concatenate([first[None], after])
         return Forward(x, stack, traces, cache)
     states, traces, caches = [x], [], []
     for i, (weights, layer_cache) in enumerate(zip(params["layers"], cache, strict=True)):

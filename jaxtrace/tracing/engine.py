@@ -151,8 +151,8 @@ def score_rows(
 ) -> Iterator[list[Metrics]]:
     """Metrics of every position of given texts, one list of rows per batch, in order.
 
-    Texts are fed in chunks of positions, so that no more than one chunk's attention weights and one block's logits exist
-    at a time; the metrics of a chunk are drained while the next one runs.
+    Texts are fed in chunks of positions, so that no more than one chunk's attention weights and one block's logits
+    exist at a time; the metrics of a chunk are drained while the next one runs.
     """
     size = min(settings.batch_size, len(texts))
     static = {"config": config, "probes": settings.probes}

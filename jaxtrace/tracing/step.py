@@ -1,4 +1,4 @@
-"""The steps: pure functions (params, state, …) → (state, StepTrace), to be jitted, looped, vmapped or differentiated."""
+"""The steps: pure functions (params, state, …) → (state, StepTrace), to be jitted, looped, vmapped, differentiated."""
 
 from __future__ import annotations
 

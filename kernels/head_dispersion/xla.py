@@ -1,7 +1,7 @@
 """head_dispersion for XLA: the scores of a block of queries again, and the entropy of the heads' mean.
 
-Written so that within one jitted step its scores are the very expression `prefill_attention` computes on the same block,
-which XLA then shares between them.
+Written so that within one jitted step its scores are the very expression that `prefill_attention` computes on the same
+block, which XLA then shares between them.
 """
 
 import functools

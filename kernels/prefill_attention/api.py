@@ -40,8 +40,8 @@ def prefill_attention(
       implementation: "xla" or "reference"; None for the platform's default.
 
     Returns:
-      (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees nothing gives zeros. Entropies
-      are within 1e-5 nats, varentropies within 1e-4 nats² of float64 for scores of standard deviation 6 over 4,096 keys.
+      (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees nothing gives zeros. Entropies are
+      within 1e-5 nats, varentropies within 1e-4 nats² of float64, for scores of standard deviation 6 over 4,096 keys.
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
