@@ -1,0 +1,53 @@
+"""The README says what is so: its examples run, its table is the schema's, its commands are real."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from jaxtrace.cli import app
+from jaxtrace.run import RunConfig, run_config
+from jaxtrace.tracing.schema import METRICS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_python_examples_run(example, tmp_path):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_metric_table_is_the_schema():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| ([^|]+) \| (.+) \|$", README, re.MULTILINE)
+    expected = [
+        (name, ", ".join(("step", *m.dims)), m.group or "always", m.unit or "–", m.text) for name, m in METRICS.items()
+    ]
+    assert rows == expected
+
+
+def test_options_it_names_exist():
+    shown = CliRunner().invoke(app, ["trace", "--help"], env={"COLUMNS": "200"}).output
+    commands = " ".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + " ".join(re.findall(r"`(--[^`]*)`", README))
+    options = set(re.findall(r"--[a-z][a-z-]+", commands)) - {"--out"}
+    assert options >= {"--task", "--limit", "--score", "--config", "--resume"}
+    assert [option for option in sorted(options) if option not in shown] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_configurations_are_valid(file):
+    config = run_config(file)
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert set(given) <= set(RunConfig.model_fields)
+    assert config.model == given["model"]
