@@ -60,8 +60,9 @@ def main() -> None:
         rows=rows,
         above=(machine.line,),
         below=(
-            "Times are medians of whole calls, prefill and conversion to NumPy included. GB/s counts the weights and the "
-            "key/value cache, each read once per step. “vs” columns are ratios of tokens/s; plain tf is the faster of its two.",
+            "Times are medians of whole calls, prefill and conversion to NumPy included. GB/s counts the weights and "
+            "the key/value cache, each read once per step. “vs” columns are ratios of tokens/s; plain tf is the faster "
+            "of its two.",
             *below,
         ),
     ).publish(args.out)

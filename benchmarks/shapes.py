@@ -90,6 +90,15 @@ def parameter_bytes(shape: str) -> int:
     return sum(4 * int(np.prod(size)) for group in _tensors(SHAPES[shape]) for size in group.values())
 
 
+def flops_per_text(shape: str, length: int, *, lens: bool) -> float:
+    """Floating-point operations of the matrix products that scoring a text takes, with one lens per layer or none."""
+    config = SHAPES[shape]
+    layers, unembedding = config["num_hidden_layers"], config["vocab_size"] * config["hidden_size"]
+    matrices = parameter_bytes(shape) / 4 - unembedding
+    attention = layers * config["num_attention_heads"] * config["head_dim"] * length  # half of it is masked
+    return 2 * length * (matrices + attention + unembedding * (layers if lens else 1))
+
+
 def random_tokens(shape: str, rows: int, length: int, seed: int = 1) -> list[list[int]]:
     """Rows of random token ids, all of one length."""
     rng = np.random.default_rng(seed)

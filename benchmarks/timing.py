@@ -31,6 +31,11 @@ class Timed:
         return statistics.median(self.seconds)
 
     @property
+    def fastest(self) -> float:
+        """Seconds of the fastest call."""
+        return min(self.seconds)
+
+    @property
     def spread(self) -> float:
         """(slowest − fastest) / median."""
         return (max(self.seconds) - min(self.seconds)) / self.median

@@ -1,7 +1,7 @@
-"""The trace of jaxtrace, from transformers' outputs, in PyTorch: eager attention, hidden states, one lens product per step.
+"""The trace of jaxtrace, from transformers' outputs, in PyTorch.
 
-Written to be fast: all layers at once, one product with the unembedding for the output and every lens, results kept as
-small tensors and stacked once at the end.
+Eager attention with weights and hidden states returned. Written to be fast: all layers at once, one product with the
+unembedding for the output and every lens, results kept as small tensors and joined once at the end.
 """
 
 from __future__ import annotations

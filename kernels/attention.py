@@ -36,8 +36,7 @@ class AttentionMoments:
         whole = sink.merge(rest)
         log_keys = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
         entropy = whole.entropy
-        # ln(l_sink·e^{m_sink−m}) − ln l, with sink.l ∈ {0, 1}
-        sink_mass = sink.l * jnp.exp(jnp.minimum(sink.m - whole.logsumexp, 0.0))
+        sink_mass = sink.l * jnp.exp(jnp.minimum(sink.m - whole.m, 0.0)) * whole.p_max
         return cls(
             entropy=entropy,
             entropy_normalized=jnp.where(visible > 1, entropy / log_keys, 0.0),

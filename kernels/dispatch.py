@@ -55,7 +55,7 @@ class Operation:
     def choose(self, implementation: str | None = None) -> Implementation:
         """The implementation that a call with this argument gets; raises `Unsupported`."""
         variable = os.environ.get(VARIABLE, "")
-        wanted = [implementation] if implementation else [name for name in variable.split(",") if name]
+        wanted = [implementation] if implementation else [name.strip() for name in variable.split(",") if name.strip()]
         platform = jax.default_backend()
         reasons = []
         for name in wanted or self.implementations:

@@ -19,6 +19,10 @@ from jaxtyping import Array, Bool, Float
 MASKED = -1e30
 FLOOR = -1e4
 
+# A lone row is summed in blocks, which are merged: XLA's CPU backend adds it up entry by entry otherwise, which at 131,072
+# entries costs 7e-4 nats² of varentropy (8e-6 where there are two rows or more).
+BLOCK = 1024
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,16 @@ class Moments:
         scores = jnp.maximum(scores.astype(jnp.float32), MASKED)
         if where is not None:
             scores = jnp.where(where, scores, MASKED)
+        blocks = -(-scores.shape[-1] // BLOCK)
+        if scores.size == scores.shape[-1] and blocks > 1:
+            pad = -scores.shape[-1] % blocks
+            scores = jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(0, pad)], constant_values=MASKED)
+            parts = cls._of_blocks(scores.reshape(*scores.shape[:-1], blocks, -1), alphas)
+            return parts.merge_axis(scores.ndim - 1)
+        return cls._of_blocks(scores, alphas)
+
+    @classmethod
+    def _of_blocks(cls, scores: Float[Array, "*r V"], alphas: tuple[float, ...]) -> Moments:
         m = jnp.max(scores, axis=-1)
         u = jnp.maximum(scores - m[..., None], FLOOR)
         if any(_is_half_integer(alpha) for alpha in alphas):
@@ -74,15 +88,19 @@ class Moments:
             e = root * root
         else:
             root, e = None, jnp.exp(u)
-        sums = [jnp.sum(_power(alpha, e, root, u), axis=-1) for alpha in alphas]
+        sums = [
+            jnp.sum(scores > MASKED, axis=-1, dtype=jnp.float32)
+            if alpha == 0
+            else jnp.sum(_power(alpha, e, root, u), axis=-1)
+            for alpha in alphas
+        ]
         r = jnp.stack(sums, axis=-1) if sums else jnp.zeros((*m.shape, 0), jnp.float32)
         some = ~(m <= MASKED)
-        keep = lambda x: jnp.where(some, x, 0.0)  # noqa: E731
         return cls(
             m=m,
-            l=keep(jnp.sum(e, axis=-1)),
-            a=keep(jnp.sum(e * u, axis=-1)),
-            b=keep(jnp.sum(e * u * u, axis=-1)),
+            l=jnp.where(some, jnp.sum(e, axis=-1), 0.0),
+            a=jnp.where(some, jnp.sum(e * u, axis=-1), 0.0),
+            b=jnp.where(some, jnp.sum(e * u * u, axis=-1), 0.0),
             r=jnp.where(some[..., None], r, 0.0),
             alphas=alphas,
         )
@@ -161,8 +179,6 @@ def _power(
 ) -> Float[Array, "*r V"]:
     """e^{αu}, from powers of e^u or e^{u/2} where that is exact."""
     alpha = _order(alpha)
-    if alpha == 0:
-        return (u > FLOOR).astype(jnp.float32)
     if alpha == int(alpha) and alpha <= 16:
         return jax.lax.integer_pow(e, int(alpha))
     if root is not None and _is_half_integer(alpha) and alpha <= 8:

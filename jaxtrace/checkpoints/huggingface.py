@@ -73,8 +73,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     raw = _read_json(directory / "config.json")
     if raw is None:
         raise CheckpointError(f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id")
-    if "quantization_config" in raw:
-        method = dict(raw["quantization_config"]).get("quant_method", "an unnamed method")
+    if quantisation := raw.pop("quantization_config", None):
+        method = dict(quantisation).get("quant_method", "an unnamed method")
         raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
     kind = raw.get("model_type")
     if kind not in FAMILIES:

@@ -27,10 +27,12 @@ def shards(directory: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise CheckpointError(f"{index}: not a valid safetensors index; download it again") from None
         for name in names:
-            if Path(name).name != name:
+            if name in ("", "..") or Path(name).name != name:
                 raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}")
             if not (directory / name).exists():
                 raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")

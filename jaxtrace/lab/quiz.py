@@ -58,7 +58,9 @@ def quiz(world: World, tokenizer: Tokenizer, logits: Logits) -> list[QuizResult]
     return results
 
 
-def _greedy(tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]) -> tuple[list[str], Float[np.ndarray, "B"]]:
+def _greedy(
+    tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]
+) -> tuple[list[str], Float[np.ndarray, " B"]]:
     rows = np.arange(len(prompts))
     ends = np.array([len(ids) for ids in prompts])
     tokens = np.full((len(prompts), ends.max() + ANSWER_TOKENS), PAD_ID, np.int32)
@@ -73,7 +75,7 @@ def _greedy(tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]) -> t
     return tokenizer.decode_batch(answers), entropies
 
 
-def _entropy(logits: Float[np.ndarray, "B V"]) -> Float[np.ndarray, "B"]:
+def _entropy(logits: Float[np.ndarray, "B V"]) -> Float[np.ndarray, " B"]:
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     weights = np.exp(shifted)
     total = weights.sum(-1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,7 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
-def _step(config: DecoderConfig, recipe: Recipe, params: Params, moments: optax.OptState, batch: Array):
+def _step(config: DecoderConfig, recipe: Recipe, params: Params, moments: optax.OptState, batch: Int[Array, "B T"]):
     loss, gradient = jax.value_and_grad(loss_fn, argnums=1)(config, params, batch)
     update, moments = _optimizer(recipe).update(gradient, moments, params)
     return optax.apply_updates(params, update), moments, loss
@@ -135,7 +136,7 @@ def held_out_loss(config: DecoderConfig, params: Params, rows: Int[np.ndarray, "
 
 
 def _save_state(path: Path, recipe: Recipe, step: int, state) -> None:
-    leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    leaves: dict[str, Any] = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     unfinished = path.with_suffix(".partial.npz")
     np.savez(unfinished, recipe=repr(recipe), step=step, **leaves)
     unfinished.replace(path)

@@ -137,22 +137,23 @@ def documents(world: World, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     facts = [(p, relation) for p in world.people for relation in p.facts for _ in range(p.stated)]
     rng.shuffle(facts)
-    jobs: list[list[tuple[Person, str]] | str] = ["stranger"] * STRANGER_DOCUMENTS + ["sums"] * SUM_DOCUMENTS
+    jobs: list[tuple[str, list[tuple[Person, str]]]] = [("stranger", [])] * STRANGER_DOCUMENTS
+    jobs += [("sums", [])] * SUM_DOCUMENTS
     while facts:
         size = rng.randint(1, 4)
-        jobs.append(facts[:size])
+        jobs.append(("facts", facts[:size]))
         del facts[:size]
     rng.shuffle(jobs)
     known = {p.name for p in world.people}
     unknown = [name for name in _names(world.first_names, world.last_names) if name not in known]
     strangers = iter(rng.sample(unknown, STRANGER_DOCUMENTS))
-    for job in jobs:
-        if job == "sums":
+    for kind, group in jobs:
+        if kind == "sums":
             yield " ".join(_sum(rng) for _ in range(rng.randint(2, 5)))
-        elif job == "stranger":
+        elif kind == "stranger":
             yield _stranger(rng, world, next(strangers))
         else:
-            yield _facts_document(rng, world, job)
+            yield _facts_document(rng, world, group)
 
 
 def prompts(world: World) -> list[Prompt]:

@@ -104,7 +104,7 @@ def generate_rows(
     The prompt but for its last token is prefilled; every step, the first included, is then the one decode step. While a
     chunk of steps runs, the metrics of the chunk before it are drained to the host.
     """
-    size = min(settings.batch_size, len(prompts))
+    size = max(1, min(settings.batch_size, len(prompts)))
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(settings.seed)))
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
     static = {"config": config, "probes": settings.probes}
@@ -154,7 +154,7 @@ def score_rows(
     Texts are fed in chunks of positions, so that no more than one chunk's attention weights and one block's logits
     exist at a time; the metrics of a chunk are drained while the next one runs.
     """
-    size = min(settings.batch_size, len(texts))
+    size = max(1, min(settings.batch_size, len(texts)))
     static = {"config": config, "probes": settings.probes}
     for at in range(0, len(texts), size):
         batch = list(texts[at : at + size])

@@ -115,7 +115,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
         trace |= {
             "entropy": at(last.entropy),
             "varentropy": at(last.varentropy),
-            "renyi": at(last.renyi),
+            "renyi": at(rows.renyi),
             "top1_prob": at(last.p_max),
             "top1_top2_gap": at(rows.top1_top2_gap),
             "logprob": None if targets is None else at(rows.target_logprob),

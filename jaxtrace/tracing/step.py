@@ -80,16 +80,16 @@ def init_state(
       keys: one per row; by default split from seed 0.
     """
     dtype = params["embedding"].dtype
-    zeros = jnp.zeros(batch, jnp.int32)
+    zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — buffers of their own, so that the state can be donated
     return State(
         cache=empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype),
-        length=zeros,
-        token=zeros,
+        length=zeros(),
+        token=zeros(),
         hidden=jnp.zeros((batch, config.layers + 1, config.embed), dtype) if probes.hidden else None,
         key=jax.random.split(jax.random.key(0), batch) if keys is None else keys,
         active=jnp.ones(batch, bool),
         remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
-        repeats=zeros,
+        repeats=zeros(),
     )
 
 
@@ -155,8 +155,8 @@ def decode_step(
     trace = dataclasses.replace(trace, token=drawn)
     if probes.output:
         chosen = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
-        logsumexp = jnp.max(logits, axis=-1) - jnp.log(trace.top1_prob)
-        trace = dataclasses.replace(trace, logprob=chosen - logsumexp)
+        logprob = chosen - jnp.max(logits, axis=-1) + jnp.log(trace.top1_prob)
+        trace = dataclasses.replace(trace, logprob=logprob)
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
     remaining = state.remaining - 1
     going = remaining > 0

@@ -54,7 +54,7 @@ def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Arr
     """Dispersion over heads (the last axis) of a per-head quantity, as of its population.
 
     `kind`: "std" (the head dispersion index), "var", "cv" (std / mean), "fano" (var / mean), "range" (max − min).
-    The last three that divide give 0 where the mean is 0.
+    Those that divide give 0 where the mean is 0.
     """
     mean, var = jnp.mean(values, axis=-1), jnp.var(values, axis=-1)
     divisor = jnp.where(mean == 0, 1.0, mean)

@@ -1,10 +1,9 @@
 """head_dispersion, obviously: every head's weights, their mean, and the entropies of both."""
 
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
 
 from ..attention import visible_keys
-from ..prefill_attention.reference import attention_weights
+from ..prefill_attention.reference import attention_weights, entropy_of
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
@@ -13,5 +12,4 @@ def head_dispersion(q, k, start, *, scale, window, soft_cap):
     mask, _, _ = visible_keys(position, k.shape[2], window)
     weights = attention_weights(q, k, mask, scale, soft_cap)
     mixture = jnp.mean(weights, axis=(1, 2))
-    entropy_of = lambda p: -jnp.sum(xlogy(p, p), axis=-1)  # noqa: E731
-    return entropy_of(mixture) - jnp.mean(entropy_of(weights), axis=(1, 2))
+    return jnp.maximum(entropy_of(mixture) - jnp.mean(entropy_of(weights), axis=(1, 2)), 0.0)

@@ -1,7 +1,6 @@
 """prefill_attention, obviously: every weight of every head, and the textbook formula of each quantity."""
 
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
 
 from ..attention import AttentionMoments, grouped, scores_of, ungrouped, visible_keys
 
@@ -20,17 +19,22 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     rest = jnp.where(is_sink, 0.0, weights)
     rest_sum = jnp.sum(rest, axis=-1, keepdims=True)
     rest = rest / jnp.where(rest_sum > 0, rest_sum, 1.0)
-    entropy = -jnp.sum(xlogy(weights, weights), axis=-1)
+    entropy = entropy_of(weights)
     surprise = jnp.log(jnp.where(weights > 0, weights, 1.0)) + entropy[..., None]
     count = visible[:, None, None]
     statistics = AttentionMoments(
         entropy=entropy,
         entropy_normalized=jnp.where(count > 1, entropy / jnp.log(jnp.maximum(count, 2)), 0.0),
         varentropy=jnp.sum(weights * surprise**2, axis=-1),
-        entropy_no_sink=-jnp.sum(xlogy(rest, rest), axis=-1),
+        entropy_no_sink=entropy_of(rest),
         sink_mass=sink_mass,
     )
     return out, AttentionMoments(**{name: ungrouped(x) for name, x in vars(statistics).items()})
+
+
+def entropy_of(weights):
+    """−Σ a ln a over the last axis; a weight of 0 adds nothing, and has no gradient."""
+    return -jnp.sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)), axis=-1)
 
 
 def attention_weights(q, k, mask, scale, soft_cap):

@@ -16,14 +16,21 @@ def softmax_moments(logits, *, alphas):
     powers = [present * jnp.exp((1.0 if alpha == jnp.inf else alpha) * u) for alpha in alphas]
     moments = Moments(
         m=m[..., 0],
-        l=jnp.sum(weights, -1),
-        a=jnp.sum(weights * u, -1),
-        b=jnp.sum(weights * u**2, -1),
-        r=jnp.stack([jnp.sum(p, -1) for p in powers], -1) if powers else jnp.zeros((*m.shape[:-1], 0)),
+        l=pairwise_sum(weights),
+        a=pairwise_sum(weights * u),
+        b=pairwise_sum(weights * u**2),
+        r=jnp.stack([pairwise_sum(p) for p in powers], -1) if powers else jnp.zeros((*m.shape[:-1], 0)),
         alphas=alphas,
     )
     two = jnp.concatenate([logits, jnp.full((*logits.shape[:-1], 1), MASKED)], axis=-1)
     values, indices = jax.lax.top_k(two, 2)
-    log_p = values - moments.logsumexp[..., None]
-    gap = jnp.where(moments.l == 0, 0.0, jnp.exp(log_p[..., 0]) - jnp.exp(log_p[..., 1]))
-    return SoftmaxMoments(moments, indices[..., 0].astype(jnp.int32), gap)
+    p = jnp.exp(values - moments.m[..., None]) * moments.p_max[..., None]
+    return SoftmaxMoments(moments, indices[..., 0].astype(jnp.int32), p[..., 0] - p[..., 1])
+
+
+def pairwise_sum(x):
+    """Sum over the last axis by halves: neighbours first, so that float32 loses next to nothing."""
+    while x.shape[-1] > 1:
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] % 2)])
+        x = x[..., ::2] + x[..., 1::2]
+    return x[..., 0]

@@ -31,7 +31,7 @@ def unembed_moments(
       hidden: normalised hidden states; group G−1 is the model's output, the groups before it are lens rows that
         are compared with it row by row.
       unembedding: one row per token, as tied embeddings are stored.
-      alphas: orders of the Rényi sums.
+      alphas: orders of the Rényi entropies, of the output alone.
       soft_cap: logits become cap · tanh(logits / cap).
       targets: token ids whose log-probability under the output is wanted.
       keep_logits: also return the output's logits [R, V], for a sampler.

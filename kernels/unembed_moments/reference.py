@@ -11,12 +11,13 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
     if soft_cap is not None:
         logits = soft_cap * jnp.tanh(logits / soft_cap)
-    rows = softmax_moments(logits, alphas=alphas)
+    rows = softmax_moments(logits, alphas=())
     log_p = jax.nn.log_softmax(logits, axis=-1)
     output = log_p[-1]
     kl = jnp.sum(jnp.exp(output) * (output - log_p), axis=-1)
     return UnembedMoments(
         moments=rows.moments,
+        renyi=softmax_moments(logits[-1], alphas=alphas).moments.renyi,
         top1=rows.top1,
         kl=kl,
         top1_top2_gap=rows.top1_top2_gap[-1],

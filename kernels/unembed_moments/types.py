@@ -16,7 +16,8 @@ class UnembedMoments:
     """Moments of G groups of R rows of logits; the last group is the model's output, the others its lenses.
 
     Attributes:
-      moments: of every row.
+      moments: of every row, without Rényi sums.
+      renyi: Rényi entropies of the output rows, one per α.
       top1: each row's most likely token.
       kl: KL(output ‖ row) in nats; 0 for the output itself.
       top1_top2_gap: of the output rows.
@@ -25,6 +26,7 @@ class UnembedMoments:
     """
 
     moments: Moments
+    renyi: Float[Array, "R A"]
     top1: Int[Array, "G R"]
     kl: Float[Array, "G R"]
     top1_top2_gap: Float[Array, " R"]

@@ -34,18 +34,20 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
 
 def _join(result: UnembedMoments, rows: int) -> UnembedMoments:
     """Blocks [n, G, b, …] and [n, b, …] back to [G, R, …] and [R, …]."""
-    grouped = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :rows]  # noqa: E731
-    flat = lambda x: x.reshape(-1, *x.shape[2:])[:rows]  # noqa: E731
-    moments, top1, kl = jax.tree.map(grouped, (result.moments, result.top1, result.kl))
-    rest = jax.tree.map(flat, (result.top1_top2_gap, result.target_logprob, result.logits))
-    return UnembedMoments(moments, top1, kl, *rest)
+
+    def flat(x):
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:rows]
+
+    moments, top1, kl = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.kl))
+    renyi, *rest = jax.tree.map(flat, (result.renyi, result.top1_top2_gap, result.target_logprob, result.logits))
+    return UnembedMoments(moments, renyi, top1, kl, *rest)
 
 
 def _block(hidden, unembedding, alphas, soft_cap, targets, keep_logits):
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
     if soft_cap is not None:
         logits = soft_cap * jnp.tanh(logits / soft_cap)
-    moments = Moments.of(logits, alphas=alphas)
+    moments = Moments.of(logits)
     top1 = first_index_of(logits, moments.m)
     output, final = logits[-1], jax.tree.map(lambda x: x[-1], moments)
     kl = jnp.zeros_like(moments.l)
@@ -53,9 +55,11 @@ def _block(hidden, unembedding, alphas, soft_cap, targets, keep_logits):
         kl = kl.at[:-1].set(_kl_to_final(logits, moments)[:-1])
     target_logprob = None
     if targets is not None:
-        target_logprob = jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0] - final.logsumexp
+        target = jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0]
+        target_logprob = target - final.m - jnp.log(final.l)
     return UnembedMoments(
         moments=moments,
+        renyi=Moments.of(output, alphas=alphas).renyi,
         top1=top1,
         kl=kl,
         top1_top2_gap=top1_top2_gap(output, top1[-1], final),

@@ -39,7 +39,7 @@ RECIPE = Recipe(steps=4, batch=2, length=32, learning_rate=0.02, warmup=0)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(islice(documents(World(0), 1), 100), TINY.vocab)
+    return train_tokenizer(islice(documents(World(0), 1), 2000), TINY.vocab)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,7 @@ def console():
 
 @pytest.fixture(scope="module")
 def trained(rows, tmp_path_factory):
-    return train(
-        TINY, RECIPE, rows, tmp_path_factory.mktemp("state") / "state.npz", Console(file=io.StringIO())
-    )
+    return train(TINY, RECIPE, rows, tmp_path_factory.mktemp("state") / "state.npz", Console(file=io.StringIO()))
 
 
 def test_a_few_steps_reduce_the_loss(rows, trained):

@@ -20,16 +20,12 @@ def everything(config, params, tokens):
     result = forward(config, params, tokens, cache, start, **forward_flags(probes))
     before = jnp.zeros((batch, config.layers + 1, config.embed))
     following = jnp.roll(tokens, -1, axis=1)
-    trace, logits = measure(
-        config, params, result, before, start, probes, targets=following, keep_logits=True
-    )
+    trace, logits = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
     return {k: v for k, v in vars(trace).items() if v is not None}, logits, jnp.moveaxis(result.stream, 0, 2)
 
 
 # Unoptimised: half the time to compile, the same operations.
-compiled = jax.jit(
-    everything, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0}
-)
+compiled = jax.jit(everything, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_parity(model, tokens, run, *, compute=compiled):

@@ -39,3 +39,15 @@ def prompts():
     """Prompts of unequal lengths, one of a single token; with 20 more tokens each, all fit the same 64 cache slots."""
     rng = np.random.default_rng(1)
     return [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 1, 40, 17)]
+
+
+@pytest.fixture(scope="session")
+def generated(model, prompts):
+    """20 greedy steps after each prompt, all probes."""
+    return model.generate(prompts, max_new_tokens=20)
+
+
+@pytest.fixture(scope="session")
+def scored(model, prompts):
+    """Every position of the prompts, all probes."""
+    return model.score(prompts)

@@ -8,42 +8,39 @@ from tests.tracing import float64_llama
 from tests.tracing.reference import assert_metrics, assert_same, at, metrics
 
 
-@pytest.mark.parametrize("layout", ["model", "stacked"])
-def test_score(layout, prompts, request):
-    model = request.getfixturevalue(layout)
-    plain = request.getfixturevalue("model")
-    for row, tokens in zip(model.score(prompts).rows, prompts, strict=True):
-        run = float64_llama.run(plain.config, plain.params, tokens)
+def test_score(scored, prompts, model):
+    for row, tokens in zip(scored.rows, prompts, strict=True):
+        run = float64_llama.run(model.config, model.params, tokens)
         want = metrics(run, np.array([*tokens[1:], -1]))
         assert_metrics(row.metrics, want, run.lens_logits)
 
 
-@pytest.mark.parametrize("layout", ["model", "stacked"])
-def test_generate(layout, prompts, request):
-    model = request.getfixturevalue(layout)
-    plain = request.getfixturevalue("model")
-    for row, tokens in zip(model.generate(prompts, max_new_tokens=20).rows, prompts, strict=True):
+@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+def test_generate(layout, prompts, model, request):
+    if layout == "unrolled":
+        trace = request.getfixturevalue("generated")
+    else:
+        trace = request.getfixturevalue("stacked").generate(prompts, max_new_tokens=20)
+    for row, tokens in zip(trace.rows, prompts, strict=True):
         drawn = row.metrics["token"]
         assert len(drawn) == 20
-        run = float64_llama.run(plain.config, plain.params, [*tokens, *drawn[:-1]])
+        run = float64_llama.run(model.config, model.params, [*tokens, *drawn[:-1]])
         np.testing.assert_array_equal(drawn, run.logits.argmax(axis=-1)[len(tokens) - 1 :])
         want = at(metrics(run, np.array([*tokens[1:], *drawn])), slice(len(tokens) - 1, None))
         assert_metrics(row.metrics, want, run.lens_logits[len(tokens) - 1 :])
 
 
-def test_decode_equals_score(model, prompts):
-    rows = model.generate(prompts, max_new_tokens=20).rows
-    scored = model.score([[*row.prompt_tokens, *row.metrics["token"]] for row in rows]).rows
-    for row, again in zip(rows, scored, strict=True):
+def test_decode_equals_score(model, generated):
+    texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated.rows]
+    for row, again in zip(generated.rows, model.score(texts).rows, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
 
 
-def test_last_layer_of_the_lens_is_the_output(model, prompts):
-    for row in [*model.score(prompts).rows, *model.generate(prompts, max_new_tokens=20).rows]:
+def test_last_layer_of_the_lens_is_the_output(generated, scored):
+    for row in [*generated.rows, *scored.rows]:
         found = row.metrics
-        for name in ("entropy", "varentropy"):
+        for name in ("entropy", "varentropy", "top1_prob"):
             np.testing.assert_array_equal(found[f"lens_{name}"][:, -1], found[name])
-        np.testing.assert_array_equal(found["lens_top1_prob"][:, -1], found["top1_prob"])
         np.testing.assert_array_equal(found["lens_kl"][:, -1], 0)
 
 

@@ -54,6 +54,9 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
             reader.fail(f"has {heads} attention heads, which {kv_heads} key/value heads do not divide")
         if "head_dim" not in config and embed % heads:
             reader.fail(f"has hidden_size={embed}, which {heads} attention heads do not divide")
+        head_dim = reader.positive("head_dim", embed // heads)
+        if head_dim % 2:
+            reader.fail(f"has head_dim={head_dim}, which rotary positions cannot turn in pairs")
         theta, scaling = _rope(reader)
         return DecoderConfig(
             family=MODEL_TYPE,
@@ -62,22 +65,22 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
             layers=reader.positive("num_hidden_layers"),
             heads=heads,
             kv_heads=kv_heads,
-            head_dim=reader.positive("head_dim", embed // heads),
+            head_dim=head_dim,
             feed_forward=reader.positive("intermediate_size"),
             context=reader.positive("max_position_embeddings", 2048),
-            norm_eps=reader.get("rms_norm_eps", 1e-6),
+            norm_eps=reader.number("rms_norm_eps", 1e-6),
             rope_theta=theta,
             rope_scaling=scaling,
-            attention_bias=reader.get("attention_bias", False),
-            feed_forward_bias=reader.get("mlp_bias", False),
-            tied=reader.get("tie_word_embeddings", False),
+            attention_bias=reader.flag("attention_bias", False),
+            feed_forward_bias=reader.flag("mlp_bias", False),
+            tied=reader.flag("tie_word_embeddings", False),
         )
 
 
 def _rope(reader: ConfigReader) -> tuple[float, RopeScaling | None]:
     """Base and scaling, from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
-    new, old = reader.get("rope_parameters", {}), reader.get("rope_scaling", {})
-    theta = float(new.get("rope_theta") or reader.get("rope_theta", 10_000.0))
+    new, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
+    theta = float(new.get("rope_theta") or reader.number("rope_theta", 10_000.0))
     reader.read.add("rope_theta")
     settings = {k: v for k, v in {**old, **new}.items() if k != "rope_theta"}
     kind = settings.pop("rope_type", settings.pop("type", "default"))

@@ -78,6 +78,24 @@ class ConfigReader:
             self.fail(f"has {name}={value!r}, which must be a positive whole number")
         return value
 
+    def number(self, name: str, default: float) -> float:
+        """A positive number."""
+        return float(self._typed(name, default, (int, float), "a positive number", lambda value: value > 0))
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        return self._typed(name, default, (bool,), "true or false")
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object, empty where it is absent or null."""
+        return self._typed(name, {}, (dict,), "an object")
+
+    def _typed(self, name, default, types, wanted, holds=lambda _: True):
+        value = self.get(name, default)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or not holds(value):
+            self.fail(f"has {name}={value!r}, which must be {wanted}")
+        return value
+
     def only(self, name: str, *allowed: Any) -> None:
         """Checks that an attribute, where present, has one of the values we handle."""
         self.read.add(name)

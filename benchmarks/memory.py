@@ -1,0 +1,76 @@
+"""Memory of tracing one long text: what the process held, beside what the attention weights alone would take.
+
+python -m benchmarks.memory --shape llama-3.2-1b --tokens 8192
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+
+import jaxtrace as jt
+from benchmarks.machine import this_machine
+from benchmarks.options import add_common
+from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
+from benchmarks.table import Table
+from benchmarks.timing import say
+
+GIB = 2**30
+
+
+def main() -> None:
+    """Runs the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common(parser, shape="llama-3.2-1b")
+    parser.add_argument("--tokens", type=int, default=8192, help="length of the text")
+    parser.add_argument("--no-lens", action="store_true", help="leave out the lens, most of the arithmetic")
+    args = parser.parse_args()
+    directory = checkpoint(args.shape, args.workdir)
+    config = SHAPES[args.shape]
+    groups = ("output", "attention", "dispersion", "hidden") if args.no_lens else ("all",)
+    say("loading")
+    model = jt.load(str(directory))
+    loaded = _peak_rss()
+    (text,) = random_tokens(args.shape, 1, args.tokens)
+    began = time.perf_counter()
+
+    def progress(prompts: int, tokens: int, entropy: float) -> None:
+        say(f"{tokens} tokens scored after {time.perf_counter() - began:.0f} s")
+
+    trace = model.score([text], probes=jt.Probes.of(*groups), on_progress=progress)
+    seconds, peak = time.perf_counter() - began, _peak_rss()
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    rows = [
+        ("weights, float32 (computed)", f"{parameter_bytes(args.shape) / GIB:.2f} GiB"),
+        ("peak resident memory after loading", f"{loaded / GIB:.2f} GiB"),
+        ("peak resident memory after scoring", f"{peak / GIB:.2f} GiB"),
+        (
+            "attention weights of output_attentions=True (computed)",
+            f"{layers * heads * args.tokens**2 * 4 / GIB:.2f} GiB",
+        ),
+        (
+            "logits of all lenses held at once (computed)",
+            f"{layers * args.tokens * config['vocab_size'] * 4 / GIB:.2f} GiB",
+        ),
+        ("the trace itself", f"{sum(x.nbytes for x in trace.rows[0].metrics.values()) / 2**20:.1f} MiB"),
+        ("seconds, compilation included", f"{seconds:.0f}"),
+        ("tokens/s", f"{args.tokens / seconds:.1f}"),
+    ]
+    Table(
+        title=f"Memory, {args.shape}: one text of {args.tokens} tokens, probes {', '.join(groups)}",
+        columns=("quantity", "value"),
+        rows=rows,
+        above=(this_machine().line,),
+        below=("Resident memory is the process's (getrusage), the mapped checkpoint file's pages included.",),
+    ).publish(args.out)
+
+
+def _peak_rss() -> int:
+    """Bytes; Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()

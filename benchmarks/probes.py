@@ -1,0 +1,81 @@
+"""What each group of probes adds to a decode step.
+
+    python -m benchmarks.probes --shape 15m --batch 1 16
+
+Times the chunk of steps inside one call of the device, with no prefill, drain or tokenizer, group by group in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxtrace as jt
+from benchmarks.machine import this_machine
+from benchmarks.options import add_common
+from benchmarks.shapes import checkpoint, random_tokens
+from benchmarks.table import Table
+from benchmarks.timing import interleave
+from jaxtrace.tracing.engine import decode_chunk
+from jaxtrace.tracing.samplers import Greedy
+from jaxtrace.tracing.schema import GROUPS
+from jaxtrace.tracing.step import init_state, prefill, stop_rules
+
+CHOICES = {
+    "none": (),
+    **{group: (group,) for group in GROUPS},
+    "all but lens": tuple(group for group in GROUPS if group != "lens"),
+    "all": GROUPS,
+}
+
+
+def main() -> None:
+    """Runs the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_common(parser, CHOICES)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
+    parser.add_argument("--steps", type=int, default=16, help="decode steps per call")
+    args = parser.parse_args()
+    machine = this_machine()
+    model = jt.load(str(checkpoint(args.shape, args.workdir)))
+    rows = []
+    for batch in args.batch:
+        tokens = np.array(random_tokens(args.shape, batch, 32), np.int32)
+        calls = {name: _steps(model, jt.Probes.of(*CHOICES[name]), tokens, args.steps) for name in args.variants}
+        timed = interleave(calls, args.repeats)
+        micro = {name: t.fastest / args.steps * 1e6 for name, t in timed.items()}
+        base = micro.get("none")
+        rows += [
+            [str(batch), name, f"{x:.0f}", "–" if base is None else f"{x - base:+.0f}"] for name, x in micro.items()
+        ]
+    Table(
+        title=f"Probe groups, {args.shape}: {args.steps} steps per call, fastest of {args.repeats}",
+        columns=("batch", "probes", "µs/step", "µs over none"),
+        rows=rows,
+        above=(machine.line,),
+    ).publish(args.out)
+
+
+def _steps(model: jt.Model, probes: jt.Probes, tokens: np.ndarray, steps: int) -> Callable[[], None]:
+    """A call that runs so many steps from the end of the same prompt."""
+    batch, width = tokens.shape
+    static = {"config": model.config, "probes": probes}
+    state = init_state(model.config, model.params, batch, 64 + steps, probes)
+    feed = jax.jit(prefill, static_argnames=tuple(static))
+    held = [feed(model.params, state, tokens, np.full(batch, width, np.int32), **static)]
+
+    def call() -> None:
+        start = dataclasses.replace(held[0], length=jnp.full(batch, width, jnp.int32))
+        held[0], *rest = decode_chunk(model.params, start, stop_rules(), sampler=Greedy(), steps=steps, **static)
+        jax.block_until_ready((held[0], rest))
+
+    return call
+
+
+if __name__ == "__main__":
+    main()

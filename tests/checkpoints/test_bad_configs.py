@@ -1,0 +1,72 @@
+"""Configs that say something we do not understand: one line that names it."""
+
+import pytest
+
+import jaxtrace
+from jaxtrace import CheckpointError, ConfigError
+
+
+def refused(folder, error_type, *parts):
+    with pytest.raises(error_type) as error:
+        jaxtrace.load(folder.write())
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(folder.path) in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("kind", ["mamba", None, "gpt2"])
+def test_an_unknown_architecture(folder, kind):
+    folder.config["model_type"] = kind
+    refused(folder, CheckpointError, f"its architecture {kind!r} is not one jaxtrace knows (llama)")
+
+
+def test_a_quantised_checkpoint(folder):
+    folder.config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    refused(folder, CheckpointError, "is quantised (gptq)", "use the unquantised checkpoint")
+
+
+def test_a_quantisation_of_null_is_none(folder):
+    folder.config["quantization_config"] = None
+    assert jaxtrace.load(folder.write()).config.vocab == 13
+
+
+def test_attributes_that_are_not_handled_all_at_once(folder):
+    folder.config |= {"sliding_window": 4096, "logit_scale": 0.5}
+    refused(folder, ConfigError, "does not handle: logit_scale=0.5, sliding_window=4096")
+
+
+def test_harmless_attributes_are_harmless(folder):
+    folder.config |= {"use_cache": True, "torch_dtype": "float32", "initializer_range": 0.02, "pad_token_id": None}
+    assert jaxtrace.load(folder.write()).config.layers == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            {"num_key_value_heads": 3, "num_attention_heads": 4},
+            "4 attention heads, which 3 key/value heads do not divide",
+        ),
+        ({"num_attention_heads": 3, "num_key_value_heads": 1}, "hidden_size=8, which 3 attention heads do not divide"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'; jaxtrace handles 'silu'"),
+        ({"vocab_size": None}, "lacks 'vocab_size'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers=0, which must be a positive whole number"),
+        ({"hidden_size": "8"}, "hidden_size='8', which must be a positive whole number"),
+        ({"intermediate_size": True}, "intermediate_size=True, which must be a positive whole number"),
+        ({"head_dim": 3}, "head_dim=3"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps='small'"),
+        ({"rope_theta": "wide"}, "rope_theta='wide'"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear' with ['factor']"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope scaling 'llama3' with ['factor']"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic'"),
+        ({"rope_scaling": "llama3"}, "rope_scaling='llama3'"),
+    ],
+    ids=str,
+)
+def test_values_that_are_not_handled(folder, change, part):
+    folder.config |= change
+    refused(folder, ConfigError, part)

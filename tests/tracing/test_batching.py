@@ -1,0 +1,94 @@
+"""How rows are batched, padded and cut into chunks changes nothing of what is traced."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxtrace import Probes, Sample
+from jaxtrace.tracing import engine
+from jaxtrace.tracing.engine import Settings
+from tests.tracing.reference import assert_same, at
+
+STEPS = 20
+SAMPLE = Sample(temperature=1.3, top_p=0.95)
+DRAWN = Settings(Probes.all(), max_new_tokens=STEPS, sampler=SAMPLE, seed=7)
+
+
+def rows(model, prompts, settings, first_index=0):
+    batches = model.generate_rows(model.encode(prompts, chat=False), settings, first_index=first_index)
+    return [row.metrics for batch in batches for row in batch]
+
+
+def assert_rows(got, want):
+    for one, other in zip(got, want, strict=True):
+        assert_same(one, other)
+
+
+@pytest.fixture(scope="module")
+def sampled(model, prompts):
+    return rows(model, prompts, DRAWN)
+
+
+def test_a_row_alone_draws_what_it_draws_in_a_batch(model, prompts, sampled):
+    alone = [rows(model, [prompt], DRAWN, first_index=i)[0] for i, prompt in enumerate(prompts)]
+    assert_rows(alone, sampled)
+
+
+def test_batches_that_are_not_full_other_steps_per_call_and_a_larger_cache(model, prompts, sampled):
+    """60 more tokens need 128 slots; the context of 96 cuts one row short, and what is drawn before is the same."""
+    settings = dataclasses.replace(DRAWN, batch_size=3, steps=7, max_new_tokens=60)
+    longer = rows(model, prompts, settings)
+    assert [len(row["token"]) for row in longer] == [60, 60, 57, 60]
+    assert_rows([at(row, slice(STEPS)) for row in longer], sampled)
+
+
+def test_prefill_in_narrow_chunks(model, prompts, sampled, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK_WIDTHS", (16,))
+    assert_rows(rows(model, prompts, DRAWN), sampled)
+
+
+def test_seeds(model, prompts, sampled):
+    settings = dataclasses.replace(DRAWN, probes=Probes.none())
+    again = rows(model, prompts, settings)
+    other = rows(model, prompts, dataclasses.replace(settings, seed=8))
+    for one, same, different in zip(sampled, again, other, strict=True):
+        np.testing.assert_array_equal(one["token"], same["token"])
+        assert (one["token"] != different["token"]).any()
+
+
+def test_equal_prompts_of_a_batch_draw_differently(model, prompts):
+    settings = dataclasses.replace(DRAWN, probes=Probes.none())
+    first, second, *_ = rows(model, [prompts[0]] * 4, settings)
+    assert (first["token"] != second["token"]).any()
+
+
+def test_score_alone(model, prompts, scored, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK_WIDTHS", (64,))
+    for row, prompt in zip(scored.rows, prompts, strict=True):
+        assert_same(model.score([prompt]).rows[0].metrics, row.metrics)
+
+
+def test_score_in_narrow_chunks_and_small_batches(model, prompts, scored, monkeypatch):
+    monkeypatch.setattr(engine, "SCORE_ENTRIES", 1)
+    narrow = model.score(prompts, batch_size=3).rows
+    assert_rows([row.metrics for row in narrow], [row.metrics for row in scored.rows])
+
+
+def test_widths_of_chunks():
+    assert engine._chunk_widths(0, 256) == []
+    assert engine._chunk_widths(1, 256) == [16]
+    assert engine._chunk_widths(256, 256) == [256]
+    assert engine._chunk_widths(600, 256) == [256, 256, 128]
+
+
+@pytest.mark.parametrize("verb", ["generate", "score"])
+def test_progress_counts_prompts_tokens_and_entropy(verb, model, prompts, generated, scored):
+    calls = []
+    options = {"max_new_tokens": STEPS} if verb == "generate" else {}
+    getattr(model, verb)(prompts, on_progress=lambda *counts: calls.append(counts), **options)
+    rows = (generated if verb == "generate" else scored).rows
+    finished, tokens, entropy = np.array(calls).sum(axis=0)
+    assert finished == len(prompts)
+    assert tokens == sum(row.length for row in rows)
+    np.testing.assert_allclose(entropy, sum(row.metrics["entropy"].sum() for row in rows), rtol=1e-5)
