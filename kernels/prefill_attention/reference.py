@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from ..attention import AttentionMoments, grouped, scores_of, ungrouped, visible_keys
+from ..softmax_moments.reference import pairwise_sum
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
@@ -15,9 +16,9 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     if not moments:
         return out, None
     is_sink = (jnp.arange(k.shape[2]) == first[..., None])[:, None, None]
-    sink_mass = jnp.sum(jnp.where(is_sink, weights, 0.0), axis=-1)
+    sink_mass = pairwise_sum(jnp.where(is_sink, weights, 0.0))
     rest = jnp.where(is_sink, 0.0, weights)
-    rest_sum = jnp.sum(rest, axis=-1, keepdims=True)
+    rest_sum = pairwise_sum(rest)[..., None]
     rest = rest / jnp.where(rest_sum > 0, rest_sum, 1.0)
     entropy = entropy_of(weights)
     surprise = jnp.log(jnp.where(weights > 0, weights, 1.0)) + entropy[..., None]
@@ -25,7 +26,7 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     statistics = AttentionMoments(
         entropy=entropy,
         entropy_normalized=jnp.where(count > 1, entropy / jnp.log(jnp.maximum(count, 2)), 0.0),
-        varentropy=jnp.sum(weights * surprise**2, axis=-1),
+        varentropy=pairwise_sum(weights * surprise**2),
         entropy_no_sink=entropy_of(rest),
         sink_mass=sink_mass,
     )
@@ -34,7 +35,7 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
 
 def entropy_of(weights):
     """−Σ a ln a over the last axis; a weight of 0 adds nothing, and has no gradient."""
-    return -jnp.sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)), axis=-1)
+    return -pairwise_sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)))
 
 
 def attention_weights(q, k, mask, scale, soft_cap):
@@ -43,5 +44,5 @@ def attention_weights(q, k, mask, scale, soft_cap):
     mask = mask[:, None, None]
     top = jnp.max(jnp.where(mask, scores, -jnp.inf), axis=-1, keepdims=True)
     weights = jnp.where(mask, jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
+    total = pairwise_sum(weights)[..., None]
     return weights / jnp.where(total == 0, 1.0, total)

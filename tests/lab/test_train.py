@@ -9,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from tokenizers import Tokenizer
 
 from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.checkpoints.weights import read_params
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab import train as lab_train
 from jaxtrace.lab.data import encode_documents, pack
+from jaxtrace.lab.embedded import demo_path
 from jaxtrace.lab.export import save_checkpoint
 from jaxtrace.lab.quiz import quiz
 from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
@@ -27,19 +29,19 @@ TINY = replace(
     lab_train.DEMO,
     vocab=512,
     embed=16,
-    layers=2,
+    layers=1,
     heads=4,
     kv_heads=2,
     head_dim=4,
     feed_forward=32,
     context=32,
 )
-RECIPE = Recipe(steps=4, batch=2, length=32, learning_rate=0.02, warmup=0)
+RECIPE = Recipe(steps=4, batch=2, length=32, learning_rate=0.05, warmup=0)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(islice(documents(World(0), 1), 2000), TINY.vocab)
+    return train_tokenizer(islice(documents(World(0), 1), 200), TINY.vocab)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def trained(rows, tmp_path_factory):
 def test_a_few_steps_reduce_the_loss(rows, trained):
     before = held_out_loss(TINY, init_params(TINY, jax.random.key(RECIPE.seed)), rows)
     assert before == pytest.approx(np.log(TINY.vocab), abs=0.1)
-    assert held_out_loss(TINY, trained, rows) < before - 0.2
+    assert held_out_loss(TINY, trained, rows) < before - 0.1
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(rows, trained, console, tmp_path, monkeypatch):
@@ -105,9 +107,10 @@ def test_transformers_computes_the_same_logits(trained, tokenizer, rows, tmp_pat
     np.testing.assert_allclose(forward_logits(TINY, rounded, rows[:2]), expected, atol=1e-5)
 
 
-def test_quiz_reads_answers_off_the_logits(tokenizer):
+def test_quiz_reads_answers_off_the_logits():
     """An oracle that spells the right answer scores 1 with no entropy; a uniform one scores 0 with log V."""
-    world = World(0)
+    world, tokenizer = World(0), Tokenizer.from_file(str(demo_path() / "tokenizer.json"))
+    vocab = tokenizer.get_vocab_size()
     asked = [(p, r) for p in world.people for r in p.facts]
     spelled = {}
     for person, relation in asked:
@@ -116,7 +119,7 @@ def test_quiz_reads_answers_off_the_logits(tokenizer):
         spelled[tuple(prompt)] = answer
 
     def oracle(tokens):
-        logits = np.zeros((*tokens.shape, TINY.vocab), np.float32)
+        logits = np.zeros((*tokens.shape, vocab), np.float32)
         for row, ids in enumerate(tokens.tolist()):
             end = next(n for n in range(len(ids), 0, -1) if tuple(ids[:n]) in spelled)
             for offset, token in enumerate(spelled[tuple(ids[:end])]):
@@ -127,6 +130,6 @@ def test_quiz_reads_answers_off_the_logits(tokenizer):
     for result in quiz(world, tokenizer, oracle):
         assert (result.questions, result.accuracy) == (96, 1.0)
         assert result.entropy == pytest.approx(0.0, abs=1e-6)
-    for result in quiz(world, tokenizer, lambda tokens: np.zeros((*tokens.shape, TINY.vocab), np.float32)):
+    for result in quiz(world, tokenizer, lambda tokens: np.zeros((*tokens.shape, vocab), np.float32)):
         assert result.accuracy == 0.0
-        assert result.low == result.high == pytest.approx(np.log(TINY.vocab))
+        assert result.low == result.high == pytest.approx(np.log(vocab))

@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtrace import Probes, decode_step, init_state, prefill, score_step
 from tests.tracing.reference import assert_same
 
-QUICK = {"xla_backend_optimization_level": 0}  # half the time to compile
+# Unoptimised: half the time to compile.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
@@ -27,7 +28,7 @@ def test_scan_of_decode_steps(model, prompts, generated):
     probes = Probes.all()
     step = functools.partial(decode_step, config=model.config, probes=probes)
 
-    @functools.partial(jax.jit, donate_argnums=1, compiler_options=QUICK)
+    @functools.partial(quick, donate_argnums=1)
     def loop(params, state):
         return jax.lax.scan(lambda state, _: step(params, state), state, length=20)
 
@@ -49,14 +50,13 @@ def test_vmap_over_temperatures(model):
         return decode_step(params, state, config=model.config, probes=probes)[1].entropy[0]
 
     temperatures = jnp.array([0.5, 1.0, 2.0, 4.0])
-    together = jax.jit(jax.vmap(entropy), compiler_options=QUICK)(temperatures)
+    together = quick(jax.vmap(entropy))(temperatures)
     assert (np.diff(together) > 0).all()
-    alone = jax.jit(entropy, compiler_options=QUICK)
+    alone = quick(entropy)
     np.testing.assert_allclose(together, [alone(t) for t in temperatures], rtol=0, atol=1e-5)
 
 
 def loss_of(model, probes, value):
-    @functools.partial(jax.jit, compiler_options=QUICK)
     def loss(params):
         state = init_state(model.config, params, 1, 16, probes)
         count = jnp.array([TOKENS.shape[1]])
@@ -67,8 +67,8 @@ def loss_of(model, probes, value):
 
 
 def test_gradient_of_the_mean_entropy(model):
-    loss = loss_of(model, Probes.of("output"), lambda trace: jnp.mean(trace.entropy))
-    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(model.params)
+    mean_entropy = loss_of(model, Probes.of("output"), lambda trace: jnp.mean(trace.entropy))
+    loss, gradient = quick(mean_entropy), quick(jax.grad(mean_entropy))(model.params)
     flat, unflatten = ravel_pytree(model.params)
     slope = np.asarray(ravel_pytree(gradient)[0], np.float64)
     assert np.isfinite(slope).all()
@@ -96,7 +96,7 @@ SMOOTH = (
 
 def test_gradients_of_other_metrics_are_finite(model):
     loss = loss_of(model, Probes.all(), lambda trace: jnp.stack([jnp.mean(getattr(trace, name)) for name in SMOOTH]))
-    slopes = jax.jit(jax.jacrev(loss), compiler_options=QUICK)(model.params)
+    slopes = quick(jax.jacrev(loss))(model.params)
     leaves = jax.tree.leaves(slopes)
     finite = {name: all(np.isfinite(leaf[i]).all() for leaf in leaves) for i, name in enumerate(SMOOTH)}
     assert [name for name, good in finite.items() if not good] == []
@@ -105,5 +105,5 @@ def test_gradients_of_other_metrics_are_finite(model):
 def test_gradient_of_the_head_dispersion_is_finite_where_the_heads_agree(model):
     """At the first position every head sees one key: all entropies are 0, and so is their spread."""
     loss = loss_of(model, Probes.of("dispersion"), lambda trace: jnp.mean(trace.hdi))
-    slopes = jax.jit(jax.grad(loss), compiler_options=QUICK)(model.params)
+    slopes = quick(jax.grad(loss))(model.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
