@@ -68,7 +68,7 @@ class Moments:
         Returns:
           Moments of shape [*r]. A row with a NaN or +∞ is NaN; a row with no entry is empty.
         """
-        scores = jnp.maximum(scores.astype(jnp.float32), MASKED)
+        scores = scores.astype(jnp.float32)
         if where is not None:
             scores = jnp.where(where, scores, MASKED)
         blocks = -(-scores.shape[-1] // BLOCK)
@@ -81,7 +81,7 @@ class Moments:
 
     @classmethod
     def _of_blocks(cls, scores: Float[Array, "*r V"], alphas: tuple[float, ...]) -> Moments:
-        m = jnp.max(scores, axis=-1)
+        m = jnp.maximum(jnp.max(scores, axis=-1), MASKED)
         u = jnp.maximum(scores - m[..., None], FLOOR)
         if any(_is_half_integer(alpha) for alpha in alphas):
             root = jnp.exp(u / 2)

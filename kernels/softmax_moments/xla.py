@@ -7,7 +7,7 @@ from .types import SoftmaxMoments
 
 
 def softmax_moments(logits, *, alphas):
-    logits = jnp.maximum(logits.astype(jnp.float32), MASKED)
+    logits = logits.astype(jnp.float32)
     moments = Moments.of(logits, alphas=alphas)
     top1 = first_index_of(logits, moments.m)
     return SoftmaxMoments(moments, top1, top1_top2_gap(logits, top1, moments))
