@@ -68,9 +68,10 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cache: LayerCache, position: Position, *, moments: bool, head_jsd: bool
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
-        q = _add(jnp.einsum("btd,nhd->btnh", x, self.q[...]), self.q_bias)
-        k = _add(jnp.einsum("btd,khd->btkh", x, self.k[...]), self.k_bias)
-        v = _add(jnp.einsum("btd,khd->btkh", x, self.v[...]), self.v_bias)
+        q, k, v = (
+            _add(_project(x, weight[...]), bias)
+            for weight, bias in ((self.q, self.q_bias), (self.k, self.k_bias), (self.v, self.v_bias))
+        )
         q, k = (rotate(heads, position.cos, position.sin) for heads in (q, k))
         cache = cache.write(k, v, position.start)
         scale = self.config.scale
@@ -81,7 +82,9 @@ class Attention(nnx.Module):
         else:
             out, statistics = prefill_attention(q, cache.k, cache.v, position.start, scale=scale, moments=moments)
         jsd = head_dispersion(q, cache.k, position.start, scale=scale) if head_jsd else None
-        out = _add(jnp.einsum("btnh,dnh->btd", out, self.o[...]), self.o_bias)
+        d, n, h = self.o[...].shape
+        out = jnp.einsum("bte,de->btd", out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
+        out = _add(out, self.o_bias)
         return out, cache, AttentionTrace(statistics, jsd)
 
 
@@ -126,6 +129,12 @@ def _weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
 
 def _bias(wanted: bool, *shape: int) -> nnx.Param | None:
     return nnx.Param(jnp.zeros(shape)) if wanted else None
+
+
+def _project(x: Float[Array, "B T D"], weight: Float[Array, "N H D"]) -> Float[Array, "B T N H"]:
+    """One matrix product; contracted in three dimensions, XLA's CPU backend would re-lay the weight at every step."""
+    n, h, d = weight.shape
+    return jnp.einsum("btd,ed->bte", x, weight.reshape(n * h, d)).reshape(*x.shape[:2], n, h)
 
 
 def _add(x: Array, bias: nnx.Param | None) -> Array:

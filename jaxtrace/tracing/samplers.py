@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.kernels import softmax_moments
 
 NEVER = -1e30
 
@@ -25,10 +26,7 @@ class Greedy:
     """The most likely token, the lowest id among equals."""
 
     def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
-        size = logits.shape[-1]
-        best = jnp.max(logits, axis=-1, keepdims=True)
-        first = jnp.min(jnp.where(logits == best, jnp.arange(size), size), axis=-1)
-        return jnp.minimum(first, size - 1).astype(jnp.int32)
+        return softmax_moments(logits).top1
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,15 @@ def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Arr
     Those that divide give 0 where the mean is 0.
     """
     mean, var = jnp.mean(values, axis=-1), jnp.var(values, axis=-1)
+    std = jnp.where(var == 0, 0.0, jnp.sqrt(jnp.where(var == 0, 1.0, var)))  # a root has no gradient at 0
     divisor = jnp.where(mean == 0, 1.0, mean)
     match kind:
         case "std":
-            return jnp.sqrt(var)
+            return std
         case "var":
             return var
         case "cv":
-            return jnp.sqrt(var) / divisor
+            return std / divisor
         case "fano":
             return var / divisor
         case "range":
