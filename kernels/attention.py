@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .moments import MASKED, Moments
+from .moments import FLOOR, MASKED, Moments
 
 
 @jax.tree_util.register_dataclass
@@ -31,12 +31,13 @@ class AttentionMoments:
     sink_mass: Float[Array, "*r"]
 
     @classmethod
-    def of(cls, sink: Moments, rest: Moments, visible: Int[Array, "*#r"]) -> AttentionMoments:
-        """From the moments of the first visible key alone, those of all other visible keys, and their count."""
-        whole = sink.merge(rest)
+    def of(
+        cls, whole: Moments, sink_score: Float[Array, "*r"], rest: Moments, visible: Int[Array, "*#r"]
+    ) -> AttentionMoments:
+        """From the moments of all visible keys, the first one's score, the moments of the others, and their count."""
         log_keys = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
         entropy = whole.entropy
-        sink_mass = sink.l * jnp.exp(jnp.minimum(sink.m - whole.m, 0.0)) * whole.p_max
+        sink_mass = jnp.exp(jnp.maximum(sink_score - whole.m, FLOOR)) * whole.p_max
         return cls(
             entropy=entropy,
             entropy_normalized=jnp.where(visible > 1, entropy / log_keys, 0.0),

@@ -77,11 +77,11 @@ class Attention(nnx.Module):
         scale = self.config.scale
         if x.shape[1] == 1:
             lengths = position.start + 1
-            out, statistics = decode_attention(q[:, 0], cache.k, cache.v, lengths, scale=scale, moments=moments)
+            out, statistics = decode_attention(q[:, 0], cache.keys, cache.v, lengths, scale=scale, moments=moments)
             out, statistics = jax.tree.map(lambda y: y[:, None], (out, statistics))
         else:
-            out, statistics = prefill_attention(q, cache.k, cache.v, position.start, scale=scale, moments=moments)
-        jsd = head_dispersion(q, cache.k, position.start, scale=scale) if head_jsd else None
+            out, statistics = prefill_attention(q, cache.keys, cache.v, position.start, scale=scale, moments=moments)
+        jsd = head_dispersion(q, cache.keys, position.start, scale=scale) if head_jsd else None
         d, n, h = self.o[...].shape
         out = jnp.einsum("bte,de->btd", out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
         out = _add(out, self.o_bias)

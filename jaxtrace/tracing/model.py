@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ class Model:
             "batch_size": settings.batch_size,
             **(generating if mode == "generate" else {}),
             "backend": jax.default_backend(),
-            "versions": {"python": platform.python_version(), **{n: version(n) for n in ("jaxtrace", "jax", "flax")}},
+            "versions": dict(_versions()),
         }
 
     def _encode(self, index: int, prompt: Prompt, chat: bool) -> tuple[Prompt, np.ndarray]:
@@ -243,6 +244,11 @@ def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
       ConfigError: its config says something we do not understand.
     """
     return Model.of(open_model_checkpoint(name), dtype=dtype, stacked=stacked)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in ("jaxtrace", "jax", "flax")}}
 
 
 def _as_prompt(prompt: PromptLike) -> Prompt:

@@ -25,7 +25,6 @@ def _block(q, start, *, k, scale, window, soft_cap):
     scores = masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
     moments = Moments.of(scores)
     u = jnp.maximum(scores - moments.m[..., None], FLOOR)
-    share = jnp.where(moments.l > 0, 1 / jnp.where(moments.l > 0, moments.l, 1.0), 0.0)
-    mixture = jnp.mean(jnp.exp(u) * share[..., None], axis=(1, 2))
+    mixture = jnp.mean(jnp.exp(u) * moments.p_max[..., None], axis=(1, 2))
     mixture_entropy = -jnp.sum(mixture * jnp.log(jnp.where(mixture > 0, mixture, 1.0)), axis=-1)
     return jnp.maximum(mixture_entropy - jnp.mean(moments.entropy, axis=(1, 2)), 0.0)

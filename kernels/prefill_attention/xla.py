@@ -37,22 +37,14 @@ def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
     mask, first, visible = visible_keys(position, k.shape[2], window)
     scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     scores = masked(scores, mask[:, None, None])
-    top = jnp.max(scores, axis=-1)
-    weights = jnp.exp(jnp.maximum(scores - top[..., None], FLOOR))
-    total = jnp.sum(weights, axis=-1)
-    seen = (position >= 0)[:, None, None, :]
-    share = jnp.where(seen, 1 / total, 0.0)[..., None]
+    whole = Moments.of(scores)
+    weights = jnp.exp(jnp.maximum(scores - whole.m[..., None], FLOOR))  # what `Moments.of` computes, shared
     out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    out = ungrouped(out * share).astype(q.dtype)
+    out = ungrouped(out * whole.p_max[..., None]).astype(q.dtype)
     if not moments:
         return out, None
-    return out, jax.tree.map(ungrouped, split_moments(scores, first, visible))
-
-
-def split_moments(scores, first, visible):
-    """AttentionMoments of masked scores [B, K, G, T, S], the first visible slot [B, T] kept apart."""
-    is_first = (jnp.arange(scores.shape[-1]) == first[..., None])[:, None, None]
+    is_first = (jnp.arange(k.shape[2]) == first[..., None])[:, None, None]
     sink_score = jnp.max(jnp.where(is_first, scores, MASKED), axis=-1)
-    sink = Moments.of(sink_score[..., None])
     rest = Moments.of(scores, where=~is_first)
-    return AttentionMoments.of(sink, rest, visible[:, None, None])
+    statistics = AttentionMoments.of(whole, sink_score, rest, visible[:, None, None])
+    return out, jax.tree.map(ungrouped, statistics)

@@ -71,23 +71,23 @@ def _read(logits, targets, *, alphas, keep_logits):
     if targets is not None:
         target = jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0]
         target_logprob = target - final.m - jnp.log(final.l)
+    u = jnp.maximum(flat - moments.m[..., None], FLOOR).reshape(logits.shape)  # what `Moments.of` computes, shared
     moments, top1 = jax.tree.map(lambda x: x.reshape(groups, rows, *x.shape[1:]), (moments, top1))
     return UnembedMoments(
         moments=moments,
         renyi=Moments.of(output, alphas=alphas, largest=final.m).renyi,
         top1=top1,
-        kl=_kl_to_final(logits, moments),
+        kl=_kl_to_final(u, moments),
         top1_top2_gap=top1_top2_gap(final, second[-rows:]),
         target_logprob=target_logprob,
         logits=output if keep_logits else None,
     )
 
 
-def _kl_to_final(logits, moments):
+def _kl_to_final(u, moments):
     """KL(final ‖ row) = Σ e^{u_final} (u_final − u_row) / l_final − ln l_final + ln l_row; 0 for the last group."""
     kl = jnp.zeros_like(moments.l)
-    if len(logits) == 1:
+    if len(u) == 1:
         return kl
-    u = jnp.maximum(logits - moments.m[..., None], FLOOR)
     cross = jnp.sum(jnp.exp(u[-1]) * (u[-1] - u[:-1]), axis=-1) / moments.l[-1]
     return kl.at[:-1].set(jnp.maximum(cross - jnp.log(moments.l[-1]) + jnp.log(moments.l[:-1]), 0.0))
