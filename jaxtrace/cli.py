@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from jaxtrace.errors import JaxtraceError
+from jaxtrace.kernels import Unsupported
 
 app = typer.Typer(
     help="A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
@@ -31,8 +32,12 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except JaxtraceError as error:
+        except (JaxtraceError, Unsupported) as error:
             _fail(str(error), 2)
+        except BrokenPipeError:
+            raise  # the reader of our output has enough; typer ends quietly
+        except OSError as error:
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error}; mend it, or name another place", 2)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
 
@@ -79,13 +84,13 @@ def trace(
     from jaxtrace.run import prepare, run_config
 
     given = {k: v for k, v in locals().items() if k not in ("config", "resume", "report", "prepare", "run_config")}
-    given["probes"] = tuple(probes.split(",")) if probes else None
+    given["probes"] = None if probes is None else tuple(group.strip() for group in probes.split(","))
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
     run = prepare(settings, resume=resume)
     try:
         trace = _with_progress(run)
     except KeyboardInterrupt:
-        _fail(f"interrupted; finished prompts are kept in {run.directory}; go on with --resume", 130)
+        _fail(f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130)
     report.write_plots(trace.to_xarray(), run.directory)
     console.print(report.summary_table(trace))
     console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json, plots", markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from jaxtrace.tracing.engine import OnProgress, Settings
 from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
-from jaxtrace.tracing.trace import Trace
+from jaxtrace.tracing.trace import Row, Trace
 
 
 class RunConfig(BaseModel):
@@ -45,7 +45,7 @@ class RunConfig(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     out: Path | None = Field(None, description="where the trace goes; runs/MODEL-TIME without it")
 
     @model_validator(mode="after")
@@ -104,11 +104,13 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     if any(overrides.get(source) for source in ("task", "prompts", "text")):
         fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text")}
     try:
-        return RunConfig(**{**fields, **overrides})
+        return RunConfig.model_validate({**fields, **overrides})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"no such setting; there are: {', '.join(RunConfig.model_fields)}"
         raise ConfigError(f"{file or 'settings'}: {where + ': ' if where else ''}{message}") from None
 
 
@@ -139,14 +141,14 @@ class Run:
     directory: Path
     total: int
     done: int
-    _batches: Callable[[OnProgress], Iterator[Any]]
+    _batches: Callable[[OnProgress], Iterator[tuple[int, list[Row]]]]
     _writer: TraceWriter
 
     def trace(self, on_progress: OnProgress = lambda *_: None) -> Trace:
         """Runs to the end, each batch on the disk as it finishes, and opens the whole trace."""
         with self._writer as writer:
-            for rows in self._batches(on_progress):
-                writer.write(rows)
+            for first, rows in self._batches(on_progress):
+                writer.write(rows, first)
         return open_trace(self.directory)
 
 
@@ -156,6 +158,8 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     Raises:
       JaxtraceError: any of it fails.
     """
+    if resume and config.out is None:
+        raise ConfigError("resume: no directory to go on with; name the run's with --out")
     prompts = config.load_prompts()
     checkpoint = open_model_checkpoint(config.model)
     model = Model.of(checkpoint)
@@ -166,11 +170,23 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
     writer = TraceWriter(directory, info, stored, resume=resume)
-    done = len(writer.done)
 
-    def batches(on_progress: OnProgress) -> Iterator[Any]:
-        if config.score:
-            return model.score_rows(encoded[done:], settings, on_progress)
-        return model.generate_rows(encoded[done:], settings, on_progress, first_index=done)
+    def batches(on_progress: OnProgress) -> Iterator[tuple[int, list[Row]]]:
+        for first, end in missing:
+            if config.score:
+                found = model.score_rows(encoded[first:end], settings, on_progress)
+            else:
+                found = model.generate_rows(encoded[first:end], settings, on_progress, first_index=first)
+            for rows in found:
+                yield first, rows
+                first += len(rows)
 
-    return Run(config, directory, len(encoded), done, batches, writer)
+    missing = _missing(writer.done, len(encoded))
+    return Run(config, directory, len(encoded), len(writer.done), batches, writer)
+
+
+def _missing(done: Container[int], total: int) -> list[tuple[int, int]]:
+    """(first, end) of every stretch of prompts that are not done."""
+    firsts = [i for i in range(total) if i not in done and (i == 0 or i - 1 in done)]
+    ends = [i + 1 for i in range(total) if i not in done and (i + 1 == total or i + 1 in done)]
+    return list(zip(firsts, ends, strict=True))

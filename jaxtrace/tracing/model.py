@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.errors import PromptError
+from jaxtrace.errors import ConfigError, PromptError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module, stack_layers
@@ -94,7 +94,10 @@ class Model:
 
         Raises:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id.
+          ConfigError: a count is out of range.
         """
+        _at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        _at_least(0, stop_repeats=stop_repeats)
         settings = Settings(
             probes=probes or Probes.all(),
             batch_size=batch_size,
@@ -117,8 +120,9 @@ class Model:
     ) -> Trace:
         """Traces every position of given texts, each predicting the token that comes next.
 
-        Args are those of `generate`. At a text's last position `token` is −1 and `logprob` NaN.
+        Args and errors are those of `generate`. At a text's last position `token` is −1 and `logprob` NaN.
         """
+        _at_least(1, batch_size=batch_size)
         settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
         rows = self.score_rows(self.encode(texts, chat=False), settings, on_progress)
         return Trace([row for batch in rows for row in batch], self.info("score", settings))
@@ -249,6 +253,12 @@ def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
 @functools.cache
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("jaxtrace", "jax", "flax")}}
+
+
+def _at_least(least: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < least:
+            raise ConfigError(f"{name}={count} is out of range; give {least} or more")
 
 
 def _as_prompt(prompt: PromptLike) -> Prompt:

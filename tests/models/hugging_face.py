@@ -40,7 +40,7 @@ def tiny(seed=0, **choices):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(1 + 0.2 * noise if "norm" in name else 0.25 * noise)
+            weight.copy_(1 + 0.2 * noise if "norm" in name else 0.2 * noise)
     return model
 
 
