@@ -80,17 +80,22 @@ def trace(
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Trace a model on prompts: generate (or --score) and record every step."""
+    given = {name: value for name, value in locals().items() if name not in ("config", "resume")}
+    from transformers.utils.logging import set_verbosity_error
+
     from jaxtrace import report
     from jaxtrace.run import prepare, run_config
 
-    given = {k: v for k, v in locals().items() if k not in ("config", "resume", "report", "prepare", "run_config")}
+    set_verbosity_error()  # a prompt that is too long is refused below, in one line
     given["probes"] = None if probes is None else tuple(group.strip() for group in probes.split(","))
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
     run = prepare(settings, resume=resume)
     try:
         trace = _with_progress(run)
     except KeyboardInterrupt:
-        _fail(f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130)
+        _fail(
+            f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
+        )
     report.write_plots(trace.to_xarray(), run.directory)
     console.print(report.summary_table(trace))
     console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json, plots", markup=False)

@@ -57,7 +57,9 @@ class RunConfig(BaseModel):
             raise ValueError("nothing to trace: give a task, a prompts file, or a text")
         if self.data and not self.task:
             raise ValueError("data belongs to a task; name the task too")
-        if self.sampler == "greedy" and self.model_fields_set & {"temperature", "top_p", "top_k", "min_p"}:
+        sampling = ("temperature", "top_p", "top_k", "min_p")
+        changed = [name for name in sampling if getattr(self, name) != type(self).model_fields[name].default]
+        if self.sampler == "greedy" and changed:
             raise ValueError("temperature, top_p, top_k and min_p need sampler 'sample'")
         if any(alpha < 0 for alpha in self.alphas):
             raise ValueError("the orders of Rényi entropies are 0 or more")

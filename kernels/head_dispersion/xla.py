@@ -9,14 +9,14 @@ import functools
 import jax.numpy as jnp
 
 from ..attention import grouped, masked, scores_of, visible_keys
-from ..moments import FLOOR, Moments
-from ..prefill_attention.xla import over_query_blocks
+from ..moments import Moments, shifted
+from ..prefill_attention.xla import CACHE_ENTRIES, over_query_blocks
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
     start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
     block = functools.partial(_block, k=k, scale=scale, window=window, soft_cap=soft_cap)
-    return over_query_blocks(block, q, start, k.shape[2])
+    return over_query_blocks(block, q, start, k.shape[2], CACHE_ENTRIES)
 
 
 def _block(q, start, *, k, scale, window, soft_cap):
@@ -24,7 +24,6 @@ def _block(q, start, *, k, scale, window, soft_cap):
     mask, _, _ = visible_keys(position, k.shape[2], window)
     scores = masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
     moments = Moments.of(scores)
-    u = jnp.maximum(scores - moments.m[..., None], FLOOR)
-    mixture = jnp.mean(jnp.exp(u) * moments.p_max[..., None], axis=(1, 2))
+    mixture = jnp.mean(jnp.exp(shifted(scores, moments.m)) * moments.p_max[..., None], axis=(1, 2))
     mixture_entropy = -jnp.sum(mixture * jnp.log(jnp.where(mixture > 0, mixture, 1.0)), axis=-1)
     return jnp.maximum(mixture_entropy - jnp.mean(moments.entropy, axis=(1, 2)), 0.0)

@@ -6,24 +6,26 @@ import jax
 import jax.numpy as jnp
 
 from ..attention import AttentionMoments, grouped, masked, scores_of, ungrouped, visible_keys
-from ..moments import FLOOR, MASKED, Moments
+from ..moments import MASKED, Moments, shifted
 
-BLOCK_ENTRIES = 1 << 26  # scores of one block of queries: 256 MiB in float32
+BLOCK_ENTRIES = 1 << 24  # scores of one block of queries: 64 MiB in float32
+CACHE_ENTRIES = 1 << 20  # the same where they are read out, in several passes
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
     block = functools.partial(attention_block, k=k, v=v, scale=scale, window=window, soft_cap=soft_cap, moments=moments)
-    return over_query_blocks(block, q, start, k.shape[2])
+    return over_query_blocks(block, q, start, k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
 
 
-def over_query_blocks(function, q, start, keys):
-    """Applies `function(q, start)` to blocks of queries small enough to hold their scores, and joins the results."""
+def over_query_blocks(function, q, start, keys, entries):
+    """Applies `function(q, start)` to blocks of queries with so many scores at most, and joins the results."""
     b, t, n, _ = q.shape
-    size = max(1, BLOCK_ENTRIES // (b * n * keys))
+    size = max(1, entries // (b * n * keys))
     if t <= size:
         return function(q, start)
     count = -(-t // size)
+    size = -(-t // count)
     blocks = jnp.pad(q, ((0, 0), (0, count * size - t), (0, 0), (0, 0)))
     blocks = jnp.moveaxis(blocks.reshape(b, count, size, n, -1), 1, 0)
     starts = start + jnp.arange(count)[:, None] * size
@@ -38,7 +40,7 @@ def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
     scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     scores = masked(scores, mask[:, None, None])
     whole = Moments.of(scores)
-    weights = jnp.exp(jnp.maximum(scores - whole.m[..., None], FLOOR))  # what `Moments.of` computes, shared
+    weights = jnp.exp(shifted(scores, whole.m))
     out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     out = ungrouped(out * whole.p_max[..., None]).astype(q.dtype)
     if not moments:

@@ -11,9 +11,9 @@ def softmax_moments(logits, *, alphas):
     logits = jnp.maximum(logits.astype(jnp.float32), MASKED)
     m = jnp.max(logits, axis=-1, keepdims=True)
     u = jnp.maximum(logits - m, FLOOR)
-    present = (logits > MASKED).astype(jnp.float32)
-    weights = present * jnp.exp(u)
-    powers = [present * jnp.exp((1.0 if alpha == jnp.inf else alpha) * u) for alpha in alphas]
+    absent = logits <= MASKED
+    weights = jnp.where(absent, 0.0, jnp.exp(u))
+    powers = [jnp.where(absent, 0.0, jnp.exp((1.0 if alpha == jnp.inf else alpha) * u)) for alpha in alphas]
     moments = Moments(
         m=m[..., 0],
         l=pairwise_sum(weights),

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ..moments import FLOOR, Moments
+from ..moments import Moments, shifted
 from ..softmax_moments.xla import top1_top2_gap, top_two
 from .types import UnembedMoments
 
@@ -71,7 +71,7 @@ def _read(logits, targets, *, alphas, keep_logits):
     if targets is not None:
         target = jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0]
         target_logprob = target - final.m - jnp.log(final.l)
-    u = jnp.maximum(flat - moments.m[..., None], FLOOR).reshape(logits.shape)  # what `Moments.of` computes, shared
+    u = shifted(flat, moments.m).reshape(logits.shape)
     moments, top1 = jax.tree.map(lambda x: x.reshape(groups, rows, *x.shape[1:]), (moments, top1))
     return UnembedMoments(
         moments=moments,

@@ -1,0 +1,251 @@
+"""What a user can mend: exit status 2, and one line that names the thing and what to do about it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+import jaxtrace as jt
+
+FEW = ("--limit", 4, "--batch-size", 2, "--max-new-tokens", 4, "--probes", "output")
+
+
+@pytest.fixture
+def refused(jaxtrace, no_plots, tmp_path):
+    """Asserts that a call is refused in one line that holds all of some words; returns the line."""
+
+    def call(*arguments, names=()):
+        done = jaxtrace(*arguments)
+        assert done.status == 2, done.out + done.err
+        line = done.err
+        if line.startswith("tracing "):  # the bar of a run that had begun
+            line = line.split("\n", 1)[1]
+        assert line.startswith("jaxtrace: ") and line.count("\n") == 1 and line.endswith("\n"), done.err
+        assert [name for name in names if str(name) not in line] == [], line
+        assert "Traceback" not in done.err
+        return line
+
+    return call
+
+
+def snapshot(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (
+            ["nowhere", "--text", "a"],
+            ["nowhere: no such directory", "give a checkpoint directory, a hub id, or 'demo'"],
+        ),
+        (["demo", "--task", "trivia"], ["no task is named 'trivia'", "choose one of truthfulqa"]),
+        (
+            ["demo", "--task", "truthfulqa", "--data", "no.csv"],
+            ["no.csv: No such file", "name a file that can be read"],
+        ),
+        (["demo", "--prompts", "no.txt"], ["no.txt: No such file", "name a file that can be read"]),
+        (["demo", "--prompts", "no.pdf"], ["no.pdf: no kind of prompt file ends in '.pdf'", "use .txt, .jsonl, .csv"]),
+        (["demo", "--text", ""], ["prompt text-0: is empty", "give it some text"]),
+        (["demo", "--text", "a", "--text", " \n"], ["prompt text-1: is empty", "give it some text"]),
+        (["demo", "--text", "word " * 300], ["prompt text-0: has", "the context of demo holds 256", "shorten it"]),
+        (["demo", "--probes", "output,heads"], ["no probe group 'heads'", "there are: all, none, output"]),
+        (["demo", "--probes", ""], ["no probe group ''", "there are: all, none, output"]),
+        (["demo", "--sampler", "beam"], ["sampler", "'greedy' or 'sample'"]),
+        (["demo", "--sampler", "sample", "--temperature", "0"], ["temperature", "greater than 0"]),
+        (["demo", "--sampler", "sample", "--top-p", "2"], ["top_p", "less than or equal to 1"]),
+        (["demo", "--sampler", "sample", "--top-k", "-1"], ["top_k", "greater than or equal to 0"]),
+        (["demo", "--temperature", "0.7"], ["temperature, top_p, top_k and min_p need sampler 'sample'"]),
+        (["demo", "--limit", "0"], ["limit", "greater than or equal to 1"]),
+        (["demo", "--max-new-tokens", "0"], ["max_new_tokens", "greater than or equal to 1"]),
+        (["demo", "--batch-size", "0"], ["batch_size", "greater than or equal to 1"]),
+        (["demo", "--stop-repeats", "-1"], ["stop_repeats", "greater than or equal to 0"]),
+        (["demo", "--config", "no.yaml"], ["no.yaml: cannot be read", "give a YAML file"]),
+        (["demo", "--text", "a", "--prompts", "a.txt"], ["prompts and text exclude each other", "keep one"]),
+        (["demo", "--data", "a.csv"], ["data belongs to a task", "name the task too"]),
+        (["nowhere/at-all"], ["nothing to trace", "give a task, a prompts file, or a text"]),
+    ],
+)
+def test_options(refused, tmp_path, monkeypatch, arguments, names):
+    monkeypatch.chdir(tmp_path)
+    refused("trace", *arguments, "--out", "out", names=names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_without_a_directory(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused("trace", "demo", *FEW, "--resume", names=["resume: no directory to go on with", "--out"])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    [
+        ("a.txt", "one\n\nthree\n", ["line 2", "delete"]),
+        ("a.txt", "", ["holds no prompt", "name a file that does"]),
+        ("a.csv", "prompt\none\n\n", ["line 3", "an empty row; delete it"]),
+        ("a.jsonl", '{"prompt": "one"}\n\n', ["line 2", "an empty line; delete it"]),
+        ("a.jsonl", '{"prompt": "one"}\n{"prompt": ', ["line 2", "not JSON", "write one object or string per line"]),
+        ("a.jsonl", '{"prompt": ""}\n', ["line 1", "delete the row or write a text there"]),
+        ("a.jsonl", '{"tokens": [1, 5000]}\n', ["id 5000 is outside the vocabulary of 1024"]),
+    ],
+)
+def test_prompt_files(refused, tmp_path, name, content, names):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    place = [name] if "tokens" not in content else ["prompt a-0000"]
+    refused("trace", "demo", "--prompts", tmp_path / name, "--out", tmp_path / "out", names=[*place, *names])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("temprature: 1\n", ["temprature: no such setting", "there are: model, task", "temperature"]),
+        ("max_new_tokens: [1\n", ["not valid YAML", "line 2"]),
+        ("- model\n", ["not a YAML mapping of settings"]),
+        ("", ["not a YAML mapping of settings"]),
+        ("1: 2\n", ["1: Keys should be strings"]),
+        ("max_new_tokens: many\n", ["max_new_tokens", "valid integer"]),
+        ("probes: [heads]\n", ["no probe group 'heads'", "there are: all"]),
+    ],
+)
+def test_files_of_settings(refused, tmp_path, content, names):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content, encoding="utf-8")
+    where = [] if "probes" in content else [file]
+    refused("trace", "--config", file, "--out", tmp_path / "out", names=[*where, *names])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_holds_another_run(refused, jaxtrace, tmp_path):
+    run = tmp_path / "run"
+    assert jaxtrace("trace", "demo", *FEW, "--out", run).status == 0
+    before = snapshot(run)
+    refused(
+        "trace", "demo", *FEW, "--out", run, names=[run, "already holds a run", "resume it, or name another directory"]
+    )
+    names = [run, "config.seed is 0 in the run there and 1 in this one", "resume with the same configuration"]
+    refused("trace", "demo", *FEW, "--seed", 1, "--out", run, "--resume", names=names)
+    assert snapshot(run) == before
+
+
+def test_a_directory_that_holds_other_files(refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    refused(
+        "trace", "demo", *FEW, "--out", tmp_path, names=[tmp_path, "holds files that are no trace", "name an empty"]
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_where_the_directory_should_be(refused, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine", encoding="utf-8")
+    refused("trace", "demo", *FEW, "--out", file, names=[file, "is a file; name a directory"])
+    refused(
+        "trace", "demo", *FEW, "--out", file / "run", names=[file, "Not a directory", "name a directory that can be"]
+    )
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_directory_that_is_no_checkpoint(refused, tmp_path):
+    names = [tmp_path, "holds no config.json", "give a Hugging Face checkpoint directory or a hub id"]
+    refused("trace", tmp_path, "--text", "a", "--out", tmp_path / "out", names=names)
+    refused("info", tmp_path, names=names)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}), encoding="utf-8")
+    refused("info", tmp_path, names=[tmp_path, "'mamba' is not one jaxtrace knows"])
+
+
+def test_report_of_what_is_no_trace(refused, tmp_path):
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        refused("report", directory, names=[f"{directory}: not a trace directory", "name one that does"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_that_cannot_be_written(refused, jaxtrace, tmp_path):
+    assert jaxtrace("trace", "demo", *FEW, "--out", tmp_path / "run").status == 0
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    page = tmp_path / "file" / "page.html"
+    refused("report", tmp_path / "run", "--out", page, names=[tmp_path / "file", "name another place"])
+
+
+def test_a_full_disk(refused, jaxtrace, tmp_path, monkeypatch):
+    parts = []
+
+    def write_table(table, file, whole=pq.write_table, **options):
+        parts.append(file.name)
+        if len(parts) == 5:
+            file.write(b"PAR1")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(table, file, **options)
+
+    run = ("trace", "demo", *FEW, "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", write_table)
+        names = [tmp_path / "run", "No space left on device", "already finished stay readable; make room"]
+        refused(*run, names=names)
+    trace = jt.open(tmp_path / "run")
+    assert len(trace.rows) == 2 and trace.info["complete"] is False
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert jaxtrace(*run, "--resume").status == 0
+    assert len(jt.open(tmp_path / "run").rows) == 4
+
+
+def test_a_disk_full_of_plots(refused, tmp_path, monkeypatch):
+    def write_plots(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "lens_profile.png")
+
+    monkeypatch.setattr("jaxtrace.report.write_plots", write_plots)
+    refused("trace", "demo", *FEW, "--out", tmp_path, names=["lens_profile.png: No space left on device"])
+    assert jt.open(tmp_path).info["complete"] is True
+
+
+def test_kernels_that_there_are_not(refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXTRACE_KERNELS", "abacus")
+    sampled = ("--sampler", "sample", "--temperature", 0.123)  # not compiled yet, so that kernels are chosen anew
+    refused(
+        "trace",
+        "demo",
+        *FEW,
+        *sampled,
+        "--out",
+        tmp_path / "run",
+        names=["abacus: no such implementation", "there are:"],
+    )
+    assert list(jt.open(tmp_path / "run").rows) == []
+
+
+def test_interrupt_of_a_process(tmp_path):
+    """Ctrl-C in the middle of a long run."""
+    prompts, run = tmp_path / "long.txt", tmp_path / "run"
+    prompts.write_text("Question: What is 3 + 5? Answer:\n" * 5000, encoding="utf-8")
+    options = ["--prompts", prompts, "--max-new-tokens", "100", "--batch-size", "1", "--probes", "output", "--out", run]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxtrace.cli", "trace", "demo", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (run / "prompts" / "part-00000.parquet").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(f"jaxtrace: interrupted; finished prompts are kept in {run}")
+    trace = jt.open(run)
+    assert 1 <= len(trace.rows) < 5000 and trace.info["complete"] is False
+    assert not list(run.rglob("*.tmp"))

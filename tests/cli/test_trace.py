@@ -1,0 +1,240 @@
+"""`jaxtrace trace`, `report` and `info` on the embedded model."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import jaxtrace as jt
+from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.run import RunConfig
+from jaxtrace.store import TraceWriter
+from jaxtrace.tracing.cost import parameter_count, trace_bytes
+from jaxtrace.tracing.model import open_model_checkpoint
+from jaxtrace.tracing.schema import METRICS
+
+QUESTIONS = ["Question: What is 3 + 5? Answer:", "Where does", "Question: What is 2 + 2?"]
+PLOTS = {"entropy_steps.png", "attention_map.png", "layer_profile.png", "lens_profile.png"}
+TABLES = {"tokens", "layers", "prompts"}
+FEW = ("--max-new-tokens", 4)
+OUTPUT = (*FEW, "--probes", "output")
+SAMPLED = ("--max-new-tokens", 8, "--sampler", "sample", "--temperature", 0.7, "--probes", "output,hidden")
+
+
+@pytest.fixture(scope="module")
+def demo(jaxtrace, tmp_path_factory):
+    """The directory of a run of everything, and what it printed."""
+    directory = tmp_path_factory.mktemp("demo") / "run"
+    done = jaxtrace("trace", "demo", "--limit", 3, *FEW, "--out", directory)
+    assert done.status == 0, done.err
+    return directory, done
+
+
+@pytest.fixture
+def traced(jaxtrace, no_plots, tmp_path):
+    """Traces the demo model into a new directory and opens it: traced(option, …)."""
+
+    def run(*options):
+        directory = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
+        done = jaxtrace("trace", "demo", *options, "--out", directory)
+        assert done.status == 0, done.err
+        return jt.open(directory)
+
+    return run
+
+
+def tokens(trace):
+    return [row.metrics["token"].tolist() for row in trace.rows]
+
+
+def assert_same_trace(got, want):
+    assert tokens(got) == tokens(want)
+    assert [row.prompt for row in got.rows] == [row.prompt for row in want.rows]
+    for a, b in zip(got.rows, want.rows, strict=True):
+        assert a.metrics.keys() == b.metrics.keys()
+        for name, values in b.metrics.items():
+            np.testing.assert_allclose(a.metrics[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_run_leaves_tables_plots_and_its_settings(demo):
+    directory, _ = demo
+    assert {path.name for path in directory.iterdir()} == PLOTS | TABLES | {"run.json"}
+    for name in PLOTS:
+        assert (directory / name).read_bytes().startswith(b"\x89PNG")
+    assert [pq.read_table(directory / table).num_rows for table in ("prompts", "tokens", "layers")] == [3, 12, 84]
+    run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    assert run["complete"] is True
+    assert RunConfig.model_validate(run["config"]) == RunConfig(limit=3, max_new_tokens=4)
+    assert run["info"]["versions"].keys() == {"python", "jaxtrace", "jax", "flax"}
+    assert run["info"]["checkpoint"] == open_model_checkpoint("demo").fingerprint()
+    assert len(run["info"]["checkpoint"]) == 64
+
+
+def test_a_run_is_that_of_the_api(demo):
+    got = jt.open(demo[0])
+    want = jt.load("demo").generate(demo_prompts()[:3], max_new_tokens=4)
+    assert_same_trace(got, want)
+    assert set(got.rows[0].metrics) == set(METRICS)
+    assert got.info["complete"] is True
+
+
+def test_a_run_says_what_it_found(demo):
+    directory, done = demo
+    assert "3/3 prompts" in done.err and "mean entropy" in done.err
+    words = done.out.split()
+    assert words[words.index("prompts") + 2] == "3" and words[words.index("tokens") + 2] == "12"
+    assert f"jaxtrace report {directory}" in done.out.replace("\n", "")
+
+
+def test_texts(traced):
+    trace = traced("--text", QUESTIONS[0], "--text", QUESTIONS[1], *OUTPUT)
+    assert [row.prompt.text for row in trace.rows] == QUESTIONS[:2]
+    assert [row.prompt.id for row in trace.rows] == ["text-0", "text-1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.txt", "\n".join(QUESTIONS)),
+        ("mine.jsonl", "\n".join(json.dumps({"prompt": text}) for text in QUESTIONS)),
+        ("mine.csv", "question,level\n" + "\n".join(f'"{text}",1' for text in QUESTIONS)),
+    ],
+)
+def test_prompt_files(traced, tmp_path, name, content):
+    (tmp_path / name).write_text(content + "\n", encoding="utf-8")
+    trace = traced("--prompts", tmp_path / name, "--limit", 2, *OUTPUT)
+    assert [row.prompt.text for row in trace.rows] == QUESTIONS[:2]
+    assert [row.prompt.id for row in trace.rows] == ["mine-0000", "mine-0001"]
+
+
+def test_a_task_with_its_data(traced, tmp_path):
+    stories = tmp_path / "stories.txt"
+    stories.write_text(f"{'one two ' * 20}\n<|endoftext|>\n{'three four ' * 20}\n", encoding="utf-8")
+    trace = traced("--task", "tinystories", "--data", stories, "--limit", 2, *OUTPUT)
+    assert [row.prompt.text.split() for row in trace.rows] == [["one", "two"] * 10, ["three", "four"] * 10]
+
+
+def test_score_traces_the_texts_themselves(traced):
+    row = traced("--score", "--text", QUESTIONS[0], "--probes", "output").rows[0]
+    assert (row.stop, row.text) == ("scored", QUESTIONS[0])
+    np.testing.assert_array_equal(row.metrics["token"], [*row.prompt_tokens[1:], -1])
+    assert np.isfinite(row.metrics["logprob"][:-1]).all() and np.isnan(row.metrics["logprob"][-1])
+
+
+def test_probes_record_only_what_they_name(traced):
+    trace = traced("--probes", "output, lens", "--limit", 2, *FEW)
+    assert set(trace.rows[0].metrics) == set(jt.Probes.of("output", "lens").metrics)
+    assert {METRICS[name].group for name in trace.rows[0].metrics} == {"", "output", "lens"}
+
+
+def test_no_probes_record_tokens_alone(jaxtrace, tmp_path):
+    assert jaxtrace("trace", "demo", "--probes", "none", "--limit", 2, *FEW, "--out", tmp_path / "run").status == 0
+    assert set(jt.open(tmp_path / "run").rows[0].metrics) == {"token"}
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_seeds(traced):
+    options = ("--limit", 2, *SAMPLED)
+    first, again, other = (traced(*options, "--seed", seed) for seed in (3, 3, 4))
+    assert_same_trace(again, first)
+    assert tokens(other) != tokens(first)
+
+
+def test_a_file_of_settings_and_an_option_over_it(traced, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"limit": 2, "max_new_tokens": 2, "probes": ["output"]}), encoding="utf-8")
+    assert [row.length for row in traced("--config", file).rows] == [2, 2]
+    trace = traced("--config", file, "--max-new-tokens", 3)
+    assert [row.length for row in trace.rows] == [3, 3]
+    assert trace.info["probes"] == ["output"]
+
+
+def test_a_source_given_here_replaces_that_of_the_file(traced, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"task": "tinystories", "data": "nowhere.txt"}), encoding="utf-8")
+    trace = traced("--config", file, "--text", QUESTIONS[0], *OUTPUT)
+    assert trace.rows[0].prompt.text == QUESTIONS[0]
+
+
+def test_a_run_without_a_directory_names_its_own(jaxtrace, no_plots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert jaxtrace("trace", "--limit", 2, *OUTPUT).status == 0
+    (directory,) = Path("runs").iterdir()
+    assert directory.name.startswith("demo-")
+    assert len(jt.open(directory).rows) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [(*SAMPLED, "--seed", 3), ("--score", "--probes", "output")], ids=["generate", "score"]
+)
+def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
+    run = ("--limit", 6, "--batch-size", 2, *options)
+    whole = traced(*run)
+    directory = tmp_path / "cut"
+
+    def write(self, rows, first_index=None, whole=TraceWriter.write):
+        if self.done:
+            raise KeyboardInterrupt
+        whole(self, rows, first_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TraceWriter, "write", write)
+        done = jaxtrace("trace", "demo", *run, "--out", directory)
+    assert done.status == 130
+    message = done.err.splitlines()[-1]
+    assert (
+        message
+        == f"jaxtrace: interrupted; finished prompts are kept in {directory}; go on with --resume --out {directory}"
+    )
+    trace = jt.open(directory)
+    assert trace.info["complete"] is False
+    assert tokens(trace) == tokens(whole)[:2]
+
+    done = jaxtrace("trace", "demo", *run, "--out", directory, "--resume")
+    assert done.status == 0, done.err
+    assert "6/6 prompts" in done.err
+    assert_same_trace(jt.open(directory), whole)
+    assert jt.open(directory).info["complete"] is True
+
+    for table in TABLES:  # a damaged part in the middle, deleted as the message about it says
+        (directory / table / "part-00001.parquet").unlink()
+    assert jaxtrace("trace", "demo", *run, "--out", directory, "--resume").status == 0
+    assert_same_trace(jt.open(directory), whole)
+
+
+def test_report(jaxtrace, demo):
+    directory, _ = demo
+    done = jaxtrace("report", directory, "--out", directory.parent / "pages" / "page.html")
+    page = directory.parent / "pages" / "page.html"
+    assert (done.status, done.out, done.err) == (0, f"{page}\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>") and "data:image/png;base64," in text
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+
+
+def test_report_of_a_directory_lies_in_it(jaxtrace, traced, tmp_path):
+    traced("--limit", 2, *OUTPUT)
+    assert jaxtrace("report", tmp_path / "run-0").status == 0
+    assert (tmp_path / "run-0" / "report.html").stat().st_size > 1000
+
+
+def test_info_counts_what_a_trace_returns(jaxtrace, demo):
+    done = jaxtrace("info", "demo")
+    assert done.status == 0
+    model = jt.load("demo")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    assert parameter_count(model.config) == parameters
+    assert f"{parameters:,}" in done.out
+
+    row = jt.open(demo[0]).rows[0]
+    by_group = trace_bytes(model.config, jt.Probes.all())
+    for group, size in by_group.items():
+        names = [name for name in row.metrics if METRICS[name].group == group]
+        assert sum(row.metrics[name].nbytes for name in names) == size * row.length, group
+    assert f"{sum(by_group.values()) / 1024:.4g} KiB" in done.out
+    for group in ("output", "attention", "dispersion", "hidden"):
+        assert f"{group} {by_group[group]} B" in done.out
