@@ -36,7 +36,7 @@ COLUMNS = ("variant", "tokens/s", "ms/step", "spread", "GB/s", "of triad", "vs p
 
 def main() -> None:
     """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_common(parser, VARIANTS)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")

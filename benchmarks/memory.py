@@ -22,7 +22,7 @@ GIB = 2**30
 
 def main() -> None:
     """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_common(parser, shape="llama-3.2-1b")
     parser.add_argument("--tokens", type=int, default=8192, help="length of the text")
     parser.add_argument("--no-lens", action="store_true", help="leave out the lens, most of the arithmetic")
@@ -36,8 +36,12 @@ def main() -> None:
     (text,) = random_tokens(args.shape, 1, args.tokens)
     began = time.perf_counter()
 
-    def progress(prompts: int, tokens: int, entropy: float) -> None:
-        say(f"{tokens} tokens scored after {time.perf_counter() - began:.0f} s")
+    scored = 0
+
+    def progress(_: int, tokens: int, __: float) -> None:
+        nonlocal scored
+        scored += tokens
+        say(f"{scored} tokens scored after {time.perf_counter() - began:.0f} s")
 
     trace = model.score([text], probes=jt.Probes.of(*groups), on_progress=progress)
     seconds, peak = time.perf_counter() - began, _peak_rss()

@@ -36,7 +36,7 @@ CHOICES = {
 
 def main() -> None:
     """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_common(parser, CHOICES)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
     parser.add_argument("--steps", type=int, default=16, help="decode steps per call")

@@ -38,7 +38,7 @@ COLUMNS = ("variant", "tokens/s", "s", "spread", "GFLOP/s", "of product", "vs pl
 
 def main() -> None:
     """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_common(parser, VARIANTS)
     parser.add_argument("--texts", type=int, default=4, help="texts scored at once")
     parser.add_argument("--length", type=int, default=512, help="tokens of each")

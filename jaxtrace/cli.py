@@ -57,7 +57,7 @@ Option = functools.partial(typer.Option, show_default=False)
 def trace(
     model: Annotated[str | None, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")] = None,
     config: Annotated[Path | None, Option(help="YAML file of settings; options override it.")] = None,
-    task: Annotated[str | None, Option(help="truthfulqa, tinystories.")] = None,
+    task: Annotated[str | None, Option(help="truthfulqa, tinystories, tinystories-whole (to score).")] = None,
     data: Annotated[Path | None, Option(help="The task's data file; the hub's copy without it.")] = None,
     prompts: Annotated[Path | None, Option(help="Prompt file: .txt, .jsonl, .csv.")] = None,
     text: Annotated[list[str] | None, Option(help="A prompt; may be given several times.")] = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +17,14 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
+from jaxtrace.tracing.encode import encode
 from jaxtrace.tracing.engine import OnProgress, Settings
 from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.trace import Row, Trace
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
 class RunConfig(BaseModel):
@@ -57,13 +62,12 @@ class RunConfig(BaseModel):
             raise ValueError("nothing to trace: give a task, a prompts file, or a text")
         if self.data and not self.task:
             raise ValueError("data belongs to a task; name the task too")
-        sampling = ("temperature", "top_p", "top_k", "min_p")
-        changed = [name for name in sampling if getattr(self, name) != type(self).model_fields[name].default]
+        changed = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
         if self.sampler == "greedy" and changed:
             raise ValueError("temperature, top_p, top_k and min_p need sampler 'sample'")
-        if any(alpha < 0 for alpha in self.alphas):
-            raise ValueError("the orders of Rényi entropies are 0 or more")
-        Probes.of(*self.probes)
+        if self.score and (self.sampler != "greedy" or self.stop_repeats):
+            raise ValueError("score draws nothing: leave sampler and stop_repeats out")
+        Probes.of(*self.probes, alphas=self.alphas)
         return self
 
     def settings(self, stop_tokens: tuple[int, ...]) -> Settings:
@@ -105,6 +109,8 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     fields = {} if file is None else _read_yaml(file)
     if any(overrides.get(source) for source in ("task", "prompts", "text")):
         fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text")}
+    if overrides.get("sampler") == "greedy":
+        fields = {name: v for name, v in fields.items() if name not in SAMPLING}
     try:
         return RunConfig.model_validate({**fields, **overrides})
     except ValidationError as error:
@@ -164,11 +170,13 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
         raise ConfigError("resume: no directory to go on with; name the run's with --out")
     prompts = config.load_prompts()
     checkpoint = open_model_checkpoint(config.model)
+    chat = not (config.raw or config.score)
+    encoded = encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
     model = Model.of(checkpoint)
     settings = config.settings(model.stop_tokens)
-    encoded = model.encode(prompts, chat=not (config.raw or config.score))
     mode = "score" if config.score else "generate"
-    info = model.info(mode, settings) | {"checkpoint": checkpoint.fingerprint()}
+    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash([tokens.tolist() for _, tokens in encoded])}
+    info = model.info(mode, settings) | hashes
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
     writer = TraceWriter(directory, info, stored, resume=resume)
@@ -185,6 +193,10 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
 
     missing = _missing(writer.done, len(encoded))
     return Run(config, directory, len(encoded), len(writer.done), batches, writer)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _missing(done: Container[int], total: int) -> list[tuple[int, int]]:

@@ -27,12 +27,14 @@ def test_models_and_kernels_do_not_know_what_is_downstream():
         "models": ("checkpoints", "tracing", "store", "report", "run", "cli"),
         "checkpoints": ("tracing", "store", "report", "run", "cli"),
         "tasks": ("models", "checkpoints", "tracing", "store", "report", "run", "cli"),
-        "tracing": ("report", "run", "cli"),
+        "tracing": ("store", "report", "run", "cli"),
         "store": ("report", "run", "cli"),
         "report": ("run", "cli"),
     }.items():
         for file in (ROOT / "jaxtrace" / room).rglob("*.py"):
             rooms = {module.split(".")[1] for module, _ in _imports(file) if module.startswith("jaxtrace.")}
+            if file.name == "trace.py":
+                rooms -= {"store"}  # `Trace.save`
             assert not rooms & set(downstream), file
 
 

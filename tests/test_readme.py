@@ -39,7 +39,9 @@ def test_metric_table_is_the_schema():
 
 def test_options_it_names_exist():
     shown = CliRunner().invoke(app, ["trace", "--help"], env={"COLUMNS": "200"}).output
-    commands = " ".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + " ".join(re.findall(r"`(--[^`]*)`", README))
+    commands = " ".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + " ".join(
+        re.findall(r"`(--[^`]*)`", README)
+    )
     options = set(re.findall(r"--[a-z][a-z-]+", commands)) - {"--out"}
     assert options >= {"--task", "--limit", "--score", "--config", "--resume"}
     assert [option for option in sorted(options) if option not in shown] == []

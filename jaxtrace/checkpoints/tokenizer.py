@@ -76,4 +76,12 @@ class Tokenizer:
         """What each id adds to the text, special tokens shown; "" where a character is not complete yet."""
         stream = DecodeStream(skip_special_tokens=False)
         backend: Any = self.hf.backend_tokenizer
-        return tuple(stream.step(backend, int(i)) or "" for i in ids)
+        pieces = []
+        for i in ids:
+            try:
+                piece = stream.step(backend, int(i))
+            except Exception:  # bytes that are no character: the stream gives up, and a new one goes on
+                stream = DecodeStream(skip_special_tokens=False)
+                piece = stream.step(backend, int(i))
+            pieces.append(piece or "")
+        return tuple(pieces)

@@ -59,13 +59,9 @@ def abstract_params(config: DecoderConfig) -> Params:
     return _listed(nnx.to_pure_dict(_definitions(config)[1]), config)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(config: DecoderConfig, key: Key[Array, ""]) -> Params:
     """Random parameters, float32: normal with standard deviation 0.02, norms 1, biases 0."""
-    return _init_params(config, key)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init_params(config: DecoderConfig, key: Key[Array, ""]) -> Params:
     state = nnx.state(Decoder(config, rngs=nnx.Rngs(params=key)), nnx.Param)
     return _listed(nnx.to_pure_dict(state), config)
 

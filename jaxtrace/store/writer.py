@@ -14,7 +14,7 @@ from jaxtrace.store.run import FORMAT, RUN, plain, read_run, write_run
 from jaxtrace.store.tables import to_tables
 from jaxtrace.tracing.trace import Row, Trace
 
-SHAPE = ("mode", "layers", "heads", "alphas")
+SHAPE = ("mode", "layers", "heads", "alphas", "checkpoint", "prompts")
 BATCH = 64
 
 
@@ -151,7 +151,7 @@ def save(trace: Trace, directory: str | Path) -> None:
 
 
 def _must_agree(run: dict[str, Any]) -> dict[str, Any]:
-    """The configuration, and what gives the tables their columns; versions may differ."""
+    """The configuration, what gives the tables their columns, hashes of weights and prompts; versions may differ."""
     return {"config": run["config"], "info": {key: run["info"].get(key) for key in SHAPE}}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
@@ -25,6 +26,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely"),
     "tinystories": Task(tinystories.load, "the first 20 words of short stories for children"),
+    "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score"),
     "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
 }
 

@@ -88,7 +88,7 @@ def decode_chunk(
         return i + 1, state, traces, valid
 
     _, state, traces, valid = jax.lax.while_loop(going, body, (0, state, traces, valid))
-    return state, traces, valid, state.active | False
+    return state, traces, valid, jnp.copy(state.active)  # a buffer of its own: the state's is donated to the next call
 
 
 def generate_rows(
@@ -114,7 +114,7 @@ def generate_rows(
         batch += [np.zeros(1, np.int32)] * (size - rows)
         lengths = np.array([len(tokens) for tokens in batch])
         widths = _chunk_widths(lengths.max() - 1, CHUNK_WIDTHS[-1])
-        slots = _slots(max(sum(widths), lengths.max() + settings.max_new_tokens))
+        slots = _slots(max(sum(widths), min(lengths.max() + settings.max_new_tokens, config.context)))
         indices = first_index + at + jnp.arange(size)
         state = _init(params=params, batch=size, slots=slots, keys=keys(indices), **static)
         for tokens, count in _chunks([tokens[:-1] for tokens in batch], widths):
@@ -169,18 +169,14 @@ def score_rows(
         pieces = zip(_chunks(batch, widths), _chunks(targets, widths), strict=True)
         for (tokens, count), (following, _) in pieces:
             state, trace = _score(params, state, tokens, count, following, **static)
-            valids.append(np.arange(tokens.shape[1]) < count[:, None])
+            valids.append((np.arange(tokens.shape[1]) < count[:, None]) & (np.arange(size) < rows)[:, None])
             if running is not None:
                 parts.append(jax.device_get(running))
                 _report(on_progress, parts[-1], valids[-2])
             running = trace
         parts.append(jax.device_get(running))
         _report(on_progress, parts[-1], valids[-1])
-        finished = _rows(parts, np.concatenate(valids, axis=1), axis=1)[:rows]
-        for row in finished:
-            if "logprob" in row:
-                row["logprob"][-1] = np.nan  # nothing comes after the last token
-        yield finished
+        yield _rows(parts, np.concatenate(valids, axis=1), axis=1)[:rows]
         on_progress(rows, 0, 0.0)
 
 

@@ -76,7 +76,7 @@ def measure(
       before: residual stream of the position before the first; needed by `probes.hidden`.
       start: position of the first.
       probes: what to measure.
-      targets: tokens whose `logprob` is wanted.
+      targets: tokens whose `logprob` is wanted; −1 where there is none, which gives NaN.
       keep_logits: return the logits, for a sampler.
     """
     trace: dict[str, Array | None] = {}
@@ -104,7 +104,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
         normed,
         unembedding(params),
         alphas=probes.alphas if probes.output else (),
-        targets=None if targets is None else targets.reshape(-1),
+        targets=None if targets is None else jnp.maximum(targets.reshape(-1), 0),
         keep_logits=keep_logits,
     )
     at = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
@@ -118,7 +118,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
             "renyi": at(rows.renyi),
             "top1_prob": at(last.p_max),
             "top1_top2_gap": at(rows.top1_top2_gap),
-            "logprob": None if targets is None else at(rows.target_logprob),
+            "logprob": None if targets is None else jnp.where(targets < 0, jnp.nan, at(rows.target_logprob)),
         }
     if probes.lens:
         trace |= {

@@ -15,17 +15,17 @@ import numpy as np
 
 from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.errors import ConfigError, PromptError
+from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module, stack_layers
 from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tracing.encode import PromptLike, encode
 from jaxtrace.tracing.engine import Metrics, OnProgress, Settings, generate_rows, score_rows
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy, Sampler
 from jaxtrace.tracing.trace import Row, Trace
 
-PromptLike = str | Sequence[int] | Prompt
 DEMO = "demo"
 
 
@@ -129,9 +129,7 @@ class Model:
 
     def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
         """Prompts beside their token ids, int32; raises PromptError for one that cannot be fed."""
-        if isinstance(prompts, str):
-            raise PromptError("prompts must be a list; put the one text in brackets")
-        return [self._encode(i, _as_prompt(prompt), chat) for i, prompt in enumerate(prompts)]
+        return encode(prompts, self.name, self.config, self.tokenizer, chat=chat)
 
     def generate_rows(
         self,
@@ -176,26 +174,6 @@ class Model:
             "backend": jax.default_backend(),
             "versions": dict(_versions()),
         }
-
-    def _encode(self, index: int, prompt: Prompt, chat: bool) -> tuple[Prompt, np.ndarray]:
-        name = f"prompt {prompt.id or index}"
-        if prompt.tokens is not None:
-            ids = list(prompt.tokens)
-            if bad := [i for i in ids if not 0 <= i < self.config.vocab]:
-                raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {self.config.vocab}")
-        elif self.tokenizer is None:
-            raise PromptError(f"{name}: {self.name} has no tokenizer; give lists of token ids instead of text")
-        elif not (prompt.text or "").strip():
-            raise PromptError(f"{name}: is empty; give it some text")
-        else:
-            ids = self.tokenizer.encode(prompt.text or "", chat=chat)
-        if not ids:
-            raise PromptError(f"{name}: is empty; give it at least one token")
-        if len(ids) > self.config.context:
-            raise PromptError(
-                f"{name}: has {len(ids)} tokens, and the context of {self.name} holds {self.config.context}; shorten it"
-            )
-        return prompt, np.array(ids, np.int32)
 
     def _finished(
         self,
@@ -259,11 +237,3 @@ def _at_least(least: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:
             raise ConfigError(f"{name}={count} is out of range; give {least} or more")
-
-
-def _as_prompt(prompt: PromptLike) -> Prompt:
-    if isinstance(prompt, Prompt):
-        return prompt
-    if isinstance(prompt, str):
-        return Prompt(text=prompt)
-    return Prompt(tokens=tuple(int(i) for i in prompt))

@@ -8,6 +8,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.tracing.schema import GROUPS, METRICS
 
 DEFAULT_ALPHAS = (0.5, 2.0, 5.0)
+LEAST_ALPHA = 0.01  # below it, e^{αu} of entries that are cut as absent is not 0 any more
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Probes:
     lens: bool = True
     hidden: bool = True
     alphas: tuple[float, ...] = DEFAULT_ALPHAS
+
+    def __post_init__(self):
+        names = [f"{alpha:g}" for alpha in self.alphas]
+        if not all(alpha == 0 or alpha >= LEAST_ALPHA for alpha in self.alphas) or len({*names}) < len(names):
+            raise ConfigError(
+                f"alphas {', '.join(names)}: orders of Rényi entropies are 0 or at least {LEAST_ALPHA}, each once"
+            )
 
     @classmethod
     def all(cls) -> Probes:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import softmax_moments
 
-NEVER = -1e30
+NEVER = -1e30  # the score of a token that is cut
 
 
 class Sampler(Protocol):

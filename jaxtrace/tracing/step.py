@@ -119,8 +119,8 @@ def score_step(
 ) -> tuple[State, StepTrace]:
     """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
 
-    `targets` are the tokens that come next, for `logprob`. Returns a StepTrace [B, T, …]; positions past `count` hold
-    nothing of meaning.
+    `targets` are the tokens that come next, for `logprob`; −1 where none does. Returns a StepTrace [B, T, …]; positions
+    past `count` hold nothing of meaning.
     """
     result = forward(config, params, tokens, state.cache, state.length, **forward_flags(probes))
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)

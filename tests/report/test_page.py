@@ -60,9 +60,7 @@ def test_tokens_and_numbers_are_all_there_once(rng, tmp_path):
     names = [column["name"] for column in page.data["columns"]]
     for one, source in zip(page.data["rows"], rows, strict=True):
         assert one["tokens"] == source.metrics["token"].tolist()
-        np.testing.assert_allclose(
-            one["values"][names.index("entropy")], source.metrics["entropy"], rtol=1e-3
-        )
+        np.testing.assert_allclose(one["values"][names.index("entropy")], source.metrics["entropy"], rtol=1e-3)
         hdi = source.metrics["hdi"].mean(1)
         np.testing.assert_allclose(one["values"][names.index("hdi")], hdi, rtol=1e-3)
         np.testing.assert_allclose(one["lens"], source.metrics["lens_entropy"], rtol=1e-2)
@@ -104,9 +102,7 @@ def test_page_loads_nothing(big):
     assert len(loads) == 8
     assert all(value.startswith("data:image/png;base64,") for value in loads)
     assert not any(word in page.texts["style"][0] for word in ("url(", "@import"))
-    assert not any(
-        word in page.texts["script"][1] for word in ("fetch(", "import(", "XMLHttpRequest", "innerHTML")
-    )
+    assert not any(word in page.texts["script"][1] for word in ("fetch(", "import(", "XMLHttpRequest", "innerHTML"))
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "script-src 'sha256-" in policy
@@ -146,9 +142,7 @@ def test_score_colours_the_text_itself(rng, tmp_path):
 
 
 def test_groups_of_prompts(rng, tmp_path):
-    rows = [
-        row(rng, ["a"] * 3, meta={"seen": seen}, groups=("output",)) for seen in ("never", "often", "never")
-    ]
+    rows = [row(rng, ["a"] * 3, meta={"seen": seen}, groups=("output",)) for seen in ("never", "often", "never")]
     cells = [text.strip() for text in read(trace(rows), tmp_path).texts["td"]]
     first = np.mean([rows[0].metrics["entropy"][0], rows[2].metrics["entropy"][0]])
     mean = np.mean([rows[0].metrics["entropy"].mean(), rows[2].metrics["entropy"].mean()])

@@ -77,9 +77,7 @@ def test_map_and_profiles_start_at_layer_one(ds):
     np.testing.assert_allclose(image.get_array(), np.nanmean(expected, (0, 3)).T, rtol=1e-5)
     line = lens_profile(ds).axes[2].lines[0]
     np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5, 6])
-    np.testing.assert_allclose(
-        line.get_ydata(), np.nanmean(ds["lens_kl"].values[:, :, 1:], (0, 1)), rtol=1e-5
-    )
+    np.testing.assert_allclose(line.get_ydata(), np.nanmean(ds["lens_kl"].values[:, :, 1:], (0, 1)), rtol=1e-5)
 
 
 def test_themes_differ_in_paper(ds):

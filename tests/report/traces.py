@@ -11,9 +11,7 @@ ALPHAS = (0.5, 2.0, 5.0)
 
 def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
     """Metrics of one row: every one of `groups`, with the depth and step trends that real models show."""
-    values = {
-        "token": np.arange(steps, dtype=np.int32) + 100 if tokens is None else np.asarray(tokens, np.int32)
-    }
+    values = {"token": np.arange(steps, dtype=np.int32) + 100 if tokens is None else np.asarray(tokens, np.int32)}
     sizes = {"layer": layers, "head": heads, "alpha": len(ALPHAS)}
     entropy = rng.gamma(1.3, 1.1, steps) * (0.6 + np.exp(-np.arange(steps) / 8))
     for name, metric in METRICS.items():
@@ -40,21 +38,15 @@ def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
             values["head_jsd"] = 2.2 * values["hdi"]
     if "lens" in groups:
         for name, top in (("lens_entropy", 9.0), ("lens_varentropy", 6.0), ("lens_kl", 8.0)):
-            values[name] = (
-                top * (1 - depth) ** 0.7 * rng.gamma(20, 0.05, (steps, layers)) + entropy[:, None] * depth
-            )
+            values[name] = top * (1 - depth) ** 0.7 * rng.gamma(20, 0.05, (steps, layers)) + entropy[:, None] * depth
         values["lens_kl"][:, -1] = 0
         right = depth > rng.uniform(0.2, 1, (steps, 1))
         right[:, -1] = True
         values["lens_top1"] = np.where(right, 7, rng.integers(8, 99, (steps, layers))).astype(np.int32)
-    return {
-        name: value if METRICS[name].integer else value.astype(np.float32) for name, value in values.items()
-    }
+    return {name: value if METRICS[name].integer else value.astype(np.float32) for name, value in values.items()}
 
 
-def row(
-    rng, pieces, *, text=None, prompt="What is the capital of Peru?", meta=None, stop="length", **options
-):
+def row(rng, pieces, *, text=None, prompt="What is the capital of Peru?", meta=None, stop="length", **options):
     """A generated row with these pieces."""
     return Row(
         prompt=Prompt(text=prompt, id="p", meta=meta or {}),

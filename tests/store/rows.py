@@ -32,9 +32,7 @@ def make_row(index: int, steps: int, groups: tuple[str, ...] | None = None) -> R
             metrics[name] = np.where(missing, np.nan, rng.normal(size=shape)).astype(np.float32)
     ids = rng.integers(0, 50, index % 4 + 1).astype(np.int32)
     if index % 3:
-        prompt = Prompt(
-            text=f"Prompt «{index}»", id=f"made-{index:04d}", meta={"level": index, "of": ["a", None]}
-        )
+        prompt = Prompt(text=f"Prompt «{index}»", id=f"made-{index:04d}", meta={"level": index, "of": ["a", None]})
     else:
         prompt = Prompt(tokens=tuple(ids.tolist()), id=f"made-{index:04d}")
     return Row(

@@ -49,9 +49,7 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr("pathlib.Path.mkdir", mkdir)
-    refused(
-        "run: Permission denied; name a directory that can be written", TraceWriter, tmp_path / "run", INFO
-    )
+    refused("run: Permission denied; name a directory that can be written", TraceWriter, tmp_path / "run", INFO)
 
 
 @pytest.mark.parametrize("failing", ["tokens", "layers", "prompts"])
@@ -67,9 +65,7 @@ def test_a_full_disk(tmp_path, monkeypatch, failing):
         whole(table, file, **options)
 
     monkeypatch.setattr(pq, "write_table", write_table)
-    refused(
-        "No space left on device; the parts already finished stay readable", writer.write, [make_row(1, 3)]
-    )
+    refused("No space left on device; the parts already finished stay readable", writer.write, [make_row(1, 3)])
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(open_trace(tmp_path).rows) == 1
@@ -116,6 +112,4 @@ def test_a_damaged_part(stored, table, damage):
         column = pq.read_metadata(path).row_group(0).column(1)
         data[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": data}[damage])
-    refused(
-        f"{table}/part-00000.parquet: cannot be read .*; restore it, or delete part-00000", open_trace, stored
-    )
+    refused(f"{table}/part-00000.parquet: cannot be read .*; restore it, or delete part-00000", open_trace, stored)

@@ -115,9 +115,7 @@ def test_resume_with_other_columns_is_refused(cut_off):
 
 def test_resume_with_a_damaged_part_is_refused(cut_off):
     (cut_off / "prompts" / "part-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(
-        StoreError, match=r"prompts/part-00001.parquet: cannot be read .*; restore it, or delete"
-    ):
+    with pytest.raises(StoreError, match=r"prompts/part-00001.parquet: cannot be read .*; restore it, or delete"):
         TraceWriter(cut_off, INFO, CONFIG, resume=True)
 
 

@@ -120,9 +120,7 @@ def test_duckdb(stored):
             group by p.id order by p.id
             """
         ).fetchall()
-        heads = base.sql(
-            f"select avg(h) from (select unnest(sink_mass) h from '{directory}/layers/*.parquet')"
-        )
+        heads = base.sql(f"select avg(h) from (select unnest(sink_mass) h from '{directory}/layers/*.parquet')")
         np.testing.assert_allclose(heads.fetchall()[0][0], np.nanmean(_all(trace, "sink_mass")), rtol=1e-5)
     assert [(name, steps) for name, steps, *_ in rows] == [
         ("made-0000", 4),

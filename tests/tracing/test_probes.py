@@ -97,3 +97,9 @@ def test_weights_that_are_not_numbers_give_no_numbers(model):
         found["lens_kl"] = found["lens_kl"][..., :-1]  # that of the last layer to itself is 0 whatever it is
         assert [k for k, v in found.items() if v.dtype.kind == "f" and np.isfinite(v).any()] == []
         assert ((found["token"] >= 0) & (found["token"] < model.config.vocab)).all()
+
+
+@pytest.mark.parametrize("alphas", [(-1.0,), (float("nan"),), (2.0, 2.0), (0.001,)])
+def test_orders_that_cannot_be_kept_are_refused(alphas):
+    with pytest.raises(ConfigError, match="orders of Rényi entropies"):
+        Probes(alphas=alphas)

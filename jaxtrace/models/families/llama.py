@@ -84,7 +84,6 @@ def _rope(reader: ConfigReader) -> tuple[float, RopeScaling | None]:
     reader.read.add("rope_theta")
     settings = {k: v for k, v in {**old, **new}.items() if k != "rope_theta"}
     kind = settings.pop("rope_type", settings.pop("type", "default"))
-    settings.pop("type", None)
     if kind == "default" and not settings:
         return theta, None
     fields = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}

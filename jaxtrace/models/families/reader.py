@@ -90,7 +90,7 @@ class ConfigReader:
         """An object, empty where it is absent or null."""
         return self._typed(name, {}, (dict,), "an object")
 
-    def _typed(self, name, default, types, wanted, holds=lambda _: True):
+    def _typed(self, name, default, types, wanted, holds=lambda _: True) -> Any:
         value = self.get(name, default)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or not holds(value):
             self.fail(f"has {name}={value!r}, which must be {wanted}")

@@ -1,0 +1,34 @@
+"""The text of each token, for any ids a model may draw."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from jaxtrace.checkpoints.tokenizer import Tokenizer
+
+BYTES = {f"<0x{value:02X}>": 2 + value for value in range(256)}
+VOCABULARY = {"<unk>": 0, "</s>": 1, **BYTES, "▁a": 258, "b": 259}
+
+
+@pytest.fixture
+def byte_fallback():
+    backend = Backend(models.BPE(VOCABULARY, [], unk_token="<unk>", byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>"))
+
+
+def test_pieces_of_a_split_character(byte_fallback):
+    ids = np.array([258, *(BYTES[f"<0x{byte:02X}>"] for byte in "é".encode()), 259])
+    assert "".join(byte_fallback.pieces(ids)) == " aéb"
+    assert byte_fallback.pieces(ids)[1] == ""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pieces_of_bytes_that_are_no_text(byte_fallback, seed):
+    ids = np.random.default_rng(seed).integers(0, len(VOCABULARY), 60)
+    pieces = byte_fallback.pieces(ids)
+    assert len(pieces) == len(ids)
+    shown = [piece for piece, i in zip(pieces, ids, strict=True) if i == 259]
+    assert all(piece.endswith("b") for piece in shown)
