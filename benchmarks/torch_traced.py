@@ -139,8 +139,9 @@ def _joined(metrics: Metrics) -> Metrics:
     return {name: x.permute(1, 3, 0, 2) if x.ndim == 4 else x.permute(1, 2, 0) for name, x in metrics.items()}
 
 
-def _hidden(stream: torch.Tensor, before: torch.Tensor) -> Metrics:
+def _hidden(stream: torch.Tensor, before: torch.Tensor | None) -> Metrics:
     """Norms and movements of residual streams [L + 1, B, T, D], beside those one position earlier."""
+    assert before is not None  # a prompt has two tokens at least
     metrics = {
         "hidden_norm": stream.norm(dim=-1),
         "hidden_delta_layer": (stream[1:] - stream[:-1]).norm(dim=-1),

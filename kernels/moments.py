@@ -131,7 +131,7 @@ class Moments:
         b = c * (self.b + 2 * d * self.a + d * d * self.l)
         scales = [jnp.ones_like(d) if alpha == 0 else jnp.exp(_order(alpha) * d) for alpha in self.alphas]
         r = jnp.stack(scales, axis=-1) * self.r if scales else self.r
-        return Moments(m, c * self.l, c * (self.a + d * self.l), b, r, self.alphas)
+        return Moments(jnp.broadcast_to(m, d.shape), c * self.l, c * (self.a + d * self.l), b, r, self.alphas)
 
     @property
     def logsumexp(self) -> Float[Array, "*r"]:
