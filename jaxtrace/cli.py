@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -153,6 +154,7 @@ def info(model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id
 
 def main() -> None:
     """Entry point of the `jaxtrace` command."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     app(prog_name="jaxtrace")
 
 
