@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jaxtrace.errors import JaxtraceError
 from jaxtrace.kernels import Unsupported
+from jaxtrace.tasks import TASKS
 
 app = typer.Typer(
     help="A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
@@ -51,6 +52,7 @@ def _fail(message: str, status: int) -> None:
 
 
 Option = functools.partial(typer.Option, show_default=False)
+TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + "."
 
 
 @app.command()
@@ -58,7 +60,7 @@ Option = functools.partial(typer.Option, show_default=False)
 def trace(
     model: Annotated[str | None, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")] = None,
     config: Annotated[Path | None, Option(help="YAML file of settings; options override it.")] = None,
-    task: Annotated[str | None, Option(help="truthfulqa, tinystories, tinystories-whole (to score).")] = None,
+    task: Annotated[str | None, Option(help=TASK_HELP)] = None,
     data: Annotated[Path | None, Option(help="The task's data file; the hub's copy without it.")] = None,
     prompts: Annotated[Path | None, Option(help="Prompt file: .txt, .jsonl, .csv.")] = None,
     text: Annotated[list[str] | None, Option(help="A prompt; may be given several times.")] = None,
@@ -82,12 +84,9 @@ def trace(
 ) -> None:
     """Trace a model on prompts: generate (or --score) and record every step."""
     given = {name: value for name, value in locals().items() if name not in ("config", "resume")}
-    from transformers.utils.logging import set_verbosity_error
-
     from jaxtrace import report
     from jaxtrace.run import prepare, run_config
 
-    set_verbosity_error()  # a prompt that is too long is refused below, in one line
     given["probes"] = None if probes is None else tuple(group.strip() for group in probes.split(","))
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
     run = prepare(settings, resume=resume)

@@ -5,6 +5,11 @@ class JaxtraceError(Exception):
     """Base of every error that the command line prints as one line and exits 2 on."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class CheckpointError(JaxtraceError):
     """A checkpoint that cannot be read exactly: missing, foreign, incomplete or unsafe."""
 

@@ -180,6 +180,7 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
     writer = TraceWriter(directory, info, stored, resume=resume)
+    missing = _missing(writer.done, len(encoded))
 
     def batches(on_progress: OnProgress) -> Iterator[tuple[int, list[Row]]]:
         for first, end in missing:
@@ -191,7 +192,6 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
                 yield first, rows
                 first += len(rows)
 
-    missing = _missing(writer.done, len(encoded))
     return Run(config, directory, len(encoded), len(writer.done), batches, writer)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,16 @@ def ungrouped(x: Array) -> Array:
     """[B, K, G, T, …] → [B, T, N, …]."""
     b, k, g, t, *rest = x.shape
     return jnp.moveaxis(x, 3, 1).reshape(b, t, k * g, *rest)
+
+
+def one_query(attend: Callable[..., Any]) -> Callable[..., Any]:
+    """decode_attention from a function of queries [B, T, N, H]: T = 1, at the last of each row's `lengths` slots."""
+
+    def decode_attention(q, k, v, lengths, **options):
+        result = attend(q=q[:, None], k=k, v=v, start=lengths - 1, **options)
+        return jax.tree.map(lambda x: x[:, 0], result)
+
+    return decode_attention
 
 
 def masked(scores: Float[Array, "*s"], mask: Bool[Array, "*#s"]) -> Float[Array, "*s"]:

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from jaxtrace.checkpoints.safetensors import Tensors, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import read_params
-from jaxtrace.errors import CheckpointError
+from jaxtrace.errors import CheckpointError, first_line
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
@@ -96,9 +96,8 @@ def _fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub's client raises its own, its transport's and the operating system's errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{name}: is no directory here, and the hub cannot give it ({reason}); "
+            f"{name}: is no directory here, and the hub cannot give it ({first_line(error)}); "
             "check the name and the network, or give a local checkpoint directory"
         ) from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers.decoders import DecodeStream
 
-from jaxtrace.errors import CheckpointError, PromptError
+from jaxtrace.errors import CheckpointError, PromptError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,8 +37,7 @@ class Tokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # transformers raises whatever its parsers raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"{directory}: the tokenizer cannot be read ({reason})") from None
+            raise CheckpointError(f"{directory}: the tokenizer cannot be read ({first_line(error)})") from None
         if not tokenizer.is_fast:
             raise CheckpointError(f"{directory}: the tokenizer has no fast form; save it with a tokenizer.json")
         return cls(tokenizer)
@@ -60,13 +59,13 @@ class Tokenizer:
           PromptError: the checkpoint's chat template fails on the text.
         """
         if not (chat and self.has_chat_template):
-            return self.hf.encode(text)
+            return self.hf.encode(text, verbose=False)  # its word about long texts: the caller refuses them
         turns = [{"role": "user", "content": text}]
         try:
             filled = cast(str, self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except Exception as error:  # a template is a program of the checkpoint's author
-            raise PromptError(f"the chat template fails ({error}); use raw prompts (--raw)") from None
-        return self.hf.encode(filled, add_special_tokens=False)
+            raise PromptError(f"the chat template fails ({first_line(error)}); use raw prompts (--raw)") from None
+        return self.hf.encode(filled, add_special_tokens=False, verbose=False)
 
     def decode(self, ids: Int[np.ndarray, " n"]) -> str:
         """Text of ids without special tokens."""

@@ -104,14 +104,11 @@ def generate_rows(
     The prompt but for its last token is prefilled; every step, the first included, is then the one decode step. While a
     chunk of steps runs, the metrics of the chunk before it are drained to the host.
     """
-    size = max(1, min(settings.batch_size, len(prompts)))
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(settings.seed)))
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
     static = {"config": config, "probes": settings.probes}
-    for at in range(0, len(prompts), size):
-        batch = list(prompts[at : at + size])
-        rows = len(batch)
-        batch += [np.zeros(1, np.int32)] * (size - rows)
+    for at, batch, rows in _batches(prompts, settings.batch_size):
+        size = len(batch)
         lengths = np.array([len(tokens) for tokens in batch])
         widths = _chunk_widths(lengths.max() - 1, CHUNK_WIDTHS[-1])
         slots = _slots(max(sum(widths), min(lengths.max() + settings.max_new_tokens, config.context)))
@@ -154,12 +151,9 @@ def score_rows(
     Texts are fed in chunks of positions, so that no more than one chunk's attention weights and one block's logits
     exist at a time; the metrics of a chunk are drained while the next one runs.
     """
-    size = max(1, min(settings.batch_size, len(texts)))
     static = {"config": config, "probes": settings.probes}
-    for at in range(0, len(texts), size):
-        batch = list(texts[at : at + size])
-        rows = len(batch)
-        batch += [np.zeros(1, np.int32)] * (size - rows)
+    for _, batch, rows in _batches(texts, settings.batch_size):
+        size = len(batch)
         longest = max(len(tokens) for tokens in batch)
         widths = _chunk_widths(longest, _widest_score(config, size, longest))
         slots = _slots(sum(widths))
@@ -178,6 +172,16 @@ def score_rows(
         _report(on_progress, parts[-1], valids[-1])
         yield _rows(parts, np.concatenate(valids, axis=1), axis=1)[:rows]
         on_progress(rows, 0, 0.0)
+
+
+def _batches(
+    prompts: Sequence[Int[np.ndarray, " P"]], batch_size: int
+) -> Iterator[tuple[int, list[Int[np.ndarray, " P"]], int]]:
+    """(index of the first, batch, how many of it are prompts); the last batch is filled up to the others' size."""
+    size = min(batch_size, len(prompts))
+    for at in range(0, len(prompts), size or 1):
+        batch = list(prompts[at : at + size])
+        yield at, batch + [np.zeros(1, np.int32)] * (size - len(batch)), len(batch)
 
 
 def _rows(parts: list[StepTrace], valid: Bool[np.ndarray, "B n"], axis: int) -> list[Metrics]:

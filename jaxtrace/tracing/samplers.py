@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import softmax_moments
-
-NEVER = -1e30  # the score of a token that is cut
+from jaxtrace.kernels.moments import MASKED
 
 
 class Sampler(Protocol):
@@ -62,14 +61,14 @@ class Sample:
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
             least = jax.lax.top_k(logits, self.top_k)[0][:, -1:]
-            logits = jnp.where(logits < least, NEVER, logits)
+            logits = jnp.where(logits < least, MASKED, logits)
         if self.top_p < 1:
             ordered = jnp.sort(logits, axis=-1, descending=True)
             p = jax.nn.softmax(ordered, axis=-1)
             inside = jnp.cumsum(p, axis=-1) - p < self.top_p
             least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
-            logits = jnp.where(logits < least, NEVER, logits)
+            logits = jnp.where(logits < least, MASKED, logits)
         if self.min_p > 0:
             top = jnp.max(logits, axis=-1, keepdims=True)
-            logits = jnp.where(logits < top + jnp.log(self.min_p), NEVER, logits)
+            logits = jnp.where(logits < top + jnp.log(self.min_p), MASKED, logits)
         return logits

@@ -1,16 +1,15 @@
 """head_dispersion for XLA: the scores of a block of queries again, and the entropy of the heads' mean.
 
-Written so that within one jitted step its scores are the very expression that `prefill_attention` computes on the same
-block, which XLA then shares between them.
+Within one jitted step these scores are the very expression that `prefill_attention` computes on the same block, which
+XLA then shares between them.
 """
 
 import functools
 
 import jax.numpy as jnp
 
-from ..attention import grouped, masked, scores_of, visible_keys
 from ..moments import Moments, shifted
-from ..prefill_attention.xla import CACHE_ENTRIES, over_query_blocks
+from ..prefill_attention.xla import CACHE_ENTRIES, block_scores, over_query_blocks
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
@@ -20,9 +19,7 @@ def head_dispersion(q, k, start, *, scale, window, soft_cap):
 
 
 def _block(q, start, *, k, scale, window, soft_cap):
-    position = start[:, None] + jnp.arange(q.shape[1])
-    mask, _, _ = visible_keys(position, k.shape[2], window)
-    scores = masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
+    scores, _, _ = block_scores(q, start, k, scale, window, soft_cap)
     moments = Moments.of(scores)
     mixture = jnp.mean(jnp.exp(shifted(scores, moments.m)) * moments.p_max[..., None], axis=(1, 2))
     mixture_entropy = -jnp.sum(mixture * jnp.log(jnp.where(mixture > 0, mixture, 1.0)), axis=-1)

@@ -33,12 +33,17 @@ def over_query_blocks(function, q, start, keys, entries):
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1, *x.shape[3:])[:, :t], result)
 
 
-def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
-    """Attention of q[B, T, N, H] at positions start[B] + t, scores of all of it held at once."""
+def block_scores(q, start, k, scale, window, soft_cap):
+    """Masked scores [B, K, G, T, S] of q[B, T, N, H] at positions start[B] + t; first visible slots, and how many."""
     position = start[:, None] + jnp.arange(q.shape[1])
     mask, first, visible = visible_keys(position, k.shape[2], window)
     scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
-    scores = masked(scores, mask[:, None, None])
+    return masked(scores, mask[:, None, None]), first, visible
+
+
+def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
+    """Attention of q[B, T, N, H] at positions start[B] + t, scores of all of it held at once."""
+    scores, first, visible = block_scores(q, start, k, scale, window, soft_cap)
     whole = Moments.of(scores)
     weights = jnp.exp(shifted(scores, whole.m))
     out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
