@@ -1,11 +1,14 @@
 """Softmax moments from inside attention and unembedding. Imports nothing of jaxtrace: usable alone."""
 
 from .attention import AttentionMoments as AttentionMoments
+from .cross_attention import cross_attention as cross_attention
+from .cross_attention import cross_dispersion as cross_dispersion
 from .decode_attention import decode_attention as decode_attention
 from .dispatch import Unsupported as Unsupported
 from .head_dispersion import head_dispersion as head_dispersion
 from .head_dispersion.api import dispersion_of as dispersion_of
 from .moments import Moments as Moments
 from .prefill_attention import prefill_attention as prefill_attention
+from .soft_cap import soft_capped as soft_capped
 from .softmax_moments import softmax_moments as softmax_moments
 from .unembed_moments import unembed_moments as unembed_moments

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .moments import FLOOR, MASKED, Moments
+from .soft_cap import soft_capped
 
 
 @jax.tree_util.register_dataclass
@@ -68,6 +69,20 @@ def visible_keys(
     return mask, first, position + 1 - first
 
 
+def visible_groups(
+    groups: Bool[Array, "*r M"], keys: int
+) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"], Int[Array, "*r"]]:
+    """The same of queries that see whole groups of keys: S/M of them each, one group after another.
+
+    Args:
+      groups: the groups each query sees.
+      keys: S.
+    """
+    size = keys // groups.shape[-1]
+    mask = jnp.repeat(groups, size, axis=-1)
+    return mask, jnp.argmax(mask, axis=-1), groups.sum(axis=-1) * size
+
+
 def scores_of(
     q: Float[Array, "B K G T H"],
     k: Float[Array, "B K S H"],
@@ -77,7 +92,7 @@ def scores_of(
 ) -> Float[Array, "B K G T S"]:
     """Scaled, soft-capped, unmasked attention scores in float32."""
     scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32) * scale
-    return scores if soft_cap is None else soft_cap * jnp.tanh(scores / soft_cap)
+    return soft_capped(scores, soft_cap)
 
 
 def grouped(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K G T H"]:
@@ -96,7 +111,7 @@ def one_query(attend: Callable[..., Any]) -> Callable[..., Any]:
     """decode_attention from a function of queries [B, T, N, H]: T = 1, at the last of each row's `lengths` slots."""
 
     def decode_attention(q, k, v, lengths, **options):
-        result = attend(q=q[:, None], k=k, v=v, start=lengths - 1, **options)
+        result = attend(q[:, None], k, v, lengths - 1, **options)
         return jax.tree.map(lambda x: x[:, 0], result)
 
     return decode_attention

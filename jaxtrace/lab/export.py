@@ -31,6 +31,8 @@ def save_checkpoint(directory: Path, config: DecoderConfig, params: Params) -> N
 
 def hf_config(config: DecoderConfig) -> dict[str, Any]:
     """The decoder's shape under the names of Hugging Face's LlamaConfig."""
+    rope = config.kind(0).rope
+    assert rope is not None
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -45,7 +47,7 @@ def hf_config(config: DecoderConfig) -> dict[str, Any]:
         "max_position_embeddings": config.context,
         "initializer_range": INIT_STD,
         "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
+        "rope_theta": rope.theta,
         "rope_scaling": None,
         "attention_bias": False,
         "mlp_bias": False,

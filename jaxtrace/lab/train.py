@@ -26,7 +26,8 @@ from jaxtrace.lab.quiz import quiz
 from jaxtrace.lab.tokenizer import PAD_ID, VOCAB_SIZE, save_tokenizer, train_tokenizer
 from jaxtrace.lab.world import World, documents
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, forward_logits, init_params
+from jaxtrace.models.decoder import Params, init_params
+from jaxtrace.models.forward import forward_logits
 
 DEMO = DecoderConfig(
     family="llama",

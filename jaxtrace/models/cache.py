@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.stacked import Stacked
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerCache:
-    """Keys and values of one layer, or of all with a leading layer axis. Slot s holds position s.
+    """Keys and values of one layer, or of several with a leading layer axis.
+
+    Slot s holds position s of the text, or the s-th vector of an image.
 
     Keys are kept as the product with a query wants them, slots last: XLA's CPU backend would otherwise transpose the
     whole cache at every step.
@@ -47,18 +50,33 @@ def _put(slots: Float[Array, "B ..."], new: Float[Array, "B ..."], start: Int[Ar
     return jax.lax.scatter(slots, places, new.astype(slots.dtype), dimensions, mode="clip")
 
 
-KVCache = list[LayerCache] | LayerCache  # a list for unrolled layers, one with a leading layer axis for scanned
+# One entry per layer, unrolled or stacked; None for a layer that looks at an image where there is none.
+KVCache = list[LayerCache | None] | Stacked
 
 
 def empty_cache(
-    config: DecoderConfig, batch: int, slots: int, *, stacked: bool, dtype: jnp.dtype = jnp.float32
+    config: DecoderConfig, batch: int, slots: int, *, stacked: bool, dtype: jnp.dtype = jnp.float32, image_keys: int = 0
 ) -> KVCache:
-    """A cache of `slots` positions for `batch` rows; its layout follows the parameters' (`stacked`)."""
-    leading = (config.layers,) if stacked else ()
-    shape = (*leading, batch, config.kv_heads)
+    """A cache for `batch` rows; its layout follows the parameters' (`stacked`).
 
-    def layer() -> LayerCache:
-        k = jnp.zeros((*shape, config.head_dim, slots), dtype)
-        return LayerCache(k, jnp.zeros((*shape, slots, config.head_dim), dtype))
+    Args:
+      config: of the decoder.
+      batch: rows (B).
+      slots: positions of text that it holds.
+      stacked: layers stacked for a scan.
+      dtype: of keys and values.
+      image_keys: slots of the layers that look at an image; 0 for no image.
+    """
 
-    return layer() if stacked else [layer() for _ in range(config.layers)]
+    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | None:
+        size = image_keys if kind.cross_attention else slots
+        shape = (*leading, batch, config.kv_heads)
+        if size == 0:
+            return None
+        k = jnp.zeros((*shape, config.head_dim, size), dtype)
+        return LayerCache(k, jnp.zeros((*shape, size, config.head_dim), dtype))
+
+    if not stacked:
+        return [layer(kind, ()) for kind in config.kinds]
+    repeats, rest = divmod(config.layers, len(config.pattern))
+    return Stacked([layer(kind, (repeats,)) for kind in config.pattern], [layer(k, ()) for k in config.pattern[:rest]])

@@ -1,4 +1,4 @@
-"""The one decoder: an NNX module that defines it, and the pure forward pass over its parameters."""
+"""The one decoder as an NNX module, and its parameters as a plain tree."""
 
 from __future__ import annotations
 
@@ -9,147 +9,75 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
-from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.layers import INIT_STD, AttentionTrace, Block, Position, RMSNorm
-from jaxtrace.models.rope import rotations
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.layers import INIT_STD, Block, stream_norm
+from jaxtrace.models.stacked import Stacked
+from jaxtrace.models.vision import VisionEncoder
 
-Params = dict[str, Any]  # the module's parameters by name; "layers" a list of blocks, or one block stacked
+Params = dict[str, Any]  # the module's parameters by name; "layers" a list of blocks, or `Stacked`
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer, as its `DecoderConfig` says."""
+    """A decoder-only transformer, as its `DecoderConfig` says, with the image encoder it looks through, if any."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        shape = (config.vocab, config.embed)
-        self.embedding = nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
-        self.layers = nnx.List([Block(config, rngs) for _ in range(config.layers)])
-        self.final_norm = RMSNorm(config)
-        self.unembedding = None if config.tied else nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(jax.random.normal(rngs.params(), (rows, config.embed)) * INIT_STD)
+
+        self.embedding = table(config.vocab + config.extra_tokens)
+        self.positions = table(config.context) if config.learned_positions else None
+        self.layers = nnx.List([Block(config, kind, rngs) for kind in config.kinds])
+        self.final_norm = stream_norm(config)
+        self.unembedding = None if config.tied else table(config.vocab)
+        self.vision = None if config.vision is None else VisionEncoder(config, rngs=rngs)
 
 
-@dataclasses.dataclass(frozen=True)
-class Forward:
-    """What a forward pass leaves behind.
-
-    Attributes:
-      hidden: the residual stream after the last block.
-      stream: the residual stream of layers 0 … L, or None.
-      attention: per layer [L, …], what was asked of the attention.
-      cache: with the new positions written.
-    """
-
-    hidden: Float[Array, "B T D"]
-    stream: Float[Array, "L1 B T D"] | None
-    attention: AttentionTrace
-    cache: KVCache
+Definition = tuple[nnx.GraphDef, nnx.State]  # a module's graph, and the abstract state that fills it
 
 
 @functools.lru_cache
-def _definitions(config: DecoderConfig) -> tuple[nnx.GraphDef, nnx.State, nnx.GraphDef, nnx.State]:
-    """Graph and abstract state of the decoder, and of one of its blocks."""
-    decoder = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
-    return (*nnx.split(decoder), *nnx.split(decoder.layers[0]))
+def block_definition(config: DecoderConfig, kind: LayerKind) -> Definition:
+    """That of a block of some kind."""
+    return nnx.split(nnx.eval_shape(lambda: Block(config, kind, nnx.Rngs(0))))
 
 
-def abstract_params(config: DecoderConfig) -> Params:
-    """Shapes and dtypes of all parameters, layers as a list."""
-    return _listed(nnx.to_pure_dict(_definitions(config)[1]), config)
+@functools.lru_cache
+def rest_definition(config: DecoderConfig) -> Definition:
+    """That of the decoder without its blocks."""
+    return nnx.split(nnx.eval_shape(lambda: Decoder(dataclasses.replace(config, layers=0), rngs=nnx.Rngs(0))))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def init_params(config: DecoderConfig, key: Key[Array, ""]) -> Params:
-    """Random parameters, float32: normal with standard deviation 0.02, norms 1, biases 0."""
-    state = nnx.state(Decoder(config, rngs=nnx.Rngs(params=key)), nnx.Param)
-    return _listed(nnx.to_pure_dict(state), config)
-
-
-def _listed(params: Params, config: DecoderConfig) -> Params:
-    layers = params["layers"]
-    return {**params, "layers": [layers[i] for i in range(config.layers)]}
+def merge(definition: Definition, params: Params) -> Any:
+    """A module of given parameters."""
+    graph, abstract = definition
+    state = jax.tree.map(lambda x: x, abstract)
+    nnx.replace_by_pure_dict(state, _numbered(params))
+    return nnx.merge(graph, state)
 
 
 def as_module(config: DecoderConfig, params: Params) -> Decoder:
     """The parameters as an NNX module, to inspect."""
-    graph, state, *_ = _definitions(config)
-    layers = params["layers"]
-    if is_stacked(params):
-        layers = [jax.tree.map(lambda x, i=i: x[i], layers) for i in range(config.layers)]
-    return _merge(graph, state, {**params, "layers": dict(enumerate(layers))})
+    definition = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+    layers = params["layers"].layers() if is_stacked(params) else params["layers"]
+    return merge(definition, {**params, "layers": layers})
 
 
-def _merge(graph: nnx.GraphDef, abstract: nnx.State, params: Params) -> Any:
-    state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
-
-
-def stack_layers(params: Params) -> Params:
-    """Parameters with the layers' weights stacked on a leading axis, for `lax.scan` over layers."""
-    return {**params, "layers": jax.tree.map(lambda *layers: jnp.stack(layers), *params["layers"])}
+def abstract_params(config: DecoderConfig) -> Params:
+    """Shapes and dtypes of all parameters, layers as a list."""
+    blocks = [_listed(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
+    return {**_listed(nnx.to_pure_dict(rest_definition(config)[1])), "layers": blocks}
 
 
 def is_stacked(params: Params) -> bool:
     """Whether the layers are stacked (scanned) or a list (unrolled)."""
-    return not isinstance(params["layers"], list)
+    return isinstance(params["layers"], Stacked)
 
 
-def forward(
-    config: DecoderConfig,
-    params: Params,
-    tokens: Int[Array, "B T"],
-    cache: KVCache,
-    start: Int[Array, " B"],
-    *,
-    moments: bool = False,
-    head_jsd: bool = False,
-    stream: bool = False,
-) -> Forward:
-    """Runs T tokens of each row through the decoder, from position `start` on.
-
-    Args:
-      config: of the decoder.
-      params: its parameters.
-      tokens: ids. T = 1 is a decode step; more is a prefill. Tokens past a row's end do no harm: later positions
-        overwrite what they leave in the cache.
-      cache: keys and values of the positions before `start`, laid out as the parameters: its layout decides between
-        an unrolled and a scanned loop over layers.
-      start: position of each row's first token.
-      moments: return the moments of the attention weights.
-      head_jsd: return the Jensen–Shannon divergence over heads.
-      stream: return the residual stream of every layer.
-    """
-    *_, graph, abstract = _definitions(config)
-    position = Position(start, *rotations(config, start[:, None] + jnp.arange(tokens.shape[1])))
-    x = jnp.take(params["embedding"], tokens, axis=0)
-
-    def layer(x, weights, layer_cache):
-        block = _merge(graph, abstract, weights)
-        x, layer_cache, trace = block(x, layer_cache, position, moments=moments, head_jsd=head_jsd)
-        return x, (layer_cache, trace, x if stream else None)
-
-    if isinstance(cache, LayerCache):
-        first = x
-        x, (cache, traces, after) = jax.lax.scan(lambda x, xs: layer(x, *xs), x, (params["layers"], cache))
-        stack = None if after is None else jnp.concatenate([first[None], after])
-        return Forward(x, stack, traces, cache)
-    states, traces, caches = [x], [], []
-    for i, (weights, layer_cache) in enumerate(zip(params["layers"], cache, strict=True)):
-        with jax.named_scope(f"layer_{i + 1}"):
-            x, (layer_cache, trace, _) = layer(x, weights, layer_cache)
-        states.append(x)
-        traces.append(trace)
-        caches.append(layer_cache)
-    traces = jax.tree.map(lambda *ys: jnp.stack(ys), *traces)
-    return Forward(x, jnp.stack(states) if stream else None, traces, caches)
-
-
-def final_norm(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
-    """The norm before the unembedding."""
-    norm = nnx.eval_shape(lambda: RMSNorm(config))
-    return _merge(*nnx.split(norm), params["final_norm"])(x)
+def stack_layers(config: DecoderConfig, params: Params) -> Params:
+    """Parameters with the layers' weights stacked, for `lax.scan` over layers."""
+    return {**params, "layers": Stacked.of(params["layers"], len(config.pattern))}
 
 
 def unembedding(params: Params) -> Float[Array, "V D"]:
@@ -157,16 +85,84 @@ def unembedding(params: Params) -> Float[Array, "V D"]:
     return params.get("unembedding", params["embedding"])
 
 
-def unembed(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> Float[Array, "*r V"]:
-    """Next-token logits of residual streams, float32."""
-    normed = final_norm(config, params, x)
-    return jnp.einsum("...d,vd->...v", normed, unembedding(params), preferred_element_type=jnp.float32)
+def init_params(
+    config: DecoderConfig,
+    key: Key[Array, ""],
+    *,
+    dtype: Any = jnp.float32,
+    stacked: bool = False,
+    shardings: Params | None = None,
+) -> Params:
+    """Random parameters: normal with standard deviation 0.02, norms 1, biases and gates 0.
+
+    They are made on the device, one layer after another, each number where its sharding wants it.
+
+    Args:
+      config: of the decoder.
+      key: the same key gives the same numbers, stacked or not, on any mesh.
+      dtype: of the parameters.
+      stacked: layers stacked for a scan.
+      shardings: of every parameter, in the layout asked for; None for the default device.
+    """
+    dtype = jnp.dtype(dtype)
+    keys = jax.random.split(key, config.layers + 1)
+    of = dict(shardings or {})
+    of_layers = of.pop("layers", None)
+    params = _initialiser(config, None, dtype, False, of or None)(keys[0])
+    period = len(config.pattern) if stacked else 1
+    whole = config.layers - config.layers % period if stacked else 0
+    one = [
+        _initialiser(config, config.kind(i), dtype, False, _part(of_layers, i - whole if stacked else i))(keys[1 + i])
+        for i in range(whole, config.layers)
+    ]
+    if not stacked:
+        return {**params, "layers": one}
+    repeated = [
+        _initialiser(config, kind, dtype, True, None if of_layers is None else of_layers.repeated[p])(
+            keys[1 + p : 1 + whole : period]
+        )
+        for p, kind in enumerate(config.pattern)
+    ]
+    return {**params, "layers": Stacked(repeated, one)}
 
 
-def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-    """Logits of every position of whole sequences, float32; differentiable, for training and for tests."""
-    batch, length = tokens.shape
-    dtype = params["embedding"].dtype
-    cache = empty_cache(config, batch, length, stacked=is_stacked(params), dtype=dtype)
-    result = forward(config, params, tokens, cache, jnp.zeros(batch, jnp.int32))
-    return unembed(config, params, result.hidden)
+def _part(of_layers: list[Params] | Stacked | None, i: int) -> Params | None:
+    if of_layers is None:
+        return None
+    return of_layers.rest[i] if isinstance(of_layers, Stacked) else of_layers[i]
+
+
+def _initialiser(config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, shardings: Params | None):
+    leaves, tree = jax.tree.flatten(shardings)
+    return _compiled(config, kind, dtype, many, tuple(leaves), tree)
+
+
+@functools.lru_cache
+def _compiled(config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, leaves: tuple, tree: Any):
+    """key → parameters of a block of a kind, or of everything but the blocks; of `many` keys on a leading axis."""
+
+    def make(key: Key[Array, ""]) -> Params:
+        rngs = nnx.Rngs(params=key)
+        rest = dataclasses.replace(config, layers=0)
+        module = Decoder(rest, rngs=rngs) if kind is None else Block(config, kind, rngs)
+        params = _listed(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+        return jax.tree.map(lambda x: x.astype(dtype), params)
+
+    every = functools.partial(jax.lax.map, make)
+    return jax.jit(every if many else make, out_shardings=jax.tree.unflatten(tree, leaves))
+
+
+def _listed(tree: Any) -> Any:
+    """Lists where NNX has dicts of numbers."""
+    if not isinstance(tree, dict):
+        return tree
+    if tree and all(isinstance(key, int) for key in tree):
+        return [_listed(tree[i]) for i in range(len(tree))]
+    return {key: _listed(value) for key, value in tree.items()}
+
+
+def _numbered(tree: Any) -> Any:
+    """Dicts of numbers where `_listed` has lists."""
+    if isinstance(tree, list):
+        return {i: _numbered(value) for i, value in enumerate(tree)}
+    return {key: _numbered(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

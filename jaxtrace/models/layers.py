@@ -7,120 +7,231 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrace.kernels import AttentionMoments, decode_attention, head_dispersion, prefill_attention
+from jaxtrace.kernels import (
+    AttentionMoments,
+    cross_attention,
+    cross_dispersion,
+    decode_attention,
+    head_dispersion,
+    prefill_attention,
+)
 from jaxtrace.models.cache import LayerCache
-from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.rope import rotate
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.rope import Rotation, rotate
 
 INIT_STD = 0.02
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """Which tiles of its images each token of a call sees.
+
+    Attributes:
+      own: the row's own tiles, padding tiles of its images included.
+      visible: the tiles each token sees. Where a token of a row with images sees none (it stands before the first), its
+        cross-attention goes over all of `own` and its feed-forward block adds nothing: so Llama 3.2 Vision was trained.
+    """
+
+    own: Bool[Array, "B M"]
+    visible: Bool[Array, "B T M"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class Place:
     """Where the tokens of a call stand.
 
     Attributes:
       start: position of each row's first token.
-      cos, sin: rotations of all its tokens.
+      rotations: of all its tokens, for every kind of rotary positions the decoder has.
+      sight: of its images, or None.
     """
 
     start: Int[Array, " B"]
-    cos: Float[Array, "B T 1 H2"]
-    sin: Float[Array, "B T 1 H2"]
+    rotations: dict[Rope, Rotation]
+    sight: Sight | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a block is to return of its attention.
+
+    Attributes:
+      moments: the moments of the weights.
+      head_jsd: the Jensen–Shannon divergence over heads.
+    """
+
+    moments: bool
+    head_jsd: bool
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionTrace:
-    """What one layer's attention says of itself; None for what was not asked."""
+    """What one layer's attention says of itself; None for what was not asked, NaN where it sees nothing."""
 
     moments: AttentionMoments | None
     head_jsd: Float[Array, "B T"] | None
 
+    @classmethod
+    def absent(cls, shape: tuple[int, int, int], asked: Asked) -> AttentionTrace:
+        """That of a layer that is skipped; `shape` is (B, T, N)."""
+        nothing = AttentionMoments(*(jnp.full(shape, jnp.nan),) * len(dataclasses.fields(AttentionMoments)))
+        return cls(nothing if asked.moments else None, jnp.full(shape[:2], jnp.nan) if asked.head_jsd else None)
+
 
 class RMSNorm(nnx.Module):
-    """x / √(mean x² + ε) · weight, computed in float32."""
+    """x / √(mean x² + ε) · (offset + weight), computed in float32."""
 
-    def __init__(self, config: DecoderConfig):
-        self.weight = nnx.Param(jnp.ones(config.embed))
+    def __init__(self, config: DecoderConfig, width: int):
+        self.weight = nnx.Param(jnp.full(width, 1.0 - config.norm_offset))
+        self.eps = config.norm_eps
+        self.offset = config.norm_offset
+
+    def __call__(self, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
+        full = x.astype(jnp.float32)
+        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=-1, keepdims=True) + self.eps)
+        if self.offset:
+            return (full * (self.offset + self.weight[...].astype(jnp.float32))).astype(x.dtype)
+        return full.astype(x.dtype) * self.weight[...]
+
+
+class LayerNorm(nnx.Module):
+    """(x − mean) / √(variance + ε) · weight + bias, computed in float32."""
+
+    def __init__(self, config: DecoderConfig, width: int):
+        self.weight = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
         self.eps = config.norm_eps
 
     def __call__(self, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
         full = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(full), axis=-1, keepdims=True)
-        return (full * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype) * self.weight[...]
+        full = full - jnp.mean(full, axis=-1, keepdims=True)
+        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=-1, keepdims=True) + self.eps)
+        return (full * self.weight[...] + self.bias[...]).astype(x.dtype)
+
+
+def stream_norm(config: DecoderConfig) -> RMSNorm | LayerNorm:
+    """A norm over the residual stream."""
+    return (LayerNorm if config.norm == "layer" else RMSNorm)(config, config.embed)
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention over the cache, with rotary positions."""
+    """Grouped-query attention over the cache."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs):
         d, n, k, h = config.embed, config.heads, config.kv_heads, config.head_dim
-        self.config = config
+        self.config, self.kind = config, kind
         self.q, self.k, self.v = (_weight(rngs, heads, h, d) for heads in (n, k, k))
         self.o = _weight(rngs, d, n, h)
-        bias = config.attention_bias
-        self.q_bias, self.k_bias, self.v_bias = (_bias(bias, heads, h) for heads in (n, k, k))
-        self.o_bias = _bias(bias, d)
+        self.q_bias, self.k_bias, self.v_bias = (_bias(config.qkv_bias, heads, h) for heads in (n, k, k))
+        self.o_bias = _bias(config.output_bias, d)
+        normed = config.qk_norm or kind.cross_attention
+        self.q_norm, self.k_norm = (RMSNorm(config, h) if normed else None for _ in range(2))
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: LayerCache, position: Position, *, moments: bool, head_jsd: bool
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
-        q, k, v = (
-            _add(_project(x, weight[...]), bias)
-            for weight, bias in ((self.q, self.q_bias), (self.k, self.k_bias), (self.v, self.v_bias))
-        )
-        q, k = (rotate(heads, position.cos, position.sin) for heads in (q, k))
-        cache = cache.write(k, v, position.start)
-        scale = self.config.scale
-        if x.shape[1] == 1:
-            lengths = position.start + 1
-            out, statistics = decode_attention(q[:, 0], cache.keys, cache.v, lengths, scale=scale, moments=moments)
-            out, statistics = jax.tree.map(lambda y: y[:, None], (out, statistics))
+        q = _normed(_project(x, self.q, self.q_bias), self.q_norm)
+        if self.kind.cross_attention:
+            out, trace = self._look(q, cache, place.sight, asked)
         else:
-            out, statistics = prefill_attention(q, cache.keys, cache.v, position.start, scale=scale, moments=moments)
-        jsd = head_dispersion(q, cache.keys, position.start, scale=scale) if head_jsd else None
+            k, v = self.keys_and_values(x)
+            if self.kind.rope is not None:
+                q, k = (rotate(heads, place.rotations[self.kind.rope]) for heads in (q, k))
+            cache = cache.write(k, v, place.start)
+            out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
         out = jnp.einsum("bte,de->btd", out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
-        out = _add(out, self.o_bias)
-        return out, cache, AttentionTrace(statistics, jsd)
+        return _add(out, self.o_bias), cache, trace
+
+    def keys_and_values(self, x: Float[Array, "B S D"]) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+        """Keys, not rotated, and values of a text's hidden states or of an image's vectors."""
+        return _normed(_project(x, self.k, self.k_bias), self.k_norm), _project(x, self.v, self.v_bias)
+
+    def _attend(self, q, cache, start, asked):
+        options = {
+            "scale": self.config.scale,
+            "window": self.kind.window,
+            "soft_cap": self.config.score_soft_cap,
+        }
+        if q.shape[1] == 1:
+            attend = decode_attention(q[:, 0], cache.keys, cache.v, start + 1, moments=asked.moments, **options)
+            out, moments = jax.tree.map(lambda y: y[:, None], attend)
+        else:
+            out, moments = prefill_attention(q, cache.keys, cache.v, start, moments=asked.moments, **options)
+        jsd = head_dispersion(q, cache.keys, start, **options) if asked.head_jsd else None
+        return out, AttentionTrace(moments, jsd)
+
+    def _look(self, q, cache, sight, asked):
+        visible = jnp.where(sight.visible.any(-1, keepdims=True), sight.visible, sight.own[:, None])
+        scale = self.config.scale
+        out, moments = cross_attention(q, cache.keys, cache.v, visible, scale=scale, moments=asked.moments)
+        jsd = cross_dispersion(q, cache.keys, visible, scale=scale) if asked.head_jsd else None
+        sees = visible.any(-1)
+
+        def seen(y: Array) -> Array:
+            return jnp.where(sees.reshape(*sees.shape, *(1,) * (y.ndim - 2)), y, jnp.nan)
+
+        return out, jax.tree.map(seen, AttentionTrace(moments, jsd))
 
 
 class FeedForward(nnx.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """down(act(gate(x)) · up(x)), or down(act(up(x))) without a gate."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         d, f, bias = config.embed, config.feed_forward, config.feed_forward_bias
-        self.gate, self.up, self.down = _weight(rngs, f, d), _weight(rngs, f, d), _weight(rngs, d, f)
-        self.gate_bias, self.up_bias, self.down_bias = _bias(bias, f), _bias(bias, f), _bias(bias, d)
+        self.activation = config.activation
+        self.gate = _weight(rngs, f, d) if config.gated else None
+        self.up, self.down = _weight(rngs, f, d), _weight(rngs, d, f)
+        self.gate_bias = _bias(bias and config.gated, f)
+        self.up_bias, self.down_bias = _bias(bias, f), _bias(bias, d)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        gate = _add(jnp.einsum("btd,fd->btf", x, self.gate[...]), self.gate_bias)
-        up = _add(jnp.einsum("btd,fd->btf", x, self.up[...]), self.up_bias)
-        return _add(jnp.einsum("btf,df->btd", jax.nn.silu(gate) * up, self.down[...]), self.down_bias)
+        act = ACTIVATIONS[self.activation]
+        hidden = _add(jnp.einsum("btd,fd->btf", x, self.up[...]), self.up_bias)
+        if self.gate is None:
+            hidden = act(hidden)
+        else:
+            hidden = act(_add(jnp.einsum("btd,fd->btf", x, self.gate[...]), self.gate_bias)) * hidden
+        return _add(jnp.einsum("btf,df->btd", hidden, self.down[...]), self.down_bias)
 
 
 class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config, rngs)
-        self.feed_forward_norm = RMSNorm(config)
+    Post-norms stand before each sum; a layer that looks at an image adds both through tanh gates.
+    """
+
+    def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs):
+        self.attention_norm = stream_norm(config)
+        self.attention = Attention(config, kind, rngs)
+        self.post_attention_norm = stream_norm(config) if config.post_norms else None
+        self.feed_forward_norm = stream_norm(config)
         self.feed_forward = FeedForward(config, rngs)
+        self.post_feed_forward_norm = stream_norm(config) if config.post_norms else None
+        gated = kind.cross_attention
+        self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: LayerCache, position: Position, *, moments: bool, head_jsd: bool
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
         with jax.named_scope("attention"):
-            out, cache, trace = self.attention(
-                self.attention_norm(x), cache, position, moments=moments, head_jsd=head_jsd
-            )
-        x = x + out
+            out, cache, trace = self.attention(self.attention_norm(x), cache, place, asked)
+        x = x + _through(_normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
-            return x + self.feed_forward(self.feed_forward_norm(x)), cache, trace
+            out = _normed(self.feed_forward(self.feed_forward_norm(x)), self.post_feed_forward_norm)
+        if self.feed_forward_gate is not None:
+            assert place.sight is not None
+            out = jnp.where(place.sight.visible.any(-1)[..., None], out, 0)
+        return x + _through(out, self.feed_forward_gate), cache, trace
 
 
 def _weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
@@ -131,11 +242,20 @@ def _bias(wanted: bool, *shape: int) -> nnx.Param | None:
     return nnx.Param(jnp.zeros(shape)) if wanted else None
 
 
-def _project(x: Float[Array, "B T D"], weight: Float[Array, "N H D"]) -> Float[Array, "B T N H"]:
+def _project(x: Float[Array, "B T D"], weight: nnx.Param, bias: nnx.Param | None) -> Float[Array, "B T N H"]:
     """One matrix product; contracted in three dimensions, XLA's CPU backend would re-lay the weight at every step."""
-    n, h, d = weight.shape
-    return jnp.einsum("btd,ed->bte", x, weight.reshape(n * h, d)).reshape(*x.shape[:2], n, h)
+    n, h, d = weight[...].shape
+    out = jnp.einsum("btd,ed->bte", x, weight[...].reshape(n * h, d)).reshape(*x.shape[:2], n, h)
+    return _add(out, bias)
+
+
+def _normed(x: Array, norm: RMSNorm | LayerNorm | None) -> Array:
+    return x if norm is None else norm(x)
 
 
 def _add(x: Array, bias: nnx.Param | None) -> Array:
     return x if bias is None else x + bias[...]
+
+
+def _through(x: Array, gate: nnx.Param | None) -> Array:
+    return x if gate is None else jnp.tanh(gate[...]) * x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Int
 
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
+from jaxtrace.models.images import Images
+from jaxtrace.models.layers import Sight
 from jaxtrace.tracing.measure import StepTrace
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Sampler
@@ -21,6 +23,21 @@ from jaxtrace.tracing.step import State, StopRules, decode_step, init_state, pre
 CHUNK_WIDTHS = (16, 32, 64, 128, 256)  # positions fed at once
 SCORE_ENTRIES = 1 << 26  # attention scores of one layer of one chunk: 256 MiB in float32
 
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """The images of a batch.
+
+    Attributes:
+      images: of its rows.
+      visible: for each row, which tiles each of its tokens sees.
+    """
+
+    images: Images
+    visible: list[Bool[np.ndarray, "P M"]]
+
+
+Look = Callable[[int, int], Looked | None]  # first prompt, batch size: the batch's images, or None where it has none
 Metrics = dict[str, np.ndarray]  # of one row: name → [steps, …]
 OnProgress = Callable[[int, int, float], None]  # new prompts, new tokens, sum of their entropies
 
@@ -98,6 +115,7 @@ def generate_rows(
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
     first_index: int = 0,
+    look: Look = lambda *_: None,
 ) -> Iterator[list[Metrics]]:
     """Metrics of every step of every prompt's continuation, one list of rows per batch, in order.
 
@@ -113,9 +131,15 @@ def generate_rows(
         widths = _chunk_widths(lengths.max() - 1, CHUNK_WIDTHS[-1])
         slots = _slots(max(sum(widths), min(lengths.max() + settings.max_new_tokens, config.context)))
         indices = first_index + at + jnp.arange(size)
-        state = _init(params=params, batch=size, slots=slots, keys=keys(indices), **static)
-        for tokens, count in _chunks([tokens[:-1] for tokens in batch], widths):
-            state = _prefill(params, state, tokens, count, **static)
+        looked = look(at, size)
+        images = looked and looked.images
+        state = _init(params=params, batch=size, slots=slots, keys=keys(indices), images=images, **static)
+        pieces = _chunks([tokens[:-1] for tokens in batch], widths)
+        for (tokens, count), visible in zip(pieces, _visible(looked, widths), strict=True):
+            state = _prefill(params, state, tokens, count, visible, **static)
+        if looked:
+            last = jnp.array([visible[len(tokens) - 1] for visible, tokens in zip(looked.visible, batch, strict=True)])
+            state = dataclasses.replace(state, sight=Sight(state.sight.own, last[:, None]))
         budget = np.minimum(settings.max_new_tokens, config.context + 1 - lengths)
         state = dataclasses.replace(
             state,
@@ -145,6 +169,7 @@ def score_rows(
     texts: Sequence[Int[np.ndarray, " P"]],
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
+    look: Look = lambda *_: None,
 ) -> Iterator[list[Metrics]]:
     """Metrics of every position of given texts, one list of rows per batch, in order.
 
@@ -152,17 +177,18 @@ def score_rows(
     exist at a time; the metrics of a chunk are drained while the next one runs.
     """
     static = {"config": config, "probes": settings.probes}
-    for _, batch, rows in _batches(texts, settings.batch_size):
+    for at, batch, rows in _batches(texts, settings.batch_size):
         size = len(batch)
         longest = max(len(tokens) for tokens in batch)
         widths = _chunk_widths(longest, _widest_score(config, size, longest))
         slots = _slots(sum(widths))
-        state = _init(params=params, batch=size, slots=slots, **static)
+        looked = look(at, size)
+        state = _init(params=params, batch=size, slots=slots, images=looked and looked.images, **static)
         parts, valids, running = [], [], None
         targets = [np.append(tokens[1:], -1) for tokens in batch]
-        pieces = zip(_chunks(batch, widths), _chunks(targets, widths), strict=True)
-        for (tokens, count), (following, _) in pieces:
-            state, trace = _score(params, state, tokens, count, following, **static)
+        pieces = zip(_chunks(batch, widths), _chunks(targets, widths), _visible(looked, widths), strict=True)
+        for (tokens, count), (following, _), visible in pieces:
+            state, trace = _score(params, state, tokens, count, following, visible, **static)
             valids.append((np.arange(tokens.shape[1]) < count[:, None]) & (np.arange(size) < rows)[:, None])
             if running is not None:
                 parts.append(jax.device_get(running))
@@ -205,15 +231,22 @@ def _chunk_widths(positions: int, widest: int) -> list[int]:
 
 
 def _chunks(
-    rows: list[Int[np.ndarray, " P"]], widths: list[int]
-) -> Iterator[tuple[Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
+    rows: Sequence[Int[np.ndarray, "P *m"]], widths: list[int]
+) -> Iterator[tuple[Int[np.ndarray, "B T *m"], Int[np.ndarray, " B"]]]:
     """Right-padded chunks of positions, and how many of them are each row's own."""
     at = 0
     for width in widths:
         cut = [row[at : at + width] for row in rows]
-        tokens = np.stack([np.pad(row, (0, width - len(row))) for row in cut]).astype(np.int32)
-        yield tokens, np.array([len(row) for row in cut], np.int32)
+        yield (
+            np.stack([np.pad(row, [(0, width - len(row)), *[(0, 0)] * (row.ndim - 1)]) for row in cut]),
+            np.array([len(row) for row in cut], np.int32),
+        )
         at += width
+
+
+def _visible(looked: Looked | None, widths: list[int]) -> Iterable[Bool[np.ndarray, "B T M"] | None]:
+    """Chunks of what the tokens of a batch see."""
+    return [None] * len(widths) if looked is None else (visible for visible, _ in _chunks(looked.visible, widths))
 
 
 def _slots(positions: int) -> int:

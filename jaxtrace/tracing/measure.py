@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import dispersion_of, unembed_moments
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Forward, Params, final_norm, unembed, unembedding
+from jaxtrace.models.decoder import Params, unembedding
+from jaxtrace.models.forward import Forward, final_norm, unembed
 from jaxtrace.tracing.probes import Probes
 
 
@@ -104,6 +105,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
         normed,
         unembedding(params),
         alphas=probes.alphas if probes.output else (),
+        soft_cap=config.logit_soft_cap,
         targets=None if targets is None else jnp.maximum(targets.reshape(-1), 0),
         keep_logits=keep_logits,
     )

@@ -52,7 +52,7 @@ class Model:
         """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
         params = checkpoint.read(dtype)
         if jax.default_backend() == "tpu" if stacked is None else stacked:
-            params = stack_layers(params)
+            params = stack_layers(checkpoint.config, params)
         return cls(checkpoint.name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens)
 
     @property

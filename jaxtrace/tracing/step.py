@@ -10,7 +10,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxtrace.models.cache import KVCache, empty_cache
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, forward, is_stacked
+from jaxtrace.models.decoder import Params, is_stacked
+from jaxtrace.models.forward import Forward, forward, look
+from jaxtrace.models.images import Images
+from jaxtrace.models.layers import Sight
 from jaxtrace.tracing.measure import StepTrace, forward_flags, measure
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy, Sampler
@@ -26,6 +29,7 @@ class State:
       length: how many positions each row has fed.
       token: the token each row feeds next.
       hidden: residual stream of the last position fed; None without the `hidden` probe.
+      sight: the row's tiles, and those that the last token fed sees; None without images.
       key: random key of each row; a draw uses it folded with the position, so a row draws the same in any batch.
       active: rows that still draw. A row that does not is computed along, and does not move.
       remaining: how many tokens each row may still draw.
@@ -36,6 +40,7 @@ class State:
     length: Int[Array, " B"]
     token: Int[Array, " B"]
     hidden: Float[Array, "B L1 D"] | None
+    sight: Sight | None
     key: Key[Array, " B"]
     active: Bool[Array, " B"]
     remaining: Int[Array, " B"]
@@ -69,8 +74,9 @@ def init_state(
     probes: Probes,
     *,
     keys: Key[Array, " B"] | None = None,
+    images: Images | None = None,
 ) -> State:
-    """An empty state: nothing fed, every row active, no limit on what it draws.
+    """An empty state: nothing fed, every row active, no limit on what it draws, images looked at.
 
     Args:
       config, params: of the decoder; the cache takes the parameters' dtype and layer layout.
@@ -78,14 +84,21 @@ def init_state(
       slots: positions the cache can hold (S).
       probes: those of the steps to come.
       keys: one per row; by default split from seed 0.
+      images: of the rows; their keys and values are computed here, once.
     """
     dtype = params["embedding"].dtype
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — buffers of their own, so that the state can be donated
+    image_keys, sight = 0, None
+    if images is not None:
+        assert config.vision is not None
+        image_keys, sight = images.keys(config.vision), Sight(images.own, jnp.zeros_like(images.own)[:, None])
+    cache = empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype, image_keys=image_keys)
     return State(
-        cache=empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype),
+        cache=cache if images is None else look(config, params, cache, images),
         length=zeros(),
         token=zeros(),
         hidden=jnp.zeros((batch, config.layers + 1, config.embed), dtype) if probes.hidden else None,
+        sight=sight,
         key=jax.random.split(jax.random.key(0), batch) if keys is None else keys,
         active=jnp.ones(batch, bool),
         remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
@@ -98,13 +111,18 @@ def prefill(
     state: State,
     tokens: Int[Array, "B T"],
     count: Int[Array, " B"],
+    visible: Bool[Array, "B T M"] | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
 ) -> State:
-    """Feeds T tokens of each row, of which the first `count` are its own, and measures nothing."""
-    result = forward(config, params, tokens, state.cache, state.length, stream=probes.hidden)
-    return _advanced(state, result, count)
+    """Feeds T tokens of each row, of which the first `count` are its own, and measures nothing.
+
+    `visible` says which tiles of its images each token sees; None without images.
+    """
+    sight = _sight(state, visible)
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=probes.hidden)
+    return _advanced(state, result, count, sight)
 
 
 def score_step(
@@ -113,18 +131,20 @@ def score_step(
     tokens: Int[Array, "B T"],
     count: Int[Array, " B"],
     targets: Int[Array, "B T"],
+    visible: Bool[Array, "B T M"] | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
 ) -> tuple[State, StepTrace]:
     """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
 
-    `targets` are the tokens that come next, for `logprob`; −1 where none does. Returns a StepTrace [B, T, …]; positions
+    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` is that of `prefill`. Returns a StepTrace [B, T, …]; positions
     past `count` hold nothing of meaning.
     """
-    result = forward(config, params, tokens, state.cache, state.length, **forward_flags(probes))
+    sight = _sight(state, visible)
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(probes))
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
-    return _advanced(state, result, count), dataclasses.replace(trace, token=targets)
+    return _advanced(state, result, count, sight), dataclasses.replace(trace, token=targets)
 
 
 def decode_step(
@@ -138,6 +158,8 @@ def decode_step(
 ) -> tuple[State, StepTrace]:
     """Feeds each row's token, measures the distribution of the next one, and draws it.
 
+    With images, the token sees what `state.sight` says: by default the tiles that the token before it saw.
+
     Args:
       params: of the decoder.
       state: of the batch.
@@ -147,7 +169,8 @@ def decode_step(
     Returns:
       The state after the draw, and a StepTrace [B, …] whose `token` is the token drawn.
     """
-    result = forward(config, params, state.token[:, None], state.cache, state.length, **forward_flags(probes))
+    flags = forward_flags(probes)
+    result = forward(config, params, state.token[:, None], state.cache, state.length, sight=state.sight, **flags)
     trace, logits = measure(config, params, result, state.hidden, state.length, probes, keep_logits=True)
     trace, logits = jax.tree.map(lambda x: x[:, 0], (trace, logits))
     with jax.named_scope("sample"):
@@ -164,7 +187,7 @@ def decode_step(
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
     active = state.active
-    after = _advanced(state, result, active.astype(jnp.int32))
+    after = _advanced(state, result, active.astype(jnp.int32), state.sight)
     return dataclasses.replace(
         after,
         token=jnp.where(active, drawn, state.token),
@@ -174,11 +197,23 @@ def decode_step(
     ), trace
 
 
-def _advanced(state: State, result, count: Int[Array, " B"]) -> State:
-    """The state after `count` positions of each row were fed."""
+def _sight(state: State, visible: Bool[Array, "B T M"] | None) -> Sight | None:
+    """What the tokens of a call see."""
+    return None if state.sight is None or visible is None else Sight(state.sight.own, visible)
+
+
+def _advanced(state: State, result: Forward, count: Int[Array, " B"], sight: Sight | None) -> State:
+    """The state after `count` positions of each row were fed, seeing `sight`."""
+    fed, last = (count > 0)[:, None, None], jnp.maximum(count - 1, 0)
     hidden = state.hidden
     if hidden is not None:
-        last = jnp.maximum(count - 1, 0)[None, :, None, None]
-        latest = jnp.take_along_axis(result.stream, last, axis=2)[:, :, 0].swapaxes(0, 1)
-        hidden = jnp.where((count > 0)[:, None, None], latest, hidden)
-    return dataclasses.replace(state, cache=result.cache, length=state.length + count, hidden=hidden)
+        assert result.stream is not None
+        latest = jnp.take_along_axis(result.stream, last[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
+        hidden = jnp.where(fed, latest, hidden)
+    if sight is not None:
+        assert state.sight is not None
+        latest = jnp.take_along_axis(sight.visible, last[:, None, None], axis=1)
+        sight = Sight(sight.own, jnp.where(fed, latest, state.sight.visible))
+    return dataclasses.replace(
+        state, cache=result.cache, length=state.length + count, hidden=hidden, sight=sight or state.sight
+    )

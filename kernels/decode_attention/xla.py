@@ -1,6 +1,10 @@
 """decode_attention for XLA: a block of one query per row."""
 
-from ..attention import one_query
-from ..prefill_attention.xla import attention_block
+from ..attention import one_query, visible_keys
+from ..prefill_attention.xla import attend
 
-decode_attention = one_query(attention_block)
+
+@one_query
+def decode_attention(q, k, v, position, *, scale, window, soft_cap, moments):
+    visible = visible_keys(position[:, None], k.shape[2], window)
+    return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)

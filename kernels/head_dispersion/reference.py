@@ -10,6 +10,10 @@ def head_dispersion(q, k, start, *, scale, window, soft_cap):
     b, t, _, _ = q.shape
     position = jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1) + jnp.arange(t), (b, t))
     mask, _, _ = visible_keys(position, k.shape[2], window)
-    weights = attention_weights(q, k, mask, scale, soft_cap)
+    return divergence(attention_weights(q, k, mask, scale, soft_cap))
+
+
+def divergence(weights):
+    """Jensen–Shannon divergence [B, T] over the heads of weights [B, K, G, T, S]."""
     mixture = jnp.mean(weights, axis=(1, 2))
     return jnp.maximum(entropy_of(mixture) - jnp.mean(entropy_of(weights), axis=(1, 2)), 0.0)

@@ -4,22 +4,23 @@ Within one jitted step these scores are the very expression that `prefill_attent
 XLA then shares between them.
 """
 
-import functools
-
 import jax.numpy as jnp
 
+from ..attention import visible_keys
 from ..moments import Moments, shifted
-from ..prefill_attention.xla import CACHE_ENTRIES, block_scores, over_query_blocks
+from ..prefill_attention.xla import CACHE_ENTRIES, block_scores, over_query_blocks, positions
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
-    start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
-    block = functools.partial(_block, k=k, scale=scale, window=window, soft_cap=soft_cap)
-    return over_query_blocks(block, q, start, k.shape[2], CACHE_ENTRIES)
+    def block(q, position):
+        mask, _, _ = visible_keys(position, k.shape[2], window)
+        return divergence(block_scores(q, k, mask, scale, soft_cap))
+
+    return over_query_blocks(block, q, positions(q, start), k.shape[2], CACHE_ENTRIES)
 
 
-def _block(q, start, *, k, scale, window, soft_cap):
-    scores, _, _ = block_scores(q, start, k, scale, window, soft_cap)
+def divergence(scores):
+    """Jensen–Shannon divergence [B, T] over the heads of masked scores [B, K, G, T, S]."""
     moments = Moments.of(scores)
     mixture = jnp.mean(jnp.exp(shifted(scores, moments.m)) * moments.p_max[..., None], axis=(1, 2))
     mixture_entropy = -jnp.sum(mixture * jnp.log(jnp.where(mixture > 0, mixture, 1.0)), axis=-1)

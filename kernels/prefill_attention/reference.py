@@ -9,7 +9,12 @@ from ..softmax_moments.reference import pairwise_sum
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
     b, t, _, _ = q.shape
     position = jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1) + jnp.arange(t), (b, t))
-    mask, first, visible = visible_keys(position, k.shape[2], window)
+    visible = visible_keys(position, k.shape[2], window)
+    return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
+
+
+def attend(q, k, v, mask, first, visible, *, scale, soft_cap, moments):
+    """Attention over the keys in `mask` [B, T, S], given the first key each query sees and how many [B, T]."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
     out = jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))
     out = ungrouped(out).astype(q.dtype)

@@ -1,7 +1,5 @@
 """prefill_attention for XLA: blocks of queries, each over the whole cache."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -13,37 +11,46 @@ CACHE_ENTRIES = 1 << 20  # the same where they are read out, in several passes
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
-    start = jnp.broadcast_to(jnp.asarray(start), (q.shape[0],))
-    block = functools.partial(attention_block, k=k, v=v, scale=scale, window=window, soft_cap=soft_cap, moments=moments)
-    return over_query_blocks(block, q, start, k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
+    def block(q, position):
+        visible = visible_keys(position, k.shape[2], window)
+        return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
+
+    return over_query_blocks(block, q, positions(q, start), k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
 
 
-def over_query_blocks(function, q, start, keys, entries):
-    """Applies `function(q, start)` to blocks of queries with so many scores at most, and joins the results."""
+def positions(q, start):
+    """Positions [B, T] of queries q[B, T, N, H] from `start` on, one for all rows or one for each."""
+    return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
+
+
+def over_query_blocks(function, q, seen, keys, entries):
+    """Applies `function(q, seen)`, both [B, T, …], to blocks of T with so many scores at most, and joins the results."""
     b, t, n, _ = q.shape
     size = max(1, entries // (b * n * keys))
     if t <= size:
-        return function(q, start)
+        return function(q, seen)
     count = -(-t // size)
     size = -(-t // count)
-    blocks = jnp.pad(q, ((0, 0), (0, count * size - t), (0, 0), (0, 0)))
-    blocks = jnp.moveaxis(blocks.reshape(b, count, size, n, -1), 1, 0)
-    starts = start + jnp.arange(count)[:, None] * size
-    result = jax.lax.map(lambda xs: function(*xs), (blocks, starts))
+
+    def blocks(x):
+        padded = jnp.pad(x, ((0, 0), (0, count * size - t), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(b, count, size, *x.shape[2:]), 1, 0)
+
+    result = jax.lax.map(lambda xs: function(*xs), (blocks(q), blocks(seen)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1, *x.shape[3:])[:, :t], result)
 
 
-def block_scores(q, start, k, scale, window, soft_cap):
-    """Masked scores [B, K, G, T, S] of q[B, T, N, H] at positions start[B] + t; first visible slots, and how many."""
-    position = start[:, None] + jnp.arange(q.shape[1])
-    mask, first, visible = visible_keys(position, k.shape[2], window)
-    scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
-    return masked(scores, mask[:, None, None]), first, visible
+def block_scores(q, k, mask, scale, soft_cap):
+    """Scores [B, K, G, T, S] of q[B, T, N, H], those outside `mask` [B, T, S] marked absent."""
+    return masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
 
 
-def attention_block(q, start, *, k, v, scale, window, soft_cap, moments):
-    """Attention of q[B, T, N, H] at positions start[B] + t, scores of all of it held at once."""
-    scores, first, visible = block_scores(q, start, k, scale, window, soft_cap)
+def attend(q, k, v, mask, first, visible, *, scale, soft_cap, moments):
+    """Attention of q[B, T, N, H] over the keys in `mask`, scores of all of it held at once.
+
+    `first` and `visible` [B, T] are the first key each query sees, and how many.
+    """
+    scores = block_scores(q, k, mask, scale, soft_cap)
     whole = Moments.of(scores)
     weights = jnp.exp(shifted(scores, whole.m))
     out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from ..soft_cap import soft_capped
 from ..softmax_moments.reference import softmax_moments
 from .types import UnembedMoments
 
 
 def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits):
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
-    if soft_cap is not None:
-        logits = soft_cap * jnp.tanh(logits / soft_cap)
+    logits = soft_capped(logits, soft_cap)
     rows = softmax_moments(logits, alphas=())
     log_p = jax.nn.log_softmax(logits, axis=-1)
     output = log_p[-1]

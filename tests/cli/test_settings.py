@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from jaxtrace import ConfigError, DecoderConfig, Model, init_params
+from jaxtrace.models.config import LayerKind, Rope
 from jaxtrace.run import RunConfig, run_config
 
 CONFIG = DecoderConfig(
@@ -16,7 +17,7 @@ CONFIG = DecoderConfig(
     head_dim=8,
     feed_forward=8,
     context=16,
-    rope_theta=10.0,
+    pattern=(LayerKind(rope=Rope(10.0)),),
 )
 
 

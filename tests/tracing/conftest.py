@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxtrace import DecoderConfig, Model, init_params
-from jaxtrace.models.config import RopeScaling
+from jaxtrace.models.config import LayerKind, Llama3Scaling, Rope
 from jaxtrace.models.decoder import stack_layers
 
 CONFIG = DecoderConfig(
@@ -16,8 +16,7 @@ CONFIG = DecoderConfig(
     head_dim=8,
     feed_forward=48,
     context=96,
-    rope_theta=500.0,
-    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16),
+    pattern=(LayerKind(rope=Rope(500.0, Llama3Scaling(8.0, 1.0, 4.0, 16))),),
 )
 
 
@@ -31,7 +30,7 @@ def model():
 @pytest.fixture(scope="session")
 def stacked(model):
     """The same model with its layers stacked."""
-    return Model("tiny", CONFIG, stack_layers(model.params))
+    return Model("tiny", CONFIG, stack_layers(CONFIG, model.params))
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,9 @@ def rotated(config, x):
 
 def frequency(config, i):
     """Radians per position of pair i: the Llama 3.1 rule where there is a scaling."""
-    plain = config.rope_theta ** (-2 * i / config.head_dim)
-    scaling = config.rope_scaling
+    rope = config.kind(0).rope
+    plain = rope.theta ** (-2 * i / config.head_dim)
+    scaling = rope.scaling
     if scaling is None:
         return plain
     wavelength = 2 * math.pi / plain

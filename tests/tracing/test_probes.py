@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtrace import ConfigError, Greedy, Probes, decode_step, init_state, score_step
-from jaxtrace.models.decoder import forward, unembed
+from jaxtrace.models.forward import forward, unembed
 from jaxtrace.tracing.schema import GROUPS, METRICS
 from tests.tracing.reference import assert_same
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jaxtrace.models.families import llama
+from jaxtrace.models.families import gemma2, gemma3, gpt2, llama, mistral, mllama, qwen2, qwen3
 
-FAMILIES: dict[str, ModuleType] = {module.MODEL_TYPE: module for module in (llama,)}
+# By config.json's `model_type`.
+FAMILIES: dict[str, ModuleType] = {
+    model_type: module
+    for module in (llama, mllama, mistral, qwen2, qwen3, gemma2, gemma3, gpt2)
+    for model_type in module.MODEL_TYPES
+}

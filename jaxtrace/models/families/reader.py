@@ -2,40 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
 
 from jaxtrace.errors import ConfigError
 
 # Attributes that say nothing about the function a checkpoint computes at inference.
 HARMLESS = frozenset(
     {
+        # where it is from, and in what it is stored
         "_attn_implementation_autoset",
         "_commit_hash",
         "_name_or_path",
         "architectures",
-        "attention_dropout",
-        "bos_token_id",
-        "chunk_size_feed_forward",
         "dtype",
-        "eos_token_id",
-        "id2label",
-        "initializer_range",
-        "is_encoder_decoder",
-        "label2id",
+        "finetuning_task",
         "model_type",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "pretraining_tp",
-        "problem_type",
-        "return_dict",
+        "task_specific_params",
+        "tokenizer_class",
         "torch_dtype",
         "transformers_version",
+        # tokens
+        "bos_token_id",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "prefix",
+        "sep_token_id",
+        # training
+        "attention_dropout",
+        "gradient_checkpointing",
+        "initializer_range",
+        "pretraining_tp",
+        # how transformers runs it
+        "cache_implementation",
+        "chunk_size_feed_forward",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "tf_legacy_loss",
+        "torchscript",
+        "use_bfloat16",
         "use_cache",
+        # heads and encoders that a decoder does not have
+        "cross_attention_hidden_size",
+        "id2label",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "problem_type",
+        "tie_encoder_decoder",
+        # generation settings, which transformers 4 wrote into configs
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "diversity_penalty",
+        "do_sample",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "exponential_decay_length_penalty",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "output_scores",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict_in_generate",
+        "suppress_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
     }
 )
 
-_REQUIRED = object()
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
 
 
 class ConfigReader:
@@ -43,12 +95,18 @@ class ConfigReader:
 
     Use as a context manager: leaving it raises for what nobody asked for.
 
+    Args:
+      config: the attributes that the checkpoint gives.
+      source: the checkpoint, for errors.
+      defaults: what transformers' config class takes for those that are absent.
+
     Raises:
-      ConfigError: an attribute is missing, has a value we do not handle, or was never read; all of the last together.
+      ConfigError: an attribute has a value we do not handle, or was never read; all of the last together.
     """
 
-    def __init__(self, config: dict[str, Any], source: str):
-        self.config = config
+    def __init__(self, config: dict[str, Any], source: str, defaults: Mapping[str, Any]):
+        self.given = config
+        self.config = {**defaults, **config}
         self.source = source
         self.read: set[str] = set()
 
@@ -56,45 +114,75 @@ class ConfigReader:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        unread = sorted(set(self.config) - self.read - HARMLESS)
-        if kind is None and unread:
-            listed = ", ".join(f"{name}={self.config[name]!r}" for name in unread)
+        if kind is not None:
+            return
+        self.only("add_cross_attention", False)
+        self.only("pruned_heads", {})
+        unread = sorted(set(self.given) - self.read - HARMLESS)
+        if unread:
+            listed = ", ".join(f"{name}={self.given[name]!r}" for name in unread)
             self.fail(f"has attributes that jaxtrace does not handle: {listed}")
 
-    def get(self, name: str, default: Any = _REQUIRED) -> Any:
-        """The value of an attribute; its default where it is absent or null."""
+    def get(self, name: str) -> Any:
+        """The value of an attribute, or its default."""
         self.read.add(name)
-        value = self.config.get(name)
-        if value is not None:
-            return value
-        if default is _REQUIRED:
-            self.fail(f"lacks {name!r}")
-        return default
+        return self.config[name]
 
-    def positive(self, name: str, default: Any = _REQUIRED) -> int:
+    def ignore(self, *names: str) -> None:
+        """Calls attributes read that say nothing in this family."""
+        self.read.update(names)
+
+    def positive(self, name: str) -> int:
         """A positive whole number."""
-        value = self.get(name, default)
+        value = self.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             self.fail(f"has {name}={value!r}, which must be a positive whole number")
         return value
 
-    def number(self, name: str, default: float) -> float:
-        """A positive number."""
-        return float(self._typed(name, default, (int, float), "a positive number", lambda value: value > 0))
+    def whole(self, name: str) -> int:
+        """A whole number, 0 or more."""
+        value = self.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self.fail(f"has {name}={value!r}, which must be 0 or a positive whole number")
+        return value
 
-    def flag(self, name: str, default: bool) -> bool:
+    def positive_or_none(self, name: str) -> int | None:
+        """A positive whole number, or null."""
+        return None if self.get(name) is None else self.positive(name)
+
+    def number(self, name: str) -> float:
+        """A positive number."""
+        return self.positive_number(name, self.get(name))
+
+    def number_or_none(self, name: str) -> float | None:
+        """A positive number, or null."""
+        return None if self.get(name) is None else self.number(name)
+
+    def positive_number(self, name: str, value: Any) -> float:
+        """Checks the value of an attribute: a positive number."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            self.fail(f"has {name}={value!r}, which must be a positive number")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
         """True or false."""
-        return self._typed(name, default, (bool,), "true or false")
+        value = self.get(name)
+        if not isinstance(value, bool):
+            self.fail(f"has {name}={value!r}, which must be true or false")
+        return value
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """An object, empty where it is absent or null."""
-        return self._typed(name, {}, (dict,), "an object")
+        """An object; empty where it is absent or null."""
+        self.read.add(name)
+        value = self.config.get(name)
+        if not isinstance(value, dict | None):
+            self.fail(f"has {name}={value!r}, which must be an object")
+        return value or {}
 
-    def _typed(self, name, default, types, wanted, holds=lambda _: True) -> Any:
-        value = self.get(name, default)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or not holds(value):
-            self.fail(f"has {name}={value!r}, which must be {wanted}")
-        return value
+    def activation(self, name: str) -> Activation:
+        """A name of an activation function."""
+        self.only(name, *ACTIVATIONS)
+        return ACTIVATIONS[self.get(name)]
 
     def only(self, name: str, *allowed: Any) -> None:
         """Checks that an attribute, where present, has one of the values we handle."""
@@ -103,6 +191,6 @@ class ConfigReader:
         if value not in allowed:
             self.fail(f"has {name}={value!r}; jaxtrace handles {', '.join(map(repr, allowed))}")
 
-    def fail(self, problem: str) -> None:
+    def fail(self, problem: str) -> NoReturn:
         """Raises ConfigError."""
         raise ConfigError(f"{self.source}: the config {problem}; this checkpoint cannot be traced exactly")

@@ -1,0 +1,129 @@
+"""What families that grew out of Llama share: a weight table, and the reading of shapes, rope and layer types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig, LayerKind, LinearScaling, Llama3Scaling, Rope, pattern_of
+from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.weights import Weight
+
+EMBEDDING = "model.embed_tokens.weight"
+UNEMBEDDING = "lm_head.weight"
+
+# Parts of a block, and where Llama keeps its norms. A line whose parameter a config does without is never looked for.
+ATTENTION = {
+    **{f"self_attn.{x}_proj.weight": ("attention", x) for x in "qkvo"},
+    **{f"self_attn.{x}_proj.bias": ("attention", f"{x}_bias") for x in "qkvo"},
+    **{f"self_attn.{x}_norm.weight": ("attention", f"{x}_norm", "weight") for x in "qk"},
+}
+FEED_FORWARD = {
+    **{f"mlp.{x}_proj.weight": ("feed_forward", x) for x in ("gate", "up", "down")},
+    **{f"mlp.{x}_proj.bias": ("feed_forward", f"{x}_bias") for x in ("gate", "up", "down")},
+}
+NORMS = {
+    "input_layernorm.weight": ("attention_norm", "weight"),
+    "post_attention_layernorm.weight": ("feed_forward_norm", "weight"),
+}
+NORMS_AROUND = {
+    "input_layernorm.weight": ("attention_norm", "weight"),
+    "post_attention_layernorm.weight": ("post_attention_norm", "weight"),
+    "pre_feedforward_layernorm.weight": ("feed_forward_norm", "weight"),
+    "post_feedforward_layernorm.weight": ("post_feed_forward_norm", "weight"),
+}
+
+# Buffers that old checkpoints carry and that hold no information.
+ROTARY_BUFFERS = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+
+
+def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
+    """The lines of a Llama-like checkpoint."""
+    block = ATTENTION | FEED_FORWARD | norms
+    return (
+        Weight(EMBEDDING, ("embedding",)),
+        *(Weight(f"model.layers.{{}}.{name}", ("layers", "{}", *path)) for name, path in block.items()),
+        Weight("model.norm.weight", ("final_norm", "weight")),
+        Weight(UNEMBEDDING, ("unembedding",)),
+    )
+
+
+def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:
+    """A decoder whose shape is given under Llama's names.
+
+    Args:
+      reader: of the config.
+      family: its model type.
+      pattern: kinds of its layers.
+      choices: fields of DecoderConfig that differ from Llama's.
+    """
+    embed, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
+    kv_heads = reader.positive_or_none("num_key_value_heads") or heads
+    if heads % kv_heads:
+        reader.fail(f"has {heads} attention heads, which {kv_heads} key/value heads do not divide")
+    head_dim = reader.positive_or_none("head_dim")
+    if head_dim is None and embed % heads:
+        reader.fail(f"has hidden_size={embed}, which {heads} attention heads do not divide")
+    head_dim = head_dim or embed // heads
+    if head_dim % 2:
+        reader.fail(f"has head_dim={head_dim}, which rotary positions cannot turn in pairs")
+    return DecoderConfig(
+        family=family,
+        vocab=reader.positive("vocab_size"),
+        embed=embed,
+        layers=reader.positive("num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        feed_forward=reader.positive("intermediate_size"),
+        context=reader.positive("max_position_embeddings"),
+        pattern=pattern,
+        norm_eps=reader.number("rms_norm_eps"),
+        tied=reader.flag("tie_word_embeddings"),
+        **choices,
+    )
+
+
+def rope(reader: ConfigReader) -> Rope:
+    """Rotary positions, from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
+    current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
+    return rope_of(reader, old or current, reader.number("rope_theta"))
+
+
+def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rope:
+    """Rotary positions from one object of settings; `theta` is their base where it does not say."""
+    settings = {name: value for name, value in settings.items() if value is not None}
+    theta = reader.positive_number("rope_theta", settings.pop("rope_theta", theta))
+    old_kind = settings.pop("type", "default")
+    kind = settings.pop("rope_type", old_kind)
+    values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in SCALINGS else {}
+    if kind not in SCALINGS or set(settings) != SCALINGS[kind]:
+        known = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
+        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles {known}")
+    if kind == "default":
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, LinearScaling(values["factor"]))
+    context = int(values.pop("original_max_position_embeddings"))
+    return Rope(theta, Llama3Scaling(original_context=context, **values))
+
+
+SCALINGS = {
+    "default": set(),
+    "linear": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+}
+
+
+def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
+    """The pattern of `layer_types`.
+
+    Args:
+      reader: of the config.
+      default: the types of all layers where the config does not list them.
+      kinds: what each type is.
+    """
+    types, known = reader.get("layer_types"), list(kinds)
+    types = default if types is None else types
+    if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
+        reader.fail(f"has layer_types={types!r}; jaxtrace handles a list of {len(default)} of {', '.join(known)}")
+    return pattern_of([kinds[name] for name in types])

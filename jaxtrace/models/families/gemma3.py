@@ -1,0 +1,83 @@
+"""Gemma 3: the text models, and the text part of the multi-modal ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.families import common, gemma2
+from jaxtrace.models.families.reader import ConfigReader
+
+MODEL_TYPES = ("gemma3_text", "gemma3")
+EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
+WEIGHTS = common.weight_table(common.NORMS_AROUND)
+RENAMED = (
+    (r"^language_model\.model\.", "model."),
+    (r"^model\.language_model\.", "model."),
+    (r"^language_model\.lm_head\.", "lm_head."),
+)
+IGNORED = (common.ROTARY_BUFFERS, r"(model\.)?(vision_tower|multi_modal_projector)\..*")
+
+DEFAULTS = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "attention_bias": False,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_pattern": None,
+    "_sliding_window_pattern": 6,
+    "layer_types": None,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "tie_word_embeddings": True,
+}
+
+
+def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+    """A Gemma 3 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    family = config["model_type"]
+    if family == "gemma3_text":
+        return _text(family, config, source)
+    with ConfigReader(config, source, {"tie_word_embeddings": True}) as reader:
+        reader.ignore("vision_config", "mm_tokens_per_image")
+        reader.ignore(*(f"{name}_token_{form}" for name in ("image", "boi", "eoi") for form in ("index", "id")))
+        tied = reader.flag("tie_word_embeddings")
+        text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
+        if text["tie_word_embeddings"] != tied:
+            reader.fail(f"has tie_word_embeddings={tied}, and text_config has the contrary")
+        return _text(family, text, source)
+
+
+def _text(family: str, config: dict[str, Any], source: str) -> DecoderConfig:
+    with ConfigReader(config, source, DEFAULTS) as reader:
+        local, full = _ropes(reader)
+        window, layers = reader.positive("sliding_window"), reader.positive("num_hidden_layers")
+        kinds = {"sliding_attention": LayerKind(window, local), "full_attention": LayerKind(rope=full)}
+        period, old = reader.positive("_sliding_window_pattern"), reader.positive_or_none("sliding_window_pattern")
+        period = old or period
+        types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
+        return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm=True)
+
+
+def _ropes(reader: ConfigReader) -> tuple[Rope, Rope]:
+    """Rotary positions of sliding and of full layers, from the current form or the old one."""
+    by_type, scaling = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
+    unknown = set(by_type) - {"sliding_attention", "full_attention"}
+    if unknown:
+        reader.fail(f"has rope_parameters of {', '.join(sorted(unknown))}; jaxtrace handles one for each layer type")
+    local, full = (by_type.get(name) or {} for name in ("sliding_attention", "full_attention"))
+    return (
+        common.rope_of(reader, local, reader.number("rope_local_base_freq")),
+        common.rope_of(reader, full | scaling, reader.number("rope_theta")),
+    )

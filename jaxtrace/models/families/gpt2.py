@@ -1,0 +1,103 @@
+"""GPT-2: learned positions, layer norms with biases, matrices stored [in, out]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.weights import Weight
+
+MODEL_TYPES = ("gpt2",)
+EMBEDDING, UNEMBEDDING = "transformer.wte.weight", "lm_head.weight"
+RENAMED = ((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),)
+IGNORED = (r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",)  # causal masks
+
+_BLOCK = ("layers", "{}")
+_MATRICES = {
+    "attn.c_proj": ("attention", "o"),
+    "mlp.c_fc": ("feed_forward", "up"),
+    "mlp.c_proj": ("feed_forward", "down"),
+}
+_NORMS = {"ln_1": "attention_norm", "ln_2": "feed_forward_norm"}
+
+WEIGHTS = (
+    Weight(EMBEDDING, ("embedding",)),
+    Weight("transformer.wpe.weight", ("positions",)),
+    *(
+        line
+        for i, x in enumerate("qkv")
+        for line in (
+            Weight("transformer.h.{}.attn.c_attn.weight", (*_BLOCK, "attention", x), transposed=True, part=(i, 3)),
+            Weight("transformer.h.{}.attn.c_attn.bias", (*_BLOCK, "attention", f"{x}_bias"), part=(i, 3)),
+        )
+    ),
+    *(
+        line
+        for name, (group, x) in _MATRICES.items()
+        for line in (
+            Weight(f"transformer.h.{{}}.{name}.weight", (*_BLOCK, group, x), transposed=True),
+            Weight(f"transformer.h.{{}}.{name}.bias", (*_BLOCK, group, f"{x}_bias")),
+        )
+    ),
+    *(
+        Weight(f"transformer.h.{{}}.{name}.{part}", (*_BLOCK, norm, part))
+        for name, norm in _NORMS.items()
+        for part in ("weight", "bias")
+    ),
+    *(Weight(f"transformer.ln_f.{part}", ("final_norm", part)) for part in ("weight", "bias")),
+    Weight(UNEMBEDDING, ("unembedding",)),
+)
+
+DEFAULTS = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
+}
+
+# Training, a classifier's head, what n_positions says too, and the order in which one product is computed.
+HARMLESS = (
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
+    *("n_ctx", "n_special", "predict_special_tokens", "output_past", "reorder_and_upcast_attn"),
+)
+
+
+def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+    """A GPT-2 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    with ConfigReader(config, source, DEFAULTS) as reader:
+        reader.ignore(*HARMLESS)
+        reader.only("scale_attn_weights", True)
+        reader.only("scale_attn_by_inverse_layer_idx", False)
+        embed, heads = reader.positive("n_embd"), reader.positive("n_head")
+        if embed % heads:
+            reader.fail(f"has n_embd={embed}, which {heads} attention heads do not divide")
+        return DecoderConfig(
+            family="gpt2",
+            vocab=reader.positive("vocab_size"),
+            embed=embed,
+            layers=reader.positive("n_layer"),
+            heads=heads,
+            kv_heads=heads,
+            head_dim=embed // heads,
+            feed_forward=reader.positive_or_none("n_inner") or 4 * embed,
+            context=reader.positive("n_positions"),
+            pattern=(LayerKind(rope=None),),
+            norm="layer",
+            norm_eps=reader.number("layer_norm_epsilon"),
+            activation=reader.activation("activation_function"),
+            gated=False,
+            learned_positions=True,
+            qkv_bias=True,
+            output_bias=True,
+            feed_forward_bias=True,
+            tied=reader.flag("tie_word_embeddings"),
+        )

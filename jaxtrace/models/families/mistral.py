@@ -1,0 +1,38 @@
+"""Mistral 7B, and the models of its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.families import common
+from jaxtrace.models.families.reader import ConfigReader
+
+MODEL_TYPES = ("mistral",)
+EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
+WEIGHTS = common.weight_table(common.NORMS)
+RENAMED = ()
+IGNORED = (common.ROTARY_BUFFERS,)
+
+DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+}
+
+
+def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+    """A Mistral config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    with ConfigReader(config, source, DEFAULTS) as reader:
+        kind = LayerKind(reader.positive_or_none("sliding_window"), common.rope(reader))
+        return common.llama_like(reader, "mistral", (kind,), activation=reader.activation("hidden_act"))

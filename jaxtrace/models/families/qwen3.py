@@ -1,0 +1,32 @@
+"""Qwen3 (dense)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.families import common, qwen2
+from jaxtrace.models.families.reader import ConfigReader
+
+MODEL_TYPES = ("qwen3",)
+EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
+WEIGHTS = common.weight_table(common.NORMS)
+RENAMED = ()
+IGNORED = (common.ROTARY_BUFFERS,)
+
+DEFAULTS = qwen2.DEFAULTS | {"head_dim": 128, "attention_bias": False}
+
+
+def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+    """A Qwen3 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    with ConfigReader(config, source, DEFAULTS) as reader:
+        bias = reader.flag("attention_bias")
+        return common.llama_like(
+            reader,
+            "qwen3",
+            qwen2.window_pattern(reader),
+            activation=reader.activation("hidden_act"),
+            qk_norm=True,
+            qkv_bias=bias,
+            output_bias=bias,
+        )

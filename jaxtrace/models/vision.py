@@ -1,0 +1,171 @@
+"""The image encoder of Llama 3.2 Vision as a Flax NNX module: tiles of pixels in, vectors for the decoder out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxtrace.models.config import DecoderConfig, VisionConfig
+from jaxtrace.models.layers import ACTIVATIONS, INIT_STD, LayerNorm
+
+QUERIES = 256  # vectors whose attention is computed at once: 11B's scores over all four tiles at once would take 2.6 GB
+ALIGNMENT = 8  # the vectors of a tile are filled up to a multiple of this, and the filling takes part in attention
+
+
+class VisionAttention(nnx.Module):
+    """Attention of every vector of an image over every other. Weights are [out, in], heads folded, as stored."""
+
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (_weight(rngs, config.embed, config.embed) for _ in range(4))
+
+    def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
+        q, k, v = ((x @ weight[...].T).reshape(len(x), self.heads, -1) for weight in (self.q, self.k, self.v))
+
+        def attend(query: tuple[Float[Array, "N H"], Bool[Array, ""]]) -> Float[Array, "N H"]:
+            vector, is_padding = query
+            scores = jnp.einsum("nh,snh->ns", vector, k, preferred_element_type=jnp.float32) * k.shape[-1] ** -0.5
+            # As the model was trained: padding is hidden from padding only.
+            scores = jnp.where(is_padding & padding, jnp.finfo(jnp.float32).min, scores)
+            return jnp.einsum("ns,snh->nh", jax.nn.softmax(scores).astype(v.dtype), v)
+
+        out = jax.lax.map(attend, (q, padding), batch_size=QUERIES)
+        return out.reshape(x.shape) @ self.o[...].T
+
+
+class VisionFeedForward(nnx.Module):
+    """down(gelu(up(x)))."""
+
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
+        self.up = _weight(rngs, config.feed_forward, config.embed)
+        self.up_bias = nnx.Param(jnp.zeros(config.feed_forward))
+        self.down = _weight(rngs, config.embed, config.feed_forward)
+        self.down_bias = nnx.Param(jnp.zeros(config.embed))
+
+    def __call__(self, x: Float[Array, "S E"]) -> Float[Array, "S E"]:
+        hidden = ACTIVATIONS["gelu"](x @ self.up[...].T + self.up_bias[...])
+        return hidden @ self.down[...].T + self.down_bias[...]
+
+
+class VisionBlock(nnx.Module):
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); global layers add both through tanh gates."""
+
+    def __init__(self, config: VisionConfig, gated: bool, rngs: nnx.Rngs):
+        self.attention_norm = LayerNorm(config, config.embed)
+        self.attention = VisionAttention(config, rngs)
+        self.feed_forward_norm = LayerNorm(config, config.embed)
+        self.feed_forward = VisionFeedForward(config, rngs)
+        self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
+
+    def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
+        x = x + _through(self.attention(self.attention_norm(x), padding), self.attention_gate)
+        return x + _through(self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
+
+
+class Projector(nnx.Module):
+    """From the encoder's width into the decoder's."""
+
+    def __init__(self, width: int, embed: int, rngs: nnx.Rngs):
+        self.weight = _weight(rngs, embed, width)
+        self.bias = nnx.Param(jnp.zeros(embed))
+
+    def __call__(self, x: Float[Array, "*r W"]) -> Float[Array, "*r D"]:
+        return x @ self.weight[...].T + self.bias[...]
+
+
+class VisionEncoder(nnx.Module):
+    """A transformer over all tiles of an image, a second one of gated layers, and the projection into the decoder.
+
+    Embeddings of tiles have one row per aspect ratio id, all tiles (and vectors) folded into it, as stored.
+    """
+
+    def __init__(self, decoder: DecoderConfig, *, rngs: nnx.Rngs):
+        assert decoder.vision is not None
+        self.config = config = decoder.vision
+        width, patch = config.embed, config.patch_size
+        ratios = len(config.aspect_ratios) + 1
+        self.patch_embedding = _weight(rngs, width, config.channels, patch, patch)
+        self.class_embedding = _weight(rngs, width)
+        self.pre_tile_embedding = _weight(rngs, ratios, config.max_tiles * width)
+        self.post_tile_embedding = _weight(rngs, ratios, config.max_tiles * width)
+        self.position_embedding = _weight(rngs, config.patches, width)
+        self.tile_position_embedding = _weight(rngs, ratios, config.max_tiles * config.patches * width)
+        self.pre_tile_gate, self.post_tile_gate, self.position_gate = (nnx.Param(jnp.zeros(1)) for _ in range(3))
+        outer = dataclasses.replace(config, norm_eps=1e-5)  # whatever the config says for the layers
+        self.pre_norm, self.post_norm = LayerNorm(outer, width), LayerNorm(outer, width)
+        self.layers = nnx.List([VisionBlock(config, False, rngs) for _ in range(config.layers)])
+        self.global_layers = nnx.List([VisionBlock(config, True, rngs) for _ in range(config.global_layers)])
+        self.projector = Projector(config.output_width, decoder.embed, rngs)
+
+    def __call__(
+        self,
+        pixels: Float[Array, "B I M C P P"],
+        aspect_ratio_id: Int[Array, "B I"],
+        tile_mask: Bool[Array, "B I M"],
+    ) -> Float[Array, "B S D"]:
+        """The vectors that cross-attention layers see, S = images · tiles · patches of them, one image after another.
+
+        Args:
+          pixels: tiles of P·P pixels, normalised; zeros where an image has fewer than M tiles, or a row fewer images.
+          aspect_ratio_id: 1 + the place of an image's shape in `aspect_ratios`; 0 where there is no image.
+          tile_mask: which tiles are there. At least one must be, in every image; transformers takes the first where
+            there is no image.
+        """
+        rows, images = aspect_ratio_id.shape
+        flat = (x.reshape(rows * images, *x.shape[2:]) for x in (pixels, aspect_ratio_id, tile_mask))
+        states = jax.lax.map(lambda image: self._encode(*image), tuple(flat))
+        return states.reshape(rows, -1, states.shape[-1])
+
+    def _encode(
+        self, pixels: Float[Array, "M C P P"], ratio: Int[Array, ""], present: Bool[Array, " M"]
+    ) -> Float[Array, "M patches D"]:
+        config = self.config
+        tiles, width, patches = len(pixels), config.embed, config.patches
+
+        x = self._patches(pixels) + self._tile_embedding(self.pre_tile_embedding, self.pre_tile_gate, ratio)
+        first = jnp.broadcast_to(self.class_embedding[...], (tiles, 1, width))
+        x = jnp.concatenate([first, x], axis=1)
+        by_tile = self._tile_embedding(self.tile_position_embedding, self.position_gate, ratio)
+        x = self.pre_norm(x + (1 - jnp.tanh(self.position_gate[...])) * self.position_embedding[...] + by_tile)
+
+        filled = -(-patches // ALIGNMENT) * ALIGNMENT
+        x = jnp.pad(x, ((0, 0), (0, filled - patches), (0, 0))).reshape(tiles * filled, width)
+        padding = (~present[:, None] | (jnp.arange(filled) >= patches)).reshape(-1)
+
+        shown = {}
+        for i, block in enumerate(self.layers):
+            x = block(x, padding)
+            if i in config.outputs:
+                shown[i] = x
+        x = self.post_norm(x).reshape(tiles, filled, width)
+        x = x + self._tile_embedding(self.post_tile_embedding, self.post_tile_gate, ratio)
+        x = x.reshape(tiles * filled, width)
+        for block in self.global_layers:
+            x = block(x, padding)
+
+        # The projector takes the last output, then of each dimension what all of `outputs` say.
+        between = jnp.stack([shown[i] for i in config.outputs], axis=-1).reshape(tiles * filled, -1)
+        out = jnp.concatenate([x, between], axis=-1).reshape(tiles, filled, -1)
+        return self.projector(out[:, :patches])
+
+    def _patches(self, pixels: Float[Array, "M C P P"]) -> Float[Array, "M n E"]:
+        weight = self.patch_embedding[...]
+        tiles, channels, height, width = pixels.shape
+        size = self.config.patch_size
+        cut = pixels.astype(weight.dtype).reshape(tiles, channels, height // size, size, width // size, size)
+        return jnp.einsum("mchpwq,ecpq->mhwe", cut, weight).reshape(tiles, -1, len(weight))
+
+    def _tile_embedding(self, table: nnx.Param, gate: nnx.Param, ratio: Int[Array, ""]) -> Float[Array, "M n E"]:
+        return jnp.tanh(gate[...]) * table[...][ratio].reshape(self.config.max_tiles, -1, self.config.embed)
+
+
+def _weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
+    return nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
+
+
+def _through(x: Array, gate: nnx.Param | None) -> Array:
+    return x if gate is None else jnp.tanh(gate[...]) * x

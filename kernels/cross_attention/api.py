@@ -1,0 +1,62 @@
+"""cross_attention: queries of a text over the keys of its images, with the moments of every query's weights."""
+
+from __future__ import annotations
+
+from jaxtyping import Array, Bool, Float
+
+from ..attention import AttentionMoments
+from ..dispatch import Implementation, Operation
+from . import reference, xla
+
+ATTENTION = Operation(
+    "cross_attention",
+    xla=Implementation(xla.cross_attention),
+    reference=Implementation(reference.cross_attention),
+)
+DISPERSION = Operation(
+    "cross_dispersion",
+    xla=Implementation(xla.cross_dispersion),
+    reference=Implementation(reference.cross_dispersion),
+)
+
+
+def cross_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    groups: Bool[Array, "B T M"],
+    *,
+    scale: float,
+    moments: bool = True,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
+    """Attention of T queries over groups of keys: the tiles of images.
+
+    Args:
+      q: queries; N is a multiple of K.
+      k, v: keys and values, in M groups of S/M, one after another.
+      groups: the groups each query sees.
+      scale: factor on the scores.
+      moments: whether to return the moments of the weights. Their sink is the first key a query sees.
+      implementation: "xla" or "reference"; None for the platform's default.
+
+    Returns:
+      (output in q's dtype, AttentionMoments [B, T, N] or None), zeros for a query that sees nothing, with the bounds of
+      `prefill_attention`.
+
+    Raises:
+      Unsupported: the implementation asked for is not to be had.
+    """
+    return ATTENTION(q, k, v, groups, scale=scale, moments=moments, implementation=implementation)
+
+
+def cross_dispersion(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K S H"],
+    groups: Bool[Array, "B T M"],
+    *,
+    scale: float,
+    implementation: str | None = None,
+) -> Float[Array, "B T"]:
+    """`head_dispersion` of the same weights; arguments and errors are those of `cross_attention`."""
+    return DISPERSION(q, k, groups, scale=scale, implementation=implementation)

@@ -1,0 +1,21 @@
+"""cross_attention for XLA: blocks of queries, each over all keys."""
+
+from ..attention import visible_groups
+from ..head_dispersion.xla import divergence
+from ..prefill_attention.xla import BLOCK_ENTRIES, CACHE_ENTRIES, attend, block_scores, over_query_blocks
+
+
+def cross_attention(q, k, v, groups, *, scale, moments):
+    def block(q, groups):
+        visible = visible_groups(groups, k.shape[2])
+        return attend(q, k, v, *visible, scale=scale, soft_cap=None, moments=moments)
+
+    return over_query_blocks(block, q, groups, k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
+
+
+def cross_dispersion(q, k, groups, *, scale):
+    def block(q, groups):
+        mask, _, _ = visible_groups(groups, k.shape[2])
+        return divergence(block_scores(q, k, mask, scale, None))
+
+    return over_query_blocks(block, q, groups, k.shape[2], CACHE_ENTRIES)
