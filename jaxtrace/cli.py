@@ -64,6 +64,7 @@ def trace(
     data: Annotated[Path | None, Option(help="The task's data file; the hub's copy without it.")] = None,
     prompts: Annotated[Path | None, Option(help="Prompt file: .txt, .jsonl, .csv.")] = None,
     text: Annotated[list[str] | None, Option(help="A prompt; may be given several times.")] = None,
+    image: Annotated[list[Path] | None, Option(help="An image for each --text, for a model that sees.")] = None,
     limit: Annotated[int | None, Option(help="Trace this many prompts at most.")] = None,
     score: Annotated[bool | None, Option("--score", help="Trace the texts themselves.")] = None,
     raw: Annotated[bool | None, Option("--raw", help="Go without the chat template.")] = None,

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,6 +38,7 @@ class RunConfig(BaseModel):
     data: Path | None = Field(None, description="the task's data file; the hub's copy without it")
     prompts: Path | None = Field(None, description="a prompt file: .txt, .jsonl or .csv")
     text: tuple[str, ...] = Field((), description="prompts given here")
+    image: tuple[Path, ...] = Field((), description="an image for each text, for a model that sees")
     limit: int | None = Field(None, ge=1, description="trace this many prompts at most")
     score: bool = Field(False, description="trace the texts themselves instead of continuing them")
     raw: bool = Field(False, description="no chat template")
@@ -60,6 +62,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
         if not sources and self.model != DEMO:
             raise ValueError("nothing to trace: give a task, a prompts file, or a text")
+        if self.image and len(self.image) != len(self.text):
+            raise ValueError(f"{len(self.image)} images for {len(self.text)} texts; give one image for each text")
         if self.data and not self.task:
             raise ValueError("data belongs to a task; name the task too")
         changed = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
@@ -88,7 +92,9 @@ class RunConfig(BaseModel):
     def load_prompts(self) -> list[Prompt]:
         """The prompts of its task, file, texts, or the demo's own; raises PromptError."""
         if self.text:
-            return [Prompt(text=text, id=f"text-{i}") for i, text in enumerate(self.text)][: self.limit]
+            images = [(str(image),) for image in self.image] or [()] * len(self.text)
+            pairs = enumerate(zip(self.text, images, strict=True))
+            return [Prompt(text=text, id=f"text-{i}", images=some) for i, (text, some) in pairs][: self.limit]
         if self.prompts:
             return load_task("prompts", self.prompts, self.limit)
         if self.task:
@@ -108,7 +114,7 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     """
     fields = {} if file is None else _read_yaml(file)
     if any(overrides.get(source) for source in ("task", "prompts", "text")):
-        fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text")}
+        fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text", "image")}
     if overrides.get("sampler") == "greedy":
         fields = {name: v for name, v in fields.items() if name not in SAMPLING}
     try:
@@ -175,7 +181,7 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     model = Model.of(checkpoint)
     settings = config.settings(model.stop_tokens)
     mode = "score" if config.score else "generate"
-    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash([tokens.tolist() for _, tokens in encoded])}
+    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash(encoded)}
     info = model.info(mode, settings) | hashes
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
@@ -195,8 +201,13 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     return Run(config, directory, len(encoded), len(writer.done), batches, writer)
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _hash(encoded: list[tuple[Prompt, np.ndarray]]) -> str:
+    """Of what is fed: the token ids, and the files of images."""
+    digest = hashlib.sha256(json.dumps([tokens.tolist() for _, tokens in encoded]).encode())
+    for prompt, _ in encoded:
+        for image in prompt.images:
+            digest.update(Path(image).read_bytes())
+    return digest.hexdigest()
 
 
 def _missing(done: Container[int], total: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Reading safetensors files, single or sharded, one tensor at a time."""
+"""Reading safetensors files, single or sharded, one part of a tensor at a time."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ class Tensors:
         """Stored dtype in safetensors' own words ("F32", "BF16")."""
         return self._files[name].get_slice(name).get_dtype()
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor."""
-        return self._files[name].get_tensor(name)
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a tensor, copied out of the mapped file."""
+        return self._files[name].get_slice(name)[index]

@@ -52,15 +52,27 @@ class Tokenizer:
         """Whether prompts can be put as a user's turn."""
         return self.hf.chat_template is not None
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
+    def encode(self, text: str, *, chat: bool, images: int = 0, image_token: int | None = None) -> list[int]:
         """Ids of a text with the tokenizer's special tokens, or of a chat's first turn up to the answer.
+
+        Args:
+          text: the text.
+          chat: put it as a user's turn where there is a chat template.
+          images: how many images come first, where the text does not say itself where they belong.
+          image_token: the id that stands for an image.
 
         Raises:
           PromptError: the checkpoint's chat template fails on the text.
         """
+        mark = cast(str, self.hf.convert_ids_to_tokens(image_token)) if image_token is not None else None
+        ahead = 0 if mark is None or mark in text else images
         if not (chat and self.has_chat_template):
-            return self.hf.encode(text, verbose=False)  # its word about long texts: the caller refuses them
-        turns = [{"role": "user", "content": text}]
+            if ahead:  # images before the start of the text, as the model was trained
+                text = f"{mark}" * ahead + (self.hf.bos_token or "") + text
+            # `verbose`: its word about long texts, which the caller refuses
+            return self.hf.encode(text, add_special_tokens=not ahead, verbose=False)
+        content = [*[{"type": "image"}] * ahead, {"type": "text", "text": text}] if ahead else text
+        turns = [{"role": "user", "content": content}]
         try:
             filled = cast(str, self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except Exception as error:  # a template is a program of the checkpoint's author

@@ -2,34 +2,86 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 
+from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.checkpoints.table import leaves, match, weight_table
+from jaxtrace.checkpoints.table import Use, leaves, match, place, weight_table
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, abstract_params
+from jaxtrace.models.decoder import Params
 from jaxtrace.models.families.weights import ParamPath
 
+Bounds = tuple[tuple[int, int], ...]  # (start, end) of every axis
 
-def read_params(config: DecoderConfig, tensors: Tensors, source: str, dtype: Any) -> Params:
-    """Parameters in `dtype`, layers as a list, one tensor in host memory at a time.
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+
+
+class Weights:
+    """The parameters of a decoder as a checkpoint stores them.
 
     Raises:
-      CheckpointError: weights are missing, unknown, of a wrong shape or quantised; all problems in one line.
+      CheckpointError: weights are quantised, missing, unknown, of a wrong shape; all problems in one line.
     """
-    params = abstract_params(config)
-    for name, uses in match(config, tensors, source).items():
-        for use in uses:
-            stored = tensors.read(name)
-            matrix = stored.T if use.transposed else stored
-            i, n = use.part
-            outputs = len(matrix) // n
-            array = matrix[i * outputs : (i + 1) * outputs].reshape(use.shape)
-            _place(params, use.path, jax.device_put(array.astype(dtype)))
-    return params
+
+    def __init__(self, config: DecoderConfig, tensors: Tensors, source: str):
+        self._tensors = tensors
+        table = match(config, tensors, source)
+        self._uses = {use.path: (name, use) for name, uses in table.items() for use in uses}
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """In which a parameter is stored."""
+        name, _ = self._uses[path]
+        return np.dtype(DTYPES[self._tensors.dtype(name)])
+
+    def read(self, path: ParamPath, wanted: Any) -> Any:
+        """The parameters at a place, each device's part read by byte range and cast on the host.
+
+        Args:
+          path: into the parameters.
+          wanted: the tree there: shapes, dtypes and shardings.
+        """
+        return jax.tree_util.tree_map_with_path(lambda keys, leaf: self._array((*path, *place(keys)), leaf), wanted)
+
+    def _array(self, path: ParamPath, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+        name, use = self._uses[path]
+
+        @functools.cache  # devices that hold the same part share it
+        def part(bounds: Bounds) -> np.ndarray:
+            return np.ascontiguousarray(_read(self._tensors, name, use, bounds), wanted.dtype)
+
+        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            return part(tuple(axis.indices(size)[:2] for axis, size in zip(index, use.shape, strict=True)))
+
+        return jax.make_array_from_callback(use.shape, wanted.sharding, of_device)
+
+
+def read_params(
+    config: DecoderConfig,
+    tensors: Tensors,
+    source: str,
+    dtype: Any,
+    shardings: Params | None = None,
+    stacked: bool = False,
+) -> Params:
+    """Parameters in `dtype`; in host memory one tensor at a time.
+
+    Args:
+      config: of the decoder.
+      tensors: of the checkpoint.
+      source: its name, for errors.
+      dtype: of the parameters.
+      shardings: of every parameter, in the layout asked for; None for the default device.
+      stacked: layers stacked for a scan instead of a list.
+
+    Raises:
+      CheckpointError: weights are quantised, missing, unknown, of a wrong shape; all problems in one line.
+    """
+    return assemble(config, Weights(config, tensors, source).read, dtype, shardings, stacked)
 
 
 def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarray]:
@@ -42,9 +94,28 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
     return exported
 
 
-def _place(params: Params, path: ParamPath, value: jax.Array) -> None:
-    *parents, last = path
-    node: Any = params
-    for part in parents:
-        node = node[part]
-    node[last] = value
+def _read(tensors: Tensors, name: str, use: Use, bounds: Bounds) -> np.ndarray:
+    """A part of a parameter, in the stored dtype.
+
+    Heads lie one after the other in the tensor, so that a part of every head cannot be read as one range: whole heads
+    are read then, and cut.
+    """
+    axis, inside = use.folded, None
+    ranges = list(bounds)
+    if axis is not None:
+        (first, last), (start, end) = ranges[axis : axis + 2]
+        width = use.shape[axis + 1]
+        if last - first > 1:
+            start, end, inside = 0, width, slice(start, end)
+        ranges[axis : axis + 2] = [(first * width + start, (last - 1) * width + end)]
+    (start, end), *others = ranges
+    before = use.part[0] * use.matrix[0]
+    index = tuple(slice(*r) for r in ((before + start, before + end), *others))
+    found = tensors.read(name, index[::-1]).T if use.transposed else tensors.read(name, index)
+    if axis is None:
+        return found
+    shape = [end - start for start, end in bounds]
+    if inside is None:
+        return found.reshape(shape)
+    shape[axis + 1] = use.shape[axis + 1]
+    return found.reshape(shape)[(slice(None),) * (axis + 1) + (inside,)]

@@ -176,7 +176,7 @@ class DecoderConfig:
         return tuple(self.kind(layer) for layer in range(self.layers))
 
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
-        """Bytes of a key/value cache of this many tokens of text: 2 · K · H · bytes · tokens per self-attention layer."""
+        """Bytes of a key/value cache of this many tokens of text: 2 · K · H · bytes · tokens per layer of self-attention."""
         layers = sum(not kind.cross_attention for kind in self.kinds)
         return layers * 2 * self.kv_heads * self.head_dim * bytes_per_element * tokens
 

@@ -146,7 +146,9 @@ def unembed(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> F
     """Next-token logits of residual streams, float32, capped where the decoder caps them."""
     normed = final_norm(config, params, x)
     table = unembedding(params)
-    return soft_capped(jnp.einsum("...d,vd->...v", normed, table, preferred_element_type=jnp.float32), config.logit_soft_cap)
+    return soft_capped(
+        jnp.einsum("...d,vd->...v", normed, table, preferred_element_type=jnp.float32), config.logit_soft_cap
+    )
 
 
 def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:

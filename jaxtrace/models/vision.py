@@ -112,8 +112,7 @@ class VisionEncoder(nnx.Module):
         Args:
           pixels: tiles of P·P pixels, normalised; zeros where an image has fewer than M tiles, or a row fewer images.
           aspect_ratio_id: 1 + the place of an image's shape in `aspect_ratios`; 0 where there is no image.
-          tile_mask: which tiles are there. At least one must be, in every image; transformers takes the first where
-            there is no image.
+          tile_mask: which tiles are there; where none is, there is no image, and the vectors mean nothing.
         """
         rows, images = aspect_ratio_id.shape
         flat = (x.reshape(rows * images, *x.shape[2:]) for x in (pixels, aspect_ratio_id, tile_mask))

@@ -56,6 +56,7 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
                 text=prompt["text"],
                 tokens=tuple(prompt["tokens"]) if prompt["text"] is None else None,
                 id=prompt["id"],
+                images=tuple(prompt["images"]),
                 meta=json.loads(prompt["meta"]),
             ),
             prompt_tokens=np.array(prompt["tokens"], np.int32),
@@ -139,6 +140,8 @@ def _prompts(rows: Sequence[Row], prompts: np.ndarray) -> pa.Table:
     columns.add("text", pa.array([row.prompt.text for row in rows], pa.string()), "null if ids were given")
     columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "the ids that were fed")
     columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "the text of each id")
+    images = [[image if isinstance(image, str) else type(image).__name__ for image in row.prompt.images] for row in rows]
+    columns.add("images", pa.array(images, STRINGS), "the images it is about")
     columns.add("completion", pa.array([row.text for row in rows], pa.string()), "the text drawn, or scored")
     columns.add("length", pa.array([row.length for row in rows], pa.int32()), "number of steps")
     columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "why it ended")

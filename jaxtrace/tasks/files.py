@@ -17,7 +17,7 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
     .txt: one prompt per line, spaces kept. .jsonl: per line a JSON string, or an object with the text under
     "prompt", "text" or "question" (the first of these that it has) or ids under "tokens", and perhaps an
-    "id". .csv: a header row, and the text in a column of one of those three names or in the only column.
+    "id" and, for a model that sees, a file or a list of files under "images" (relative to the prompt file). .csv: a header row, and the text in a column of one of those three names or in the only column.
     Other fields go to `meta`. A prompt without an id is named after the file and its place: "mine-0000".
 
     Args:
@@ -42,7 +42,7 @@ def _prompts(path: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Itera
     lines: dict[str, int] = {}
     for index, (line, record) in enumerate(records):
         try:
-            prompt = _prompt(record, f"{path.stem}-{index:04d}")
+            prompt = _prompt(record, f"{path.stem}-{index:04d}", path.parent)
             if prompt.id in lines:
                 raise ValueError(f"the id '{prompt.id}' is taken by line {lines[prompt.id]}; give each prompt its own")
         except ValueError as error:
@@ -51,18 +51,19 @@ def _prompts(path: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Itera
         yield prompt
 
 
-def _prompt(record: dict[str, Any], default_id: str) -> Prompt:
+def _prompt(record: dict[str, Any], default_id: str, directory: Path) -> Prompt:
     meta = dict(record)
     name = meta.pop("id", default_id)
     if type(name) is int:
         name = str(name)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("the id is not a text; give one in quotes, or none")
+    images = _images(meta.pop("images", []), directory)
     field = next((key for key in TEXT_FIELDS if key in record), None)
     if "tokens" in record:
         if field:
             raise ValueError(f"both '{field}' and 'tokens'; keep one of them")
-        return Prompt(tokens=_tokens(meta.pop("tokens")), id=name, meta=meta)
+        return Prompt(tokens=_tokens(meta.pop("tokens")), id=name, images=images, meta=meta)
     if field is None:
         raise ValueError("no 'prompt', 'text', 'question' or 'tokens'; name the prompt so")
     text = meta.pop(field)
@@ -70,7 +71,14 @@ def _prompt(record: dict[str, Any], default_id: str) -> Prompt:
         raise ValueError(f"'{field}' is not a text; put it in quotes")
     if not text.strip():
         raise ValueError("an empty prompt; delete the row or write a text there")
-    return Prompt(text=text, id=name, meta=meta)
+    return Prompt(text=text, id=name, images=images, meta=meta)
+
+
+def _images(images: Any, directory: Path) -> tuple[str, ...]:
+    listed = [images] if isinstance(images, str) else images
+    if not isinstance(listed, list) or not all(isinstance(image, str) and image for image in listed):
+        raise ValueError("'images' is not a file name or a list of them; write it as \"photo.jpg\"")
+    return tuple(str(directory / image) for image in listed)
 
 
 def _tokens(tokens: Any) -> tuple[int, ...]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
+from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, tile_visibility
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tracing.engine import Looked
 
 PromptLike = str | Sequence[int] | Prompt
+ImagesLike = ImageSource | Sequence[ImageSource] | None
 
 
 def encode(
@@ -34,6 +39,38 @@ def encode(
     return [_encode(i, _as_prompt(prompt), model, config, tokenizer, chat) for i, prompt in enumerate(prompts)]
 
 
+def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | None) -> Sequence[PromptLike]:
+    """Prompts with the images that belong to each; raises PromptError where the counts differ."""
+    if images is None:
+        return prompts
+    if isinstance(images, ImageSource) or len(images) != len(prompts):
+        raise PromptError("images must be a list with one entry for each prompt: an image, a list of images, or None")
+    pairs = zip(prompts, images, strict=True)
+    return [dataclasses.replace(_as_prompt(prompt), images=_several(some)) for prompt, some in pairs]
+
+
+def _several(images: ImagesLike) -> tuple[ImageSource, ...]:
+    if images is None:
+        return ()
+    return (images,) if isinstance(images, ImageSource) else tuple(images)
+
+
+def looked(
+    processor: ImageProcessor, image_token: int, batch: Sequence[tuple[Prompt, np.ndarray]], size: int, most: int
+) -> Looked:
+    """The images of a batch filled up to `size` rows of `most` images."""
+    rows = [prompt.images for prompt, _ in batch] + [()] * (size - len(batch))
+    images, tiles = processor(rows)
+    missing = most - images.aspect_ratio.shape[1]
+    images = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)]), images)
+    visible = [
+        tile_visibility(tokens.tolist(), counts, most, images.tiles.shape[-1], image_token)
+        for (_, tokens), counts in zip(batch, tiles, strict=False)
+    ]
+    nothing = np.zeros((1, most * images.tiles.shape[-1]), bool)
+    return Looked(images, visible + [nothing] * (size - len(batch)))
+
+
 def _encode(
     index: int, prompt: Prompt, model: str, config: DecoderConfig, tokenizer: Tokenizer | None, chat: bool
 ) -> tuple[Prompt, np.ndarray]:
@@ -45,10 +82,20 @@ def _encode(
     elif not (prompt.text or "").strip():
         raise PromptError(f"{name}: is empty; give it some text")
     else:
-        ids = tokenizer.encode(prompt.text or "", chat=chat)
+        ids = tokenizer.encode(
+            prompt.text or "", chat=chat, images=len(prompt.images), image_token=config.image_token
+        )
     if not ids:
         raise PromptError(f"{name}: is empty; give it at least one token")
-    if bad := [i for i in ids if not 0 <= i < config.vocab]:
+    if prompt.images and config.vision is None:
+        raise PromptError(f"{name}: has images, and {model} sees none; leave them out, or name a vision model")
+    marks = ids.count(config.image_token) if config.image_token is not None else 0
+    if marks != len(prompt.images):
+        raise PromptError(
+            f"{name}: has {len(prompt.images)} images and {marks} image tokens; "
+            f"put one (id {config.image_token}) where each image belongs"
+        )
+    if bad := [i for i in ids if not 0 <= i < config.vocab + config.extra_tokens]:
         raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {config.vocab}; leave it out")
     if len(ids) > config.context:
         raise PromptError(

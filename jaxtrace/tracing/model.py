@@ -14,14 +14,15 @@ import jax
 import numpy as np
 
 from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
+from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module, stack_layers
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.encode import PromptLike, encode
-from jaxtrace.tracing.engine import Metrics, OnProgress, Settings, generate_rows, score_rows
+from jaxtrace.tracing.encode import ImagesLike, PromptLike, encode, looked, with_images
+from jaxtrace.tracing.engine import Look, Looked, Metrics, OnProgress, Settings, generate_rows, score_rows
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy, Sampler
 from jaxtrace.tracing.trace import Row, Trace
@@ -39,6 +40,7 @@ class Model:
       params: its parameters, a pytree for the pure functions of `jaxtrace.tracing.step`.
       tokenizer: None for a checkpoint without one; prompts are then token ids.
       stop_tokens: the ids that end a text, by the checkpoint's own word.
+      image_processor: for a model that sees images.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Model:
     params: Params
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
+    image_processor: ImageProcessor | None = None
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, *, dtype: Any = None, stacked: bool | None = None) -> Model:
@@ -53,7 +56,11 @@ class Model:
         params = checkpoint.read(dtype)
         if jax.default_backend() == "tpu" if stacked is None else stacked:
             params = stack_layers(checkpoint.config, params)
-        return cls(checkpoint.name, checkpoint.config, params, checkpoint.tokenizer, checkpoint.stop_tokens)
+        name, config, vision = checkpoint.name, checkpoint.config, checkpoint.config.vision
+        processor = None
+        if vision is not None:
+            processor = ImageProcessor.load(checkpoint.directory, vision) or ImageProcessor.of(vision)
+        return cls(name, config, params, checkpoint.tokenizer, checkpoint.stop_tokens, processor)
 
     @property
     def decoder(self) -> Decoder:
@@ -64,6 +71,7 @@ class Model:
         self,
         prompts: Sequence[PromptLike],
         *,
+        images: Sequence[ImagesLike] | None = None,
         max_new_tokens: int = 64,
         probes: Probes | None = None,
         sampler: Sampler | None = None,
@@ -79,6 +87,8 @@ class Model:
         Args:
           prompts: texts, lists of token ids, or `Prompt`s, of any lengths. A text is put as a chat's first turn where
             the tokenizer has a chat template.
+          images: for each prompt an image, several in a list, or None: files or Pillow images, for a model that sees.
+            They stand where the prompt has its image tokens, or before a text that has none.
           max_new_tokens: most tokens to draw for each.
           probes: groups of metrics to record; None for all.
           sampler: how tokens are drawn; None for greedy.
@@ -93,7 +103,8 @@ class Model:
           A Trace whose step 0 is the prompt's last position, whose distribution draws the first new token.
 
         Raises:
-          PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id.
+          PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; an
+            image cannot be read, has no place in its prompt, or the model sees none.
           ConfigError: a count is out of range.
         """
         _at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -107,13 +118,14 @@ class Model:
             stop_repeats=stop_repeats,
             seed=seed,
         )
-        rows = self.generate_rows(self.encode(prompts, chat=not raw), settings, on_progress)
+        rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
         return Trace([row for batch in rows for row in batch], self.info("generate", settings))
 
     def score(
         self,
         texts: Sequence[PromptLike],
         *,
+        images: Sequence[ImagesLike] | None = None,
         probes: Probes | None = None,
         batch_size: int = 8,
         on_progress: OnProgress = lambda *_: None,
@@ -124,7 +136,7 @@ class Model:
         """
         _at_least(1, batch_size=batch_size)
         settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
-        rows = self.score_rows(self.encode(texts, chat=False), settings, on_progress)
+        rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
         return Trace([row for batch in rows for row in batch], self.info("score", settings))
 
     def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
@@ -140,7 +152,8 @@ class Model:
     ) -> Iterator[list[Row]]:
         """`generate`, one batch of rows at a time, of prompts from `encode`."""
         ids = [tokens for _, tokens in prompts]
-        batches = generate_rows(self.config, self.params, ids, settings, on_progress, first_index)
+        look = self._looking(prompts)
+        batches = generate_rows(self.config, self.params, ids, settings, on_progress, first_index, look)
         yield from self._finished(prompts, batches, lambda metrics: self._stop(metrics["token"], settings))
 
     def score_rows(
@@ -150,7 +163,8 @@ class Model:
         on_progress: OnProgress = lambda *_: None,
     ) -> Iterator[list[Row]]:
         """`score`, one batch of rows at a time, of texts from `encode`."""
-        batches = score_rows(self.config, self.params, [tokens for _, tokens in texts], settings, on_progress)
+        ids = [tokens for _, tokens in texts]
+        batches = score_rows(self.config, self.params, ids, settings, on_progress, self._looking(texts))
         yield from self._finished(texts, batches, lambda _: "scored")
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
@@ -174,6 +188,19 @@ class Model:
             "backend": jax.default_backend(),
             "versions": dict(_versions()),
         }
+
+    def _looking(self, prompts: Sequence[tuple[Prompt, np.ndarray]]) -> Look:
+        """How the engine gets the images of a batch: they are read and cut into tiles when their batch runs."""
+        most = max((len(prompt.images) for prompt, _ in prompts), default=0)
+
+        def look(first: int, size: int) -> Looked | None:
+            batch = prompts[first : first + size]
+            if not any(prompt.images for prompt, _ in batch):
+                return None
+            assert self.image_processor is not None and self.config.image_token is not None
+            return looked(self.image_processor, self.config.image_token, batch, size, most)
+
+        return look
 
     def _finished(
         self,

@@ -138,8 +138,8 @@ def score_step(
 ) -> tuple[State, StepTrace]:
     """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
 
-    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` is that of `prefill`. Returns a StepTrace [B, T, …]; positions
-    past `count` hold nothing of meaning.
+    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` is that of `prefill`.
+    Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
     """
     sight = _sight(state, visible)
     result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(probes))

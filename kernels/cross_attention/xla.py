@@ -2,7 +2,7 @@
 
 from ..attention import visible_groups
 from ..head_dispersion.xla import divergence
-from ..prefill_attention.xla import BLOCK_ENTRIES, CACHE_ENTRIES, attend, block_scores, over_query_blocks
+from ..prefill_attention.xla import attend, block_scores, over_query_blocks
 
 
 def cross_attention(q, k, v, groups, *, scale, moments):
@@ -10,7 +10,7 @@ def cross_attention(q, k, v, groups, *, scale, moments):
         visible = visible_groups(groups, k.shape[2])
         return attend(q, k, v, *visible, scale=scale, soft_cap=None, moments=moments)
 
-    return over_query_blocks(block, q, groups, k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
+    return over_query_blocks(block, q, groups, k.shape[2], moments=moments)
 
 
 def cross_dispersion(q, k, groups, *, scale):
@@ -18,4 +18,4 @@ def cross_dispersion(q, k, groups, *, scale):
         mask, _, _ = visible_groups(groups, k.shape[2])
         return divergence(block_scores(q, k, mask, scale, None))
 
-    return over_query_blocks(block, q, groups, k.shape[2], CACHE_ENTRIES)
+    return over_query_blocks(block, q, groups, k.shape[2], moments=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..attention import visible_keys
 from ..moments import Moments, shifted
-from ..prefill_attention.xla import CACHE_ENTRIES, block_scores, over_query_blocks, positions
+from ..prefill_attention.xla import block_scores, over_query_blocks, positions
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
@@ -16,7 +16,7 @@ def head_dispersion(q, k, start, *, scale, window, soft_cap):
         mask, _, _ = visible_keys(position, k.shape[2], window)
         return divergence(block_scores(q, k, mask, scale, soft_cap))
 
-    return over_query_blocks(block, q, positions(q, start), k.shape[2], CACHE_ENTRIES)
+    return over_query_blocks(block, q, positions(q, start), k.shape[2], moments=True)
 
 
 def divergence(scores):

@@ -15,7 +15,7 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
         visible = visible_keys(position, k.shape[2], window)
         return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
 
-    return over_query_blocks(block, q, positions(q, start), k.shape[2], CACHE_ENTRIES if moments else BLOCK_ENTRIES)
+    return over_query_blocks(block, q, positions(q, start), k.shape[2], moments=moments)
 
 
 def positions(q, start):
@@ -23,10 +23,13 @@ def positions(q, start):
     return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 
 
-def over_query_blocks(function, q, seen, keys, entries):
-    """Applies `function(q, seen)`, both [B, T, …], to blocks of T with so many scores at most, and joins the results."""
+def over_query_blocks(function, q, seen, keys, *, moments):
+    """Applies `function(q, seen)`, both [B, T, …], to blocks of T, and joins the results.
+
+    Blocks are small where moments are read out of their scores.
+    """
     b, t, n, _ = q.shape
-    size = max(1, entries // (b * n * keys))
+    size = max(1, (CACHE_ENTRIES if moments else BLOCK_ENTRIES) // (b * n * keys))
     if t <= size:
         return function(q, seen)
     count = -(-t // size)

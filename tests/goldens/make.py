@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.goldens.golden import FOLDER, Golden
 from tests.models import hugging_face
+from tests.models.cases import LLAMA3
 
 SMALL = {"vocab_size": 29, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3}
 CASES = {
@@ -19,7 +20,7 @@ CASES = {
     "multi_query_tied_llama3": {
         "num_key_value_heads": 1,
         "tie_word_embeddings": True,
-        "rope_parameters": hugging_face.LLAMA3,
+        "rope_parameters": LLAMA3,
     },
     "grouped_biases_llama3": {
         "num_attention_heads": 4,
@@ -27,7 +28,7 @@ CASES = {
         "head_dim": 8,
         "attention_bias": True,
         "mlp_bias": True,
-        "rope_parameters": hugging_face.LLAMA3,
+        "rope_parameters": LLAMA3,
     },
 }
 LENGTH = 40

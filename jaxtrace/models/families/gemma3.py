@@ -61,6 +61,9 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
 
 def _text(family: str, config: dict[str, Any], source: str) -> DecoderConfig:
     with ConfigReader(config, source, DEFAULTS) as reader:
+        reader.only("attn_logit_softcapping", None)  # transformers reads it and caps nothing
+        if family == "gemma3":
+            reader.only("final_logit_softcapping", None)  # likewise in the multi-modal class
         local, full = _ropes(reader)
         window, layers = reader.positive("sliding_window"), reader.positive("num_hidden_layers")
         kinds = {"sliding_attention": LayerKind(window, local), "full_attention": LayerKind(rope=full)}

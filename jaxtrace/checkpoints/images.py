@@ -1,0 +1,117 @@
+"""Images as the checkpoint's image processor prepares them, and which tokens see which of their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageOps
+
+from jaxtrace.errors import CheckpointError, PromptError, first_line
+from jaxtrace.models.config import VisionConfig
+from jaxtrace.models.images import Images
+
+if TYPE_CHECKING:
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+FILES = ("preprocessor_config.json", "processor_config.json")
+
+ImageSource = Image.Image | Path | str
+
+
+class ImageProcessor:
+    """The Hugging Face image processor of Llama 3.2 Vision: resized, padded, normalised and cut into tiles."""
+
+    def __init__(self, processor: MllamaImageProcessorPil):
+        self.hf = processor
+
+    @classmethod
+    def load(cls, directory: Path, vision: VisionConfig) -> ImageProcessor | None:
+        """The image processor of a checkpoint directory, or None where it has none.
+
+        Raises:
+          CheckpointError: it cannot be read, or makes other tiles than the model takes.
+        """
+        if not any((directory / name).exists() for name in FILES):
+            return None
+        try:
+            processor = _hugging_face().from_pretrained(directory, local_files_only=True)
+        except Exception as error:  # transformers raises whatever its parsers raise
+            raise CheckpointError(f"{directory}: the image processor cannot be read ({first_line(error)})") from None
+        made = (processor.max_image_tiles, processor.size["height"])
+        if made != (vision.max_tiles, vision.image_size):
+            raise CheckpointError(
+                f"{directory}: the image processor makes {made[0]} tiles of {made[1]} pixels, and the model takes "
+                f"{vision.max_tiles} of {vision.image_size}; download the checkpoint again"
+            )
+        return cls(processor)
+
+    @classmethod
+    def of(cls, vision: VisionConfig) -> ImageProcessor:
+        """transformers' default processor for an image encoder that has none of its own."""
+        size = {"height": vision.image_size, "width": vision.image_size}
+        return cls(_hugging_face()(size=size, max_image_tiles=vision.max_tiles))
+
+    def __call__(self, prompts: Sequence[ImageSource | Sequence[ImageSource]]) -> tuple[Images, list[list[int]]]:
+        """The images of a batch of prompts, and how many tiles each has.
+
+        Args:
+          prompts: for each an image, or a list of images, which may be empty; at least one prompt has one. An image is
+            Pillow's, or a file.
+
+        Raises:
+          PromptError: a file is not a readable image.
+        """
+        rows = [[_open(source) for source in _listed(prompt)] for prompt in prompts]
+        found: Any = self.hf(images=rows, return_tensors="np")
+        ratio, mask = found["aspect_ratio_ids"].astype(np.int32), found["aspect_ratio_mask"].astype(bool)
+        return Images(found["pixel_values"], ratio, mask), found["num_tiles"]
+
+
+def tile_visibility(
+    token_ids: Sequence[int], num_tiles: Sequence[int], max_images: int, max_tiles: int, image_token: int
+) -> Bool[np.ndarray, "T I*M"]:
+    """Which tiles each token of a prompt sees, those of image i at i · max_tiles and on.
+
+    A token sees the last image before it, itself included, and of images that follow each other without text between
+    them all. Tokens that are generated see what the last token of the prompt sees.
+
+    Args:
+      token_ids: of the prompt.
+      num_tiles: of each of its images, in order.
+      max_images: I, of the batch.
+      max_tiles: M, of the encoder.
+      image_token: the id that stands for an image; there are as many as images.
+    """
+    places = [position for position, token in enumerate(token_ids) if token == image_token]
+    visible = np.zeros((len(token_ids), max_images, max_tiles), bool)
+    end = following = len(token_ids)
+    for image in reversed(range(len(places))):
+        if places[image] + 1 < following:
+            end = following
+        following = places[image]
+        visible[following:end, image, : num_tiles[image]] = True
+    return visible.reshape(len(token_ids), -1)
+
+
+def _hugging_face() -> type[MllamaImageProcessorPil]:
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil  # takes seconds
+
+    return MllamaImageProcessorPil
+
+
+def _listed(prompt: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
+    return [prompt] if isinstance(prompt, ImageSource) else prompt
+
+
+def _open(source: ImageSource) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        with Image.open(source) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # Pillow raises whatever its decoders raise
+        raise PromptError(f"{source}: is no image that can be read ({first_line(error)}); give another file") from None

@@ -1,0 +1,74 @@
+"""cross_attention and cross_dispersion: every implementation against the oracle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtrace.kernels import cross_attention, cross_dispersion
+from jaxtrace.kernels.cross_attention.api import ATTENTION
+from jaxtrace.kernels.prefill_attention import xla
+
+from tests import oracle
+
+from . import cases
+from .test_attention import BOUNDS, OUTPUT
+
+B, T, K, G, H, GROUPS, SIZE = 3, 7, 2, 2, 16, 4, 6
+SCALE = 0.25
+
+
+def arrays(rng, dtype="float32"):
+    """q, k, v, and groups that leave out the first, the last, all, none."""
+    q = rng.normal(0, 2, (B, T, K * G, H))
+    k, v = rng.normal(0, 1, (2, B, K, GROUPS * SIZE, H))
+    groups = rng.random((B, T, GROUPS)) < 0.6
+    groups[0, 0], groups[0, 1], groups[1, 0], groups[1, 1] = False, True, [0, 1, 1, 1], [1, 0, 0, 0]
+    return *(jnp.asarray(x, dtype) for x in (q, k, v)), jnp.asarray(groups)
+
+
+def expected(q, k, v, groups):
+    """(output, {metric: [B, T, N]}, divergence) in float64."""
+    q, k, v = (np.asarray(x.astype(jnp.float32), np.float64) for x in (q, k, v))
+    out, weights = np.zeros(q.shape), np.zeros((*q.shape[:3], k.shape[2]))
+    found = {name: np.zeros(q.shape[:3]) for name, _ in BOUNDS.values()}
+    for b, t, n in np.ndindex(q.shape[:3]):
+        seen = np.flatnonzero(np.repeat(np.asarray(groups)[b, t], SIZE))
+        if len(seen) == 0:
+            continue
+        a = oracle.softmax(SCALE * k[b, n // G, seen] @ q[b, t, n])
+        out[b, t, n] = a @ v[b, n // G, seen]
+        weights[b, t, n, seen] = a
+        for name, value in oracle.attention_row(a, np.zeros(len(a))).items():
+            if name in found:
+                found[name][b, t, n] = value
+    return out, found, oracle.head_jsd(weights)
+
+
+@pytest.mark.parametrize("implementation", cases.implementations(ATTENTION))
+class TestCrossAttention:
+    @pytest.mark.parametrize("dtype", cases.DTYPES)
+    def test_against_oracle(self, implementation, dtype, rng):
+        q, k, v, groups = arrays(rng, dtype)
+        out, found, divergence = expected(q, k, v, groups)
+        got, moments = cross_attention(q, k, v, groups, scale=SCALE, implementation=implementation)
+        assert got.dtype == dtype
+        cases.assert_near(got.astype(jnp.float32), out, OUTPUT[dtype], "output")
+        for field, (name, bound) in BOUNDS.items():
+            cases.assert_near(getattr(moments, field), found[name], bound, name)
+        jsd = cross_dispersion(q, k, groups, scale=SCALE, implementation=implementation)
+        cases.assert_near(jsd, divergence, cases.DISPERSION, "head_jsd")
+
+    def test_moments_are_only_computed_if_asked_for(self, implementation, rng):
+        q, k, v, groups = arrays(rng)
+        out, moments = cross_attention(q, k, v, groups, scale=SCALE, moments=False, implementation=implementation)
+        assert moments is None
+        cases.assert_near(out, expected(q, k, v, groups)[0], OUTPUT["float32"], "output")
+
+
+def test_blocks_of_queries_change_nothing(rng, monkeypatch):
+    q, k, v, groups = arrays(rng)
+    whole = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
+    monkeypatch.setattr(xla, "CACHE_ENTRIES", 2 * B * K * G * GROUPS * SIZE)
+    parts = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
