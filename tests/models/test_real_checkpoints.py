@@ -8,19 +8,20 @@ from tests.models import hugging_face
 from tests.models.parity import assert_parity
 from tests.tracing.reference import assert_metrics, metrics
 
-BOS, STEPS = 1, 63
+BOS = {"stories260K": 1, "TinyStories-656K": 1, "babyllama-105": 1, "capp-gpt2": 49}
+STEPS = 63
 
 
-@pytest.mark.parametrize("name", ["stories260K", "TinyStories-656K", "babyllama-105"])
+@pytest.mark.parametrize("name", BOS)
 def test_every_step_of_a_generated_text(name, shared_data):
     directory = shared_data / "checkpoints" / name
     if not directory.is_dir():
         pytest.skip(f"no {directory.name} among the shared checkpoints")
     model = jaxtrace.load(str(directory))
-    row = model.generate([[BOS]], max_new_tokens=STEPS, stop_tokens=()).rows[0]
+    row = model.generate([[BOS[name]]], max_new_tokens=STEPS, stop_tokens=()).rows[0]
     drawn = row.metrics["token"]
     assert len(drawn) == STEPS
-    tokens = [BOS, *drawn.tolist()]
+    tokens = [BOS[name], *drawn.tolist()]
     run = hugging_face.run(hugging_face.load(directory), tokens)
     np.testing.assert_array_equal(drawn, run.logits[:-1].argmax(axis=-1))
     want = {name: values[:-1] for name, values in metrics(run, np.append(drawn, -1)).items()}

@@ -98,8 +98,8 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
         image_token = reader.positive("image_token_index")
         vision = _vision(_said(reader.mapping("vision_config")), f"{source} (vision_config)")
         decoder = _text(_said(reader.mapping("text_config")), f"{source} (text_config)", image_token, vision)
-        if image_token >= decoder.vocab + EXTRA_TOKENS:
-            reader.fail(f"has image_token_index={image_token}, beyond the {decoder.vocab + EXTRA_TOKENS} tokens it embeds")
+        if image_token >= (tokens := decoder.vocab + EXTRA_TOKENS):
+            reader.fail(f"has image_token_index={image_token}, beyond the {tokens} tokens it embeds")
         return decoder
 
 
@@ -148,7 +148,7 @@ def _vision(config: dict[str, Any], source: str) -> VisionConfig:
         if not vision.outputs or max(vision.outputs) >= vision.layers:
             reader.fail(f"has intermediate_layers_indices={list(vision.outputs)} of {vision.layers} layers")
         if (width := reader.positive("vision_output_dim")) != vision.output_width:
-            reader.fail(f"has vision_output_dim={width}, where the layers shown are {vision.output_width} wide together")
+            reader.fail(f"has vision_output_dim={width}, where the layers shown are {vision.output_width} wide")
         return vision
 
 

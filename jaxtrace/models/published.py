@@ -1,0 +1,199 @@
+"""The sizes in which the families were published: configs and numbers of parameters, with no network."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.families import FAMILIES
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published model.
+
+    Attributes:
+      family: what it belongs to, in words.
+      hub_id: of its checkpoint.
+      parameters: how many there are; a tied unembedding counts once, and of Gemma 3 the text part alone.
+      raw: its config.json, without what the family's defaults say.
+      name: for short, in lower case.
+    """
+
+    family: str
+    hub_id: str
+    parameters: int
+    raw: dict[str, Any]
+    name: str = ""
+
+    @functools.cached_property
+    def config(self) -> DecoderConfig:
+        """The decoder."""
+        return FAMILIES[self.raw["model_type"]].decoder_config(self.raw, self.hub_id)
+
+
+def find_published(name: str) -> Published | None:
+    """The published model of a short name or a hub id, in any case; None where there is none."""
+    return next((model for model in PUBLISHED if name.lower() in (model.name, model.hub_id.lower())), None)
+
+
+def _shape(embed: int, feed_forward: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:
+    return {
+        "hidden_size": embed,
+        "intermediate_size": feed_forward,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+    }
+
+
+def _rope_scaling(factor: float) -> dict[str, Any]:
+    return {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+
+
+_LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500_000.0,
+}
+_LLAMA_31 = _LLAMA | {"rope_scaling": _rope_scaling(8.0)}
+_LLAMA_32 = _LLAMA | {"rope_scaling": _rope_scaling(32.0), "tie_word_embeddings": True}
+
+
+def _vision(image_size: int, **text: Any) -> dict[str, Any]:
+    return {
+        "model_type": "mllama",
+        "text_config": {"rope_scaling": _rope_scaling(8.0), **text},
+        "vision_config": {"image_size": image_size},
+    }
+
+
+_VISION_90B = _shape(8192, 28_672, 100, 64, 8) | {"cross_attention_layers": list(range(3, 100, 5))}
+
+_GEMMA_3 = {
+    "model_type": "gemma3_text",
+    "vocab_size": 262_144,
+    "max_position_embeddings": 32_768,
+    "sliding_window": 512,
+}
+
+
+def _gemma_3(**text: Any) -> dict[str, Any]:
+    settings = {"sliding_window": 1024, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    return {"model_type": "gemma3", "text_config": settings | text}
+
+
+_QWEN_25 = {"model_type": "qwen2", "rope_theta": 1_000_000.0}
+_QWEN_25_TIED = _QWEN_25 | {"tie_word_embeddings": True}
+_QWEN_25_LARGE = _QWEN_25 | {"vocab_size": 152_064, "max_position_embeddings": 131_072}
+_QWEN_3 = {"model_type": "qwen3", "rope_theta": 1_000_000.0, "max_position_embeddings": 40_960}
+_QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
+_MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
+
+
+def _gpt2(embed: int, layers: int, heads: int) -> dict[str, Any]:
+    return {"model_type": "gpt2", "n_embd": embed, "n_layer": layers, "n_head": heads}
+
+
+# Family → (hub id, parameters, config) of each of its sizes.
+_FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
+    "Llama 3.1 and 3.2": [
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248, _LLAMA_31 | _shape(4096, 14_336, 32, 32, 8)),
+        ("meta-llama/Llama-3.1-70B", 70_553_706_496, _LLAMA_31 | _shape(8192, 28_672, 80, 64, 8)),
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400, _LLAMA_32 | _shape(2048, 8192, 16, 32, 8)),
+        ("meta-llama/Llama-3.2-3B", 3_212_749_824, _LLAMA_32 | _shape(3072, 8192, 28, 24, 8)),
+    ],
+    "Llama 3.2 Vision": [
+        ("meta-llama/Llama-3.2-11B-Vision", 10_642_941_475, _vision(448)),
+        ("meta-llama/Llama-3.2-11B-Vision-Instruct", 10_670_220_835, _vision(560)),
+        ("meta-llama/Llama-3.2-90B-Vision", 88_593_355_323, _vision(560, **_VISION_90B)),
+    ],
+    "Gemma 2": [
+        ("google/gemma-2-2b", 2_614_341_888, {"model_type": "gemma2"}),
+        ("google/gemma-2-9b", 9_241_705_984, {"model_type": "gemma2"} | _shape(3584, 14_336, 42, 16, 8)),
+        (
+            "google/gemma-2-27b",
+            27_227_128_320,
+            {"model_type": "gemma2", "head_dim": 128, "query_pre_attn_scalar": 144} | _shape(4608, 36_864, 46, 32, 16),
+        ),
+    ],
+    "Gemma 3, text part": [
+        ("google/gemma-3-270m", 268_098_176, _GEMMA_3 | _shape(640, 2048, 18, 4, 1)),
+        ("google/gemma-3-1b-pt", 999_885_952, _GEMMA_3 | _shape(1152, 6912, 26, 4, 1)),
+        ("google/gemma-3-4b-pt", 3_880_263_168, _gemma_3(**_shape(2560, 10_240, 34, 8, 4))),
+        ("google/gemma-3-12b-pt", 11_766_034_176, _gemma_3(**_shape(3840, 15_360, 48, 16, 8))),
+        (
+            "google/gemma-3-27b-pt",
+            27_009_346_304,
+            _gemma_3(**_shape(5376, 21_504, 62, 32, 16), head_dim=128, query_pre_attn_scalar=168),
+        ),
+    ],
+    "Qwen2.5, and DeepSeek-R1 distilled into it": [
+        ("Qwen/Qwen2.5-0.5B", 494_032_768, _QWEN_25_TIED | _shape(896, 4864, 24, 14, 2)),
+        (
+            "Qwen/Qwen2.5-1.5B",
+            1_543_714_304,
+            _QWEN_25_TIED | _shape(1536, 8960, 28, 12, 2) | {"max_position_embeddings": 131_072},
+        ),
+        ("Qwen/Qwen2.5-3B", 3_085_938_688, _QWEN_25_TIED | _shape(2048, 11_008, 36, 16, 2)),
+        ("Qwen/Qwen2.5-7B", 7_615_616_512, _QWEN_25_LARGE | _shape(3584, 18_944, 28, 28, 4)),
+        (
+            "Qwen/Qwen2.5-14B",
+            14_770_033_664,
+            _QWEN_25_LARGE | _shape(5120, 13_824, 48, 40, 8) | {"rms_norm_eps": 1e-5},
+        ),
+        (
+            "Qwen/Qwen2.5-32B",
+            32_763_876_352,
+            _QWEN_25_LARGE | _shape(5120, 27_648, 64, 40, 8) | {"rms_norm_eps": 1e-5},
+        ),
+        (
+            "Qwen/Qwen2.5-72B",
+            72_706_203_648,
+            _QWEN_25_LARGE | _shape(8192, 29_568, 80, 64, 8) | {"rms_norm_eps": 1e-5},
+        ),
+        (
+            "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+            1_777_088_000,
+            {"model_type": "qwen2", "max_position_embeddings": 131_072} | _shape(1536, 8960, 28, 12, 2),
+        ),
+    ],
+    "Qwen3, dense": [
+        ("Qwen/Qwen3-0.6B", 596_049_920, _QWEN_3_TIED | _shape(1024, 3072, 28, 16, 8)),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976, _QWEN_3_TIED | _shape(2048, 6144, 28, 16, 8)),
+        ("Qwen/Qwen3-4B", 4_022_468_096, _QWEN_3_TIED | _shape(2560, 9728, 36, 32, 8)),
+        ("Qwen/Qwen3-8B", 8_190_735_360, _QWEN_3 | _shape(4096, 12_288, 36, 32, 8)),
+        ("Qwen/Qwen3-14B", 14_768_307_200, _QWEN_3 | _shape(5120, 17_408, 40, 40, 8)),
+        ("Qwen/Qwen3-32B", 32_762_123_264, _QWEN_3 | _shape(5120, 25_600, 64, 64, 8)),
+    ],
+    "GPT-2": [
+        ("openai-community/gpt2", 124_439_808, _gpt2(768, 12, 12)),
+        ("openai-community/gpt2-medium", 354_823_168, _gpt2(1024, 24, 16)),
+        ("openai-community/gpt2-large", 774_030_080, _gpt2(1280, 36, 20)),
+        ("openai-community/gpt2-xl", 1_557_611_200, _gpt2(1600, 48, 25)),
+    ],
+    "Mistral 7B": [
+        ("mistralai/Mistral-7B-v0.1", 7_241_732_096, _MISTRAL),
+        (
+            "mistralai/Mistral-7B-v0.3",
+            7_248_023_552,
+            _MISTRAL | {"vocab_size": 32_768, "rope_theta": 1_000_000.0, "sliding_window": None},
+        ),
+    ],
+}
+
+PUBLISHED = tuple(
+    Published(family, hub_id, parameters, raw, hub_id.split("/")[1].lower().removesuffix("-pt"))
+    for family, sizes in _FAMILIES.items()
+    for hub_id, parameters, raw in sizes
+)

@@ -1,0 +1,120 @@
+"""Small configs of every family, which between them take every branch of it."""
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+LENGTH = 48  # three times the context that LLAMA3 stretches, and some windows
+
+_LLAMA_LIKE = {
+    "vocab_size": 41,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rope_parameters": PLAIN,
+}
+_HEAD = {"head_dim": 8}
+_SPLIT_ROPE = {
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+    }
+}
+_GEMMA3 = _LLAMA_LIKE | _HEAD | _SPLIT_ROPE | {"sliding_window": 5, "sliding_window_pattern": 2}
+
+# By model type, what the cases below change.
+SMALL = {
+    "llama": _LLAMA_LIKE,
+    "mistral": _LLAMA_LIKE,
+    "qwen2": _LLAMA_LIKE,
+    "qwen3": _LLAMA_LIKE | _HEAD,
+    "gemma2": _LLAMA_LIKE
+    | _HEAD
+    | {"sliding_window": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma3_text": _GEMMA3,
+    "gemma3": {
+        "text_config": _GEMMA3,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+        "mm_tokens_per_image": 4,
+    },
+    "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
+}
+
+_WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+
+# By model type and what is particular about the case.
+CASES = {
+    ("llama", "multi-head, untied"): {"num_key_value_heads": 4},
+    ("llama", "multi-query, tied, scaled rope"): {
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": LLAMA3,
+    },
+    ("llama", "grouped, scaled rope"): {"rope_parameters": LLAMA3},
+    ("llama", "biases"): {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
+    ("llama", "heads wider than the stream"): {"head_dim": 16, "num_key_value_heads": 1, "vocab_size": 11},
+    ("llama", "gelu, linear rope"): {"hidden_act": "gelu", "rope_parameters": LINEAR},
+    ("mistral", "windows"): {"sliding_window": 5},
+    ("mistral", "no windows"): {"sliding_window": None, "head_dim": 16, "tie_word_embeddings": True},
+    ("mistral", "multi-query windows of one"): {"sliding_window": 1, "num_key_value_heads": 1},
+    ("qwen2", "no windows"): {"tie_word_embeddings": True},
+    ("qwen2", "windows in the last layers"): {**_WINDOWS, "max_window_layers": 1},
+    ("qwen2", "windows in every second layer"): {
+        **_WINDOWS,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "num_key_value_heads": 4,
+    },
+    ("qwen3", "no windows"): {"tie_word_embeddings": True, "head_dim": 16},
+    ("qwen3", "biases, windows in the last layers"): {**_WINDOWS, "max_window_layers": 2, "attention_bias": True},
+    ("qwen3", "multi-query, windows everywhere"): {**_WINDOWS, "max_window_layers": 0, "num_key_value_heads": 1},
+    ("gemma2", "as published"): {"query_pre_attn_scalar": 13},
+    ("gemma2", "biases, untied, full layers first"): {
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 4,
+    },
+    ("gemma2", "multi-query, no caps"): {
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "hidden_activation": "gelu",
+    },
+    ("gemma3_text", "as published"): {"query_pre_attn_scalar": 13},
+    ("gemma3_text", "two periods and a rest"): {"num_hidden_layers": 5, "num_key_value_heads": 1},
+    ("gemma3_text", "biases, untied, capped logits, windows of 8"): {
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+        "final_logit_softcapping": 3.0,
+        "sliding_window": 8,
+        "num_key_value_heads": 4,
+    },
+    ("gemma3", "with a vision tower"): {},
+    ("gpt2", "as published"): {},
+    ("gpt2", "wide and exact gelu"): {"n_inner": 80, "activation_function": "gelu", "layer_norm_epsilon": 1e-3},
+    ("gpt2", "untied"): {
+        "tie_word_embeddings": False,
+        "activation_function": "gelu_pytorch_tanh",
+        "reorder_and_upcast_attn": True,
+        "n_head": 2,
+    },
+}

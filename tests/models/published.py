@@ -1,0 +1,271 @@
+"""config.json as the hub serves it, for the sizes in which the families were published."""
+
+LLAMA3 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 128000,
+    "eos_token_id": [128001, 128008, 128009],
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_key_value_heads": 8,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.42.3",
+    "use_cache": True,
+    "vocab_size": 128256,
+}
+LLAMA32 = LLAMA3 | {"rope_scaling": LLAMA3["rope_scaling"] | {"factor": 32.0}, "tie_word_embeddings": True}
+
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "model_type": "mistral",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.34.0.dev0",
+    "use_cache": True,
+    "vocab_size": 32000,
+}
+
+QWEN25 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 32768,
+    "model_type": "qwen2",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.43.1",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 152064,
+}
+
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 40960,
+    "model_type": "qwen3",
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
+GEMMA2 = {
+    "architectures": ["Gemma2ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": 50.0,
+    "bos_token_id": 2,
+    "cache_implementation": "hybrid",
+    "eos_token_id": 1,
+    "final_logit_softcapping": 30.0,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 8192,
+    "model_type": "gemma2",
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000.0,
+    "sliding_window": 4096,
+    "torch_dtype": "float32",
+    "transformers_version": "4.42.4",
+    "use_cache": True,
+    "vocab_size": 256000,
+}
+
+GEMMA3_TEXT = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "bos_token_id": 2,
+    "cache_implementation": "hybrid",
+    "eos_token_id": [1, 106],
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 32768,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.50.0.dev0",
+    "use_cache": True,
+    "vocab_size": 262144,
+}
+
+
+def gemma3(**text):
+    """The multi-modal form, of which the text part says only what differs from transformers' defaults."""
+    scaled = {"model_type": "gemma3_text", "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    return {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "boi_token_index": 255999,
+        "eoi_token_index": 256000,
+        "eos_token_id": [1, 106],
+        "image_token_index": 262144,
+        "initializer_range": 0.02,
+        "mm_tokens_per_image": 256,
+        "model_type": "gemma3",
+        "text_config": scaled | {"sliding_window": 1024} | text,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.50.0.dev0",
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 896,
+            "intermediate_size": 4304,
+            "model_type": "siglip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+
+
+GPT2 = {
+    "activation_function": "gelu_new",
+    "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
+    "bos_token_id": 50256,
+    "embd_pdrop": 0.1,
+    "eos_token_id": 50256,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2",
+    "n_ctx": 1024,
+    "n_positions": 1024,
+    "resid_pdrop": 0.1,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    "vocab_size": 50257,
+}
+
+
+def shape(embed, feed_forward, layers, heads, kv_heads=None):
+    """Shapes under the names most families use."""
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    values = (embed, feed_forward, layers, heads, kv_heads)
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def gpt2_shape(embed, layers, heads):
+    return {"n_embd": embed, "n_layer": layers, "n_head": heads}
+
+
+PUBLISHED = {
+    "Llama-3.1-8B": LLAMA3 | shape(4096, 14336, 32, 32),
+    "Llama-3.1-70B": LLAMA3 | shape(8192, 28672, 80, 64),
+    "Llama-3.2-1B": LLAMA32 | shape(2048, 8192, 16, 32) | {"head_dim": 64},
+    "Llama-3.2-3B": LLAMA32 | shape(3072, 8192, 28, 24) | {"head_dim": 128},
+    "SmolLM2-135M": LLAMA3
+    | shape(576, 1536, 30, 9, 3)
+    | {"is_llama_config": True, "max_position_embeddings": 8192, "rope_interleaved": False, "rope_scaling": None}
+    | {"rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
+    "Mistral-7B-v0.1": MISTRAL,
+    "Mistral-7B-v0.3": MISTRAL
+    | {"attention_dropout": 0.0, "rope_theta": 1000000.0, "sliding_window": None, "vocab_size": 32768},
+    "Qwen2.5-0.5B": QWEN25
+    | shape(896, 4864, 24, 14, 2)
+    | {"max_window_layers": 24, "tie_word_embeddings": True, "use_mrope": False, "vocab_size": 151936}
+    | {"sliding_window": 32768},
+    "Qwen2.5-1.5B": QWEN25
+    | shape(1536, 8960, 28, 12, 2)
+    | {"max_window_layers": 28, "tie_word_embeddings": True, "use_mrope": False, "vocab_size": 151936},
+    "Qwen2.5-3B": QWEN25
+    | shape(2048, 11008, 36, 16, 2)
+    | {"max_window_layers": 36, "tie_word_embeddings": True, "vocab_size": 151936, "sliding_window": 32768},
+    "Qwen2.5-7B": QWEN25 | shape(3584, 18944, 28, 28, 4) | {"max_window_layers": 28},
+    "Qwen2.5-14B": QWEN25 | shape(5120, 13824, 48, 40, 8) | {"max_window_layers": 48, "rms_norm_eps": 1e-05},
+    "Qwen2.5-32B": QWEN25 | shape(5120, 27648, 64, 40, 8) | {"max_window_layers": 64, "rms_norm_eps": 1e-05},
+    "Qwen2.5-72B": QWEN25 | shape(8192, 29568, 80, 64, 8) | {"max_window_layers": 80, "rms_norm_eps": 1e-05},
+    "DeepSeek-R1-Distill-Qwen-1.5B": QWEN25
+    | shape(1536, 8960, 28, 12, 2)
+    | {"max_position_embeddings": 131072, "max_window_layers": 21, "rope_theta": 10000, "sliding_window": 4096}
+    | {"use_mrope": False, "vocab_size": 151936},
+    "Qwen3-0.6B": QWEN3 | shape(1024, 3072, 28, 16) | {"max_window_layers": 28, "tie_word_embeddings": True},
+    "Qwen3-1.7B": QWEN3 | shape(2048, 6144, 28, 16) | {"max_window_layers": 28, "tie_word_embeddings": True},
+    "Qwen3-4B": QWEN3 | shape(2560, 9728, 36, 32) | {"max_window_layers": 36, "tie_word_embeddings": True},
+    "Qwen3-8B": QWEN3 | shape(4096, 12288, 36, 32) | {"max_window_layers": 36},
+    "Qwen3-14B": QWEN3 | shape(5120, 17408, 40, 40) | {"max_window_layers": 40},
+    "Qwen3-32B": QWEN3 | shape(5120, 25600, 64, 64) | {"max_window_layers": 64},
+    "gemma-2-2b": GEMMA2 | shape(2304, 9216, 26, 8, 4),
+    "gemma-2-9b": GEMMA2 | shape(3584, 14336, 42, 16, 8) | {"sliding_window_size": 4096},
+    "gemma-2-27b": GEMMA2
+    | shape(4608, 36864, 46, 32, 16)
+    | {"head_dim": 128, "query_pre_attn_scalar": 144, "sliding_window_size": 4096},
+    "gemma-3-270m": GEMMA3_TEXT
+    | shape(640, 2048, 18, 4)
+    | {"_sliding_window_pattern": 6, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3}
+    | {"use_bidirectional_attention": False},
+    "gemma-3-1b": GEMMA3_TEXT | shape(1152, 6912, 26, 4) | {"sliding_window_pattern": 6},
+    "gemma-3-4b": gemma3(**shape(2560, 10240, 34, None)),
+    "gemma-3-12b": gemma3(**shape(3840, 15360, 48, 16, 8)),
+    "gemma-3-27b": gemma3(**shape(5376, 21504, 62, 32, 16), head_dim=128, query_pre_attn_scalar=168),
+    "gpt2": GPT2 | gpt2_shape(768, 12, 12),
+    "gpt2-medium": GPT2 | gpt2_shape(1024, 24, 16) | {"n_special": 0, "predict_special_tokens": True},
+    "gpt2-large": GPT2 | gpt2_shape(1280, 36, 20),
+    "gpt2-xl": GPT2 | gpt2_shape(1600, 48, 25) | {"output_past": True},
+}

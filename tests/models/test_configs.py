@@ -1,0 +1,220 @@
+"""Configs as the hub serves them and as transformers writes them; its config classes need no torch."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import transformers
+
+from jaxtrace import ConfigError
+from jaxtrace.models.config import LayerKind, LinearScaling, Llama3Scaling, Rope
+from jaxtrace.models.families import FAMILIES
+from tests.models.published import PUBLISHED
+
+CLASSES = {
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+    "gemma2": transformers.Gemma2Config,
+    "gemma3_text": transformers.Gemma3TextConfig,
+    "gemma3": transformers.Gemma3Config,
+    "gpt2": transformers.GPT2Config,
+}
+
+
+def parsed(config):
+    return FAMILIES[config["model_type"]].decoder_config(config, "test")
+
+
+def written(config):
+    """The config as transformers writes it after reading it."""
+    made = CLASSES[config["model_type"]].from_dict(copy.deepcopy(config))
+    return json.loads(json.dumps(made.to_dict()))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_transformers_makes_of_a_published_config_says_the_same(name):
+    assert parsed(PUBLISHED[name]) == parsed(written(PUBLISHED[name]))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_defaults_are_those_of_transformers(kind):
+    assert parsed({"model_type": kind}) == parsed(CLASSES[kind]().to_dict())
+    fields = {field.name: field.default for field in dataclasses.fields(CLASSES[kind])}
+    own = FAMILIES[kind].DEFAULTS if kind != "gemma3" else {}
+    assert {name: value for name, value in own.items() if name in fields and value != fields[name]} == {}
+
+
+WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}
+SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED["original_max_position_embeddings"] = 64
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "rope_theta": 5.0, "rope_scaling": SCALED},
+        {"model_type": "llama", "num_key_value_heads": None, "head_dim": None},
+        {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen2", **WINDOWS},
+        {"model_type": "qwen2", **WINDOWS, "max_window_layers": 0},
+        {"model_type": "qwen2", **WINDOWS, "max_window_layers": 99},
+        {"model_type": "qwen2", **WINDOWS, "use_sliding_window": False},
+        {"model_type": "qwen2", "use_sliding_window": True},
+        {"model_type": "qwen3", **WINDOWS, "sliding_window": None},
+        {"model_type": "qwen3", **WINDOWS, "layer_types": ["sliding_attention", "full_attention"] * 16},
+        {"model_type": "gemma2", "num_hidden_layers": 5, "attn_logit_softcapping": None},
+        {"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]},
+        {"model_type": "gemma3_text", "sliding_window_pattern": 3, "rope_local_base_freq": 7.0, "rope_theta": 9.0},
+        {"model_type": "gemma3_text", "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}}},
+        {"model_type": "gemma3_text", "final_logit_softcapping": 20.0},
+        {"model_type": "gpt2", "n_inner": 7, "activation_function": "gelu"},
+    ],
+    ids=str,
+)
+def test_transformers_fills_in_the_same(config):
+    assert parsed(config) == parsed(written(config))
+
+
+def sizes(config):
+    return config.embed, config.layers, config.heads, config.kv_heads, config.head_dim, config.feed_forward
+
+
+def test_llama():
+    config = parsed(PUBLISHED["Llama-3.1-70B"])
+    assert sizes(config) == (8192, 80, 64, 8, 128, 28672)
+    assert config.pattern == (LayerKind(rope=Rope(500000.0, Llama3Scaling(8.0, 1.0, 4.0, 8192))),)
+    assert not config.tied
+    assert parsed(PUBLISHED["Llama-3.2-1B"]).tied
+
+
+def test_mistral():
+    windowed, full = parsed(PUBLISHED["Mistral-7B-v0.1"]), parsed(PUBLISHED["Mistral-7B-v0.3"])
+    assert windowed.pattern == (LayerKind(4096, Rope(10_000.0)),)
+    assert full.pattern == (LayerKind(None, Rope(1_000_000.0)),)
+    assert full.vocab == 32768
+
+
+def test_qwen():
+    old = parsed(PUBLISHED["DeepSeek-R1-Distill-Qwen-1.5B"])
+    assert (old.qkv_bias, old.output_bias, old.qk_norm) == (True, False, False)
+    assert old.pattern == (LayerKind(),)
+    new = parsed(PUBLISHED["Qwen3-0.6B"])
+    assert sizes(new) == (1024, 28, 16, 8, 128, 3072)
+    assert (new.qkv_bias, new.output_bias, new.qk_norm, new.tied) == (False, False, True, True)
+    windowed = parsed({**PUBLISHED["Qwen3-0.6B"], **WINDOWS, "num_hidden_layers": 5})
+    assert [kind.window for kind in windowed.kinds] == [None, None, None, 8, 8]
+
+
+def test_gemma2():
+    config = parsed(PUBLISHED["gemma-2-27b"])
+    assert sizes(config) == (4608, 46, 32, 16, 128, 36864)
+    assert [kind.window for kind in config.pattern] == [4096, None]
+    assert (config.score_soft_cap, config.logit_soft_cap, config.scale) == (50.0, 30.0, 144**-0.5)
+    assert (config.norm_offset, config.post_norms, config.qk_norm, config.activation) == (1.0, True, False, "gelu_tanh")
+    assert config.embedding_scale == 4608**0.5
+    assert config.tied
+
+
+def test_gemma3():
+    config = parsed(PUBLISHED["gemma-3-27b"])
+    assert sizes(config) == (5376, 62, 32, 16, 128, 21504)
+    local, full = LayerKind(1024, Rope(10_000.0)), LayerKind(None, Rope(1_000_000.0, LinearScaling(8.0)))
+    assert config.pattern == (local,) * 5 + (full,)
+    assert (config.vocab, config.context, config.scale) == (262208, 131072, 168**-0.5)
+    assert (config.qk_norm, config.tied, config.score_soft_cap, config.logit_soft_cap) == (True, True, None, None)
+    small = parsed(PUBLISHED["gemma-3-270m"])
+    assert small.pattern == (LayerKind(512, Rope(10_000.0)),) * 5 + (LayerKind(None, Rope(1_000_000.0)),)
+    assert sizes(parsed(PUBLISHED["gemma-3-4b"])) == (2560, 34, 8, 4, 256, 10240)
+
+
+def test_gpt2():
+    config = parsed(PUBLISHED["gpt2-xl"])
+    assert sizes(config) == (1600, 48, 25, 25, 64, 6400)
+    assert config.pattern == (LayerKind(rope=None),)
+    assert (config.norm, config.gated, config.learned_positions, config.activation) == (
+        "layer",
+        False,
+        True,
+        "gelu_tanh",
+    )
+    assert config.qkv_bias and config.output_bias and config.feed_forward_bias and config.tied
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_generation_settings_of_transformers_4_say_nothing(kind):
+    old = {"max_length": 20, "temperature": 0.6, "is_decoder": False, "pruned_heads": {}, "add_cross_attention": False}
+    assert parsed({"model_type": kind, **old}) == parsed({"model_type": kind})
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logit_scale", 0.5),
+        ("pruned_heads", {"0": [1]}),
+        ("add_cross_attention", True),
+        ("per_layer_config", {"0": {}}),
+    ],
+)
+def test_what_no_family_has_is_named(kind, name, value):
+    refused({"model_type": kind, name: value}, f"{name}={value!r}")
+
+
+ROPES = {
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 32768},
+    "longrope": {"short_factor": [1.0], "long_factor": [1.0]},
+    "dynamic": {"factor": 2.0},
+    "proportional": {},
+}
+
+
+@pytest.mark.parametrize("kind", set(CLASSES) - {"gpt2", "gemma3"})
+@pytest.mark.parametrize("rope", ROPES)
+def test_ropes_that_are_not_handled(kind, rope):
+    refused({"model_type": kind, "rope_scaling": {"rope_type": rope, **ROPES[rope]}}, f"rope scaling {rope!r}")
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({"model_type": "llama", "rope_interleaved": True}, "rope_interleaved=True; jaxtrace handles False"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window=0, which must be a positive whole number"),
+        ({"model_type": "mistral", "hidden_act": "relu"}, "hidden_act='relu'; jaxtrace handles 'silu', 'gelu'"),
+        ({"model_type": "qwen2", "use_mrope": True}, "use_mrope=True"),
+        ({"model_type": "qwen2", "max_window_layers": -1}, "max_window_layers=-1"),
+        (
+            {"model_type": "qwen2", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]},
+            "layer_types=['sliding_attention']; jaxtrace handles a list of 1 of full_attention",
+        ),
+        ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "handles a list of 32 of full_attention"),
+        ({"model_type": "qwen3", "layer_types": [["full_attention"]] * 32}, "a list of 32 of full_attention"),
+        ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ({"model_type": "gemma2", "sliding_window_size": 8}, "sliding_window_size=8; jaxtrace handles 4096"),
+        ({"model_type": "gemma2", "hidden_act": "gelu"}, "hidden_act='gelu'; jaxtrace handles 'gelu_pytorch_tanh'"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": "50"}, "attn_logit_softcapping='50'"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "rope_parameters of rope_type"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping=30.0"),
+        ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, "text_config has the contrary"),
+        ({"model_type": "gemma3", "text_config": {"logit_scale": 2}}, "does not handle: logit_scale=2"),
+        ({"model_type": "gpt2", "activation_function": "relu"}, "activation_function='relu'"),
+        ({"model_type": "gpt2", "scale_attn_weights": False}, "scale_attn_weights=False"),
+        ({"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+        ({"model_type": "gpt2", "n_head": 5}, "n_embd=768, which 5 attention heads do not divide"),
+    ],
+    ids=str,
+)
+def test_values_that_are_not_handled(config, part):
+    refused(config, part)
+
+
+def refused(config, part):
+    with pytest.raises(ConfigError) as error:
+        parsed(config)
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,39 @@
+"""A text scored at once and the same text generated token by token are traced alike, in every kind of decoder."""
+
+import jax
+import pytest
+
+from jaxtrace import Model, init_params
+from jaxtrace.models.decoder import stack_layers
+from jaxtrace.models.families import FAMILIES
+from jaxtrace.tracing import engine
+from tests.models.cases import CASES, SMALL
+from tests.tracing.reference import assert_same, at
+
+KINDS = {
+    "mistral: windows": "unrolled",
+    "gemma2: as published": "stacked",
+    "gemma3_text: two periods and a rest": "unrolled",
+    "gpt2: as published": "stacked",
+}
+LENGTHS = (3, 1, 40, 17)  # windows are of 5
+
+
+def random_model(kind, case):
+    """A decoder whose heads look in different places, layers unrolled."""
+    config = FAMILIES[kind].decoder_config({"model_type": kind} | SMALL[kind] | CASES[kind, case], "tiny")
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(0)))
+    return Model("tiny", config, params)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_decode_equals_score(name, rng, monkeypatch):
+    model = random_model(*name.split(": "))
+    params = stack_layers(model.config, model.params) if KINDS[name] == "stacked" else model.params
+    prompts = [rng.integers(0, model.config.vocab, size).tolist() for size in LENGTHS]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "CHUNK_WIDTHS", (16,))  # the longest prompt in three pieces
+        generated = Model("tiny", model.config, params).generate(prompts, max_new_tokens=12).rows
+    texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
+    for row, again in zip(generated, model.score(texts).rows, strict=True):
+        assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))

@@ -1,0 +1,113 @@
+"""A whole Llama 3.2 Vision against transformers (eager, float32), through a checkpoint on disk."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+import jaxtrace
+from jaxtrace import Probes
+from jaxtrace.checkpoints.images import ImageProcessor, tile_visibility
+from jaxtrace.models.cache import empty_cache
+from jaxtrace.models.decoder import is_stacked
+from jaxtrace.models.forward import forward, look
+from jaxtrace.models.images import Images
+from jaxtrace.models.layers import Sight
+from jaxtrace.tracing.measure import forward_flags, measure
+from tests.models import mllama_reference
+from tests.models.mllama_reference import IMAGE_TOKEN, LLAMA3
+from tests.models.parity import assert_relative
+from tests.tracing.reference import assert_metrics
+
+TEXT = [1, 17, 5, 33, 8, 21, 40, 3, 12, 30]
+CASES = {
+    "no image": ({}, TEXT, []),
+    "an image in the text": ({}, [*TEXT[:4], IMAGE_TOKEN, *TEXT[4:]], [(2, 1)]),
+    "images apart": ({}, [*TEXT[:2], IMAGE_TOKEN, *TEXT[2:5], IMAGE_TOKEN, *TEXT[5:]], [(1, 1), (2, 2)]),
+    "images together": ({}, [1, IMAGE_TOKEN, IMAGE_TOKEN, *TEXT], [(1, 2), (4, 1)]),
+    "the last of five layers looks, rope is scaled": (
+        {"text": {"cross_attention_layers": [0, 3, 4], "rope_parameters": LLAMA3, "num_key_value_heads": 1}},
+        [1, IMAGE_TOKEN, *TEXT],
+        [(1, 4)],
+    ),
+    "all layers look": (
+        {"text": {"cross_attention_layers": [1, 2], "num_hidden_layers": 3, "num_key_value_heads": 4}},
+        [IMAGE_TOKEN, *TEXT],
+        [(3, 1)],
+    ),
+}
+
+
+def everything(config, params, tokens, images, visible):
+    """Metrics, logits and residual streams of every position of a sequence [T]."""
+    probes = Probes.all()
+    start = jnp.zeros(1, jnp.int32)
+    sight, keys = None, 0
+    if images is not None:
+        sight, keys = Sight(images.own, visible[None]), images.keys(config.vision)
+    cache = empty_cache(config, 1, len(tokens), stacked=is_stacked(params), image_keys=keys)
+    if images is not None:
+        cache = look(config, params, cache, images)
+    result = forward(config, params, tokens[None], cache, start, sight=sight, **forward_flags(probes))
+    before = jnp.zeros((1, config.layers + 1, config.embed))
+    following = jnp.roll(tokens[None], -1, axis=1)
+    following = jnp.where(following < config.vocab, following, -1)  # an image is never predicted
+    trace, logits = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
+    found = {name: x[0] for name, x in vars(trace).items() if x is not None}
+    return found, logits[0], result.stream[:, 0]
+
+
+# Unoptimised: quicker to compile, the same operations.
+compiled = jax.jit(everything, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize(
+    ("case", "stacked"), [*((case, False) for case in CASES), ("no image", True), ("images apart", True)]
+)
+def test_parity(case, stacked, rng, tmp_path):
+    changes, tokens, shapes = CASES[case]
+    reference = mllama_reference.tiny(**changes)
+    reference.save_pretrained(tmp_path)
+    model = jaxtrace.load(str(tmp_path), stacked=stacked)
+    seen = visible = ours = None
+    if shapes:
+        images = mllama_reference.images(rng, reference.config.vision_config, [shapes])
+        visible = tile_visibility(tokens, [height * width for height, width in shapes], len(shapes), 4, IMAGE_TOKEN)
+        seen, ours = (*images, visible.reshape(len(tokens), len(shapes), 4)), Images(*images)
+    run = mllama_reference.run(reference, tokens, seen)
+    found, logits, stream = compiled(model.config, model.params, jnp.array(tokens), ours, visible)
+    assert_relative(logits, run.logits, "logits")
+    for layer in range(model.config.layers + 1):
+        assert_relative(stream[layer], run.hidden[layer], f"hidden state {layer}")
+    following = np.roll(tokens, -1)
+    following[following == IMAGE_TOKEN] = -1
+    want, lens = mllama_reference.metrics(reference, run, following, visible)
+    del want["token"]
+    assert_metrics(found, want, lens)
+    looking = [kind.cross_attention for kind in model.config.kinds]
+    absent = np.isnan(found["attention_entropy"]).all(axis=(0, 2))
+    np.testing.assert_array_equal(absent, looking if ours is None else [False] * len(looking))
+
+
+def test_pictures_through_the_whole_of_both(tmp_path):
+    """From Pillow images to greedy tokens: processors, masks and caches of both sides."""
+    reference = mllama_reference.tiny()
+    reference.save_pretrained(tmp_path)
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in ((10, 30), (40, 12), (9, 9))
+    ]
+    prompts = [[*TEXT[:3], IMAGE_TOKEN, 5, IMAGE_TOKEN, 9], [IMAGE_TOKEN, *TEXT]]
+    images = [pictures[:2], pictures[2:]]
+    processor = MllamaImageProcessorPil(size={"height": 12, "width": 12})
+    processor.save_pretrained(tmp_path)
+    model = jaxtrace.load(str(tmp_path))
+    model = dataclasses.replace(model, image_processor=ImageProcessor.load(tmp_path, model.config.vision))
+    trace = model.generate(prompts, images=images, max_new_tokens=12, stop_tokens=())
+    for row, prompt, shown in zip(trace.rows, prompts, images, strict=True):
+        want = mllama_reference.greedy(reference, processor, prompt, shown, 12)
+        np.testing.assert_array_equal(row.metrics["token"], want)

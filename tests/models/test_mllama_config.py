@@ -1,0 +1,221 @@
+"""Configs of Llama 3.2 Vision as the hub serves them and as transformers writes them; none of it needs torch."""
+
+import copy
+import json
+import math
+
+import jax
+import pytest
+import transformers
+
+from jaxtrace import ConfigError
+from jaxtrace.models.config import LayerKind, Llama3Scaling, Rope
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.families.mllama import decoder_config
+
+# transformers 4.45 spelled out in every part of a config what all configs have.
+SPELLED_OUT = {
+    "_name_or_path": "",
+    "add_cross_attention": False,
+    "architectures": None,
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "finetuning_task": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "prefix": None,
+    "problem_type": None,
+    "pruned_heads": {},
+    "remove_invalid_values": False,
+    "repetition_penalty": 1.0,
+    "return_dict": True,
+    "return_dict_in_generate": False,
+    "sep_token_id": None,
+    "suppress_tokens": None,
+    "task_specific_params": None,
+    "temperature": 1.0,
+    "tf_legacy_loss": False,
+    "tie_encoder_decoder": False,
+    "tokenizer_class": None,
+    "top_k": 50,
+    "top_p": 1.0,
+    "torchscript": False,
+    "typical_p": 1.0,
+    "use_bfloat16": False,
+}
+INSTRUCT_11B = {
+    "architectures": ["MllamaForConditionalGeneration"],
+    "image_token_index": 128256,
+    "model_type": "mllama",
+    "text_config": {
+        **SPELLED_OUT,
+        "bos_token_id": 128000,
+        "cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38],
+        "dropout": 0,
+        "eos_token_id": [128001, 128008, 128009],
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "model_type": "mllama_text_model",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 8,
+        "pad_token_id": 128004,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "factor": 8.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "vocab_size": 128256,
+    },
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.45.0.dev0",
+    "vision_config": {
+        **SPELLED_OUT,
+        "attention_heads": 16,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "hidden_act": "gelu",
+        "hidden_size": 1280,
+        "image_size": 560,
+        "initializer_range": 0.02,
+        "intermediate_layers_indices": [3, 7, 15, 23, 30],
+        "intermediate_size": 5120,
+        "max_num_tiles": 4,
+        "model_type": "mllama_vision_model",
+        "norm_eps": 1e-05,
+        "num_channels": 3,
+        "num_global_layers": 8,
+        "num_hidden_layers": 32,
+        "pad_token_id": None,
+        "patch_size": 14,
+        "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "vision_output_dim": 7680,
+    },
+}
+
+
+def changed(text=None, vision=None, **top):
+    config = copy.deepcopy(INSTRUCT_11B) | top
+    config["text_config"] |= text or {}
+    config["vision_config"] |= vision or {}
+    return config
+
+
+BASE_11B = changed(vision={"image_size": 448})
+INSTRUCT_90B = changed(
+    text={
+        "cross_attention_layers": list(range(3, 100, 5)),
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_attention_heads": 64,
+        "num_hidden_layers": 100,
+    }
+)
+
+
+def test_as_the_hub_serves_it():
+    config = decoder_config(INSTRUCT_11B, "test")
+    assert (config.embed, config.layers, config.heads, config.kv_heads, config.head_dim) == (4096, 40, 32, 8, 128)
+    assert (config.vocab, config.extra_tokens, config.image_token, config.tied) == (128256, 8, 128256, False)
+    text = LayerKind(rope=Rope(500000.0, Llama3Scaling(8.0, 1.0, 4.0, 8192)))
+    image = LayerKind(rope=None, cross_attention=True)
+    assert config.pattern == (text, text, text, image, text)
+    vision = config.vision
+    assert (vision.embed, vision.layers, vision.global_layers, vision.heads) == (1280, 32, 8, 16)
+    assert (vision.patches, vision.max_tiles, vision.output_width) == (1601, 4, 7680)
+    assert vision.aspect_ratios[4:6] == ((2, 1), (2, 2))
+
+
+# Counted in transformers' models; that of the first is also the hub's.
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [(INSTRUCT_11B, 10_670_220_835), (BASE_11B, 10_642_941_475), (INSTRUCT_90B, 88_593_355_323)],
+    ids=["11B Instruct", "11B", "90B Instruct"],
+)
+def test_parameters_of_published_sizes(config, parameters):
+    leaves = jax.tree.leaves(abstract_params(decoder_config(config, "test")))
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == parameters
+
+
+@pytest.mark.parametrize("config", [INSTRUCT_11B, BASE_11B, INSTRUCT_90B], ids=["11B Instruct", "11B", "90B Instruct"])
+def test_what_transformers_makes_of_it_says_the_same(config):
+    written = transformers.MllamaConfig.from_dict(copy.deepcopy(config)).to_dict()
+    assert decoder_config(json.loads(json.dumps(written)), "test") == decoder_config(config, "test")
+
+
+def test_defaults_are_those_of_transformers():
+    default = transformers.MllamaConfig().to_dict()
+    assert decoder_config({"model_type": "mllama"}, "test") == decoder_config(default, "test")
+    empty = {name: None for name in default["vision_config"]} | {"model_type": "mllama_vision_model"}
+    assert decoder_config({"vision_config": empty}, "test") == decoder_config(default, "test")
+
+
+def test_a_pattern_without_a_period():
+    config = decoder_config(changed(text={"num_hidden_layers": 5, "cross_attention_layers": [0, 1, 4]}), "test")
+    assert [kind.cross_attention for kind in config.kinds] == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        (changed(image_token_index=128264), "image_token_index=128264, beyond the 128264 tokens it embeds"),
+        (changed(fusion="late"), "does not handle: fusion='late'"),
+        (changed(text={"logit_scale": 2.0}), "(text_config): the config has attributes that jaxtrace does not handle"),
+        (changed(vision={"use_cls": True}), "(vision_config): the config has attributes that jaxtrace does not handle"),
+        (changed(text={"hidden_act": "gelu"}), "hidden_act='gelu'"),
+        (changed(text={"tie_word_embeddings": True}), "tie_word_embeddings=True"),
+        (changed(text={"cross_attention_layers": "all"}), "cross_attention_layers='all', which must be a list"),
+        (changed(text={"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "rope scaling 'yarn'"),
+        (changed(vision={"hidden_act": "quick_gelu"}), "hidden_act='quick_gelu'; jaxtrace handles 'gelu'"),
+        (changed(vision={"attention_heads": 7}), "hidden_size=1280, which 7 attention heads do not divide"),
+        (changed(vision={"patch_size": 16, "image_size": 450}), "image_size=450, which patches of 16 do not fill"),
+        (changed(vision={"image_size": [560, 560]}), "image_size=[560, 560]"),
+        (changed(vision={"vision_output_dim": 6400}), "vision_output_dim=6400, where the layers shown are 7680 wide"),
+        (changed(vision={"intermediate_layers_indices": [3, 32]}), "intermediate_layers_indices=[3, 32] of 32 layers"),
+        (changed(vision={"intermediate_layers_indices": []}), "intermediate_layers_indices=[] of 32 layers"),
+        (changed(vision={"intermediate_layers_indices": [-1]}), "must be a list of layer numbers"),
+        (changed(vision={"supported_aspect_ratios": [[1, 5]]}), "supported_aspect_ratios=[[1, 5]] of at most 4 tiles"),
+        (changed(vision={"supported_aspect_ratios": [1, 2]}), "must be a list of [height, width]"),
+        ({"vision_config": []}, "vision_config=[], which must be an object"),
+    ],
+    ids=str,
+)
+def test_values_that_are_not_handled(config, part):
+    with pytest.raises(ConfigError) as error:
+        decoder_config(config, "a checkpoint")
+    message = str(error.value)
+    assert part in message and message.startswith("a checkpoint") and "\n" not in message

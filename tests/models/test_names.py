@@ -1,0 +1,59 @@
+"""The names under which the same weights are published."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import jaxtrace
+from jaxtrace import CheckpointError, init_params
+from jaxtrace.checkpoints.weights import export_weights
+from jaxtrace.models.families import FAMILIES
+from tests.models.cases import SMALL
+
+VISION = {
+    "vision_tower.vision_model.embeddings.patch_embedding.bias",
+    "multi_modal_projector.mm_input_projection_weight",
+}
+MASKS = {f"transformer.h.{i}.attn.{name}" for i in range(3) for name in ("bias", "masked_bias")}
+
+# (model type, how the canonical names change, what else the file holds)
+FORMS = {
+    "gemma3, the hub's": ("gemma3", (r"^model\.", "language_model.model."), VISION),
+    "gemma3, transformers 5 in memory": (
+        "gemma3",
+        (r"^model\.", "model.language_model."),
+        {f"model.{name}" for name in VISION},
+    ),
+    "gemma3, text alone": ("gemma3", (r"^", ""), set()),
+    "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
+    "gpt2, with its head": ("gpt2", (r"^", ""), MASKS | {"lm_head.weight"}),
+    "llama, with rotary buffers": ("llama", (r"^", ""), {"model.layers.0.self_attn.rotary_emb.inv_freq"}),
+}
+
+
+def write(directory, kind, rename, others):
+    """A random checkpoint under other names; its parameters."""
+    raw = {"model_type": kind} | SMALL[kind]
+    config = FAMILIES[kind].decoder_config(raw, "tiny")
+    params = init_params(config, jax.random.key(0))
+    weights = {re.sub(*rename, name): x for name, x in export_weights(config, params).items()}
+    (directory / "config.json").write_text(json.dumps(raw))
+    save_file(weights | {name: np.ones(3, np.float32) for name in others}, directory / "model.safetensors")
+    return params
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_weights(form, tmp_path):
+    params = write(tmp_path, *FORMS[form])
+    jax.tree.map(np.testing.assert_array_equal, jaxtrace.load(str(tmp_path)).params, params)
+
+
+@pytest.mark.parametrize("name", ["vision_tower.x", "model.layers.0.self_attn.bias", "layers.0.mlp.up_proj.weight"])
+def test_other_names_are_unknown_to_a_text_model(name, tmp_path):
+    write(tmp_path, "llama", (r"^", ""), {name})
+    with pytest.raises(CheckpointError, match=f"unknown: {re.escape(name)}"):
+        jaxtrace.load(str(tmp_path))

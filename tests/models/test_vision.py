@@ -1,0 +1,106 @@
+"""The image encoder alone against transformers (eager, float32), and the weights of a whole checkpoint."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxtrace.checkpoints.safetensors import Tensors
+from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.models import vision
+from jaxtrace.models.decoder import as_module
+from jaxtrace.models.families.mllama import decoder_config
+from tests.models import mllama_reference
+from tests.models.parity import assert_relative
+
+RATIOS_OF_TWO = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [2, 1], [1, 2]]}
+CASES = {
+    # 9 patches and the class token: 6 vectors of padding in each tile
+    "one tile": ({}, [[(1, 1)]]),
+    "shapes of several tiles": ({}, [[(2, 2)], [(1, 3)], [(4, 1)]]),
+    "two images, and one": ({}, [[(1, 1), (2, 1)], [(1, 2)]]),
+    # 16 and one: 7 vectors
+    "other patches, tiles and outputs": (
+        RATIOS_OF_TWO
+        | {"image_size": 20, "patch_size": 5, "intermediate_layers_indices": [3, 0, 1]}
+        | {"vision_output_dim": 64, "attention_heads": 4, "norm_eps": 1e-2, "num_global_layers": 1},
+        [[(1, 2)], [(1, 1)]],
+    ),
+    # 4 and one: 3 vectors
+    "one output, one channel": (
+        {"image_size": 12, "patch_size": 6, "num_channels": 1, "intermediate_layers_indices": [2]}
+        | {"vision_output_dim": 32},
+        [[(2, 2)], [(1, 4)]],
+    ),
+}
+
+
+def saved(directory, **changes):
+    """A reference model, and the parameters that we read from its checkpoint."""
+    reference = mllama_reference.tiny(**changes)
+    reference.save_pretrained(directory)
+    config = decoder_config(reference.config.to_dict(), "test")
+    with Tensors(directory) as tensors:
+        return reference, config, read_params(config, tensors, "test", np.float32)
+
+
+# Unoptimised: quicker to compile, the same operations.
+@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+def encode(config, params, *images):
+    return as_module(config, params).vision(*images)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parity(case, rng, tmp_path):
+    changes, shapes = CASES[case]
+    reference, config, params = saved(tmp_path, vision=changes)
+    images = mllama_reference.images(rng, reference.config.vision_config, shapes)
+    assert_relative(encode(config, params, *images), mllama_reference.encode(reference, *images), case)
+
+
+@pytest.mark.parametrize("queries", [1, 24, 64])
+def test_any_number_of_queries_at_once(queries, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(vision, "QUERIES", queries)  # of 64 vectors
+    encode.clear_cache()
+    reference, config, params = saved(tmp_path)
+    images = mllama_reference.images(rng, reference.config.vision_config, [[(1, 3)]])
+    assert_relative(encode(config, params, *images), mllama_reference.encode(reference, *images), f"{queries} queries")
+
+
+def test_what_is_behind_the_padding_does_not_matter(rng, tmp_path):
+    _, config, params = saved(tmp_path)
+    vision_config = mllama_reference.config().vision_config
+    two = mllama_reference.images(rng, vision_config, [[(1, 2), (2, 2)], [(3, 1)]])
+    alone = encode(config, params, *(x[:1, :1] for x in two))
+    together = encode(config, params, *two)
+    np.testing.assert_allclose(together[:1, : alone.shape[1]], alone, atol=1e-5)
+    absent = [np.array(x) for x in two]
+    absent[2][1, 1] = False  # no tile at all where there is no image
+    assert np.isfinite(encode(config, params, *absent)).all()
+
+
+def test_names_on_disk_and_in_memory(tmp_path):
+    reference, config, params = saved(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    memory = {name: weight.detach().numpy() for name, weight in reference.named_parameters()}
+    assert "language_model.model.layers.1.cross_attn.q_proj.weight" in stored
+    assert "model.language_model.layers.1.cross_attn.q_proj.weight" in memory
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == sum(array.size for array in memory.values())
+    old = stored | {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
+    for names in (memory, old):
+        save_file({name: array.copy() for name, array in names.items()}, tmp_path / "model.safetensors")
+        with Tensors(tmp_path) as tensors:
+            again = read_params(config, tensors, "test", np.float32)
+        jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_gates_of_the_decoder_are_where_its_layers_look_at_images(tmp_path):
+    reference, _, params = saved(tmp_path)
+    layers = reference.model.language_model.layers
+    for i, block in enumerate(params["layers"]):
+        assert ("attention_gate" in block) == ("q_norm" in block["attention"]) == (i in (1, 3))
+    for i in (1, 3):
+        assert params["layers"][i]["attention_gate"] == layers[i].cross_attn_attn_gate.item()
+        assert params["layers"][i]["feed_forward_gate"] == layers[i].cross_attn_mlp_gate.item()
