@@ -15,28 +15,29 @@ from tests.models import hugging_face
 from tests.models.cases import LLAMA3
 
 SMALL = {"vocab_size": 29, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3}
+GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 CASES = {
-    "multi_head_untied": {"num_key_value_heads": 3},
-    "multi_query_tied_llama3": {
-        "num_key_value_heads": 1,
-        "tie_word_embeddings": True,
-        "rope_parameters": LLAMA3,
-    },
-    "grouped_biases_llama3": {
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "attention_bias": True,
-        "mlp_bias": True,
-        "rope_parameters": LLAMA3,
-    },
+    "multi_head_untied": ("llama", {"num_key_value_heads": 3}),
+    "multi_query_tied_llama3": (
+        "llama",
+        {"num_key_value_heads": 1, "tie_word_embeddings": True, "rope_parameters": LLAMA3},
+    ),
+    "grouped_biases_llama3": (
+        "llama",
+        GROUPED | {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
+    ),
+    "qwen3": ("qwen3", GROUPED),
+    "gemma2": ("gemma2", GROUPED),
+    "gemma3": ("gemma3_text", GROUPED),
+    "gpt2": ("gpt2", {"vocab_size": 29, "n_embd": 24, "n_head": 3, "n_positions": 48}),
 }
 LENGTH = 40
 
 
 def make(name):
     """One golden, computed by transformers (eager, float32)."""
-    model = hugging_face.tiny(**{**SMALL, **CASES[name]})
+    kind, choices = CASES[name]
+    model = hugging_face.tiny(kind, **(choices if kind == "gpt2" else SMALL | choices))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         config = json.loads((Path(folder) / "config.json").read_text())

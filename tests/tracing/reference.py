@@ -37,8 +37,15 @@ class Run:
     attention: np.ndarray
 
 
-def metrics(run, tokens, alphas=(0.5, 2.0, 5.0)):
-    """{metric name: [T, …]} of a run, `tokens` [T] being those that come next (−1 for none)."""
+def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
+    """{metric name: [T, …]} of a run.
+
+    Args:
+      run: the forward pass.
+      tokens: [T], those that come next (−1 for none).
+      alphas: of the Rényi entropies.
+      windows: of each layer, how many keys a query sees, None for all; None for no windows.
+    """
     lens = oracle.lens(np.moveaxis(run.lens_logits, 1, 0))
     known = tokens >= 0
     logprob = np.where(known, oracle.logprob(run.logits, np.where(known, tokens, 0)), np.nan)
@@ -52,17 +59,19 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0)):
         "top1_top2_gap": oracle.top1_top2_gap(run.logits),
     }
     found |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
-    found |= _attention(run.attention) | _hidden(run.hidden)
+    found |= _attention(run.attention, windows or [None] * run.attention.shape[1]) | _hidden(run.hidden)
     found["hdi"] = oracle.head_dispersion(found["attention_entropy"])
     found["head_jsd"] = oracle.head_jsd(run.attention)
     return found
 
 
-def _attention(weights):
+def _attention(weights, windows):
     found = {}
     for t, layer, head in np.ndindex(weights.shape[:3]):
-        row = np.asarray(weights[t, layer, head, : t + 1], np.float64)
-        for name, value in oracle.attention_row(row / row.sum(), t - np.arange(t + 1)).items():
+        row = np.asarray(weights[t, layer, head], np.float64)
+        seen = oracle.visible_keys(t, len(row), windows[layer])
+        assert row.sum() == row[seen].sum(), "the reference looks past its window"
+        for name, value in oracle.attention_row(row[seen] / row.sum(), t - seen).items():
             found.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
     del found["attention_distance"]
     return found
