@@ -57,14 +57,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+SHAPES["llama-3.2-3b"] = SHAPES["llama-3.2-1b"] | {
+    "hidden_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 24,
+    "head_dim": 128,
+}
 
-def checkpoint(shape: str, workdir: Path, seed: int = 0) -> Path:
+
+def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32) -> Path:
     """Directory of a checkpoint of this shape with random weights; written once, one safetensors file per layer.
 
     Matrices are normal with variance 1 / inputs and the embedding with standard deviation 2 / √D, so that logits have a
     standard deviation of about 2 and no layer's output vanishes.
     """
-    target = workdir / f"jaxtrace-benchmark-{shape}-seed{seed}"
+    dtype = np.dtype(dtype)
+    target = workdir / f"jaxtrace-benchmark-{shape}-seed{seed}{'' if dtype == np.float32 else f'-{dtype}'}"
     if target.exists():
         return target
     partial = target.with_name(f"{target.name}.partial")
@@ -75,13 +83,14 @@ def checkpoint(shape: str, workdir: Path, seed: int = 0) -> Path:
     places, total = {}, 0
     for i, group in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {name: _random(rng, size, name, SHAPES[shape]["hidden_size"]) for name, size in group.items()}
+        embed = SHAPES[shape]["hidden_size"]
+        tensors = {name: _random(rng, size, name, embed).astype(dtype, copy=False) for name, size in group.items()}
         save_file(tensors, partial / file, metadata={"format": "pt"})
         places |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-    (partial / "config.json").write_text(json.dumps(SHAPES[shape] | {"dtype": "float32"}, indent=1))
+    (partial / "config.json").write_text(json.dumps(SHAPES[shape] | {"dtype": str(dtype)}, indent=1))
     return partial.rename(target)
 
 

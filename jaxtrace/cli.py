@@ -58,7 +58,9 @@ TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + 
 @app.command()
 @_verb
 def trace(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")
+    ] = None,
     config: Annotated[Path | None, Option(help="YAML file of settings; options override it.")] = None,
     task: Annotated[str | None, Option(help=TASK_HELP)] = None,
     data: Annotated[Path | None, Option(help="The task's data file; the hub's copy without it.")] = None,
@@ -79,7 +81,12 @@ def trace(
     top_p: Annotated[float | None, Option(help="Default: 1.0.")] = None,
     top_k: Annotated[int | None, Option(help="0 keeps all. Default: 0.")] = None,
     min_p: Annotated[float | None, Option(help="Default: 0.0.")] = None,
-    seed: Annotated[int | None, Option(help="Of the sampler. Default: 0.")] = None,
+    seed: Annotated[int | None, Option(help="Of the sampler, and of all that is random. Default: 0.")] = None,
+    random: Annotated[
+        bool | None,
+        Option("--random", help="Random weights of the model's shape, and random prompts if none are given."),
+    ] = None,
+    mesh: Annotated[str | None, Option(help="Devices to split the model over: data=1,model=8.")] = None,
     out: Annotated[Path | None, Option(help="Directory of the trace. Default: runs/MODEL-TIME.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
@@ -144,12 +151,62 @@ def report(
 
 @app.command()
 @_verb
-def info(model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")]) -> None:
+def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, or part of a name.")] = "") -> None:
+    """List the published models that jaxtrace knows, their shapes and what a trace of them costs per token."""
+    from jaxtrace.report.published import models_table
+
+    console.print(models_table(wanted))
+
+
+@app.command()
+@_verb
+def info(
+    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")],
+) -> None:
     """Say what a checkpoint is, and what a trace of it costs per token."""
-    from jaxtrace.report.checkpoint import checkpoint_table
+    from jaxtrace.models.published import find_published
+    from jaxtrace.report.checkpoint import checkpoint_table, published_table
     from jaxtrace.tracing.model import open_model_checkpoint
 
-    console.print(checkpoint_table(open_model_checkpoint(model)))
+    published = None if "/" in model or Path(model).exists() else find_published(model)
+    console.print(checkpoint_table(open_model_checkpoint(model)) if published is None else published_table(published))
+
+
+@app.command()
+@_verb
+def convert(
+    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")],
+    out: Annotated[Path, typer.Argument(help="A new directory, or that of the same conversion, interrupted.")],
+    dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. Default: as stored.")] = None,
+    mesh: Annotated[
+        str | None, Option(help="Devices to split each layer over while it is written: data=1,model=8.")
+    ] = None,
+) -> None:
+    """Write a checkpoint as Orbax, which any mesh reads fast; never the whole model in memory."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    from jaxtrace.checkpoints.convert import convert as write
+    from jaxtrace.tracing.model import open_model_checkpoint
+
+    checkpoint = open_model_checkpoint(model)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    try:
+        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+            bar = progress.add_task("reading", total=None)
+
+            def on_progress(written: int, total: int) -> None:
+                progress.update(bar, description="converting", completed=written, total=total)
+
+            write(checkpoint, out, dtype=dtype, mesh=mesh, on_progress=on_progress)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", 130)
+    console.print(f"{out}: load it by this name, as any checkpoint", markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -14,8 +14,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from jaxtrace.checkpoints.random import open_random
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
@@ -25,6 +28,7 @@ from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.trace import Row, Trace
 
+SOURCES = ("task", "prompts", "text")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -33,7 +37,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(DEMO, description="checkpoint directory, hub id, or 'demo'")
+    model: str = Field(DEMO, description="checkpoint directory, hub id, published name, or 'demo'")
     task: str | None = Field(None, description="a task of jaxtrace.tasks")
     data: Path | None = Field(None, description="the task's data file; the hub's copy without it")
     prompts: Path | None = Field(None, description="a prompt file: .txt, .jsonl or .csv")
@@ -52,15 +56,17 @@ class RunConfig(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of the sampler, of random weights and of random prompts")
+    random: bool = Field(False, description="random weights of the model's shape, and random prompts if none are given")
+    mesh: str | None = Field(None, description="devices to split the model over, such as data=1,model=8")
     out: Path | None = Field(None, description="where the trace goes; runs/MODEL-TIME without it")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        sources = [name for name in ("task", "prompts", "text") if getattr(self, name)]
+        sources = self.sources
         if len(sources) > 1:
             raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
-        if not sources and self.model != DEMO:
+        if not sources and not self.random and self.model != DEMO:
             raise ValueError("nothing to trace: give a task, a prompts file, or a text")
         if self.image and len(self.image) != len(self.text):
             raise ValueError(f"{len(self.image)} images for {len(self.text)} texts; give one image for each text")
@@ -73,6 +79,11 @@ class RunConfig(BaseModel):
             raise ValueError("score draws nothing: leave sampler and stop_repeats out")
         Probes.of(*self.probes, alphas=self.alphas)
         return self
+
+    @property
+    def sources(self) -> list[str]:
+        """Where its prompts are said to come from."""
+        return [name for name in SOURCES if getattr(self, name)]
 
     def settings(self, stop_tokens: tuple[int, ...]) -> Settings:
         """Settings of the engine."""
@@ -113,8 +124,8 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
       ConfigError: the file cannot be read, or a field is unknown or out of range; one line that names it.
     """
     fields = {} if file is None else _read_yaml(file)
-    if any(overrides.get(source) for source in ("task", "prompts", "text")):
-        fields = {name: v for name, v in fields.items() if name not in ("task", "data", "prompts", "text", "image")}
+    if any(overrides.get(source) for source in SOURCES):
+        fields = {name: v for name, v in fields.items() if name not in (*SOURCES, "data", "image")}
     if overrides.get("sampler") == "greedy":
         fields = {name: v for name, v in fields.items() if name not in SAMPLING}
     try:
@@ -174,11 +185,14 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     """
     if resume and config.out is None:
         raise ConfigError("resume: no directory to go on with; name the run's with --out")
-    prompts = config.load_prompts()
-    checkpoint = open_model_checkpoint(config.model)
+    mesh = None if config.mesh is None else make_mesh(config.mesh)
+    prompts = config.load_prompts() if config.sources or not config.random else None
+    checkpoint = open_random(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+    if prompts is None:
+        prompts = _random_prompts(checkpoint.config, config.seed)[: config.limit]
     chat = not (config.raw or config.score)
     encoded = encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
-    model = Model.of(checkpoint)
+    model = Model.of(checkpoint, mesh=mesh)
     settings = config.settings(model.stop_tokens)
     mode = "score" if config.score else "generate"
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash(encoded)}
@@ -199,6 +213,12 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
                 first += len(rows)
 
     return Run(config, directory, len(encoded), len(writer.done), batches, writer)
+
+
+def _random_prompts(config: DecoderConfig, seed: int) -> list[Prompt]:
+    """A few prompts of token ids that mean nothing."""
+    ids = np.random.default_rng(seed).integers(config.vocab, size=(4, min(32, config.context)))
+    return [Prompt(tokens=tuple(row), id=f"random-{i}") for i, row in enumerate(ids.tolist())]
 
 
 def _hash(encoded: list[tuple[Prompt, np.ndarray]]) -> str:

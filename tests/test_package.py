@@ -24,7 +24,8 @@ def test_kernels_import_nothing_of_jaxtrace():
 
 def test_models_and_kernels_do_not_know_what_is_downstream():
     for room, downstream in {
-        "models": ("checkpoints", "tracing", "store", "report", "run", "cli"),
+        "models": ("parallel", "checkpoints", "tracing", "store", "report", "run", "cli"),
+        "parallel": ("checkpoints", "tracing", "tasks", "lab", "store", "report", "run", "cli"),
         "checkpoints": ("tracing", "store", "report", "run", "cli"),
         "tasks": ("models", "checkpoints", "tracing", "store", "report", "run", "cli"),
         "tracing": ("store", "report", "run", "cli"),

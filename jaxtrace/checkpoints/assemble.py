@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, abstract_params
+from jaxtrace.models.decoder import Params, abstract_params, stack_layers
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.models.stacked import Stacked
 
@@ -30,10 +31,12 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     """
     shapes = abstract_params(config)
     if shardings is None:
+        layout = jax.eval_shape(partial(stack_layers, config), shapes) if stacked else shapes
         here = jnp.zeros(()).sharding
-        layout = {**shapes, "layers": split(shapes["layers"], len(config.pattern))} if stacked else shapes
-        shardings = jax.tree.map(lambda _: here, layout)
-    blocks = shapes.pop("layers")
+        wanted: Params = jax.tree.map(lambda _: here, layout)
+    else:
+        wanted = shardings
+    blocks, of = shapes.pop("layers"), wanted["layers"]
 
     def part(path: ParamPath, shape: Any, sharding: Any) -> Any:
         return read(path, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding))
@@ -41,20 +44,13 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     def layer(i: int, sharding: Any) -> Any:
         return part(("layers", i), blocks[i], sharding)
 
-    params = {name: part((name,), shape, shardings[name]) for name, shape in shapes.items()}
-    of = shardings["layers"]
+    params = {name: part((name,), shape, wanted[name]) for name, shape in shapes.items()}
     if not stacked:
         return {**params, "layers": [layer(i, of[i]) for i in range(config.layers)]}
     period, whole = len(of.repeated), config.layers - len(of.rest)
     repeated = [_stack(layer, range(p, whole, period), blocks[p], dtype, of.repeated[p]) for p in range(period)]
     rest = [layer(whole + i, sharding) for i, sharding in enumerate(of.rest)]
     return {**params, "layers": Stacked(repeated, rest)}
-
-
-def split(blocks: list[Any], period: int) -> Stacked:
-    """One tree per place in the pattern, and those of the last layers: the layout of `Stacked`, nothing stacked."""
-    whole = len(blocks) - len(blocks) % period
-    return Stacked(blocks[:period] if whole else [], blocks[whole:])
 
 
 def _stack(layer: Callable[[int, Any], Any], numbers: range, shapes: Any, dtype: Any, shardings: Any) -> Any:

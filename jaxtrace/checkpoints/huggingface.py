@@ -1,24 +1,34 @@
-"""Opening a Hugging Face checkpoint: a directory on disk, or a hub id."""
+"""Opening a checkpoint: a Hugging Face directory, a converted one, or a hub id."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from huggingface_hub import snapshot_download
+from jax.sharding import Mesh
 
+from jaxtrace.checkpoints.assemble import assemble
+from jaxtrace.checkpoints.converted import PARAMS, Conversion, read_conversion
 from jaxtrace.checkpoints.safetensors import Tensors, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.checkpoints.weights import Weights
 from jaxtrace.errors import CheckpointError, first_line
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.parallel.sharding import param_shardings
+
+if TYPE_CHECKING:
+    from jaxtrace.checkpoints.saved import Saved
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
 
@@ -33,6 +43,7 @@ class Checkpoint:
       config: the decoder it describes.
       tokenizer: its tokenizer, or None.
       stop_tokens: every id that its config, generation config or tokenizer calls an end of sequence.
+      conversion: what it was converted from; None for a Hugging Face checkpoint.
     """
 
     name: str
@@ -40,21 +51,47 @@ class Checkpoint:
     config: DecoderConfig
     tokenizer: Tokenizer | None
     stop_tokens: tuple[int, ...]
+    conversion: Conversion | None = None
 
-    def read(self, dtype: Any = None) -> Params:
-        """Its parameters; by default float32 on a CPU and bfloat16 elsewhere. Raises CheckpointError."""
+    def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
+        """Its parameters.
+
+        Args:
+          dtype: of all of them; by default float32 on a CPU and bfloat16 elsewhere.
+          mesh: to split them over; None for the default device.
+          stacked: layers stacked for a scan.
+
+        Raises:
+          CheckpointError: they cannot be read exactly.
+        """
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
+        with self.weights() as weights:
+            return assemble(self.config, weights.read, dtype, shardings, stacked)
+
+    @contextmanager
+    def weights(self) -> Iterator[Weights | Saved]:
+        """Its parameters on disk, to read parts of; raises CheckpointError."""
+        if self.conversion is not None:
+            from jaxtrace.checkpoints.saved import Saved  # Orbax takes a while
+
+            yield Saved(self.directory / PARAMS, self.name)
+            return
         with Tensors(self.directory) as tensors:
-            return read_params(self.config, tensors, self.name, dtype)
+            yield Weights(self.config, tensors, self.name)
+
+    @functools.cached_property
+    def digests(self) -> tuple[str, ...]:
+        """What its weights are known by: SHA-256 of every file, or what a conversion keeps of its source."""
+        if self.conversion is not None:
+            return self.conversion.weights
+        return tuple(_sha256(path) for path in shards(self.directory))
 
     def fingerprint(self) -> str:
-        """SHA-256 of its config and weight files."""
-        digest = hashlib.sha256()
-        for path in [self.directory / "config.json", *shards(self.directory)]:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        """SHA-256 of its config and weights; a conversion that rounds nothing has that of its source."""
+        digests = (_sha256(self.directory / "config.json"), *self.digests)
+        return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def open_checkpoint(name: str) -> Checkpoint:
@@ -70,23 +107,39 @@ def open_checkpoint(name: str) -> Checkpoint:
     directory = Path(name) if Path(name).exists() else _fetch(name)
     if not directory.is_dir():
         raise CheckpointError(f"{name}: is a file; give the checkpoint's directory")
+    conversion = read_conversion(directory, name)
     raw = _read_json(directory / "config.json")
     if raw is None:
         raise CheckpointError(f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id")
-    if quantisation := raw.pop("quantization_config", None):
-        method = dict(quantisation).get("quant_method", "an unnamed method")
-        raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
+    _refuse_quantised(raw, name)
+    _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")
     if kind not in FAMILIES:
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
-    shards(directory)
+    if conversion is None:
+        shards(directory)
     tokenizer = Tokenizer.load(directory)
     config = FAMILIES[kind].decoder_config(raw, name)
-    generation = _read_json(directory / "generation_config.json") or {}
-    stops = {*_ids(raw.get("eos_token_id")), *_ids(generation.get("eos_token_id"))}
+    said = (raw, raw.get("text_config") or {}, _read_json(directory / "generation_config.json") or {})
+    stops = {token for settings in said for token in _ids(settings.get("eos_token_id"))}
     if tokenizer is not None:
         stops |= {*_ids(tokenizer.eos)}
-    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stops)))
+    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stops)), conversion)
+
+
+def _refuse_quantised(raw: Any, name: str) -> None:
+    """Takes quantisation of null out of a config."""
+    for key in ("quantization_config", "compression_config"):
+        if isinstance(raw, dict) and (found := raw.pop(key, None)):
+            settings = found if isinstance(found, dict) else {}
+            bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
+            method = settings.get("quant_method") or ("bitsandbytes" if bitsandbytes else "an unnamed method")
+            raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(name: str) -> Path:

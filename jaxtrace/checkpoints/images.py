@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Bool
@@ -55,18 +55,17 @@ class ImageProcessor:
         size = {"height": vision.image_size, "width": vision.image_size}
         return cls(_hugging_face()(size=size, max_image_tiles=vision.max_tiles))
 
-    def __call__(self, prompts: Sequence[ImageSource | Sequence[ImageSource]]) -> tuple[Images, list[list[int]]]:
+    def __call__(self, prompts: Sequence[Sequence[ImageSource]]) -> tuple[Images, list[list[int]]]:
         """The images of a batch of prompts, and how many tiles each has.
 
         Args:
-          prompts: for each an image, or a list of images, which may be empty; at least one prompt has one. An image is
-            Pillow's, or a file.
+          prompts: for each its images, Pillow's or files; at least one has any.
 
         Raises:
           PromptError: a file is not a readable image.
         """
-        rows = [[_open(source) for source in _listed(prompt)] for prompt in prompts]
-        found: Any = self.hf(images=rows, return_tensors="np")
+        rows = [[_open(source) for source in prompt] for prompt in prompts]
+        found = cast(Any, self.hf)(images=rows, return_tensors="np")
         ratio, mask = found["aspect_ratio_ids"].astype(np.int32), found["aspect_ratio_mask"].astype(bool)
         return Images(found["pixel_values"], ratio, mask), found["num_tiles"]
 
@@ -101,10 +100,6 @@ def _hugging_face() -> type[MllamaImageProcessorPil]:
     from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil  # takes seconds
 
     return MllamaImageProcessorPil
-
-
-def _listed(prompt: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
-    return [prompt] if isinstance(prompt, ImageSource) else prompt
 
 
 def _open(source: ImageSource) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,13 +39,20 @@ class Use:
     part: tuple[int, int]
 
     @property
-    def matrix(self) -> tuple[int, ...]:
-        """The parameter's shape with its heads folded into the axis they belong to, [out, in] or [out]."""
+    def folded(self) -> int | None:
+        """The axis of heads, stored as one with the axis after it; None where there is none."""
         name = str(self.path[-1])
         if len(self.shape) == 3:
-            a, b, c = self.shape
-            return (a, b * c) if name == "o" else (a * b, c)
-        return (math.prod(self.shape),) if name.endswith("_bias") else self.shape
+            return 1 if name == "o" else 0
+        return 0 if name.endswith("_bias") and len(self.shape) == 2 else None
+
+    @property
+    def matrix(self) -> tuple[int, ...]:
+        """The parameter's shape with its heads folded, [out, in] or [out]."""
+        if self.folded is None:
+            return self.shape
+        before, (heads, width, *after) = self.shape[: self.folded], self.shape[self.folded :]
+        return (*before, heads * width, *after)
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -113,7 +119,12 @@ def match(config: DecoderConfig, tensors: Tensors, source: str) -> Table:
 def leaves(tree: Params) -> Iterator[tuple[ParamPath, Any]]:
     """Every leaf of nested dictionaries and lists, beside its place."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield tuple(key.key if hasattr(key, "key") else key.idx for key in keys), leaf
+        yield place(keys), leaf
+
+
+def place(keys: tuple[Any, ...]) -> ParamPath:
+    """JAX's path into nested dictionaries and lists as one of ours."""
+    return tuple(key.key if hasattr(key, "key") else key.idx for key in keys)
 
 
 def _canonical(name: str, renamed: tuple[tuple[str, str], ...]) -> str:
@@ -125,5 +136,5 @@ def _canonical(name: str, renamed: tuple[tuple[str, str], ...]) -> str:
 def _refuse_quantised(tensors: Tensors, names: list[str], source: str) -> None:
     for name in names:
         dtype = tensors.dtype(name)
-        if QUANTISED.fullmatch(name) or dtype.startswith(("F8_", "F4", "I8", "U8")):
+        if QUANTISED.fullmatch(name) or dtype.startswith(("F8_", "F6_", "F4", "I8", "U8")):
             raise CheckpointError(f"{source}: is quantised ({name}, stored as {dtype}); use the unquantised checkpoint")

@@ -68,7 +68,7 @@ class Tokenizer:
         ahead = 0 if mark is None or mark in text else images
         if not (chat and self.has_chat_template):
             if ahead:  # images before the start of the text, as the model was trained
-                text = f"{mark}" * ahead + (self.hf.bos_token or "") + text
+                text = f"{mark}" * ahead + str(self.hf.bos_token or "") + text
             # `verbose`: its word about long texts, which the caller refuses
             return self.hf.encode(text, add_special_tokens=not ahead, verbose=False)
         content = [*[{"type": "image"}] * ahead, {"type": "text", "text": text}] if ahead else text

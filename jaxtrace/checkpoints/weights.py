@@ -54,7 +54,8 @@ class Weights:
         def part(bounds: Bounds) -> np.ndarray:
             return np.ascontiguousarray(_read(self._tensors, name, use, bounds), wanted.dtype)
 
-        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+        def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             return part(tuple(axis.indices(size)[:2] for axis, size in zip(index, use.shape, strict=True)))
 
         return jax.make_array_from_callback(use.shape, wanted.sharding, of_device)

@@ -67,7 +67,8 @@ class VisionConfig:
       channels: of the image.
       max_tiles: most tiles of one image.
       aspect_ratios: (height, width) in tiles that an image may have; their ids count from 1, 0 is no image.
-      outputs: layers (0-based) of the first transformer whose outputs are shown to the decoder beside the last.
+      outputs: layers (0-based) of the first transformer whose outputs are shown to the decoder beside the last, as
+        transformers ≥ 4.57 reads `intermediate_layers_indices`; Meta's own code takes the inputs of those layers.
       norm_eps: added to the variance inside layer norms.
     """
 
@@ -176,7 +177,7 @@ class DecoderConfig:
         return tuple(self.kind(layer) for layer in range(self.layers))
 
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
-        """Bytes of a key/value cache of this many tokens of text: 2 · K · H · bytes · tokens per layer of self-attention."""
+        """Bytes of a key/value cache of so many tokens: 2 · K · H · bytes · tokens for each layer of self-attention."""
         layers = sum(not kind.cross_attention for kind in self.kinds)
         return layers * 2 * self.kv_heads * self.head_dim * bytes_per_element * tokens
 

@@ -71,7 +71,7 @@ def forward(
 
     def layer(x: Array, kind: LayerKind, weights: Params, layer_cache: LayerCache | None) -> tuple[Array, Any]:
         if layer_cache is None:
-            trace = AttentionTrace.absent((*tokens.shape, config.heads), asked)
+            trace = AttentionTrace.absent(position.shape, config.heads, asked)
         else:
             block = merge(block_definition(config, kind), weights)
             x, layer_cache, trace = block(x, layer_cache, place, asked)
@@ -84,11 +84,12 @@ def forward(
             left.append(left_by_layer)
         return x, left
 
-    repeated, rest = [], []
+    repeated: list[Any] = []
+    rest: list[Any] = []
     layers, caches = params["layers"], cache
-    if isinstance(layers, Stacked):
-        x, repeated = jax.lax.scan(period, x, (layers.repeated, cache.repeated))
-        layers, caches = layers.rest, cache.rest
+    if isinstance(caches, Stacked):
+        x, repeated = jax.lax.scan(period, x, (layers.repeated, caches.repeated))
+        layers, caches = layers.rest, caches.rest
     for i, (weights, layer_cache) in enumerate(zip(layers, caches, strict=True), config.layers - len(layers)):
         with jax.named_scope(f"layer_{i + 1}"):
             x, left = layer(x, config.kind(i), weights, layer_cache)
@@ -99,7 +100,7 @@ def forward(
         hidden=x,
         stream=jnp.concatenate([first[None], after]) if stream else None,
         attention=traces,
-        cache=Stacked([left[0] for left in repeated], new) if is_stacked(params) else new,
+        cache=Stacked([left[0] for left in repeated], new) if isinstance(cache, Stacked) else new,
     )
 
 
@@ -127,8 +128,8 @@ def look(
         return LayerCache(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
 
     layers = params["layers"]
-    if not isinstance(layers, Stacked):
-        return [filled(kind, *pair) for kind, *pair in zip(config.kinds, layers, cache, strict=True)]
+    if not isinstance(cache, Stacked):
+        return [filled(*each) for each in zip(config.kinds, layers, cache, strict=True)]
     repeated = [
         jax.lax.map(lambda weights, kind=kind: filled(kind, weights, None), weights) if kind.cross_attention else old
         for kind, weights, old in zip(config.pattern, layers.repeated, cache.repeated, strict=True)

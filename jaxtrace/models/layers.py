@@ -18,7 +18,7 @@ from jaxtrace.kernels import (
     prefill_attention,
 )
 from jaxtrace.models.cache import LayerCache
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, VisionConfig
 from jaxtrace.models.rope import Rotation, rotate
 
 INIT_STD = 0.02
@@ -81,10 +81,11 @@ class AttentionTrace:
     head_jsd: Float[Array, "B T"] | None
 
     @classmethod
-    def absent(cls, shape: tuple[int, int, int], asked: Asked) -> AttentionTrace:
-        """That of a layer that is skipped; `shape` is (B, T, N)."""
-        nothing = AttentionMoments(*(jnp.full(shape, jnp.nan),) * len(dataclasses.fields(AttentionMoments)))
-        return cls(nothing if asked.moments else None, jnp.full(shape[:2], jnp.nan) if asked.head_jsd else None)
+    def absent(cls, shape: tuple[int, ...], heads: int, asked: Asked) -> AttentionTrace:
+        """That of a layer that is skipped; `shape` is (B, T)."""
+        nothing = jnp.full((*shape, heads), jnp.nan)
+        moments = AttentionMoments(*(nothing for _ in dataclasses.fields(AttentionMoments)))
+        return cls(moments if asked.moments else None, nothing[..., 0] if asked.head_jsd else None)
 
 
 class RMSNorm(nnx.Module):
@@ -106,7 +107,7 @@ class RMSNorm(nnx.Module):
 class LayerNorm(nnx.Module):
     """(x − mean) / √(variance + ε) · weight + bias, computed in float32."""
 
-    def __init__(self, config: DecoderConfig, width: int):
+    def __init__(self, config: DecoderConfig | VisionConfig, width: int):
         self.weight = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
         self.eps = config.norm_eps
@@ -129,8 +130,8 @@ class Attention(nnx.Module):
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs):
         d, n, k, h = config.embed, config.heads, config.kv_heads, config.head_dim
         self.config, self.kind = config, kind
-        self.q, self.k, self.v = (_weight(rngs, heads, h, d) for heads in (n, k, k))
-        self.o = _weight(rngs, d, n, h)
+        self.q, self.k, self.v = (weight_of(rngs, heads, h, d) for heads in (n, k, k))
+        self.o = weight_of(rngs, d, n, h)
         self.q_bias, self.k_bias, self.v_bias = (_bias(config.qkv_bias, heads, h) for heads in (n, k, k))
         self.o_bias = _bias(config.output_bias, d)
         normed = config.qk_norm or kind.cross_attention
@@ -189,8 +190,8 @@ class FeedForward(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         d, f, bias = config.embed, config.feed_forward, config.feed_forward_bias
         self.activation = config.activation
-        self.gate = _weight(rngs, f, d) if config.gated else None
-        self.up, self.down = _weight(rngs, f, d), _weight(rngs, d, f)
+        self.gate = weight_of(rngs, f, d) if config.gated else None
+        self.up, self.down = weight_of(rngs, f, d), weight_of(rngs, d, f)
         self.gate_bias = _bias(bias and config.gated, f)
         self.up_bias, self.down_bias = _bias(bias, f), _bias(bias, d)
 
@@ -225,16 +226,17 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
         with jax.named_scope("attention"):
             out, cache, trace = self.attention(self.attention_norm(x), cache, place, asked)
-        x = x + _through(_normed(out, self.post_attention_norm), self.attention_gate)
+        x = x + through(_normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
             out = _normed(self.feed_forward(self.feed_forward_norm(x)), self.post_feed_forward_norm)
         if self.feed_forward_gate is not None:
             assert place.sight is not None
             out = jnp.where(place.sight.visible.any(-1)[..., None], out, 0)
-        return x + _through(out, self.feed_forward_gate), cache, trace
+        return x + through(out, self.feed_forward_gate), cache, trace
 
 
-def _weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
+def weight_of(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
+    """A random weight."""
     return nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
 
 
@@ -257,5 +259,6 @@ def _add(x: Array, bias: nnx.Param | None) -> Array:
     return x if bias is None else x + bias[...]
 
 
-def _through(x: Array, gate: nnx.Param | None) -> Array:
+def through(x: Array, gate: nnx.Param | None) -> Array:
+    """x behind a tanh gate, if there is one."""
     return x if gate is None else jnp.tanh(gate[...]) * x

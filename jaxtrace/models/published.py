@@ -138,7 +138,7 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             _gemma_3(**_shape(5376, 21_504, 62, 32, 16), head_dim=128, query_pre_attn_scalar=168),
         ),
     ],
-    "Qwen2.5, and DeepSeek-R1 distilled into it": [
+    "Qwen2.5 and DeepSeek-R1-Distill-Qwen": [
         ("Qwen/Qwen2.5-0.5B", 494_032_768, _QWEN_25_TIED | _shape(896, 4864, 24, 14, 2)),
         (
             "Qwen/Qwen2.5-1.5B",

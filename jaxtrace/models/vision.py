@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.models.config import DecoderConfig, VisionConfig
-from jaxtrace.models.layers import ACTIVATIONS, INIT_STD, LayerNorm
+from jaxtrace.models.layers import ACTIVATIONS, LayerNorm, through, weight_of
 
 QUERIES = 256  # vectors whose attention is computed at once: 11B's scores over all four tiles at once would take 2.6 GB
 ALIGNMENT = 8  # the vectors of a tile are filled up to a multiple of this, and the filling takes part in attention
@@ -21,7 +21,7 @@ class VisionAttention(nnx.Module):
 
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
         self.heads = config.heads
-        self.q, self.k, self.v, self.o = (_weight(rngs, config.embed, config.embed) for _ in range(4))
+        self.q, self.k, self.v, self.o = (weight_of(rngs, config.embed, config.embed) for _ in range(4))
 
     def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
         q, k, v = ((x @ weight[...].T).reshape(len(x), self.heads, -1) for weight in (self.q, self.k, self.v))
@@ -41,9 +41,9 @@ class VisionFeedForward(nnx.Module):
     """down(gelu(up(x)))."""
 
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
-        self.up = _weight(rngs, config.feed_forward, config.embed)
+        self.up = weight_of(rngs, config.feed_forward, config.embed)
         self.up_bias = nnx.Param(jnp.zeros(config.feed_forward))
-        self.down = _weight(rngs, config.embed, config.feed_forward)
+        self.down = weight_of(rngs, config.embed, config.feed_forward)
         self.down_bias = nnx.Param(jnp.zeros(config.embed))
 
     def __call__(self, x: Float[Array, "S E"]) -> Float[Array, "S E"]:
@@ -62,15 +62,15 @@ class VisionBlock(nnx.Module):
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
 
     def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
-        x = x + _through(self.attention(self.attention_norm(x), padding), self.attention_gate)
-        return x + _through(self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
+        x = x + through(self.attention(self.attention_norm(x), padding), self.attention_gate)
+        return x + through(self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
 
 
 class Projector(nnx.Module):
     """From the encoder's width into the decoder's."""
 
     def __init__(self, width: int, embed: int, rngs: nnx.Rngs):
-        self.weight = _weight(rngs, embed, width)
+        self.weight = weight_of(rngs, embed, width)
         self.bias = nnx.Param(jnp.zeros(embed))
 
     def __call__(self, x: Float[Array, "*r W"]) -> Float[Array, "*r D"]:
@@ -88,12 +88,12 @@ class VisionEncoder(nnx.Module):
         self.config = config = decoder.vision
         width, patch = config.embed, config.patch_size
         ratios = len(config.aspect_ratios) + 1
-        self.patch_embedding = _weight(rngs, width, config.channels, patch, patch)
-        self.class_embedding = _weight(rngs, width)
-        self.pre_tile_embedding = _weight(rngs, ratios, config.max_tiles * width)
-        self.post_tile_embedding = _weight(rngs, ratios, config.max_tiles * width)
-        self.position_embedding = _weight(rngs, config.patches, width)
-        self.tile_position_embedding = _weight(rngs, ratios, config.max_tiles * config.patches * width)
+        self.patch_embedding = weight_of(rngs, width, config.channels, patch, patch)
+        self.class_embedding = weight_of(rngs, width)
+        self.pre_tile_embedding = weight_of(rngs, ratios, config.max_tiles * width)
+        self.post_tile_embedding = weight_of(rngs, ratios, config.max_tiles * width)
+        self.position_embedding = weight_of(rngs, config.patches, width)
+        self.tile_position_embedding = weight_of(rngs, ratios, config.max_tiles * config.patches * width)
         self.pre_tile_gate, self.post_tile_gate, self.position_gate = (nnx.Param(jnp.zeros(1)) for _ in range(3))
         outer = dataclasses.replace(config, norm_eps=1e-5)  # whatever the config says for the layers
         self.pre_norm, self.post_norm = LayerNorm(outer, width), LayerNorm(outer, width)
@@ -160,11 +160,3 @@ class VisionEncoder(nnx.Module):
 
     def _tile_embedding(self, table: nnx.Param, gate: nnx.Param, ratio: Int[Array, ""]) -> Float[Array, "M n E"]:
         return jnp.tanh(gate[...]) * table[...][ratio].reshape(self.config.max_tiles, -1, self.config.embed)
-
-
-def _weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:
-    return nnx.Param(jax.random.normal(rngs.params(), shape) * INIT_STD)
-
-
-def _through(x: Array, gate: nnx.Param | None) -> Array:
-    return x if gate is None else jnp.tanh(gate[...]) * x

@@ -6,6 +6,7 @@ The metadata of every field holds its definition and units.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,17 @@ def _prompts(rows: Sequence[Row], prompts: np.ndarray) -> pa.Table:
     columns.add("text", pa.array([row.prompt.text for row in rows], pa.string()), "null if ids were given")
     columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "the ids that were fed")
     columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "the text of each id")
-    images = [[image if isinstance(image, str) else type(image).__name__ for image in row.prompt.images] for row in rows]
+    images = [[_image_name(image) for image in row.prompt.images] for row in rows]
     columns.add("images", pa.array(images, STRINGS), "the images it is about")
     columns.add("completion", pa.array([row.text for row in rows], pa.string()), "the text drawn, or scored")
     columns.add("length", pa.array([row.length for row in rows], pa.int32()), "number of steps")
     columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "why it ended")
     columns.add("meta", pa.array(metas, pa.string()), "what else its task knows, as JSON")
     return columns.table()
+
+
+def _image_name(image: Any) -> str:
+    return str(image) if isinstance(image, (str, Path)) else type(image).__name__
 
 
 def _read_metrics(tokens: pa.Table, layers: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]:

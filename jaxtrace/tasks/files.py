@@ -17,8 +17,9 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
     .txt: one prompt per line, spaces kept. .jsonl: per line a JSON string, or an object with the text under
     "prompt", "text" or "question" (the first of these that it has) or ids under "tokens", and perhaps an
-    "id" and, for a model that sees, a file or a list of files under "images" (relative to the prompt file). .csv: a header row, and the text in a column of one of those three names or in the only column.
-    Other fields go to `meta`. A prompt without an id is named after the file and its place: "mine-0000".
+    "id" and, for a model that sees, a file or a list of files under "images", relative to the prompt file.
+    .csv: a header row, and the text in a column of one of those three names or in the only column. Other fields
+    go to `meta`. A prompt without an id is named after the file and its place: "mine-0000".
 
     Args:
       path: the file.

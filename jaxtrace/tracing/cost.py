@@ -31,9 +31,13 @@ def trace_bytes(config: DecoderConfig, probes: Probes) -> dict[str, int]:
 
 
 def step_flops(config: DecoderConfig) -> int:
-    """Multiplications and additions of a plain decode step per token, attention over the cache left out."""
-    matrices = parameter_count(config) - config.vocab * config.embed * (1 if config.tied else 2)
-    return 2 * (matrices + config.vocab * config.embed)
+    """Multiplications and additions of a plain decode step per token of text, attention over the cache left out.
+
+    They are those of the matrices it is multiplied by: embeddings are looked up, and what looks at images is skipped.
+    """
+    attention = 2 * (config.heads + config.kv_heads) * config.head_dim * config.embed
+    feed_forward = (3 if config.gated else 2) * config.feed_forward * config.embed
+    return 2 * (_text_layers(config) * (attention + feed_forward) + config.vocab * config.embed)
 
 
 def lens_flops(config: DecoderConfig) -> int:
@@ -42,5 +46,10 @@ def lens_flops(config: DecoderConfig) -> int:
 
 
 def torch_attention_bytes(config: DecoderConfig, tokens: int) -> int:
-    """Bytes of the attention weights of a whole prompt, all heads of all layers, in float32."""
-    return 4 * config.layers * config.heads * tokens**2
+    """Bytes of the attention weights of a whole prompt of text, all heads of all layers, in float32."""
+    return 4 * _text_layers(config) * config.heads * tokens**2
+
+
+def _text_layers(config: DecoderConfig) -> int:
+    """Layers that attend to the text."""
+    return sum(not kind.cross_attention for kind in config.kinds)

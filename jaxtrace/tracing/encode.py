@@ -82,9 +82,7 @@ def _encode(
     elif not (prompt.text or "").strip():
         raise PromptError(f"{name}: is empty; give it some text")
     else:
-        ids = tokenizer.encode(
-            prompt.text or "", chat=chat, images=len(prompt.images), image_token=config.image_token
-        )
+        ids = tokenizer.encode(prompt.text or "", chat=chat, images=len(prompt.images), image_token=config.image_token)
     if not ids:
         raise PromptError(f"{name}: is empty; give it at least one token")
     if prompt.images and config.vision is None:

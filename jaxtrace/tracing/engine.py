@@ -231,7 +231,7 @@ def _chunk_widths(positions: int, widest: int) -> list[int]:
 
 
 def _chunks(
-    rows: Sequence[Int[np.ndarray, P * m]], widths: list[int]
+    rows: Sequence[Int[np.ndarray, " P *m"]], widths: list[int]
 ) -> Iterator[tuple[Int[np.ndarray, "B T *m"], Int[np.ndarray, " B"]]]:
     """Right-padded chunks of positions, and how many of them are each row's own."""
     at = 0

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import dispersion_of, unembed_moments
 from jaxtrace.models.config import DecoderConfig
@@ -77,7 +77,7 @@ def measure(
       before: residual stream of the position before the first; needed by `probes.hidden`.
       start: position of the first.
       probes: what to measure.
-      targets: tokens whose `logprob` is wanted; −1 where there is none, which gives NaN.
+      targets: tokens whose `logprob` is wanted; NaN for −1 (none) and for a token beyond the vocabulary (an image).
       keep_logits: return the logits, for a sampler.
     """
     trace: dict[str, Array | None] = {}
@@ -101,12 +101,13 @@ def _outputs(config, params, result, probes, targets, keep_logits):
     residual = result.stream[1:] if probes.lens else result.hidden[None]
     groups, b, t, d = residual.shape
     normed = final_norm(config, params, residual).reshape(groups, b * t, d)
+    targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab)
     rows = unembed_moments(
         normed,
         unembedding(params),
         alphas=probes.alphas if probes.output else (),
         soft_cap=config.logit_soft_cap,
-        targets=None if targets is None else jnp.maximum(targets.reshape(-1), 0),
+        targets=None if targets is None else targets.reshape(-1),
         keep_logits=keep_logits,
     )
     at = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
@@ -120,7 +121,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
             "renyi": at(rows.renyi),
             "top1_prob": at(last.p_max),
             "top1_top2_gap": at(rows.top1_top2_gap),
-            "logprob": None if targets is None else jnp.where(targets < 0, jnp.nan, at(rows.target_logprob)),
+            "logprob": None if targets is None else jnp.where(known, at(rows.target_logprob), jnp.nan),
         }
     if probes.lens:
         trace |= {
@@ -131,6 +132,12 @@ def _outputs(config, params, result, probes, targets, keep_logits):
             "lens_top1_prob": by_layer(rows.moments.p_max),
         }
     return trace, at(rows.logits) if keep_logits else None
+
+
+def _known(targets: Int[Array, "B T"], vocab: int) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
+    """Targets with 0 where there is none among the vocabulary, and where there is one."""
+    known = (targets >= 0) & (targets < vocab)
+    return jnp.where(known, targets, 0), known
 
 
 def _attention(result: Forward, probes: Probes) -> dict[str, Array]:

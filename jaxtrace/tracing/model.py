@@ -8,18 +8,23 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
+from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Decoder, Params, as_module, stack_layers
+from jaxtrace.models.decoder import Decoder, Params, as_module
+from jaxtrace.models.published import find_published
+from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tracing.encode import ImagesLike, PromptLike, encode, looked, with_images
 from jaxtrace.tracing.engine import Look, Looked, Metrics, OnProgress, Settings, generate_rows, score_rows
@@ -51,15 +56,23 @@ class Model:
     image_processor: ImageProcessor | None = None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, *, dtype: Any = None, stacked: bool | None = None) -> Model:
+    def of(
+        cls,
+        checkpoint: Checkpoint | RandomCheckpoint,
+        *,
+        dtype: Any = None,
+        stacked: bool | None = None,
+        mesh: Mesh | str | None = None,
+    ) -> Model:
         """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
-        params = checkpoint.read(dtype)
-        if jax.default_backend() == "tpu" if stacked is None else stacked:
-            params = stack_layers(checkpoint.config, params)
+        stacked = jax.default_backend() == "tpu" if stacked is None else stacked
+        mesh = make_mesh(mesh) if isinstance(mesh, str) else mesh
+        params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
         name, config, vision = checkpoint.name, checkpoint.config, checkpoint.config.vision
         processor = None
         if vision is not None:
-            processor = ImageProcessor.load(checkpoint.directory, vision) or ImageProcessor.of(vision)
+            own = None if checkpoint.directory is None else ImageProcessor.load(checkpoint.directory, vision)
+            processor = own or ImageProcessor.of(vision)
         return cls(name, config, params, checkpoint.tokenizer, checkpoint.stop_tokens, processor)
 
     @property
@@ -233,26 +246,42 @@ class Model:
 
 
 def open_model_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint behind a name, "demo" included, with its weights still on disk."""
+    """The checkpoint behind a name, "demo" and published ones included, with its weights still on disk."""
     if name == DEMO:
         return dataclasses.replace(open_checkpoint(str(demo_path())), name=DEMO)
-    return open_checkpoint(name)
+    published = None if Path(name).exists() else find_published(name)
+    return open_checkpoint(name if published is None else published.hub_id)
 
 
-def load(name: str, *, dtype: Any = None, stacked: bool | None = None) -> Model:
+def load(
+    name: str,
+    *,
+    random: bool = False,
+    seed: int = 0,
+    dtype: Any = None,
+    stacked: bool | None = None,
+    mesh: Mesh | str | None = None,
+) -> Model:
     """Loads a model to trace.
 
     Args:
-      name: a Hugging Face checkpoint directory, a hub id, or "demo" for the model that comes with jaxtrace.
+      name: a Hugging Face checkpoint directory, a converted one, a hub id, a name that `jaxtrace models` lists (which
+        stands for its hub id), or "demo" for the model that comes with jaxtrace.
+      random: random weights of the model's shape, made where they are wanted. No weights need be there: a published
+        model's name or hub id, or a directory with a config.json is enough. It stops at no token, and has a tokenizer
+        only if the directory has one.
+      seed: of random weights.
       dtype: of the parameters; by default float32 on a CPU (which emulates bfloat16) and bfloat16 elsewhere.
       stacked: scan over stacked layers instead of unrolling them; by default on TPU only. Unrolled steps are faster,
         scanned ones compile faster.
+      mesh: devices to split the parameters over, or its text, such as "data=2,model=4"; None for the default device.
 
     Raises:
       CheckpointError: nothing is there, or it cannot be read exactly.
-      ConfigError: its config says something we do not understand.
+      ConfigError: its config, or the mesh, says something we do not understand.
     """
-    return Model.of(open_model_checkpoint(name), dtype=dtype, stacked=stacked)
+    checkpoint = open_random(name, seed) if random else open_model_checkpoint(name)
+    return Model.of(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from jaxtrace import init_params
 from jaxtrace.checkpoints.weights import export_weights
-from jaxtrace.models.families.llama import decoder_config
+from jaxtrace.models.families import FAMILIES
 
 CONFIG = {
     "model_type": "llama",
@@ -25,14 +25,19 @@ CONFIG = {
     "eos_token_id": 2,
 }
 
+GPT2 = {"model_type": "gpt2", "vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32}
+# Two kinds of layers in turn, and one left over where layers are stacked.
+GEMMA2 = CONFIG | {"model_type": "gemma2", "head_dim": 6, "num_hidden_layers": 5, "sliding_window": 4}
+GEMMA2 |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 6}
+
 
 class Folder:
     """A checkpoint on disk that a test then damages."""
 
-    def __init__(self, path):
+    def __init__(self, path, config):
         self.path = path
-        self.config = dict(CONFIG)
-        parsed = decoder_config(self.config, "test")
+        self.config = dict(config)
+        parsed = FAMILIES[config["model_type"]].decoder_config(self.config, "test")
         self.weights = export_weights(parsed, init_params(parsed, jax.random.key(0)))
 
     def write(self):
@@ -59,7 +64,13 @@ class Folder:
 
 @pytest.fixture
 def folder(tmp_path):
-    return Folder(tmp_path / "tiny")
+    return Folder(tmp_path / "tiny", CONFIG)
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """A checkpoint of another config."""
+    return lambda config: Folder(tmp_path / "tiny", config)
 
 
 @pytest.fixture

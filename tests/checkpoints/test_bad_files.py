@@ -1,13 +1,16 @@
 """Checkpoints whose files cannot be read: one line that names the thing and says what to do."""
 
+import json
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import jaxtrace
 from jaxtrace import CheckpointError
 from jaxtrace.checkpoints import huggingface
+from tests.checkpoints.conftest import GPT2
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 
@@ -78,10 +81,53 @@ def test_a_wrong_shape(folder):
     refused(folder.write(), f"{QUERY} has shape [8, 4], not [8, 8]")
 
 
-@pytest.mark.parametrize(("dtype", "stored"), [("int8", "I8"), ("uint8", "U8"), ("int32", "I32"), ("bool", "BOOL")])
+@pytest.mark.parametrize(("dtype", "stored"), [("int32", "I32"), ("int64", "I64"), ("bool", "BOOL")])
 def test_weights_that_are_not_floats(folder, dtype, stored):
     folder.weights[QUERY] = folder.weights[QUERY].astype(dtype)
     refused(folder.write(), f"{QUERY} is stored as {stored}, not as floats")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [("int8", "I8"), ("uint8", "U8"), (ml_dtypes.float8_e4m3fn, "F8_E4M3")], ids=str
+)
+def test_quantised_weights(folder, dtype, stored):
+    folder.weights[QUERY] = folder.weights[QUERY].astype(dtype)
+    refused(folder.write(), f"is quantised ({QUERY}, stored as {stored})", "use the unquantised checkpoint")
+
+
+@pytest.mark.parametrize(
+    "name", ["SCB", "absmax", "quant_state.bitsandbytes__nf4", "qweight", "weight_scale", "weight_scale_inv"]
+)
+def test_what_quantised_weights_come_with(folder, name):
+    folder.weights[f"{QUERY}.{name}"] = np.ones(8, np.float32)
+    refused(folder.write(), f"is quantised ({QUERY}.{name}, stored as F32)", "use the unquantised checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, "fp8"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"bits": 3}, "an unnamed method"),
+        ("int4", "an unnamed method"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["", "text_config"])
+def test_configs_that_say_quantised(folder, settings, method, inside):
+    part = folder.config.setdefault("text_config", {}) if inside else folder.config
+    part["quantization_config"] = settings
+    refused(folder.write(), f"is quantised ({method})", "use the unquantised checkpoint")
+
+
+def test_a_config_that_says_compressed(folder):
+    folder.config["compression_config"] = {"quant_method": "compressed-tensors"}
+    refused(folder.write(), "is quantised (compressed-tensors)")
 
 
 def test_all_problems_at_once(folder):
@@ -89,6 +135,19 @@ def test_all_problems_at_once(folder):
     folder.weights["surprise"] = np.zeros(3, np.float32)
     folder.weights[QUERY] = np.zeros((8, 4), np.float32)
     refused(folder.write(), "missing: model.norm.weight", "unknown: surprise", "has shape [8, 4]")
+
+
+def test_a_weight_under_two_names(folder_of):
+    folder = folder_of(GPT2)
+    folder.weights["h.0.ln_1.bias"] = folder.weights["transformer.h.0.ln_1.bias"]
+    refused(folder.write(), "stored twice: h.0.ln_1.bias and transformer.h.0.ln_1.bias")
+
+
+def test_a_fused_weight_without_a_part(folder_of):
+    folder = folder_of(GPT2)
+    name = "transformer.h.0.attn.c_attn.weight"
+    folder.weights[name] = np.ascontiguousarray(folder.weights[name][:, :16])
+    refused(folder.write(), f"{name} has shape [8, 16], not [8, 24]")
 
 
 def test_many_problems_are_counted(folder):
@@ -101,6 +160,17 @@ def test_a_truncated_file(folder, kept):
     folder.write()
     file = folder.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
+    refused(folder.path, "model.safetensors: not a readable safetensors file", "download it again")
+
+
+def test_a_header_that_promises_more_than_the_file_holds(folder):
+    folder.write()
+    file = folder.path / "model.safetensors"
+    size, rest = int.from_bytes(file.read_bytes()[:8], "little"), file.read_bytes()[8:]
+    header = json.loads(rest[:size])
+    header["more"] = {"dtype": "F32", "shape": [4], "data_offsets": [len(rest) - size, len(rest) - size + 16]}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + rest[size:])
     refused(folder.path, "model.safetensors: not a readable safetensors file", "download it again")
 
 

@@ -9,8 +9,9 @@ import pytest
 import jaxtrace
 from jaxtrace import DecoderConfig
 from jaxtrace.checkpoints.huggingface import open_checkpoint
-from jaxtrace.checkpoints.weights import export_weights, weight_table
-from jaxtrace.models.config import RopeScaling
+from jaxtrace.checkpoints.table import weight_table
+from jaxtrace.checkpoints.weights import export_weights
+from jaxtrace.models.config import Llama3Scaling, Rope
 from jaxtrace.models.families.llama import decoder_config
 from tests.checkpoints.conftest import CONFIG
 
@@ -92,7 +93,7 @@ def test_buffers_of_old_checkpoints_are_ignored(folder, biggest):
 def test_forms_of_rope_scaling(rope):
     config = {name: value for name, value in CONFIG.items() if name != "rope_theta"}
     parsed = decoder_config({**config, **rope}, "test")
-    assert (parsed.rope_theta, parsed.rope_scaling) == (500.0, RopeScaling(8.0, 1.0, 4.0, 16))
+    assert parsed.pattern[0].rope == Rope(500.0, Llama3Scaling(8.0, 1.0, 4.0, 16))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_forms_of_rope_scaling(rope):
 def test_forms_of_plain_rope(rope):
     config = {name: value for name, value in CONFIG.items() if name != "rope_theta"}
     parsed = decoder_config({**config, **rope}, "test")
-    assert (parsed.rope_theta, parsed.rope_scaling) == (10000.0, None)
+    assert parsed.pattern[0].rope == Rope(10_000.0)
 
 
 @pytest.mark.parametrize(

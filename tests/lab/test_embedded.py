@@ -10,8 +10,8 @@ from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.checkpoints.weights import read_params
 from jaxtrace.lab.embedded import demo_path, demo_prompts
 from jaxtrace.lab.train import DEMO
-from jaxtrace.models.forward import forward_logits
 from jaxtrace.models.families.llama import decoder_config
+from jaxtrace.models.forward import forward_logits
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
 from jaxtrace.lab.train import Recipe, held_out_loss, train
 from jaxtrace.lab.world import World, documents, question
 from jaxtrace.models.decoder import init_params
-from jaxtrace.models.forward import forward_logits
 from jaxtrace.models.families.llama import decoder_config
+from jaxtrace.models.forward import forward_logits
 
 TINY = replace(
     lab_train.DEMO,

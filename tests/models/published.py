@@ -60,7 +60,7 @@ QWEN25 = {
     "eos_token_id": 151645,
     "hidden_act": "silu",
     "initializer_range": 0.02,
-    "max_position_embeddings": 32768,
+    "max_position_embeddings": 131072,
     "model_type": "qwen2",
     "rms_norm_eps": 1e-06,
     "rope_theta": 1000000.0,
@@ -230,20 +230,21 @@ PUBLISHED = {
     "Qwen2.5-0.5B": QWEN25
     | shape(896, 4864, 24, 14, 2)
     | {"max_window_layers": 24, "tie_word_embeddings": True, "use_mrope": False, "vocab_size": 151936}
-    | {"sliding_window": 32768},
+    | {"max_position_embeddings": 32768, "sliding_window": 32768},
     "Qwen2.5-1.5B": QWEN25
     | shape(1536, 8960, 28, 12, 2)
     | {"max_window_layers": 28, "tie_word_embeddings": True, "use_mrope": False, "vocab_size": 151936},
     "Qwen2.5-3B": QWEN25
     | shape(2048, 11008, 36, 16, 2)
-    | {"max_window_layers": 36, "tie_word_embeddings": True, "vocab_size": 151936, "sliding_window": 32768},
+    | {"max_window_layers": 36, "tie_word_embeddings": True, "vocab_size": 151936}
+    | {"max_position_embeddings": 32768, "sliding_window": 32768},
     "Qwen2.5-7B": QWEN25 | shape(3584, 18944, 28, 28, 4) | {"max_window_layers": 28},
     "Qwen2.5-14B": QWEN25 | shape(5120, 13824, 48, 40, 8) | {"max_window_layers": 48, "rms_norm_eps": 1e-05},
     "Qwen2.5-32B": QWEN25 | shape(5120, 27648, 64, 40, 8) | {"max_window_layers": 64, "rms_norm_eps": 1e-05},
     "Qwen2.5-72B": QWEN25 | shape(8192, 29568, 80, 64, 8) | {"max_window_layers": 80, "rms_norm_eps": 1e-05},
     "DeepSeek-R1-Distill-Qwen-1.5B": QWEN25
     | shape(1536, 8960, 28, 12, 2)
-    | {"max_position_embeddings": 131072, "max_window_layers": 21, "rope_theta": 10000, "sliding_window": 4096}
+    | {"max_window_layers": 21, "rope_theta": 10000, "sliding_window": 4096}
     | {"use_mrope": False, "vocab_size": 151936},
     "Qwen3-0.6B": QWEN3 | shape(1024, 3072, 28, 16) | {"max_window_layers": 28, "tie_word_embeddings": True},
     "Qwen3-1.7B": QWEN3 | shape(2048, 6144, 28, 16) | {"max_window_layers": 28, "tie_word_embeddings": True},

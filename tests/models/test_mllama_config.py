@@ -208,8 +208,11 @@ def test_a_pattern_without_a_period():
         (changed(vision={"intermediate_layers_indices": [3, 32]}), "intermediate_layers_indices=[3, 32] of 32 layers"),
         (changed(vision={"intermediate_layers_indices": []}), "intermediate_layers_indices=[] of 32 layers"),
         (changed(vision={"intermediate_layers_indices": [-1]}), "must be a list of layer numbers"),
-        (changed(vision={"supported_aspect_ratios": [[1, 5]]}), "supported_aspect_ratios=[[1, 5]] of at most 4 tiles"),
-        (changed(vision={"supported_aspect_ratios": [1, 2]}), "must be a list of [height, width]"),
+        (
+            changed(vision={"supported_aspect_ratios": [[1, 5]]}),
+            "supported_aspect_ratios=[[1, 5]]; jaxtrace handles [[1, 1], [1, 2]",
+        ),
+        (changed(vision={"max_num_tiles": 3}), "jaxtrace handles [[1, 1], [1, 2], [1, 3], [2, 1], [3, 1]]"),
         ({"vision_config": []}, "vision_config=[], which must be an object"),
     ],
     ids=str,

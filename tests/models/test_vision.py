@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.checkpoints.weights import read_params
+import jaxtrace
 from jaxtrace.models import vision
 from jaxtrace.models.decoder import as_module
-from jaxtrace.models.families.mllama import decoder_config
 from tests.models import mllama_reference
 from tests.models.parity import assert_relative
 
-RATIOS_OF_TWO = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [2, 1], [1, 2]]}
+RATIOS_OF_TWO = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}
 CASES = {
     # 9 patches and the class token: 6 vectors of padding in each tile
     "one tile": ({}, [[(1, 1)]]),
@@ -41,9 +39,8 @@ def saved(directory, **changes):
     """A reference model, and the parameters that we read from its checkpoint."""
     reference = mllama_reference.tiny(**changes)
     reference.save_pretrained(directory)
-    config = decoder_config(reference.config.to_dict(), "test")
-    with Tensors(directory) as tensors:
-        return reference, config, read_params(config, tensors, "test", np.float32)
+    model = jaxtrace.load(str(directory))
+    return reference, model.config, model.params
 
 
 # Unoptimised: quicker to compile, the same operations.
@@ -82,7 +79,7 @@ def test_what_is_behind_the_padding_does_not_matter(rng, tmp_path):
 
 
 def test_names_on_disk_and_in_memory(tmp_path):
-    reference, config, params = saved(tmp_path)
+    reference, _, params = saved(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     memory = {name: weight.detach().numpy() for name, weight in reference.named_parameters()}
     assert "language_model.model.layers.1.cross_attn.q_proj.weight" in stored
@@ -91,9 +88,7 @@ def test_names_on_disk_and_in_memory(tmp_path):
     old = stored | {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
     for names in (memory, old):
         save_file({name: array.copy() for name, array in names.items()}, tmp_path / "model.safetensors")
-        with Tensors(tmp_path) as tensors:
-            again = read_params(config, tensors, "test", np.float32)
-        jax.tree.map(np.testing.assert_array_equal, again, params)
+        jax.tree.map(np.testing.assert_array_equal, jaxtrace.load(str(tmp_path)).params, params)
 
 
 def test_gates_of_the_decoder_are_where_its_layers_look_at_images(tmp_path):

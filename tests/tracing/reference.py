@@ -70,7 +70,7 @@ def _attention(weights, windows):
     for t, layer, head in np.ndindex(weights.shape[:3]):
         row = np.asarray(weights[t, layer, head], np.float64)
         seen = oracle.visible_keys(t, len(row), windows[layer])
-        assert row.sum() == row[seen].sum(), "the reference looks past its window"
+        assert not np.delete(row, seen).any(), "the reference looks past its window"
         for name, value in oracle.attention_row(row[seen] / row.sum(), t - seen).items():
             found.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
     del found["attention_distance"]

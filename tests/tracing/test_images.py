@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from jaxtrace import Model, Prompt, PromptError, init_params
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.models.config import LayerKind, VisionConfig
-from jaxtrace.models.decoder import stack_layers
+from jaxtrace.models.decoder import abstract_params, stack_layers
 from tests.tracing.conftest import CONFIG
 from tests.tracing.reference import assert_same, at
 
@@ -45,15 +46,18 @@ IMAGES = [picture(10, 33), None, [picture(12, 12), picture(50, 20)], [picture(5,
 
 @pytest.fixture(scope="module")
 def model():
-    """A tiny random model with open gates; its weights are large enough that heads look in different places."""
-    params = init_params(SEEING, jax.random.key(0))
+    """A tiny random model with open gates, whose heads look in different places."""
+    rng = np.random.default_rng(0)
 
-    def livened(path, x):
-        if "gate" in path[-1].key and x.size == 1:
-            return x + 0.7
-        return x * (1 if x.ndim == 1 else 8)
+    def draw(path, leaf):
+        name = path[-1].key
+        noise = 0.2 * rng.normal(size=leaf.shape)
+        middle = (
+            0.7 if name.endswith("gate") and leaf.ndim == 1 else 1.0 if name == "weight" and leaf.ndim == 1 else 0.0
+        )
+        return jnp.array(middle + noise, jnp.float32)
 
-    params = jax.tree_util.tree_map_with_path(livened, params)
+    params = jax.tree_util.tree_map_with_path(draw, abstract_params(SEEING))
     return Model("seeing", SEEING, params, image_processor=ImageProcessor.of(VISION))
 
 

@@ -84,7 +84,6 @@ VISION_DEFAULTS = {
     "image_size": 448,
     "patch_size": 14,
     "max_num_tiles": 4,
-    "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
     "intermediate_layers_indices": [3, 7, 15, 23, 30],
     "vision_output_dim": 7680,
     "norm_eps": 1e-5,
@@ -160,11 +159,9 @@ def _numbers(reader: ConfigReader, name: str) -> tuple[int, ...]:
 
 
 def _aspect_ratios(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
-    ratios, tiles = reader.get("supported_aspect_ratios"), reader.positive("max_num_tiles")
-    try:
-        pairs = tuple((int(height), int(width)) for height, width in ratios)
-    except (TypeError, ValueError):
-        reader.fail(f"has supported_aspect_ratios={ratios!r}, which must be a list of [height, width]")
-    if not pairs or any(height < 1 or width < 1 or height * width > tiles for height, width in pairs):
-        reader.fail(f"has supported_aspect_ratios={ratios!r} of at most {tiles} tiles")
-    return pairs
+    """Every shape of so many tiles at most, in the order in which the image processor numbers them."""
+    tiles = reader.positive("max_num_tiles")
+    sides = range(1, tiles + 1)
+    ratios = [[height, width] for height in sides for width in sides if height * width <= tiles]
+    reader.only("supported_aspect_ratios", ratios)
+    return tuple((height, width) for height, width in ratios)

@@ -1,0 +1,109 @@
+"""Parameters as one Orbax checkpoint: written part by part, read into any sharding.
+
+It is a tree of the parameters' own names, lists as dictionaries of numbers, which `orbax.checkpoint` loads by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+
+from jaxtrace.errors import CheckpointError, first_line
+from jaxtrace.models.families.weights import ParamPath
+from jaxtrace.parallel.sharding import logical_axes
+
+CHUNK = 4 * 2**20  # bytes; what is read at once, so that a small part of a tensor costs little
+UNFINISHED = ".partial_save"  # what Orbax adds to the name of a checkpoint that it still writes
+
+
+class Saved:
+    """The parameters in a finished checkpoint.
+
+    Args:
+      directory: of the Orbax checkpoint.
+      source: its name, for errors.
+    """
+
+    def __init__(self, directory: Path, source: str):
+        self._directory, self._source = str(directory), source
+
+    @functools.cached_property
+    def _metadata(self) -> Any:
+        try:
+            return ocp.metadata(self._directory).metadata
+        except Exception as error:  # Orbax raises whatever its parsers and stores raise
+            raise self._unreadable(error) from None
+
+    def dtype(self, path: ParamPath) -> np.dtype:
+        """In which a parameter is stored."""
+        return np.dtype(functools.reduce(lambda tree, key: tree[str(key)], path, self._metadata).dtype)
+
+    def read(self, path: ParamPath, wanted: Any) -> Any:
+        """The parameters at a place, each device's part read by itself and cast on the host.
+
+        Args:
+          path: into the parameters.
+          wanted: the tree there: shapes, dtypes and shardings.
+
+        Raises:
+          CheckpointError: they are not there, or cannot be read.
+        """
+        gc.collect()  # Orbax leaves what it read in cycles of references, whole layers that nobody wants any more
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
+        context.memory.read_concurrent_bytes = 1 + max(4 * leaf.size for leaf in jax.tree.leaves(wanted))
+        try:
+            with context:
+                found = ocp.load(self._directory, _nested(path, _keyed(wanted)))
+        except Exception as error:  # as above
+            raise self._unreadable(error) from None
+        return _like(wanted, functools.reduce(lambda tree, key: tree[str(key)], path, found))
+
+    def _unreadable(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self._source}: the parameters cannot be read ({first_line(error)}); convert it again")
+
+
+def write_part(directory: Path, path: ParamPath, tree: Any) -> None:
+    """Adds the parameters at one place to a checkpoint that `finish` makes whole; nothing may be added twice."""
+    context = ocp.Context()
+    saving = context.array.saving
+    saving.use_compression = False  # random bits hardly shrink, and packing them takes longer than writing them
+    saving.scoped_storage_options_creator = _storage
+    with context:
+        ocp.partial.save(str(directory), _nested(path, _keyed(tree)))
+
+
+def finish(directory: Path) -> None:
+    """Joins the parts."""
+    ocp.partial.finalize(str(directory))
+
+
+def _storage(key: tuple[Any, ...], value: jax.Array) -> Any:
+    """Chunks that a mesh can share out: one head each, or a few rows or columns."""
+    axes = logical_axes([part.key for part in key], value.ndim)
+    heads = tuple(i for i, axis in enumerate(axes) if axis in ("heads", "kv_heads") and "head_dim" in axes)
+    return ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=CHUNK, shard_axes=heads or None)
+
+
+def _nested(path: ParamPath, tree: Any) -> Any:
+    return functools.reduce(lambda inner, key: {str(key): inner}, reversed(path), tree)
+
+
+def _keyed(tree: Any) -> Any:
+    """Dictionaries of numbers for lists."""
+    if isinstance(tree, list):
+        return {str(i): _keyed(value) for i, value in enumerate(tree)}
+    return {key: _keyed(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _like(wanted: Any, found: Any) -> Any:
+    """Lists again, where they are wanted."""
+    if isinstance(wanted, list):
+        return [_like(value, found[str(i)]) for i, value in enumerate(wanted)]
+    return {key: _like(value, found[key]) for key, value in wanted.items()} if isinstance(wanted, dict) else found

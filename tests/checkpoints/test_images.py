@@ -1,0 +1,156 @@
+"""Images against transformers' own functions, which need no torch; and files that are none."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+from transformers.models.mllama.processing_mllama import (
+    convert_sparse_cross_attention_mask_to_dense,
+    get_cross_attention_token_mask,
+)
+
+from jaxtrace import CheckpointError, PromptError
+from jaxtrace.checkpoints.images import ImageProcessor, tile_visibility
+from jaxtrace.models.config import VisionConfig
+
+RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
+VISION = VisionConfig(
+    embed=8,
+    layers=1,
+    global_layers=1,
+    heads=1,
+    feed_forward=8,
+    image_size=12,
+    patch_size=4,
+    channels=3,
+    max_tiles=4,
+    aspect_ratios=RATIOS,
+    outputs=(0,),
+)
+MADE_BY_THE_HUB = {
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_pad": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_processor_type": "MllamaImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "max_image_tiles": 4,
+    "resample": 2,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 12, "width": 12},
+}
+IMAGE = 9
+
+
+def picture(rng, height, width, mode="RGB"):
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def test_several_prompts_of_several_images(rng):
+    wide, tall, small, big = (picture(rng, *size) for size in ((10, 30), (40, 11), (3, 3), (50, 50)))
+    images, tiles = ImageProcessor.of(VISION)([[wide], [tall, small], [], [big]])
+    assert images.pixels.shape == (4, 2, 4, 3, 12, 12)
+    assert images.pixels.dtype == np.float32
+    ids = [[RATIOS.index(ratio) + 1 if ratio else 0 for ratio in row] for row in SHAPES]
+    np.testing.assert_array_equal(images.aspect_ratio, ids)
+    assert tiles == [[3], [4, 1], [], [4]]
+    np.testing.assert_array_equal(images.tiles.sum(-1), [[3, 1], [4, 1], [1, 1], [4, 1]])
+    assert not images.pixels[~images.tiles].any()
+    want = MllamaImageProcessorPil(size={"height": 12, "width": 12})([[tall, small]], return_tensors="np")
+    np.testing.assert_array_equal(images.pixels[1], want["pixel_values"][0])
+
+
+SHAPES = [[(1, 3), None], [(4, 1), (1, 1)], [None, None], [(2, 2), None]]
+
+
+def test_a_checkpoint_s_own_processor(rng, tmp_path):
+    assert ImageProcessor.load(tmp_path, VISION) is None
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(MADE_BY_THE_HUB))
+    processor = ImageProcessor.load(tmp_path, VISION)
+    image = picture(rng, 12, 12)
+    pixels = processor([[image]])[0].pixels[0, 0, 0]
+    mean, std = (np.array(MADE_BY_THE_HUB[name])[:, None, None] for name in ("image_mean", "image_std"))
+    np.testing.assert_allclose(pixels, (np.asarray(image).transpose(2, 0, 1) / 255 - mean) / std, atol=1e-5)
+
+
+def test_inside_a_processor_config(tmp_path):
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": MADE_BY_THE_HUB}))
+    assert ImageProcessor.load(tmp_path, VISION).hf.image_mean[0] == pytest.approx(0.48145466)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "the image processor cannot be read"),
+        (json.dumps(MADE_BY_THE_HUB | {"do_pad": False}), "the image processor cannot be read"),
+        (
+            json.dumps(MADE_BY_THE_HUB | {"max_image_tiles": 2}),
+            "makes 2 tiles of 12 pixels, and the model takes 4 of 12",
+        ),
+        (json.dumps(MADE_BY_THE_HUB | {"size": {"height": 8, "width": 8}}), "makes 4 tiles of 8 pixels"),
+    ],
+    ids=["no json", "no padding", "fewer tiles", "smaller tiles"],
+)
+def test_a_processor_that_does_not_serve(tmp_path, text, part):
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(CheckpointError) as error:
+        ImageProcessor.load(tmp_path, VISION)
+    message = str(error.value)
+    assert part in message and str(tmp_path) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_files_of_any_mode_are_read_as_rgb(rng, tmp_path, mode):
+    image, path = picture(rng, 20, 12, mode), tmp_path / "image.tiff"
+    image.save(path)
+    processor = ImageProcessor.of(VISION)
+    from_file, _ = processor([[path], [str(path)]])
+    given_open, _ = processor([[image], [image.convert("RGB")]])
+    np.testing.assert_array_equal(from_file.pixels, given_open.pixels)
+
+
+def test_a_photograph_stands_upright(rng, tmp_path):
+    image, path = picture(rng, 24, 12), tmp_path / "image.png"
+    turned = Image.Exif()
+    turned[274] = 6  # the camera was held sideways
+    image.save(path, exif=turned)
+    processor = ImageProcessor.of(VISION)
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    np.testing.assert_array_equal(processor([[path]])[0].pixels, processor([[upright]])[0].pixels)
+
+
+def test_files_that_are_no_images(rng, tmp_path):
+    whole, text, cut = (tmp_path / name for name in ("whole.png", "text.png", "cut.png"))
+    picture(rng, 30, 30).save(whole)
+    text.write_text("a text")
+    cut.write_bytes(whole.read_bytes()[:200])
+    for path in (text, cut, tmp_path / "absent.png", tmp_path):
+        with pytest.raises(PromptError, match="is no image that can be read") as error:
+            ImageProcessor.of(VISION)([[whole], [whole, path]])
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@given(st.data())
+def test_visibility_is_that_of_transformers(data):
+    tokens = data.draw(st.lists(st.sampled_from([1, 2, IMAGE]), min_size=1, max_size=12))
+    count = tokens.count(IMAGE)
+    tiles = data.draw(st.lists(st.integers(1, 4), min_size=count, max_size=count))
+    visible = tile_visibility(tokens, tiles, count + 1, 4, IMAGE).reshape(len(tokens), count + 1, 4)
+    assert visible.dtype == bool
+    assert not visible[:, count].any()
+    sparse = get_cross_attention_token_mask(tokens, IMAGE)
+    want = convert_sparse_cross_attention_mask_to_dense([sparse], [tiles], 4, len(tokens))[0]
+    np.testing.assert_array_equal(visible[:, :count], want)
+
+
+def test_visibility_of_three_images():
+    visible = tile_visibility([1, IMAGE, 2, IMAGE, IMAGE, 3], [2, 1, 3], 3, 3, IMAGE)
+    a, b, c = {0, 1}, {3}, {6, 7, 8}
+    assert [set(np.flatnonzero(seen)) for seen in visible] == [set(), a, a, b, b | c, b | c]

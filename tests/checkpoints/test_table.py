@@ -1,0 +1,65 @@
+"""Weight tables: every parameter filled, by every tensor or part of one exactly once."""
+
+import collections
+
+import numpy as np
+import pytest
+
+import jaxtrace
+from jaxtrace.checkpoints.table import leaves, weight_table
+from jaxtrace.checkpoints.weights import export_weights
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.families import FAMILIES
+from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2
+
+TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_family_fills_every_parameter_once(kind):
+    config = FAMILIES[kind].decoder_config({"model_type": kind}, "test")
+    uses = [use for uses in weight_table(config).values() for use in uses]
+    filled = collections.Counter(use.path for use in uses)
+    assert filled == dict.fromkeys((path for path, _ in leaves(abstract_params(config))), 1)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_parts_make_a_whole(kind):
+    config = FAMILIES[kind].decoder_config({"model_type": kind}, "test")
+    for name, uses in weight_table(config).items():
+        assert [use.part for use in uses] == [(i, len(uses)) for i in range(len(uses))], name
+        assert len({(use.stored, use.transposed) for use in uses}) == 1, name
+
+
+@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_reading_is_the_inverse_of_export(folder_of, kind, stacked):
+    folder = folder_of(TINY[kind])
+    model = jaxtrace.load(folder.write(), stacked=stacked)
+    layers = model.params["layers"].layers() if stacked else model.params["layers"]
+    exported = export_weights(model.config, {**model.params, "layers": layers})
+    assert set(exported) == set(folder.weights)
+    for name, values in folder.weights.items():
+        np.testing.assert_array_equal(exported[name], values, err_msg=name)
+
+
+def test_fused_and_transposed_matrices(folder_of):
+    folder = folder_of(GPT2)
+    fused = np.arange(8 * 24, dtype=np.float32).reshape(8, 24)  # [in, q · k · v]
+    bias = np.arange(24, dtype=np.float32)
+    folder.weights["transformer.h.1.attn.c_attn.weight"] = fused
+    folder.weights["transformer.h.1.attn.c_attn.bias"] = bias
+    attention = jaxtrace.load(folder.write()).params["layers"][1]["attention"]
+    for i, name in enumerate("qkv"):
+        own = fused[:, 8 * i : 8 * i + 8]
+        for head in range(2):
+            np.testing.assert_array_equal(attention[name][head], own[:, 4 * head : 4 * head + 4].T)
+            np.testing.assert_array_equal(attention[f"{name}_bias"][head], bias[8 * i + 4 * head :][:4])
+
+
+def test_other_names(folder_of, biggest):
+    folder = folder_of(GPT2)
+    plain = jaxtrace.load(folder.write())
+    folder.weights = {name.removeprefix("transformer."): values for name, values in folder.weights.items()}
+    folder.weights["h.0.attn.bias"] = np.ones((1, 1, 32, 32), bool)
+    assert biggest(plain, jaxtrace.load(folder.write())) == 0

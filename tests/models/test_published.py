@@ -1,0 +1,61 @@
+"""The published sizes against config.json as the hub serves it, and against the numbers that are published."""
+
+import math
+
+import jax
+import pytest
+
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.published import PUBLISHED, find_published
+from jaxtrace.tracing.cost import parameter_count
+from tests.models import published
+from tests.models.test_mllama_config import BASE_11B, INSTRUCT_11B, INSTRUCT_90B
+
+NAMES = [model.name for model in PUBLISHED]
+HUB = {
+    **published.PUBLISHED,
+    "Llama-3.2-11B-Vision": BASE_11B,
+    "Llama-3.2-11B-Vision-Instruct": INSTRUCT_11B,
+    "Llama-3.2-90B-Vision": INSTRUCT_90B,
+}
+ON_THE_HUB = {name.lower(): config for name, config in HUB.items()}
+
+
+@pytest.mark.parametrize("model", PUBLISHED, ids=NAMES)
+def test_the_config_is_that_of_the_hub(model):
+    raw = ON_THE_HUB[model.name]
+    assert model.config == FAMILIES[raw["model_type"]].decoder_config(raw, "hub")
+    assert model.raw.keys() <= raw.keys()
+
+
+@pytest.mark.parametrize("model", PUBLISHED, ids=NAMES)
+def test_as_many_parameters_as_are_published(model):
+    leaves = jax.tree.leaves(abstract_params(model.config))
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == model.parameters
+    assert parameter_count(model.config) == model.parameters
+
+
+def test_the_whole_of_gemma_3_is_its_text_and_its_encoder():
+    whole = {"gemma-3-4b": 4_300_079_472, "gemma-3-12b": 12_187_325_040, "gemma-3-27b": 27_432_406_640}
+    for name, parameters in whole.items():
+        model = find_published(name)
+        encoder = 416_866_032  # SigLIP at 896 pixels, without its head
+        assert model.parameters + encoder + 1152 + 1152 * model.config.embed == parameters
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "meta-llama/Llama-3.2-1B", "LLAMA-3.2-1B", "META-LLAMA/llama-3.2-1b"])
+def test_names_in_any_case(name):
+    assert find_published(name).hub_id == "meta-llama/Llama-3.2-1B"
+
+
+def test_names_are_short_and_unique():
+    assert len(set(NAMES)) == len(NAMES) == len({model.hub_id for model in PUBLISHED})
+    for model in PUBLISHED:
+        assert model.name == model.name.lower() and "/" not in model.name
+        assert find_published(model.name) is find_published(model.hub_id) is model
+
+
+@pytest.mark.parametrize("name", ["", "llama", "llama-3.2-1b ", "Llama-3.2-2B", "google/gemma-3-1b"])
+def test_other_names_are_none(name):
+    assert find_published(name) is None

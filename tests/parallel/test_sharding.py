@@ -1,0 +1,92 @@
+"""Which axis of which parameter is split, on meshes that need no devices."""
+
+import jax
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxtrace import ConfigError, DecoderConfig
+from jaxtrace.models.decoder import abstract_params, stack_layers
+from jaxtrace.models.families import FAMILIES
+from jaxtrace.parallel.sharding import ShardingRules, param_shardings
+
+CONFIG = DecoderConfig(
+    "llama", vocab=32, embed=16, layers=3, heads=8, kv_heads=2, head_dim=4, feed_forward=24, context=8, qkv_bias=True
+)
+
+
+def mesh(**sizes):
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def test_default_rules():
+    found = param_shardings(CONFIG, mesh(data=2, model=2))
+    attention, feed_forward = found["layers"][2]["attention"], found["layers"][2]["feed_forward"]
+    assert found["embedding"].spec == found["unembedding"].spec == P("model", None)
+    assert attention["q"].spec == attention["k"].spec == attention["v"].spec == P("model", None, None)
+    assert attention["o"].spec == P(None, "model", None)
+    assert attention["q_bias"].spec == attention["k_bias"].spec == P("model", None)
+    assert feed_forward["gate"].spec == feed_forward["up"].spec == P("model", None)
+    assert feed_forward["down"].spec == P(None, "model")
+    assert found["final_norm"]["weight"].spec == found["layers"][0]["attention_norm"]["weight"].spec == P(None)
+
+
+def test_fewer_kv_heads_than_devices_are_split_inside():
+    attention = param_shardings(CONFIG, mesh(model=4))["layers"][0]["attention"]
+    assert attention["q"].spec == P("model", None, None)
+    assert attention["k"].spec == attention["v"].spec == P(None, "model", None)
+    assert attention["k_bias"].spec == P(None, "model")
+
+
+def test_what_is_not_divided_is_replicated():
+    found = param_shardings(CONFIG, mesh(model=5))
+    assert all(not any(sharding.spec) for sharding in jax.tree.leaves(found))
+
+
+def test_a_mesh_without_the_axis_replicates():
+    found = param_shardings(CONFIG, mesh(data=2))
+    assert all(not any(sharding.spec) for sharding in jax.tree.leaves(found))
+
+
+def test_other_rules():
+    found = param_shardings(CONFIG, mesh(data=2, model=4), ShardingRules(embed="data", vocab=None))
+    assert found["embedding"].spec == P(None, "data")
+    assert found["layers"][0]["feed_forward"]["down"].spec == P("data", "model")
+    assert found["layers"][0]["attention"]["o"].spec == P("data", "model", None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        ({"embed": "model"}, ("vocab and embed of embedding", "'model'")),
+        ({"head_dim": "model"}, ("heads and head_dim of q", "'model'")),
+        ({"embed": "data", "feed_forward": "data"}, ("feed_forward and embed of gate", "'data'")),
+    ],
+    ids=str,
+)
+def test_two_axes_on_one(rules, names):
+    with pytest.raises(ConfigError) as error:
+        ShardingRules(**rules)
+    assert not [name for name in names if name not in str(error.value)]
+    assert "send one of them elsewhere" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_every_parameter_of_every_family(kind, stacked):
+    config = FAMILIES[kind].decoder_config({"model_type": kind}, "test")
+    params = abstract_params(config)
+    if stacked:
+        params = jax.eval_shape(lambda params: stack_layers(config, params), params)
+
+    def check(leaf, sharding):
+        assert len(sharding.spec) == leaf.ndim
+        sharding.shard_shape(leaf.shape)  # raises where a dimension is not divided
+
+    found = param_shardings(config, mesh(data=2, model=2), stacked=stacked)
+    jax.tree.map(check, params, found)
+    for leaf, sharding in zip(jax.tree.leaves(params["layers"]), jax.tree.leaves(found["layers"]), strict=True):
+        if leaf.ndim > 1 + stacked:
+            assert "model" in sharding.spec
+    layers = param_shardings(config, mesh(data=2, model=2), stacked=True)["layers"]
+    assert {sharding.spec[0] for sharding in jax.tree.leaves(layers.repeated)} == {None}
