@@ -79,8 +79,8 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
                 f"{stored / found.seconds / 1e9:.2f}",
                 f"{found.held / MIB:,.0f}",
                 f"{found.peak / MIB:,.0f}",
-                f"{beside / MIB:,.0f}",
-                f"{beside / largest:.2f}×",
+                f"{beside / MIB:,.0f}" if beside > 0 else "–",
+                f"{beside / largest:.2f}×" if beside > 0 else "–",
             )
         )
     Table(
@@ -90,8 +90,9 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
         above=(this_machine().line, f"Largest tensor: the embedding, {largest / MIB:,.0f} MiB."),
         below=(
             "Each in a process of its own, its files evicted from the page cache first. Peak is anonymous memory "
-            "(RssAnon, polled from outside every 2 ms) less what the process had after its imports. Mapped files are not "
-            "in it, and so the parameters of transformers are not: it leaves them in the files, mapped.",
+            "(RssAnon, polled from outside every 2 ms) less what the process had after its imports. Mapped files are "
+            "not in it, and so the parameters of transformers are not: it leaves them in the files, mapped. Converting "
+            "ends with no arrays; on its way it holds a tensor as an array and once more for Orbax to write.",
         ),
     ).publish(out)
 

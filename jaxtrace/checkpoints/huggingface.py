@@ -64,8 +64,7 @@ class Checkpoint:
         Raises:
           CheckpointError: they cannot be read exactly.
         """
-        if dtype is None:
-            dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        dtype = default_dtype() if dtype is None else dtype
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
         with self.weights() as weights:
             return assemble(self.config, weights.read, dtype, shardings, stacked)
@@ -108,6 +107,19 @@ def open_checkpoint(name: str) -> Checkpoint:
     if not directory.is_dir():
         raise CheckpointError(f"{name}: is a file; give the checkpoint's directory")
     conversion = read_conversion(directory, name)
+    raw, config = read_config(directory, name)
+    if conversion is None:
+        shards(directory)
+    tokenizer = Tokenizer.load(directory)
+    said = (raw, raw.get("text_config") or {}, _read_json(directory / "generation_config.json") or {})
+    stops = {token for settings in said for token in _ids(settings.get("eos_token_id"))}
+    if tokenizer is not None:
+        stops |= {*_ids(tokenizer.eos)}
+    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stops)), conversion)
+
+
+def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConfig]:
+    """config.json as it is, and the decoder it describes; raises CheckpointError and ConfigError."""
     raw = _read_json(directory / "config.json")
     if raw is None:
         raise CheckpointError(f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id")
@@ -116,15 +128,12 @@ def open_checkpoint(name: str) -> Checkpoint:
     kind = raw.get("model_type")
     if kind not in FAMILIES:
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
-    if conversion is None:
-        shards(directory)
-    tokenizer = Tokenizer.load(directory)
-    config = FAMILIES[kind].decoder_config(raw, name)
-    said = (raw, raw.get("text_config") or {}, _read_json(directory / "generation_config.json") or {})
-    stops = {token for settings in said for token in _ids(settings.get("eos_token_id"))}
-    if tokenizer is not None:
-        stops |= {*_ids(tokenizer.eos)}
-    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stops)), conversion)
+    return raw, FAMILIES[kind].decoder_config(raw, name)
+
+
+def default_dtype() -> Any:
+    """Of parameters, where nobody says: a CPU emulates bfloat16."""
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def _refuse_quantised(raw: Any, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxtrace.checkpoints.huggingface import default_dtype, read_config
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import CheckpointError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, init_params
-from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import find_published
 from jaxtrace.parallel.sharding import param_shardings
 
@@ -44,19 +43,19 @@ class RandomCheckpoint:
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
         """Draws the parameters; the same on any mesh, stacked or not. Arguments are those of `Checkpoint.read`."""
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
-        dtype = _default_dtype() if dtype is None else dtype
+        dtype = default_dtype() if dtype is None else dtype
         return init_params(self.config, jax.random.key(self.seed), dtype=dtype, stacked=stacked, shardings=shardings)
 
     def fingerprint(self) -> str:
         """SHA-256 of all that its parameters in the default dtype come from."""
-        return hashlib.sha256(f"{self.config} {self.seed} {jnp.dtype(_default_dtype())}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.config} {self.seed} {jnp.dtype(default_dtype())}".encode()).hexdigest()
 
 
 def open_random(name: str, seed: int) -> RandomCheckpoint:
     """A model's shape with random weights.
 
     Args:
-      name: a checkpoint directory, of which the weights may be missing; its config.json; or the short name or hub id of
+      name: a checkpoint directory, of which the weights may be missing, or a file in it; or the short name or hub id of
         a published model.
       seed: of the weights.
 
@@ -66,24 +65,12 @@ def open_random(name: str, seed: int) -> RandomCheckpoint:
     """
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():
-        file = path / "config.json" if path.is_dir() else path
-        return RandomCheckpoint(shown, _read_config(file, name), seed, file.parent, Tokenizer.load(file.parent))
+        directory = path if path.is_dir() else path.parent
+        _, config = read_config(directory, name)
+        return RandomCheckpoint(shown, config, seed, directory, Tokenizer.load(directory))
     published = find_published(name)
     if published is None:
         raise CheckpointError(
             f"{name}: neither a published model nor a directory with a config.json; `jaxtrace models` lists the former"
         )
     return RandomCheckpoint(shown, published.config, seed)
-
-
-def _read_config(file: Path, name: str) -> DecoderConfig:
-    try:
-        raw = json.loads(file.read_bytes())
-        family = FAMILIES[raw["model_type"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{name}: holds no config.json of a model type in {', '.join(FAMILIES)}") from None
-    return family.decoder_config(raw, name)
-
-
-def _default_dtype() -> Any:
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import gc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +74,25 @@ class Saved:
 def write_part(directory: Path, path: ParamPath, tree: Any) -> None:
     """Adds the parameters at one place to a checkpoint that `finish` makes whole; nothing may be added twice."""
     context = ocp.Context()
-    saving = context.array.saving
-    saving.use_compression = False  # random bits hardly shrink, and packing them takes longer than writing them
-    saving.scoped_storage_options_creator = _storage
-    with context:
-        ocp.partial.save(str(directory), _nested(path, _keyed(tree)))
+    context.array.saving.use_compression = False  # random bits hardly shrink, and packing takes longer than writing
+    context.array.saving.scoped_storage_options_creator = _storage
+
+    def save() -> None:
+        with context:
+            ocp.partial.save(str(directory), _nested(path, _keyed(tree)))
+
+    _to_the_end(save)
 
 
 def finish(directory: Path) -> None:
     """Joins the parts."""
-    ocp.partial.finalize(str(directory))
+    _to_the_end(lambda: ocp.partial.finalize(str(directory)))
+
+
+def _to_the_end(work: Callable[[], None]) -> None:
+    """Runs something that Ctrl-C does not stop half-way, but right after; Orbax's own threads cannot be stopped."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
 
 
 def _storage(key: tuple[Any, ...], value: jax.Array) -> Any:
