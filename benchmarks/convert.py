@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ class Measured:
       seconds: of the work, imports left out.
       held: bytes of the arrays that it ended with.
       peak: most anonymous memory (RssAnon) in bytes, less what it had before the work.
+      beside: most of it that was in no JAX array at the time.
     """
 
     seconds: float
     held: int
     peak: int
+    beside: int
 
 
 def main() -> None:
@@ -71,7 +74,6 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
     largest = config["vocab_size"] * config["hidden_size"] * 2
     rows = []
     for variant, found in measured.items():
-        beside = found.peak - found.held
         rows.append(
             (
                 variant,
@@ -79,22 +81,39 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
                 f"{stored / found.seconds / 1e9:.2f}",
                 f"{found.held / MIB:,.0f}",
                 f"{found.peak / MIB:,.0f}",
-                f"{beside / MIB:,.0f}" if beside > 0 else "–",
-                f"{beside / largest:.2f}×" if beside > 0 else "–",
+                *_in_both(found.peak - found.held if found.held else None, largest),
+                *_in_both(None if "stacked" in variant else found.beside, largest),
             )
         )
     Table(
         title=f"Converting and loading, {shape}, bfloat16: {stored / 1e9:.1f} GB in one file per layer",
-        columns=("what", "s", "GB/s", "arrays, MiB", "peak, MiB", "beside the arrays, MiB", "of the largest tensor"),
+        columns=(
+            "what",
+            "s",
+            "GB/s",
+            "arrays, MiB",
+            "peak, MiB",
+            "peak − arrays, MiB",
+            "of largest",
+            "beside live, MiB",
+            "of largest",
+        ),
         rows=rows,
         above=(this_machine().line, f"Largest tensor: the embedding, {largest / MIB:,.0f} MiB."),
         below=(
             "Each in a process of its own, its files evicted from the page cache first. Peak is anonymous memory "
-            "(RssAnon, polled from outside every 2 ms) less what the process had after its imports. Mapped files are "
-            "not in it, and so the parameters of transformers are not: it leaves them in the files, mapped. Converting "
-            "ends with no arrays; on its way it holds a tensor as an array and once more for Orbax to write.",
+            "(RssAnon, polled every 2 ms) less what the process had after its imports; “arrays” are those it ended "
+            "with, “beside live” the most memory at any time that was in no live JAX array. Stacking writes layers in place, "
+            "and such an array does not count as live while it is written to. Mapped files are not in RssAnon, and so "
+            "the parameters of transformers are not: it leaves them in the files, mapped. The largest tensor is the "
+            "embedding.",
         ),
     ).publish(out)
+
+
+def _in_both(size: int | None, largest: int) -> tuple[str, str]:
+    """Bytes in MiB, and as a multiple of the largest tensor's."""
+    return ("–", "–") if size is None or size < 0 else (f"{size / MIB:,.0f}", f"{size / largest:.2f}×")
 
 
 def _measure(variant: str, source: Path, converted: Path) -> Measured:
@@ -103,37 +122,41 @@ def _measure(variant: str, source: Path, converted: Path) -> Measured:
             if path.is_file():
                 _evict(path)
     command = [sys.executable, "-m", "benchmarks.convert", "--run", variant, str(source), str(converted)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
-    process.stdout.readline()  # imports are done
-    before = peak = _anonymous(process.pid)
-    os.set_blocking(process.stdout.fileno(), False)
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    line = ""
-    while not line:
-        peak = max(peak, _anonymous(process.pid))
-        time.sleep(POLL)
-        line = process.stdout.readline()
-        if process.poll() is not None and not line:
-            raise SystemExit(f"{variant} failed")
-    process.stdin.write("end\n")
-    process.stdin.close()
-    process.wait()
-    seconds, held = line.split()
-    return Measured(float(seconds), int(held), peak - before)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    found = process.communicate()[0].split()
+    if process.returncode:
+        raise SystemExit(f"{variant} failed")
+    return Measured(float(found[0]), *map(int, found[1:]))
 
 
 def _work(variant: Callable[[Path, Path], Callable[[], Any]], source: Path, converted: Path) -> None:
-    """In the process of its own: imports, waits for the word, works, says what it took, waits again."""
+    """In the process of its own: imports, works, says what it took."""
     work = variant(source, converted)
-    print("ready", flush=True)
-    sys.stdin.readline()
+    done = threading.Event()
+    samples = []
+    before = _anonymous()
+
+    def watch() -> None:
+        while not done.wait(POLL):
+            live = _live()
+            samples.append((_anonymous() - before, min(live, _live())))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     began = time.perf_counter()
     arrays = work()
     seconds = time.perf_counter() - began
-    print(seconds, sum(array.nbytes for array in arrays), flush=True)
-    sys.stdin.readline()
+    done.set()
+    watcher.join()
+    anonymous, live = np.array(samples).T
+    print(seconds, sum(array.nbytes for array in arrays), anonymous.max(), (anonymous - live).max(), flush=True)
+
+
+def _live() -> int:
+    """Bytes of all JAX arrays that there are."""
+    import jax
+
+    return sum(array.nbytes for array in jax.live_arrays())
 
 
 def _convert(source: Path, converted: Path) -> Callable[[], Any]:
@@ -204,9 +227,9 @@ VARIANTS: dict[str, Callable[[Path, Path], Callable[[], Any]]] = {
 }
 
 
-def _anonymous(process: int) -> int:
-    """Bytes of a process's memory that no file backs."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+def _anonymous() -> int:
+    """Bytes of this process's memory that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
     return 0

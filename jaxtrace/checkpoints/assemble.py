@@ -39,7 +39,8 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     blocks, of = shapes.pop("layers"), wanted["layers"]
 
     def part(path: ParamPath, shape: Any, sharding: Any) -> Any:
-        return read(path, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding))
+        wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding)
+        return jax.block_until_ready(read(path, wanted))  # or several would wait in host memory for their transfer
 
     def layer(i: int, sharding: Any) -> Any:
         return part(("layers", i), blocks[i], sharding)
@@ -66,7 +67,7 @@ def _stack(layer: Callable[[int, Any], Any], numbers: range, shapes: Any, dtype:
     write_in_place = jax.jit(write, donate_argnums=0, out_shardings=shardings)
     one = jax.tree.map(_of_one, shardings)
     for i, number in enumerate(numbers):
-        stack = write_in_place(stack, layer(number, one), i)
+        stack = jax.block_until_ready(write_in_place(stack, layer(number, one), i))
     return stack
 
 

@@ -126,7 +126,7 @@ def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConf
     _refuse_quantised(raw, name)
     _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")
-    if kind not in FAMILIES:
+    if kind not in list(FAMILIES):  # it may be of any type
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
     return raw, FAMILIES[kind].decoder_config(raw, name)
 

@@ -186,9 +186,19 @@ def test_names_of_nothing(tmp_path):
     assert "`jaxtrace models`" in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"model_type": "mamba"}', '{"model_type": []}'])
-def test_directories_without_a_config_of_ours(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "holds no config.json"),
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "its architecture None is not one jaxtrace knows"),
+        ('{"model_type": "mamba"}', "its architecture 'mamba' is not one jaxtrace knows"),
+        ('{"model_type": []}', r"its architecture \[\] is not one jaxtrace knows"),
+    ],
+)
+def test_directories_without_a_config_of_ours(tmp_path, content, said):
     if content is not None:
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"holds no config\.json of a model type in llama, .*qwen3"):
+    with pytest.raises(CheckpointError, match=said):
         jaxtrace.load(str(tmp_path), random=True)
