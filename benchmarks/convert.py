@@ -103,10 +103,9 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
         below=(
             "Each in a process of its own, its files evicted from the page cache first. Peak is anonymous memory "
             "(RssAnon, polled every 2 ms) less what the process had after its imports; “arrays” are those it ended "
-            "with, “beside live” the most memory at any time that was in no live JAX array. Stacking writes layers in place, "
-            "and such an array does not count as live while it is written to. Mapped files are not in RssAnon, and so "
-            "the parameters of transformers are not: it leaves them in the files, mapped. The largest tensor is the "
-            "embedding.",
+            "with, “beside live” the most memory at any time that was in no live JAX array. Stacking writes layers in "
+            "place, and such an array does not count as live while it is written to. Mapped files are not in RssAnon, "
+            "and so the parameters of transformers are not: it leaves them in the files, mapped.",
         ),
     ).publish(out)
 
