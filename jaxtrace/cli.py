@@ -86,7 +86,9 @@ def trace(
         bool | None,
         Option("--random", help="Random weights of the model's shape, and random prompts if none are given."),
     ] = None,
-    mesh: Annotated[str | None, Option(help="Devices to split the model over: data=1,model=8.")] = None,
+    mesh: Annotated[
+        str | None, Option(help="Devices: parameters are split over model, rows over data: data=1,model=8.")
+    ] = None,
     out: Annotated[Path | None, Option(help="Directory of the trace. Default: runs/MODEL-TIME.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from PIL import Image
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from jaxtrace.checkpoints.random import open_random
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.models.config import DecoderConfig
@@ -23,13 +23,14 @@ from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
 from jaxtrace.tracing.engine import OnProgress, Settings
-from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint
+from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint, open_random_model
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.trace import Row, Trace
 
 SOURCES = ("task", "prompts", "text")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+LONE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)  # one where several may be
 
 
 class RunConfig(BaseModel):
@@ -41,8 +42,8 @@ class RunConfig(BaseModel):
     task: str | None = Field(None, description="a task of jaxtrace.tasks")
     data: Path | None = Field(None, description="the task's data file; the hub's copy without it")
     prompts: Path | None = Field(None, description="a prompt file: .txt, .jsonl or .csv")
-    text: tuple[str, ...] = Field((), description="prompts given here")
-    image: tuple[Path, ...] = Field((), description="an image for each text, for a model that sees")
+    text: Annotated[tuple[str, ...], LONE] = Field((), description="prompts given here")
+    image: Annotated[tuple[Path, ...], LONE] = Field((), description="an image for each text, for a model that sees")
     limit: int | None = Field(None, ge=1, description="trace this many prompts at most")
     score: bool = Field(False, description="trace the texts themselves instead of continuing them")
     raw: bool = Field(False, description="no chat template")
@@ -187,15 +188,15 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
         raise ConfigError("resume: no directory to go on with; name the run's with --out")
     mesh = None if config.mesh is None else make_mesh(config.mesh)
     prompts = config.load_prompts() if config.sources or not config.random else None
-    checkpoint = open_random(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+    checkpoint = open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
     if prompts is None:
         prompts = _random_prompts(checkpoint.config, config.seed)[: config.limit]
     chat = not (config.raw or config.score)
     encoded = encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
+    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash(encoded)}
     model = Model.of(checkpoint, mesh=mesh)
     settings = config.settings(model.stop_tokens)
     mode = "score" if config.score else "generate"
-    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash(encoded)}
     info = model.info(mode, settings) | hashes
     directory = config.directory()
     stored = config.model_dump(mode="json", exclude={"out"})
@@ -216,17 +217,23 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
 
 
 def _random_prompts(config: DecoderConfig, seed: int) -> list[Prompt]:
-    """A few prompts of token ids that mean nothing."""
-    ids = np.random.default_rng(seed).integers(config.vocab, size=(4, min(32, config.context)))
-    return [Prompt(tokens=tuple(row), id=f"random-{i}") for i, row in enumerate(ids.tolist())]
+    """A few prompts of token ids that mean nothing, about images that show nothing where the model sees."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(config.vocab, size=(4, min(32, config.context)))
+    images = ()
+    if config.vision is not None and config.image_token is not None:
+        size = config.vision.image_size
+        images = (Image.fromarray(rng.integers(256, size=(size, size, 3), dtype=np.uint8)),)
+        ids[:, 0] = config.image_token
+    return [Prompt(tokens=tuple(row), images=images, id=f"random-{i}") for i, row in enumerate(ids.tolist())]
 
 
 def _hash(encoded: list[tuple[Prompt, np.ndarray]]) -> str:
-    """Of what is fed: the token ids, and the files of images."""
+    """Of what is fed: the token ids, and the images."""
     digest = hashlib.sha256(json.dumps([tokens.tolist() for _, tokens in encoded]).encode())
     for prompt, _ in encoded:
         for image in prompt.images:
-            digest.update(Path(image).read_bytes())
+            digest.update(image.tobytes() if isinstance(image, Image.Image) else Path(image).read_bytes())
     return digest.hexdigest()
 
 

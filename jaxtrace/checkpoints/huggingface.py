@@ -75,7 +75,7 @@ class Checkpoint:
         if self.conversion is not None:
             from jaxtrace.checkpoints.saved import Saved  # Orbax takes a while
 
-            yield Saved(self.directory / PARAMS, self.name)
+            yield Saved(self.config, self.directory / PARAMS, self.name)
             return
         with Tensors(self.directory) as tensors:
             yield Weights(self.config, tensors, self.name)
@@ -176,7 +176,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _ids(value: int | list[int] | None) -> list[int]:
+def _ids(value: Any) -> list[int]:
     if value is None:
         return []
-    return value if isinstance(value, list) else [value]
+    ids = value if isinstance(value, list) else [value]
+    if any(type(token) is not int for token in ids):
+        raise CheckpointError(f"eos_token_id={value!r} is no token id and no list of them; download the config again")
+    return ids

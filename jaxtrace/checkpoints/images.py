@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +40,14 @@ class ImageProcessor:
         if not any((directory / name).exists() for name in FILES):
             return None
         try:
-            processor = _hugging_face().from_pretrained(directory, local_files_only=True)
+            settings, _ = _hugging_face().get_image_processor_dict(directory, local_files_only=True)
+            if not isinstance(settings, dict):
+                raise TypeError("its config is no JSON object")
+            kind = settings.get("image_processor_type", "Mllama")
+            if not str(kind).startswith("Mllama"):
+                raise ValueError(f"image_processor_type={kind!r}, which is not Mllama's")
+            processor = _hugging_face()(**settings)
+            _check_steps(processor)
         except Exception as error:  # transformers raises whatever its parsers raise
             raise CheckpointError(f"{directory}: the image processor cannot be read ({first_line(error)})") from None
         made = (processor.max_image_tiles, processor.size["height"])
@@ -102,11 +111,55 @@ def _hugging_face() -> type[MllamaImageProcessorPil]:
     return MllamaImageProcessorPil
 
 
+def _check_steps(processor: MllamaImageProcessorPil) -> None:
+    """Raises ValueError, or what the processor raises, where it cannot make numbers of an image."""
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name)
+        if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_finite, values)):
+            raise ValueError(f"{name}={values!r}, which must be 3 finite numbers")
+    if min(cast(Any, processor).image_std) <= 0:
+        raise ValueError(f"image_std={processor.image_std!r}, which must be above 0")
+    if not _is_finite(processor.rescale_factor):
+        raise ValueError(f"rescale_factor={processor.rescale_factor!r}, which must be a finite number")
+    cast(Any, processor)(images=[[Image.new("RGB", (1, 1))]])
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_image(source: ImageSource) -> None:
+    """Refuses what is no image, without preparing it; a file that is cut short may only show when it is read.
+
+    Args:
+      source: Pillow's image or a file.
+
+    Raises:
+      PromptError: it is neither, is empty, or is not a readable image.
+    """
+    with _image(source) as image:
+        if not isinstance(source, Image.Image):
+            image.verify()
+
+
 def _open(source: ImageSource) -> Image.Image:
+    with _image(source) as image:
+        upright = image if isinstance(source, Image.Image) else ImageOps.exif_transpose(image)
+        return upright.convert("RGB")
+
+
+@contextmanager
+def _image(source: ImageSource) -> Iterator[Image.Image]:
+    """An image that may be read here; raises PromptError also for what reading it raises."""
     if isinstance(source, Image.Image):
-        return source.convert("RGB")
+        if not (source.width and source.height):
+            raise PromptError(f"an image of {source.width} × {source.height} pixels is empty; give another")
+        yield source
+        return
+    if not isinstance(source, str | Path):
+        raise PromptError(f"an image is a file or Pillow's Image, not {type(source).__name__}; give one of these")
     try:
         with Image.open(source) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            yield image
     except Exception as error:  # Pillow raises whatever its decoders raise
         raise PromptError(f"{source}: is no image that can be read ({first_line(error)}); give another file") from None

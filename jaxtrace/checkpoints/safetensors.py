@@ -25,12 +25,7 @@ def shards(directory: Path) -> list[Path]:
     """
     index = directory / INDEX
     if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            if not names or not all(isinstance(name, str) for name in names):
-                raise ValueError
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise CheckpointError(f"{index}: not a valid safetensors index; download it again") from None
+        names = sorted(set(_weight_map(index).values()))
         for name in names:
             if name in ("", "..") or Path(name).name != name:
                 raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}")
@@ -48,12 +43,28 @@ def shards(directory: Path) -> list[Path]:
     raise CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor → the shard that holds it."""
+    try:
+        shard_of = json.loads(index.read_text())["weight_map"]
+        if not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
+            raise ValueError
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"{index}: not a valid safetensors index; download it again") from None
+    return shard_of
+
+
 class Tensors:
-    """All tensors of a checkpoint by name, read from memory-mapped files when asked for."""
+    """All tensors of a checkpoint by name, read from memory-mapped files when asked for.
+
+    Raises:
+      CheckpointError: a file cannot be read, two hold the same tensor, or the index says something else than they do.
+    """
 
     def __init__(self, directory: Path):
         self._stack = ExitStack()
         self._files = {}
+        held: dict[str, str] = {}  # tensor → the file that holds it
         for path in shards(directory):
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
@@ -63,6 +74,13 @@ class Tensors:
                 if name in self._files:
                     raise CheckpointError(f"{path}: weight {name} is stored twice")
                 self._files[name] = file
+                held[name] = path.name
+        if (index := directory / INDEX).exists():
+            shard_of = _weight_map(index)
+            problems = [f"not in {file}: {name}" for name, file in shard_of.items() if held.get(name) != file]
+            problems += [f"in {file}, not in the index: {name}" for name, file in held.items() if name not in shard_of]
+            if problems:
+                raise CheckpointError(f"{index}: does not fit the shards ({'; '.join(problems)}); download it again")
 
     def __enter__(self) -> Tensors:
         return self

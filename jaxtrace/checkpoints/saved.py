@@ -16,7 +16,10 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
-from jaxtrace.errors import CheckpointError, first_line
+from jaxtrace.checkpoints.table import leaves, refuse_misfit
+from jaxtrace.errors import CheckpointError
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.sharding import logical_axes
 
@@ -28,19 +31,32 @@ class Saved:
     """The parameters in a finished checkpoint.
 
     Args:
+      config: of the decoder.
       directory: of the Orbax checkpoint.
       source: its name, for errors.
+
+    Raises:
+      CheckpointError: they cannot be read; or some are missing, unknown, of a wrong shape; all problems in one line.
     """
 
-    def __init__(self, directory: Path, source: str):
-        self._directory, self._source = str(directory), source
-
-    @functools.cached_property
-    def _metadata(self) -> Any:
+    def __init__(self, config: DecoderConfig, directory: Path, source: str):
+        self._directory, self._source = _absolute(directory), source
         try:
-            return ocp.metadata(self._directory).metadata
-        except Exception as error:  # Orbax raises whatever its parsers and stores raise
-            raise self._unreadable(error) from None
+            self._metadata: Any = ocp.metadata(self._directory).metadata
+            there = {_name(path): tuple(leaf.shape) for path, leaf in leaves(self._metadata)}
+        except Exception:  # Orbax raises whatever its parsers and stores raise
+            raise self._unreadable() from None
+        if not there:  # what Orbax makes of a store that it cannot open
+            raise self._unreadable()
+        wanted = {_name(path): leaf.shape for path, leaf in leaves(abstract_params(config))}
+        problems = [f"missing: {name}" for name in wanted if name not in there]
+        problems += [f"unknown: {name}" for name in there if name not in wanted]
+        problems += [
+            f"{name} has shape {list(there[name])}, not {list(shape)}"
+            for name, shape in wanted.items()
+            if there.get(name, shape) != shape
+        ]
+        refuse_misfit(problems, source)
 
     def dtype(self, path: ParamPath) -> np.dtype:
         """In which a parameter is stored."""
@@ -54,7 +70,7 @@ class Saved:
           wanted: the tree there: shapes, dtypes and shardings.
 
         Raises:
-          CheckpointError: they are not there, or cannot be read.
+          CheckpointError: they cannot be read.
         """
         gc.collect()  # Orbax leaves what it read in cycles of references, whole layers that nobody wants any more
         context = ocp.Context()
@@ -63,12 +79,14 @@ class Saved:
         try:
             with context:
                 found = ocp.load(self._directory, _nested(path, _keyed(wanted)))
-        except Exception as error:  # as above
-            raise self._unreadable(error) from None
+        except Exception:  # as above
+            raise self._unreadable(f" at {_name(path)}" if path else "") from None
         return _like(wanted, functools.reduce(lambda tree, key: tree[str(key)], path, found))
 
-    def _unreadable(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{self._source}: the parameters cannot be read ({first_line(error)}); convert it again")
+    def _unreadable(self, at: str = "") -> CheckpointError:
+        return CheckpointError(
+            f"{self._source}: the parameters{at} cannot be read; convert it again, into a new directory"
+        )
 
 
 def write_part(directory: Path, path: ParamPath, tree: Any) -> None:
@@ -79,14 +97,14 @@ def write_part(directory: Path, path: ParamPath, tree: Any) -> None:
 
     def save() -> None:
         with context:
-            ocp.partial.save(str(directory), _nested(path, _keyed(tree)))
+            ocp.partial.save(_absolute(directory), _nested(path, _keyed(tree)))
 
     _to_the_end(save)
 
 
 def finish(directory: Path) -> None:
     """Joins the parts."""
-    _to_the_end(lambda: ocp.partial.finalize(str(directory)))
+    _to_the_end(lambda: ocp.partial.finalize(_absolute(directory)))
 
 
 def _to_the_end(work: Callable[[], None]) -> None:
@@ -100,6 +118,15 @@ def _storage(key: tuple[Any, ...], value: jax.Array) -> Any:
     axes = logical_axes([part.key for part in key], value.ndim)
     heads = tuple(i for i, axis in enumerate(axes) if axis in ("heads", "kv_heads") and "head_dim" in axes)
     return ocp.options.ArrayOptions.Saving.StorageOptions(chunk_byte_size=CHUNK, shard_axes=heads or None)
+
+
+def _absolute(directory: Path) -> str:
+    """Orbax takes no other paths."""
+    return str(directory.absolute())
+
+
+def _name(path: ParamPath) -> str:
+    return ".".join(map(str, path))
 
 
 def _nested(path: ParamPath, tree: Any) -> Any:

@@ -110,10 +110,14 @@ def match(config: DecoderConfig, tensors: Tensors, source: str) -> Table:
             problems.append(f"{name} has shape {list(tensors.shape(name))}, not {list(uses[0].stored)}")
         elif tensors.dtype(name) not in FLOATS:
             problems.append(f"{name} is stored as {tensors.dtype(name)}, not as floats")
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(f"{source}: the weights do not fit the config ({shown})")
+    refuse_misfit(problems, source)
     return matched
+
+
+def refuse_misfit(problems: list[str], source: str) -> None:
+    """Raises CheckpointError with all problems in one line, where there are any."""
+    if problems:
+        raise CheckpointError(f"{source}: the weights do not fit the config ({'; '.join(problems)})")
 
 
 def leaves(tree: Params) -> Iterator[tuple[ParamPath, Any]]:

@@ -64,13 +64,14 @@ class Tokenizer:
         Raises:
           PromptError: the checkpoint's chat template fails on the text.
         """
-        mark = cast(str, self.hf.convert_ids_to_tokens(image_token)) if image_token is not None else None
-        ahead = 0 if mark is None or mark in text else images
+        mark = "" if image_token is None else cast(str, self.hf.convert_ids_to_tokens(image_token))
+        ahead = 0 if mark in text else images
         if not (chat and self.has_chat_template):
-            if ahead:  # images before the start of the text, as the model was trained
-                text = f"{mark}" * ahead + str(self.hf.bos_token or "") + text
+            seeing = mark != "" and (ahead > 0 or mark in text)
+            if seeing:
+                text = self._after_images(mark * ahead + text, mark)
             # `verbose`: its word about long texts, which the caller refuses
-            return self.hf.encode(text, add_special_tokens=not ahead, verbose=False)
+            return self.hf.encode(text, add_special_tokens=not seeing, verbose=False)
         content = [*[{"type": "image"}] * ahead, {"type": "text", "text": text}] if ahead else text
         turns = [{"role": "user", "content": content}]
         try:
@@ -78,6 +79,16 @@ class Tokenizer:
         except Exception as error:  # a template is a program of the checkpoint's author
             raise PromptError(f"the chat template fails ({first_line(error)}); use raw prompts (--raw)") from None
         return self.hf.encode(filled, add_special_tokens=False, verbose=False)
+
+    def _after_images(self, text: str, mark: str) -> str:
+        """The text with its start put after the images that lead it, as Llama 3.2 Vision was trained."""
+        start = str(self.hf.bos_token or "")
+        if start in text:
+            return text
+        rest = text
+        while rest.startswith(mark):
+            rest = rest.removeprefix(mark)
+        return text.removesuffix(rest) + start + rest
 
     def decode(self, ids: Int[np.ndarray, " n"]) -> str:
         """Text of ids without special tokens."""

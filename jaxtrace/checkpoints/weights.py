@@ -9,7 +9,6 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.checkpoints.table import Use, leaves, match, place, weight_table
 from jaxtrace.models.config import DecoderConfig
@@ -61,32 +60,8 @@ class Weights:
         return jax.make_array_from_callback(use.shape, wanted.sharding, of_device)
 
 
-def read_params(
-    config: DecoderConfig,
-    tensors: Tensors,
-    source: str,
-    dtype: Any,
-    shardings: Params | None = None,
-    stacked: bool = False,
-) -> Params:
-    """Parameters in `dtype`; in host memory one tensor at a time.
-
-    Args:
-      config: of the decoder.
-      tensors: of the checkpoint.
-      source: its name, for errors.
-      dtype: of the parameters.
-      shardings: of every parameter, in the layout asked for; None for the default device.
-      stacked: layers stacked for a scan instead of a list.
-
-    Raises:
-      CheckpointError: weights are quantised, missing, unknown, of a wrong shape; all problems in one line.
-    """
-    return assemble(config, Weights(config, tensors, source).read, dtype, shardings, stacked)
-
-
 def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarray]:
-    """Parameters under the checkpoint's canonical names and in its shapes; the inverse of `read_params`."""
+    """Parameters under the checkpoint's canonical names and in its shapes; the inverse of reading."""
     arrays = dict(leaves(params))
     exported = {}
     for name, uses in weight_table(config).items():

@@ -22,11 +22,6 @@ class Stacked:
     repeated: list[Any]
     rest: list[Any]
 
-    @property
-    def period(self) -> int:
-        """P."""
-        return len(self.repeated)
-
     @classmethod
     def of(cls, layers: list[Any], period: int) -> Stacked:
         """Stacks a list of layers."""

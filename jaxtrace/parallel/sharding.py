@@ -51,6 +51,7 @@ class ShardingRules:
       ConfigError: two axes of one parameter would be split over one mesh axis.
     """
 
+    batch: str | None = "data"
     vocab: str | None = "model"
     embed: str | None = None
     heads: str | None = "model"
@@ -75,9 +76,11 @@ class ShardingRules:
             return target if target in mesh.shape and size % mesh.shape[target] == 0 else None
 
         split = [over(axis, size) for axis, size in zip(axes, shape, strict=True)]
-        for i, axis in enumerate(axes):
-            if axis == "head_dim" and not split[i - 1] and not split[i]:
-                split[i] = over(axes[i - 1], shape[i])
+        heads = [i for i, axis in enumerate(axes) if axis in ("heads", "kv_heads")]
+        if heads and "head_dim" in axes:
+            width = axes.index("head_dim")
+            if split[heads[0]] is None and split[width] is None:
+                split[width] = over(axes[heads[0]], shape[width])
         return PartitionSpec(*split)
 
 
@@ -105,6 +108,28 @@ def param_shardings(
     shapes = abstract_params(config)
     layout = jax.eval_shape(partial(stack_layers, config), shapes) if stacked else shapes
     return jax.tree_util.tree_map_with_path(sharding, layout)
+
+
+def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Any:
+    """A sharding for everything that a batch of rows carries from step to step.
+
+    Args:
+      shapes: the state's. Every array has the rows first, but for keys and values of stacked layers; keys are
+        [B, K, H, S] and values [B, K, S, H].
+      mesh: to live on.
+      rules: which logical axes are split.
+    """
+    heads = {"k": ("kv_heads", "head_dim", None), "v": ("kv_heads", None, "head_dim")}
+
+    def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        names = [getattr(key, "key", getattr(key, "name", None)) for key in keys]
+        ahead = (None,) * ("repeated" in names)
+        after = heads.get(names[-1] or "") if names[0] == "cache" else None
+        return NamedSharding(
+            mesh, rules.spec((*ahead, "batch", *(after or (None,) * (leaf.ndim - 1))), leaf.shape, mesh)
+        )
+
+    return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
 def logical_axes(names: list[str | None], dimensions: int) -> Axes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, tile_visibility
+from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image, tile_visibility
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
@@ -32,27 +32,38 @@ def encode(
       chat: put texts as a chat's first turn where the tokenizer has a template.
 
     Raises:
-      PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id.
+      PromptError: a prompt is empty, longer than the context, text without a tokenizer, has an unknown id, or an image
+        that cannot be read or has no place in it.
     """
-    if isinstance(prompts, str):
-        raise PromptError("prompts must be a list; put the one text in brackets")
+    _check_list(prompts)
     return [_encode(i, _as_prompt(prompt), model, config, tokenizer, chat) for i, prompt in enumerate(prompts)]
 
 
 def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | None) -> Sequence[PromptLike]:
-    """Prompts with the images that belong to each; raises PromptError where the counts differ."""
+    """Prompts with the images that belong to each, None leaving what a prompt has of its own.
+
+    Raises:
+      PromptError: there are more or fewer entries than prompts.
+    """
+    _check_list(prompts)
     if images is None:
         return prompts
     if isinstance(images, ImageSource) or len(images) != len(prompts):
         raise PromptError("images must be a list with one entry for each prompt: an image, a list of images, or None")
     pairs = zip(prompts, images, strict=True)
-    return [dataclasses.replace(_as_prompt(prompt), images=_several(some)) for prompt, some in pairs]
+    return [_with_images(_as_prompt(prompt), some) for prompt, some in pairs]
 
 
-def _several(images: ImagesLike) -> tuple[ImageSource, ...]:
+def _check_list(prompts: Sequence[PromptLike]) -> None:
+    if isinstance(prompts, str):
+        raise PromptError("prompts must be a list; put the one text in brackets")
+
+
+def _with_images(prompt: Prompt, images: ImagesLike) -> Prompt:
     if images is None:
-        return ()
-    return (images,) if isinstance(images, ImageSource) else tuple(images)
+        return prompt
+    several = tuple(images) if isinstance(images, (list, tuple)) else (images,)
+    return dataclasses.replace(prompt, images=several)
 
 
 def looked(
@@ -93,8 +104,11 @@ def _encode(
             f"{name}: has {len(prompt.images)} images and {marks} image tokens; "
             f"put one (id {config.image_token}) where each image belongs"
         )
-    if bad := [i for i in ids if not 0 <= i < config.vocab + config.extra_tokens]:
-        raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {config.vocab}; leave it out")
+    for image in prompt.images:
+        check_image(image)
+    known = config.vocab + config.extra_tokens
+    if bad := [i for i in ids if not 0 <= i < known]:
+        raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {known}; leave it out")
     if len(ids) > config.context:
         raise PromptError(
             f"{name}: has {len(ids)} tokens, and the context of {model} holds {config.context}; shorten it"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Int
 
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
 from jaxtrace.models.layers import Sight
+from jaxtrace.parallel.sharding import state_shardings
 from jaxtrace.tracing.measure import StepTrace
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Sampler
@@ -42,9 +45,20 @@ Metrics = dict[str, np.ndarray]  # of one row: name → [steps, …]
 OnProgress = Callable[[int, int, float], None]  # new prompts, new tokens, sum of their entropies
 
 STATIC = ("config", "probes")
-_init = jax.jit(init_state, static_argnames=(*STATIC, "batch", "slots"))
 _prefill = jax.jit(prefill, static_argnames=STATIC, donate_argnames="state")
 _score = jax.jit(score_step, static_argnames=STATIC, donate_argnames="state")
+
+
+@functools.partial(jax.jit, static_argnames=(*STATIC, "batch", "slots", "mesh"))
+def _init(params: Params, *, mesh: Mesh | None, **options: Any) -> State:
+    """`init_state`, on a mesh with every part made where it will be used."""
+    state = init_state(params=params, **options)
+    return state if mesh is None else jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
+
+
+def _mesh_of(params: Params) -> Mesh | None:
+    where = params["embedding"].sharding
+    return cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +138,7 @@ def generate_rows(
     """
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(settings.seed)))
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
-    static = {"config": config, "probes": settings.probes}
+    static, mesh = {"config": config, "probes": settings.probes}, _mesh_of(params)
     for at, batch, rows in _batches(prompts, settings.batch_size):
         size = len(batch)
         lengths = np.array([len(tokens) for tokens in batch])
@@ -133,7 +147,7 @@ def generate_rows(
         indices = first_index + at + jnp.arange(size)
         looked = look(at, size)
         images = looked and looked.images
-        state = _init(params=params, batch=size, slots=slots, keys=keys(indices), images=images, **static)
+        state = _init(params, batch=size, slots=slots, keys=keys(indices), images=images, mesh=mesh, **static)
         pieces = _chunks([tokens[:-1] for tokens in batch], widths)
         for (tokens, count), visible in zip(pieces, _visible(looked, widths), strict=True):
             state = _prefill(params, state, tokens, count, visible, **static)
@@ -176,14 +190,14 @@ def score_rows(
     Texts are fed in chunks of positions, so that no more than one chunk's attention weights and one block's logits
     exist at a time; the metrics of a chunk are drained while the next one runs.
     """
-    static = {"config": config, "probes": settings.probes}
+    static, mesh = {"config": config, "probes": settings.probes}, _mesh_of(params)
     for at, batch, rows in _batches(texts, settings.batch_size):
         size = len(batch)
         longest = max(len(tokens) for tokens in batch)
         widths = _chunk_widths(longest, _widest_score(config, size, longest))
         slots = _slots(sum(widths))
         looked = look(at, size)
-        state = _init(params=params, batch=size, slots=slots, images=looked and looked.images, **static)
+        state = _init(params, batch=size, slots=slots, images=looked and looked.images, mesh=mesh, **static)
         parts, valids, running = [], [], None
         targets = [np.append(tokens[1:], -1) for tokens in batch]
         pieces = zip(_chunks(batch, widths), _chunks(targets, widths), _visible(looked, widths), strict=True)

@@ -67,12 +67,12 @@ class Model:
         """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
         stacked = jax.default_backend() == "tpu" if stacked is None else stacked
         mesh = make_mesh(mesh) if isinstance(mesh, str) else mesh
-        params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
         name, config, vision = checkpoint.name, checkpoint.config, checkpoint.config.vision
         processor = None
         if vision is not None:
             own = None if checkpoint.directory is None else ImageProcessor.load(checkpoint.directory, vision)
             processor = own or ImageProcessor.of(vision)
+        params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
         return cls(name, config, params, checkpoint.tokenizer, checkpoint.stop_tokens, processor)
 
     @property
@@ -245,6 +245,13 @@ class Model:
         return "length"
 
 
+def open_random_model(name: str, seed: int) -> RandomCheckpoint:
+    """The shape behind a name, "demo" and published ones included, with random weights."""
+    if name == DEMO:
+        return dataclasses.replace(open_random(str(demo_path()), seed), name=f"{DEMO} (random, seed {seed})")
+    return open_random(name, seed)
+
+
 def open_model_checkpoint(name: str) -> Checkpoint:
     """The checkpoint behind a name, "demo" and published ones included, with its weights still on disk."""
     if name == DEMO:
@@ -280,7 +287,7 @@ def load(
       CheckpointError: nothing is there, or it cannot be read exactly.
       ConfigError: its config, or the mesh, says something we do not understand.
     """
-    checkpoint = open_random(name, seed) if random else open_model_checkpoint(name)
+    checkpoint = open_random_model(name, seed) if random else open_model_checkpoint(name)
     return Model.of(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh)
 
 

@@ -1,9 +1,14 @@
 """Configs that say something we do not understand: one line that names it."""
 
+import json
+
 import pytest
 
 import jaxtrace
 from jaxtrace import CheckpointError, ConfigError
+
+SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED["original_max_position_embeddings"] = 64
 
 
 def refused(folder, error_type, *parts):
@@ -69,9 +74,39 @@ def test_harmless_attributes_are_harmless(folder):
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope scaling 'default' with ['partial_rotary_factor']"),
         ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor=-1, which must be a positive number"),
         ({"rope_scaling": "llama3"}, "rope_scaling='llama3'"),
+        ({"rope_parameters": {"rope_type": []}}, "rope scaling [] with []"),
+        ({"rope_parameters": {"rope_type": {}}}, "rope scaling {} with []"),
+        ({"rope_theta": float("inf")}, "rope_theta=inf, which must be a positive number"),
+        ({"rope_theta": float("nan")}, "rope_theta=nan, which must be a positive number"),
+        ({"rope_theta": 10**400}, "which must be a positive number"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps=inf, which must be a positive number"),
+        ({"rope_scaling": {"type": "linear", "factor": float("inf")}}, "factor=inf, which must be a positive number"),
+        ({"rope_scaling": SCALED | {"original_max_position_embeddings": float("inf")}}, "embeddings=inf, which must"),
+        (
+            {"rope_scaling": SCALED | {"low_freq_factor": 4.0}},
+            "low_freq_factor=4, which must be below high_freq_factor=4",
+        ),
+        (
+            {"rope_scaling": SCALED | {"low_freq_factor": 8}},
+            "low_freq_factor=8, which must be below high_freq_factor=4",
+        ),
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers=1000000000000000000000000000000, which is beyond 10000"),
+        ({"vocab_size": 2**31}, "vocab_size=2147483648, which is beyond 2147483647"),
     ],
     ids=str,
 )
 def test_values_that_are_not_handled(folder, change, part):
     folder.config |= change
     refused(folder, ConfigError, part)
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1}, "2", 2.0, True, [2, "3"], [[2]]], ids=str)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_end_of_sequence_that_is_no_id(folder, file, value):
+    path = folder.path / file
+    said = folder.config if file == "config.json" else {}
+    folder.write()
+    path.write_text(json.dumps(said | {"eos_token_id": value}))
+    with pytest.raises(CheckpointError) as error:
+        jaxtrace.load(str(folder.path))
+    assert str(error.value).startswith(f"eos_token_id={value!r} is no token id") and "\n" not in str(error.value)

@@ -150,9 +150,11 @@ def test_a_fused_weight_without_a_part(folder_of):
     refused(folder.write(), f"{name} has shape [8, 16], not [8, 24]")
 
 
-def test_many_problems_are_counted(folder):
-    folder.weights = {"surprise": np.zeros(3, np.float32)}
-    refused(folder.write(), "and 14 more")
+def test_many_problems_are_all_named(folder):
+    missing = [f"missing: {name}" for name in folder.weights]
+    folder.weights = {f"surprise.{i}": np.zeros(3, np.float32) for i in range(20)}
+    message = refused(folder.write(), *missing, *(f"unknown: {name}" for name in folder.weights))
+    assert message.count("missing: ") == len(missing) and message.count("unknown: ") == 20
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
@@ -180,10 +182,19 @@ def test_a_missing_shard(folder):
     refused(folder.path, "shard two.safetensors of the index is missing", "download it again")
 
 
-def test_an_index_that_names_a_weight_its_shard_lacks(folder):
+def test_an_index_that_says_something_else_than_the_shards(folder):
     folder.write_sharded()
-    folder.write_index(dict.fromkeys(folder.weights, "one.safetensors"))
-    refused(folder.path, "missing: ")
+    weight_map = dict.fromkeys(sorted(folder.weights)[::2], "one.safetensors")
+    weight_map |= dict.fromkeys(sorted(folder.weights)[1::2], "two.safetensors")
+    at = weight_map[QUERY]
+    weight_map[QUERY] = ({"one.safetensors", "two.safetensors"} - {at}).pop()
+    folder.write_index(weight_map)
+    refused(folder.path, f"index.json: does not fit the shards (not in {weight_map[QUERY]}: {QUERY}); download")
+    folder.write_index(weight_map | {QUERY: at, "gone": at})
+    refused(folder.path, f"index.json: does not fit the shards (not in {at}: gone); download")
+    del weight_map[QUERY]
+    folder.write_index(weight_map)
+    refused(folder.path, f"index.json: does not fit the shards (in {at}, not in the index: {QUERY}); download")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors", "sub/model.safetensors", "..", ""])

@@ -14,7 +14,7 @@ from transformers.models.mllama.processing_mllama import (
 )
 
 from jaxtrace import CheckpointError, PromptError
-from jaxtrace.checkpoints.images import ImageProcessor, tile_visibility
+from jaxtrace.checkpoints.images import ImageProcessor, check_image, tile_visibility
 from jaxtrace.models.config import VisionConfig
 
 RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
@@ -89,6 +89,21 @@ def test_inside_a_processor_config(tmp_path):
     ("text", "part"),
     [
         ("{", "the image processor cannot be read"),
+        ("[]", "cannot be read (its config is no JSON object)"),
+        *(
+            (json.dumps(MADE_BY_THE_HUB | {name: junk}), f"cannot be read ({name}=")
+            for name in ("image_mean", "image_std")
+            for junk in (0.5, [0.5], [0.5, 0.5, "x"], [float("inf"), 0.5, 0.5], [0.5, 0.5, True], "abc")
+        ),
+        (json.dumps(MADE_BY_THE_HUB | {"image_std": [0.5, 0.0, 0.5]}), "which must be above 0"),
+        (json.dumps(MADE_BY_THE_HUB | {"image_std": [0.5, -1.0, 0.5]}), "which must be above 0"),
+        *(
+            (json.dumps(MADE_BY_THE_HUB | {"rescale_factor": junk}), f"rescale_factor={junk!r}, which must be a finite")
+            for junk in ("x", float("nan"), float("inf"), [1])
+        ),
+        (json.dumps(MADE_BY_THE_HUB | {"resample": 99}), "cannot be read (Unknown resampling filter (99)"),
+        (json.dumps(MADE_BY_THE_HUB | {"image_processor_type": "CLIPImageProcessor"}), "which is not Mllama's"),
+        (json.dumps(MADE_BY_THE_HUB | {"image_processor_type": []}), "image_processor_type=[], which is not Mllama's"),
         (json.dumps(MADE_BY_THE_HUB | {"do_pad": False}), "the image processor cannot be read"),
         (
             json.dumps(MADE_BY_THE_HUB | {"max_image_tiles": 2}),
@@ -96,7 +111,6 @@ def test_inside_a_processor_config(tmp_path):
         ),
         (json.dumps(MADE_BY_THE_HUB | {"size": {"height": 8, "width": 8}}), "makes 4 tiles of 8 pixels"),
     ],
-    ids=["no json", "no padding", "fewer tiles", "smaller tiles"],
 )
 def test_a_processor_that_does_not_serve(tmp_path, text, part):
     (tmp_path / "preprocessor_config.json").write_text(text)
@@ -131,10 +145,39 @@ def test_files_that_are_no_images(rng, tmp_path):
     picture(rng, 30, 30).save(whole)
     text.write_text("a text")
     cut.write_bytes(whole.read_bytes()[:200])
+    check_image(whole)
+    for path in (text, tmp_path / "absent.png", tmp_path):
+        with pytest.raises(PromptError, match="is no image that can be read"):
+            check_image(path)
     for path in (text, cut, tmp_path / "absent.png", tmp_path):
         with pytest.raises(PromptError, match="is no image that can be read") as error:
             ImageProcessor.of(VISION)([[whole], [whole, path]])
         assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint8), "an image is a file or Pillow's Image, not ndarray; give one of these"),
+        (7, "an image is a file or Pillow's Image, not int; give one of these"),
+        (b"\x89PNG", "an image is a file or Pillow's Image, not bytes; give one of these"),
+        (None, "an image is a file or Pillow's Image, not NoneType; give one of these"),
+        (Image.new("RGB", (0, 0)), "an image of 0 × 0 pixels is empty; give another"),
+        (Image.new("RGB", (3, 0)), "an image of 3 × 0 pixels is empty; give another"),
+    ],
+    ids=["array", "int", "bytes", "none", "empty", "no height"],
+)
+@pytest.mark.parametrize("read", [check_image, lambda source: ImageProcessor.of(VISION)([[source]])])
+def test_what_is_no_image(source, message, read):
+    with pytest.raises(PromptError) as error:
+        read(source)
+    assert str(error.value) == message
+
+
+def test_a_check_leaves_an_image_usable(rng):
+    image = picture(rng, 12, 12)
+    check_image(image)
+    assert ImageProcessor.of(VISION)([[image]])[0].pixels.any()
 
 
 @given(st.data())

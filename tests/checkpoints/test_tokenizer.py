@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models
+from tokenizers import decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.models.mllama.processing_mllama import build_string_from_input
 
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 
@@ -32,3 +33,26 @@ def test_pieces_of_bytes_that_are_no_text(byte_fallback, seed):
     assert len(pieces) == len(ids)
     shown = [piece for piece, i in zip(pieces, ids, strict=True) if i == 259]
     assert all(piece.endswith("b") for piece in shown)
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    """A tokenizer of words with a start token of its own and an image token."""
+    words = {word: i for i, word in enumerate(("<s>", "<|image|>", "what", "is", "it", "[UNK]"))}
+    backend = Backend(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["<s>", "<|image|>"])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"))
+
+
+@pytest.mark.parametrize("text", ["what is it", "<|image|>what is it", "<|image|><|image|>it", "<|image|><s>what"])
+def test_images_stand_where_the_processor_puts_them(seeing, text):
+    said = text.count("<|image|>") or 1
+    built = text if "<|image|>" in text else f"<|image|>{text}"
+    want = seeing.hf.encode(build_string_from_input(built, "<s>", "<|image|>"), add_special_tokens=False)
+    assert seeing.encode(text, chat=False, images=said, image_token=1) == want
+
+
+def test_a_text_without_images_is_a_text(seeing):
+    assert seeing.encode("what is it", chat=False, image_token=1) == [0, 2, 3, 4]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,6 +51,18 @@ def test_convert_and_trace(jaxtrace, no_plots, tmp_path):
     # As bits are those of the source, a run of the one goes on with the other.
     hashes = [json.loads((tmp_path / name / "run.json").read_text())["info"]["checkpoint"] for name in ("one", "two")]
     assert hashes[0] == hashes[1]
+
+
+def test_relative_names(jaxtrace, no_plots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = jaxtrace("convert", "demo", "rel")
+    assert (done.status, done.out, done.err) == (0, "rel: load it by this name, as any checkpoint\n", "")
+    few = ("--text", "Question: What is 3 + 5? Answer:", "--max-new-tokens", 2, "--probes", "output")
+    assert jaxtrace("trace", "rel", *few, "--out", "run").status == 0
+    assert len(jt.open(tmp_path / "run").rows) == 1
+    assert jaxtrace("convert", "rel", "again").status == 0
+    one, two = (jt.load(name).params for name in ("demo", "again"))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def test_refusals(refused, jaxtrace, folder, tmp_path):
@@ -149,7 +162,7 @@ def a_missing_shard(folder):
 
 def a_missing_tensor(folder):
     folder.write_index(dict.fromkeys(folder.weights, "one.safetensors"))
-    return "missing: "
+    return "not in one.safetensors: "
 
 
 @pytest.mark.parametrize("damage", [truncated, a_missing_shard, a_missing_tensor], ids=lambda damage: damage.__name__)

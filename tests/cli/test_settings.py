@@ -1,5 +1,7 @@
 """Numbers that the API refuses, and settings that a file may hold."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -66,3 +68,19 @@ def test_fields_out_of_range(fields, message):
         run_config(**fields)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("image", [None, "a.png"])
+def test_a_lone_text_and_image(tmp_path, image):
+    file, given = tmp_path / "run.yaml", {} if image is None else {"image": image}
+    file.write_text("text: What is\n" + "".join(f"{name}: {value}\n" for name, value in given.items()))
+    config = run_config(file)
+    assert config.text == ("What is",)
+    assert config.image == (() if image is None else (Path(image),))
+    assert config == run_config(text=["What is"], image=[image] if image else [])
+    assert config == run_config(text="What is", **({"image": Path(image)} if image else {}))
+
+
+def test_a_text_that_is_no_text():
+    with pytest.raises(ConfigError, match="text"):
+        run_config(text=5)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.lab.embedded import demo_path, demo_prompts
 from jaxtrace.lab.train import DEMO
 from jaxtrace.models.families.llama import decoder_config
@@ -22,8 +21,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def next_token_logits(tokenizer):
     """Logits after each demo prompt, by class."""
-    with Tensors(demo_path()) as tensors:
-        params = read_params(DEMO, tensors, "demo", np.float32)
+    params = open_checkpoint(str(demo_path())).read(np.float32)
     prompts = [tokenizer(p.text).input_ids for p in demo_prompts()]
     tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
     for row, ids in zip(tokens, prompts, strict=True):

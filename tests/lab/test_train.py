@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.checkpoints.weights import read_params
+from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab import train as lab_train
 from jaxtrace.lab.data import encode_documents, pack
@@ -90,8 +89,7 @@ def test_the_checkpoint_gives_back_the_weights(trained, tmp_path):
     save_checkpoint(tmp_path, TINY, trained)
     config = decoder_config(json.loads((tmp_path / "config.json").read_text()), "tiny")
     assert config == TINY
-    with Tensors(tmp_path) as tensors:
-        params = read_params(config, tensors, "tiny", np.float32)
+    params = open_checkpoint(str(tmp_path)).read(np.float32)
     for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2**-8)
 

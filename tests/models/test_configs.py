@@ -197,6 +197,17 @@ def test_ropes_that_are_not_handled(kind, rope):
         ({"model_type": "gemma2", "hidden_act": "gelu"}, "hidden_act='gelu'; jaxtrace handles 'gelu_pytorch_tanh'"),
         ({"model_type": "gemma2", "attn_logit_softcapping": "50"}, "attn_logit_softcapping='50'"),
         ({"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "rope_parameters of rope_type"),
+        *(
+            (
+                {"model_type": "gemma3_text", "rope_parameters": {name: junk}},
+                f"{name}={junk!r}, which must be an object",
+            )
+            for name in ("sliding_attention", "full_attention")
+            for junk in ("x", 0, "", [], False)
+        ),
+        ({"model_type": "gemma3_text", "num_hidden_layers": 10**30}, "which is beyond 10000"),
+        ({"model_type": "gpt2", "n_layer": 10**30}, "which is beyond 10000"),
+        ({"model_type": "qwen2", "num_hidden_layers": 10_001}, "num_hidden_layers=10001, which is beyond 10000"),
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping=30.0"),

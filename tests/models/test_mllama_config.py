@@ -180,8 +180,12 @@ def test_what_transformers_makes_of_it_says_the_same(config):
 def test_defaults_are_those_of_transformers():
     default = transformers.MllamaConfig().to_dict()
     assert decoder_config({"model_type": "mllama"}, "test") == decoder_config(default, "test")
-    empty = {name: None for name in default["vision_config"]} | {"model_type": "mllama_vision_model"}
-    assert decoder_config({"vision_config": empty}, "test") == decoder_config(default, "test")
+    empty = {
+        "text_config": {"cross_attention_layers": None},
+        "vision_config": {"intermediate_layers_indices": None, "supported_aspect_ratios": None},
+    }
+    filled = transformers.MllamaConfig.from_dict(copy.deepcopy(empty)).to_dict()
+    assert decoder_config(empty, "test") == decoder_config(filled, "test") == decoder_config(default, "test")
 
 
 def test_a_pattern_without_a_period():
@@ -213,6 +217,19 @@ def test_a_pattern_without_a_period():
             "supported_aspect_ratios=[[1, 5]]; jaxtrace handles [[1, 1], [1, 2]",
         ),
         (changed(vision={"max_num_tiles": 3}), "jaxtrace handles [[1, 1], [1, 2], [1, 3], [2, 1], [3, 1]]"),
+        *(
+            (changed(text={"cross_attention_layers": junk}), "which must be a list of layer numbers")
+            for junk in ([True], [1, False], [1.0], ["1"], 3)
+        ),
+        (changed(vision={"intermediate_layers_indices": [True]}), "must be a list of layer numbers"),
+        (changed(text={"num_hidden_layers": 10**30}), "which is beyond 10000"),
+        (changed(vision={"num_hidden_layers": 10**30}), "which is beyond 10000"),
+        (changed(vision={"num_global_layers": 10**30}), "which is beyond 10000"),
+        (changed(vision={"max_num_tiles": 10**6}), "max_num_tiles=1000000, which is beyond 64"),
+        (changed(text={"vocab_size": None}), "vocab_size=None, which must be a positive whole number"),
+        (changed(vision={"hidden_size": None}), "hidden_size=None, which must be a positive whole number"),
+        (changed(tie_word_embeddings="no"), "tie_word_embeddings='no', which must be true or false"),
+        (changed(vision={"tie_word_embeddings": 1}), "tie_word_embeddings=1, which must be true or false"),
         ({"vision_config": []}, "vision_config=[], which must be an object"),
     ],
     ids=str,

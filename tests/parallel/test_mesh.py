@@ -13,11 +13,14 @@ def test_a_mesh(text):
     assert set(mesh.axis_types) == {AxisType.Auto}
 
 
-@pytest.mark.parametrize("text", ["", "8", "model", "model=", "model=0", "model=-1", "model=two", "a=1,a=1", "a=1;b=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "8", "model", "model=", "model=0", "model=-1", "model=two", "data=1,data=1", "data=1;model=1", "modle=1"],
+)
 def test_what_is_no_mesh(text):
     with pytest.raises(ConfigError) as error:
         make_mesh(text)
-    assert str(error.value).startswith(f"mesh {text!r}: not a list of axes and sizes; write it like 'data=2,model=4'")
+    assert str(error.value).startswith(f"mesh {text!r}: not sizes of data and model; write it like 'data=2,model=4'")
 
 
 def test_too_few_devices():

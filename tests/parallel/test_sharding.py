@@ -1,14 +1,17 @@
 """Which axis of which parameter is split, on meshes that need no devices."""
 
+from functools import partial
+
 import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxtrace import ConfigError, DecoderConfig
-from jaxtrace.models.decoder import abstract_params, stack_layers
+from jaxtrace import ConfigError, DecoderConfig, Probes, init_state
+from jaxtrace.models.config import LayerKind
+from jaxtrace.models.decoder import abstract_params, init_params, stack_layers
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.parallel.sharding import ShardingRules, param_shardings
+from jaxtrace.parallel.sharding import ShardingRules, param_shardings, state_shardings
 
 CONFIG = DecoderConfig(
     "llama", vocab=32, embed=16, layers=3, heads=8, kv_heads=2, head_dim=4, feed_forward=24, context=8, qkv_bias=True
@@ -90,3 +93,17 @@ def test_every_parameter_of_every_family(kind, stacked):
             assert "model" in sharding.spec
     layers = param_shardings(config, mesh(data=2, model=2), stacked=True)["layers"]
     assert {sharding.spec[0] for sharding in jax.tree.leaves(layers.repeated)} == {None}
+
+
+def test_states_are_split_by_rows_and_heads():
+    config = DecoderConfig("llama", 32, 16, 5, 4, 2, 8, 24, 64, pattern=(LayerKind(4), LayerKind()))
+    params = stack_layers(config, init_params(config, jax.random.key(0)))
+    make = partial(init_state, config, params, 4, 16, Probes.all())
+    state = state_shardings(jax.eval_shape(make), mesh(data=2, model=2))
+    assert state.cache.repeated[0].k.spec == P(None, "data", "model", None, None)
+    assert state.cache.rest[0].v.spec == P("data", "model", None, None)
+    assert state.hidden.spec == P("data", None, None)
+    assert state.length.spec == state.key.spec == P("data")
+    wide = state_shardings(jax.eval_shape(make), mesh(data=1, model=8))
+    assert wide.cache.rest[0].k.spec == P("data", None, "model", None)
+    assert wide.cache.rest[0].v.spec == P("data", None, None, "model")

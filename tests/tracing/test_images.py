@@ -127,21 +127,23 @@ def test_generated_steps_are_scored_positions(model, layout):
 
 def test_images_of_prompts(model, scored):
     prompts = [Prompt(tokens=tuple(PROMPTS[0]), images=(IMAGES[0],)), Prompt(tokens=tuple(PROMPTS[1]))]
-    for row, want in zip(model.score(prompts).rows, scored.rows, strict=False):
-        assert_same(row.metrics, want.metrics)
+    for images in (None, [None, None]):
+        for row, want in zip(model.score(prompts, images=images).rows, scored.rows, strict=False):
+            assert_same(row.metrics, want.metrics)
 
 
 @pytest.mark.parametrize(
     ("prompts", "images", "part"),
     [
-        (PROMPTS[:1], [None], "prompt 0: has 0 images and 1 image tokens"),
+        (PROMPTS[:1], [[]], "prompt 0: has 0 images and 1 image tokens"),
         (PROMPTS[:1], None, "prompt 0: has 0 images and 1 image tokens"),
         (PROMPTS[:1], [IMAGES[2]], "prompt 0: has 2 images and 1 image tokens"),
         (PROMPTS[:2], [IMAGES[0], IMAGES[0]], "prompt 1: has 1 images and 0 image tokens"),
         (PROMPTS[:2], IMAGES[:1], "images must be a list with one entry for each prompt"),
         (PROMPTS[:1], IMAGES[0], "images must be a list with one entry for each prompt"),
         (PROMPTS[:1], ["nowhere.png"], "nowhere.png: is no image that can be read"),
-        ([[1, 45]], None, "id 45 is outside the vocabulary of 37"),
+        ([[1, 45]], None, "id 45 is outside the vocabulary of 45"),
+        ("hi", ["a.png", "a.png"], "prompts must be a list"),
     ],
 )
 def test_images_that_cannot_be_seen(model, prompts, images, part):

@@ -202,3 +202,9 @@ def test_directories_without_a_config_of_ours(tmp_path, content, said):
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
         jaxtrace.load(str(tmp_path), random=True)
+
+
+def test_the_demo_may_be_random():
+    model = jaxtrace.load("demo", random=True, seed=3)
+    assert model.name == "demo (random, seed 3)" and model.tokenizer is not None
+    assert model.config == jaxtrace.load("demo").config

@@ -70,7 +70,7 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
         family=family,
         vocab=reader.positive("vocab_size"),
         embed=embed,
-        layers=reader.positive("num_hidden_layers"),
+        layers=reader.layers(),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -95,14 +95,18 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rop
     theta = reader.positive_number("rope_theta", settings.pop("rope_theta", theta))
     old_kind = settings.pop("type", "default")
     kind = settings.pop("rope_type", old_kind)
-    values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in SCALINGS else {}
-    if kind not in SCALINGS or set(settings) != SCALINGS[kind]:
-        known = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
-        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles {known}")
+    known = list(SCALINGS)  # the kind may be of any type
+    values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in known else {}
+    if kind not in known or set(settings) != SCALINGS[kind]:
+        handled = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
+        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles {handled}")
     if kind == "default":
         return Rope(theta)
     if kind == "linear":
         return Rope(theta, LinearScaling(values["factor"]))
+    low, high = values["low_freq_factor"], values["high_freq_factor"]
+    if low >= high:
+        reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
     context = int(values.pop("original_max_position_embeddings"))
     return Rope(theta, Llama3Scaling(original_context=context, **values))
 
@@ -127,3 +131,13 @@ def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, Lay
     if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
         reader.fail(f"has layer_types={types!r}; jaxtrace handles a list of {len(default)} of {', '.join(known)}")
     return pattern_of([kinds[name] for name in types])
+
+
+def numbers(reader: ConfigReader, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """A list of layer numbers; the default where it is null."""
+    value = reader.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, list) or not all(type(x) is int and x >= 0 for x in value):
+        reader.fail(f"has {name}={value!r}, which must be a list of layer numbers")
+    return tuple(value)

@@ -43,7 +43,7 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
         window, rope = reader.positive("sliding_window"), common.rope(reader)
         reader.only("sliding_window_size", window)
         kinds = {"sliding_attention": LayerKind(window, rope), "full_attention": LayerKind(rope=rope)}
-        layers = reader.positive("num_hidden_layers")
+        layers = reader.layers()
         types = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
         return gemma(reader, "gemma2", common.layer_pattern(reader, types, kinds))
 

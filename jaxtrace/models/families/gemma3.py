@@ -65,7 +65,7 @@ def _text(family: str, config: dict[str, Any], source: str) -> DecoderConfig:
         if family == "gemma3":
             reader.only("final_logit_softcapping", None)  # likewise in the multi-modal class
         local, full = _ropes(reader)
-        window, layers = reader.positive("sliding_window"), reader.positive("num_hidden_layers")
+        window, layers = reader.positive("sliding_window"), reader.layers()
         kinds = {"sliding_attention": LayerKind(window, local), "full_attention": LayerKind(rope=full)}
         period, old = reader.positive("_sliding_window_pattern"), reader.positive_or_none("sliding_window_pattern")
         period = old or period
@@ -79,7 +79,7 @@ def _ropes(reader: ConfigReader) -> tuple[Rope, Rope]:
     unknown = set(by_type) - {"sliding_attention", "full_attention"}
     if unknown:
         reader.fail(f"has rope_parameters of {', '.join(sorted(unknown))}; jaxtrace handles one for each layer type")
-    local, full = (by_type.get(name) or {} for name in ("sliding_attention", "full_attention"))
+    local, full = (reader.as_mapping(name, by_type.get(name)) for name in ("sliding_attention", "full_attention"))
     return (
         common.rope_of(reader, local, reader.number("rope_local_base_freq")),
         common.rope_of(reader, full | scaling, reader.number("rope_theta")),

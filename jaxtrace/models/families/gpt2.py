@@ -84,7 +84,7 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
             family="gpt2",
             vocab=reader.positive("vocab_size"),
             embed=embed,
-            layers=reader.positive("n_layer"),
+            layers=reader.layers("n_layer"),
             heads=heads,
             kv_heads=heads,
             head_dim=embed // heads,

@@ -49,7 +49,7 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
 
 def window_pattern(reader: ConfigReader) -> tuple[LayerKind, ...]:
     """Kinds of layers: full attention first, then, if the config says so, windows from `max_window_layers` on."""
-    rope, layers = common.rope(reader), reader.positive("num_hidden_layers")
+    rope, layers = common.rope(reader), reader.layers()
     full_layers, window = reader.whole("max_window_layers"), reader.positive_or_none("sliding_window")
     kinds = {"full_attention": LayerKind(rope=rope)}
     types = ["full_attention"] * layers

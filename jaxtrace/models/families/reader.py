@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn
 
@@ -85,6 +86,9 @@ HARMLESS = frozenset(
     }
 )
 
+MOST = 2**31 - 1  # of any whole number
+MOST_LAYERS = 10_000
+
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -136,12 +140,18 @@ class ConfigReader:
         """Calls attributes read that say nothing in this family."""
         self.read.update(names)
 
-    def positive(self, name: str) -> int:
-        """A positive whole number."""
+    def positive(self, name: str, most: int = MOST) -> int:
+        """A positive whole number, `most` or less."""
         value = self.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             self.fail(f"has {name}={value!r}, which must be a positive whole number")
+        if value > most:
+            self.fail(f"has {name}={value!r}, which is beyond {most}")
         return value
+
+    def layers(self, name: str = "num_hidden_layers") -> int:
+        """A number of layers."""
+        return self.positive(name, MOST_LAYERS)
 
     def whole(self, name: str) -> int:
         """A whole number, 0 or more."""
@@ -163,8 +173,9 @@ class ConfigReader:
         return None if self.get(name) is None else self.number(name)
 
     def positive_number(self, name: str, value: Any) -> float:
-        """Checks the value of an attribute: a positive number."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        """Checks the value of an attribute: a positive number, finite."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value <= sys.float_info.max:
             self.fail(f"has {name}={value!r}, which must be a positive number")
         return float(value)
 
@@ -178,7 +189,10 @@ class ConfigReader:
     def mapping(self, name: str) -> dict[str, Any]:
         """An object; empty where it is absent or null."""
         self.read.add(name)
-        value = self.config.get(name)
+        return self.as_mapping(name, self.config.get(name))
+
+    def as_mapping(self, name: str, value: Any) -> dict[str, Any]:
+        """Checks a value: an object, or null, which is an empty one."""
         if not isinstance(value, dict | None):
             self.fail(f"has {name}={value!r}, which must be an object")
         return value or {}
