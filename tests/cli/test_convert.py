@@ -70,7 +70,7 @@ def test_refusals(refused, jaxtrace, folder, tmp_path):
     refused("convert", folder.write(), tmp_path, names=[tmp_path, "holds files that are no conversion", "name a new"])
     refused("convert", folder.path, tmp_path / "out", "--dtype", "int8", names=["dtype 'int8'", "choose float32"])
     refused("convert", folder.path, tmp_path / "out", "--mesh", "model", names=["mesh 'model'", "write it like"])
-    refused("convert", folder.path, tmp_path / "out", "--mesh", "a=99", names=["mesh 'a=99': needs 99 devices"])
+    refused("convert", folder.path, tmp_path / "out", "--mesh", "data=99", names=["mesh 'data=99': needs 99 devices"])
     assert not (tmp_path / "out").exists()
     assert jaxtrace("convert", folder.path, tmp_path / "out").status == 0
     names = [tmp_path / "out", "holds the conversion of", "with dtype as stored", "name another directory"]
