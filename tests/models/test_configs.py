@@ -172,7 +172,7 @@ ROPES = {
 }
 
 
-@pytest.mark.parametrize("kind", set(CLASSES) - {"gpt2", "gemma3"})
+@pytest.mark.parametrize("kind", sorted({*CLASSES} - {"gpt2", "gemma3"}))
 @pytest.mark.parametrize("rope", ROPES)
 def test_ropes_that_are_not_handled(kind, rope):
     refused({"model_type": kind, "rope_scaling": {"rope_type": rope, **ROPES[rope]}}, f"rope scaling {rope!r}")
