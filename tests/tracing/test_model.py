@@ -15,7 +15,7 @@ class Letters:
 
     eos = None
 
-    def encode(self, text, *, chat):
+    def encode(self, text, *, chat, **images):
         return [ord(letter) - ord("a") for letter in text]
 
     def decode(self, ids):
