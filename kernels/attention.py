@@ -50,6 +50,11 @@ class AttentionMoments:
         )
 
 
+def positions(q: Float[Array, "B T N H"], start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
+    """Positions of queries from `start` on, one for all rows or one for each."""
+    return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
+
+
 def visible_keys(
     position: Int[Array, "*r"], keys: int, window: int | None
 ) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"], Int[Array, "*r"]]:

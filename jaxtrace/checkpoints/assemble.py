@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, abstract_params, stack_layers
+from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.models.stacked import Stacked
 
@@ -31,9 +30,8 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     """
     shapes = abstract_params(config)
     if shardings is None:
-        layout = jax.eval_shape(partial(stack_layers, config), shapes) if stacked else shapes
         here = jnp.zeros(()).sharding
-        wanted: Params = jax.tree.map(lambda _: here, layout)
+        wanted: Params = jax.tree.map(lambda _: here, abstract_params(config, stacked=stacked))
     else:
         wanted = shardings
     blocks, of = shapes.pop("layers"), wanted["layers"]

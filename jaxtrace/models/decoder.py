@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.layers import INIT_STD, Block, stream_norm
+from jaxtrace.models.layers import Block, stream_norm, weight_of
 from jaxtrace.models.stacked import Stacked
 from jaxtrace.models.vision import VisionEncoder
 
@@ -23,14 +23,11 @@ class Decoder(nnx.Module):
     """A decoder-only transformer, as its `DecoderConfig` says, with the image encoder it looks through, if any."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        def table(rows: int) -> nnx.Param:
-            return nnx.Param(jax.random.normal(rngs.params(), (rows, config.embed)) * INIT_STD)
-
-        self.embedding = table(config.vocab + config.extra_tokens)
-        self.positions = table(config.context) if config.learned_positions else None
+        self.embedding = weight_of(rngs, config.vocab + config.extra_tokens, config.embed)
+        self.positions = weight_of(rngs, config.context, config.embed) if config.learned_positions else None
         self.layers = nnx.List([Block(config, kind, rngs) for kind in config.kinds])
         self.final_norm = stream_norm(config)
-        self.unembedding = None if config.tied else table(config.vocab)
+        self.unembedding = None if config.tied else weight_of(rngs, config.vocab, config.embed)
         self.vision = None if config.vision is None else VisionEncoder(config, rngs=rngs)
 
 
@@ -64,10 +61,11 @@ def as_module(config: DecoderConfig, params: Params) -> Decoder:
     return merge(definition, {**params, "layers": layers})
 
 
-def abstract_params(config: DecoderConfig) -> Params:
-    """Shapes and dtypes of all parameters, layers as a list."""
+def abstract_params(config: DecoderConfig, *, stacked: bool = False) -> Params:
+    """Shapes and dtypes of all parameters, layers as a list or stacked."""
     blocks = [_listed(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
-    return {**_listed(nnx.to_pure_dict(rest_definition(config)[1])), "layers": blocks}
+    params = {**_listed(nnx.to_pure_dict(rest_definition(config)[1])), "layers": blocks}
+    return jax.eval_shape(functools.partial(stack_layers, config), params) if stacked else params
 
 
 def is_stacked(params: Params) -> bool:

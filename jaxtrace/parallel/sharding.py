@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Params, abstract_params, stack_layers
+from jaxtrace.models.decoder import Params, abstract_params
 
 Axes = tuple[str | None, ...]
 
@@ -105,9 +104,7 @@ def param_shardings(
         axes = (*ahead, *logical_axes(names, leaf.ndim - len(ahead)))
         return NamedSharding(mesh, rules.spec(axes, leaf.shape, mesh))
 
-    shapes = abstract_params(config)
-    layout = jax.eval_shape(partial(stack_layers, config), shapes) if stacked else shapes
-    return jax.tree_util.tree_map_with_path(sharding, layout)
+    return jax.tree_util.tree_map_with_path(sharding, abstract_params(config, stacked=stacked))
 
 
 def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Any:

@@ -2,14 +2,12 @@
 
 import jax.numpy as jnp
 
-from ..attention import visible_keys
+from ..attention import positions, visible_keys
 from ..prefill_attention.reference import attention_weights, entropy_of
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
-    b, t, _, _ = q.shape
-    position = jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1) + jnp.arange(t), (b, t))
-    mask, _, _ = visible_keys(position, k.shape[2], window)
+    mask, _, _ = visible_keys(positions(q, start), k.shape[2], window)
     return divergence(attention_weights(q, k, mask, scale, soft_cap))
 
 

@@ -6,9 +6,9 @@ XLA then shares between them.
 
 import jax.numpy as jnp
 
-from ..attention import visible_keys
+from ..attention import positions, visible_keys
 from ..moments import Moments, shifted
-from ..prefill_attention.xla import block_scores, over_query_blocks, positions
+from ..prefill_attention.xla import block_scores, over_query_blocks
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):

@@ -2,14 +2,12 @@
 
 import jax.numpy as jnp
 
-from ..attention import AttentionMoments, grouped, scores_of, ungrouped, visible_keys
+from ..attention import AttentionMoments, grouped, positions, scores_of, ungrouped, visible_keys
 from ..softmax_moments.reference import pairwise_sum
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
-    b, t, _, _ = q.shape
-    position = jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1) + jnp.arange(t), (b, t))
-    visible = visible_keys(position, k.shape[2], window)
+    visible = visible_keys(positions(q, start), k.shape[2], window)
     return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
 
 

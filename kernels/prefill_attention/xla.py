@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..attention import AttentionMoments, grouped, masked, scores_of, ungrouped, visible_keys
+from ..attention import AttentionMoments, grouped, masked, positions, scores_of, ungrouped, visible_keys
 from ..moments import MASKED, Moments, shifted
 
 BLOCK_ENTRIES = 1 << 24  # scores of one block of queries: 64 MiB in float32
@@ -16,11 +16,6 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
         return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
 
     return over_query_blocks(block, q, positions(q, start), k.shape[2], moments=moments)
-
-
-def positions(q, start):
-    """Positions [B, T] of queries q[B, T, N, H] from `start` on, one for all rows or one for each."""
-    return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 
 
 def over_query_blocks(function, q, seen, keys, *, moments):

@@ -13,32 +13,8 @@ import pytest
 from PIL import Image
 
 import jaxtrace as jt
+from tests.models.cases import SEEING
 
-SEEING = {
-    "model_type": "mllama",
-    "image_token_index": 43,
-    "text_config": {
-        "vocab_size": 41,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-        "cross_attention_layers": [1],
-    },
-    "vision_config": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_global_layers": 1,
-        "attention_heads": 2,
-        "image_size": 12,
-        "patch_size": 4,
-        "intermediate_layers_indices": [0],
-        "vision_output_dim": 32,
-    },
-}
 FEW = ("--limit", 4, "--batch-size", 2, "--max-new-tokens", 4, "--probes", "output")
 
 
@@ -287,7 +263,9 @@ def test_an_image_for_a_model_that_sees_none(refused, tmp_path):
 def test_a_broken_image_is_found_before_work_begins(refused, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(SEEING), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(b"no image")
-    (tmp_path / "p.jsonl").write_text(json.dumps({"tokens": [43, 1], "images": "a.png"}), encoding="utf-8")
+    (tmp_path / "p.jsonl").write_text(
+        json.dumps({"tokens": [SEEING["image_token_index"], 1], "images": "a.png"}), encoding="utf-8"
+    )
     out = tmp_path / "out"
     refused("trace", tmp_path, "--random", "--prompts", tmp_path / "p.jsonl", "--out", out, names=["a.png"])
     assert not out.exists()

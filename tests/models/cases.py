@@ -57,6 +57,32 @@ SMALL = {
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
 }
 
+# A whole config.json of a model that sees; its image token is the first beyond the vocabulary.
+SEEING = {
+    "model_type": "mllama",
+    "image_token_index": 41,
+    "text_config": {
+        "vocab_size": 41,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "cross_attention_layers": [1, 3],
+    },
+    "vision_config": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "image_size": 12,
+        "patch_size": 4,
+        "intermediate_layers_indices": [0],
+        "vision_output_dim": 32,
+    },
+}
+
 _WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
 
 # By model type and what is particular about the case.

@@ -17,37 +17,13 @@ from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.decoder import is_stacked, stack_layers
 from jaxtrace.models.published import find_published
 from jaxtrace.tracing.model import open_model_checkpoint
-from tests.models.cases import SMALL
+from tests.models.cases import SEEING, SMALL
 
-EYES = {
-    "model_type": "mllama",
-    "image_token_index": 41,
-    "text_config": {
-        "vocab_size": 41,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "cross_attention_layers": [1, 3],
-    },
-    "vision_config": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_global_layers": 1,
-        "attention_heads": 2,
-        "image_size": 12,
-        "patch_size": 4,
-        "intermediate_layers_indices": [0],
-        "vision_output_dim": 32,
-    },
-}
 CONFIGS = {
     "llama": SMALL["llama"] | {"model_type": "llama"},
     "gemma3_text": SMALL["gemma3_text"] | {"model_type": "gemma3_text"},  # a period of two and a rest of one
     "gpt2": SMALL["gpt2"] | {"model_type": "gpt2"},
-    "mllama": EYES,
+    "mllama": SEEING,
 }
 
 
