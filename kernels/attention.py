@@ -33,21 +33,46 @@ class AttentionMoments:
     entropy_no_sink: Float[Array, "*r"]
     sink_mass: Float[Array, "*r"]
 
-    @classmethod
-    def of(
-        cls, whole: Moments, sink_score: Float[Array, "*r"], rest: Moments, visible: Int[Array, "*#r"]
-    ) -> AttentionMoments:
-        """From the moments of all visible keys, the first one's score, the moments of the others, and their count."""
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionSums:
+    """What an implementation of an attention operation returns.
+
+    Attributes:
+      out: the attention's output, zeros for a query that sees nothing.
+      sink: score of the first visible key; `MASKED` where there is none. None without moments.
+      rest: moments of the scores of the other visible keys. None without moments.
+    """
+
+    out: Float[Array, "*r H"]
+    sink: Float[Array, "*r"] | None
+    rest: Moments | None
+
+    def result(self, visible: Int[Array, "*#r"]) -> tuple[Float[Array, "*r H"], AttentionMoments | None]:
+        """The output and the finished moments, given how many keys each query sees."""
+        if self.sink is None or self.rest is None:
+            return self.out, None
+        whole = with_sink(self.rest, self.sink)
         log_keys = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
-        entropy = whole.entropy
-        sink_mass = jnp.exp(jnp.maximum(sink_score - whole.m, FLOOR)) * whole.p_max
-        return cls(
-            entropy=entropy,
-            entropy_normalized=jnp.where(visible > 1, entropy / log_keys, 0.0),
+        return self.out, AttentionMoments(
+            entropy=whole.entropy,
+            entropy_normalized=jnp.where(visible > 1, whole.entropy / log_keys, 0.0),
             varentropy=whole.varentropy,
-            entropy_no_sink=rest.entropy,
-            sink_mass=sink_mass,
+            entropy_no_sink=self.rest.entropy,
+            sink_mass=sink_weight(whole, self.sink),
         )
+
+
+def with_sink(rest: Moments, sink: Float[Array, "*r"]) -> Moments:
+    """Moments of one more score; `MASKED` adds nothing."""
+    none = jnp.zeros_like(sink)
+    return rest.merge(Moments(sink, jnp.where(sink > MASKED, 1.0, 0.0), none, none, rest.r[..., :0]))
+
+
+def sink_weight(whole: Moments, sink: Float[Array, "*r"]) -> Float[Array, "*r"]:
+    """Weight of the first visible key."""
+    return jnp.exp(jnp.maximum(sink - whole.m, FLOOR)) * whole.p_max
 
 
 def positions(q: Float[Array, "B T N H"], start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
@@ -57,7 +82,7 @@ def positions(q: Float[Array, "B T N H"], start: Int[Array, "*b"] | int) -> Int[
 
 def visible_keys(
     position: Int[Array, "*r"], keys: int, window: int | None
-) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"], Int[Array, "*r"]]:
+) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
     """Which of `keys` cache slots a query sees: its own position and those before it, within its window.
 
     Args:
@@ -66,37 +91,38 @@ def visible_keys(
       window: sliding window in keys, or None.
 
     Returns:
-      (mask over the slots, the first visible slot, the number of visible slots).
+      (mask over the slots, the first visible slot).
     """
     slots = jnp.arange(keys)
     first = jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
-    mask = (slots <= position[..., None]) & (slots >= first[..., None])
-    return mask, first, position + 1 - first
+    return (slots <= position[..., None]) & (slots >= first[..., None]), first
 
 
-def visible_groups(
-    groups: Bool[Array, "*r M"], keys: int
-) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"], Int[Array, "*r"]]:
+def visible_count(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+    """How many keys a query at each position sees."""
+    return position + 1 if window is None else jnp.minimum(position + 1, window)
+
+
+def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
     """The same of queries that see whole groups of keys: S/M of them each, one group after another.
 
     Args:
       groups: the groups each query sees.
       keys: S.
     """
-    size = keys // groups.shape[-1]
-    mask = jnp.repeat(groups, size, axis=-1)
-    return mask, jnp.argmax(mask, axis=-1), groups.sum(axis=-1) * size
+    mask = jnp.repeat(groups, keys // groups.shape[-1], axis=-1)
+    return mask, jnp.argmax(mask, axis=-1)
 
 
 def scores_of(
     q: Float[Array, "B K G T H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     *,
     scale: float,
     soft_cap: float | None,
 ) -> Float[Array, "B K G T S"]:
     """Scaled, soft-capped, unmasked attention scores in float32."""
-    scores = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("bkgth,bkhs->bkgts", q, k, preferred_element_type=jnp.float32) * scale
     return soft_capped(scores, soft_cap)
 
 
@@ -116,8 +142,7 @@ def one_query(attend: Callable[..., Any]) -> Callable[..., Any]:
     """decode_attention from a function of queries [B, T, N, H]: T = 1, at the last of each row's `lengths` slots."""
 
     def decode_attention(q, k, v, lengths, **options):
-        result = attend(q[:, None], k, v, lengths - 1, **options)
-        return jax.tree.map(lambda x: x[:, 0], result)
+        return jax.tree.map(lambda x: x[:, 0], attend(q[:, None], k, v, lengths - 1, **options))
 
     return decode_attention
 
@@ -125,3 +150,31 @@ def one_query(attend: Callable[..., Any]) -> Callable[..., Any]:
 def masked(scores: Float[Array, "*s"], mask: Bool[Array, "*#s"]) -> Float[Array, "*s"]:
     """Scores with what is not visible marked absent."""
     return jnp.where(mask, scores, MASKED)
+
+
+def check_shapes(name: str, q: Array, k: Array, v: Array | None, rows: Array) -> None:
+    """Raises ValueError, in one line, where the arguments of an attention operation do not agree.
+
+    Args:
+      name: of the operation.
+      q: queries [B, …, N, H].
+      k, v: [B, K, H, S] and [B, K, S, H].
+      rows: one number for each row, or one for all.
+    """
+    b, heads, width = q.shape[0], q.shape[-2], q.shape[-1]
+    if k.shape[0] != b or k.shape[2] != width:
+        raise ValueError(f"{name}: queries {q.shape} and keys {k.shape} do not agree; keys are [B, K, H, S]")
+    if v is not None and v.shape != (*k.shape[:2], k.shape[3], k.shape[2]):
+        raise ValueError(
+            f"{name}: keys {k.shape} and values {v.shape} do not agree; they are [B, K, H, S], [B, K, S, H]"
+        )
+    if heads % k.shape[1]:
+        raise ValueError(f"{name}: {heads} query heads cannot share {k.shape[1]} key/value heads evenly")
+    if rows.shape not in ((), (b,)):
+        raise ValueError(f"{name}: {rows.shape} positions or lengths for {b} rows; give one to each")
+
+
+def check_within(name: str, lengths: Array, slots: int) -> None:
+    """Raises ValueError for a known length beyond the cache; one under a trace is not known."""
+    if not isinstance(lengths, jax.core.Tracer) and (longest := int(jnp.max(lengths, initial=0))) > slots:
+        raise ValueError(f"{name}: length {longest} is beyond the {slots} slots of the cache")

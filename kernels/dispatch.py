@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 VARIABLE = "JAXTRACE_KERNELS"
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
 
 
 class Unsupported(ValueError):
     """No implementation of an operation can serve a call; the message lists every candidate with its reason."""
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Choices made inside are those of another platform: for programs that are compiled here to run elsewhere.
+
+    A function that `jax.jit` has traced already keeps the choice it was traced with.
+    """
+    token = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
 
 
 @dataclass(frozen=True)
@@ -23,10 +40,15 @@ class Implementation:
     Attributes:
       function: takes the operation's arguments.
       platforms: where it runs; empty means everywhere.
+      refuses: takes the same arguments, and says why the function cannot serve them, or None.
+      differentiable: by JAX itself. The gradients of those that are not are those of the "xla" implementation, which
+        computes the call again.
     """
 
     function: Callable[..., Any]
     platforms: tuple[str, ...] = ()
+    refuses: Callable[..., str | None] = lambda *_, **__: None
+    differentiable: bool = True
 
     def refusal(self, platform: str) -> str | None:
         """Why it cannot run on `platform`, or None."""
@@ -48,21 +70,49 @@ class Operation:
         $JAXTRACE_KERNELS holds names of implementations, in order of preference, separated by commas.
 
         Raises:
-          Unsupported: no wanted implementation exists or runs here.
+          Unsupported: no wanted implementation exists, runs here and serves these arguments.
         """
-        return self.choose(implementation).function(*args, **kwargs)
+        chosen = self.choose(implementation, *args, **kwargs)
+        if chosen.differentiable:
+            return chosen.function(*args, **kwargs)
+        return _recomputing(chosen.function, self.implementations["xla"].function, args, kwargs)
 
-    def choose(self, implementation: str | None = None) -> Implementation:
-        """The implementation that a call with this argument gets; raises `Unsupported`."""
+    def choose(self, implementation: str | None = None, *args: Any, **kwargs: Any) -> Implementation:
+        """The implementation that a call gets; raises `Unsupported`."""
         variable = os.environ.get(VARIABLE, "")
         wanted = [implementation] if implementation else [name.strip() for name in variable.split(",") if name.strip()]
-        platform = jax.default_backend()
+        platform = _target.get() or jax.default_backend()
         reasons = []
         for name in wanted or self.implementations:
             candidate = self.implementations.get(name)
-            reason = candidate.refusal(platform) if candidate else "no such implementation"
-            if candidate and reason is None:
+            if candidate is None:
+                reasons.append(f"{name}: no such implementation")
+                continue
+            reason = candidate.refusal(platform) or (candidate.refuses(*args, **kwargs) if args else None)
+            if reason is None:
                 return candidate
             reasons.append(f"{name}: {reason}")
         known = ", ".join(self.implementations)
         raise Unsupported(f"{self.name}: no implementation serves ({'; '.join(reasons)}); there are: {known}")
+
+
+def _recomputing(
+    function: Callable[..., Any], differentiable: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """`function`, whose gradients are those of a `differentiable` one that computes the same."""
+    arrays = {name: x for name, x in kwargs.items() if isinstance(x, jax.Array)}
+    static = {name: x for name, x in kwargs.items() if name not in arrays}
+    again = functools.partial(differentiable, **static)
+
+    @jax.custom_vjp
+    def call(args, arrays):
+        return function(*args, **arrays, **static)
+
+    def forward(args, arrays):
+        return call(args, arrays), (args, arrays)
+
+    def backward(inputs, cotangents):
+        return jax.vjp(lambda args, arrays: again(*args, **arrays), *inputs)[1](cotangents)
+
+    call.defvjp(forward, backward)
+    return call(args, arrays)

@@ -26,11 +26,6 @@ class LayerCache:
     k: Float[Array, "*L B K H S"]
     v: Float[Array, "*L B K S H"]
 
-    @property
-    def keys(self) -> Float[Array, "*L B K S H"]:
-        """The keys, slots before head dims, as attention takes them."""
-        return self.k.swapaxes(-1, -2)
-
     def write(self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], start: Int[Array, " B"]) -> LayerCache:
         """Puts T new positions of each row at its `start`."""
         k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)

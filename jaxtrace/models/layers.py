@@ -164,18 +164,18 @@ class Attention(nnx.Module):
             "soft_cap": self.config.score_soft_cap,
         }
         if q.shape[1] == 1:
-            attend = decode_attention(q[:, 0], cache.keys, cache.v, start + 1, moments=asked.moments, **options)
+            attend = decode_attention(q[:, 0], cache.k, cache.v, start + 1, moments=asked.moments, **options)
             out, moments = jax.tree.map(lambda y: y[:, None], attend)
         else:
-            out, moments = prefill_attention(q, cache.keys, cache.v, start, moments=asked.moments, **options)
-        jsd = head_dispersion(q, cache.keys, start, **options) if asked.head_jsd else None
+            out, moments = prefill_attention(q, cache.k, cache.v, start, moments=asked.moments, **options)
+        jsd = head_dispersion(q, cache.k, start, **options) if asked.head_jsd else None
         return out, AttentionTrace(moments, jsd)
 
     def _look(self, q, cache, sight, asked):
         visible = jnp.where(sight.visible.any(-1, keepdims=True), sight.visible, sight.own[:, None])
         scale = self.config.scale
-        out, moments = cross_attention(q, cache.keys, cache.v, visible, scale=scale, moments=asked.moments)
-        jsd = cross_dispersion(q, cache.keys, visible, scale=scale) if asked.head_jsd else None
+        out, moments = cross_attention(q, cache.k, cache.v, visible, scale=scale, moments=asked.moments)
+        jsd = cross_dispersion(q, cache.k, visible, scale=scale) if asked.head_jsd else None
         sees = visible.any(-1)
 
         def seen(y: Array) -> Array:

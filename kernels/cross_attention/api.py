@@ -22,7 +22,7 @@ DISPERSION = Operation(
 
 def cross_attention(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     v: Float[Array, "B K S H"],
     groups: Bool[Array, "B T M"],
     *,
@@ -34,7 +34,7 @@ def cross_attention(
 
     Args:
       q: queries; N is a multiple of K.
-      k, v: keys and values, in M groups of S/M, one after another.
+      k, v: keys, slots last, and values, in M groups of S/M, one after another.
       groups: the groups each query sees.
       scale: factor on the scores.
       moments: whether to return the moments of the weights. Their sink is the first key a query sees.
@@ -47,12 +47,13 @@ def cross_attention(
     Raises:
       Unsupported: the implementation asked for is not to be had.
     """
-    return ATTENTION(q, k, v, groups, scale=scale, moments=moments, implementation=implementation)
+    sums = ATTENTION(q, k, v, groups, scale=scale, moments=moments, implementation=implementation)
+    return sums.result((groups.sum(axis=-1) * (k.shape[3] // groups.shape[-1]))[..., None])
 
 
 def cross_dispersion(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     groups: Bool[Array, "B T M"],
     *,
     scale: float,

@@ -6,9 +6,10 @@ from ..prefill_attention.reference import attend, attention_weights
 
 
 def cross_attention(q, k, v, groups, *, scale, moments):
-    return attend(q, k, v, *visible_groups(groups, k.shape[2]), scale=scale, soft_cap=None, moments=moments)
+    mask, first = visible_groups(groups, k.shape[3])
+    return attend(q, k, v, mask, first, scale=scale, soft_cap=None, moments=moments)
 
 
 def cross_dispersion(q, k, groups, *, scale):
-    mask, _, _ = visible_groups(groups, k.shape[2])
+    mask, _ = visible_groups(groups, k.shape[3])
     return divergence(attention_weights(q, k, mask, scale, None))

@@ -7,15 +7,15 @@ from ..prefill_attention.xla import attend, block_scores, over_query_blocks
 
 def cross_attention(q, k, v, groups, *, scale, moments):
     def block(q, groups):
-        visible = visible_groups(groups, k.shape[2])
-        return attend(q, k, v, *visible, scale=scale, soft_cap=None, moments=moments)
+        mask, first = visible_groups(groups, k.shape[3])
+        return attend(q, k, v, mask, first, scale=scale, soft_cap=None, moments=moments)
 
-    return over_query_blocks(block, q, groups, k.shape[2], moments=moments)
+    return over_query_blocks(block, q, groups, k.shape[3], moments=moments)
 
 
 def cross_dispersion(q, k, groups, *, scale):
     def block(q, groups):
-        mask, _, _ = visible_groups(groups, k.shape[2])
+        mask, _ = visible_groups(groups, k.shape[3])
         return divergence(block_scores(q, k, mask, scale, None))
 
-    return over_query_blocks(block, q, groups, k.shape[2], moments=True)
+    return over_query_blocks(block, q, groups, k.shape[3], moments=True)

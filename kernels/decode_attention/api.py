@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments
+from ..attention import AttentionMoments, check_shapes, check_within, visible_count
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
@@ -17,7 +17,7 @@ OPERATION = Operation(
 
 def decode_attention(
     q: Float[Array, "B N H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     v: Float[Array, "B K S H"],
     lengths: Int[Array, " B"],
     *,
@@ -31,20 +31,26 @@ def decode_attention(
 
     Args:
       q: queries; N is a multiple of K.
-      k, v: the cache, the query's own key and value included.
-      lengths: how many slots each row has filled; 0 gives zeros.
+      k, v: the cache, the query's own key and value included. Keys have their slots last. Slots past a row's length
+        may hold anything finite.
+      lengths: how many slots each row has filled; 0 gives zeros. Lengths beyond S cannot be told from here under a
+        trace: concrete ones are refused.
       scale: factor on the scores.
       window: how many keys a query sees, itself included; None for all.
       soft_cap: scores become cap · tanh(scores / cap).
       moments: whether to return the moments of the weights.
-      implementation: "xla" or "reference"; None for the platform's default.
+      implementation: its name; None for the platform's default.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, N] or None), with the bounds of `prefill_attention`.
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
+      ValueError: shapes do not agree, or a length is beyond the cache.
     """
-    return OPERATION(
+    check_shapes("decode_attention", q, k, v, lengths)
+    check_within("decode_attention", lengths, k.shape[3])
+    sums = OPERATION(
         q, k, v, lengths, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
     )
+    return sums.result(visible_count(lengths - 1, window)[:, None])

@@ -6,5 +6,5 @@ from ..prefill_attention.xla import attend
 
 @one_query
 def decode_attention(q, k, v, position, *, scale, window, soft_cap, moments):
-    visible = visible_keys(position[:, None], k.shape[2], window)
-    return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
+    mask, first = visible_keys(position[:, None], k.shape[3], window)
+    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)

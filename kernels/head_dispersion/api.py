@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..attention import check_shapes
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
@@ -21,7 +22,7 @@ Kind = Literal["std", "var", "cv", "fano", "range"]
 
 def head_dispersion(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     start: Int[Array, ""] | Int[Array, " B"] | int,
     *,
     scale: float,
@@ -36,17 +37,20 @@ def head_dispersion(
 
     Args:
       q: queries at positions start … start + T − 1; N is a multiple of K.
-      k: the cache; slots past a query's position are not read.
+      k: the cache, slots last; slots past a query's position may hold anything finite.
       start: position of the first query, for all rows or for each.
       scale, window, soft_cap: as in `prefill_attention`.
-      implementation: "xla" or "reference"; None for the platform's default.
+      implementation: its name; None for the platform's default.
 
     Returns:
       The divergence of every query in nats, within 2e-5 of float64; 0 for a query that sees nothing.
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
+      ValueError: shapes do not agree.
     """
+    start = jnp.broadcast_to(jnp.asarray(start, jnp.int32), q.shape[:1]) if jnp.ndim(start) == 0 else start
+    check_shapes("head_dispersion", q, k, None, start)
     return OPERATION(q, k, start, scale=scale, window=window, soft_cap=soft_cap, implementation=implementation)
 
 

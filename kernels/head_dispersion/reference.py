@@ -7,7 +7,7 @@ from ..prefill_attention.reference import attention_weights, entropy_of
 
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
-    mask, _, _ = visible_keys(positions(q, start), k.shape[2], window)
+    mask, _ = visible_keys(positions(q, start), k.shape[3], window)
     return divergence(attention_weights(q, k, mask, scale, soft_cap))
 
 

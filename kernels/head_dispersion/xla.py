@@ -13,10 +13,10 @@ from ..prefill_attention.xla import block_scores, over_query_blocks
 
 def head_dispersion(q, k, start, *, scale, window, soft_cap):
     def block(q, position):
-        mask, _, _ = visible_keys(position, k.shape[2], window)
+        mask, _ = visible_keys(position, k.shape[3], window)
         return divergence(block_scores(q, k, mask, scale, soft_cap))
 
-    return over_query_blocks(block, q, positions(q, start), k.shape[2], moments=True)
+    return over_query_blocks(block, q, positions(q, start), k.shape[3], moments=True)
 
 
 def divergence(scores):

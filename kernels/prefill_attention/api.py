@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments
+from ..attention import AttentionMoments, check_shapes, check_within, positions, visible_count
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
@@ -17,7 +18,7 @@ OPERATION = Operation(
 
 def prefill_attention(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
+    k: Float[Array, "B K H S"],
     v: Float[Array, "B K S H"],
     start: Int[Array, ""] | Int[Array, " B"] | int,
     *,
@@ -31,13 +32,14 @@ def prefill_attention(
 
     Args:
       q: queries; N is a multiple of K.
-      k, v: the cache; slot s holds position s. Slots past a query's position are not read.
+      k, v: the cache; slot s holds position s. Keys have their slots last. Slots that no query sees may hold anything
+        finite.
       start: position of the first query, for all rows or for each; a query at a negative position sees nothing.
       scale: factor on the scores.
       window: how many keys a query sees, itself included; None for all.
       soft_cap: scores become cap · tanh(scores / cap).
       moments: whether to return the moments of the weights.
-      implementation: "xla" or "reference"; None for the platform's default.
+      implementation: its name; None for the platform's default.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees nothing gives zeros. Entropies are
@@ -45,7 +47,12 @@ def prefill_attention(
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
+      ValueError: shapes do not agree, or a position is beyond the cache.
     """
-    return OPERATION(
+    start = jnp.broadcast_to(jnp.asarray(start, jnp.int32), q.shape[:1]) if jnp.ndim(start) == 0 else start
+    check_shapes("prefill_attention", q, k, v, start)
+    check_within("prefill_attention", start + q.shape[1], k.shape[3])
+    sums = OPERATION(
         q, k, v, start, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
     )
+    return sums.result(visible_count(positions(q, start), window)[..., None])

@@ -1,39 +1,29 @@
 """prefill_attention, obviously: every weight of every head, and the textbook formula of each quantity."""
 
+import jax
 import jax.numpy as jnp
 
-from ..attention import AttentionMoments, grouped, positions, scores_of, ungrouped, visible_keys
-from ..softmax_moments.reference import pairwise_sum
+from ..attention import AttentionSums, grouped, masked, positions, scores_of, ungrouped, visible_keys
+from ..moments import MASKED
+from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
-    visible = visible_keys(positions(q, start), k.shape[2], window)
-    return attend(q, k, v, *visible, scale=scale, soft_cap=soft_cap, moments=moments)
+    mask, first = visible_keys(positions(q, start), k.shape[3], window)
+    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)
 
 
-def attend(q, k, v, mask, first, visible, *, scale, soft_cap, moments):
-    """Attention over the keys in `mask` [B, T, S], given the first key each query sees and how many [B, T]."""
+def attend(q, k, v, mask, first, *, scale, soft_cap, moments):
+    """Attention over the keys in `mask` [B, T, S], given the first key that each query sees [B, T]."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
-    out = jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))
-    out = ungrouped(out).astype(q.dtype)
+    out = ungrouped(jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
     if not moments:
-        return out, None
-    is_sink = (jnp.arange(k.shape[2]) == first[..., None])[:, None, None]
-    sink_mass = pairwise_sum(jnp.where(is_sink, weights, 0.0))
-    rest = jnp.where(is_sink, 0.0, weights)
-    rest_sum = pairwise_sum(rest)[..., None]
-    rest = rest / jnp.where(rest_sum > 0, rest_sum, 1.0)
-    entropy = entropy_of(weights)
-    surprise = jnp.log(jnp.where(weights > 0, weights, 1.0)) + entropy[..., None]
-    count = visible[:, None, None]
-    statistics = AttentionMoments(
-        entropy=entropy,
-        entropy_normalized=jnp.where(count > 1, entropy / jnp.log(jnp.maximum(count, 2)), 0.0),
-        varentropy=pairwise_sum(weights * surprise**2),
-        entropy_no_sink=entropy_of(rest),
-        sink_mass=sink_mass,
-    )
-    return out, AttentionMoments(**{name: ungrouped(x) for name, x in vars(statistics).items()})
+        return AttentionSums(out, None, None)
+    scores = masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
+    is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
+    rest = softmax_moments(jnp.where(is_sink, MASKED, scores), alphas=(), temperature=None).moments
+    sink = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
+    return AttentionSums(out, ungrouped(sink), jax.tree.map(ungrouped, rest))
 
 
 def entropy_of(weights):

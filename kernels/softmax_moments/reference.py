@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from ..moments import FLOOR, MASKED, Moments
-from .types import SoftmaxMoments
+from .types import SoftmaxSums
 
 
-def softmax_moments(logits, *, alphas):
-    logits = jnp.maximum(logits.astype(jnp.float32), MASKED)
+def softmax_moments(logits, *, alphas, temperature):
+    logits = tempered(logits, temperature)
+    logits = jnp.maximum(logits, MASKED)
     m = jnp.max(logits, axis=-1, keepdims=True)
     u = jnp.maximum(logits - m, FLOOR)
     absent = logits <= MASKED
@@ -24,8 +25,13 @@ def softmax_moments(logits, *, alphas):
     )
     two = jnp.concatenate([logits, jnp.full((*logits.shape[:-1], 1), MASKED)], axis=-1)
     values, indices = jax.lax.top_k(two, 2)
-    p = jnp.exp(values - moments.m[..., None]) * moments.p_max[..., None]
-    return SoftmaxMoments(moments, indices[..., 0].astype(jnp.int32), p[..., 0] - p[..., 1])
+    return SoftmaxSums(moments, indices[..., 0].astype(jnp.int32), values[..., 1])
+
+
+def tempered(logits, temperature):
+    """Logits [R, V] over each row's temperature, in float32."""
+    logits = logits.astype(jnp.float32)
+    return logits if temperature is None else logits / temperature[:, None]
 
 
 def pairwise_sum(x):

@@ -1,13 +1,14 @@
-"""What softmax_moments returns."""
+"""What softmax_moments returns, and the sums it comes from."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import Moments
+from ..moments import FLOOR, Moments
 
 
 @jax.tree_util.register_dataclass
@@ -24,3 +25,45 @@ class SoftmaxMoments:
     moments: Moments
     top1: Int[Array, "*r"]
     top1_top2_gap: Float[Array, "*r"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SoftmaxSums:
+    """What an implementation of softmax_moments returns: sums over the row, or over a part of it.
+
+    Attributes:
+      moments: of the part.
+      top1: index in the part of its largest score, the lowest among equals.
+      second: its second largest score, which may equal the largest; `MASKED` where there is none.
+    """
+
+    moments: Moments
+    top1: Int[Array, " R"]
+    second: Float[Array, " R"]
+
+    def over(self, axis_name: str, part: int) -> SoftmaxSums:
+        """The sums of whole rows whose parts of `part` entries each are on the devices along a mesh axis."""
+        parts = jax.lax.all_gather(self, axis_name)
+        top1, second = top_two_of_parts(parts.moments.m, parts.top1, parts.second, part)
+        return SoftmaxSums(parts.moments.merge_axis(0), top1, second)
+
+    @property
+    def result(self) -> SoftmaxMoments:
+        """The finished quantities."""
+        return SoftmaxMoments(self.moments, self.top1, top1_top2_gap(self.moments, self.second))
+
+
+def top_two_of_parts(
+    largest: Float[Array, "P ..."], top1: Int[Array, "P ..."], second: Float[Array, "P ..."], part: int
+) -> tuple[Int[Array, "*r"], Float[Array, "*r"]]:
+    """(index of the largest score, the second largest score) of rows cut in P parts of `part` entries."""
+    best = jnp.argmax(largest, axis=0)[None]
+    index = jnp.take_along_axis(top1, best, axis=0)[0] + best[0] * part
+    mine = jnp.arange(len(largest)).reshape(-1, *(1,) * (largest.ndim - 1)) == best
+    return index.astype(jnp.int32), jnp.max(jnp.where(mine, second, largest), axis=0)
+
+
+def top1_top2_gap(moments: Moments, second: Float[Array, "*r"]) -> Float[Array, "*r"]:
+    """p₁ − p₂ of each row, from its second largest score."""
+    return moments.p_max * (1 - jnp.exp(jnp.maximum(second - moments.m, FLOOR)))

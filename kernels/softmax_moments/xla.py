@@ -2,17 +2,17 @@
 
 import jax.numpy as jnp
 
-from ..moments import FLOOR, MASKED, Moments
-from .types import SoftmaxMoments
+from ..moments import MASKED, Moments
+from .reference import tempered
+from .types import SoftmaxSums
 
 BLOCK = 256
 
 
-def softmax_moments(logits, *, alphas):
-    logits = logits.astype(jnp.float32)
+def softmax_moments(logits, *, alphas, temperature):
+    logits = tempered(logits, temperature)
     largest, top1, second = top_two(logits)
-    moments = Moments.of(logits, alphas=alphas, largest=largest)
-    return SoftmaxMoments(moments, top1, top1_top2_gap(moments, second))
+    return SoftmaxSums(Moments.of(logits, alphas=alphas, largest=largest), top1, second)
 
 
 def top_two(logits):
@@ -31,11 +31,6 @@ def top_two(logits):
     inner = _first_index_of(best, largest)
     second = jnp.maximum(_largest_but(best, inner), _largest_but(maxima, outer))
     return largest, outer * block + inner, second
-
-
-def top1_top2_gap(moments, second):
-    """p₁ − p₂ of each row, from its second largest score."""
-    return moments.p_max * (1 - jnp.exp(jnp.maximum(second - moments.m, FLOOR)))
 
 
 def _first_index_of(values, value):

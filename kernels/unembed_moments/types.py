@@ -1,13 +1,15 @@
-"""What unembed_moments returns."""
+"""What unembed_moments returns, and the sums it comes from."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import Moments
+from ..moments import FLOOR, Moments
+from ..softmax_moments.types import top1_top2_gap, top_two_of_parts
 
 
 @jax.tree_util.register_dataclass
@@ -32,3 +34,64 @@ class UnembedMoments:
     top1_top2_gap: Float[Array, " R"]
     target_logprob: Float[Array, " R"] | None
     logits: Float[Array, "R V"] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class UnembedSums:
+    """What an implementation of unembed_moments returns: sums over the vocabulary, or over a part of it.
+
+    Attributes:
+      moments: of every row, without Rényi sums.
+      r: Rényi sums of the output rows about their largest logits, one per α.
+      top1: index in the part of each row's largest logit, the lowest among equals.
+      second: second largest logit of the output rows; `MASKED` where there is none.
+      cross: Σ e^{u_out} (u_out − u_row), each u about its row's largest logit; 0 for the last group.
+      target: the output's logit at the target; `MASKED` where that is not in this part; None without targets.
+      logits: the output's; None unless asked for.
+    """
+
+    moments: Moments
+    r: Float[Array, "R A"]
+    top1: Int[Array, "G R"]
+    second: Float[Array, " R"]
+    cross: Float[Array, "G R"]
+    target: Float[Array, " R"] | None
+    logits: Float[Array, "R V"] | None
+
+    def over(self, axis_name: str, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """The sums over vocabularies whose parts of `part` entries each are on the devices along a mesh axis.
+
+        The logits stay with their devices.
+        """
+        scalars = dataclasses.replace(self, logits=None)
+        parts = jax.lax.all_gather(scalars, axis_name)
+        top1, _ = top_two_of_parts(parts.moments.m, parts.top1, parts.moments.m, part)
+        _, second = top_two_of_parts(parts.moments.m[:, -1], parts.top1[:, -1], parts.second, part)
+        output = parts.output(alphas).merge_axis(0)
+        moments = parts.moments.merge_axis(0)
+        moved = jnp.maximum(parts.moments.m - moments.m, FLOOR)
+        moved_output = moved[:, -1:]
+        cross = parts.cross + parts.moments.l[:, -1:] * (moved_output - moved)
+        cross = jnp.sum(jnp.exp(moved_output) * cross, axis=0)
+        target = None if parts.target is None else jnp.max(parts.target, axis=0)
+        return UnembedSums(moments, output.r, top1, second, cross, target, self.logits)
+
+    def output(self, alphas: tuple[float, ...]) -> Moments:
+        """Moments of the output rows, Rényi sums included."""
+        last = jax.tree.map(lambda x: x[..., -1, :], (self.moments.m, self.moments.l, self.moments.a, self.moments.b))
+        return Moments(*last, self.r, alphas)
+
+    def result(self, alphas: tuple[float, ...]) -> UnembedMoments:
+        """The finished quantities."""
+        output, log_l = self.output(alphas), jnp.log(self.moments.l)
+        kl = self.cross[:-1] / output.l - log_l[-1] + log_l[:-1]
+        return UnembedMoments(
+            moments=self.moments,
+            renyi=output.renyi,
+            top1=self.top1,
+            kl=jnp.concatenate([jnp.maximum(kl, 0.0), jnp.zeros_like(self.cross[-1:])]),
+            top1_top2_gap=top1_top2_gap(output, self.second),
+            target_logprob=None if self.target is None else self.target - output.m - log_l[-1],
+            logits=self.logits,
+        )

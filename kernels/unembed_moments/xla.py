@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from ..moments import Moments, shifted
 from ..soft_cap import soft_capped
-from ..softmax_moments.xla import top1_top2_gap, top_two
-from .types import UnembedMoments
+from ..softmax_moments.xla import top_two
+from .reference import target_of
+from .types import UnembedSums
 
 BLOCK_ENTRIES = 1 << 24  # logits of one product: 64 MiB in float32
 CACHE_ENTRIES = 1 << 19  # logits read out together: 2 MiB
@@ -53,11 +54,11 @@ def _by_rows(function, size, grouped, targets):
     def flat(x):
         return x.reshape(count * size, *x.shape[2:])[:rows]
 
-    by_group = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.kl))
-    rest = (result.renyi, result.top1_top2_gap, result.target_logprob, result.logits)
-    moments, top1, kl = by_group
-    renyi, gap, target_logprob, logits = jax.tree.map(flat, rest)
-    return UnembedMoments(moments, renyi, top1, kl, gap, target_logprob, logits)
+    by_group = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.cross))
+    rest = (result.r, result.second, result.target, result.logits)
+    moments, top1, cross = by_group
+    r, second, target, logits = jax.tree.map(flat, rest)
+    return UnembedSums(moments, r, top1, second, cross, target, logits)
 
 
 def _read(logits, targets, *, alphas, keep_logits):
@@ -66,27 +67,17 @@ def _read(logits, targets, *, alphas, keep_logits):
     largest, top1, second = top_two(flat)
     moments = Moments.of(flat, largest=largest)
     output, final = jax.tree.map(lambda x: x[-rows:], (flat, moments))
-    target_logprob = None
-    if targets is not None:
-        target = jnp.take_along_axis(output, targets[:, None], axis=-1)[:, 0]
-        target_logprob = target - final.m - jnp.log(final.l)
     u = shifted(flat, moments.m).reshape(logits.shape)
     moments, top1 = jax.tree.map(lambda x: x.reshape(groups, rows, *x.shape[1:]), (moments, top1))
-    return UnembedMoments(
+    cross = jnp.zeros_like(moments.l)
+    if groups > 1:
+        cross = cross.at[:-1].set(jnp.sum(jnp.exp(u[-1]) * (u[-1] - u[:-1]), axis=-1))
+    return UnembedSums(
         moments=moments,
-        renyi=Moments.of(output, alphas=alphas, largest=final.m).renyi,
+        r=Moments.of(output, alphas=alphas, largest=final.m).r,
         top1=top1,
-        kl=_kl_to_final(u, moments),
-        top1_top2_gap=top1_top2_gap(final, second[-rows:]),
-        target_logprob=target_logprob,
+        second=second[-rows:],
+        cross=cross,
+        target=None if targets is None else target_of(output, targets),
         logits=output if keep_logits else None,
     )
-
-
-def _kl_to_final(u, moments):
-    """KL(final ‖ row) = Σ e^{u_final} (u_final − u_row) / l_final − ln l_final + ln l_row; 0 for the last group."""
-    kl = jnp.zeros_like(moments.l)
-    if len(u) == 1:
-        return kl
-    cross = jnp.sum(jnp.exp(u[-1]) * (u[-1] - u[:-1]), axis=-1) / moments.l[-1]
-    return kl.at[:-1].set(jnp.maximum(cross - jnp.log(moments.l[-1]) + jnp.log(moments.l[:-1]), 0.0))

@@ -42,13 +42,13 @@ class Case:
     offset: float = 0.0
 
     def arrays(self, rng, dtype):
-        """q, k, v on a grid where, for scale 1/8, every score is exact in float32."""
+        """q, k (slots last), v on a grid where, for scale 1/8, every score is exact in float32."""
         b, h = len(self.start), self.head_dim
         q = cases.on_grid(rng, (b, self.queries, self.kv_heads * self.group, h), 8 / h**0.5, 1 / 16)
         k = cases.on_grid(rng, (b, self.kv_heads, self.keys, h), self.sd, 1 / 8)
         q[..., 0], k[..., 0] = 32, self.offset / 4
         v = rng.normal(0, 1, k.shape)
-        return tuple(jnp.asarray(x, dtype) for x in (q, k, v))
+        return tuple(jnp.asarray(x, dtype) for x in (q, k.swapaxes(2, 3), v))
 
     @property
     def options(self):
@@ -87,7 +87,7 @@ DECODE_CASES = [
 
 
 def check(case, q, k, v, output, moments, dtype):
-    want = oracle.attention(*map(cases.as_oracle, (q, k, v)), case.positions, **case.options)
+    want = oracle.attention(*map(cases.as_oracle, (q, k.swapaxes(2, 3), v)), case.positions, **case.options)
     cases.assert_near(output, want["output"], OUTPUT[dtype], "output")
     for name, (definition, bound) in BOUNDS.items():
         cases.assert_near(getattr(moments, name), want[definition], bound, name)
@@ -139,7 +139,7 @@ class TestEachImplementation:
         case = Case((4095,), 1, 4096, 2, 4)
         q, k, v = (
             rng.normal(0, 6, (1, 1, 8, 64)),
-            rng.normal(0, 1, (1, 2, 4096, 64)),
+            rng.normal(0, 1, (1, 2, 64, 4096)),
             np.ones((1, 2, 4096, 64)),
         )
         q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
@@ -148,10 +148,11 @@ class TestEachImplementation:
     def test_one_head_one_row_over_4096_keys(self, attend, implementation):
         """One score 7 above all others: the row where adding up in the wrong order costs most."""
         case = Case((4095,), 1, 4096, 1, 1)
-        k = jnp.zeros((1, 1, 4096, 64)).at[0, 0, 1, 0].set(7 * 8.0)
+        k = jnp.zeros((1, 1, 64, 4096)).at[0, 0, 0, 1].set(7 * 8.0)
+        v = k.swapaxes(2, 3)
         q = jnp.ones((1, 1, 1, 64))
-        output, moments = attend(implementation, case, q, k, k)
-        check(case, q, k, k, output, moments, "float32")
+        output, moments = attend(implementation, case, q, k, v)
+        check(case, q, k, v, output, moments, "float32")
 
     def test_no_moments_the_same_output(self, attend, implementation, rng):
         case = Case((2, 9), 1, 20, 2, 2)
@@ -163,9 +164,10 @@ class TestEachImplementation:
     def test_what_lies_beyond_the_length_is_not_read(self, attend, implementation, rng):
         case = Case((-1, 0, 9), 1, 20, 2, 2, window=8)
         q, k, v = case.arrays(rng, "float32")
-        beyond = (jnp.arange(20) > jnp.asarray(case.start)[:, None])[:, None, :, None]
+        beyond = (jnp.arange(20) > jnp.asarray(case.start)[:, None])[:, None, None]
         clean = attend(implementation, case, q, k, v)
-        dirty = attend(implementation, case, q, jnp.where(beyond, 3e4, k), jnp.where(beyond, -3e4, v))
+        dirty_v = jnp.where(beyond.swapaxes(2, 3), -3e4, v)
+        dirty = attend(implementation, case, q, jnp.where(beyond, 3e4, k), dirty_v)
         jax.tree.map(np.testing.assert_array_equal, clean, dirty)
 
     def test_a_row_alone_is_the_row_in_a_batch(self, attend, implementation, rng):

@@ -18,17 +18,17 @@ SCALE = 0.25
 
 
 def arrays(rng, dtype="float32"):
-    """q, k, v, and groups that leave out the first, the last, all, none."""
+    """q, k (slots last), v, and groups that leave out the first, the last, all, none."""
     q = rng.normal(0, 2, (B, T, K * G, H))
     k, v = rng.normal(0, 1, (2, B, K, GROUPS * SIZE, H))
     groups = rng.random((B, T, GROUPS)) < 0.6
     groups[0, 0], groups[0, 1], groups[1, 0], groups[1, 1] = False, True, [0, 1, 1, 1], [1, 0, 0, 0]
-    return *(jnp.asarray(x, dtype) for x in (q, k, v)), jnp.asarray(groups)
+    return *(jnp.asarray(x, dtype) for x in (q, k.swapaxes(2, 3), v)), jnp.asarray(groups)
 
 
 def expected(q, k, v, groups):
     """(output, {metric: [B, T, N]}, divergence) in float64."""
-    q, k, v = (np.asarray(x.astype(jnp.float32), np.float64) for x in (q, k, v))
+    q, k, v = (np.asarray(x.astype(jnp.float32), np.float64) for x in (q, k.swapaxes(2, 3), v))
     out, weights = np.zeros(q.shape), np.zeros((*q.shape[:3], k.shape[2]))
     found = {name: np.zeros(q.shape[:3]) for name, _ in BOUNDS.values()}
     for b, t, n in np.ndindex(q.shape[:3]):

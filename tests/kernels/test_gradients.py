@@ -109,7 +109,8 @@ class TestAttention:
         options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
 
         def of(q, k):
-            call = prefill_attention(q, k, k, jnp.int32(self.starts), implementation=implementation, **options)
+            starts = jnp.int32(self.starts)
+            call = prefill_attention(q, k.swapaxes(2, 3), k, starts, implementation=implementation, **options)
             return jnp.stack([getattr(call[1], name).sum() for name in METRICS] + [call[0].sum()])
 
         def oracle_of(q, k):
@@ -126,7 +127,8 @@ class TestAttention:
         lengths = np.array([1, 6, 0])
 
         def of(q, k):
-            _, got = decode_attention(q[:, 0], k, k, jnp.int32(lengths), implementation=implementation, **options)
+            keys, rows = k.swapaxes(2, 3), jnp.int32(lengths)
+            _, got = decode_attention(q[:, 0], keys, k, rows, implementation=implementation, **options)
             return jnp.stack([getattr(got, name).sum() for name in METRICS])
 
         def oracle_of(q, k):
@@ -140,7 +142,8 @@ class TestAttention:
         options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
 
         def of(q, k):
-            got = head_dispersion(q, k, jnp.int32(self.starts), implementation=implementation, **options)
+            keys, starts = k.swapaxes(2, 3), jnp.int32(self.starts)
+            got = head_dispersion(q, keys, starts, implementation=implementation, **options)
             return got.sum()[None]
 
         def oracle_of(q, k):

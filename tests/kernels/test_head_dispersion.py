@@ -25,7 +25,7 @@ def run(implementation, case, q, k):
 
 
 def expected(case, q, k):
-    q, k = cases.as_oracle(q), cases.as_oracle(k)
+    q, k = cases.as_oracle(q), cases.as_oracle(k.swapaxes(2, 3))
     return oracle.head_jsd(oracle.attention(q, k, k, case.positions, **case.options)["weights"])
 
 
@@ -42,7 +42,7 @@ class TestHeadDispersion:
     def test_scores_of_sd_6_over_4096_keys(self, implementation, rng):
         case = Case((4095,), 1, 4096, 2, 4)
         q = jnp.asarray(rng.normal(0, 6, (1, 1, 8, 64)), jnp.float32)
-        k = jnp.asarray(rng.normal(0, 1, (1, 2, 4096, 64)), jnp.float32)
+        k = jnp.asarray(rng.normal(0, 1, (1, 2, 64, 4096)), jnp.float32)
         cases.assert_near(run(implementation, case, q, k), expected(case, q, k), cases.DISPERSION, "head_jsd")
 
     def test_equal_heads_do_not_disperse(self, implementation, rng):
@@ -54,7 +54,7 @@ class TestHeadDispersion:
     def test_heads_with_keys_of_their_own_disperse_by_ln_n(self, implementation):
         case = Case((3,), 1, 4, 1, 4)
         q = jnp.eye(4, 64)[None, None] * 1000
-        k = jnp.eye(4, 64)[None, None]
+        k = jnp.eye(64, 4)[None, None]
         cases.assert_near(run(implementation, case, q, k), [[math.log(4)]], 1e-6, "head_jsd")
 
     def test_blocks_of_queries_change_nothing(self, implementation, rng, monkeypatch):
