@@ -16,12 +16,13 @@ import jax.numpy as jnp
 
 TRIAD_ENTRIES = 1 << 27  # 512 MiB per float32 array, so that a triad touches 1.5 GiB
 MATMUL_SIZE = 2048
+ACCELERATOR_MATMUL_SIZE = 8192  # so that it is the product that takes the time
 
 
 @dataclass(frozen=True)
 class Machine:
     """Attributes:
-    description: processor, memory and versions.
+    description: processor or accelerator, memory and versions.
     bandwidth: bytes per second of a triad over arrays larger than most caches.
     flops: float32 operations per second of a square matrix product.
     """
@@ -46,7 +47,9 @@ def this_machine() -> Machine:
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Machine(f"{_processor()}, {cores} cores, {memory:.0f} GiB, {versions}", _bandwidth(), _flops())
+    return Machine(
+        f"{_processor()}, {cores} cores, {memory:.0f} GiB, {versions}", _bandwidth(), product_rate("float32")
+    )
 
 
 def _bandwidth() -> float:
@@ -55,10 +58,13 @@ def _bandwidth() -> float:
     return 3 * x.nbytes / _fastest(lambda: triad(x, y).block_until_ready())
 
 
-def _flops() -> float:
-    product = jax.jit(jnp.matmul)
-    x = jax.random.normal(jax.random.key(0), (MATMUL_SIZE, MATMUL_SIZE))
-    return 2 * MATMUL_SIZE**3 / _fastest(lambda: product(x, x).block_until_ready())
+@functools.lru_cache
+def product_rate(dtype: str) -> float:
+    """Operations per second of a square matrix product; that of float32 in float32 throughout."""
+    size = MATMUL_SIZE if jax.default_backend() == "cpu" else ACCELERATOR_MATMUL_SIZE
+    product = jax.jit(functools.partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    return 2 * size**3 / _fastest(lambda: product(x, x).block_until_ready())
 
 
 def _fastest(call: Callable[[], object], repeats: int = 7) -> float:
@@ -72,6 +78,12 @@ def _fastest(call: Callable[[], object], repeats: int = 7) -> float:
 
 
 def _processor() -> str:
+    if jax.default_backend() != "cpu":
+        return f"{jax.devices()[0].device_kind} beside {_host_processor()}"
+    return _host_processor()
+
+
+def _host_processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

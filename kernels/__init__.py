@@ -5,8 +5,10 @@ from .cross_attention import cross_attention as cross_attention
 from .cross_attention import cross_dispersion as cross_dispersion
 from .decode_attention import decode_attention as decode_attention
 from .dispatch import Unsupported as Unsupported
+from .dispatch import compiling_for as compiling_for
 from .head_dispersion import head_dispersion as head_dispersion
 from .head_dispersion.api import dispersion_of as dispersion_of
+from .linear import linear as linear
 from .moments import Moments as Moments
 from .prefill_attention import prefill_attention as prefill_attention
 from .soft_cap import soft_capped as soft_capped

@@ -33,6 +33,11 @@ def compiling_for(platform: str) -> Iterator[None]:
         _target.reset(token)
 
 
+def target_platform() -> str:
+    """The platform that programs traced now will run on."""
+    return _target.get() or jax.default_backend()
+
+
 @dataclass(frozen=True)
 class Implementation:
     """One way to compute an operation.
@@ -81,7 +86,7 @@ class Operation:
         """The implementation that a call gets; raises `Unsupported`."""
         variable = os.environ.get(VARIABLE, "")
         wanted = [implementation] if implementation else [name.strip() for name in variable.split(",") if name.strip()]
-        platform = _target.get() or jax.default_backend()
+        platform = target_platform()
         reasons = []
         for name in wanted or self.implementations:
             candidate = self.implementations.get(name)

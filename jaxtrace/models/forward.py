@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtrace.kernels import soft_capped
+from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, block_definition, is_stacked, merge, rest_definition, unembedding
@@ -145,11 +145,8 @@ def final_norm(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -
 
 def unembed(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> Float[Array, "*r V"]:
     """Next-token logits of residual streams, float32, capped where the decoder caps them."""
-    normed = final_norm(config, params, x)
-    table = unembedding(params)
-    return soft_capped(
-        jnp.einsum("...d,vd->...v", normed, table, preferred_element_type=jnp.float32), config.logit_soft_cap
-    )
+    logits = linear(final_norm(config, params, x), unembedding(params), jnp.float32)
+    return soft_capped(logits, config.logit_soft_cap)
 
 
 def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:

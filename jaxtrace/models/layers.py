@@ -15,6 +15,7 @@ from jaxtrace.kernels import (
     cross_dispersion,
     decode_attention,
     head_dispersion,
+    linear,
     prefill_attention,
 )
 from jaxtrace.models.cache import LayerCache
@@ -150,7 +151,7 @@ class Attention(nnx.Module):
             cache = cache.write(k, v, place.start)
             out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
-        out = jnp.einsum("bte,de->btd", out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
+        out = linear(out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
         return _add(out, self.o_bias), cache, trace
 
     def keys_and_values(self, x: Float[Array, "B S D"]) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
@@ -197,12 +198,12 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         act = ACTIVATIONS[self.activation]
-        hidden = _add(jnp.einsum("btd,fd->btf", x, self.up[...]), self.up_bias)
+        hidden = _add(linear(x, self.up[...]), self.up_bias)
         if self.gate is None:
             hidden = act(hidden)
         else:
-            hidden = act(_add(jnp.einsum("btd,fd->btf", x, self.gate[...]), self.gate_bias)) * hidden
-        return _add(jnp.einsum("btf,df->btd", hidden, self.down[...]), self.down_bias)
+            hidden = act(_add(linear(x, self.gate[...]), self.gate_bias)) * hidden
+        return _add(linear(hidden, self.down[...]), self.down_bias)
 
 
 class Block(nnx.Module):
@@ -247,7 +248,7 @@ def _bias(wanted: bool, *shape: int) -> nnx.Param | None:
 def _project(x: Float[Array, "B T D"], weight: nnx.Param, bias: nnx.Param | None) -> Float[Array, "B T N H"]:
     """One matrix product; contracted in three dimensions, XLA's CPU backend would re-lay the weight at every step."""
     n, h, d = weight[...].shape
-    out = jnp.einsum("btd,ed->bte", x, weight[...].reshape(n * h, d)).reshape(*x.shape[:2], n, h)
+    out = linear(x, weight[...].reshape(n * h, d)).reshape(*x.shape[:2], n, h)
     return _add(out, bias)
 
 

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ..linear import linear
 from ..moments import Moments, shifted
 from ..soft_cap import soft_capped
 from ..softmax_moments.xla import top_two
@@ -26,7 +27,7 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
 
     def block(hidden, targets):
         # Rows of all groups side by side: XLA's CPU backend is slower over the same rows in three dimensions.
-        logits = jnp.einsum("rd,vd->rv", hidden.reshape(-1, width), unembedding, preferred_element_type=jnp.float32)
+        logits = linear(hidden.reshape(-1, width), unembedding, jnp.float32)
         logits = soft_capped(logits, soft_cap).reshape(groups, -1, vocabulary)
         read = functools.partial(_read, alphas=alphas, keep_logits=keep_logits)
         return _by_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)

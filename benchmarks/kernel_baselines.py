@@ -1,0 +1,118 @@
+"""What the kernels are timed against.
+
+"No moments": the same product or attention, none of whose sums are kept. "Unfused": the metrics as one writes them in
+JAX, from logits or weights, for XLA to make of it what it can.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr
+from jaxtrace.kernels import linear
+
+ALPHAS = (0.5, 2.0, 5.0)
+
+
+def logsumexp(logits):
+    return jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
+
+
+def logits_of(hidden, unembedding):
+    """Logits [G·R, V], stored, by the product that the XLA kernel takes: no slower than an einsum."""
+    return linear(hidden.reshape(-1, hidden.shape[-1]), unembedding, jnp.float32)
+
+
+def largest_logits(hidden, unembedding):
+    """The same product, of which each row's largest logit alone is stored."""
+    return jnp.max(logits_of(hidden, unembedding), axis=-1)
+
+
+def largest_scores(q, k):
+    """The product of queries [B, T, N, H] and keys, of which each query's largest score alone is stored."""
+    return jnp.max(_scores(q, k), axis=-1)
+
+
+def dot_product_attention(q, k, v):
+    """JAX's own, of the last T positions of S; keys and values in its layout [B, S, K, H]."""
+    t, s = q.shape[1], k.shape[1]
+    mask = None if t == 1 else jnp.tril(jnp.ones((t, s), bool), s - t)[None, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask)
+
+
+def unfused_softmax(logits):
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    p = jnp.exp(log_p)
+    best, top1 = jax.lax.top_k(p, 2)
+    return {
+        "entropy": -jnp.sum(p * log_p, axis=-1),
+        "varentropy": _varentropy(p, log_p),
+        "renyi": _renyi(log_p),
+        "top1": top1[..., 0],
+        "top1_prob": best[..., 0],
+        "top1_top2_gap": best[..., 0] - best[..., 1],
+    }
+
+
+def unfused_unembed(hidden, unembedding, targets):
+    logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    p = jnp.exp(log_p)
+    best, _ = jax.lax.top_k(p[-1], 2)
+    return {
+        "entropy": -jnp.sum(p * log_p, axis=-1),
+        "varentropy": _varentropy(p, log_p),
+        "renyi": _renyi(log_p[-1]),
+        "top1": jnp.argmax(log_p, axis=-1),
+        "top1_prob": jnp.max(p, axis=-1),
+        "top1_top2_gap": best[..., 0] - best[..., 1],
+        "kl": jnp.sum(p[-1] * (log_p[-1] - log_p), axis=-1),
+        "logprob": jnp.take_along_axis(log_p[-1], targets[:, None], axis=-1)[:, 0],
+    }
+
+
+def unfused_attention(q, k, v):
+    """Attention of queries [B, T, N, H] at the last T of S slots, all of its weights held."""
+    weights = _weights(q, k)
+    out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    entropy = jnp.sum(entr(weights), axis=-1)
+    others = weights[..., 1:] / jnp.sum(weights[..., 1:], axis=-1, keepdims=True).clip(1e-30)
+    t, s = weights.shape[-2:]
+    visible = jnp.arange(s - t + 1, s + 1)
+    log_weights = jnp.log(jnp.where(weights > 0, weights, 1.0))
+    return out.transpose(0, 3, 1, 2, 4).reshape(q.shape).astype(q.dtype), {
+        "entropy": entropy,
+        "entropy_normalized": jnp.where(visible > 1, entropy / jnp.log(visible.clip(2)), 0.0),
+        "varentropy": _varentropy(weights, log_weights),
+        "entropy_no_sink": jnp.sum(entr(others), axis=-1),
+        "sink_mass": weights[..., 0],
+    }
+
+
+def unfused_dispersion(q, k):
+    weights = _weights(q, k)
+    mixture = jnp.mean(weights, axis=(1, 2))
+    return jnp.sum(entr(mixture), axis=-1) - jnp.mean(jnp.sum(entr(weights), axis=-1), axis=(1, 2))
+
+
+def _varentropy(p, log_p):
+    mean = jnp.sum(p * log_p, axis=-1)
+    return jnp.sum(p * log_p**2, axis=-1) - mean**2
+
+
+def _renyi(log_p):
+    orders = [jax.nn.logsumexp(alpha * log_p, axis=-1) / (1 - alpha) for alpha in ALPHAS]
+    return jnp.stack(orders, axis=-1)
+
+
+def _scores(q, k):
+    b, t, n, h = q.shape
+    groups = q.reshape(b, t, k.shape[1], n // k.shape[1], h).transpose(0, 2, 3, 1, 4)
+    return jnp.einsum("bkgth,bkhs->bkgts", groups, k, preferred_element_type=jnp.float32) * h**-0.5
+
+
+def _weights(q, k):
+    scores = _scores(q, k)
+    t, s = scores.shape[-2:]
+    visible = jnp.tril(jnp.ones((t, s), bool), s - t)
+    return jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)

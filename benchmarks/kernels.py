@@ -1,0 +1,167 @@
+"""Speed of the kernels, beside the same product or attention with no moments, and beside unfused XLA.
+
+    python -m benchmarks.kernels --op softmax_moments --impl xla --shape R=1,V=32000 R=96,V=32000 --out softmax.csv
+
+A shape is a list of axis=size; without --shape, realistic ones are taken. The axes are those of the operation:
+softmax_moments R,V (rows, vocabulary); unembed_moments G,R,D,V (groups of rows, rows of each, width, vocabulary);
+decode_attention B,S,N,K,H (rows, slots, query heads, key/value heads, head width); prefill_attention and
+head_dispersion B,T,S,N,K,H, with T queries at the last of the S slots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.kernel_results import TIME, Earlier, Result, cells, columns, write_scalars
+from benchmarks.kernel_shapes import Shape, default_shapes, flops, parse_shape, shape_text
+from benchmarks.kernel_variants import NO_MOMENTS, OPERATIONS, UNFUSED, Variant, usual_implementations, variants
+from benchmarks.machine import product_rate, this_machine
+from benchmarks.table import Table
+from benchmarks.timing import Timed, interleave, say
+
+CALL_SECONDS = 0.1  # one timed call repeats its work for about so long
+BELOW = (
+    "ms: median time of one run of many, enqueued one after another and waited for together, of the calls in turn. "
+    "Bytes: arguments and result, each once. FLOPs: of the matrix products, of attention over the visible keys alone. "
+    "× columns are ratios of times: to the fastest no-moments row, and to the unfused one, of the same shape. "
+    "More than 100 % of the bandwidth is work on what stays in a cache."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends with one line, and status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark that the command line asks for."""
+    args, shapes, earlier = _parse(arguments)
+    machine = this_machine()
+    results = [
+        result
+        for op in args.op
+        for shape in shapes[op]
+        for dtype in args.dtype
+        for result in _measure(op, shape, dtype, args)
+    ]
+    above = [machine.line, f"An empty run takes {_empty_run() * 1e6:.0f} µs."]
+    if "bfloat16" in args.dtype:
+        above.append(f"bfloat16 matrix product {product_rate('bfloat16') / 1e9:.0f} GFLOP/s.")
+    Table(
+        title=f"Kernels on {jax.default_backend()}, {args.repeats} repeats",
+        columns=columns(earlier),
+        rows=[cells(result, earlier) for result in results],
+        above=above,
+        below=(BELOW, *(earlier.lines(results) if earlier else ())),
+    ).publish(args.out)
+    if args.tensorboard:
+        write_scalars(results, machine.line, args.tensorboard)
+
+
+def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[Shape]], Earlier | None]:
+    parser = _Parser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
+    names = list(dict.fromkeys(name for op in OPERATIONS.values() for name in op.implementations))
+    parser.add_argument("--op", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS))
+    parser.add_argument("--impl", nargs="+", choices=names, help="default: those meant for this platform")
+    parser.add_argument("--against", nargs="*", choices=[NO_MOMENTS, UNFUSED], default=[NO_MOMENTS, UNFUSED])
+    parser.add_argument("--shape", nargs="+", help="such as R=6,V=32000; in most shells R={1,6},V=32000 gives two")
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each row")
+    parser.add_argument("--out", type=Path, help="also write the table here: .md, or .csv")
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="also write tensorboardX scalars here")
+    parser.add_argument("--compare", type=Path, metavar="FILE.csv", help="add ratios to an earlier run's --out")
+    args = parser.parse_args(arguments)
+    if args.repeats < 1:
+        parser.error(f"--repeats {args.repeats}: at least one")
+    if args.out and args.out.suffix not in (".md", ".csv"):
+        parser.error(f"--out {args.out}: name it .md or .csv")
+    if args.tensorboard and find_spec("tensorboardX") is None:
+        parser.error("--tensorboard needs tensorboardX: pip install tensorboardX")
+    try:
+        asked = {op: [parse_shape(text, op) for text in args.shape or ()] for op in args.op}
+        earlier = Earlier.read(args.compare) if args.compare else None
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"--compare {args.compare}: {error.strerror}")
+    return args, {op: asked[op] or default_shapes(op) for op in args.op}, earlier
+
+
+def _measure(op: str, shape: Shape, dtype: str, args: argparse.Namespace) -> list[Result]:
+    """The implementations that refuse, then the others with their alternatives, timed in turn."""
+    say(f"{op} {shape_text(shape)} {dtype}")
+    key = lambda name: (op, name, shape_text(shape), dtype)  # noqa: E731
+    with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
+        found, refused = variants(op, shape, dtype, args.impl or usual_implementations(op), args.against)
+        calls = {name: _repeated(variant) for name, variant in found.items()}
+        timed = interleave({name: call for name, (call, _) in calls.items()}, args.repeats)
+    seconds = {name: t.median / calls[name][1] for name, t in timed.items()}
+    bare = min((x for name, x in seconds.items() if name.startswith(NO_MOMENTS)), default=None)
+    products = flops(op, shape)
+    results = [Result(key(name), {}, reason) for name, reason in refused.items()]
+    for name, variant in found.items():
+        numbers = _numbers(timed[name], seconds[name], variant.moved, products, dtype)
+        references = {"× no moments": bare, "× unfused": seconds.get(UNFUSED)}
+        numbers |= {column: seconds[name] / x for column, x in references.items() if x is not None}
+        results.append(Result(key(name), numbers))
+    return results
+
+
+def _numbers(timed: Timed, seconds: float, moved: int, products: int, dtype: str) -> dict[str, float]:
+    numbers = {
+        TIME: seconds * 1e3,
+        "spread %": timed.spread * 100,
+        "bytes": moved,
+        "GB/s": moved / seconds / 1e9,
+        "% of bandwidth": moved / seconds / this_machine().bandwidth * 100,
+    }
+    if products:
+        rate = products / seconds
+        numbers |= {"FLOPs": products, "GFLOP/s": rate / 1e9, "% of product": rate / product_rate(dtype) * 100}
+    return numbers
+
+
+def _repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
+    """A call that runs the variant so often that the clock can tell, and how often that is.
+
+    Each run takes an array of the run before, and makes no use of it: so none begins before the last has ended.
+    """
+    step = jax.jit(lambda before, arguments: variant.function(*arguments), keep_unused=True)
+    first = jax.tree.leaves(variant.result)[0]
+    start = jnp.zeros(first.shape, first.dtype)
+
+    def call(times: int) -> Any:
+        before = start
+        for _ in range(times):
+            result = step(before, variant.arguments)
+            before = jax.tree.leaves(result)[0]
+        return jax.block_until_ready(result)
+
+    call(1)
+    began = time.perf_counter()
+    call(1)
+    times = math.ceil(CALL_SECONDS / (time.perf_counter() - began))
+    return lambda: call(times), times
+
+
+def _empty_run() -> float:
+    """Seconds of a run that computes one sum."""
+    call, times = _repeated(Variant(lambda x: x + 1, (jnp.zeros(()),)))
+    call()
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) / times
+
+
+if __name__ == "__main__":
+    main()

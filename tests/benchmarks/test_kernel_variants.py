@@ -1,0 +1,122 @@
+"""What the kernels are timed against computes what they compute, and the bytes of each are counted by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtrace.kernels.dispatch import Implementation
+from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
+
+from benchmarks.kernel_shapes import parse_shape
+from benchmarks.kernel_variants import NO_MOMENTS, UNFUSED, usual_implementations, variants
+
+TEXTS = {
+    "softmax_moments": "R=3,V=50",
+    "unembed_moments": "G=2,R=3,D=8,V=50",
+    "decode_attention": "B=2,S=9,N=4,K=2,H=16",
+    "prefill_attention": "B=2,T=5,S=9,N=4,K=2,H=16",
+    "head_dispersion": "B=2,T=5,S=9,N=4,K=2,H=16",
+}
+
+
+def found(op, dtype="float32"):
+    one, refused = variants(op, parse_shape(TEXTS[op], op), dtype, ["xla"], [NO_MOMENTS, UNFUSED])
+    assert not refused
+    return one
+
+
+def run(variant):
+    return jax.jit(variant.function)(*variant.arguments)
+
+
+def near(got, want):
+    np.testing.assert_allclose(got, want, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("op", TEXTS)
+def test_every_variant_runs_in_bfloat16(op):
+    for variant in found(op, "bfloat16").values():
+        assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(run(variant)))
+
+
+def test_unfused_softmax_is_the_same():
+    one = found("softmax_moments")
+    ours, theirs = run(one["xla"]), run(one[UNFUSED])
+    for name in ("entropy", "varentropy", "renyi"):
+        near(theirs[name], getattr(ours.moments, name))
+    near(theirs["top1"], ours.top1)
+    near(theirs["top1_prob"], ours.moments.p_max)
+    near(theirs["top1_top2_gap"], ours.top1_top2_gap)
+
+
+def test_unfused_unembed_is_the_same():
+    one = found("unembed_moments")
+    ours, theirs = run(one["xla"]), run(one[UNFUSED])
+    near(theirs["entropy"], ours.moments.entropy)
+    near(theirs["varentropy"], ours.moments.varentropy)
+    near(theirs["top1_prob"], ours.moments.p_max)
+    near(theirs["logprob"], ours.target_logprob)
+    for name in ("renyi", "top1", "kl", "top1_top2_gap"):
+        near(theirs[name], getattr(ours, name))
+
+
+@pytest.mark.parametrize("op", ["decode_attention", "prefill_attention"])
+def test_attention_is_the_same(op):
+    one = found(op)
+    out, moments = run(one["xla"])
+    theirs, metrics = run(one[UNFUSED])
+    near(theirs.reshape(out.shape), out)
+    near(run(one[f"{NO_MOMENTS}/dot_product_attention"]).reshape(out.shape), out)
+    near(run(one[f"{NO_MOMENTS}/xla"])[0], out)
+    for name, value in metrics.items():  # [B, K, G, T], and [B, T, N] or [B, N]
+        b, k, g, t = value.shape
+        value = value.transpose(0, 3, 1, 2).reshape(b, t, k * g)
+        near(value.reshape(getattr(moments, name).shape), getattr(moments, name))
+
+
+def test_unfused_dispersion_is_the_same():
+    one = found("head_dispersion")
+    near(run(one[UNFUSED]), run(one["xla"]))
+
+
+def test_bytes_of_softmax_moments():
+    rows, size = 3, 50
+    one = found("softmax_moments", "bfloat16")
+    assert one["xla"].moved == rows * size * 2 + rows * (4 + 3 + 2) * 4  # m l a b, three r, top1, gap
+    assert one[f"{NO_MOMENTS}/logsumexp"].moved == rows * size * 2 + rows * 4
+
+
+def test_bytes_of_unembed_moments():
+    groups, rows, width, size = 2, 3, 8, 50
+    read = (groups * rows + size) * width * 2
+    one = found("unembed_moments", "bfloat16")
+    of_each, of_output = 4 + 2, 3 + 2  # m l a b, top1, kl; three renyi, gap, target
+    assert one["xla"].moved == read + rows * 4 + (groups * of_each + of_output) * rows * 4
+    assert one[f"{NO_MOMENTS}/stored-logits"].moved == read + groups * rows * size * 4
+    assert one[f"{NO_MOMENTS}/largest-logits"].moved == read + groups * rows * 4
+
+
+def test_bytes_of_decode_attention():
+    b, s, n, k, h = 2, 9, 4, 2, 16
+    one = found("decode_attention", "bfloat16")
+    moved = (2 * b * n * h + 2 * b * k * s * h) * 2 + b * 4
+    assert one[f"{NO_MOMENTS}/xla"].moved == moved
+    assert one["xla"].moved == moved + 5 * b * n * 4
+
+
+def test_bytes_of_head_dispersion():
+    b, t, s, n, k, h = 2, 5, 9, 4, 2, 16
+    assert found("head_dispersion")["xla"].moved == (b * t * n * h + b * k * s * h) * 4 + b * 4 + b * t * 4
+
+
+def test_usual_implementations_run_here(monkeypatch):
+    here = Implementation(lambda *_, **__: None)
+    for name, implementation in {
+        "elsewhere": Implementation(lambda *_, **__: None, ("abacus",)),
+        "here_interpret": here,
+        "here": here,
+    }.items():
+        monkeypatch.setitem(SOFTMAX.implementations, name, implementation)
+    usual = usual_implementations("softmax_moments")
+    assert {"xla", "here"} <= set(usual)
+    assert not {"reference", "elsewhere", "here_interpret"} & set(usual)
