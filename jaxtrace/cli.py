@@ -95,24 +95,33 @@ def trace(
     """Trace a model on prompts: generate (or --score) and record every step."""
     given = {name: value for name, value in locals().items() if name not in ("config", "resume")}
     from jaxtrace import report
+    from jaxtrace.compilation import counted
     from jaxtrace.run import prepare, run_config
 
     given["probes"] = None if probes is None else tuple(group.strip() for group in probes.split(","))
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
     run = prepare(settings, resume=resume)
     try:
-        trace = _with_progress(run)
+        with counted() as compiled:
+            trace = _with_progress(run, compiled)
     except KeyboardInterrupt:
         _fail(
             f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
         )
     report.write_plots(trace.to_xarray(), run.directory)
     console.print(report.summary_table(trace))
+    console.print(str(compiled), highlight=False)
+    if bad := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
+        names = ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")
+        message = (
+            f"logits that are not finite, and NaN in their place, in {len(bad)} of {len(trace.rows)} prompts: {names}"
+        )
+        console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json, plots", markup=False)
     console.print(f"jaxtrace report {run.directory}  makes the page", markup=False, highlight=False)
 
 
-def _with_progress(run: Any) -> Any:
+def _with_progress(run: Any, compiled: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -129,7 +138,8 @@ def _with_progress(run: Any) -> Any:
         def on_progress(new_prompts: int, new_tokens: int, new_entropy: float) -> None:
             nonlocal tokens, entropy
             tokens, entropy = tokens + new_tokens, entropy + new_entropy
-            rate = f"{tokens / (time.monotonic() - began):.0f} tokens/s"
+            working = max(time.monotonic() - began - compiled.seconds, 1e-9)
+            rate = f"{tokens / working:.0f} tokens/s"
             if tokens and entropy == entropy:
                 rate += f"  mean entropy {entropy / tokens:.3f} nats"
             progress.update(bar, advance=new_prompts, rate=rate)

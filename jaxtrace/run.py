@@ -22,10 +22,11 @@ from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
-from jaxtrace.tracing.engine import OnProgress, Settings
+from jaxtrace.tracing.gather import OnProgress
 from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint, open_random_model
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
+from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
 
 SOURCES = ("task", "prompts", "text")
@@ -167,14 +168,17 @@ class Run:
     directory: Path
     total: int
     done: int
-    _batches: Callable[[OnProgress], Iterator[tuple[int, list[Row]]]]
+    _stretches: Callable[[OnProgress], Iterator[tuple[int, Iterator[list[Row]]]]]
     _writer: TraceWriter
 
     def trace(self, on_progress: OnProgress = lambda *_: None) -> Trace:
-        """Runs to the end, each batch on the disk as it finishes, and opens the whole trace."""
+        """Runs to the end, and opens the whole trace.
+
+        Rows go to the disk in parts of a batch's size; where a run is cut off, so does what is finished of the next.
+        """
         with self._writer as writer:
-            for first, rows in self._batches(on_progress):
-                writer.write(rows, first)
+            for first, batches in self._stretches(on_progress):
+                _write(writer, batches, first, self.config.batch_size)
         return open_trace(self.directory)
 
 
@@ -203,17 +207,28 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     writer = TraceWriter(directory, info, stored, resume=resume)
     missing = _missing(writer.done, len(encoded))
 
-    def batches(on_progress: OnProgress) -> Iterator[tuple[int, list[Row]]]:
+    def stretches(on_progress: OnProgress) -> Iterator[tuple[int, Iterator[list[Row]]]]:
         for first, end in missing:
             if config.score:
-                found = model.score_rows(encoded[first:end], settings, on_progress)
+                yield first, model.score_rows(encoded[first:end], settings, on_progress)
             else:
-                found = model.generate_rows(encoded[first:end], settings, on_progress, first_index=first)
-            for rows in found:
-                yield first, rows
-                first += len(rows)
+                yield first, model.generate_rows(encoded[first:end], settings, on_progress, first_index=first)
 
-    return Run(config, directory, len(encoded), len(writer.done), batches, writer)
+    return Run(config, directory, len(encoded), len(writer.done), stretches, writer)
+
+
+def _write(writer: TraceWriter, batches: Iterator[list[Row]], first: int, size: int) -> None:
+    """Writes consecutive rows in parts of a size; where their making ends early, those that were made."""
+    rows: list[Row] = []
+    try:
+        for batch in batches:
+            rows += batch
+            while len(rows) >= size:
+                writer.write(rows[:size], first)
+                rows, first = rows[size:], first + size
+    finally:
+        if rows:
+            writer.write(rows, first)
 
 
 def _random_prompts(config: DecoderConfig, seed: int) -> list[Prompt]:

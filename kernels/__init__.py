@@ -14,3 +14,4 @@ from .prefill_attention import prefill_attention as prefill_attention
 from .soft_cap import soft_capped as soft_capped
 from .softmax_moments import softmax_moments as softmax_moments
 from .unembed_moments import unembed_moments as unembed_moments
+from .unembed_moments.types import UnembedMoments as UnembedMoments

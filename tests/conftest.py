@@ -3,6 +3,7 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported; set it to run the suite on an accelerator
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the user's cache is none of the tests'
 
 import numpy as np
 import pytest

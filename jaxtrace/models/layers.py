@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import (
@@ -20,6 +22,7 @@ from jaxtrace.kernels import (
 )
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, VisionConfig
+from jaxtrace.models.on_mesh import PARTS, ROWS, mapped, split, whole_heads
 from jaxtrace.models.rope import Rotation, rotate
 
 INIT_STD = 0.02
@@ -164,25 +167,48 @@ class Attention(nnx.Module):
             "window": self.kind.window,
             "soft_cap": self.config.score_soft_cap,
         }
-        if q.shape[1] == 1:
-            attend = decode_attention(q[:, 0], cache.k, cache.v, start + 1, moments=asked.moments, **options)
-            out, moments = jax.tree.map(lambda y: y[:, None], attend)
-        else:
-            out, moments = prefill_attention(q, cache.k, cache.v, start, moments=asked.moments, **options)
-        jsd = head_dispersion(q, cache.k, start, **options) if asked.head_jsd else None
-        return out, AttentionTrace(moments, jsd)
+
+        def attend(q, k, v, start, *, axis_name, implementation):
+            own = {"implementation": implementation, **options}
+            if q.shape[1] == 1:
+                one = decode_attention(q[:, 0], k, v, start + 1, moments=asked.moments, **own)
+                out, moments = jax.tree.map(lambda y: y[:, None], one)
+            else:
+                out, moments = prefill_attention(q, k, v, start, moments=asked.moments, **own)
+            jsd = head_dispersion(q, k, start, axis_name=axis_name, **own) if asked.head_jsd else None
+            return out, AttentionTrace(moments, jsd)
+
+        return _by_heads(attend, q, cache, start)
 
     def _look(self, q, cache, sight, asked):
         visible = jnp.where(sight.visible.any(-1, keepdims=True), sight.visible, sight.own[:, None])
         scale = self.config.scale
-        out, moments = cross_attention(q, cache.k, cache.v, visible, scale=scale, moments=asked.moments)
-        jsd = cross_dispersion(q, cache.k, visible, scale=scale) if asked.head_jsd else None
+
+        def attend(q, k, v, visible, *, axis_name, implementation):
+            own = {"implementation": implementation, "scale": scale}
+            out, moments = cross_attention(q, k, v, visible, moments=asked.moments, **own)
+            jsd = cross_dispersion(q, k, visible, axis_name=axis_name, **own) if asked.head_jsd else None
+            return out, AttentionTrace(moments, jsd)
+
+        out, trace = _by_heads(attend, q, cache, visible)
         sees = visible.any(-1)
 
         def seen(y: Array) -> Array:
             return jnp.where(sees.reshape(*sees.shape, *(1,) * (y.ndim - 2)), y, jnp.nan)
 
-        return out, jax.tree.map(seen, AttentionTrace(moments, jsd))
+        return out, jax.tree.map(seen, trace)
+
+
+def _by_heads(attend, q, cache, by_row):
+    """`attend(q, k, v, by_row)`, on a mesh by each device for its rows and heads."""
+    kv_heads = cache.k.shape[1]
+    if not whole_heads(kv_heads):
+        return attend(q, cache.k, cache.v, by_row, axis_name=None, implementation="xla")
+    rows, heads = split(ROWS, len(q)), split(PARTS, kv_heads)
+    of_heads, of_cache = P(rows, None, heads), P(rows, heads)
+    own = functools.partial(attend, axis_name=heads, implementation=None)
+    in_specs, out_specs = (of_heads, of_cache, of_cache, P(rows)), (of_heads, AttentionTrace(of_heads, P(rows)))
+    return mapped(own, in_specs, out_specs)(q, cache.k, cache.v, by_row)
 
 
 class FeedForward(nnx.Module):
@@ -198,11 +224,8 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         act = ACTIVATIONS[self.activation]
-        hidden = _add(linear(x, self.up[...]), self.up_bias)
-        if self.gate is None:
-            hidden = act(hidden)
-        else:
-            hidden = act(_add(linear(x, self.gate[...]), self.gate_bias)) * hidden
+        up = _add(linear(x, self.up[...]), self.up_bias)
+        hidden = act(up) if self.gate is None else act(_add(linear(x, self.gate[...]), self.gate_bias)) * up
         return _add(linear(hidden, self.down[...]), self.down_bias)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,8 +13,9 @@ from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.images import Images
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.engine import Looked
+from jaxtrace.tracing.pool import Looked
 
 PromptLike = str | Sequence[int] | Prompt
 ImagesLike = ImageSource | Sequence[ImageSource] | None
@@ -66,20 +68,23 @@ def _with_images(prompt: Prompt, images: ImagesLike) -> Prompt:
     return dataclasses.replace(prompt, images=several)
 
 
-def looked(
-    processor: ImageProcessor, image_token: int, batch: Sequence[tuple[Prompt, np.ndarray]], size: int, most: int
-) -> Looked:
-    """The images of a batch filled up to `size` rows of `most` images."""
-    rows = [prompt.images for prompt, _ in batch] + [()] * (size - len(batch))
-    images, tiles = processor(rows)
-    missing = most - images.aspect_ratio.shape[1]
-    images = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)]), images)
-    visible = [
-        tile_visibility(tokens.tolist(), counts, most, images.tiles.shape[-1], image_token)
-        for (_, tokens), counts in zip(batch, tiles, strict=False)
-    ]
-    nothing = np.zeros((1, most * images.tiles.shape[-1]), bool)
-    return Looked(images, visible + [nothing] * (size - len(batch)))
+def looked(processor: ImageProcessor, config: DecoderConfig, prompt: Prompt, tokens: np.ndarray, most: int) -> Looked:
+    """The images of a prompt, filled up to `most` with empty ones."""
+    assert config.vision is not None and config.image_token is not None
+    tiles, size = config.vision.max_tiles, config.vision.image_size
+    blank: Any = (
+        np.zeros((most, tiles, config.vision.channels, size, size), np.float32),
+        np.zeros(most, np.int32),
+        np.zeros((most, tiles), bool),
+    )
+    images = Images(*blank)
+    counts: list[int] = []
+    if prompt.images:
+        found, (counts,) = processor([prompt.images])
+        for empty, some in zip(jax.tree.leaves(images), jax.tree.leaves(found), strict=True):
+            empty[: len(counts)] = some[0]
+    visible = tile_visibility(tokens.tolist(), counts, most, tiles, config.image_token)
+    return Looked(images, visible)
 
 
 def _encode(

@@ -6,12 +6,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrace.kernels import dispersion_of, unembed_moments
+from jaxtrace.kernels import UnembedMoments, dispersion_of, unembed_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.forward import Forward, final_norm, unembed
+from jaxtrace.models.on_mesh import PARTS, ROWS, mapped, split
 from jaxtrace.tracing.probes import Probes
 
 
@@ -102,14 +104,24 @@ def _outputs(config, params, result, probes, targets, keep_logits):
     groups, b, t, d = residual.shape
     normed = final_norm(config, params, residual).reshape(groups, b * t, d)
     targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab)
-    rows = unembed_moments(
-        normed,
-        unembedding(params),
-        alphas=probes.alphas if probes.output else (),
-        soft_cap=config.logit_soft_cap,
-        targets=None if targets is None else targets.reshape(-1),
-        keep_logits=keep_logits,
-    )
+    table, split_rows = unembedding(params), split(ROWS, b)
+    split_vocab = split(PARTS, len(table))
+
+    def unembed_rows(normed, table, targets):
+        return unembed_moments(
+            normed,
+            table,
+            alphas=probes.alphas if probes.output else (),
+            soft_cap=config.logit_soft_cap,
+            targets=targets,
+            keep_logits=keep_logits,
+            axis_name=split_vocab,
+        )
+
+    of_group, of_row = P(None, split_rows), P(split_rows)
+    out_specs = UnembedMoments(of_group, of_row, of_group, of_group, of_row, of_row, P(split_rows, split_vocab))
+    unembed_mapped = mapped(unembed_rows, (of_group, P(split_vocab), of_row), out_specs)
+    rows = unembed_mapped(normed, table, None if targets is None else targets.reshape(-1))
     at = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
     by_layer = lambda x: jnp.moveaxis(x.reshape(groups, b, t), 0, -1)  # noqa: E731
     trace = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.tokenizer import Tokenizer
+from jaxtrace.compilation import use_cache
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
@@ -27,9 +28,12 @@ from jaxtrace.models.published import find_published
 from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tracing.encode import ImagesLike, PromptLike, encode, looked, with_images
-from jaxtrace.tracing.engine import Look, Looked, Metrics, OnProgress, Settings, generate_rows, score_rows
+from jaxtrace.tracing.engine import generate_rows, score_rows
+from jaxtrace.tracing.gather import Metrics, OnProgress
+from jaxtrace.tracing.pool import Look
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy, Sampler
+from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
 
 DEMO = "demo"
@@ -65,6 +69,7 @@ class Model:
         mesh: Mesh | str | None = None,
     ) -> Model:
         """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
+        use_cache()
         stacked = jax.default_backend() == "tpu" if stacked is None else stacked
         mesh = make_mesh(mesh) if isinstance(mesh, str) else mesh
         name, config, vision = checkpoint.name, checkpoint.config, checkpoint.config.vision
@@ -108,7 +113,7 @@ class Model:
           seed: of the sampler. A prompt draws the same tokens alone and in a batch, given its place in `prompts`.
           stop_tokens: ids that end a row; None for the checkpoint's, () to never stop early.
           stop_repeats: this many identical tokens in a row end it; 0 never does.
-          batch_size: prompts run at once.
+          batch_size: prompts run at once; where one is done, the next one takes its place.
           raw: feed texts as they are, without a chat template.
           on_progress: called with (new prompts, new tokens, sum of their entropies) as the run goes on.
 
@@ -163,11 +168,14 @@ class Model:
         on_progress: OnProgress = lambda *_: None,
         first_index: int = 0,
     ) -> Iterator[list[Row]]:
-        """`generate`, one batch of rows at a time, of prompts from `encode`."""
+        """`generate` of prompts from `encode`: rows in order, as soon as they are done."""
         ids = [tokens for _, tokens in prompts]
         look = self._looking(prompts)
         batches = generate_rows(self.config, self.params, ids, settings, on_progress, first_index, look)
-        yield from self._finished(prompts, batches, lambda metrics: self._stop(metrics["token"], settings))
+        remaining = iter(prompts)
+        for batch in batches:
+            rows = zip(batch, remaining, strict=False)  # the batch first: `remaining` goes on with the next one
+            yield [self._drawn_row(prompt, ids, metrics, settings) for metrics, (prompt, ids) in rows]
 
     def score_rows(
         self,
@@ -175,10 +183,12 @@ class Model:
         settings: Settings,
         on_progress: OnProgress = lambda *_: None,
     ) -> Iterator[list[Row]]:
-        """`score`, one batch of rows at a time, of texts from `encode`."""
+        """`score` of texts from `encode`: rows in order, as soon as they are done."""
         ids = [tokens for _, tokens in texts]
-        batches = score_rows(self.config, self.params, ids, settings, on_progress, self._looking(texts))
-        yield from self._finished(texts, batches, lambda _: "scored")
+        remaining = iter(texts)
+        for batch in score_rows(self.config, self.params, ids, settings, on_progress, self._looking(texts)):
+            rows = zip(batch, remaining, strict=False)
+            yield [self._scored_row(prompt, ids, metrics) for metrics, (prompt, ids) in rows]
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
         """What a trace says of its making."""
@@ -202,47 +212,43 @@ class Model:
             "versions": dict(_versions()),
         }
 
-    def _looking(self, prompts: Sequence[tuple[Prompt, np.ndarray]]) -> Look:
-        """How the engine gets the images of a batch: they are read and cut into tiles when their batch runs."""
+    def _looking(self, prompts: Sequence[tuple[Prompt, np.ndarray]]) -> Look | None:
+        """How the engine gets the images of a prompt: they are read and cut into tiles shortly before it runs."""
         most = max((len(prompt.images) for prompt, _ in prompts), default=0)
+        if most == 0:
+            return None
+        assert self.image_processor is not None
+        processor = self.image_processor
+        return lambda index: looked(processor, self.config, *prompts[index], most)
 
-        def look(first: int, size: int) -> Looked | None:
-            batch = prompts[first : first + size]
-            if not any(prompt.images for prompt, _ in batch):
-                return None
-            assert self.image_processor is not None and self.config.image_token is not None
-            return looked(self.image_processor, self.config.image_token, batch, size, most)
-
-        return look
-
-    def _finished(
-        self,
-        prompts: Sequence[tuple[Prompt, np.ndarray]],
-        batches: Iterator[list[Metrics]],
-        stop: Callable[[Metrics], str],
-    ) -> Iterator[list[Row]]:
-        remaining = iter(prompts)
-        for batch in batches:
-            rows = zip(batch, remaining, strict=False)  # the batch first: `remaining` goes on with the next one
-            yield [self._row(prompt, ids, metrics, stop(metrics)) for metrics, (prompt, ids) in rows]
-
-    def _row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, stop: str) -> Row:
+    def _drawn_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings) -> Row:
+        stop = _why(metrics["token"], settings)
+        drawn = metrics["token"][metrics["token"] >= 0]
+        nothing = ("",) * (len(metrics["token"]) - len(drawn))
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop)
-        if stop == "scored":
-            pieces = self.tokenizer.pieces(ids)
-            return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
-        pieces = self.tokenizer.pieces(np.concatenate([ids, metrics["token"]]))
-        text = self.tokenizer.decode(metrics["token"])
-        return Row(prompt, ids, pieces[: len(ids)], metrics, pieces[len(ids) :], text, stop)
+        pieces = self.tokenizer.pieces(np.concatenate([ids, drawn]))
+        text = self.tokenizer.decode(drawn)
+        return Row(prompt, ids, pieces[: len(ids)], metrics, (*pieces[len(ids) :], *nothing), text, stop)
 
-    def _stop(self, tokens: np.ndarray, settings: Settings) -> str:
-        if tokens[-1] in settings.stop_tokens:
-            return "stop_token"
-        run = tokens[-settings.stop_repeats :]
-        if settings.stop_repeats and len(run) == settings.stop_repeats and (run == run[0]).all():
-            return "repeats"
-        return "length"
+    def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics) -> Row:
+        stop = "scored" if np.isfinite(metrics.get("entropy", 0)).all() else "not_finite"
+        if self.tokenizer is None:
+            return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)
+        pieces = self.tokenizer.pieces(ids)
+        return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
+
+
+def _why(tokens: np.ndarray, settings: Settings) -> str:
+    """Why a row ended that drew these tokens."""
+    if tokens[-1] < 0:
+        return "not_finite"
+    if tokens[-1] in settings.stop_tokens:
+        return "stop_token"
+    run = tokens[-settings.stop_repeats :]
+    if settings.stop_repeats and len(run) == settings.stop_repeats and (run == run[0]).all():
+        return "repeats"
+    return "length"
 
 
 def open_random_model(name: str, seed: int) -> RandomCheckpoint:

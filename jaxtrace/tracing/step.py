@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -93,8 +94,11 @@ def init_state(
         assert config.vision is not None
         image_keys, sight = images.keys(config.vision), Sight(images.own, jnp.zeros_like(images.own)[:, None])
     cache = empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype, image_keys=image_keys)
+    if images is not None:
+        some, see = jnp.any(images.aspect_ratio > 0), functools.partial(look, config, params, images=images)
+        cache = jax.lax.cond(some, see, lambda cache: cache, cache)
     return State(
-        cache=cache if images is None else look(config, params, cache, images),
+        cache=cache,
         length=zeros(),
         token=zeros(),
         hidden=jnp.zeros((batch, config.layers + 1, config.embed), dtype) if probes.hidden else None,
@@ -158,6 +162,7 @@ def decode_step(
 ) -> tuple[State, StepTrace]:
     """Feeds each row's token, measures the distribution of the next one, and draws it.
 
+    A row whose logits are NaN or infinite draws nothing (−1), has NaN for its metrics, and stops.
     With images, the token sees what `state.sight` says: by default the tiles that the token before it saw.
 
     Args:
@@ -175,6 +180,8 @@ def decode_step(
     trace, logits = jax.tree.map(lambda x: x[:, 0], (trace, logits))
     with jax.named_scope("sample"):
         drawn = sampler(logits, jax.vmap(jax.random.fold_in)(state.key, state.length))
+        finite = jnp.isfinite(jnp.max(logits, axis=-1))
+        drawn = jnp.where(finite, drawn, -1)
     trace = dataclasses.replace(trace, token=drawn)
     if probes.output:
         chosen = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
@@ -182,7 +189,7 @@ def decode_step(
         trace = dataclasses.replace(trace, logprob=logprob)
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
     remaining = state.remaining - 1
-    going = remaining > 0
+    going = finite & (remaining > 0)
     if stop is not None:
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
@@ -190,7 +197,7 @@ def decode_step(
     after = _advanced(state, result, active.astype(jnp.int32), state.sight)
     return dataclasses.replace(
         after,
-        token=jnp.where(active, drawn, state.token),
+        token=jnp.where(active & finite, drawn, state.token),
         active=active & going,
         remaining=jnp.where(active, remaining, state.remaining),
         repeats=jnp.where(active, repeats, state.repeats),

@@ -25,7 +25,8 @@ class Row:
       metrics: name → array [steps, …] as `schema.METRICS` lays it out (layers from `first_layer`, heads last).
       pieces: the text of each `token` of `metrics`, "" where there is none.
       text: the completion decoded as a whole (generate), or the text that was scored.
-      stop: why it ended: "stop_token", "length", "repeats", or "scored".
+      stop: why it ended: "stop_token", "length", "repeats", or "scored"; "not_finite" where the model's logits were
+        NaN or infinite: no token is drawn from these (−1), and entropies are NaN.
     """
 
     prompt: Prompt

@@ -57,7 +57,10 @@ def cross_dispersion(
     groups: Bool[Array, "B T M"],
     *,
     scale: float,
+    axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
     """`head_dispersion` of the same weights; arguments and errors are those of `cross_attention`."""
+    if axis_name is not None:
+        return xla.cross_dispersion(q, k, groups, scale=scale, axis_name=axis_name)
     return DISPERSION(q, k, groups, scale=scale, implementation=implementation)

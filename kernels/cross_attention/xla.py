@@ -13,9 +13,9 @@ def cross_attention(q, k, v, groups, *, scale, moments):
     return over_query_blocks(block, q, groups, k.shape[3], moments=moments)
 
 
-def cross_dispersion(q, k, groups, *, scale):
+def cross_dispersion(q, k, groups, *, scale, axis_name=None):
     def block(q, groups):
         mask, _ = visible_groups(groups, k.shape[3])
-        return divergence(block_scores(q, k, mask, scale, None))
+        return divergence(block_scores(q, k, mask, scale, None), axis_name)
 
     return over_query_blocks(block, q, groups, k.shape[3], moments=True)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, visible_count
 from ..dispatch import Implementation, Operation
-from . import reference, xla
+from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "decode_attention",
+    pallas_tpu=Implementation(tpu.decode_attention, platforms=("tpu",), differentiable=False),
+    pallas_gpu=Implementation(gpu.decode_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.decode_attention),
     reference=Implementation(reference.decode_attention),
+    pallas_tpu_interpret=Implementation(functools.partial(tpu.decode_attention, interpret=True), differentiable=False),
+    pallas_gpu_interpret=Implementation(
+        functools.partial(gpu.decode_attention, interpret=True), refuses=gpu.refuses, differentiable=False
+    ),
 )
 
 

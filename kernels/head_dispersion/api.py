@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
@@ -9,12 +10,18 @@ from jaxtyping import Array, Float, Int
 
 from ..attention import check_shapes
 from ..dispatch import Implementation, Operation
-from . import reference, xla
+from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "head_dispersion",
+    pallas_tpu=Implementation(tpu.head_dispersion, platforms=("tpu",), differentiable=False),
+    pallas_gpu=Implementation(gpu.head_dispersion, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.head_dispersion),
     reference=Implementation(reference.head_dispersion),
+    pallas_tpu_interpret=Implementation(functools.partial(tpu.head_dispersion, interpret=True), differentiable=False),
+    pallas_gpu_interpret=Implementation(
+        functools.partial(gpu.head_dispersion, interpret=True), refuses=gpu.refuses, differentiable=False
+    ),
 )
 
 Kind = Literal["std", "var", "cv", "fano", "range"]
@@ -28,6 +35,7 @@ def head_dispersion(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
+    axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
     """Generalised Jensen–Shannon divergence over the heads of a layer: H(mean_h a_h) − mean_h H(a_h).
@@ -40,6 +48,9 @@ def head_dispersion(
       k: the cache, slots last; slots past a query's position may hold anything finite.
       start: position of the first query, for all rows or for each.
       scale, window, soft_cap: as in `prefill_attention`.
+      axis_name: mesh axis, within `jax.shard_map`, over which the heads are split evenly: `q` and `k` are this device's
+        heads, and all devices get the layer's result. Only "xla" serves it: devices sum the heads' mixture [B, T, S],
+        which the other kernels never write out.
       implementation: its name; None for the platform's default.
 
     Returns:
@@ -51,7 +62,10 @@ def head_dispersion(
     """
     start = jnp.broadcast_to(jnp.asarray(start, jnp.int32), q.shape[:1]) if jnp.ndim(start) == 0 else start
     check_shapes("head_dispersion", q, k, None, start)
-    return OPERATION(q, k, start, scale=scale, window=window, soft_cap=soft_cap, implementation=implementation)
+    options = {"scale": scale, "window": window, "soft_cap": soft_cap}
+    if axis_name is not None:
+        return xla.head_dispersion(q, k, start, axis_name=axis_name, **options)
+    return OPERATION(q, k, start, implementation=implementation, **options)
 
 
 def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Array, "*r"]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, positions, visible_count
 from ..dispatch import Implementation, Operation
-from . import reference, xla
+from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "prefill_attention",
+    pallas_tpu=Implementation(tpu.prefill_attention, platforms=("tpu",), differentiable=False),
+    pallas_gpu=Implementation(gpu.prefill_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.prefill_attention),
     reference=Implementation(reference.prefill_attention),
+    pallas_tpu_interpret=Implementation(functools.partial(tpu.prefill_attention, interpret=True), differentiable=False),
+    pallas_gpu_interpret=Implementation(
+        functools.partial(gpu.prefill_attention, interpret=True), refuses=gpu.refuses, differentiable=False
+    ),
 )
 
 

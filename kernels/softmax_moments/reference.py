@@ -29,9 +29,9 @@ def softmax_moments(logits, *, alphas, temperature):
 
 
 def tempered(logits, temperature):
-    """Logits [R, V] over each row's temperature, in float32."""
+    """Logits [R, V] over each row's temperature, in float32; absent ones stay absent."""
     logits = logits.astype(jnp.float32)
-    return logits if temperature is None else logits / temperature[:, None]
+    return logits if temperature is None else jnp.where(logits <= MASKED, MASKED, logits / temperature[:, None])
 
 
 def pairwise_sum(x):

@@ -44,9 +44,12 @@ class SoftmaxSums:
 
     def over(self, axis_name: str, part: int) -> SoftmaxSums:
         """The sums of whole rows whose parts of `part` entries each are on the devices along a mesh axis."""
-        parts = jax.lax.all_gather(self, axis_name)
-        top1, second = top_two_of_parts(parts.moments.m, parts.top1, parts.second, part)
-        return SoftmaxSums(parts.moments.merge_axis(0), top1, second)
+        return jax.lax.all_gather(self, axis_name).joined(part)
+
+    def joined(self, part: int) -> SoftmaxSums:
+        """The sums of whole rows from those of their parts, which lie along a new first axis, `part` entries each."""
+        top1, second = top_two_of_parts(self.moments.m, self.top1, self.second, part)
+        return SoftmaxSums(self.moments.merge_axis(0), top1, second)
 
     @property
     def result(self) -> SoftmaxMoments:

@@ -65,17 +65,23 @@ class UnembedSums:
         The logits stay with their devices.
         """
         scalars = dataclasses.replace(self, logits=None)
-        parts = jax.lax.all_gather(scalars, axis_name)
-        top1, _ = top_two_of_parts(parts.moments.m, parts.top1, parts.moments.m, part)
-        _, second = top_two_of_parts(parts.moments.m[:, -1], parts.top1[:, -1], parts.second, part)
-        output = parts.output(alphas).merge_axis(0)
-        moments = parts.moments.merge_axis(0)
-        moved = jnp.maximum(parts.moments.m - moments.m, FLOOR)
+        return dataclasses.replace(jax.lax.all_gather(scalars, axis_name).joined(part, alphas), logits=self.logits)
+
+    def joined(self, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """The sums of whole rows from those of their parts, which lie along a new first axis, `part` entries each.
+
+        The logits are left out.
+        """
+        top1, _ = top_two_of_parts(self.moments.m, self.top1, self.moments.m, part)
+        _, second = top_two_of_parts(self.moments.m[:, -1], self.top1[:, -1], self.second, part)
+        output = self.output(alphas).merge_axis(0)
+        moments = self.moments.merge_axis(0)
+        moved = jnp.maximum(self.moments.m - moments.m, FLOOR)
         moved_output = moved[:, -1:]
-        cross = parts.cross + parts.moments.l[:, -1:] * (moved_output - moved)
+        cross = self.cross + self.moments.l[:, -1:] * (moved_output - moved)
         cross = jnp.sum(jnp.exp(moved_output) * cross, axis=0)
-        target = None if parts.target is None else jnp.max(parts.target, axis=0)
-        return UnembedSums(moments, output.r, top1, second, cross, target, self.logits)
+        target = None if self.target is None else jnp.max(self.target, axis=0)
+        return UnembedSums(moments, output.r, top1, second, cross, target, None)
 
     def output(self, alphas: tuple[float, ...]) -> Moments:
         """Moments of the output rows, Rényi sums included."""

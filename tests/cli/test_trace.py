@@ -1,6 +1,8 @@
 """`jaxtrace trace`, `report` and `info` on the embedded model."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -11,10 +13,10 @@ import yaml
 
 import jaxtrace as jt
 from jaxtrace.lab.embedded import demo_prompts
-from jaxtrace.run import RunConfig
+from jaxtrace.run import RunConfig, prepare
 from jaxtrace.store import TraceWriter
 from jaxtrace.tracing.cost import parameter_count, trace_bytes
-from jaxtrace.tracing.model import open_model_checkpoint
+from jaxtrace.tracing.model import Model, open_model_checkpoint
 from jaxtrace.tracing.schema import METRICS
 
 QUESTIONS = ["Question: What is 3 + 5? Answer:", "Where does", "Question: What is 2 + 2?"]
@@ -88,6 +90,28 @@ def test_a_run_says_what_it_found(demo):
     words = done.out.split()
     assert words[words.index("prompts") + 2] == "3" and words[words.index("tokens") + 2] == "12"
     assert f"jaxtrace report {directory}" in done.out.replace("\n", "")
+
+
+def test_a_run_says_what_it_compiled(demo):
+    assert re.search(r"compiled \d+ programs in \d+\.\d s", demo[1].out)
+
+
+def test_a_run_names_the_prompts_whose_logits_are_not_finite(jaxtrace, no_plots, tmp_path, monkeypatch):
+    model_of = Model.of
+
+    def poisoned(*args, **options):
+        model = model_of(*args, **options)
+        word = model.tokenizer.encode("Where", chat=False)[-1]
+        params = model.params | {"embedding": model.params["embedding"].at[word].set(np.nan)}
+        params["unembedding"] = model.params.get("unembedding", model.params["embedding"])
+        return dataclasses.replace(model, params=params, config=dataclasses.replace(model.config, tied=False))
+
+    monkeypatch.setattr(Model, "of", poisoned)
+    texts = [option for text in QUESTIONS for option in ("--text", text)]
+    done = jaxtrace("trace", "demo", *texts, *OUTPUT, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "logits that are not finite, and NaN in their place, in 1 of 3 prompts: text-1\n" in done.out
+    assert [row.stop == "not_finite" for row in jt.open(tmp_path / "run").rows] == [False, True, False]
 
 
 def test_texts(traced):
@@ -204,6 +228,31 @@ def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
         (directory / table / "part-00001.parquet").unlink()
     assert jaxtrace("trace", "demo", *run, "--out", directory, "--resume").status == 0
     assert_same_trace(jt.open(directory), whole)
+
+
+def test_what_is_finished_is_kept_where_a_part_is_not_full(monkeypatch, tmp_path):
+    """Four of six prompts are scored when the run is cut off, in parts of three."""
+    config = RunConfig(limit=6, batch_size=3, score=True, probes=("output",), out=tmp_path / "run")
+    score_rows = Model.score_rows
+
+    def cut_off(*args):
+        rows = [row for batch in score_rows(*args) for row in batch]
+        yield rows[:1]
+        yield rows[1:4]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "score_rows", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config).trace()
+    assert [path.name for path in sorted((tmp_path / "run" / "tokens").iterdir())] == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    assert [row.prompt for row in jt.open(tmp_path / "run").rows] == demo_prompts()[:4]
+    resumed = prepare(config, resume=True)
+    assert resumed.done == 4
+    assert [row.prompt for row in resumed.trace().rows] == demo_prompts()[:6]
 
 
 def test_report(jaxtrace, demo):

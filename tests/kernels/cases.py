@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jaxtrace.kernels import Unsupported
+from jaxtrace.kernels.gpu_tiles import too_old
 
 # Absolute bounds against float64, in nats and nats².
 ENTROPY = 1e-5
@@ -18,7 +21,23 @@ DTYPES = ("float32", "bfloat16")
 def implementations(operation):
     """Names of the implementations that run on this machine."""
     platform = jax.default_backend()
-    return [name for name, one in operation.implementations.items() if one.refusal(platform) is None]
+    names = [name for name, one in operation.implementations.items() if one.refusal(platform) is None]
+    return [name for name in names if not (name.startswith("pallas_gpu") and too_old())]
+
+
+def served(call, *args):
+    """The call's result; skips the test where a GPU's shared memory is too small for it."""
+    try:
+        return call(*args)
+    except Unsupported as refusal:
+        if "do not fit shared memory" not in str(refusal):
+            raise
+        pytest.skip(str(refusal))
+
+
+def interpreted(implementation):
+    """Whether it runs in an interpreter, where large arrays take minutes."""
+    return implementation.endswith("_interpret")
 
 
 def logit_rows(size, seed=0):

@@ -100,12 +100,12 @@ def compiled(function, **options):
 
 def prefill(implementation, case, q, k, v, **options):
     call = compiled(prefill_attention, implementation=implementation, **case.options, **options)
-    return call(q, k, v, jnp.asarray(case.start, jnp.int32))
+    return cases.served(call, q, k, v, jnp.asarray(case.start, jnp.int32))
 
 
 def decode(implementation, case, q, k, v, **options):
     call = compiled(decode_attention, implementation=implementation, **case.options, **options)
-    result = call(q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
+    result = cases.served(call, q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
     return jax.tree.map(lambda x: x[:, None], result)
 
 
@@ -201,11 +201,12 @@ class TestPrefill:
             step = call(q[:, t], k, v, lengths)
             jax.tree.map(lambda x, y, t=t: cases.assert_near(x, y[:, t], 1e-5, "step"), step, whole)
 
-    def test_blocks_of_queries_change_nothing(self, implementation, rng, monkeypatch):
-        case = Case((0, 3), 7, 20, 2, 2, window=6)
-        q, k, v = case.arrays(rng, "float32")
-        compiled.cache_clear()
-        # Three queries a block, the last one padded.
-        monkeypatch.setattr(xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20)
-        check(case, q, k, v, *prefill(implementation, case, q, k, v), "float32")
-        assert prefill(implementation, case, q, k, v, moments=False)[1] is None
+
+def test_blocks_of_queries_change_nothing(rng, monkeypatch):
+    case = Case((0, 3), 7, 20, 2, 2, window=6)
+    q, k, v = case.arrays(rng, "float32")
+    compiled.cache_clear()
+    # Three queries a block, the last one padded.
+    monkeypatch.setattr(xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20)
+    check(case, q, k, v, *prefill("xla", case, q, k, v), "float32")
+    assert prefill("xla", case, q, k, v, moments=False)[1] is None

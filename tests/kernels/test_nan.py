@@ -4,10 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import softmax_moments, unembed_moments
+from jaxtrace.kernels import decode_attention, head_dispersion, prefill_attention, softmax_moments, unembed_moments
+from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
+from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
+from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
+from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
+from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
+
+from . import cases
 
 
-@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("implementation", cases.implementations(SOFTMAX))
 @pytest.mark.parametrize("whole", [True, False], ids=["all of it", "one entry"])
 def test_a_row_of_nan_is_nan(implementation, whole):
     logits = jax.random.normal(jax.random.key(0), (3, 500))
@@ -18,10 +25,58 @@ def test_a_row_of_nan_is_nan(implementation, whole):
         assert np.isfinite(metric[jnp.array([0, 2])]).all()
 
 
-@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("implementation", cases.implementations(UNEMBED))
 def test_a_hidden_state_of_nan_is_nan(implementation):
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 8)).at[0, 1].set(jnp.nan)
     unembedding = jax.random.normal(jax.random.key(1), (50, 8))
     rows = jax.jit(lambda h: unembed_moments(h, unembedding, implementation=implementation))(hidden)
     assert np.isnan(rows.moments.entropy[0, 1]) and np.isnan(rows.kl[0, 1])
     assert np.isfinite(rows.moments.entropy).sum() == 5
+
+
+def decode(q, k, v, start, **options):
+    output, moments = decode_attention(q[:, 0], k, v, start + 1, **options)
+    return [x[:, None] for x in (output.sum(-1), *jax.tree.leaves(moments))]
+
+
+def prefill(q, k, v, start, **options):
+    output, moments = prefill_attention(q, k, v, start, **options)
+    return [output.sum(-1), *jax.tree.leaves(moments)]
+
+
+def dispersion(q, k, v, start, **options):
+    return [head_dispersion(q, k, start, **options)[..., None]]
+
+
+ATTENTION = [
+    (call, name)
+    for call, operation in ((decode, DECODE), (prefill, PREFILL), (dispersion, DISPERSION))
+    for name in cases.implementations(operation)
+]
+
+
+def attention_case(rng):
+    """q, k, v and start of a row whose two queries see nothing and one key, and of one that sees 150 of 300 slots."""
+    arrays = rng.normal(0, 1, (2, 2, 4, 64)), rng.normal(0, 1, (2, 2, 64, 300)), rng.normal(0, 1, (2, 2, 300, 64))
+    return *(jnp.asarray(x, jnp.float32) for x in arrays), jnp.int32([-1, 148])
+
+
+@pytest.mark.parametrize(("call", "implementation"), ATTENTION)
+def test_a_query_of_nan_is_nan(call, implementation, rng):
+    q, k, v, start = attention_case(rng)
+    q = q.at[1, 0, 2, 5].set(jnp.nan)
+    run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))
+    for metric in run(q, k, v, start):
+        bad = np.zeros(metric.shape, bool)
+        bad[1, 0, 2 if call is not dispersion else 0] = True
+        np.testing.assert_array_equal(np.isnan(metric), bad)
+
+
+@pytest.mark.parametrize(("call", "implementation"), [x for x in ATTENTION if x[1].startswith("pallas")])
+def test_slots_that_no_query_sees_may_hold_nan(call, implementation, rng):
+    q, k, v, start = attention_case(rng)
+    beyond = (jnp.arange(300) > start[:, None] + (call is not decode))[:, None, None]
+    run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))
+    clean = run(q, k, v, start)
+    dirty = run(q, jnp.where(beyond, jnp.nan, k), jnp.where(beyond.swapaxes(2, 3), jnp.nan, v), start)
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)

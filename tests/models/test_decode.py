@@ -6,7 +6,7 @@ import pytest
 from jaxtrace import Model, init_params
 from jaxtrace.models.decoder import stack_layers
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.tracing import engine
+from jaxtrace.tracing import buckets
 from tests.models.cases import CASES, SMALL
 from tests.tracing.reference import assert_same, at
 
@@ -32,7 +32,7 @@ def test_decode_equals_score(name, rng, monkeypatch):
     params = stack_layers(model.config, model.params) if KINDS[name] == "stacked" else model.params
     prompts = [rng.integers(0, model.config.vocab, size).tolist() for size in LENGTHS]
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "CHUNK_WIDTHS", (16,))  # the longest prompt in three pieces
+        patch.setattr(buckets, "CHUNK_WIDTHS", (16,))  # the longest prompt in three pieces
         generated = Model("tiny", model.config, params).generate(prompts, max_new_tokens=12).rows
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
     for row, again in zip(generated, model.score(texts).rows, strict=True):

@@ -16,6 +16,7 @@ from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.parallel.sharding import param_shardings
+from tests.parallel import sharded_kernels
 
 # (mesh, layers stacked, whether to trace)
 MESHES = (
@@ -44,6 +45,7 @@ def main(source, converted, new):
         if traced:
             compare(models[stacked].generate(PROMPTS, max_new_tokens=3), wanted)
     reads_once(source)
+    sharded_kernels.check()
 
 
 def compare(found, wanted):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxtrace import Probes, Sample
-from jaxtrace.tracing import engine
-from jaxtrace.tracing.engine import Settings
+from jaxtrace.tracing import buckets
+from jaxtrace.tracing.settings import Settings
 from tests.tracing.reference import assert_same, at
 
 STEPS = 20
@@ -44,7 +44,7 @@ def test_batches_that_are_not_full_other_steps_per_call_and_a_larger_cache(model
 
 
 def test_prefill_in_narrow_chunks(model, prompts, sampled, monkeypatch):
-    monkeypatch.setattr(engine, "CHUNK_WIDTHS", (16,))
+    monkeypatch.setattr(buckets, "CHUNK_WIDTHS", (16,))
     assert_rows(rows(model, prompts, DRAWN), sampled)
 
 
@@ -64,22 +64,37 @@ def test_equal_prompts_of_a_batch_draw_differently(model, prompts):
 
 
 def test_score_alone(model, prompts, scored, monkeypatch):
-    monkeypatch.setattr(engine, "CHUNK_WIDTHS", (64,))
+    monkeypatch.setattr(buckets, "CHUNK_WIDTHS", (64,))
     for row, prompt in zip(scored.rows, prompts, strict=True):
         assert_same(model.score([prompt]).rows[0].metrics, row.metrics)
 
 
 def test_score_in_narrow_chunks_and_small_batches(model, prompts, scored, monkeypatch):
-    monkeypatch.setattr(engine, "SCORE_ENTRIES", 1)
+    monkeypatch.setattr(buckets, "CHUNK_WIDTHS", (16,))
     narrow = model.score(prompts, batch_size=3).rows
     assert_rows([row.metrics for row in narrow], [row.metrics for row in scored.rows])
 
 
 def test_widths_of_chunks():
-    assert engine._chunk_widths(0, 256) == []
-    assert engine._chunk_widths(1, 256) == [16]
-    assert engine._chunk_widths(256, 256) == [256]
-    assert engine._chunk_widths(600, 256) == [256, 256, 128]
+    assert buckets.chunk_widths(0) == []
+    assert buckets.chunk_widths(1) == [16]
+    assert buckets.chunk_widths(256) == [256]
+    assert buckets.chunk_widths(600) == [256, 256, 128]
+
+
+def test_slots_of_caches():
+    sizes = [buckets.cache_slots(positions, context=1100) for positions in (1, 64, 65, 500, 1000, 1025, 1100)]
+    assert sizes == [64, 64, 128, 512, 1024, 1152, 1152]
+    assert buckets.cache_slots(6, context=6) == 16
+
+
+def test_the_best_width_of_a_chunk():
+    """Wide where there is much to feed, narrow where wide ones would be padding."""
+    left = np.array([500, 500, 30, 500])
+    assert buckets.best_width(left, room=512) == 256
+    assert buckets.best_width(left, room=100) == 64
+    assert buckets.best_width(np.array([16, 0, 7, 10]), room=512) == 16
+    assert buckets.best_width(np.array([3, 0, 0, 250]), room=512) == 256
 
 
 @pytest.mark.parametrize("verb", ["generate", "score"])

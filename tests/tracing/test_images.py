@@ -125,6 +125,21 @@ def test_generated_steps_are_scored_positions(model, layout):
         assert_same(row.metrics, at(again.metrics, steps), bound=1e-4)
 
 
+def test_prompts_that_take_places_look_at_their_own_images(model):
+    """Two rows for eight prompts, in every order of images and none; a group of rows may have no image at all."""
+    order = (1, 0, 1, 2, 3, 1, 1, 2)
+    prompts, images = [PROMPTS[i] for i in order], [IMAGES[i] for i in order]
+    rows = model.generate(prompts, images=images, max_new_tokens=3, batch_size=2).rows
+    texts = model.score(prompts, images=images, batch_size=3).rows
+    for i in (0, 1, 3, 4):
+        alone = model.generate(prompts[i : i + 1], images=images[i : i + 1], max_new_tokens=3).rows[0]
+        assert_same(rows[i].metrics, alone.metrics)
+        assert_same(texts[i].metrics, model.score(prompts[i : i + 1], images=images[i : i + 1]).rows[0].metrics)
+    for i, same in ((5, 0), (7, 3)):
+        assert_same(rows[i].metrics, rows[same].metrics)
+        assert_same(texts[i].metrics, texts[same].metrics)
+
+
 def test_images_of_prompts(model, scored):
     prompts = [Prompt(tokens=tuple(PROMPTS[0]), images=(IMAGES[0],)), Prompt(tokens=tuple(PROMPTS[1]))]
     for images in (None, [None, None]):

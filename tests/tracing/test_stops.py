@@ -1,5 +1,8 @@
 """When a row ends, and what it says of it."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,12 +71,28 @@ def test_a_chunk_ends_when_all_rows_have():
     model = automaton(AFTER)
     static = {"config": model.config, "probes": Probes.none(), "sampler": Greedy()}
     state = init_state(model.config, model.params, 2, 64, Probes.none())
-    state, trace, valid, active = decode_chunk(model.params, state, stop_rules((2, 3)), steps=9, **static)
+    state, trace, valid, active, _ = decode_chunk(model.params, state, stop_rules((2, 3)), steps=9, **static)
     assert not np.asarray(active).any()
     np.testing.assert_array_equal(np.asarray(valid).sum(axis=0), [2, 2])
     np.testing.assert_array_equal(np.asarray(trace.token)[:2], [[1, 1], [2, 2]])
     np.testing.assert_array_equal(np.asarray(trace.token)[2:], 0)
     np.testing.assert_array_equal(state.length, [2, 2])
+
+
+def test_a_chunk_ends_when_idle_rows_have_cost_too_much():
+    """One row ends at the second step; from then on each step costs one row-step of patience."""
+    model = automaton(AFTER)
+    static = {"config": model.config, "probes": Probes.none(), "sampler": Greedy()}
+    state = init_state(model.config, model.params, 2, 64, Probes.none())
+    state = dataclasses.replace(state, token=jnp.array([0, 6]))
+    run = functools.partial(decode_chunk, model.params, stop=stop_rules((2,)), steps=9, **static)
+    state, _, valid, active, patience = run(state, patience=np.int32(3))
+    np.testing.assert_array_equal(np.asarray(valid).sum(axis=0), [2, 5])
+    np.testing.assert_array_equal(active, [False, True])
+    assert patience == 0
+    state, _, valid, *_ = run(state, patience=patience)
+    assert not np.asarray(valid).any()
+    np.testing.assert_array_equal(state.length, [2, 5])
 
 
 def test_a_row_that_ended_does_not_move():

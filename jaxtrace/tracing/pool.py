@@ -1,0 +1,201 @@
+"""A pool of rows that run together: prompts are begun in a state of their own, and replace those that are done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int
+
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import Params
+from jaxtrace.models.images import Images
+from jaxtrace.models.layers import Sight
+from jaxtrace.tracing.buckets import cache_slots, chunk_widths, chunks
+from jaxtrace.tracing.settings import Settings
+from jaxtrace.tracing.slots import begin, put, repeat, resize
+from jaxtrace.tracing.step import State, prefill
+
+GROUPS = 4  # a full pool is begun in so many groups: few programs, and short prompts are not padded to long ones
+TOO_LARGE = 4  # a cache so many times larger than its rows need is cut to their size
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A prompt to run.
+
+    Attributes:
+      tokens: its ids.
+      fed: how many of them are fed before its row takes its place.
+      positions: how many its row may come to feed in all.
+      draws: how many tokens it may draw.
+    """
+
+    tokens: Int[np.ndarray, " P"]
+    fed: int
+    positions: int
+    draws: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """The images of a prompt.
+
+    Attributes:
+      images: `Images` without the rows' axis.
+      visible: which tiles each token sees.
+    """
+
+    images: Images
+    visible: Bool[np.ndarray, "P M"]
+
+
+Look = Callable[[int], Looked]  # of a prompt by its index; one without images has empty ones, as many
+
+
+class Pool:
+    """B rows that run together, each with a prompt or idle.
+
+    The cache has as many slots as the rows need, in few sizes. It grows when a prompt comes that needs more.
+
+    Attributes:
+      state: of the rows.
+      slots: positions that its cache holds.
+      holders: the prompt of each row, None for an idle one.
+      visible: which tiles the tokens of the held prompts see, by prompt; empty without images.
+    """
+
+    state: State
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        params: Params,
+        settings: Settings,
+        entries: Sequence[Entry],
+        first_index: int = 0,
+        look: Look | None = None,
+    ):
+        """A pool of idle rows.
+
+        Args:
+          config, params, settings: of the run.
+          entries: the prompts.
+          first_index: index of the first prompt.
+          look: how a prompt's images are had, a few prompts ahead of their use; None where no prompt has any.
+        """
+        where = params["embedding"].sharding if params["embedding"].committed else None
+        size = min(settings.batch_size, len(entries))
+        self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
+        self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
+        self._where = where if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        self._key, self._first = self.everywhere(jax.random.key(settings.seed)), first_index
+        self._group = max(1, size // GROUPS)
+        self._waiting = deque(range(len(entries)))
+        self._looks = look and _ahead(look, len(entries), self._group)
+        self.slots = 0
+        self.holders: list[int | None] = [None] * size
+        self.visible: dict[int, Bool[np.ndarray, "P M"]] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are prompts that have had no row yet."""
+        return bool(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a row has a prompt."""
+        return any(holder is not None for holder in self.holders)
+
+    def everywhere(self, x: Array | np.generic) -> Array:
+        """An array where the parameters are, as a program of them returns it: another place is another program."""
+        return jax.device_put(x, self._where)
+
+    def release(self, rows: Bool[np.ndarray, " B"]) -> None:
+        """Makes rows idle."""
+        for row in np.flatnonzero(rows):
+            self.visible.pop(cast(int, self.holders[row]), None)
+            self.holders[row] = None
+
+    def admit(self) -> None:
+        """Puts waiting prompts, in order, into all idle rows."""
+        idle = [row for row, holder in enumerate(self.holders) if holder is None]
+        taken = [(row, self._waiting.popleft()) for row in idle[: len(self._waiting)]]
+        for row, prompt in taken:
+            self.holders[row] = prompt
+        looks = {prompt: next(self._looks) for _, prompt in taken} if self._looks else {}
+        self.visible |= {prompt: looked.visible for prompt, looked in looks.items()}
+        taken.sort(key=lambda pair: self._entries[pair[1]].fed)
+        for at in range(0, len(taken), self._group):
+            group = taken[at : at + self._group]
+            missing = self._group - len(group)
+            begun = self._begun([prompt for _, prompt in group], missing, looks)
+            self._make_room(begun)
+            rows = np.array([row for row, _ in group] + [len(self.holders)] * missing)
+            self.state = put(self.state, begun, rows, config=self._config, slots=self.slots, mesh=self._mesh)
+
+    def _begun(self, prompts: list[int], missing: int, looks: dict[int, Looked]) -> State:
+        """A state of rows whose prompts were fed as far as they say, and of some without a prompt."""
+        entries = [self._entries[prompt] for prompt in prompts] + [NOTHING] * missing
+        indices = np.array([self._first + prompt for prompt in prompts] + [0] * missing)
+        widths = chunk_widths(max(entry.fed for entry in entries))
+        slots = cache_slots(sum(widths), self._config.context)
+        images, sights = None, None
+        if looks:
+            found = [looks[prompt] for prompt in prompts]
+            found += [Looked(jax.tree.map(np.zeros_like, found[0].images), found[0].visible[:1])] * missing
+            images = jax.tree.map(lambda *xs: np.stack(xs), *(looked.images for looked in found))
+            sights = [looked.visible for looked in found]
+        static = {"config": self._config, "probes": self._probes}
+        state = begin(self._params, self._key, indices, images, slots=slots, mesh=self._mesh, **static)
+        pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
+        seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
+        for (tokens, count), visible in zip(pieces, seen, strict=True):
+            state = _prefill(self._params, state, tokens, count, visible, **static)
+        if sights is not None:
+            assert state.sight is not None
+            last: Any = np.array([visible[entry.fed] for visible, entry in zip(sights, entries, strict=True)])
+            state = dataclasses.replace(state, sight=Sight(state.sight.own, last[:, None]))
+        return dataclasses.replace(
+            state,
+            token=np.array([entry.tokens[entry.fed] for entry in entries], np.int32),
+            remaining=np.array([entry.draws for entry in entries], np.int32),
+        )
+
+    def _make_room(self, begun: State) -> None:
+        """Gives the cache as many slots as the prompts of its rows need; makes the state where there is none."""
+        held = [self._entries[prompt] for prompt in self.holders if prompt is not None]
+        need = max(max(entry.positions, sum(chunk_widths(entry.fed))) for entry in held)
+        slots = cache_slots(need, self._config.context)
+        rows = len(self.holders)
+        if self.slots == 0:
+            self.state = repeat(begun, config=self._config, rows=rows, slots=slots, mesh=self._mesh)
+        elif slots > self.slots or (slots * TOO_LARGE <= self.slots and len(held) == rows):
+            self.state = resize(self.state, config=self._config, slots=slots, mesh=self._mesh)
+        else:
+            return
+        self.slots = slots
+
+
+NOTHING = Entry(np.zeros(1, np.int32), 0, 1, 0)
+_prefill = jax.jit(prefill, static_argnames=("config", "probes"), donate_argnames="state")
+
+
+def _ahead(make: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
+    """make(0) … make(count − 1), made in a thread, up to so many ahead."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        pending = deque(executor.submit(make, i) for i in range(min(ahead, count)))
+        for i in range(count):
+            if i + ahead < count:
+                pending.append(executor.submit(make, i + ahead))
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,84 @@
+"""What the Mosaic GPU kernels share: sums over one tile after another, about a maximum that grows, in registers.
+
+Nothing here fixes a shape: a sum may belong to a row, or to each of many lanes that are joined at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.pallas import mosaic_gpu
+
+from .moments import FLOOR, MASKED
+
+plgpu: Any = mosaic_gpu  # jax 0.10 and 0.12 differ in what it holds
+INTERPRETED = hasattr(plgpu, "InterpretGPUParams")  # from jax 0.12 on
+
+
+def too_old() -> str | None:
+    """Why no GPU kernel can serve a call under this jax, or None."""
+    return None if INTERPRETED else "needs jax 0.12"
+
+
+def interpreter(interpret: bool) -> Any:
+    """The `interpret` argument of `plgpu.kernel`."""
+    return plgpu.InterpretGPUParams() if interpret else None
+
+
+class Sums(NamedTuple):
+    """Σ e^u, Σ e^u u, Σ e^u u² and the Rényi sums Σ e^{αu}, one per α, about a maximum that is kept beside them."""
+
+    l: Any  # noqa: E741 (its name in the definition)
+    a: Any
+    b: Any
+    r: tuple[Any, ...] = ()
+
+
+def entries(scores: Any, m: Any, alphas: tuple[float, ...] = ()) -> Sums:
+    """The share of every score in the sums about m, which has the scores' shape; 0 for an absent one."""
+    absent = scores <= MASKED
+    u = jnp.maximum(scores - m, FLOOR)
+    e, *r = (jnp.where(absent, 0.0, power) for power in _powers(u, alphas))
+    return Sums(e, e * u, e * u * u, tuple(r))
+
+
+def moved(sums: Sums, d: Any, alphas: tuple[float, ...] = ()) -> Sums:
+    """Sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
+    d = jnp.maximum(d, FLOOR)
+    c, *scales = _powers(d, alphas)
+    a = c * (sums.a + d * sums.l)
+    b = c * (sums.b + d * (2 * sums.a + d * sums.l))
+    r = tuple(scale * r for scale, r in zip(scales, sums.r, strict=True))
+    return Sums(c * sums.l, a, b, r)
+
+
+def pieces(x: Any) -> Any:
+    """[pieces, …] of bfloat16 that add up to x, the largest first: one of bfloat16, three of other types.
+
+    Rounding is asked for by name: XLA may leave out a conversion to bfloat16 and back.
+    """
+    if x.dtype == jnp.bfloat16:
+        return x[None]
+    rest, found = x.astype(jnp.float32), []
+    for _ in range(3):
+        found.append(lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
+        rest = rest - found[-1]
+    return jnp.stack(found).astype(jnp.bfloat16)
+
+
+def _powers(u: Any, alphas: tuple[float, ...]) -> Iterator[Any]:
+    """e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where those are exact."""
+    root = jnp.exp(u / 2)
+    yield root * root
+    for alpha in alphas:
+        halves = 2.0 if math.isinf(alpha) else 2 * alpha
+        if halves != int(halves) or halves > 32:
+            yield jnp.exp(alpha * u)
+        elif halves == 0:
+            yield jnp.ones_like(u)
+        else:
+            yield root if halves == 1 else lax.integer_pow(root, int(halves))

@@ -1,0 +1,81 @@
+"""The GPU kernels are lowered for Hopper with no GPU here, which settles layouts, copies and shared memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtrace.kernels import (
+    compiling_for,
+    decode_attention,
+    head_dispersion,
+    prefill_attention,
+    softmax_moments,
+    unembed_moments,
+)
+from jaxtrace.kernels.gpu_tiles import too_old
+
+pytestmark = pytest.mark.skipif(too_old() is not None, reason=f"GPU kernels: {too_old()}")
+
+ALPHAS = (0.5, 2.0, 5.0)
+
+
+def kernels_in(function, *shapes):
+    """How many Mosaic GPU kernels a function of arrays [(shape, dtype)] calls once it is lowered for CUDA."""
+    arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    with compiling_for("gpu"):
+        lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
+    return lowered.as_text().count("@mosaic_gpu_v2")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("size", [5, 32_003, 128_256])
+def test_softmax_moments(size, dtype):
+    call = functools.partial(softmax_moments, alphas=ALPHAS)
+    assert kernels_in(call, ((3, size), dtype)) == 1
+    assert kernels_in(lambda x, t: call(x, temperature=t), ((3, size), dtype), ((3,), jnp.float32)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("groups", "rows", "width", "vocabulary"),
+    [(1, 1, 2048, 128_256), (17, 4, 2048, 128_256), (7, 1, 288, 32_000), (13, 3, 768, 50_257), (1, 2048, 4096, 32_000)],
+)
+def test_unembed_moments(groups, rows, width, vocabulary, dtype):
+    operands = ((groups, rows, width), dtype), ((vocabulary, width), dtype)
+    assert kernels_in(unembed_moments, *operands) == 1
+    call = functools.partial(unembed_moments, alphas=ALPHAS, soft_cap=30.0, keep_logits=True)
+    assert kernels_in(lambda h, w, t: call(h, w, targets=t), *operands, ((rows,), jnp.int32)) == 1
+
+
+def cache(dtype, batch, kv_heads, width, slots):
+    return ((batch, kv_heads, width, slots), dtype), ((batch, kv_heads, slots, width), dtype), ((batch,), jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "served"),
+    [(48, "bfloat16", 1), (64, "bfloat16", 1), (256, "bfloat16", 1), (64, "float32", 1), (256, "float32", 0)],
+)
+@pytest.mark.parametrize("moments", [True, False])
+def test_decode_attention(width, dtype, served, moments):
+    k, v, lengths = cache(dtype, 2, 2, width, 1000)
+    call = functools.partial(decode_attention, scale=0.125, moments=moments)
+    assert kernels_in(call, ((2, 14, width), dtype), k, v, lengths) == served
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "options"),
+    [(128, "bfloat16", {}), (64, "bfloat16", {"window": 100, "soft_cap": 50.0}), (128, "float32", {})],
+)
+def test_prefill_attention(width, dtype, options):
+    k, v, start = cache(dtype, 2, 2, width, 512)
+    call = functools.partial(prefill_attention, scale=0.125, **options)
+    assert kernels_in(call, ((2, 200, 8, width), dtype), k, v, start) == 1
+
+
+@pytest.mark.parametrize(("queries", "kernels"), [(1, 1), (200, 2)])
+@pytest.mark.parametrize(("width", "dtype"), [(128, "bfloat16"), (64, "float32")])
+def test_head_dispersion(queries, kernels, width, dtype):
+    k, _, start = cache(dtype, 2, 2, width, 512)
+    call = functools.partial(head_dispersion, scale=0.125)
+    assert kernels_in(call, ((2, queries, 8, width), dtype), k, start) == kernels

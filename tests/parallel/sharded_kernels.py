@@ -1,0 +1,67 @@
+"""Kernels whose vocabulary or heads are split over devices, against the same on one device."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtrace.kernels import UnembedMoments, cross_dispersion, head_dispersion, softmax_moments, unembed_moments
+
+from jaxtrace.parallel.mesh import make_mesh
+
+ALPHAS = (0.5, 2.0)
+AXIS = "model"
+
+
+def check():
+    """Raises AssertionError for a result that differs."""
+    rng = np.random.default_rng(0)
+    mesh = make_mesh("model=8")
+    split = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    _softmax(rng, split)
+    _unembed(rng, split)
+    _dispersion(rng, split)
+
+
+def _softmax(rng, split):
+    logits = rng.normal(0, 2, (4, 800)).astype(np.float32)
+    logits[1, 100:] = -np.inf  # all that the other devices hold is absent
+    logits[2, [3, 703]] = 9.0  # the largest twice, on two devices
+    logits[3, 300] = np.nan
+    call = functools.partial(softmax_moments, alphas=ALPHAS, temperature=0.7)
+    whole = call(jnp.asarray(logits))
+    assert int(whole.top1[2]) == 3 and float(whole.top1_top2_gap[2]) == 0
+    parts = split(functools.partial(call, axis_name=AXIS), in_specs=P(None, AXIS), out_specs=P())(logits)
+    assert np.isnan(parts.moments.entropy[3])
+    found, wanted = (dataclasses.replace(x, top1=x.top1[:3]) for x in (parts, whole))  # NaN has no top
+    near(found, wanted)
+
+
+def _unembed(rng, split):
+    hidden, unembedding = rng.normal(0, 1, (3, 4, 32)), rng.normal(0, 0.4, (808, 32))
+    arrays = jnp.float32(hidden), jnp.float32(unembedding), jnp.int32([0, 101, 400, 807])
+
+    def call(hidden, unembedding, targets, axis_name=None):
+        options = dict(alphas=ALPHAS, soft_cap=20.0, keep_logits=True)
+        return unembed_moments(hidden, unembedding, targets=targets, axis_name=axis_name, **options)
+
+    out_specs = UnembedMoments(*[P()] * 6, P(None, AXIS))
+    mapped = split(functools.partial(call, axis_name=AXIS), in_specs=(P(), P(AXIS), P()), out_specs=out_specs)
+    near(mapped(*arrays), call(*arrays))
+
+
+def _dispersion(rng, split):
+    q, k = jnp.float32(rng.normal(0, 1, (2, 3, 16, 8))), jnp.float32(rng.normal(0, 1, (2, 8, 8, 20)))
+    start, groups = jnp.int32([-2, 11]), jnp.asarray(rng.random((2, 3, 4)) < 0.7)
+    for call, rows in ((head_dispersion, start), (cross_dispersion, groups)):
+        call = functools.partial(call, scale=0.5)
+        mapped = functools.partial(call, axis_name=AXIS)
+        specs = P(None, None, AXIS), P(None, AXIS), P()
+        near(split(mapped, in_specs=specs, out_specs=P())(q, k, rows), call(q, k, rows))
+
+
+def near(got, want):
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-6)
