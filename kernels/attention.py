@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import core
 from jaxtyping import Array, Bool, Float, Int
 
 from .moments import FLOOR, MASKED, Moments
@@ -176,5 +177,11 @@ def check_shapes(name: str, q: Array, k: Array, v: Array | None, rows: Array) ->
 
 def check_within(name: str, lengths: Array, slots: int) -> None:
     """Raises ValueError for a known length beyond the cache; one under a trace is not known."""
-    if not isinstance(lengths, jax.core.Tracer) and (longest := int(jnp.max(lengths, initial=0))) > slots:
+    if not isinstance(lengths, core.Tracer) and (longest := int(jnp.max(lengths, initial=0))) > slots:
         raise ValueError(f"{name}: length {longest} is beyond the {slots} slots of the cache")
+
+
+def each_row(start: Array | int, rows: int) -> Int[Array, " B"]:
+    """One number for each row, from one for all or from as many."""
+    start = jnp.asarray(start, jnp.int32)
+    return jnp.broadcast_to(start, rows) if start.ndim == 0 else start

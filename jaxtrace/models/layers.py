@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -56,11 +57,14 @@ class Place:
       start: position of each row's first token.
       rotations: of all its tokens, for every kind of rotary positions the decoder has.
       sight: of its images, or None.
+      own: which tokens are the row's own; None for all. The values of others are not kept, so that they touch nothing,
+        NaN or not.
     """
 
     start: Int[Array, " B"]
     rotations: dict[Rope, Rotation]
     sight: Sight | None
+    own: Bool[Array, "B T"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +155,8 @@ class Attention(nnx.Module):
             k, v = self.keys_and_values(x)
             if self.kind.rope is not None:
                 q, k = (rotate(heads, place.rotations[self.kind.rope]) for heads in (q, k))
+            if place.own is not None:
+                v = jnp.where(place.own[..., None, None], v, 0)
             cache = cache.write(k, v, place.start)
             out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
@@ -171,7 +177,8 @@ class Attention(nnx.Module):
         def attend(q, k, v, start, *, axis_name, implementation):
             own = {"implementation": implementation, **options}
             if q.shape[1] == 1:
-                one = decode_attention(q[:, 0], k, v, start + 1, moments=asked.moments, **own)
+                lengths = jnp.minimum(start + 1, k.shape[3])  # a row that is done may stand past its last slot
+                one = decode_attention(q[:, 0], k, v, lengths, moments=asked.moments, **own)
                 out, moments = jax.tree.map(lambda y: y[:, None], one)
             else:
                 out, moments = prefill_attention(q, k, v, start, moments=asked.moments, **own)
@@ -207,8 +214,8 @@ def _by_heads(attend, q, cache, by_row):
     rows, heads = split(ROWS, len(q)), split(PARTS, kv_heads)
     of_heads, of_cache = P(rows, None, heads), P(rows, heads)
     own = functools.partial(attend, axis_name=heads, implementation=None)
-    in_specs, out_specs = (of_heads, of_cache, of_cache, P(rows)), (of_heads, AttentionTrace(of_heads, P(rows)))
-    return mapped(own, in_specs, out_specs)(q, cache.k, cache.v, by_row)
+    of_trace: Any = AttentionTrace(cast(Any, of_heads), cast(Any, P(rows)))
+    return mapped(own, (of_heads, of_cache, of_cache, P(rows)), (of_heads, of_trace))(q, cache.k, cache.v, by_row)
 
 
 class FeedForward(nnx.Module):

@@ -103,9 +103,10 @@ def generate_rows(
     gathered = Gathered(on_progress)
 
     def run(patience: Any) -> Any:
-        pool.state, *out = decode_chunk(
-            params, pool.state, stop, patience, config=config, probes=settings.probes, **options
-        )
+        with pool.on_mesh():
+            pool.state, *out = decode_chunk(
+                params, pool.state, stop, patience, config=config, probes=settings.probes, **options
+            )
         return list(pool.holders), *out
 
     def refilled() -> Any:
@@ -157,9 +158,10 @@ def score_rows(
             tokens, count = chunk(_cut(texts, holders, places), width)
             ahead, _ = chunk(_cut(targets, holders, places), width)
             visible = chunk(_cut(pool.visible, holders, places), width)[0] if pool.visible else None
-            pool.state, trace = _score(
-                params, pool.state, tokens, count, ahead, visible, config=config, probes=settings.probes
-            )
+            with pool.on_mesh():
+                pool.state, trace = _score(
+                    params, pool.state, tokens, count, ahead, visible, config=config, probes=settings.probes
+                )
             done = left <= width
             following = holders, trace, count, done
             at = np.where(done, 0, at + count)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrace.kernels import UnembedMoments, dispersion_of, unembed_moments
+from jaxtrace.kernels import UnembedMoments, dispersion_of, softmax_moments, unembed_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.forward import Forward, final_norm, unembed
@@ -51,7 +52,23 @@ class StepTrace:
     hidden_cosine_layer: Float[Array, "*s L"] | None = None
 
 
-def forward_flags(probes: Probes) -> dict[str, bool]:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Drawable:
+    """What a position's next token is drawn from.
+
+    Attributes:
+      top1: the most likely token.
+      finite: whether no logit is NaN or +∞.
+      logits: None unless asked for.
+    """
+
+    top1: Int[Array, "B T"]
+    finite: Bool[Array, "B T"]
+    logits: Float[Array, "B T V"] | None
+
+
+def forward_flags(probes: Probes) -> dict[str, Any]:
     """What the forward pass has to return for these probes."""
     return {
         "moments": probes.attention or probes.dispersion,
@@ -70,8 +87,8 @@ def measure(
     *,
     targets: Int[Array, "B T"] | None = None,
     keep_logits: bool = False,
-) -> tuple[StepTrace, Float[Array, "B T V"] | None]:
-    """Metrics of the positions of a forward pass, and their logits if asked for.
+) -> tuple[StepTrace, Drawable]:
+    """Metrics of the positions of a forward pass, and what their next tokens are drawn from.
 
     Args:
       config, params: of the decoder.
@@ -83,20 +100,21 @@ def measure(
       keep_logits: return the logits, for a sampler.
     """
     trace: dict[str, Array | None] = {}
-    logits = None
     with jax.named_scope("unembed"):
         if probes.output or probes.lens:
-            outputs, logits = _outputs(config, params, result, probes, targets, keep_logits)
+            outputs, drawable = _outputs(config, params, result, probes, targets, keep_logits)
             trace |= outputs
-        elif keep_logits:
+        else:
             logits = unembed(config, params, result.hidden)
+            rows = softmax_moments(logits, implementation="xla")  # which the partitioner can split
+            drawable = Drawable(rows.top1, jnp.isfinite(rows.moments.m), logits)
     with jax.named_scope("attention_metrics"):
         trace |= _attention(result, probes)
     if probes.hidden:
         assert result.stream is not None and before is not None
         with jax.named_scope("hidden_metrics"):
             trace |= _hidden(result.stream, before, start)
-    return StepTrace(**trace), logits
+    return StepTrace(**trace), drawable
 
 
 def _outputs(config, params, result, probes, targets, keep_logits):
@@ -143,7 +161,8 @@ def _outputs(config, params, result, probes, targets, keep_logits):
             "lens_top1": by_layer(rows.top1),
             "lens_top1_prob": by_layer(rows.moments.p_max),
         }
-    return trace, at(rows.logits) if keep_logits else None
+    finite = jnp.isfinite(rows.moments.logsumexp[-1])
+    return trace, Drawable(at(rows.top1[-1]), at(finite), at(rows.logits) if keep_logits else None)
 
 
 def _known(targets: Int[Array, "B T"], vocab: int) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import jax
@@ -118,6 +119,10 @@ class Pool:
         """An array where the parameters are, as a program of them returns it: another place is another program."""
         return jax.device_put(x, self._where)
 
+    def on_mesh(self) -> AbstractContextManager[Any]:
+        """Where the steps are run: kernels are split over the mesh that is set."""
+        return nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+
     def release(self, rows: Bool[np.ndarray, " B"]) -> None:
         """Makes rows idle."""
         for row in np.flatnonzero(rows):
@@ -157,8 +162,9 @@ class Pool:
         state = begin(self._params, self._key, indices, images, slots=slots, mesh=self._mesh, **static)
         pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
         seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
-        for (tokens, count), visible in zip(pieces, seen, strict=True):
-            state = _prefill(self._params, state, tokens, count, visible, **static)
+        with self.on_mesh():
+            for (tokens, count), visible in zip(pieces, seen, strict=True):
+                state = _prefill(self._params, state, tokens, count, visible, **static)
         if sights is not None:
             assert state.sight is not None
             last: Any = np.array([visible[entry.fed] for visible, entry in zip(sights, entries, strict=True)])

@@ -25,7 +25,7 @@ class Greedy:
     """The most likely token, the lowest id among equals."""
 
     def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
-        return softmax_moments(logits, implementation="xla").top1  # which the partitioner can split
+        return softmax_moments(logits).top1
 
 
 @dataclass(frozen=True)

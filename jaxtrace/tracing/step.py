@@ -125,7 +125,7 @@ def prefill(
     `visible` says which tiles of its images each token sees; None without images.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=probes.hidden)
+    result = forward(config, params, tokens, state.cache, state.length, count=count, sight=sight, stream=probes.hidden)
     return _advanced(state, result, count, sight)
 
 
@@ -146,7 +146,8 @@ def score_step(
     Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(probes))
+    flags = forward_flags(probes)
+    result = forward(config, params, tokens, state.cache, state.length, count=count, sight=sight, **flags)
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
     return _advanced(state, result, count, sight), dataclasses.replace(trace, token=targets)
 
@@ -176,17 +177,20 @@ def decode_step(
     """
     flags = forward_flags(probes)
     result = forward(config, params, state.token[:, None], state.cache, state.length, sight=state.sight, **flags)
-    trace, logits = measure(config, params, result, state.hidden, state.length, probes, keep_logits=True)
-    trace, logits = jax.tree.map(lambda x: x[:, 0], (trace, logits))
+    greedy = isinstance(sampler, Greedy)
+    trace, drawable = measure(config, params, result, state.hidden, state.length, probes, keep_logits=not greedy)
+    trace, drawable = jax.tree.map(lambda x: x[:, 0], (trace, drawable))
     with jax.named_scope("sample"):
-        drawn = sampler(logits, jax.vmap(jax.random.fold_in)(state.key, state.length))
-        finite = jnp.isfinite(jnp.max(logits, axis=-1))
+        drawn, below = drawable.top1, 0.0
+        if not greedy:
+            logits = drawable.logits
+            drawn = sampler(logits, jax.vmap(jax.random.fold_in)(state.key, state.length))
+            below = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0] - jnp.max(logits, axis=-1)
+        finite = drawable.finite
         drawn = jnp.where(finite, drawn, -1)
     trace = dataclasses.replace(trace, token=drawn)
     if probes.output:
-        chosen = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
-        logprob = chosen - jnp.max(logits, axis=-1) + jnp.log(trace.top1_prob)
-        trace = dataclasses.replace(trace, logprob=logprob)
+        trace = dataclasses.replace(trace, logprob=below + jnp.log(trace.top1_prob))
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
     remaining = state.remaining - 1
     going = finite & (remaining > 0)

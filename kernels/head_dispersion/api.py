@@ -8,7 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import check_shapes
+from ..attention import check_shapes, each_row
 from ..dispatch import Implementation, Operation
 from . import gpu, reference, tpu, xla
 
@@ -60,7 +60,7 @@ def head_dispersion(
       Unsupported: the implementation asked for is not to be had.
       ValueError: shapes do not agree.
     """
-    start = jnp.broadcast_to(jnp.asarray(start, jnp.int32), q.shape[:1]) if jnp.ndim(start) == 0 else start
+    start = each_row(start, len(q))
     check_shapes("head_dispersion", q, k, None, start)
     options = {"scale": scale, "window": window, "soft_cap": soft_cap}
     if axis_name is not None:

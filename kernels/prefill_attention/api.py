@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments, check_shapes, check_within, positions, visible_count
+from ..attention import AttentionMoments, check_shapes, check_within, each_row, positions, visible_count
 from ..dispatch import Implementation, Operation
 from . import gpu, reference, tpu, xla
 
@@ -57,7 +56,7 @@ def prefill_attention(
       Unsupported: the implementation asked for is not to be had.
       ValueError: shapes do not agree, or a position is beyond the cache.
     """
-    start = jnp.broadcast_to(jnp.asarray(start, jnp.int32), q.shape[:1]) if jnp.ndim(start) == 0 else start
+    start = each_row(start, len(q))
     check_shapes("prefill_attention", q, k, v, start)
     check_within("prefill_attention", start + q.shape[1], k.shape[3])
     sums = OPERATION(

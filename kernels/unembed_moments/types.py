@@ -85,8 +85,8 @@ class UnembedSums:
 
     def output(self, alphas: tuple[float, ...]) -> Moments:
         """Moments of the output rows, Rényi sums included."""
-        last = jax.tree.map(lambda x: x[..., -1, :], (self.moments.m, self.moments.l, self.moments.a, self.moments.b))
-        return Moments(*last, self.r, alphas)
+        m, l, a, b = (x[..., -1, :] for x in (self.moments.m, self.moments.l, self.moments.a, self.moments.b))  # noqa: E741
+        return Moments(m, l, a, b, self.r, alphas)
 
     def result(self, alphas: tuple[float, ...]) -> UnembedMoments:
         """The finished quantities."""

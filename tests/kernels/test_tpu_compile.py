@@ -62,7 +62,7 @@ def test_unembed_moments(topology, shape):
 # batch, queries (none: decode), KV heads, group, head_dim, slots, dtype, options
 ATTENTION = [
     (16, None, 8, 4, 64, 4096, "bfloat16", {}),
-    (3, None, 4, 7, 48, 333, "float32", {"window": 100, "moments": False}),
+    (3, None, 4, 7, 48, 3333, "float32", {"window": 100, "moments": False}),
     (16, None, 8, 4, 128, 4096, "float32", {"window": 512, "soft_cap": 50.0}),
     (1, 4096, 8, 4, 64, 4096, "bfloat16", {}),
     (1, 4096, 8, 4, 128, 4096, "bfloat16", {"window": 1024, "moments": False}),

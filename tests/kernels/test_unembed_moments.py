@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtrace.kernels import unembed_moments
-from jaxtrace.kernels.unembed_moments import xla
+from jaxtrace.kernels.unembed_moments import tpu_blocks, xla
 from jaxtrace.kernels.unembed_moments.api import OPERATION
 
 from tests import oracle
@@ -105,3 +105,18 @@ class TestUnembedMoments:
         cases.assert_near(many.moments.entropy[-1:], one.moments.entropy, cases.ENTROPY, "entropy")
         cases.assert_near(many.moments.varentropy[-1:], one.moments.varentropy, cases.VARENTROPY, "varentropy")
         cases.assert_near(many.target_logprob, one.target_logprob, cases.LOG_PROBABILITY, "target_logprob")
+
+
+@pytest.mark.parametrize(
+    ("rows", "most_rows", "vmem", "blocks", "parts"),
+    [(17, 24, 1 << 20, 3, 1), (17, 768, 1 << 19, 1, 2), (13, 24, 1, 2, 2), (3, 768, 1, 1, 2)],
+    ids=["blocks of rows", "parts of the width", "both", "few rows"],
+)
+def test_tpu_blocks_change_nothing(rows, most_rows, vmem, blocks, parts, rng, monkeypatch):
+    monkeypatch.setattr(tpu_blocks, "MOST_ROWS", most_rows)
+    monkeypatch.setattr(tpu_blocks, "VMEM", vmem)
+    used = tpu_blocks.Blocks.of(3, rows, 700, 256, itemsize=4)
+    assert (used.count, 256 // used.width) == (blocks, parts)
+    hidden, unembedding, targets = problem(rng, 3, rows, 256, 700, "float32")
+    got = call("pallas_tpu_interpret", 30.0)(hidden, unembedding, targets)
+    check(got, hidden, unembedding, targets, 30.0)

@@ -55,6 +55,16 @@ def test_infinite_logits():
     assert rows[0].stop == "not_finite" and np.isnan(rows[0].metrics["entropy"]).all()
 
 
+def test_padding_with_nan_touches_no_text():
+    model = automaton(AFTER)
+    prompts = [[1, 2], [6, 7, 6, 7, 6, 7, 6]]
+    embedding = model.params["embedding"].at[0].set(jnp.nan)  # rows are padded with token 0
+    padded = dataclasses.replace(model, params=model.params | {"embedding": embedding})
+    for run in (lambda model: model.score(prompts), lambda model: model.generate(prompts, max_new_tokens=4)):
+        for row, same in zip(run(padded).rows, run(model).rows, strict=True):
+            assert_same(row.metrics, same.metrics)
+
+
 def test_a_text_with_nan(poisoned):
     rows = poisoned.score([[0, 1, 2], [0, 3, 4], [6, 7]], batch_size=2).rows
     assert [row.stop for row in rows] == ["scored", "not_finite", "scored"]
