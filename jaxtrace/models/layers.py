@@ -157,7 +157,7 @@ class Attention(nnx.Module):
                 q, k = (rotate(heads, place.rotations[self.kind.rope]) for heads in (q, k))
             if place.own is not None:
                 v = jnp.where(place.own[..., None, None], v, 0)
-            cache = cache.write(k, v, place.start)
+            cache = _written(cache, k, v, place.start)
             out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
         out = linear(out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
@@ -204,6 +204,16 @@ class Attention(nnx.Module):
             return jnp.where(sees.reshape(*sees.shape, *(1,) * (y.ndim - 2)), y, jnp.nan)
 
         return out, jax.tree.map(seen, trace)
+
+
+def _written(cache, k, v, start):
+    """`cache.write`, on a mesh by each device for its rows and heads."""
+    kv_heads = cache.k.shape[1]
+    if not whole_heads(kv_heads):
+        return cache.write(k, v, start)
+    rows, heads = split(ROWS, len(k)), split(PARTS, kv_heads)
+    of_cache, of_new = P(rows, heads), P(rows, None, heads)
+    return mapped(LayerCache.write, (of_cache, of_new, of_new, P(rows)), of_cache)(cache, k, v, start)
 
 
 def _by_heads(attend, q, cache, by_row):
