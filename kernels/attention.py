@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import core
 from jaxtyping import Array, Bool, Float, Int
 
+from .dispatch import Unsupported
 from .moments import FLOOR, MASKED, Moments
 from .soft_cap import soft_capped
 
@@ -153,26 +154,30 @@ def masked(scores: Float[Array, "*s"], mask: Bool[Array, "*#s"]) -> Float[Array,
     return jnp.where(mask, scores, MASKED)
 
 
-def check_shapes(name: str, q: Array, k: Array, v: Array | None, rows: Array) -> None:
+def check_shapes(
+    name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: int | None = None
+) -> None:
     """Raises ValueError, in one line, where the arguments of an attention operation do not agree.
 
     Args:
       name: of the operation.
-      q: queries [B, …, N, H].
+      q: queries [B, T, N, H].
       k, v: [B, K, H, S] and [B, K, S, H].
-      rows: one number for each row, or one for all.
+      rows: a whole number for each row.
+      window: in keys.
     """
-    b, heads, width = q.shape[0], q.shape[-2], q.shape[-1]
-    if k.shape[0] != b or k.shape[2] != width:
+    if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
         raise ValueError(f"{name}: queries {q.shape} and keys {k.shape} do not agree; keys are [B, K, H, S]")
     if v is not None and v.shape != (*k.shape[:2], k.shape[3], k.shape[2]):
         raise ValueError(
             f"{name}: keys {k.shape} and values {v.shape} do not agree; they are [B, K, H, S], [B, K, S, H]"
         )
-    if heads % k.shape[1]:
-        raise ValueError(f"{name}: {heads} query heads cannot share {k.shape[1]} key/value heads evenly")
-    if rows.shape not in ((), (b,)):
-        raise ValueError(f"{name}: {rows.shape} positions or lengths for {b} rows; give one to each")
+    if q.shape[2] % k.shape[1]:
+        raise ValueError(f"{name}: {q.shape[2]} query heads cannot share {k.shape[1]} key/value heads evenly")
+    if rows is not None and (rows.shape != q.shape[:1] or not jnp.issubdtype(rows.dtype, jnp.integer)):
+        raise ValueError(f"{name}: {rows.dtype} {rows.shape} for {q.shape[0]} rows; give each one whole number")
+    if window is not None and window < 1:
+        raise ValueError(f"{name}: a window of {window} keys sees nothing; give 1 or more, or None")
 
 
 def check_within(name: str, lengths: Array, slots: int) -> None:
@@ -183,5 +188,11 @@ def check_within(name: str, lengths: Array, slots: int) -> None:
 
 def each_row(start: Array | int, rows: int) -> Int[Array, " B"]:
     """One number for each row, from one for all or from as many."""
-    start = jnp.asarray(start, jnp.int32)
+    start = jnp.asarray(start)
     return jnp.broadcast_to(start, rows) if start.ndim == 0 else start
+
+
+def only_xla(name: str, implementation: str | None) -> None:
+    """Raises Unsupported for another implementation asked for by name where heads are split over devices."""
+    if implementation not in (None, "xla"):
+        raise Unsupported(f"{name}: {implementation}: cannot join heads that are split over devices; there is: xla")

@@ -163,7 +163,7 @@ def filled(shape: tuple[int, ...], value: float) -> Array:
 
 def load_rows(ref: Any) -> Array:
     """A number for each row from device memory."""
-    return plgpu.load(ref, layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
+    return plgpu.load(ref, layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)  # pyright: ignore[reportCallIssue]
 
 
 def counted(slot: Int[Array, ""], first: Int[Array, " M"], last: Int[Array, " M"]) -> Bool[Array, "M N"]:

@@ -88,6 +88,14 @@ class Blocks:
         return seen, seen & ((slots == 0) | (row >= gone - self.group))
 
 
+def refuses(*arrays, **_):
+    """Why the kernels cannot serve queries, keys and values of these dtypes, or None."""
+    dtypes = {str(x.dtype) for x in arrays[:3] if jnp.issubdtype(x.dtype, jnp.floating)}
+    return (
+        None if len(dtypes) == 1 and dtypes <= {"float32", "bfloat16"} else f"no kernel for {', '.join(sorted(dtypes))}"
+    )
+
+
 def attend(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K H S"],

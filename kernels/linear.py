@@ -30,4 +30,4 @@ def linear(x: Float[Array, "*r D"], weight: Float[Array, "V D"], dtype: Any = No
     flat = jnp.pad(flat, ((0, -count % 8 if count > 4 else 0), (0, 0)))
     out = jnp.einsum("vd,rd->vr", weight, flat, preferred_element_type=dtype)
     turned = with_layout_constraint(jax.lax.optimization_barrier(out).T, Layout((0, 1)))
-    return turned[:count].reshape(*rows, -1)
+    return turned[:count].reshape(*rows, len(weight))

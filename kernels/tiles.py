@@ -76,7 +76,7 @@ def add(x: Sums, y: Sums) -> Sums:
 
 def of_tile(scores: Any, m: Any, alphas: tuple[float, ...] = (), scale: Any = 1.0) -> tuple[Any, Any, Sums]:
     """(u, e^u, their sums) of a tile about m, u times `scale`; an absent score has no share, and m may be MASKED."""
-    u = (scores - jnp.maximum(m, MASKED / 2)) * scale
+    u = jnp.maximum((scores - jnp.maximum(m, MASKED / 2)) * scale, MASKED)
     e = jnp.exp(u)
     eu = e * u
     r = (total((scores > MASKED).astype(jnp.float32) if alpha == 0 else _power(alpha, e, u)) for alpha in alphas)

@@ -43,7 +43,6 @@ def forward(
     cache: KVCache,
     start: Int[Array, " B"],
     *,
-    count: Int[Array, " B"] | None = None,
     sight: Sight | None = None,
     moments: bool = False,
     head_jsd: bool = False,
@@ -54,12 +53,11 @@ def forward(
     Args:
       config: of the decoder.
       params: its parameters.
-      tokens: ids. T = 1 is a decode step; more is a prefill.
+      tokens: ids. T = 1 is a decode step; more is a prefill. Tokens past a row's end do no harm: later positions
+        overwrite what they leave in the cache.
       cache: keys and values of the positions before `start`, laid out as the parameters. Layers that look at an image
         are skipped where they have none in it: the stream goes through unchanged.
       start: position of each row's first token.
-      count: how many tokens are each row's own, None for all. Those past it do no harm: later positions overwrite what
-        they leave in the cache.
       sight: which tiles each token sees; needed where the cache holds images.
       moments: return the moments of the attention weights.
       head_jsd: return the Jensen–Shannon divergence over heads.
@@ -67,8 +65,7 @@ def forward(
     """
     position = start[:, None] + jnp.arange(tokens.shape[1])
     ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
-    own = None if count is None else jnp.arange(tokens.shape[1]) < count[:, None]
-    place = Place(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, sight, own)
+    place = Place(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, sight)
     asked = Asked(moments, head_jsd)
     x = first = _embed(config, params, tokens, position)
 

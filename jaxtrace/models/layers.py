@@ -57,14 +57,11 @@ class Place:
       start: position of each row's first token.
       rotations: of all its tokens, for every kind of rotary positions the decoder has.
       sight: of its images, or None.
-      own: which tokens are the row's own; None for all. The values of others are not kept, so that they touch nothing,
-        NaN or not.
     """
 
     start: Int[Array, " B"]
     rotations: dict[Rope, Rotation]
     sight: Sight | None
-    own: Bool[Array, "B T"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +152,7 @@ class Attention(nnx.Module):
             k, v = self.keys_and_values(x)
             if self.kind.rope is not None:
                 q, k = (rotate(heads, place.rotations[self.kind.rope]) for heads in (q, k))
-            if place.own is not None:
-                v = jnp.where(place.own[..., None, None], v, 0)
-            cache = _written(cache, k, v, place.start)
+            cache = _written(cache, *_masked_by_keys(k, v), place.start)
             out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
         out = linear(out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
@@ -204,6 +199,12 @@ class Attention(nnx.Module):
             return jnp.where(sees.reshape(*sees.shape, *(1,) * (y.ndim - 2)), y, jnp.nan)
 
         return out, jax.tree.map(seen, trace)
+
+
+def _masked_by_keys(k, v):
+    """Keys and values such that one that is not finite has no part in what does not see it: 0 · NaN is NaN."""
+    finite = jnp.isfinite(v).all(-1, keepdims=True)
+    return jnp.where(finite, k, jnp.nan), jnp.where(finite, v, 0)
 
 
 def _written(cache, k, v, start):

@@ -125,7 +125,7 @@ def prefill(
     `visible` says which tiles of its images each token sees; None without images.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, count=count, sight=sight, stream=probes.hidden)
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=probes.hidden)
     return _advanced(state, result, count, sight)
 
 
@@ -146,8 +146,7 @@ def score_step(
     Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
     """
     sight = _sight(state, visible)
-    flags = forward_flags(probes)
-    result = forward(config, params, tokens, state.cache, state.length, count=count, sight=sight, **flags)
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(probes))
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
     return _advanced(state, result, count, sight), dataclasses.replace(trace, token=targets)
 
@@ -177,7 +176,7 @@ def decode_step(
     """
     flags = forward_flags(probes)
     result = forward(config, params, state.token[:, None], state.cache, state.length, sight=state.sight, **flags)
-    greedy = isinstance(sampler, Greedy)
+    greedy = type(sampler) is Greedy
     trace, drawable = measure(config, params, result, state.hidden, state.length, probes, keep_logits=not greedy)
     trace, drawable = jax.tree.map(lambda x: x[:, 0], (trace, drawable))
     with jax.named_scope("sample"):

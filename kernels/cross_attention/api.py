@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Array, Bool, Float
 
-from ..attention import AttentionMoments
+from ..attention import AttentionMoments, check_shapes, only_xla
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
@@ -38,7 +38,7 @@ def cross_attention(
       groups: the groups each query sees.
       scale: factor on the scores.
       moments: whether to return the moments of the weights. Their sink is the first key a query sees.
-      implementation: "xla" or "reference"; None for the platform's default.
+      implementation: its name; None for the platform's default.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, T, N] or None), zeros for a query that sees nothing, with the bounds of
@@ -46,7 +46,9 @@ def cross_attention(
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
+      ValueError: shapes do not agree.
     """
+    _check("cross_attention", q, k, v, groups)
     sums = ATTENTION(q, k, v, groups, scale=scale, moments=moments, implementation=implementation)
     return sums.result((groups.sum(axis=-1) * (k.shape[3] // groups.shape[-1]))[..., None])
 
@@ -61,6 +63,14 @@ def cross_dispersion(
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
     """`head_dispersion` of the same weights; arguments and errors are those of `cross_attention`."""
+    _check("cross_dispersion", q, k, None, groups)
     if axis_name is not None:
+        only_xla("cross_dispersion", implementation)
         return xla.cross_dispersion(q, k, groups, scale=scale, axis_name=axis_name)
     return DISPERSION(q, k, groups, scale=scale, implementation=implementation)
+
+
+def _check(name: str, q: Array, k: Array, v: Array | None, groups: Array) -> None:
+    check_shapes(name, q, k, v)
+    if groups.ndim != 3 or groups.shape[:2] != q.shape[:2] or not groups.shape[2] or k.shape[3] % groups.shape[2]:
+        raise ValueError(f"{name}: groups {groups.shape} do not fit queries {q.shape} and {k.shape[3]} keys")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, visible_count
+from ..attention_tpu import refuses
 from ..dispatch import Implementation, Operation
 from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "decode_attention",
-    pallas_tpu=Implementation(tpu.decode_attention, platforms=("tpu",), differentiable=False),
+    pallas_tpu=Implementation(tpu.decode_attention, platforms=("tpu",), refuses=refuses, differentiable=False),
     pallas_gpu=Implementation(gpu.decode_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.decode_attention),
     reference=Implementation(reference.decode_attention),
-    pallas_tpu_interpret=Implementation(functools.partial(tpu.decode_attention, interpret=True), differentiable=False),
+    pallas_tpu_interpret=Implementation(
+        functools.partial(tpu.decode_attention, interpret=True), refuses=refuses, differentiable=False
+    ),
     pallas_gpu_interpret=Implementation(
         functools.partial(gpu.decode_attention, interpret=True), refuses=gpu.refuses, differentiable=False
     ),
@@ -56,7 +60,8 @@ def decode_attention(
       Unsupported: the implementation asked for is not to be had.
       ValueError: shapes do not agree, or a length is beyond the cache.
     """
-    check_shapes("decode_attention", q, k, v, lengths)
+    lengths = jnp.asarray(lengths)
+    check_shapes("decode_attention", q[:, None], k, v, lengths, window)
     check_within("decode_attention", lengths, k.shape[3])
     sums = OPERATION(
         q, k, v, lengths, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation

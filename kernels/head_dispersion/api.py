@@ -8,17 +8,20 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import check_shapes, each_row
+from ..attention import check_shapes, check_within, each_row, only_xla
+from ..attention_tpu import refuses
 from ..dispatch import Implementation, Operation
 from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "head_dispersion",
-    pallas_tpu=Implementation(tpu.head_dispersion, platforms=("tpu",), differentiable=False),
+    pallas_tpu=Implementation(tpu.head_dispersion, platforms=("tpu",), refuses=refuses, differentiable=False),
     pallas_gpu=Implementation(gpu.head_dispersion, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.head_dispersion),
     reference=Implementation(reference.head_dispersion),
-    pallas_tpu_interpret=Implementation(functools.partial(tpu.head_dispersion, interpret=True), differentiable=False),
+    pallas_tpu_interpret=Implementation(
+        functools.partial(tpu.head_dispersion, interpret=True), refuses=refuses, differentiable=False
+    ),
     pallas_gpu_interpret=Implementation(
         functools.partial(gpu.head_dispersion, interpret=True), refuses=gpu.refuses, differentiable=False
     ),
@@ -58,12 +61,14 @@ def head_dispersion(
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
-      ValueError: shapes do not agree.
+      ValueError: shapes do not agree, or a position is beyond the cache.
     """
     start = each_row(start, len(q))
-    check_shapes("head_dispersion", q, k, None, start)
+    check_shapes("head_dispersion", q, k, None, start, window)
+    check_within("head_dispersion", start + q.shape[1], k.shape[3])
     options = {"scale": scale, "window": window, "soft_cap": soft_cap}
     if axis_name is not None:
+        only_xla("head_dispersion", implementation)
         return xla.head_dispersion(q, k, start, axis_name=axis_name, **options)
     return OPERATION(q, k, start, implementation=implementation, **options)
 
@@ -88,3 +93,5 @@ def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Arr
             return var / divisor
         case "range":
             return jnp.max(values, axis=-1) - jnp.min(values, axis=-1)
+        case _:
+            raise ValueError(f"dispersion_of: no kind {kind!r}; there are: std, var, cv, fano, range")

@@ -7,16 +7,19 @@ import functools
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, each_row, positions, visible_count
+from ..attention_tpu import refuses
 from ..dispatch import Implementation, Operation
 from . import gpu, reference, tpu, xla
 
 OPERATION = Operation(
     "prefill_attention",
-    pallas_tpu=Implementation(tpu.prefill_attention, platforms=("tpu",), differentiable=False),
+    pallas_tpu=Implementation(tpu.prefill_attention, platforms=("tpu",), refuses=refuses, differentiable=False),
     pallas_gpu=Implementation(gpu.prefill_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
     xla=Implementation(xla.prefill_attention),
     reference=Implementation(reference.prefill_attention),
-    pallas_tpu_interpret=Implementation(functools.partial(tpu.prefill_attention, interpret=True), differentiable=False),
+    pallas_tpu_interpret=Implementation(
+        functools.partial(tpu.prefill_attention, interpret=True), refuses=refuses, differentiable=False
+    ),
     pallas_gpu_interpret=Implementation(
         functools.partial(gpu.prefill_attention, interpret=True), refuses=gpu.refuses, differentiable=False
     ),
@@ -57,7 +60,7 @@ def prefill_attention(
       ValueError: shapes do not agree, or a position is beyond the cache.
     """
     start = each_row(start, len(q))
-    check_shapes("prefill_attention", q, k, v, start)
+    check_shapes("prefill_attention", q, k, v, start, window)
     check_within("prefill_attention", start + q.shape[1], k.shape[3])
     sums = OPERATION(
         q, k, v, start, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation

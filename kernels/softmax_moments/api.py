@@ -39,7 +39,7 @@ def softmax_moments(
 
     Args:
       logits: any float dtype, computed in float32; −∞ marks an absent entry.
-      temperature: divides the logits, of all rows or of each; None for 1.
+      temperature: above 0, divides the logits, of all rows or of each; None for 1.
       alphas: orders of the Rényi sums to keep.
       axis_name: mesh axis, within `jax.shard_map`, over which the vocabulary is split evenly: `logits` are this
         device's part, and all devices get the whole rows' result, by one exchange of a few scalars a row.
@@ -53,8 +53,9 @@ def softmax_moments(
       Unsupported: the implementation asked for is not to be had.
       ValueError: there is no entry to a row.
     """
+    logits = jnp.asarray(logits)
     *rows, size = logits.shape
-    if size == 0:
+    if logits.size == 0:
         raise ValueError(f"softmax_moments: logits {logits.shape} have no entries; give at least one to a row")
     if temperature is not None:
         temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), rows).reshape(-1)

@@ -100,6 +100,6 @@ def _part_of_row(logits, temperatures, sums_out, second_out, top1_out, *, alphas
     sums = moved(sums, m - largest, alphas)
     for i, value in enumerate((largest, *map(jnp.sum, (sums.l, sums.a, sums.b, *sums.r)))):
         sums_out[i, part, row] = value
-    best = jnp.min(jnp.where(m == largest, top1, size))
+    best = jnp.minimum(jnp.min(jnp.where(m == largest, top1, size)), size - 1)  # a row of NaN has none
     top1_out[part, row] = best
     second_out[part, row] = jnp.max(jnp.where(top1 == best, second, m))

@@ -54,17 +54,19 @@ def unembed_moments(
 
     Returns:
       UnembedMoments; entropy within 1e-5 nats and varentropy within 1e-4 nats² of float64 given the same logits. A row
-      with a NaN or infinite logit is NaN (and so is its lenses' `kl`); others are not touched.
+      with a logit of NaN or +∞ is NaN (and so is its lenses' `kl`); others are not touched.
 
     Raises:
       Unsupported: the implementation asked for is not to be had.
       ValueError: shapes do not agree.
     """
+    if hidden.ndim != 3 or unembedding.ndim != 2:
+        raise ValueError(f"unembed_moments: {hidden.shape} and {unembedding.shape} are not [G, R, D] and [V, D]")
     part, width = unembedding.shape
     if hidden.shape[2] != width:
         raise ValueError(f"unembed_moments: hidden states are {hidden.shape[2]} wide, and the unembedding {width}")
-    if not hidden.shape[0] or not part:
-        raise ValueError("unembed_moments: needs at least one group of rows and one token")
+    if not (hidden.size and part):
+        raise ValueError("unembed_moments: needs at least one group, one row and one token")
     if targets is not None:
         if targets.shape != hidden.shape[1:2]:
             raise ValueError(

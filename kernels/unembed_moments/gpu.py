@@ -254,8 +254,7 @@ def _part_of_rows(
         output_m = jnp.maximum(known.output_m, jnp.max(of_output, axis=1))
         d = jnp.maximum(known.m - new.m, FLOOR)
         d_output = jnp.maximum(known.output_m - output_m, FLOOR)
-        u = jnp.maximum(logits - wide(new.m), FLOOR)
-        u_output = jnp.maximum(of_output - wide(output_m), FLOOR)
+        u, u_output = logits - wide(new.m), of_output - wide(output_m)
         e = entries(of_output, wide(output_m)).l
         cross = jnp.exp(d_output) * (known.cross + known.output_l * (d_output - d))
         return new._replace(

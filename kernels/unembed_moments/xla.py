@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..linear import linear
-from ..moments import Moments, shifted
+from ..moments import Moments
 from ..soft_cap import soft_capped
 from ..softmax_moments.xla import top_two
 from .reference import target_of
@@ -68,7 +68,7 @@ def _read(logits, targets, *, alphas, keep_logits):
     largest, top1, second = top_two(flat)
     moments = Moments.of(flat, largest=largest)
     output, final = jax.tree.map(lambda x: x[-rows:], (flat, moments))
-    u = shifted(flat, moments.m).reshape(logits.shape)
+    u = (flat - moments.m[:, None]).reshape(logits.shape)
     moments, top1 = jax.tree.map(lambda x: x.reshape(groups, rows, *x.shape[1:]), (moments, top1))
     cross = jnp.zeros_like(moments.l)
     if groups > 1:

@@ -21,8 +21,8 @@ def everything(config, params, tokens):
     result = forward(config, params, tokens, cache, start, **forward_flags(probes))
     before = jnp.zeros((batch, config.layers + 1, config.embed))
     following = jnp.roll(tokens, -1, axis=1)
-    trace, logits = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
-    return {k: v for k, v in vars(trace).items() if v is not None}, logits, jnp.moveaxis(result.stream, 0, 2)
+    trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
+    return {k: v for k, v in vars(trace).items() if v is not None}, drawable.logits, jnp.moveaxis(result.stream, 0, 2)
 
 
 # Unoptimised: half the time to compile, the same operations.

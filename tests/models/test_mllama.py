@@ -54,9 +54,9 @@ def everything(config, params, tokens, images, visible):
     before = jnp.zeros((1, config.layers + 1, config.embed))
     following = jnp.roll(tokens[None], -1, axis=1)
     following = jnp.where(following < config.vocab, following, -1)  # an image is never predicted
-    trace, logits = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
+    trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
     found = {name: x[0] for name, x in vars(trace).items() if x is not None}
-    return found, logits[0], result.stream[:, 0]
+    return found, drawable.logits[0], result.stream[:, 0]
 
 
 # Unoptimised: quicker to compile, the same operations.

@@ -68,7 +68,9 @@ def test_padding_with_nan_touches_no_text():
 def test_a_text_with_nan(poisoned):
     rows = poisoned.score([[0, 1, 2], [0, 3, 4], [6, 7]], batch_size=2).rows
     assert [row.stop for row in rows] == ["scored", "not_finite", "scored"]
-    assert np.isnan(rows[1].metrics["entropy"][1:]).all()
+    np.testing.assert_array_equal(np.isnan(rows[1].metrics["entropy"]), [False, True, True])
+    alone = poisoned.score([[0, 3, 4]]).rows[0]
+    np.testing.assert_allclose(alone.metrics["entropy"], rows[1].metrics["entropy"], rtol=1e-5)
     assert np.isfinite(rows[2].metrics["entropy"]).all()
     assert (rows[1].text, rows[1].pieces) == ("ade", ("d", "e", ""))
 
