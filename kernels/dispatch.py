@@ -69,6 +69,27 @@ class Operation:
         self.name = name
         self.implementations = implementations
 
+    @classmethod
+    def of_modules(cls, name: str, *, tpu: Any, gpu: Any, xla: Any, reference: Any) -> Operation:
+        """One whose implementations are the functions of its name in four modules.
+
+        The Pallas ones say in `refuses` what they cannot serve; with `interpret` they run anywhere, slowly.
+        """
+
+        def pallas(module: Any, *platforms: str, **options: bool) -> Implementation:
+            function = functools.partial(getattr(module, name), **options)
+            return Implementation(function, platforms, module.refuses, differentiable=False)
+
+        return cls(
+            name,
+            pallas_tpu=pallas(tpu, "tpu"),
+            pallas_gpu=pallas(gpu, "gpu"),
+            xla=Implementation(getattr(xla, name)),
+            reference=Implementation(getattr(reference, name)),
+            pallas_tpu_interpret=pallas(tpu, interpret=True),
+            pallas_gpu_interpret=pallas(gpu, interpret=True),
+        )
+
     def __call__(self, *args: Any, implementation: str | None = None, **kwargs: Any) -> Any:
         """Calls the implementation named by the argument, else by $JAXTRACE_KERNELS, else the platform's first.
 

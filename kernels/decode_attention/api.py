@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, visible_count
-from ..attention_tpu import refuses
-from ..dispatch import Implementation, Operation
+from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
-OPERATION = Operation(
-    "decode_attention",
-    pallas_tpu=Implementation(tpu.decode_attention, platforms=("tpu",), refuses=refuses, differentiable=False),
-    pallas_gpu=Implementation(gpu.decode_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
-    xla=Implementation(xla.decode_attention),
-    reference=Implementation(reference.decode_attention),
-    pallas_tpu_interpret=Implementation(
-        functools.partial(tpu.decode_attention, interpret=True), refuses=refuses, differentiable=False
-    ),
-    pallas_gpu_interpret=Implementation(
-        functools.partial(gpu.decode_attention, interpret=True), refuses=gpu.refuses, differentiable=False
-    ),
-)
+OPERATION = Operation.of_modules("decode_attention", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def decode_attention(

@@ -3,9 +3,7 @@
 import functools
 
 from ..attention import one_query
-from ..attention_gpu import refuses
+from ..attention_gpu import refuses as refuses
 from ..prefill_attention.gpu import prefill_attention
-
-__all__ = ["decode_attention", "refuses"]
 
 decode_attention = one_query(functools.partial(prefill_attention, name="decode_attention"))

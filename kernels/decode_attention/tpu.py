@@ -4,5 +4,6 @@ import functools
 
 from ..attention import one_query
 from ..attention_tpu import attend
+from ..attention_tpu import refuses as refuses
 
 decode_attention = one_query(functools.partial(attend, name="decode_attention"))

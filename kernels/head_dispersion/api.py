@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..attention import check_shapes, check_within, each_row, only_xla
-from ..attention_tpu import refuses
-from ..dispatch import Implementation, Operation
+from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
-OPERATION = Operation(
-    "head_dispersion",
-    pallas_tpu=Implementation(tpu.head_dispersion, platforms=("tpu",), refuses=refuses, differentiable=False),
-    pallas_gpu=Implementation(gpu.head_dispersion, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
-    xla=Implementation(xla.head_dispersion),
-    reference=Implementation(reference.head_dispersion),
-    pallas_tpu_interpret=Implementation(
-        functools.partial(tpu.head_dispersion, interpret=True), refuses=refuses, differentiable=False
-    ),
-    pallas_gpu_interpret=Implementation(
-        functools.partial(gpu.head_dispersion, interpret=True), refuses=gpu.refuses, differentiable=False
-    ),
-)
+OPERATION = Operation.of_modules("head_dispersion", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 Kind = Literal["std", "var", "cv", "fano", "range"]
 

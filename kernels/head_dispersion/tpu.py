@@ -15,6 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..attention import grouped
 from ..attention_tpu import Blocks, scores_of
+from ..attention_tpu import refuses as refuses
 from ..moments import MASKED
 from ..tiles import LANES, Sums, add, interpreter, largest_of, moved, of_tile, packed, present, total, unpacked
 

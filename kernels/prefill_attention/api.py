@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 from jaxtyping import Array, Float, Int
 
 from ..attention import AttentionMoments, check_shapes, check_within, each_row, positions, visible_count
-from ..attention_tpu import refuses
-from ..dispatch import Implementation, Operation
+from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
-OPERATION = Operation(
-    "prefill_attention",
-    pallas_tpu=Implementation(tpu.prefill_attention, platforms=("tpu",), refuses=refuses, differentiable=False),
-    pallas_gpu=Implementation(gpu.prefill_attention, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
-    xla=Implementation(xla.prefill_attention),
-    reference=Implementation(reference.prefill_attention),
-    pallas_tpu_interpret=Implementation(
-        functools.partial(tpu.prefill_attention, interpret=True), refuses=refuses, differentiable=False
-    ),
-    pallas_gpu_interpret=Implementation(
-        functools.partial(gpu.prefill_attention, interpret=True), refuses=gpu.refuses, differentiable=False
-    ),
-)
+OPERATION = Operation.of_modules("prefill_attention", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def prefill_attention(

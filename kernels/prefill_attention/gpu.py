@@ -22,15 +22,13 @@ from ..attention_gpu import (
     parts_of,
     product,
     queries_of,
-    refuses,
     rows_of,
     sweep,
     tiled,
 )
+from ..attention_gpu import refuses as refuses
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
-
-__all__ = ["prefill_attention", "refuses"]
 
 SHARE = 256  # slots: no share of a row goes below
 

@@ -3,5 +3,6 @@
 import functools
 
 from ..attention_tpu import attend
+from ..attention_tpu import refuses as refuses
 
 prefill_attention = functools.partial(attend, name="prefill_attention")

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..dispatch import Implementation, Operation
+from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 from .types import SoftmaxMoments
 
-OPERATION = Operation(
-    "softmax_moments",
-    pallas_tpu=Implementation(tpu.softmax_moments, platforms=("tpu",), refuses=tpu.refuses, differentiable=False),
-    pallas_gpu=Implementation(gpu.softmax_moments, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
-    xla=Implementation(xla.softmax_moments),
-    reference=Implementation(reference.softmax_moments),
-    pallas_tpu_interpret=Implementation(
-        functools.partial(tpu.softmax_moments, interpret=True), refuses=tpu.refuses, differentiable=False
-    ),
-    pallas_gpu_interpret=Implementation(
-        functools.partial(gpu.softmax_moments, interpret=True), refuses=gpu.refuses, differentiable=False
-    ),
-)
+OPERATION = Operation.of_modules("softmax_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def softmax_moments(

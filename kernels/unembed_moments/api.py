@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 from jaxtyping import Array, Float, Int
 
-from ..dispatch import Implementation, Operation
+from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 from .types import UnembedMoments
 
-OPERATION = Operation(
-    "unembed_moments",
-    pallas_tpu=Implementation(tpu.unembed_moments, platforms=("tpu",), refuses=tpu.refuses, differentiable=False),
-    pallas_gpu=Implementation(gpu.unembed_moments, platforms=("gpu",), refuses=gpu.refuses, differentiable=False),
-    xla=Implementation(xla.unembed_moments),
-    reference=Implementation(reference.unembed_moments),
-    pallas_tpu_interpret=Implementation(
-        functools.partial(tpu.unembed_moments, interpret=True), refuses=tpu.refuses, differentiable=False
-    ),
-    pallas_gpu_interpret=Implementation(
-        functools.partial(gpu.unembed_moments, interpret=True), refuses=gpu.refuses, differentiable=False
-    ),
-)
+OPERATION = Operation.of_modules("unembed_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def unembed_moments(
