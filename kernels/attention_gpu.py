@@ -17,9 +17,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
 from .attention import grouped
-from .gpu_tiles import Sums, entries, interpreter, moved, too_old
+from .gpu_tiles import entries, interpreter, too_old
 from .moments import MASKED
 from .soft_cap import soft_capped
+from .tiles import Sums, moved
 
 ROWS = 64  # of a wgmma
 SLOTS = 64  # of a block of keys

@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 from .attention import AttentionSums
 from .moments import MASKED, Moments
 from .soft_cap import soft_capped
-from .tiles import LANES, Sums, add, interpreter, largest_of, moved, of_tile, present, total
+from .tiles import Sums, moved
+from .tpu_tiles import LANES, add, interpreter, largest_of, of_tile, present, total
 
 STEP_BYTES = 1 << 20  # keys and values that one step of the grid reads: enough to hide the cost of a step
 STEP_ROWS = 512

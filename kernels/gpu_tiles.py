@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import mosaic_gpu
 
 from .moments import FLOOR, MASKED
+from .tiles import Sums
 
 plgpu: Any = mosaic_gpu  # jax 0.10 and 0.12 differ in what it holds
 INTERPRETED = hasattr(plgpu, "InterpretGPUParams")  # from jax 0.12 on
@@ -29,31 +30,12 @@ def interpreter(interpret: bool) -> Any:
     return plgpu.InterpretGPUParams() if interpret else None
 
 
-class Sums(NamedTuple):
-    """Σ e^u, Σ e^u u, Σ e^u u² and the Rényi sums Σ e^{αu}, one per α, about a maximum that is kept beside them."""
-
-    l: Any  # noqa: E741 (its name in the definition)
-    a: Any
-    b: Any
-    r: tuple[Any, ...] = ()
-
-
 def entries(scores: Any, m: Any, alphas: tuple[float, ...] = ()) -> Sums:
     """The share of every score in the sums about m, which has the scores' shape; 0 for an absent one."""
     absent = scores <= MASKED
     u = jnp.maximum(scores - m, FLOOR)
     e, *r = (jnp.where(absent, 0.0, power) for power in _powers(u, alphas))
     return Sums(e, e * u, e * u * u, tuple(r))
-
-
-def moved(sums: Sums, d: Any, alphas: tuple[float, ...] = ()) -> Sums:
-    """Sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
-    d = jnp.maximum(d, FLOOR)
-    c, *scales = _powers(d, alphas)
-    a = c * (sums.a + d * sums.l)
-    b = c * (sums.b + d * (2 * sums.a + d * sums.l))
-    r = tuple(scale * r for scale, r in zip(scales, sums.r, strict=True))
-    return Sums(c * sums.l, a, b, r)
 
 
 def pieces(x: Any) -> Any:

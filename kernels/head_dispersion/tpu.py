@@ -17,7 +17,8 @@ from ..attention import grouped
 from ..attention_tpu import Blocks, scores_of
 from ..attention_tpu import refuses as refuses
 from ..moments import MASKED
-from ..tiles import LANES, Sums, add, interpreter, largest_of, moved, of_tile, packed, present, total, unpacked
+from ..tiles import Sums, moved
+from ..tpu_tiles import LANES, add, interpreter, largest_of, of_tile, packed, present, total, unpacked
 
 KEY_BYTES = 1 << 20  # of keys that one step reads
 CHIP_BYTES = 8 << 20  # of scores, keys and queries that decoding may hold at once

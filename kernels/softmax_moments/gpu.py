@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from ..gpu_tiles import Sums, entries, interpreter, moved, plgpu, too_old
+from ..gpu_tiles import entries, interpreter, plgpu, too_old
 from ..moments import MASKED, Moments
+from ..tiles import Sums, moved
 from .types import SoftmaxSums
 
 TILE = 4096  # entries that are loaded before the first is used: 16 KiB in float32

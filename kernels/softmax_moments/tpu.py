@@ -11,12 +11,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import MASKED, Moments
-from ..tiles import (
+from ..tiles import moved
+from ..tpu_tiles import (
     LARGEST_INDEX,
     SUBLANES,
     add,
     interpreter,
-    moved,
     no_sums,
     no_top,
     of_tile,

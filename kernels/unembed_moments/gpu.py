@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from ..gpu_tiles import Sums, entries, interpreter, moved, pieces, plgpu, too_old
+from ..gpu_tiles import entries, interpreter, pieces, plgpu, too_old
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
+from ..tiles import Sums, moved
 from .types import UnembedSums
 
 ROWS = 64  # of a block: those of one instruction of the matrix unit

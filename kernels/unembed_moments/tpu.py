@@ -18,15 +18,14 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
-from ..tiles import (
+from ..tiles import Sums, moved
+from ..tpu_tiles import (
     LANES,
     LARGEST_INDEX,
     SUBLANES,
-    Sums,
     Top,
     add,
     interpreter,
-    moved,
     no_sums,
     no_top,
     of_tile,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
-from ..tiles import LANES, SUBLANES
+from ..tpu_tiles import LANES, SUBLANES
 
 MOST_ROWS = 768
 VMEM = 13 << 20  # bytes, of the 16 MiB that a kernel gets on every generation
