@@ -89,15 +89,12 @@ class Moments:
     def _of_rows(cls, scores: Float[Array, "R V"], alphas: tuple[float, ...], largest: Float[Array, " R"]) -> Moments:
         m = jnp.maximum(largest, MASKED)
         u = shifted(scores, m)
-        if any(_is_half_integer(alpha) for alpha in alphas):
-            root = jnp.exp(u / 2)
-            e = root * root
-        else:
-            root, e = None, jnp.exp(u)
+        e = jnp.exp(u)
+        # Each from an exponential of its own: XLA's CPU backend would keep a shared one in memory, which costs more.
         sums = [
             jnp.sum(scores > MASKED, axis=-1, dtype=jnp.float32)
             if alpha == 0
-            else jnp.sum(_power(alpha, e, root, u), axis=-1)
+            else jnp.sum(jnp.exp(_order(alpha) * u), axis=-1)
             for alpha in alphas
         ]
         r = jnp.stack(sums, axis=-1) if sums else jnp.zeros((*m.shape, 0), jnp.float32)
@@ -180,19 +177,3 @@ def shifted(scores: Float[Array, "*r V"], m: Float[Array, "*r"]) -> Float[Array,
 def _order(alpha: float) -> float:
     """The power of e^u that is summed: α itself, and 1 for the limits that need no sum."""
     return 1.0 if math.isinf(alpha) else alpha
-
-
-def _is_half_integer(alpha: float) -> bool:
-    return not math.isinf(alpha) and alpha != int(alpha) and 2 * alpha == int(2 * alpha)
-
-
-def _power(
-    alpha: float, e: Float[Array, "*r V"], root: Float[Array, "*r V"] | None, u: Float[Array, "*r V"]
-) -> Float[Array, "*r V"]:
-    """e^{αu}, from powers of e^u or e^{u/2} where that is exact."""
-    alpha = _order(alpha)
-    if alpha == int(alpha) and alpha <= 16:
-        return jax.lax.integer_pow(e, int(alpha))
-    if root is not None and _is_half_integer(alpha) and alpha <= 8:
-        return jax.lax.integer_pow(root, int(2 * alpha))
-    return jnp.exp(alpha * u)
