@@ -35,11 +35,6 @@ def served(call, *args):
         pytest.skip(str(refusal))
 
 
-def interpreted(implementation):
-    """Whether it runs in an interpreter, where large arrays take minutes."""
-    return implementation.endswith("_interpret")
-
-
 def logit_rows(size, seed=0):
     """{name: row [size]} of float32 logits; −inf, −1e30 and the lowest float mark absent entries."""
     rng = np.random.default_rng(seed + size)

@@ -61,6 +61,8 @@ class TestUnembedMoments:
     @pytest.mark.parametrize(("shape", "dtype"), RUNS, ids=str)
     def test_against_oracle(self, implementation, shape, dtype, rng):
         *sizes, soft_cap = shape
+        if implementation == "pallas_gpu_interpret" and sizes[3] > 10_000:
+            pytest.skip("the GPU interpreter takes half a minute, and a vocabulary of 5,003 goes the same way")
         hidden, unembedding, targets = problem(rng, *sizes, dtype)
         got = call(implementation, soft_cap)(hidden, unembedding, targets)
         check(got, hidden, unembedding, targets, soft_cap)
