@@ -5,6 +5,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported; set it to run the suite on an accelerator
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the user's cache is none of the tests'
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,13 @@ settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_go_with_their_module():
+    """Each compiled program holds memory maps, of which Linux allows a process 65,530: the whole suite would pass it."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
