@@ -1,62 +1,21 @@
-"""The command line: verbs, each of which calls the library."""
+"""`jaxtrace trace`."""
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from jaxtrace.errors import JaxtraceError
-from jaxtrace.kernels import Unsupported
+from jaxtrace.cli.app import Option, app, console, errors, fail, verb
 from jaxtrace.tasks import TASKS
 
-app = typer.Typer(
-    help="A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-console = Console()
-errors = Console(stderr=True)
-
-
-def _verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Turns what a user can mend into one line and exit status 2, and Ctrl-C into 130."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except (JaxtraceError, Unsupported) as error:
-            _fail(str(error), 2)
-        except BrokenPipeError:
-            raise  # the reader of our output has enough; typer ends quietly
-        except OSError as error:
-            _fail(f"{error.filename or 'a file'}: {error.strerror or error}; mend it, or name another place", 2)
-        except KeyboardInterrupt:
-            _fail("interrupted", 130)
-
-    return run
-
-
-def _fail(message: str, status: int) -> None:
-    errors.print(f"jaxtrace: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(status)
-
-
-Option = functools.partial(typer.Option, show_default=False)
 TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + "."
 
 
 @app.command()
-@_verb
+@verb
 def trace(
     model: Annotated[
         str | None, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")
@@ -105,7 +64,7 @@ def trace(
         with counted() as compiled:
             trace = _with_progress(run, compiled)
     except KeyboardInterrupt:
-        _fail(
+        fail(
             f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
         )
     report.write_plots(trace.to_xarray(), run.directory)
@@ -145,87 +104,3 @@ def _with_progress(run: Any, compiled: Any) -> Any:
             progress.update(bar, advance=new_prompts, rate=rate)
 
         return run.trace(on_progress)
-
-
-@app.command()
-@_verb
-def report(
-    directory: Annotated[Path, typer.Argument(help="Directory of a trace.")],
-    out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
-) -> None:
-    """Write one self-contained HTML page of a trace."""
-    from jaxtrace.report import write_report
-    from jaxtrace.store import open_trace
-
-    page = write_report(open_trace(directory), out or directory / "report.html")
-    console.print(str(page), markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-@_verb
-def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, or part of a name.")] = "") -> None:
-    """List the published models that jaxtrace knows, their shapes and what a trace of them costs per token."""
-    from jaxtrace.report.published import models_table
-
-    console.print(models_table(wanted))
-
-
-@app.command()
-@_verb
-def info(
-    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")],
-) -> None:
-    """Say what a checkpoint is, and what a trace of it costs per token."""
-    from jaxtrace.models.published import find_published
-    from jaxtrace.report.checkpoint import checkpoint_table, published_table
-    from jaxtrace.tracing.model import open_model_checkpoint
-
-    published = None if "/" in model or Path(model).exists() else find_published(model)
-    console.print(checkpoint_table(open_model_checkpoint(model)) if published is None else published_table(published))
-
-
-@app.command()
-@_verb
-def convert(
-    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")],
-    out: Annotated[Path, typer.Argument(help="A new directory, or that of the same conversion, interrupted.")],
-    dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. Default: as stored.")] = None,
-    mesh: Annotated[
-        str | None, Option(help="Devices to split each layer over while it is written: data=1,model=8.")
-    ] = None,
-) -> None:
-    """Write a checkpoint as Orbax, which any mesh reads fast; never the whole model in memory."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
-
-    from jaxtrace.checkpoints.convert import convert as write
-    from jaxtrace.tracing.model import open_model_checkpoint
-
-    checkpoint = open_model_checkpoint(model)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    try:
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            bar = progress.add_task("reading", total=None)
-
-            def on_progress(written: int, total: int) -> None:
-                progress.update(bar, description="converting", completed=written, total=total)
-
-            write(checkpoint, out, dtype=dtype, mesh=mesh, on_progress=on_progress)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", 130)
-    console.print(f"{out}: load it by this name, as any checkpoint", markup=False, highlight=False, soft_wrap=True)
-
-
-def main() -> None:
-    """Entry point of the `jaxtrace` command."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
-    app(prog_name="jaxtrace")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

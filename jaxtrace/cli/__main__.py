@@ -1,0 +1,3 @@
+from jaxtrace.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""Verbs that show what is there: `report`, `models`, `info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxtrace.cli.app import Option, app, console, verb
+
+
+@app.command()
+@verb
+def report(
+    directory: Annotated[Path, typer.Argument(help="Directory of a trace.")],
+    out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page of a trace."""
+    from jaxtrace.report import write_report
+    from jaxtrace.store import open_trace
+
+    page = write_report(open_trace(directory), out or directory / "report.html")
+    console.print(str(page), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+@verb
+def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, or part of a name.")] = "") -> None:
+    """List the published models that jaxtrace knows, their shapes and what a trace of them costs per token."""
+    from jaxtrace.report.published import models_table
+
+    console.print(models_table(wanted))
+
+
+@app.command()
+@verb
+def info(
+    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")],
+) -> None:
+    """Say what a checkpoint is, and what a trace of it costs per token."""
+    from jaxtrace.models.published import find_published
+    from jaxtrace.report.checkpoint import checkpoint_table, published_table
+    from jaxtrace.tracing.model import open_model_checkpoint
+
+    published = None if "/" in model or Path(model).exists() else find_published(model)
+    console.print(checkpoint_table(open_model_checkpoint(model)) if published is None else published_table(published))
