@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import yaml
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from jaxtrace.checkpoints.huggingface import Checkpoint
+from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.models.config import DecoderConfig
@@ -29,6 +31,11 @@ from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
 
+Numbered = list[tuple[int, Row]]  # rows, each with the number of its prompt in the run
+OnRows = Callable[[Numbered], None]
+Encoded = list[tuple[Prompt, np.ndarray]]  # prompts beside their token ids
+
+T = TypeVar("T", bound=BaseModel)
 SOURCES = ("task", "prompts", "text")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 LONE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)  # one where several may be
@@ -125,23 +132,29 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     Raises:
       ConfigError: the file cannot be read, or a field is unknown or out of range; one line that names it.
     """
-    fields = {} if file is None else _read_yaml(file)
+    fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in SOURCES):
         fields = {name: v for name, v in fields.items() if name not in (*SOURCES, "data", "image")}
     if overrides.get("sampler") == "greedy":
         fields = {name: v for name, v in fields.items() if name not in SAMPLING}
+    return validated(RunConfig, {**fields, **overrides}, str(file or "settings"))
+
+
+def validated(kind: type[T], fields: dict[str, Any], place: str) -> T:
+    """A pydantic model of some fields; ConfigError with one line that names the place and the first wrong field."""
     try:
-        return RunConfig.model_validate({**fields, **overrides})
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"no such setting; there are: {', '.join(RunConfig.model_fields)}"
-        raise ConfigError(f"{file or 'settings'}: {where + ': ' if where else ''}{message}") from None
+            message = f"no such setting; there are: {', '.join(kind.model_fields)}"
+        raise ConfigError(f"{place}: {where + ': ' if where else ''}{message}") from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; raises ConfigError."""
     try:
         fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -168,17 +181,39 @@ class Run:
     directory: Path
     total: int
     done: int
-    _stretches: Callable[[OnProgress], Iterator[tuple[int, Iterator[list[Row]]]]]
+    _batches: Callable[[OnProgress], Iterator[Numbered]]
     _writer: TraceWriter
 
-    def trace(self, on_progress: OnProgress = lambda *_: None) -> Trace:
-        """Runs to the end, and opens the whole trace.
+    def write(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> None:
+        """Runs to the end; rows are let go once they are written.
 
-        Rows go to the disk in parts of a batch's size; where a run is cut off, so does what is finished of the next.
+        They go to the disk in parts of a batch's size; where a run is cut off, so does what is finished of the next.
+
+        Args:
+          on_progress: called with (new prompts, new tokens, sum of their entropies) as the run goes on.
+          on_rows: called with the rows of each part, once they are on the disk.
         """
+        rows: Numbered = []
+        size = self.config.batch_size
         with self._writer as writer:
-            for first, batches in self._stretches(on_progress):
-                _write(writer, batches, first, self.config.batch_size)
+
+            def put(count: int) -> None:
+                writer.write(rows[:count])
+                on_rows(rows[:count])
+                del rows[:count]
+
+            try:
+                for batch in self._batches(on_progress):
+                    rows += batch
+                    while len(rows) >= size:
+                        put(size)
+            finally:
+                if rows:
+                    put(len(rows))
+
+    def trace(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> Trace:
+        """Runs to the end as `write` does, and opens the whole trace."""
+        self.write(on_progress, on_rows)
         return open_trace(self.directory)
 
 
@@ -191,44 +226,69 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     if resume and config.out is None:
         raise ConfigError("resume: no directory to go on with; name the run's with --out")
     mesh = None if config.mesh is None else make_mesh(config.mesh)
-    prompts = config.load_prompts() if config.sources or not config.random else None
-    checkpoint = open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
-    if prompts is None:
-        prompts = _random_prompts(checkpoint.config, config.seed)[: config.limit]
-    chat = not (config.raw or config.score)
-    encoded = encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
-    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": _hash(encoded)}
+    checkpoint = open_config_model(config)
+    encoded = encode_prompts(config, checkpoint)
     model = Model.of(checkpoint, mesh=mesh)
+    return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
+
+
+def start(
+    config: RunConfig,
+    checkpoint: Checkpoint | RandomCheckpoint,
+    model: Model,
+    encoded: Encoded,
+    directory: Path,
+    *,
+    resume: bool = False,
+) -> Run:
+    """Opens the directory of a run whose parts are at hand.
+
+    Args:
+      config: of the run.
+      checkpoint, model: its model, opened and loaded.
+      encoded: its prompts, from `encode_prompts`.
+      directory: where the trace goes.
+      resume: go on with the run there, if there is one.
+
+    Raises:
+      StoreError: the directory cannot be written, or holds another run.
+    """
+    hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = config.settings(model.stop_tokens)
-    mode = "score" if config.score else "generate"
-    info = model.info(mode, settings) | hashes
-    directory = config.directory()
+    info = model.info("score" if config.score else "generate", settings) | hashes
     stored = config.model_dump(mode="json", exclude={"out"})
     writer = TraceWriter(directory, info, stored, resume=resume)
-    missing = _missing(writer.done, len(encoded))
+    missing = [i for i in range(len(encoded)) if i not in writer.done]
+    rows_of = model.score_rows if config.score else model.generate_rows
 
-    def stretches(on_progress: OnProgress) -> Iterator[tuple[int, Iterator[list[Row]]]]:
-        for first, end in missing:
-            if config.score:
-                yield first, model.score_rows(encoded[first:end], settings, on_progress)
-            else:
-                yield first, model.generate_rows(encoded[first:end], settings, on_progress, first_index=first)
+    def batches(on_progress: OnProgress) -> Iterator[Numbered]:
+        return rows_of([encoded[i] for i in missing], settings, on_progress, missing)
 
-    return Run(config, directory, len(encoded), len(writer.done), stretches, writer)
+    return Run(config, directory, len(encoded), len(writer.done), batches, writer)
 
 
-def _write(writer: TraceWriter, batches: Iterator[list[Row]], first: int, size: int) -> None:
-    """Writes consecutive rows in parts of a size; where their making ends early, those that were made."""
-    rows: list[Row] = []
-    try:
-        for batch in batches:
-            rows += batch
-            while len(rows) >= size:
-                writer.write(rows[:size], first)
-                rows, first = rows[size:], first + size
-    finally:
-        if rows:
-            writer.write(rows, first)
+def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
+    """The checkpoint of a run's model, its weights still on disk; raises CheckpointError and ConfigError."""
+    return open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+
+
+def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> Encoded:
+    """The prompts of a run beside their token ids; raises PromptError."""
+    if config.sources or not config.random:
+        prompts = config.load_prompts()
+    else:
+        prompts = _random_prompts(checkpoint.config, config.seed)[: config.limit]
+    chat = not (config.raw or config.score)
+    return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
+
+
+def hash_prompts(encoded: Encoded) -> str:
+    """Of what is fed: the token ids, and the images."""
+    digest = hashlib.sha256(json.dumps([tokens.tolist() for _, tokens in encoded]).encode())
+    for prompt, _ in encoded:
+        for image in prompt.images:
+            digest.update(image.tobytes() if isinstance(image, Image.Image) else Path(image).read_bytes())
+    return digest.hexdigest()
 
 
 def _random_prompts(config: DecoderConfig, seed: int) -> list[Prompt]:
@@ -241,19 +301,3 @@ def _random_prompts(config: DecoderConfig, seed: int) -> list[Prompt]:
         images = (Image.fromarray(rng.integers(256, size=(size, size, 3), dtype=np.uint8)),)
         ids[:, 0] = config.image_token
     return [Prompt(tokens=tuple(row), images=images, id=f"random-{i}") for i, row in enumerate(ids.tolist())]
-
-
-def _hash(encoded: list[tuple[Prompt, np.ndarray]]) -> str:
-    """Of what is fed: the token ids, and the images."""
-    digest = hashlib.sha256(json.dumps([tokens.tolist() for _, tokens in encoded]).encode())
-    for prompt, _ in encoded:
-        for image in prompt.images:
-            digest.update(image.tobytes() if isinstance(image, Image.Image) else Path(image).read_bytes())
-    return digest.hexdigest()
-
-
-def _missing(done: Container[int], total: int) -> list[tuple[int, int]]:
-    """(first, end) of every stretch of prompts that are not done."""
-    firsts = [i for i in range(total) if i not in done and (i == 0 or i - 1 in done)]
-    ends = [i + 1 for i in range(total) if i not in done and (i + 1 == total or i + 1 in done)]
-    return list(zip(firsts, ends, strict=True))

@@ -18,7 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_go_with_their_module():
-    """Each compiled program holds memory maps, of which Linux allows a process 65,530: the whole suite would pass it."""
+    """Compiled programs hold memory maps, of which Linux allows a process 65,530: fewer than the suite would take."""
     yield
     jax.clear_caches()
 

@@ -20,12 +20,11 @@ from jaxtrace.tracing.trace import Row
 STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
 
 
-def to_tables(rows: Sequence[Row], first_index: int, info: dict[str, Any]) -> dict[str, pa.Table]:
+def to_tables(numbered: Sequence[tuple[int, Row]], info: dict[str, Any]) -> dict[str, pa.Table]:
     """Lays rows out as the tables "tokens", "layers" and "prompts".
 
     Args:
-      rows: at least one; all with the same metrics.
-      first_index: the prompt number of the first; the others follow it.
+      numbered: at least one row, with the number of its prompt; all with the same metrics.
       info: of the trace; "mode", "layers" and "alphas" are used.
 
     Returns:
@@ -35,7 +34,7 @@ def to_tables(rows: Sequence[Row], first_index: int, info: dict[str, Any]) -> di
         heads as lists.
       prompts: one row per prompt.
     """
-    prompts = np.arange(first_index, first_index + len(rows), dtype=np.int32)
+    prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
     return {
         "tokens": _tokens(rows, prompts, info),
         "layers": _layers(rows, prompts, info),

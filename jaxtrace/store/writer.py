@@ -61,25 +61,23 @@ class TraceWriter:
         with _explained(self.directory, "name a directory that can be written"):
             self._make_directories(resume)
 
-    def write(self, rows: Sequence[Row], first_index: int | None = None) -> None:
+    def write(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Appends finished rows as one part; when this returns, they are on the disk.
 
         Args:
-          rows: at least one, of consecutive prompts.
-          first_index: the number of the first one's prompt; None for the one after the last that is done.
+          rows: at least one, each with the number of its prompt.
 
         Raises:
           StoreError: the disk is full or cannot be written; the parts finished before stay readable.
         """
-        first = max(self.done, default=-1) + 1 if first_index is None else first_index
         name = part_name(self._part)
-        tables = to_tables(rows, first, self._info)
+        tables = to_tables(rows, self._info)
         remedy = "the parts already finished stay readable; make room or mend it, then resume"
         with _explained(self.directory, remedy):
             for table in TABLES:
                 write_part(self.directory / table / name, tables[table])
         self._part += 1
-        self.done.update(range(first, first + len(rows)))
+        self.done.update(number for number, _ in rows)
 
     def close(self) -> None:
         """Marks the run complete.
@@ -144,8 +142,9 @@ def save(trace: Trace, directory: str | Path) -> None:
     """
     info = {key: value for key, value in trace.info.items() if key != "complete"}
     writer = TraceWriter(directory, info)
-    for start in range(0, len(trace.rows), BATCH):
-        writer.write(trace.rows[start : start + BATCH])
+    numbered = list(enumerate(trace.rows))
+    for start in range(0, len(numbered), BATCH):
+        writer.write(numbered[start : start + BATCH])
     if trace.info.get("complete", True):
         writer.close()
 

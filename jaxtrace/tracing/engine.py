@@ -79,10 +79,12 @@ def generate_rows(
     prompts: Sequence[Int[np.ndarray, " P"]],
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
-    first_index: int = 0,
+    numbers: Sequence[int] | None = None,
     look: Look | None = None,
-) -> Iterator[list[Metrics]]:
-    """Metrics of every step of every prompt's continuation, in the order of the prompts, as soon as they are there.
+) -> Iterator[list[tuple[int, Metrics]]]:
+    """Metrics of every step of every prompt's continuation, with its index, in order, as soon as they are there.
+
+    Of several processes each gives out the prompts of its own rows. `numbers`, by default the indices, seed the draws.
 
     A prompt but for its last token is prefilled; every step, the first included, is then the one decode step. While a
     chunk of steps runs, the metrics of the chunk before it are drained to the host. A chunk ends when rows that are
@@ -97,10 +99,10 @@ def generate_rows(
         )
         for tokens in prompts
     ]
-    pool = Pool(config, params, settings, entries, first_index, look)
+    pool = Pool(config, params, settings, entries, numbers, look)
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
     options = {"sampler": settings.sampler, "steps": settings.steps}
-    gathered = Gathered(on_progress)
+    gathered = Gathered(on_progress, pool.own)
 
     def run(patience: Any) -> Any:
         with pool.on_mesh():
@@ -118,13 +120,13 @@ def generate_rows(
     while running:
         holders, trace, *small = running
         following = run(small[-1])  # returns at once where a refill is due
-        valid, active, patience = jax.device_get(small)
+        valid, active, patience = pool.everyone(small)
         if patience <= 0 or not active.any():
             pool.release(~active)
             following = refilled()
         counts = valid.sum(axis=0)
         steps = {row: (slice(count), row) for row, count in enumerate(counts) if count}
-        yield from gathered.add(jax.device_get(trace), holders, steps, done=~active)
+        yield from gathered.add(pool.fetched(trace, rows=1), holders, steps, done=~active)
         running = following
 
 
@@ -135,8 +137,10 @@ def score_rows(
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
     look: Look | None = None,
-) -> Iterator[list[Metrics]]:
-    """Metrics of every position of given texts, in the order of the texts, as soon as they are there.
+) -> Iterator[list[tuple[int, Metrics]]]:
+    """Metrics of every position of given texts, with the text's index, in order, as soon as they are there.
+
+    Of several processes each gives out the texts of its own rows.
 
     Texts are fed in chunks of positions, each row at its own place in its text; where a text is done, the next one
     begins. The metrics of a chunk are drained while the next one runs.
@@ -144,7 +148,7 @@ def score_rows(
     entries = [Entry(tokens, fed=0, positions=len(tokens), draws=0) for tokens in texts]
     targets = [np.append(tokens[1:], np.int32(-1)) for tokens in texts]
     pool = Pool(config, params, settings, entries, look=look)
-    gathered = Gathered(on_progress)
+    gathered = Gathered(on_progress, pool.own)
     at = np.zeros(len(pool.holders), int)  # each row's place in its text
     pool.admit()
     running = None
@@ -170,7 +174,7 @@ def score_rows(
         if running:
             holders, trace, counts, done = running
             steps = {row: (row, slice(count)) for row, count in enumerate(counts) if count}
-            yield from gathered.add(jax.device_get(trace), holders, steps, done)
+            yield from gathered.add(pool.fetched(trace, rows=0), holders, steps, done)
         running = following
 
 

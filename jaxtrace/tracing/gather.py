@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -16,13 +16,21 @@ OnProgress = Callable[[int, int, float], None]  # new prompts, new tokens, sum o
 
 
 class Gathered:
-    """The metrics of prompts 0, 1, … as they come in."""
+    """The metrics of this process's prompts as they come in; each is given out with its index."""
 
-    def __init__(self, on_progress: OnProgress):
+    def __init__(self, on_progress: OnProgress, own: Bool[np.ndarray, " B"]):
+        """Of nothing yet.
+
+        Args:
+          on_progress: told of every row's progress.
+          own: the rows whose prompts this process gives out; of the others it need only know the scalars.
+        """
         self._on_progress = on_progress
+        self._own = own
         self._parts: dict[int, list[Metrics]] = defaultdict(list)
         self._whole: dict[int, Metrics] = {}
-        self._next = 0
+        self._begun: deque[int] = deque()  # and not given out
+        self._last = -1  # begun
 
     def add(
         self,
@@ -30,17 +38,19 @@ class Gathered:
         holders: Sequence[int | None],
         places: dict[int, tuple[slice | int, ...]],
         done: Bool[np.ndarray, " B"],
-    ) -> Iterator[list[Metrics]]:
-        """Takes a chunk of steps in, and gives out the prompts that are whole, as are all before them.
+    ) -> Iterator[list[tuple[int, Metrics]]]:
+        """Takes a chunk of steps in, and gives out the prompts that are whole, as are all of its own before them.
 
         Args:
           trace: of the chunk, on the host.
-          holders: the prompt of each row.
+          holders: the prompt of each row; rows take prompts in their order.
           places: where a row's steps stand in the arrays of `trace`, of the rows that have some.
           done: which rows have come to their end.
         """
         metrics = {name: x for name, x in vars(trace).items() if x is not None}
-        for row, place in places.items():
+        own = {row: place for row, place in places.items() if self._own[row]}
+        self._begin(cast(int, holders[row]) for row in own)
+        for row, place in own.items():
             prompt = cast(int, holders[row])
             self._parts[prompt].append({name: x[place] for name, x in metrics.items()})
             if done[row]:
@@ -50,11 +60,15 @@ class Gathered:
         if ready := self._ready():
             yield ready
 
-    def _ready(self) -> list[Metrics]:
+    def _begin(self, prompts: Iterable[int]) -> None:
+        self._begun.extend(sorted(prompt for prompt in prompts if prompt > self._last))
+        self._last = max(self._last, *self._begun, -1)
+
+    def _ready(self) -> list[tuple[int, Metrics]]:
         ready = []
-        while self._next in self._whole:
-            ready.append(self._whole.pop(self._next))
-            self._next += 1
+        while self._begun and self._begun[0] in self._whole:
+            prompt = self._begun.popleft()
+            ready.append((prompt, self._whole.pop(prompt)))
         return ready
 
     def _report(

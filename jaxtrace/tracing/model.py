@@ -137,7 +137,7 @@ class Model:
             seed=seed,
         )
         rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
-        return Trace([row for batch in rows for row in batch], self.info("generate", settings))
+        return Trace([row for batch in rows for _, row in batch], self.info("generate", settings))
 
     def score(
         self,
@@ -155,7 +155,7 @@ class Model:
         _at_least(1, batch_size=batch_size)
         settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
         rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
-        return Trace([row for batch in rows for row in batch], self.info("score", settings))
+        return Trace([row for batch in rows for _, row in batch], self.info("score", settings))
 
     def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
         """Prompts beside their token ids, int32; raises PromptError for one that cannot be fed."""
@@ -166,29 +166,35 @@ class Model:
         prompts: Sequence[tuple[Prompt, np.ndarray]],
         settings: Settings,
         on_progress: OnProgress = lambda *_: None,
-        first_index: int = 0,
-    ) -> Iterator[list[Row]]:
-        """`generate` of prompts from `encode`: rows in order, as soon as they are done."""
+        numbers: Sequence[int] | None = None,
+    ) -> Iterator[list[tuple[int, Row]]]:
+        """`generate` of prompts from `encode`: rows with their numbers, in order, as soon as they are done.
+
+        Args:
+          prompts, settings, on_progress: as `generate` takes them.
+          numbers: ascending, of the prompts in a run of which they are a part; 0, 1, … if None. They seed the draws.
+
+        Yields:
+          Of several processes, each yields the rows of its own share of the batch.
+        """
         ids = [tokens for _, tokens in prompts]
+        numbers = range(len(ids)) if numbers is None else numbers
         look = self._looking(prompts)
-        batches = generate_rows(self.config, self.params, ids, settings, on_progress, first_index, look)
-        remaining = iter(prompts)
-        for batch in batches:
-            rows = zip(batch, remaining, strict=False)  # the batch first: `remaining` goes on with the next one
-            yield [self._drawn_row(prompt, ids, metrics, settings) for metrics, (prompt, ids) in rows]
+        for batch in generate_rows(self.config, self.params, ids, settings, on_progress, numbers, look):
+            yield [(numbers[i], self._drawn_row(*prompts[i], metrics, settings)) for i, metrics in batch]
 
     def score_rows(
         self,
         texts: Sequence[tuple[Prompt, np.ndarray]],
         settings: Settings,
         on_progress: OnProgress = lambda *_: None,
-    ) -> Iterator[list[Row]]:
-        """`score` of texts from `encode`: rows in order, as soon as they are done."""
+        numbers: Sequence[int] | None = None,
+    ) -> Iterator[list[tuple[int, Row]]]:
+        """`score` of texts from `encode`, as `generate_rows` gives them."""
         ids = [tokens for _, tokens in texts]
-        remaining = iter(texts)
+        numbers = range(len(ids)) if numbers is None else numbers
         for batch in score_rows(self.config, self.params, ids, settings, on_progress, self._looking(texts)):
-            rows = zip(batch, remaining, strict=False)
-            yield [self._scored_row(prompt, ids, metrics) for metrics, (prompt, ids) in rows]
+            yield [(numbers[i], self._scored_row(*texts[i], metrics)) for i, metrics in batch]
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
         """What a trace says of its making."""

@@ -18,6 +18,7 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
 from jaxtrace.models.layers import Sight
+from jaxtrace.parallel.processes import everyone, fetched, own_rows
 from jaxtrace.tracing.buckets import cache_slots, chunk_widths, chunks
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.slots import begin, put, repeat, resize
@@ -71,6 +72,7 @@ class Pool:
       slots: positions that its cache holds.
       holders: the prompt of each row, None for an idle one.
       visible: which tiles the tokens of the held prompts see, by prompt; empty without images.
+      own: the rows whose traces this process, of several, reads.
     """
 
     state: State
@@ -81,7 +83,7 @@ class Pool:
         params: Params,
         settings: Settings,
         entries: Sequence[Entry],
-        first_index: int = 0,
+        numbers: Sequence[int] | None = None,
         look: Look | None = None,
     ):
         """A pool of idle rows.
@@ -89,7 +91,7 @@ class Pool:
         Args:
           config, params, settings: of the run.
           entries: the prompts.
-          first_index: index of the first prompt.
+          numbers: that seed the prompts' draws; their indices if None.
           look: how a prompt's images are had, a few prompts ahead of their use; None where no prompt has any.
         """
         where = params["embedding"].sharding if params["embedding"].committed else None
@@ -97,13 +99,15 @@ class Pool:
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
         self._where = where if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
-        self._key, self._first = self.everywhere(jax.random.key(settings.seed)), first_index
+        self._key = self.everywhere(jax.random.key(settings.seed))
+        self._numbers = range(len(entries)) if numbers is None else numbers
         self._group = max(1, size // GROUPS)
         self._waiting = deque(range(len(entries)))
         self._looks = look and _ahead(look, len(entries), self._group)
         self.slots = 0
         self.holders: list[int | None] = [None] * size
         self.visible: dict[int, Bool[np.ndarray, "P M"]] = {}
+        self.own = own_rows(self._mesh, size)
 
     @property
     def waiting(self) -> bool:
@@ -122,6 +126,14 @@ class Pool:
     def on_mesh(self) -> AbstractContextManager[Any]:
         """Where the steps are run: kernels are split over the mesh that is set."""
         return nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+
+    def everyone(self, tree: Any) -> Any:
+        """Arrays on the host, in every process."""
+        return everyone(tree, self._mesh)
+
+    def fetched(self, tree: Any, rows: int) -> Any:
+        """Arrays on the host, of this process's rows; `rows` is their axis. Scalars are of every row."""
+        return fetched(tree, self._mesh, rows)
 
     def release(self, rows: Bool[np.ndarray, " B"]) -> None:
         """Makes rows idle."""
@@ -149,7 +161,7 @@ class Pool:
     def _begun(self, prompts: list[int], missing: int, looks: dict[int, Looked]) -> State:
         """A state of rows whose prompts were fed as far as they say, and of some without a prompt."""
         entries = [self._entries[prompt] for prompt in prompts] + [NOTHING] * missing
-        indices = np.array([self._first + prompt for prompt in prompts] + [0] * missing)
+        numbers = np.array([self._numbers[prompt] for prompt in prompts] + [0] * missing)
         widths = chunk_widths(max(entry.fed for entry in entries))
         slots = cache_slots(sum(widths), self._config.context)
         images, sights = None, None
@@ -159,7 +171,7 @@ class Pool:
             images = jax.tree.map(lambda *xs: np.stack(xs), *(looked.images for looked in found))
             sights = [looked.visible for looked in found]
         static = {"config": self._config, "probes": self._probes}
-        state = begin(self._params, self._key, indices, images, slots=slots, mesh=self._mesh, **static)
+        state = begin(self._params, self._key, numbers, images, slots=slots, mesh=self._mesh, **static)
         pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
         seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
         with self.on_mesh():

@@ -26,7 +26,7 @@ from jaxtrace.tracing.step import State, init_state
 def begin(
     params: Params,
     key: Key[Array, ""],
-    indices: Int[Array, " A"],
+    numbers: Int[Array, " A"],
     images: Images | None,
     *,
     config: DecoderConfig,
@@ -34,9 +34,9 @@ def begin(
     slots: int,
     mesh: Mesh | None,
 ) -> State:
-    """A state of rows of which nothing is fed; the key of each is `key` folded with its index."""
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
-    return placed(init_state(config, params, len(indices), slots, probes, keys=keys, images=images), mesh)
+    """A state of rows of which nothing is fed; the key of each is `key` folded with its number."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+    return placed(init_state(config, params, len(numbers), slots, probes, keys=keys, images=images), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "mesh"))

@@ -200,10 +200,10 @@ def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
     whole = traced(*run)
     directory = tmp_path / "cut"
 
-    def write(self, rows, first_index=None, whole=TraceWriter.write):
+    def write(self, rows, whole=TraceWriter.write):
         if self.done:
             raise KeyboardInterrupt
-        whole(self, rows, first_index)
+        whole(self, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(TraceWriter, "write", write)

@@ -55,7 +55,7 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("failing", ["tokens", "layers", "prompts"])
 def test_a_full_disk(tmp_path, monkeypatch, failing):
     writer = TraceWriter(tmp_path, INFO)
-    writer.write([make_row(0, 3)])
+    writer.write([(0, make_row(0, 3))])
     whole = pq.write_table
 
     def write_table(table, file, **options):
@@ -65,11 +65,11 @@ def test_a_full_disk(tmp_path, monkeypatch, failing):
         whole(table, file, **options)
 
     monkeypatch.setattr(pq, "write_table", write_table)
-    refused("No space left on device; the parts already finished stay readable", writer.write, [make_row(1, 3)])
+    refused("No space left on device; the parts already finished stay readable", writer.write, [(1, make_row(1, 3))])
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.tmp"))
     assert len(open_trace(tmp_path).rows) == 1
-    writer.write([make_row(1, 3)])
+    writer.write([(1, make_row(1, 3))])
     assert len(open_trace(tmp_path).rows) == 2
 
 

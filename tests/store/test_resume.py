@@ -23,7 +23,7 @@ def cut_off(tmp_path):
     directory = tmp_path / "run"
     writer = TraceWriter(directory, INFO, CONFIG)
     for start in (0, 2, 4):
-        writer.write([make_row(start, 3), make_row(start + 1, 2)])
+        writer.write([(start, make_row(start, 3)), (start + 1, make_row(start + 1, 2))])
     (directory / "prompts" / "part-00002.parquet").unlink()
     (directory / "layers" / "part-00002.parquet").rename(directory / "layers" / ".part-00002.parquet.tmp")
     (directory / "prompts" / ".part-00002.parquet.tmp").write_bytes(b"PAR1")
@@ -47,7 +47,7 @@ def test_resume_goes_on(cut_off):
             "part-00001.parquet",
         ]
         assert not list(cut_off.rglob("*.tmp"))
-        writer.write([make_row(4, 3)])
+        writer.write([(4, make_row(4, 3))])
     trace = open_trace(cut_off)
     assert trace.info == INFO | {"complete": True}
     assert [row.length for row in trace.rows] == [3, 2, 3, 2, 3]
@@ -60,7 +60,7 @@ def test_resume_after_a_part_was_deleted(cut_off):
         (cut_off / table / "part-00000.parquet").unlink()
     with TraceWriter(cut_off, INFO, CONFIG, resume=True) as writer:
         assert writer.done == {2, 3}
-        writer.write([make_row(0, 3), make_row(1, 2)], first_index=0)
+        writer.write([(0, make_row(0, 3)), (1, make_row(1, 2))])
     assert [row.length for row in open_trace(cut_off).rows] == [3, 2, 3, 2]
 
 
@@ -68,7 +68,7 @@ def test_a_complete_run_is_incomplete_while_it_is_resumed(tmp_path):
     for _ in range(2):
         with TraceWriter(tmp_path, INFO, CONFIG, resume=True) as writer:
             assert open_trace(tmp_path).info["complete"] is False
-            writer.write([make_row(len(writer.done), 2)])
+            writer.write([(len(writer.done), make_row(len(writer.done), 2))])
         assert open_trace(tmp_path).info["complete"] is True
     assert len(open_trace(tmp_path).rows) == 2
 
@@ -82,7 +82,7 @@ def test_resume_where_nothing_is_starts(tmp_path):
 
 def test_an_error_leaves_the_run_incomplete(tmp_path):
     with pytest.raises(KeyboardInterrupt), TraceWriter(tmp_path, INFO) as writer:
-        writer.write([make_row(0, 3)])
+        writer.write([(0, make_row(0, 3))])
         raise KeyboardInterrupt
     trace = open_trace(tmp_path)
     assert trace.info["complete"] is False and len(trace.rows) == 1
@@ -133,8 +133,8 @@ import pyarrow.parquet as pq
 from jaxtrace.store import TraceWriter
 from tests.store.rows import INFO, make_row
 writer = TraceWriter({str(tmp_path)!r}, INFO)
-writer.write([make_row(0, 3)])
-writer.write([make_row(1, 3)])
+writer.write([(0, make_row(0, 3))])
+writer.write([(1, make_row(1, 3))])
 whole, calls = pq.write_table, []
 def write_table(table, file, **options):
     calls.append(0)
@@ -143,7 +143,7 @@ def write_table(table, file, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     whole(table, file, **options)
 pq.write_table = write_table
-writer.write([make_row(2, 3)])
+writer.write([(2, make_row(2, 3))])
 """
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ | {"PYTHONPATH": str(root)})

@@ -39,10 +39,10 @@ def test_no_rows(tmp_path):
 
 def test_parts_may_come_in_any_order(tmp_path):
     with TraceWriter(tmp_path, INFO) as writer:
-        writer.write([make_row(2, 3), make_row(3, 1)], first_index=2)
-        writer.write([make_row(0, 2), make_row(1, 2)], first_index=0)
+        writer.write([(2, make_row(2, 3)), (3, make_row(3, 1))])
+        writer.write([(0, make_row(0, 2)), (1, make_row(1, 2))])
         assert writer.done == {0, 1, 2, 3}
-        writer.write([make_row(4, 1)])
+        writer.write([(4, make_row(4, 1))])
         assert writer.done == {0, 1, 2, 3, 4}
     rows = open_trace(tmp_path).rows
     assert [row.prompt.id for row in rows] == [f"made-{i:04d}" for i in range(5)]

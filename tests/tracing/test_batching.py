@@ -15,9 +15,9 @@ SAMPLE = Sample(temperature=1.3, top_p=0.95)
 DRAWN = Settings(Probes.all(), max_new_tokens=STEPS, sampler=SAMPLE, seed=7)
 
 
-def rows(model, prompts, settings, first_index=0):
-    batches = model.generate_rows(model.encode(prompts, chat=False), settings, first_index=first_index)
-    return [row.metrics for batch in batches for row in batch]
+def rows(model, prompts, settings, numbers=None):
+    batches = model.generate_rows(model.encode(prompts, chat=False), settings, numbers=numbers)
+    return [row.metrics for batch in batches for _, row in batch]
 
 
 def assert_rows(got, want):
@@ -31,7 +31,7 @@ def sampled(model, prompts):
 
 
 def test_a_row_alone_draws_what_it_draws_in_a_batch(model, prompts, sampled):
-    alone = [rows(model, [prompt], DRAWN, first_index=i)[0] for i, prompt in enumerate(prompts)]
+    alone = [rows(model, [prompt], DRAWN, numbers=[i])[0] for i, prompt in enumerate(prompts)]
     assert_rows(alone, sampled)
 
 

@@ -60,9 +60,9 @@ def prompts():
     return [rng.integers(0, CONFIG.vocab, size).tolist() for size in LENGTHS]
 
 
-def drawn(model, prompts, settings, first_index=0):
-    batches = model.generate_rows(model.encode(prompts, chat=False), settings, first_index=first_index)
-    return [row for batch in batches for row in batch]
+def drawn(model, prompts, settings, numbers=None):
+    batches = model.generate_rows(model.encode(prompts, chat=False), settings, numbers=numbers)
+    return [row for batch in batches for _, row in batch]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -71,7 +71,7 @@ def test_rows_that_take_places_draw_what_they_draw_alone(shape, prompts):
     rows = drawn(model, prompts, DRAWN)
     assert len({row.length for row in rows}) > 5
     for i in (0, 4, 7, 11):
-        (want,) = drawn(model, prompts[i : i + 1], DRAWN, first_index=i)
+        (want,) = drawn(model, prompts[i : i + 1], DRAWN, numbers=[i])
         assert rows[i].stop == want.stop
         assert_same(rows[i].metrics, want.metrics)
 
@@ -89,7 +89,7 @@ def test_rows_come_in_order_as_soon_as_they_are_done():
     model = automaton([*range(1, 45), 0], stop_tokens=(40,))
     settings = Settings(Probes.none(), 2, max_new_tokens=60, sampler=Greedy(), stop_tokens=(40,), steps=4)
     prompts = model.encode([[30], [0], [38], [37], [36], [35], [39]], chat=False)
-    batches = [[row.metrics["token"].tolist() for row in rows] for rows in model.generate_rows(prompts, settings)]
+    batches = [[row.metrics["token"].tolist() for _, row in rows] for rows in model.generate_rows(prompts, settings)]
     want = [list(range(int(ids[-1]) + 1, 41)) for _, ids in prompts]
     assert [row for rows in batches for row in rows] == want
     assert [len(rows) for rows in batches] == [1, 6]
@@ -139,7 +139,7 @@ def test_a_slow_consumer_and_one_that_leaves(model, prompts):
     first = next(batches)
     again = [row.metrics["token"].tolist() for row in drawn(model, prompts, settings)]  # while the other stands still
     rows = [*first, *(row for batch in batches for row in batch)]
-    assert [row.metrics["token"].tolist() for row in rows] == again == want
+    assert [row.metrics["token"].tolist() for _, row in rows] == again == want
     leaving = model.generate_rows(model.encode(prompts, chat=False), settings)
     next(leaving)
     leaving.close()
@@ -153,5 +153,5 @@ def test_a_cache_that_grows_and_shrinks(model, batch_size):
     settings = dataclasses.replace(DRAWN, probes=Probes.of("output"), batch_size=batch_size)
     rows = drawn(model, prompts, settings)
     for i in (0, 2, 5):
-        (want,) = drawn(model, prompts[i : i + 1], settings, first_index=i)
+        (want,) = drawn(model, prompts[i : i + 1], settings, numbers=[i])
         assert_same(rows[i].metrics, want.metrics)

@@ -1,0 +1,111 @@
+"""Several processes, one program: which rows of a batch are whose, and what each can read of arrays they share.
+
+All processes run the same programs in the same order; the runtime that joins them is `jax.distributed`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool
+
+from jaxtrace.errors import ConfigError
+from jaxtrace.parallel.sharding import ShardingRules
+
+HEARTBEAT_SECONDS = 20  # without a sign of a process, the others are ended
+
+
+def join(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Joins the processes that were started together; before anything else is asked of JAX.
+
+    Without arguments JAX finds out from the environment: TPU pods, SLURM, Kubernetes and MPI are recognised.
+
+    Args:
+      coordinator: "host:port" of process 0, free there.
+      processes: how many there are.
+      process: which one this is.
+
+    Raises:
+      ConfigError: the environment says nothing, or what is given is not enough.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"processes: {reason} JAX recognises no cluster here; give --coordinator, --processes and --process"
+        ) from None
+
+
+def own_rows(mesh: Mesh | None, rows: int) -> Bool[np.ndarray, " B"]:
+    """Which rows of a batch this process is to read and write: every row is some process's."""
+    if mesh is None or not mesh.is_multi_process:
+        return np.ones(rows, bool)
+    owner = np.full(rows, jax.process_count())
+    for device, (part,) in _of_rows(mesh, rows).devices_indices_map((rows,)).items():
+        owner[part] = np.minimum(owner[part], device.process_index)
+    return owner == jax.process_index()
+
+
+def everyone(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays on the host, whole, in every process."""
+    if mesh is None or not mesh.is_multi_process:
+        return jax.device_get(tree)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.device_get(_resharded((whole,) * len(jax.tree.leaves(tree)))(tree))
+
+
+def fetched(tree: Any, mesh: Mesh | None, rows: int) -> Any:
+    """Arrays on the host: scalars of every row, and of the rest what belongs to this process's rows.
+
+    Args:
+      tree: arrays of two dimensions (scalars of a row) or more.
+      mesh: where they are.
+      rows: their axis of rows.
+    """
+    if mesh is None or not mesh.is_multi_process:
+        return jax.device_get(tree)
+
+    def sharding(x: jax.Array) -> NamedSharding:
+        ahead = (None,) * rows
+        spec = _of_rows(mesh, x.shape[rows]).spec
+        return NamedSharding(mesh, PartitionSpec() if x.ndim == 2 else PartitionSpec(*ahead, *spec))
+
+    placed = _resharded(tuple(sharding(x) for x in jax.tree.leaves(tree)))(tree)
+    return jax.tree.map(_addressable, placed)
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _of_rows(mesh: Mesh, rows: int) -> NamedSharding:
+    return NamedSharding(mesh, ShardingRules().spec(("batch",), (rows,), mesh))
+
+
+@functools.cache
+def _resharded(shardings: tuple[NamedSharding, ...]) -> Any:
+    """tree → the same tree, its leaves in these shardings."""
+
+    def move(tree: Any) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        moved = map(jax.lax.with_sharding_constraint, leaves, shardings)
+        return jax.tree.unflatten(structure, moved)
+
+    return jax.jit(move)
+
+
+def _addressable(x: jax.Array) -> np.ndarray:
+    """An array with this process's part in its place, and nothing of worth elsewhere."""
+    found = np.zeros(x.shape, x.dtype)
+    for shard in x.addressable_shards:
+        found[shard.index] = shard.data
+    return found
