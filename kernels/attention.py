@@ -96,8 +96,13 @@ def visible_keys(
       (mask over the slots, the first visible slot).
     """
     slots = jnp.arange(keys)
-    first = jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
+    first = first_visible(position, window)
     return (slots <= position[..., None]) & (slots >= first[..., None]), first
+
+
+def first_visible(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+    """The first key that a query at each position sees."""
+    return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
 
 
 def visible_count(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:

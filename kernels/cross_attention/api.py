@@ -59,7 +59,7 @@ def cross_dispersion(
     groups: Bool[Array, "B T M"],
     *,
     scale: float,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
     """`head_dispersion` of the same weights; arguments and errors are those of `cross_attention`."""

@@ -24,7 +24,7 @@ def head_dispersion(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
     """Generalised Jensen–Shannon divergence over the heads of a layer: H(mean_h a_h) − mean_h H(a_h).
@@ -37,9 +37,9 @@ def head_dispersion(
       k: the cache, slots last; slots past a query's position may hold anything finite.
       start: position of the first query, for all rows or for each.
       scale, window, soft_cap: as in `prefill_attention`.
-      axis_name: mesh axis, within `jax.shard_map`, over which the heads are split evenly: `q` and `k` are this device's
-        heads, and all devices get the layer's result. Only "xla" serves it: devices sum the heads' mixture [B, T, S],
-        which the other kernels never write out.
+      axis_name: mesh axis, or axes, within `jax.shard_map`, over which the heads are split evenly: `q` and `k` are this
+        device's heads, and all devices get the layer's result. Only "xla" serves it: devices sum the heads' mixture
+        [B, T, S], which the other kernels never write out.
       implementation: its name; None for the platform's default.
 
     Returns:

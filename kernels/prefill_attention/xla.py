@@ -1,10 +1,12 @@
-"""prefill_attention for XLA: blocks of queries, each over the whole cache."""
+"""prefill_attention for XLA: blocks of queries, each over the whole cache, or over tiles of a long one."""
 
 import jax
 import jax.numpy as jnp
 
+from .. import key_tiles
 from ..attention import (
     AttentionSums,
+    first_visible,
     grouped,
     masked,
     positions,
@@ -13,18 +15,27 @@ from ..attention import (
     visible_keys,
     with_sink,
 )
-from ..moments import MASKED, Moments, shifted
+from ..key_tiles import over_key_tiles
+from ..moments import FLOOR, MASKED, Moments, shifted
 
 BLOCK_ENTRIES = 1 << 24  # scores of one block of queries: 64 MiB in float32
 CACHE_ENTRIES = 1 << 20  # the same where they are read out, in several passes
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
-    def block(q, position):
-        mask, first = visible_keys(position, k.shape[3], window)
-        return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)
+    keys = k.shape[3]
+    options = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
 
-    return over_query_blocks(block, q, positions(q, start), k.shape[3], moments=moments)
+    def block(q, position):
+        mask, first = visible_keys(position, keys, window)
+        return attend(q, k, v, mask, first, **options)
+
+    def block_of_tiles(q, position):
+        return attend_tiles(q, k, v, position, first_visible(position, window), **options)
+
+    tiled = key_tiles.in_tiles(q.shape[1], keys)
+    of_block, held = (block_of_tiles, key_tiles.TILE) if tiled else (block, keys)
+    return over_query_blocks(of_block, q, positions(q, start), held, moments=moments)
 
 
 def over_query_blocks(function, q, seen, keys, *, moments):
@@ -68,6 +79,36 @@ def attend(q, k, v, mask, first, *, scale, soft_cap, moments):
     whole = with_sink(rest, sink)
     out = weighted(shifted(scores, whole.m), v) * whole.p_max[..., None]
     return AttentionSums(ungrouped(out).astype(q.dtype), ungrouped(sink), jax.tree.map(ungrouped, rest))
+
+
+def attend_tiles(q, k, v, position, first, *, scale, soft_cap, moments):
+    """The same over a long cache: what a query sees is given by its own position and its first key."""
+    options = {"scale": scale, "soft_cap": soft_cap}
+    heads = grouped(q, k.shape[1]).shape[:-1]
+    sums = Moments.empty(heads)
+
+    def step(carry, cut, mask, is_first):
+        out, m, sink, rest = carry
+        keys, values = cut(k, 3), cut(v, 2)
+        scores = block_scores(q, keys, mask, **options)
+        largest = jnp.maximum(m, jnp.max(scores, axis=-1))
+        scale_of_old = jnp.exp(jnp.maximum(m - largest, FLOOR))
+        out = out * scale_of_old[..., None] + weighted(shifted(scores, largest), values)
+        if moments:
+            is_first = is_first[:, None, None]
+            sink = jnp.maximum(sink, jnp.max(jnp.where(is_first, scores, MASKED), axis=-1))
+            scores = jnp.where(is_first, MASKED, scores)
+        return out, largest, sink, rest.merge(Moments.of(scores))
+
+    init = jnp.zeros((*heads, v.shape[3])), sums.m, sums.m, sums
+    out, _, sink, rest = over_key_tiles(step, init, position, first, k.shape[3])
+    whole = with_sink(rest, sink) if moments else rest
+    out = ungrouped(out * whole.p_max[..., None]).astype(q.dtype)
+    return (
+        AttentionSums(out, ungrouped(sink), jax.tree.map(ungrouped, rest))
+        if moments
+        else AttentionSums(out, None, None)
+    )
 
 
 def weighted(u, v):

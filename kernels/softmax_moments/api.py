@@ -18,7 +18,7 @@ def softmax_moments(
     *,
     temperature: Float[Array, "*#r"] | float | None = None,
     alphas: tuple[float, ...] = (),
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,
 ) -> SoftmaxMoments:
     """Entropy, varentropy, Rényi sums and the top two of softmax rows.
@@ -27,8 +27,8 @@ def softmax_moments(
       logits: any float dtype, computed in float32; −∞ marks an absent entry.
       temperature: above 0, divides the logits, of all rows or of each; None for 1.
       alphas: orders of the Rényi sums to keep.
-      axis_name: mesh axis, within `jax.shard_map`, over which the vocabulary is split evenly: `logits` are this
-        device's part, and all devices get the whole rows' result, by one exchange of a few scalars a row.
+      axis_name: mesh axis, or axes, within `jax.shard_map`, over which the vocabulary is split evenly: `logits` are
+        this device's part, and all devices get the whole rows' result, by one exchange of a few scalars a row.
       implementation: its name; None for the platform's default.
 
     Returns:

@@ -42,8 +42,8 @@ class SoftmaxSums:
     top1: Int[Array, " R"]
     second: Float[Array, " R"]
 
-    def over(self, axis_name: str, part: int) -> SoftmaxSums:
-        """The sums of whole rows whose parts of `part` entries each are on the devices along a mesh axis."""
+    def over(self, axis_name: str | tuple[str, ...], part: int) -> SoftmaxSums:
+        """The sums of whole rows whose parts of `part` entries each are on the devices along mesh axes."""
         return jax.lax.all_gather(self, axis_name).joined(part)
 
     def joined(self, part: int) -> SoftmaxSums:

@@ -59,13 +59,20 @@ class UnembedSums:
     target: Float[Array, " R"] | None
     logits: Float[Array, "R V"] | None
 
-    def over(self, axis_name: str, part: int, alphas: tuple[float, ...]) -> UnembedSums:
-        """The sums over vocabularies whose parts of `part` entries each are on the devices along a mesh axis.
+    def over(self, axis_name: str | tuple[str, ...], part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """The sums over vocabularies whose parts of `part` entries each are on the devices along mesh axes.
 
         The logits stay with their devices.
         """
         scalars = dataclasses.replace(self, logits=None)
         return dataclasses.replace(jax.lax.all_gather(scalars, axis_name).joined(part, alphas), logits=self.logits)
+
+    def followed_by(self, other: UnembedSums, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """The sums over this part of the vocabulary, of `part` entries, and over that which comes after it."""
+        one, two = (dataclasses.replace(sums, logits=None) for sums in (self, other))
+        joined = jax.tree.map(lambda *xs: jnp.stack(xs), one, two).joined(part, alphas)
+        both = [sums.logits for sums in (self, other) if sums.logits is not None]
+        return dataclasses.replace(joined, logits=jnp.concatenate(both, axis=-1) if both else None)
 
     def joined(self, part: int, alphas: tuple[float, ...]) -> UnembedSums:
         """The sums of whole rows from those of their parts, which lie along a new first axis, `part` entries each.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..linear import linear
-from ..moments import Moments
+from ..moments import MASKED, Moments
 from ..soft_cap import soft_capped
 from ..softmax_moments.xla import top_two
 from .reference import target_of
@@ -33,6 +33,12 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         return _by_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)
 
     return _by_rows(block, BLOCK_ENTRIES // (groups * vocabulary), hidden, targets)
+
+
+def of_few(hidden, unembedding, there, *, alphas, soft_cap, targets, keep_logits):
+    """unembed_moments over a few tokens, which are absent unless `there`."""
+    logits = soft_capped(linear(hidden, unembedding, jnp.float32), soft_cap)
+    return _read(jnp.where(there, logits, MASKED), targets, alphas=alphas, keep_logits=keep_logits)
 
 
 def _by_rows(function, size, grouped, targets):
