@@ -1,13 +1,12 @@
 """Prompt files of one's own: .txt, .jsonl and .csv."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import PromptError
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tasks.reading import read_csv, read_lines, take
+from jaxtrace.tasks.reading import read_csv, read_jsonl, read_lines, take
 
 TEXT_FIELDS = ("prompt", "text", "question")
 
@@ -96,25 +95,12 @@ def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in read_lines(path):
-        if not text.strip():
-            raise PromptError(f"{path}, line {line}: an empty line; delete it")
-        try:
-            record = json.loads(text, parse_constant=_no_constant)
-            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except (ValueError, RecursionError) as error:
-            raise PromptError(
-                f"{path}, line {line}: not JSON ({error}); write one object or string per line"
-            ) from error
+    for line, record in read_jsonl(path):
         if isinstance(record, str):
             record = {"prompt": record}
         if not isinstance(record, dict):
             raise PromptError(f"{path}, line {line}: neither an object nor a string; write one of them")
         yield line, record
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,9 +1,14 @@
-"""Text files read line by line; whatever is wrong with one becomes a one-line `PromptError`."""
+"""Files of data read row by row; whatever is wrong with one becomes a one-line `PromptError`."""
 
 import csv
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jaxtrace.errors import PromptError
 from jaxtrace.tasks.prompt import Prompt
@@ -39,26 +44,66 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
       PromptError: what `read_lines` raises; a broken quote; an empty row; a row with more or fewer
         cells than the header; a column named twice.
     """
+    rows = read_cells(path)
+    _, header = next(rows, (1, []))
+    for name in header:
+        if header.count(name) > 1:
+            raise PromptError(f"{path}, line 1: two columns are named '{name}'; rename one")
+    for line, cells in rows:
+        if not any(cells):
+            raise PromptError(f"{path}, line {line}: an empty row; delete it")
+        if len(cells) != len(header):
+            raise PromptError(
+                f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; "
+                "quote a cell that holds a comma"
+            )
+        yield line, dict(zip(header, cells, strict=True))
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the cells of each row of a UTF-8 CSV file, a header included, with the line that the row starts on.
+
+    Raises:
+      PromptError: what `read_lines` raises; a broken quote.
+    """
     rows = csv.reader((line for _, line in read_lines(path)), strict=True)
     start = 1
     try:
-        header = next(rows, [])
-        for name in header:
-            if header.count(name) > 1:
-                raise PromptError(f"{path}, line 1: two columns are named '{name}'; rename one")
-        start = rows.line_num + 1
         for cells in rows:
-            if not any(cells):
-                raise PromptError(f"{path}, line {start}: an empty row; delete it")
-            if len(cells) != len(header):
-                raise PromptError(
-                    f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}; "
-                    "quote a cell that holds a comma"
-                )
-            yield start, dict(zip(header, cells, strict=True))
+            yield start, cells
             start = rows.line_num + 1
     except csv.Error as error:
         raise PromptError(f"{path}, line {start}: {error}; mend the quotes of that row") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields the JSON value of each line of a UTF-8 file, with the line's number.
+
+    Raises:
+      PromptError: what `read_lines` raises; a line that is empty or not JSON.
+    """
+    for line, text in read_lines(path):
+        if not text.strip():
+            raise PromptError(f"{path}, line {line}: an empty line; delete it")
+        try:
+            value = json.loads(text, parse_constant=_no_constant)
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (ValueError, RecursionError) as error:
+            raise PromptError(
+                f"{path}, line {line}: not JSON ({error}); write one object or string per line"
+            ) from error
+        yield line, value
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields each row of a Parquet file with its number, from 1; raises PromptError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            rows = pq.read_table(file).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PromptError(f"{path}: {reason or 'not a Parquet file'}; name one that can be read") from error
+    yield from enumerate(rows, 1)
 
 
 def take(prompts: Iterable[Prompt], limit: int | None, path: Path) -> list[Prompt]:
@@ -78,3 +123,7 @@ def take(prompts: Iterable[Prompt], limit: int | None, path: Path) -> list[Promp
     if not taken:
         raise PromptError(f"{path}: holds no prompt; name a file that does")
     return taken
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")

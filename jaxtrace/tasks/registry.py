@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks import files, tinystories, truthfulqa
+from jaxtrace.tasks import files, gsm8k, mmlu, simpleqa, story_questions, tinystories, truthfulqa
 from jaxtrace.tasks.prompt import Prompt
 
 
@@ -17,16 +17,22 @@ class Task:
     Attributes:
       load: (file or None, limit or None) → prompts.
       text: what it is, in a line.
+      size: how many prompts its data on the hub makes; None where that is not fixed.
     """
 
     load: Callable[[Path | None, int | None], list[Prompt]]
     text: str
+    size: int | None = None
 
 
 TASKS: dict[str, Task] = {
-    "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely"),
-    "tinystories": Task(tinystories.load, "the first 20 words of short stories for children"),
-    "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score"),
+    "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely", 817),
+    "tinystories": Task(tinystories.load, "the first 20 words of short stories for children", 21_990),
+    "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score", 21_990),
+    "story-questions": Task(story_questions.load, "requests of three kinds about such stories"),
+    "simpleqa": Task(simpleqa.load, "4,326 short questions of fact", 4_326),
+    "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319),
+    "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042),
     "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
 }
 

@@ -35,7 +35,7 @@ def load(path: Path | None, limit: int | None, words: int | None = 20) -> list[P
         raise PromptError(f"a prompt of {words} words is empty; give at least 1, or none for whole stories")
     path = path or fetch(REPO, FILE, "tinystories")
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-    stories = ((file.name, story) for file in files for story in _stories(file))
+    stories = ((file.name, story) for file in files for story in read_stories(file))
     prompts = (
         Prompt(
             text=_first_words(story, words),
@@ -53,7 +53,8 @@ def _first_words(story: str, words: int | None) -> str:
     return story[: [word.end() for word in itertools.islice(re.finditer(r"\S+", story), words)][-1]]
 
 
-def _stories(path: Path) -> Iterator[str]:
+def read_stories(path: Path) -> Iterator[str]:
+    """Yields the stories of a file as `load` divides it; raises PromptError."""
     marked = any(END in line for _, line in read_lines(path))
     story: list[str] = []
     for _, line in read_lines(path):

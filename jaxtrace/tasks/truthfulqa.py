@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from jaxtrace.errors import PromptError
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tasks.reading import read_csv, take
+from jaxtrace.tasks.reading import read_csv, read_parquet, take
 
 REPO, FILE = "truthfulqa/truthful_qa", "generation/validation-00000-of-00001.parquet"
 COLUMNS = ("type", "category", "question", "best_answer", "correct_answers", "incorrect_answers", "source")
@@ -51,11 +48,5 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with path.open("rb") as file:
-            rows = pq.read_table(file).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise PromptError(f"{path}: {reason or 'not a Parquet file'}; name a copy of TruthfulQA.csv") from error
-    for number, row in enumerate(rows, 1):
+    for number, row in read_parquet(path):
         yield f"row {number}", row

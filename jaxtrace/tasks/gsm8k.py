@@ -1,0 +1,39 @@
+"""GSM8K: arithmetic of a few steps in words (Cobbe and others, 2021)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtrace.errors import PromptError
+from jaxtrace.tasks.hub import fetch
+from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tasks.reading import read_jsonl, read_parquet, take
+
+REPO, FILE = "openai/gsm8k", "main/test-00000-of-00001.parquet"
+MARK = "####"
+
+
+def load(path: Path | None, limit: int | None) -> list[Prompt]:
+    """Loads the problems; `meta` holds the worked solution, and the number it ends in as the answer.
+
+    Args:
+      path: test.jsonl or train.jsonl as the authors publish them, or the Parquet file of the hub; None fetches the
+        test set from the hub (the data set "openai/gsm8k").
+      limit: how many problems at most; None for all.
+
+    Raises:
+      PromptError: the file cannot be fetched or read, or a row lacks a question or an answer after "####".
+    """
+    path = path or fetch(REPO, FILE, "gsm8k")
+    return take(_prompts(path), limit, path)
+
+
+def _prompts(path: Path) -> Iterator[Prompt]:
+    rows = read_parquet(path) if path.suffix == ".parquet" else read_jsonl(path)
+    for index, (place, row) in enumerate(rows):
+        row = row if isinstance(row, dict) else {}
+        question, solution = str(row.get("question", "")), str(row.get("answer", ""))
+        if not question.strip() or MARK not in solution:
+            raise PromptError(f"{path}, row {place}: no question with an answer after {MARK}; name a copy of GSM8K")
+        worked, answer = solution.rsplit(MARK, 1)
+        meta = {"answer": answer.strip().replace(",", ""), "solution": worked.strip()}
+        yield Prompt(text=question, id=f"gsm8k-{index:04d}", meta=meta)

@@ -1,0 +1,55 @@
+"""MMLU, from CSV with a header and without, and from the hub's Parquet."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jaxtrace.errors import PromptError
+from jaxtrace.tasks import Prompt, load_task
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "mmlu" / "test"
+HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
+CHOICES = ["red", "1, 2", "answer", "blue"]
+FIRST = Prompt(
+    "Which?\nA. red\nB. 1, 2\nC. answer\nD. blue\nAnswer:",
+    id="mmlu-00000",
+    meta={"subject": "art", "choices": CHOICES, "answer": "B"},
+)
+
+
+def test_with_a_header_and_without(tmp_path):
+    row = 'Which?,red,"1, 2",answer,blue,'
+    (tmp_path / "art_test.csv").write_text(HEADER + row + "1\n")
+    assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
+    (tmp_path / "art_test.csv").write_text(row + "B\n")
+    assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "test.parquet"
+    rows = [{"question": "Which?", "subject": "art", "choices": CHOICES, "answer": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert load_task("mmlu", path) == [FIRST]
+    pq.write_table(pa.Table.from_pylist([{"question": "Which?"}]), path)
+    with pytest.raises(PromptError, match="lacks the column 'subject'"):
+        load_task("mmlu", path)
+
+
+@pytest.mark.parametrize(
+    "row", ["Which?,a,b,c,d,4", "Which?,a,b,c,A", " ,a,b,c,d,0", "Which?", "Which?,a,b,c,d,AB", ""]
+)
+def test_broken_rows(tmp_path, row):
+    path = tmp_path / "art_test.csv"
+    path.write_text(HEADER + row + "\n")
+    with pytest.raises(PromptError, match="line 2: no question with four choices and an answer"):
+        load_task("mmlu", path)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="MMLU is not here")
+def test_the_real_files():
+    prompts = load_task("mmlu", DATA)
+    assert len(prompts) == 14042
+    assert len({prompt.meta["subject"] for prompt in prompts}) == 57
+    assert prompts[0].meta == {"subject": "abstract_algebra", "choices": ["0", "4", "2", "6"], "answer": "B"}

@@ -1,0 +1,37 @@
+"""Requests about stories."""
+
+from collections import Counter
+
+from jaxtrace.tasks import load_task
+
+STORY = "Lily saw a red ball. She ran to it and fell."
+
+
+def test_requests_of_three_kinds_before_and_after_stories_in_order_and_shuffled(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(f"{STORY}<|endoftext|>Tom slept.")
+    prompts = load_task("story-questions", path)
+    assert len(prompts) == 48
+    assert Counter(prompt.meta["kind"] for prompt in prompts) == dict.fromkeys(
+        ("generative", "syntactic", "semantic"), 16
+    )
+    first = prompts[:24]
+    assert first[0].text == f"{STORY}\n\nHow can the story be continued?\n\n"
+    assert first[2].text == f"How can the story be continued?\n\n{STORY}\n\n"
+    for prompt in first:
+        request, told = [part for part in prompt.text.split("\n\n") if part][
+            :: 1 if prompt.meta["request_first"] else -1
+        ]
+        assert request.endswith(("?", "."))
+        assert sorted(told.split()) == sorted(STORY.split())
+        assert (told != STORY) == prompt.meta["shuffled"]
+    assert len({prompt.text for prompt in first}) == 24
+    assert prompts == load_task("story-questions", path)
+
+
+def test_long_prompts_are_left_out(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(f"{'long ' * 300}<|endoftext|>{STORY}")
+    prompts = load_task("story-questions", path, 5)
+    assert [prompt.meta["story"] for prompt in prompts] == [1] * 5
+    assert [prompt.id for prompt in prompts][:2] == ["story-questions-000000", "story-questions-000001"]
