@@ -7,6 +7,8 @@ from jaxtrace.errors import PromptError as PromptError
 from jaxtrace.errors import StoreError as StoreError
 from jaxtrace.models.config import DecoderConfig as DecoderConfig
 from jaxtrace.models.decoder import init_params as init_params
+from jaxtrace.parallel.mesh import mesh as mesh
+from jaxtrace.planning.plan import plan as plan
 from jaxtrace.store.reader import open_trace as open  # noqa: F401 (`jaxtrace.open`)
 from jaxtrace.tasks.prompt import Prompt as Prompt
 from jaxtrace.tracing.measure import StepTrace as StepTrace

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import jax
 import numpy as np
 import yaml
 from PIL import Image
@@ -20,7 +23,8 @@ from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.mesh import make_mesh
+from jaxtrace.parallel.automatic import AUTO
+from jaxtrace.parallel.processes import barrier, in_turn, of_several
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
@@ -35,10 +39,26 @@ Numbered = list[tuple[int, Row]]  # rows, each with the number of its prompt in 
 OnRows = Callable[[Numbered], None]
 Encoded = list[tuple[Prompt, np.ndarray]]  # prompts beside their token ids
 
+PART_SECONDS = 2.0  # between the parts of a run: what a kill may cost, and what spares small files
+
 T = TypeVar("T", bound=BaseModel)
 SOURCES = ("task", "prompts", "text")
+HOW = {"out", "mesh", "batch_size"}  # settings that say how a run is made, and not what comes of it
+PROBED = (
+    "alphas",
+    "layer_stride",
+    "residuals",
+    "top_tokens",
+    "attention_rows",
+    "prompt_positions",
+)  # of `Probes`, beside its groups
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 LONE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)  # one where several may be
+# "0,8" as 0 and 8; "3:2,5:0" as (3, 2) and (5, 0).
+LISTED = BeforeValidator(lambda value: [x.strip() for x in value.split(",")] if isinstance(value, str) else value)
+PAIRED = BeforeValidator(
+    lambda value: [pair.split(":") for pair in value.split(",")] if isinstance(value, str) else value
+)
 
 
 class RunConfig(BaseModel):
@@ -53,10 +73,19 @@ class RunConfig(BaseModel):
     text: Annotated[tuple[str, ...], LONE] = Field((), description="prompts given here")
     image: Annotated[tuple[Path, ...], LONE] = Field((), description="an image for each text, for a model that sees")
     limit: int | None = Field(None, ge=1, description="trace this many prompts at most")
+    samples: int = Field(1, ge=1, description="go on from every prompt so many times, each drawn for itself")
     score: bool = Field(False, description="trace the texts themselves instead of continuing them")
     raw: bool = Field(False, description="no chat template")
-    probes: tuple[str, ...] = Field(("all",), description="groups of metrics")
+    probes: Annotated[tuple[str, ...], LISTED] = Field(("all",), description="groups of metrics")
     alphas: tuple[float, ...] = Field(DEFAULT_ALPHAS, description="orders of the Rényi entropies")
+    layer_stride: int = Field(1, ge=1, description="metrics of layers are of every so many-th layer")
+    residuals: Annotated[tuple[int, ...], LISTED] = Field((), description="layers whose residual stream is kept")
+    top_tokens: int = Field(0, ge=0, description="so many of the likeliest tokens are kept, with log-probabilities")
+    attention_rows: Annotated[tuple[tuple[int, int], ...], PAIRED] = Field(
+        (), description="layer:head pairs whose attention weights are kept"
+    )
+    prompt_positions: bool = Field(False, description="measure the prompt's own positions too")
+    precision: Literal["float32", "float16"] = Field("float32", description="of floats on the disk")
     batch_size: int = Field(16, ge=1)
     max_new_tokens: int = Field(64, ge=1)
     stop_repeats: int = Field(0, ge=0, description="this many identical tokens end a row; 0 never")
@@ -67,7 +96,7 @@ class RunConfig(BaseModel):
     min_p: float = Field(0.0, ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler, of random weights and of random prompts")
     random: bool = Field(False, description="random weights of the model's shape, and random prompts if none are given")
-    mesh: str | None = Field(None, description="devices to split the model over, such as data=1,model=8")
+    mesh: str | None = Field(AUTO, description="devices to split the model over, such as data=1,model=8; null for one")
     out: Path | None = Field(None, description="where the trace goes; runs/MODEL-TIME without it")
 
     @model_validator(mode="after")
@@ -86,7 +115,11 @@ class RunConfig(BaseModel):
             raise ValueError("temperature, top_p, top_k and min_p need sampler 'sample'")
         if self.score and (self.sampler != "greedy" or self.stop_repeats):
             raise ValueError("score draws nothing: leave sampler and stop_repeats out")
-        Probes.of(*self.probes, alphas=self.alphas)
+        if self.score and self.prompt_positions:
+            raise ValueError("score measures every position: leave prompt_positions out")
+        if self.samples > 1 and self.sampler == "greedy":
+            raise ValueError("samples would all be the same: they need sampler 'sample'")
+        self.settings(())
         return self
 
     @property
@@ -100,7 +133,7 @@ class RunConfig(BaseModel):
         if self.sampler == "sample":
             sampler = Sample(self.temperature, self.top_k, self.top_p, self.min_p)
         return Settings(
-            probes=Probes.of(*self.probes, alphas=self.alphas),
+            probes=Probes.of(*self.probes, **{name: getattr(self, name) for name in PROBED}),
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
             sampler=sampler,
@@ -110,7 +143,13 @@ class RunConfig(BaseModel):
         )
 
     def load_prompts(self) -> list[Prompt]:
-        """The prompts of its task, file, texts, or the demo's own; raises PromptError."""
+        """The prompts of its task, file, texts, or the demo's own, each as often as asked; raises PromptError."""
+        prompts = self._load_prompts()
+        if self.samples == 1:
+            return prompts
+        return [replace(one, id=f"{one.id}-sample-{i}") for one in prompts for i in range(self.samples)]
+
+    def _load_prompts(self) -> list[Prompt]:
         if self.text:
             images = [(str(image),) for image in self.image] or [()] * len(self.text)
             pairs = enumerate(zip(self.text, images, strict=True))
@@ -172,29 +211,32 @@ class Run:
 
     Attributes:
       config: of the run.
-      directory: where the trace goes.
+      directory: where the trace goes, or the dataset that it is a part of.
       total: prompts in all.
       done: prompts that were already there (a resumed run).
+      layers: those that it traces.
     """
 
     config: RunConfig
-    directory: Path
+    directory: str | Path
     total: int
     done: int
+    layers: tuple[int, ...]
     _batches: Callable[[OnProgress], Iterator[Numbered]]
     _writer: TraceWriter
 
     def write(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> None:
         """Runs to the end; rows are let go once they are written.
 
-        They go to the disk in parts of a batch's size; where a run is cut off, so does what is finished of the next.
+        They go to the disk in parts of one batch's size or several, every few seconds; where a run is cut off, so does
+        what is finished of the next.
 
         Args:
           on_progress: called with (new prompts, new tokens, sum of their entropies) as the run goes on.
           on_rows: called with the rows of each part, once they are on the disk.
         """
         rows: Numbered = []
-        size = self.config.batch_size
+        size, latest = self.config.batch_size, -math.inf
         with self._writer as writer:
 
             def put(count: int) -> None:
@@ -205,11 +247,13 @@ class Run:
             try:
                 for batch in self._batches(on_progress):
                     rows += batch
-                    while len(rows) >= size:
-                        put(size)
+                    if len(rows) >= size and time.monotonic() - latest >= PART_SECONDS:
+                        put(len(rows) // size * size)
+                        latest = time.monotonic()
             finally:
                 if rows:
                     put(len(rows))
+            barrier("the parts of all processes are written")
 
     def trace(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> Trace:
         """Runs to the end as `write` does, and opens the whole trace."""
@@ -225,10 +269,11 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
     """
     if resume and config.out is None:
         raise ConfigError("resume: no directory to go on with; name the run's with --out")
-    mesh = None if config.mesh is None else make_mesh(config.mesh)
+    if of_several() is not None and config.out is None:
+        raise ConfigError("several processes write one trace; name its directory, which all of them see, with --out")
     checkpoint = open_config_model(config)
     encoded = encode_prompts(config, checkpoint)
-    model = Model.of(checkpoint, mesh=mesh)
+    model = Model.of(checkpoint, mesh=config.mesh)
     return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
 
 
@@ -237,9 +282,10 @@ def start(
     checkpoint: Checkpoint | RandomCheckpoint,
     model: Model,
     encoded: Encoded,
-    directory: Path,
+    root: str | Path,
     *,
     resume: bool = False,
+    partition: str = "",
 ) -> Run:
     """Opens the directory of a run whose parts are at hand.
 
@@ -247,29 +293,38 @@ def start(
       config: of the run.
       checkpoint, model: its model, opened and loaded.
       encoded: its prompts, from `encode_prompts`.
-      directory: where the trace goes.
+      root: directory of the trace, or directory or URL of the dataset that it is a part of.
       resume: go on with the run there, if there is one.
+      partition: its place in that dataset; see `TraceWriter`.
 
     Raises:
       StoreError: the directory cannot be written, or holds another run.
     """
+    if (rows := min(config.batch_size, len(encoded))) < jax.process_count():
+        raise ConfigError(
+            f"{rows} rows at once for {jax.process_count()} processes leave some idle; raise batch_size or start fewer"
+        )
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = config.settings(model.stop_tokens)
-    info = model.info("score" if config.score else "generate", settings) | hashes
-    stored = config.model_dump(mode="json", exclude={"out"})
-    writer = TraceWriter(directory, info, stored, resume=resume)
+    info = model.info("score" if config.score else "generate", settings) | hashes | {"mesh": config.mesh}
+    stored = config.model_dump(mode="json", exclude=HOW)
+    place = {"resume": resume, "partition": partition, "process": of_several(), "precision": config.precision}
+    writer = in_turn(lambda: TraceWriter(root, info, stored, **place))
     missing = [i for i in range(len(encoded)) if i not in writer.done]
     rows_of = model.score_rows if config.score else model.generate_rows
 
     def batches(on_progress: OnProgress) -> Iterator[Numbered]:
         return rows_of([encoded[i] for i in missing], settings, on_progress, missing)
 
-    return Run(config, directory, len(encoded), len(writer.done), batches, writer)
+    layers = settings.probes.layers(model.config)
+    return Run(config, root, len(encoded), len(writer.done), layers, batches, writer)
 
 
 def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
     """The checkpoint of a run's model, its weights still on disk; raises CheckpointError and ConfigError."""
-    return open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+    found = open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+    config.settings(()).probes.check(found.config)
+    return found
 
 
 def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> Encoded:

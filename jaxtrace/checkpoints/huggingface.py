@@ -151,9 +151,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def looks_like_hub_id(name: str) -> bool:
+    """Whether a name that is no directory here may be a hub id."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def _fetch(name: str) -> Path:
-    looks_like_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if not looks_like_id:
+    if not looks_like_hub_id(name):
         raise CheckpointError(f"{name}: no such directory; give a checkpoint directory, a hub id, or 'demo'")
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jaxtrace.cli.app import Option, app, console, verb
+from jaxtrace.cli.probes import AttentionRows, LayerStride, Precision, ProbeGroups, Residuals, TopTokens
 
 
 @app.command()
@@ -36,12 +37,36 @@ def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family,
 @app.command()
 @verb
 def info(
-    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, name that `models` lists, or 'demo'.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|TRACE",
+            help="Checkpoint directory, hub id, name that `models` lists, or 'demo'; or directory or URL of a trace.",
+        ),
+    ],
+    probes: ProbeGroups = None,
+    layer_stride: LayerStride = None,
+    residuals: Residuals = None,
+    top_tokens: TopTokens = None,
+    attention_rows: AttentionRows = None,
+    precision: Precision = None,
 ) -> None:
-    """Say what a checkpoint is, and what a trace of it costs per token."""
+    """Say what a checkpoint is, and what a trace of it costs per token; or what a trace is, and what it costs."""
+    chosen = {name: value for name, value in locals().items() if value is not None}
     from jaxtrace.models.published import find_published
     from jaxtrace.report.checkpoint import checkpoint_table, published_table
+    from jaxtrace.report.stored import stored_table
+    from jaxtrace.run import run_config
+    from jaxtrace.store import is_trace, open_trace
     from jaxtrace.tracing.model import open_model_checkpoint
 
+    if is_trace(model):
+        console.print(stored_table(open_trace(model)))
+        return
+    settings = run_config(**chosen, random=True)
+    recorded = settings.settings(()).probes, settings.precision
     published = None if "/" in model or Path(model).exists() else find_published(model)
-    console.print(checkpoint_table(open_model_checkpoint(model)) if published is None else published_table(published))
+    if published is None:
+        console.print(checkpoint_table(open_model_checkpoint(model), *recorded))
+    else:
+        console.print(published_table(published, *recorded))

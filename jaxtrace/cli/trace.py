@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jaxtrace.cli.app import Option, app, console, errors, fail, verb
+from jaxtrace.cli.app import (
+    Coordinator,
+    Distributed,
+    Option,
+    Process,
+    Processes,
+    app,
+    console,
+    errors,
+    fail,
+    join,
+    verb,
+)
+from jaxtrace.cli.probes import (
+    AttentionRows,
+    LayerStride,
+    Precision,
+    ProbeGroups,
+    PromptPositions,
+    Residuals,
+    TopTokens,
+)
 from jaxtrace.tasks import TASKS
 
 TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + "."
@@ -29,9 +51,13 @@ def trace(
     limit: Annotated[int | None, Option(help="Trace this many prompts at most.")] = None,
     score: Annotated[bool | None, Option("--score", help="Trace the texts themselves.")] = None,
     raw: Annotated[bool | None, Option("--raw", help="Go without the chat template.")] = None,
-    probes: Annotated[
-        str | None, Option(help="Groups, comma-separated: output, attention, dispersion, lens, hidden, all, none.")
-    ] = None,
+    probes: ProbeGroups = None,
+    layer_stride: LayerStride = None,
+    residuals: Residuals = None,
+    top_tokens: TopTokens = None,
+    attention_rows: AttentionRows = None,
+    prompt_positions: PromptPositions = None,
+    precision: Precision = None,
     batch_size: Annotated[int | None, Option(help="Prompts run at once. Default: 16.")] = None,
     max_new_tokens: Annotated[int | None, Option(help="Most tokens drawn for a prompt. Default: 64.")] = None,
     stop_repeats: Annotated[int | None, Option(help="So many identical tokens end a row; 0 never. Default: 0.")] = None,
@@ -46,27 +72,45 @@ def trace(
         Option("--random", help="Random weights of the model's shape, and random prompts if none are given."),
     ] = None,
     mesh: Annotated[
-        str | None, Option(help="Devices: parameters are split over model, rows over data: data=1,model=8.")
+        str | None,
+        Option(help="Devices: parameters are split over model, rows over data: data=1,model=8. Default: auto."),
     ] = None,
     out: Annotated[Path | None, Option(help="Directory of the trace. Default: runs/MODEL-TIME.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
+    tensorboard: Annotated[Path | None, Option(help="Directory of event files that TensorBoard shows.")] = None,
+    profile: Annotated[Path | None, Option(help="Directory of a JAX profiler trace of a few chunks of steps.")] = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
 ) -> None:
     """Trace a model on prompts: generate (or --score) and record every step."""
-    given = {name: value for name, value in locals().items() if name not in ("config", "resume")}
+    arguments = locals()
+    join(distributed, coordinator, processes, process)
     from jaxtrace import report
     from jaxtrace.compilation import counted
-    from jaxtrace.run import prepare, run_config
+    from jaxtrace.observing.profile import Profile
+    from jaxtrace.observing.tensorboard import Board, check_installed
+    from jaxtrace.parallel.processes import of_several
+    from jaxtrace.run import RunConfig, prepare, run_config
 
-    given["probes"] = None if probes is None else tuple(group.strip() for group in probes.split(","))
+    given = {name: value for name, value in arguments.items() if name in RunConfig.model_fields}
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
+    if tensorboard:
+        check_installed()
     run = prepare(settings, resume=resume)
+    board, profiled = tensorboard and Board(tensorboard, run.layers), profile and Profile(profile)
     try:
-        with counted() as compiled:
-            trace = _with_progress(run, compiled)
+        with counted() as compiled, board or nullcontext(), profiled or nullcontext():
+            trace = _with_progress(run, compiled, board, profiled)
     except KeyboardInterrupt:
         fail(
             f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
         )
+    if of_several() not in (None, 0):
+        return
+    if profiled and not profiled.done:
+        console.print("--profile: the run was over before there was a chunk of steps to profile", style="red")
     report.write_plots(trace.to_xarray(), run.directory)
     console.print(report.summary_table(trace))
     console.print(str(compiled), highlight=False)
@@ -80,7 +124,7 @@ def trace(
     console.print(f"jaxtrace report {run.directory}  makes the page", markup=False, highlight=False)
 
 
-def _with_progress(run: Any, compiled: Any) -> Any:
+def _with_progress(run: Any, compiled: Any, board: Any, profiled: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -90,7 +134,7 @@ def _with_progress(run: Any, compiled: Any) -> Any:
         TextColumn("prompts  {task.fields[rate]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors) as progress:
+    with Progress(*columns, console=errors, disable=console.quiet) as progress:
         bar = progress.add_task("", total=run.total, completed=run.done, rate="compiling")
         began, tokens, entropy = time.monotonic(), 0, 0.0
 
@@ -102,5 +146,7 @@ def _with_progress(run: Any, compiled: Any) -> Any:
             if tokens and entropy == entropy:
                 rate += f"  mean entropy {entropy / tokens:.3f} nats"
             progress.update(bar, advance=new_prompts, rate=rate)
+            for watching in filter(None, (board, profiled)):
+                watching.on_progress(new_prompts, new_tokens, new_entropy)
 
-        return run.trace(on_progress)
+        return run.trace(on_progress, board.on_rows if board else lambda _: None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
@@ -15,8 +17,9 @@ from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, block_definition, is_stacked, merge, rest_definition, unembedding
 from jaxtrace.models.images import Images
 from jaxtrace.models.layers import Asked, AttentionTrace, Place, Sight
+from jaxtrace.models.on_mesh import by_rows
 from jaxtrace.models.rope import rotation
-from jaxtrace.models.stacked import Stacked, join
+from jaxtrace.models.stacked import Stacked, join, layer_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +28,26 @@ class Forward:
 
     Attributes:
       hidden: the residual stream after the last block.
-      stream: the residual stream of layers 0 … L, or None.
-      attention: per layer [L, …], what was asked of the attention; NaN where a layer sees nothing.
+      layers: of `stream`, ascending.
+      stream: the residual stream after these; None where there are none.
+      attention: per layer that was asked for [L, …], what was asked of its attention; NaN where it sees nothing.
       cache: with the new positions written.
     """
 
     hidden: Float[Array, "B T D"]
-    stream: Float[Array, "L1 B T D"] | None
+    layers: tuple[int, ...]
+    stream: Float[Array, "S B T D"] | None
     attention: AttentionTrace
     cache: KVCache
+
+    def residual(self, layers: Sequence[int]) -> Float[Array, "R B T D"]:
+        """The residual stream after some of the layers that it has."""
+        assert self.stream is not None
+        places = [self.layers.index(layer) for layer in layers]
+        first, stride = places[0], places[1] - places[0] if len(places) > 1 else 1
+        if stride > 0 and places == [*range(first, first + stride * len(places), stride)]:
+            return self.stream[first : places[-1] + 1 : stride]
+        return self.stream[np.array(places)]
 
 
 def forward(
@@ -46,7 +60,8 @@ def forward(
     sight: Sight | None = None,
     moments: bool = False,
     head_jsd: bool = False,
-    stream: bool = False,
+    layers: Sequence[int] | None = None,
+    stream: Sequence[int] = (),
 ) -> Forward:
     """Runs T tokens of each row through the decoder, from position `start` on.
 
@@ -61,15 +76,18 @@ def forward(
       sight: which tiles each token sees; needed where the cache holds images.
       moments: return the moments of the attention weights.
       head_jsd: return the Jensen–Shannon divergence over heads.
-      stream: return the residual stream of every layer.
+      layers: whose moments and divergence are returned, from 1, ascending; None for all.
+      stream: layers after which the residual stream is returned, ascending, 0 the embedding.
     """
     position = start[:, None] + jnp.arange(tokens.shape[1])
     ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
     place = Place(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, sight)
-    asked = Asked(moments, head_jsd)
-    x = first = _embed(config, params, tokens, position)
+    asked, nothing = Asked(moments, head_jsd), Asked(False, False)
+    chosen = range(1, config.layers + 1) if layers is None else layers
+    with jax.named_scope("embed"):
+        x = first = _embed(config, params, tokens, position)
 
-    def layer(x: Array, kind: LayerKind, weights: Params, layer_cache: LayerCache | None) -> tuple[Array, Any]:
+    def layer(x: Array, kind: LayerKind, weights: Params, layer_cache: LayerCache | None, asked: Asked = asked):
         if layer_cache is None:
             trace = AttentionTrace.absent(position.shape, config.heads, asked)
         else:
@@ -79,29 +97,72 @@ def forward(
 
     def period(x: Array, weights_and_caches: tuple[list[Params], list[LayerCache | None]]) -> tuple[Array, list]:
         left = []
-        for kind, weights, layer_cache in zip(config.pattern, *weights_and_caches, strict=True):
-            x, left_by_layer = layer(x, kind, weights, layer_cache)
+        for i, (kind, weights, layer_cache) in enumerate(zip(config.pattern, *weights_and_caches, strict=True)):
+            with jax.named_scope(f"layer_{i + 1}_of_{len(config.pattern)}"):
+                x, left_by_layer = layer(x, kind, weights, layer_cache)
             left.append(left_by_layer)
         return x, left
 
     repeated: list[Any] = []
-    rest: list[Any] = []
-    layers, caches = params["layers"], cache
+    rest: dict[int, Any] = {}
+    blocks, caches, scanned = params["layers"], cache, 0
     if isinstance(caches, Stacked):
-        x, repeated = jax.lax.scan(period, x, (layers.repeated, caches.repeated))
-        layers, caches = layers.rest, caches.rest
-    for i, (weights, layer_cache) in enumerate(zip(layers, caches, strict=True), config.layers - len(layers)):
-        with jax.named_scope(f"layer_{i + 1}"):
-            x, left = layer(x, config.kind(i), weights, layer_cache)
-        rest.append(left)
-    new = [left[0] for left in rest]
-    traces, after = join([left[1:] for left in repeated], [left[1:] for left in rest])
+        x, repeated = jax.lax.scan(period, x, (blocks.repeated, caches.repeated))
+        blocks, caches, scanned = blocks.rest, caches.rest, config.layers - len(blocks.rest)
+    for number, (weights, layer_cache) in enumerate(zip(blocks, caches, strict=True), scanned + 1):
+        with jax.named_scope(f"layer_{number}"):
+            x, rest[number] = layer(
+                x, config.kind(number - 1), weights, layer_cache, asked if number in chosen else nothing
+            )
+
+    def joined(i: int, layers: Sequence[int]) -> Any:
+        kept = [number - 1 for number in layers if 1 <= number <= scanned]
+        return join([left[i] for left in repeated], [rest[number][i] for number in layers if number in rest], kept)
+
+    new = [left[0] for left in rest.values()]
+    after = [first[None]] if 0 in stream else []
+    after += [joined(2, stream)] if any(stream) else []
     return Forward(
         hidden=x,
-        stream=jnp.concatenate([first[None], after]) if stream else None,
-        attention=traces,
+        layers=tuple(stream),
+        stream=jnp.concatenate(after) if after else None,
+        attention=joined(1, chosen),
         cache=Stacked([left[0] for left in repeated], new) if isinstance(cache, Stacked) else new,
     )
+
+
+def attention_weights(
+    config: DecoderConfig,
+    params: Params,
+    result: Forward,
+    start: Int[Array, " B"],
+    rows: Sequence[tuple[int, int]],
+) -> Float[Array, "B T A S"]:
+    """Attention weights of some heads over the cache, computed once more from what a forward pass left.
+
+    Args:
+      config, params: of the decoder.
+      result: its forward pass, with the residual stream before each of the layers.
+      start: position of each row's first token.
+      rows: (layer from 1, query head) pairs.
+
+    Returns:
+      The weights over all S slots, in float32; NaN at slots past a token's own position.
+    """
+    position = start[:, None] + jnp.arange(result.hidden.shape[1])
+
+    def of_layer(layer: int, heads: list[int]) -> Float[Array, "B T A S"]:
+        kind = config.kind(layer - 1)
+        weights, cache = (layer_of(tree, layer - 1) for tree in (params["layers"], result.cache))
+        block = merge(block_definition(config, kind), weights)
+        turned = {} if kind.rope is None else {kind.rope: rotation(kind.rope, config.head_dim, position)}
+        return block.attention_weights(result.residual([layer - 1])[0], cache, Place(start, turned, None), heads)
+
+    by_layer = {layer: [head for of, head in rows if of == layer] for layer, _ in rows}
+    found = {layer: of_layer(layer, heads) for layer, heads in by_layer.items()}
+    weights = jnp.stack([found[layer][:, :, by_layer[layer].index(head)] for layer, head in rows], axis=2)
+    past = jnp.arange(weights.shape[-1]) > position[..., None, None]
+    return jnp.where(past, jnp.nan, weights)
 
 
 def look(
@@ -171,4 +232,4 @@ def _embed(
         x = x * jnp.asarray(config.embedding_scale, x.dtype)
     if config.learned_positions:
         x = x + jnp.take(params["positions"], position, axis=0, mode="clip")
-    return x
+    return by_rows(x)

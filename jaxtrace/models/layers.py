@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
@@ -20,10 +22,12 @@ from jaxtrace.kernels import (
     head_dispersion,
     linear,
     prefill_attention,
+    soft_capped,
 )
+from jaxtrace.kernels.attention import visible_keys
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, VisionConfig
-from jaxtrace.models.on_mesh import PARTS, ROWS, mapped, split, whole_heads
+from jaxtrace.models.on_mesh import KV_HEADS, ROWS, mapped, split, split_heads
 from jaxtrace.models.rope import Rotation, rotate
 
 INIT_STD = 0.02
@@ -145,13 +149,13 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
-        q = _normed(_project(x, self.q, self.q_bias), self.q_norm)
+        q = self._queries(x, place)
         if self.kind.cross_attention:
             out, trace = self._look(q, cache, place.sight, asked)
         else:
             k, v = self.keys_and_values(x)
             if self.kind.rope is not None:
-                q, k = (rotate(heads, place.rotations[self.kind.rope]) for heads in (q, k))
+                k = rotate(k, place.rotations[self.kind.rope])
             cache = _written(cache, *_masked_by_keys(k, v), place.start)
             out, trace = self._attend(q, cache, place.start, asked)
         d, n, h = self.o[...].shape
@@ -162,6 +166,19 @@ class Attention(nnx.Module):
         """Keys, not rotated, and values of a text's hidden states or of an image's vectors."""
         return _normed(_project(x, self.k, self.k_bias), self.k_norm), _project(x, self.v, self.v_bias)
 
+    def weights(
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, heads: Sequence[int]
+    ) -> Float[Array, "B T A S"]:
+        """Attention weights of some query heads over the positions of a cache, the call's own included."""
+        scores = _scores_of(np.array(heads), self._queries(x, place), cache.k) * self.config.scale
+        position = place.start[:, None] + jnp.arange(x.shape[1])
+        visible, _ = visible_keys(position, scores.shape[-1], self.kind.window)
+        return jax.nn.softmax(soft_capped(scores, self.config.score_soft_cap), axis=-1, where=visible[:, :, None])
+
+    def _queries(self, x: Float[Array, "B T D"], place: Place) -> Float[Array, "B T N H"]:
+        q = _normed(_project(x, self.q, self.q_bias), self.q_norm)
+        return q if self.kind.rope is None else rotate(q, place.rotations[self.kind.rope])
+
     def _attend(self, q, cache, start, asked):
         options = {
             "scale": self.config.scale,
@@ -169,15 +186,14 @@ class Attention(nnx.Module):
             "soft_cap": self.config.score_soft_cap,
         }
 
-        def attend(q, k, v, start, *, axis_name, implementation):
-            own = {"implementation": implementation, **options}
+        def attend(q, k, v, start, *, axis_name):
             if q.shape[1] == 1:
                 lengths = jnp.minimum(start + 1, k.shape[3])  # a row that is done may stand past its last slot
-                one = decode_attention(q[:, 0], k, v, lengths, moments=asked.moments, **own)
+                one = decode_attention(q[:, 0], k, v, lengths, moments=asked.moments, **options)
                 out, moments = jax.tree.map(lambda y: y[:, None], one)
             else:
-                out, moments = prefill_attention(q, k, v, start, moments=asked.moments, **own)
-            jsd = head_dispersion(q, k, start, axis_name=axis_name, **own) if asked.head_jsd else None
+                out, moments = prefill_attention(q, k, v, start, moments=asked.moments, **options)
+            jsd = head_dispersion(q, k, start, axis_name=axis_name, **options) if asked.head_jsd else None
             return out, AttentionTrace(moments, jsd)
 
         return _by_heads(attend, q, cache, start)
@@ -186,10 +202,9 @@ class Attention(nnx.Module):
         visible = jnp.where(sight.visible.any(-1, keepdims=True), sight.visible, sight.own[:, None])
         scale = self.config.scale
 
-        def attend(q, k, v, visible, *, axis_name, implementation):
-            own = {"implementation": implementation, "scale": scale}
-            out, moments = cross_attention(q, k, v, visible, moments=asked.moments, **own)
-            jsd = cross_dispersion(q, k, visible, axis_name=axis_name, **own) if asked.head_jsd else None
+        def attend(q, k, v, visible, *, axis_name):
+            out, moments = cross_attention(q, k, v, visible, moments=asked.moments, scale=scale)
+            jsd = cross_dispersion(q, k, visible, scale=scale, axis_name=axis_name) if asked.head_jsd else None
             return out, AttentionTrace(moments, jsd)
 
         out, trace = _by_heads(attend, q, cache, visible)
@@ -209,24 +224,37 @@ def _masked_by_keys(k, v):
 
 def _written(cache, k, v, start):
     """`cache.write`, on a mesh by each device for its rows and heads."""
-    kv_heads = cache.k.shape[1]
-    if not whole_heads(kv_heads):
-        return cache.write(k, v, start)
-    rows, heads = split(ROWS, len(k)), split(PARTS, kv_heads)
+    rows, heads = split(ROWS, len(k)), split(KV_HEADS, cache.k.shape[1])
     of_cache, of_new = P(rows, heads), P(rows, None, heads)
     return mapped(LayerCache.write, (of_cache, of_new, of_new, P(rows)), of_cache)(cache, k, v, start)
 
 
 def _by_heads(attend, q, cache, by_row):
-    """`attend(q, k, v, by_row)`, on a mesh by each device for its rows and heads."""
-    kv_heads = cache.k.shape[1]
-    if not whole_heads(kv_heads):
-        return attend(q, cache.k, cache.v, by_row, axis_name=None, implementation="xla")
-    rows, heads = split(ROWS, len(q)), split(PARTS, kv_heads)
-    of_heads, of_cache = P(rows, None, heads), P(rows, heads)
-    own = functools.partial(attend, axis_name=heads, implementation=None)
+    """`attend(q, k, v, by_row)`, on a mesh by each device for its rows and its query heads, which see its key heads."""
+    rows, (heads, kv_heads) = split(ROWS, len(q)), split_heads(q.shape[2], cache.k.shape[1])
+    of_heads, of_cache = P(rows, None, heads), P(rows, kv_heads)
     of_trace: Any = AttentionTrace(cast(Any, of_heads), cast(Any, P(rows)))
-    return mapped(own, (of_heads, of_cache, of_cache, P(rows)), (of_heads, of_trace))(q, cache.k, cache.v, by_row)
+    in_specs = of_heads, of_cache, of_cache, P(rows)
+    own = mapped(functools.partial(attend, axis_name=heads), in_specs, (of_heads, of_trace))
+    return own(q, cache.k, cache.v, by_row)
+
+
+def _scores_of(chosen, q, k):
+    """Scores [B, T, A, S] of some query heads, on a mesh by the devices that have them."""
+    rows, (heads, kv_heads) = split(ROWS, len(q)), split_heads(q.shape[2], k.shape[1])
+
+    def scores(q, k):
+        own = q.shape[2]
+        here = chosen % own
+        found = jnp.einsum(
+            "btah,bahs->btas", q[:, :, here], k[:, here // (own // k.shape[1])], preferred_element_type=jnp.float32
+        )
+        if heads is None:
+            return found
+        mine = jax.lax.axis_index(heads) == chosen // own
+        return jax.lax.psum(jnp.where(mine[:, None], found, 0), heads)
+
+    return mapped(scores, (P(rows, None, heads), P(rows, kv_heads)), P(rows))(q, k)
 
 
 class FeedForward(nnx.Module):
@@ -275,6 +303,12 @@ class Block(nnx.Module):
             assert place.sight is not None
             out = jnp.where(place.sight.visible.any(-1)[..., None], out, 0)
         return x + through(out, self.feed_forward_gate), cache, trace
+
+    def attention_weights(
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, heads: Sequence[int]
+    ) -> Float[Array, "B T A S"]:
+        """`Attention.weights` of the residual stream before the layer."""
+        return self.attention.weights(self.attention_norm(x), cache, place, heads)
 
 
 def weight_of(rngs: nnx.Rngs, *shape: int) -> nnx.Param:

@@ -1,36 +1,111 @@
 """Kernels on a mesh: each device computes its own rows and heads, under `jax.shard_map`.
 
-The mesh is the one that `jax.set_mesh` has set; without one a function is called as it is.
+The mesh is the one that `jax.set_mesh` has set, which is that of the parameters; without one a function is called as it
+is.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
-ROWS, PARTS = "data", "model"  # the mesh axes that split a batch's rows, and heads or the vocabulary
+from jaxtrace.errors import ConfigError
+from jaxtrace.kernels import UnembedMoments, unembed_moments
+
+Axes = tuple[str, ...]
+
+ROWS: Axes = ("data",)  # split a batch's rows
+KV_HEADS: Axes = ("model",)  # split heads of keys and values
+PARTS: Axes = ("model", "copies")  # split heads of queries, and the vocabulary
 
 
-def split(axis: str, *sizes: int) -> str | None:
-    """The mesh axis if the mesh has it and it divides the sizes, else None."""
-    parts = _shape().get(axis, 1)
-    return axis if parts > 1 and all(size % parts == 0 for size in sizes) else None
+def parts(axes: Axes) -> int:
+    """How many devices are along mesh axes; 1 where there is no mesh."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape.get(axis, 1) for axis in axes)
 
 
-def whole_heads(kv_heads: int) -> bool:
-    """Whether every device has whole key/value heads: kernels need them, XLA's partitioner does not."""
-    return kv_heads % _shape().get(PARTS, 1) == 0
+def split(axes: Axes, size: int) -> Axes | None:
+    """Those of the axes that the mesh has, if together they split a dimension of this size, else None."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return tuple(axis for axis in axes if axis in shape) if parts(axes) > 1 and size % parts(axes) == 0 else None
 
 
 def mapped(function: Callable[..., Any], in_specs: tuple[PartitionSpec, ...], out_specs: Any) -> Callable[..., Any]:
     """`function` of each device's parts of its arguments."""
-    if not _shape():
+    if jax.sharding.get_abstract_mesh().empty:
         return function
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def _shape() -> dict[str, int]:
-    return dict(jax.sharding.get_abstract_mesh().shape)
+def split_heads(heads: int, kv_heads: int) -> tuple[Axes | None, Axes | None]:
+    """How query heads are split, and those of keys and values, so that each device's queries see its own keys."""
+    if heads % parts(PARTS) or kv_heads % parts(KV_HEADS):
+        raise ConfigError("the mesh that is set does not divide the heads; set that of the parameters")
+    return split(PARTS, heads), split(KV_HEADS, kv_heads)
+
+
+def by_rows(x: Array) -> Array:
+    """An array of rows of which every device has its own ones, whole."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(split(ROWS, len(x))))
+
+
+def moments_of_logits(
+    hidden: Float[Array, "G B T D"],
+    unembedding: Float[Array, "V D"],
+    targets: Int[Array, "B T"] | None,
+    *,
+    keep_logits: bool,
+    **options: Any,
+) -> UnembedMoments:
+    """`unembed_moments` of B · T rows, by each device for its rows and its part of the vocabulary.
+
+    A table that cannot be split evenly is whole on every device, which takes its part of it; logits, where they are
+    kept, are then of a few more tokens, at −1e30.
+    """
+    groups, batch, length, width = hidden.shape
+    vocabulary, devices = len(unembedding), parts(PARTS)
+    part = -(-vocabulary // devices)
+    rest = part * devices - vocabulary
+    rows, axes = split(ROWS, batch), split(PARTS, part * devices)
+
+    def of_device(hidden: Array, table: Array, targets: Array | None) -> UnembedMoments:
+        if not rest:
+            return own(hidden, table, targets=targets)
+        first = jax.lax.axis_index(axes) * part
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, table)
+        return own(hidden, cut(first, part - rest), targets=targets, rest=cut(first + part - rest, rest))
+
+    own = functools.partial(unembed_moments, keep_logits=keep_logits, axis_name=axes, **options)
+    of_group, of_row = PartitionSpec(None, rows), PartitionSpec(rows)
+    of_logits = PartitionSpec(rows, axes)
+    out: Any = UnembedMoments(*cast(Any, (of_group, of_row, of_group, of_group, of_row, of_row, of_logits)))
+    of_table = PartitionSpec(None if rest else axes)
+    call = mapped(of_device, (of_group, of_table, of_row), out)
+    flat = hidden.reshape(groups, batch * length, width)
+    return call(flat, unembedding, None if targets is None else targets.reshape(-1))
+
+
+def largest_logits(logits: Float[Array, "B T V"], count: int) -> tuple[Float[Array, "B T K"], Int[Array, "B T K"]]:
+    """The largest logits and their tokens, the lowest token among equals: those of each device first."""
+    rows, axes = split(ROWS, len(logits)), split(PARTS, logits.shape[-1])
+    if axes is None:
+        return jax.lax.top_k(logits, count)
+
+    def of_device(own: Array) -> tuple[Array, Array]:
+        values, tokens = jax.lax.top_k(own, min(count, own.shape[-1]))
+        tokens += jax.lax.axis_index(axes) * own.shape[-1]
+        values, tokens = jax.lax.all_gather((values, tokens), axes, axis=-1, tiled=True)
+        values, places = jax.lax.top_k(values, count)
+        return values, jnp.take_along_axis(tokens, places, axis=-1)
+
+    return mapped(of_device, (PartitionSpec(rows, None, axes),), PartitionSpec(rows))(logits)

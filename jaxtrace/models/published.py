@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,17 @@ class Published:
 
 
 def find_published(name: str) -> Published | None:
-    """The published model of a short name or a hub id, in any case; None where there is none."""
-    return next((model for model in PUBLISHED if name.lower() in (model.name, model.hub_id.lower())), None)
+    """The published model of a short name, its unmistakable beginning, or a hub id, in any case; None for none."""
+    exact = [model for model in PUBLISHED if name.lower() in (model.name, model.hub_id.lower())]
+    found = exact or [model for model in PUBLISHED if model.name.startswith(f"{name.lower()}-")]
+    return found[0] if len(found) == 1 else None
+
+
+def published_shape(name: str) -> DecoderConfig | None:
+    """The decoder behind a short name or a hub id, those of instruction-tuned models included; None where unknown."""
+    short = name.lower().rpartition("/")[2]
+    found = find_published(name) or find_published(short) or find_published(re.sub("-(instruct|it)$", "", short))
+    return None if found is None else found.config
 
 
 def _shape(embed: int, feed_forward: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:
@@ -107,7 +117,12 @@ def _gpt2(embed: int, layers: int, heads: int) -> dict[str, Any]:
 
 # Family → (hub id, parameters, config) of each of its sizes.
 _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
-    "Llama 3.1 and 3.2": [
+    "Llama 3, 3.1 and 3.2": [
+        (
+            "meta-llama/Meta-Llama-3-8B",
+            8_030_261_248,
+            _LLAMA | _shape(4096, 14_336, 32, 32, 8) | {"max_position_embeddings": 8192},
+        ),
         ("meta-llama/Llama-3.1-8B", 8_030_261_248, _LLAMA_31 | _shape(4096, 14_336, 32, 32, 8)),
         ("meta-llama/Llama-3.1-70B", 70_553_706_496, _LLAMA_31 | _shape(8192, 28_672, 80, 64, 8)),
         ("meta-llama/Llama-3.2-1B", 1_235_814_400, _LLAMA_32 | _shape(2048, 8192, 16, 32, 8)),

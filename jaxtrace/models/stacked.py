@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -36,11 +38,26 @@ class Stacked:
         return [*whole, *self.rest]
 
 
-def join(repeated: list[Any], rest: list[Any]) -> Any:
-    """One tree with a leading axis of L layers, from the P trees that a scan gave (or none) and those of the rest."""
+def layer_of(layers: list[Any] | Stacked, i: int) -> Any:
+    """What belongs to the i-th of L layers, from 0."""
+    if not isinstance(layers, Stacked):
+        return layers[i]
+    period = len(layers.repeated)
+    whole = period * len(jax.tree.leaves(layers.repeated)[0]) if period else 0
+    if i >= whole:
+        return layers.rest[i - whole]
+    return jax.tree.map(lambda x: x[i // period], layers.repeated[i % period])
+
+
+def join(repeated: list[Any], rest: list[Any], kept: Sequence[int] | None = None) -> Any:
+    """One tree with a leading axis of layers, from the P trees that a scan gave (or none) and those of the rest.
+
+    `kept` are the places, among the layers of the scan, of those to keep; None keeps all.
+    """
 
     def interleaved(*xs: jax.Array) -> jax.Array:
-        return jnp.stack(xs, axis=1).reshape(-1, *xs[0].shape[1:])
+        layers = jnp.stack(xs, axis=1).reshape(-1, *xs[0].shape[1:])
+        return layers if kept is None or len(kept) == len(layers) else layers[np.array(kept, int)]
 
     parts = [jax.tree.map(interleaved, *repeated)] if repeated else []
     parts += [jax.tree.map(lambda *xs: jnp.stack(xs), *rest)] if rest else []

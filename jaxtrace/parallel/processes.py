@@ -6,17 +6,21 @@ All processes run the same programs in the same order; the runtime that joins th
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool
 
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, JaxtraceError
 from jaxtrace.parallel.sharding import ShardingRules
 
 HEARTBEAT_SECONDS = 20  # without a sign of a process, the others are ended
+MESSAGE = 4096  # bytes of the longest message that one process sends the others
+T = TypeVar("T")
 
 
 def join(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
@@ -42,13 +46,15 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
 
 
 def own_rows(mesh: Mesh | None, rows: int) -> Bool[np.ndarray, " B"]:
-    """Which rows of a batch this process is to read and write: every row is some process's."""
+    """Which rows of a batch this process is to read and write: each row is one process's, of those that have it."""
     if mesh is None or not mesh.is_multi_process:
         return np.ones(rows, bool)
-    owner = np.full(rows, jax.process_count())
+    having: list[set[int]] = [set() for _ in range(rows)]
     for device, (part,) in _of_rows(mesh, rows).devices_indices_map((rows,)).items():
-        owner[part] = np.minimum(owner[part], device.process_index)
-    return owner == jax.process_index()
+        for row in range(rows)[part]:
+            having[row].add(device.process_index)
+    owners = [sorted(some)[row % len(some)] for row, some in enumerate(having)]
+    return np.array(owners) == jax.process_index()
 
 
 def everyone(tree: Any, mesh: Mesh | None) -> Any:
@@ -79,12 +85,43 @@ def fetched(tree: Any, mesh: Mesh | None, rows: int) -> Any:
     return jax.tree.map(_addressable, placed)
 
 
+def of_several() -> int | None:
+    """Which process this is, None where there is one."""
+    return jax.process_index() if jax.process_count() > 1 else None
+
+
 def barrier(name: str) -> None:
     """Waits until every process is here."""
-    from jax.experimental import multihost_utils
-
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def in_turn(call: Callable[[], T]) -> T:
+    """Calls in process 0, and when that is done in the others; where it fails there, it fails in all.
+
+    Raises:
+      JaxtraceError: what the call raised in process 0.
+    """
+    if jax.process_count() == 1:
+        return call()
+    if jax.process_index() > 0:
+        if message := _said_by_first(""):
+            raise JaxtraceError(message)
+        return call()
+    try:
+        result = call()
+    except JaxtraceError as error:
+        _said_by_first(str(error))
+        raise
+    _said_by_first("")
+    return result
+
+
+def _said_by_first(message: str) -> str:
+    """What process 0 says, in every process; every process calls this."""
+    letters = np.frombuffer(message.encode()[:MESSAGE].ljust(MESSAGE, b"\0"), np.uint8)
+    said = multihost_utils.broadcast_one_to_all(letters)
+    return bytes(np.asarray(said)).rstrip(b"\0").decode(errors="ignore")
 
 
 def _of_rows(mesh: Mesh, rows: int) -> NamedSharding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
+from jaxtrace.models.on_mesh import KV_HEADS, PARTS, ROWS
+from jaxtrace.parallel.mesh import fitted
 
 Axes = tuple[str | None, ...]
 
@@ -41,52 +44,50 @@ VISION_AXES = AXES | dict.fromkeys("qkv", ("heads", "embed")) | {"o": ("embed", 
 
 @dataclass(frozen=True)
 class ShardingRules:
-    """Logical axis → mesh axis over which it is split, None for not at all.
+    """Logical axis → mesh axes over which it is split; none leaves it whole.
 
-    A mesh axis that the mesh lacks, or whose size does not divide the dimension, splits nothing; but heads that it does
-    not divide are each split along their own width instead.
+    Axes that the mesh lacks split nothing, and neither do those that together do not divide the dimension.
 
     Raises:
       ConfigError: two axes of one parameter would be split over one mesh axis.
     """
 
-    batch: str | None = "data"
-    vocab: str | None = "model"
-    embed: str | None = None
-    heads: str | None = "model"
-    kv_heads: str | None = "model"
-    head_dim: str | None = None
-    feed_forward: str | None = "model"
+    batch: tuple[str, ...] = ROWS
+    vocab: tuple[str, ...] = PARTS
+    embed: tuple[str, ...] = ()
+    heads: tuple[str, ...] = PARTS
+    kv_heads: tuple[str, ...] = KV_HEADS
+    head_dim: tuple[str, ...] = ()
+    feed_forward: tuple[str, ...] = PARTS
 
     def __post_init__(self):
         for name, axes in AXES.items():
             for one, other in itertools.combinations(filter(None, axes), 2):
-                if getattr(self, one) is not None and getattr(self, one) == getattr(self, other):
+                if both := sorted({*getattr(self, one)} & {*getattr(self, other)}):
                     raise ConfigError(
-                        f"sharding rules: {one} and {other} of {name} both go to mesh axis {getattr(self, one)!r}; "
+                        f"sharding rules: {one} and {other} of {name} both go to mesh axis {both[0]!r}; "
                         "send one of them elsewhere"
                     )
 
     def spec(self, axes: Axes, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-        """How a parameter of given logical axes and shape is split."""
+        """How an array of given logical axes and shape is split."""
 
-        def over(axis: str | None, size: int) -> str | None:
-            target = axis and getattr(self, axis)
-            return target if target in mesh.shape and size % mesh.shape[target] == 0 else None
+        def over(axis: str | None, size: int) -> tuple[str, ...] | str | None:
+            there = [name for name in getattr(self, axis) if name in mesh.shape] if axis else []
+            if not there or size % math.prod(mesh.shape[name] for name in there):
+                return None
+            return tuple(there) if len(there) > 1 else there[0]
 
-        split = [over(axis, size) for axis, size in zip(axes, shape, strict=True)]
-        heads = [i for i, axis in enumerate(axes) if axis in ("heads", "kv_heads")]
-        if heads and "head_dim" in axes:
-            width = axes.index("head_dim")
-            if split[heads[0]] is None and split[width] is None:
-                split[width] = over(axes[heads[0]], shape[width])
-        return PartitionSpec(*split)
+        return PartitionSpec(*map(over, axes, shape))
 
 
 def param_shardings(
     config: DecoderConfig, mesh: Mesh, rules: ShardingRules = ShardingRules(), *, stacked: bool = False
 ) -> Params:
-    """A sharding for every parameter.
+    """A sharding for every parameter, on the mesh as it is `fitted` to the decoder.
+
+    A table of embeddings that its mesh axes do not divide is split along its width where it is only looked up in, and
+    whole on every device where logits are made of it: each makes its part of them all the same.
 
     Args:
       config: of the decoder.
@@ -96,13 +97,20 @@ def param_shardings(
 
     Returns:
       A tree of NamedSharding, in the layout of the parameters.
+
+    Raises:
+      ConfigError: the mesh does not divide the decoder.
     """
+    mesh = fitted(mesh, config)
 
     def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         names = [getattr(key, "key", getattr(key, "name", None)) for key in keys]
         ahead = (None,) * ("repeated" in names)
         axes = (*ahead, *logical_axes(names, leaf.ndim - len(ahead)))
-        return NamedSharding(mesh, rules.spec(axes, leaf.shape, mesh))
+        spec = rules.spec(axes, leaf.shape, mesh)
+        if names == ["embedding"] and not config.tied and not any(spec):
+            spec = rules.spec((None, "vocab"), leaf.shape, mesh)
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_params(config, stacked=stacked))
 
@@ -113,7 +121,7 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRule
     Args:
       shapes: the state's. Every array has the rows first, but for keys and values of stacked layers; keys are
         [B, K, H, S] and values [B, K, S, H].
-      mesh: to live on.
+      mesh: that of the parameters.
       rules: which logical axes are split.
     """
     heads = {"k": ("kv_heads", "head_dim", None), "v": ("kv_heads", None, "head_dim")}

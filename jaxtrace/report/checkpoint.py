@@ -11,29 +11,29 @@ from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, torch
 from jaxtrace.tracing.probes import Probes
 
 
-def checkpoint_table(checkpoint: Checkpoint) -> Table:
-    """Shape, memory and tracing cost of a checkpoint, from its config alone."""
+def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> Table:
+    """Shape and memory of a checkpoint, and the cost of tracing it with some probes, from its config alone."""
     tokenizer = checkpoint.tokenizer
     chat = "" if tokenizer is None else ", chat template" if tokenizer.has_chat_template else ", no chat template"
-    return _table(
+    return named_table(
         {
             "checkpoint": checkpoint.name,
             **_shape(checkpoint.config),
             "tokenizer": ("none: prompts are token ids" if tokenizer is None else type(tokenizer.hf).__name__) + chat,
             "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",
-            **_cost(checkpoint.config),
+            **_cost(checkpoint.config, probes, precision),
         }
     )
 
 
-def published_table(model: Published) -> Table:
-    """Shape, memory and tracing cost of a published model, with no file of it at hand."""
+def published_table(model: Published, probes: Probes, precision: str) -> Table:
+    """Shape and memory of a published model, and the cost of tracing it, with no file of it at hand."""
     rows = {
         "published as": model.hub_id,
         "belongs to": model.family,
         "weights": f"jaxtrace trace {model.name} asks the hub for them; with --random, it draws its own",
     }
-    return _table(rows | _shape(model.config) | _cost(model.config))
+    return named_table(rows | _shape(model.config) | _cost(model.config, probes, precision))
 
 
 def in_bytes(count: float, digits: int = 4) -> str:
@@ -75,20 +75,23 @@ def _shape(config: DecoderConfig) -> dict[str, str]:
     return rows
 
 
-def _cost(config: DecoderConfig) -> dict[str, str]:
-    by_group = trace_bytes(config, Probes.all())
+def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:
+    probes.check(config)
+    by_group = trace_bytes(config, probes, precision=precision)
     groups = ", ".join(f"{name} {in_bytes(size)}" for name, size in by_group.items() if name)
-    extra = lens_flops(config) / step_flops(config)
+    lens = lens_flops(config, probes) if probes.lens else 0
+    extra = lens / step_flops(config)
     attention = torch_attention_bytes(config, 4096)
     return {
         "cache per token": in_bytes(config.kv_bytes(1)) + " in float32",
-        "trace per token": f"{in_bytes(sum(by_group.values()))}  ({groups})",
-        "lens per token": f"{lens_flops(config) / 1e9:.3g} GFLOP, {extra:.0%} of a step's, no further weights read",
+        "trace per token": f"{in_bytes(sum(by_group.values()))} in {precision}  ({groups})",
+        "lens per token": f"{lens / 1e9:.3g} GFLOP, {extra:.0%} of a step's, no further weights read",
         "instead of": f"{in_bytes(attention)} of attention weights for one prompt of 4,096 tokens",
     }
 
 
-def _table(rows: dict[str, str]) -> Table:
+def named_table(rows: dict[str, str]) -> Table:
+    """A table for the terminal of names and values."""
     table = Table(title=None, show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

@@ -1,5 +1,6 @@
 """One number per token: what the page colours by and its tooltips show."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +38,8 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def token_columns(row: Row) -> dict[str, np.ndarray]:
-    """The columns that the row's metrics allow, name → float [steps].
+def token_columns(row: Row, layers: Sequence[int]) -> dict[str, np.ndarray]:
+    """The columns that the metrics of a row over some layers allow, name → float [steps].
 
     Attention and dispersion are plain means over layers and heads.
     """
@@ -47,18 +48,17 @@ def token_columns(row: Row) -> dict[str, np.ndarray]:
         if name == "surprisal" and "logprob" in row.metrics:
             columns[name] = -row.metrics["logprob"]
         elif name == "prediction_depth" and "lens_top1" in row.metrics:
-            columns[name] = prediction_depth(row.metrics["lens_top1"])
+            columns[name] = prediction_depth(row.metrics["lens_top1"], layers)
         elif name in row.metrics:
             values = row.metrics[name]
             columns[name] = values.reshape(row.length, int(np.prod(values.shape[1:]))).mean(1)
     return columns
 
 
-def prediction_depth(lens_top1: np.ndarray) -> np.ndarray:
-    """First layer (from 1) whose top-1 is the last layer's and stays so: [steps, layers] → float [steps]."""
-    layers = lens_top1.shape[1]
+def prediction_depth(lens_top1: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+    """First of some layers whose top-1 is the last one's and stays so: [steps, layers] → float [steps]."""
     agrees = (lens_top1 == lens_top1[:, -1:])[:, ::-1]
-    return layers + 1.0 - np.cumprod(agrees, 1).sum(1)
+    return np.array(layers, float)[len(layers) - np.cumprod(agrees, 1).sum(1)]
 
 
 def rounded(values: np.ndarray, digits: int = 4) -> list[float | None]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,13 @@ def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]]) -> dict[
     return {
         "columns": [{"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit} for name in names],
         "scales": scales,
-        "rows": [_row(row, names, trace.info.get("mode")) for row in trace.rows],
+        "rows": [_row(row, names, trace.info.get("mode"), trace.traced_layers) for row in trace.rows],
     }
 
 
-def _row(row: Row, names: list[str], mode: str | None) -> dict[str, Any]:
+def _row(row: Row, names: list[str], mode: str | None, layers: Sequence[int]) -> dict[str, Any]:
     """Arrays along the steps; `lead` is the text before the first token scored, [] for a generated row."""
-    columns, tokens = token_columns(row), row.metrics["token"]
+    columns, tokens = token_columns(row, layers), row.metrics["token"]
     lead = len(row.prompt_pieces) - int((tokens >= 0).sum()) if mode == "score" else 0
     lens = row.metrics.get("lens_entropy", np.empty((0, 0)))
     return {

@@ -31,7 +31,7 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     titles = {"entropy": "Output entropy along the steps", "varentropy": "Output varentropy along the steps"}
     for axes, name in zip(panels[:, 0], names, strict=False):
         dress(axes, theme, titles[name], y=_label(ds, name))
-        steps, values = _columns(ds[name].values)
+        steps, values = _columns(ds[name].values, ds["step"].values)
         _band(axes, steps, values, theme.first, median=True)
         axes.set_ylim(bottom=0)
     legend(panels[0, 0], theme)
@@ -69,13 +69,15 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         values = _layers(ds[name]).mean(("prompt", "head")).transpose("layer", "step")
         dress(axes, theme, titles[name], x="step", y="layer" if axes is panels[0] else "")
         axes.grid(False)
+        layers = values["layer"].values
+        stride = layers[1] - layers[0] if len(layers) > 1 else 1
         image = axes.imshow(
             values.values,
             aspect="auto",
             origin="lower",
             interpolation="nearest",
             cmap=theme.cmap,
-            extent=(-0.5, values.sizes["step"] - 0.5, 0.5, values.sizes["layer"] + 0.5),
+            extent=(-0.5, values.sizes["step"] - 0.5, layers[0] - stride / 2, layers[-1] + stride / 2),
         )
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
         bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
@@ -110,7 +112,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
             _label(ds, "attention_entropy", "attention entropy"),
         )
         heads = _layers(ds["attention_entropy"]).mean(("prompt", "step")).transpose("head", "layer")
-        layers, values = _columns(heads.values, start=1)
+        layers, values = _columns(heads.values, heads["layer"].values)
         _band(axes, layers, values, theme.first, over="heads")
         axes.set_ylim(bottom=0)
         legend(axes, theme)
@@ -152,8 +154,8 @@ def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         dress(axes, theme, titles[name], "layer", ds[name].attrs["units"])
-        tokens = _layers(ds[name]).transpose("prompt", "step", "layer").values
-        layers, values = _columns(tokens.reshape(-1, tokens.shape[-1]), start=1)
+        tokens = _layers(ds[name]).transpose("prompt", "step", "layer")
+        layers, values = _columns(tokens.values.reshape(-1, tokens.sizes["layer"]), tokens["layer"].values)
         _band(axes, layers, values, theme.first, over="tokens")
         axes.set_ylim(bottom=0)
         _layer_axis(axes, ds)
@@ -211,14 +213,14 @@ def _layers(array: xr.DataArray) -> xr.DataArray:
 
 
 def _layer_axis(axes: Axes, ds: xr.Dataset) -> None:
-    axes.set_xlim(0.5, ds.sizes["layer"] - 0.5)
+    axes.set_xlim(0.5, ds["layer"].values[-1] + 0.5)
     axes.xaxis.set_major_locator(whole_numbers())
 
 
-def _columns(values: np.ndarray, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _columns(values: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The columns of [samples, x] that hold any number, and their x."""
     keep = np.isfinite(values).any(0)
-    return np.flatnonzero(keep) + start, values[:, keep]
+    return x[keep], values[:, keep]
 
 
 def _band(

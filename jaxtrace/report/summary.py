@@ -29,7 +29,10 @@ def summary_table(trace: Trace) -> Table:
 
 def summary(trace: Trace) -> list[tuple[str, str]]:
     """Labels and values with units: prompts, tokens, how they stopped, token metrics over all steps."""
-    lines = [("prompts", str(len(trace.rows))), ("tokens", f"{sum(row.length for row in trace.rows):,}")]
+    lines = [
+        ("prompts", str(len(trace.rows))),
+        ("tokens", f"{sum(row.length - row.prompt_steps for row in trace.rows):,}"),
+    ]
     stops = Counter(row.stop or "unfinished" for row in trace.rows)
     if stops:
         lines.append(("stopped by", ", ".join(f"{name} {count}" for name, count in stops.most_common())))
@@ -50,8 +53,9 @@ def gather(trace: Trace) -> dict[str, np.ndarray]:
     """Each token column over all steps of all prompts: finite values only, and no empty columns."""
     parts: dict[str, list[np.ndarray]] = {}
     for row in trace.rows:
-        for name, values in token_columns(row).items():
-            parts.setdefault(name, []).append(values[np.isfinite(values)])
+        for name, values in token_columns(row, trace.traced_layers).items():
+            own = values[row.prompt_steps :]
+            parts.setdefault(name, []).append(own[np.isfinite(own)])
     joined = {name: np.concatenate(parts[name]) for name in COLUMNS if name in parts}
     return {name: values for name, values in joined.items() if values.size}
 
@@ -67,7 +71,7 @@ def group_tables(trace: Trace) -> list[dict[str, Any]]:
     for key in GROUP_KEYS:
         groups: dict[str, list[np.ndarray]] = {}
         for row in trace.rows:
-            entropy = row.metrics.get("entropy", np.empty(0))
+            entropy = row.metrics.get("entropy", np.empty(0))[row.prompt_steps :]
             if key in row.prompt.meta and np.isfinite(entropy).any():
                 groups.setdefault(str(row.prompt.meta[key]), []).append(entropy)
         if groups:

@@ -1,51 +1,71 @@
-"""What lies in a trace directory: `run.json`, and numbered parts of three tables.
-
-run.json                    what made the trace, and whether it is complete
-tokens/part-00000.parquet   one row per prompt and step
-layers/part-00000.parquet   one row per prompt, step and layer
-prompts/part-00000.parquet  one row per prompt; written last, so a part with this file is whole
-"""
+"""What `run.json` says: what made a trace, and whether it is complete."""
 
 import json
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import quote, unquote
 
 from jaxtrace.errors import StoreError
+from jaxtrace.store.location import Location
 
 FORMAT = 1
 RUN = "run.json"
+RUNS = "runs"  # holds those of a dataset with partitions
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """Reads `run.json`.
+def partition_of(**keys: Any) -> str:
+    """The partition of a run that is one of many: "model=demo/task=quiz" of model="demo", task="quiz".
+
+    What stands for something in a path is percent-encoded, as Hive does; pyarrow, Polars and DuckDB undo it.
+    """
+    return "/".join(f"{key}={quote(str(value), safe=' ')}" for key, value in keys.items())
+
+
+def keys_of(partition: str) -> dict[str, str]:
+    """The inverse of `partition_of`, as text."""
+    pairs = (part.partition("=") for part in partition.split("/") if part)
+    return {key: unquote(value) for key, _, value in pairs}
+
+
+def run_path(root: Location, partition: str) -> Location:
+    """Where the description of a run lies."""
+    return root / f"{RUNS}/{partition}/{RUN}" if partition else root / RUN
+
+
+def find_partitions(root: Location) -> list[str]:
+    """Partitions of the runs that a directory holds: [""] for one run without, none for no run."""
+    if root.fs.exists((root / RUN).path):
+        return [""]
+    return [path.removesuffix(f"/{RUN}") for path in (root / RUNS).files() if path.endswith(f"/{RUN}")]
+
+
+def read_run(root: Location, partition: str = "") -> dict[str, Any]:
+    """Reads a run's description.
 
     Raises:
       StoreError: there is none, it is broken, or its format is not the one this version reads.
     """
-    path = directory / RUN
+    path = run_path(root, partition)
     try:
-        run = json.loads(path.read_bytes())
+        run = json.loads(path.fs.cat_file(path.path))
         if run["format"] != FORMAT:
             raise StoreError(
                 f"{path}: format {run['format']}, and this version reads format {FORMAT}; "
                 "open it with the version of jaxtrace that wrote it"
             )
-        return {key: run[key] for key in ("format", "complete", "created", "info", "config")}
+        found = {key: run[key] for key in ("format", "complete", "created", "info", "config")}
+        return found | {"precision": run.get("precision", "float32")}
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{directory}: not a trace directory, it has no {RUN}; name one that does") from None
+        raise StoreError(f"{root}: not a trace directory, it has no {RUN}; name one that does") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; make it readable") from error
+        raise StoreError(f"{path}: {error.strerror or error}; make it readable") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a description of a run; restore it from a copy") from error
 
 
-def write_run(directory: Path, run: dict[str, Any]) -> None:
-    """Writes `run.json`, whole or not at all."""
-    with atomic(directory / RUN) as file:
+def write_run(root: Location, partition: str, run: dict[str, Any]) -> None:
+    """Writes a run's description, whole or not at all."""
+    with run_path(root, partition).writing() as file:
         file.write((json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
@@ -60,21 +80,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes its name only when it is whole and on the disk.
-
-    Until then it is called `.NAME.tmp`: readers of a directory of Parquet files leave out names with a dot.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

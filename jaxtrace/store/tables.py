@@ -12,33 +12,55 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jaxtrace.store.columns import flat_values, lists, nullable, rounded, values_of
+from jaxtrace.store.raw import raw_columns, raw_metrics
 from jaxtrace.store.run import plain
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.schema import METRICS, Metric
+from jaxtrace.tracing.schema import METRICS, Metric, chosen_layers
 from jaxtrace.tracing.trace import Row
 
+# Of a trace's info: what gives the tables their columns.
+SHAPE = (
+    "mode",
+    "layers",
+    "heads",
+    "alphas",
+    "layer_stride",
+    "residuals",
+    "top_tokens",
+    "attention_rows",
+    "prompt_positions",
+)
+PRECISIONS = ("float32", "float16")
+STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
 STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
 
 
-def to_tables(numbered: Sequence[tuple[int, Row]], info: dict[str, Any]) -> dict[str, pa.Table]:
+def to_tables(
+    numbered: Sequence[tuple[int, Row]], info: dict[str, Any], precision: str = "float32"
+) -> dict[str, pa.Table]:
     """Lays rows out as the tables "tokens", "layers" and "prompts".
 
     Args:
       numbered: at least one row, with the number of its prompt; all with the same metrics.
-      info: of the trace; "mode", "layers" and "alphas" are used.
+      info: of the trace; its mode, layers, alphas and raw material are used.
+      precision: of floats. "float16" rounds them to the 11 significant bits of a float16, and keeps the range and the
+        type of float32, which every reader knows; the bits that are gone cost nothing once compressed.
 
     Returns:
       tokens: one row per prompt and step. `position` is the place in the sequence of the token whose
-        next-token distribution this is: prompt length − 1 + step (generate), step (score).
-      layers: one row per prompt, step and layer 0…L (no row when there is no metric of layers); metrics of
-        heads as lists.
+        next-token distribution this is: prompt length − 1 + step (generate), step (score). Raw
+        material as lists.
+      layers: one row per prompt, step and layer, 0 and those that were traced (no row when there is no metric of
+        layers); metrics of heads as lists.
       prompts: one row per prompt.
     """
     prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
+    stored = {"float32": lambda table: table, "float16": rounded}[precision]
     return {
-        "tokens": _tokens(rows, prompts, info),
-        "layers": _layers(rows, prompts, info),
-        "prompts": _prompts(rows, prompts),
+        "tokens": stored(_tokens(rows, prompts, info)),
+        "layers": stored(_layers(rows, prompts, info)),
+        "prompts": _prompts(rows, prompts, info),
     }
 
 
@@ -61,10 +83,12 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
             ),
             prompt_tokens=np.array(prompt["tokens"], np.int32),
             prompt_pieces=tuple(prompt["pieces"]),
-            metrics={name: values[steps] for name, values in metrics.items()},
+            metrics={name: values[steps] for name, values in metrics.items()}
+            | raw_metrics(tables["tokens"].slice(steps.start, prompt["length"]), info),
             pieces=tuple(pieces[steps]),
             text=prompt["completion"],
             stop=prompt["stop"],
+            prompt_steps=prompt.get("prompt_steps", 0),
         )
         rows.append((prompt["prompt"], row))
     return rows
@@ -87,13 +111,14 @@ class _Columns:
 
 def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
     lengths = [row.length for row in rows]
-    steps = _ranges(lengths)
-    first = [len(row.prompt_tokens) - 1 if info["mode"] == "generate" else 0 for row in rows]
-    position = np.repeat(np.array(first, np.int32), lengths) + steps
+    last = [len(row.prompt_tokens) - 1 if info["mode"] == "generate" else 0 for row in rows]
+    first = [place - row.prompt_steps for place, row in zip(last, rows, strict=True)]
+    positions = [start + np.arange(length, dtype=np.int32) for start, length in zip(first, lengths, strict=True)]
     columns = _Columns()
     columns.add("prompt", pa.array(np.repeat(prompts, lengths)), "number of the prompt in the run")
-    columns.add("step", pa.array(steps), "step of the prompt, from 0")
-    columns.add("position", pa.array(position), "place of the token whose next-token distribution this is")
+    columns.add("step", pa.array(_steps(rows)), STEP)
+    place = pa.array(np.concatenate(positions))
+    columns.add("position", place, "place of the token whose next-token distribution this is")
     for name, metric in METRICS.items():
         if name not in rows[0].metrics or "layer" in metric.dims:
             continue
@@ -101,38 +126,43 @@ def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
         if metric.dims == ("alpha",):
             for i, alpha in enumerate(info["alphas"]):
                 text = f"Rényi entropy of order {alpha:g} of the next-token distribution"
-                columns.add(_alpha_name(name, alpha), _nullable(values[:, i], metric), text, metric.unit)
+                columns.add(_alpha_name(name, alpha), nullable(values[:, i], metric), text, metric.unit)
         else:
-            columns.add(name, _nullable(values, metric), metric.text, metric.unit)
+            columns.add(name, nullable(values, metric), metric.text, metric.unit)
         if name == "token":
             pieces = [piece for row in rows for piece in row.pieces]
             columns.add("token_text", pa.array(pieces, pa.string()), "the text of token")
+    for column in raw_columns(rows, positions, info):
+        columns.add(*column)
     return columns.table()
 
 
 def _layers(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
     names = [name for name, metric in METRICS.items() if name in rows[0].metrics and "layer" in metric.dims]
-    layers = info["layers"] + 1
+    numbers = np.array([0, *_chosen(info)], np.int32)
+    layers = len(numbers)
     lengths = [row.length if names else 0 for row in rows]
+    steps = _steps(rows) if names else np.empty(0, np.int32)
     columns = _Columns()
     columns.add("prompt", pa.array(np.repeat(prompts, np.multiply(lengths, layers))), "number of the prompt")
-    columns.add("step", pa.array(np.repeat(_ranges(lengths), layers)), "step of the prompt, from 0")
-    layer = np.tile(np.arange(layers, dtype=np.int32), sum(lengths))
+    columns.add("step", pa.array(np.repeat(steps, layers)), STEP)
+    layer = np.tile(numbers, sum(lengths))
     columns.add("layer", pa.array(layer), "0 is the embedding, L the last layer")
     for name in names:
         metric = METRICS[name]
         values = np.concatenate([row.metrics[name] for row in rows])
         if "head" in metric.dims:
-            array = _head_lists(values, layer >= metric.first_layer, metric)
+            present = layer >= metric.first_layer
+            array = lists(values, metric, present * values.shape[-1], present)
         else:
             missing = -1 if metric.integer else np.nan
             padded = np.pad(values, ((0, 0), (metric.first_layer, 0)), constant_values=missing)
-            array = _nullable(padded.reshape(-1), metric)
+            array = nullable(padded.reshape(-1), metric)
         columns.add(name, array, metric.text, metric.unit)
     return columns.table()
 
 
-def _prompts(rows: Sequence[Row], prompts: np.ndarray) -> pa.Table:
+def _prompts(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
     metas = [json.dumps(plain(row.prompt.meta), ensure_ascii=False) for row in rows]
     columns = _Columns()
     columns.add("prompt", pa.array(prompts), "number of the prompt in the run")
@@ -144,6 +174,9 @@ def _prompts(rows: Sequence[Row], prompts: np.ndarray) -> pa.Table:
     columns.add("images", pa.array(images, STRINGS), "the images it is about")
     columns.add("completion", pa.array([row.text for row in rows], pa.string()), "the text drawn, or scored")
     columns.add("length", pa.array([row.length for row in rows], pa.int32()), "number of steps")
+    if info.get("prompt_positions"):
+        ahead = pa.array([row.prompt_steps for row in rows], pa.int32())
+        columns.add("prompt_steps", ahead, "how many of them are before the first draw")
     columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "why it ended")
     columns.add("meta", pa.array(metas, pa.string()), "what else its task knows, as JSON")
     return columns.table()
@@ -162,38 +195,26 @@ def _read_metrics(tokens: pa.Table, layers: pa.Table, info: dict[str, Any]) -> d
         elif "alpha" in metric.dims:
             names = [_alpha_name(name, alpha) for alpha in info["alphas"]]
             if names and names[0] in tokens.column_names:
-                found[name] = np.stack([_values(tokens[column], metric) for column in names], axis=1)
+                found[name] = np.stack([values_of(tokens[column], metric) for column in names], axis=1)
         elif name in tokens.column_names:
-            found[name] = _values(tokens[name], metric)
+            found[name] = values_of(tokens[name], metric)
     return found
 
 
 def _read_layers(column: pa.ChunkedArray, metric: Metric, info: dict[str, Any]) -> np.ndarray:
-    stored = info["layers"] + 1 - metric.first_layer
+    layers = len(_chosen(info)) + 1
     if "head" in metric.dims:
-        lists = column.combine_chunks()
-        return _values(lists.flatten(), metric).reshape(-1, stored, info["heads"])
-    return _values(column, metric).reshape(-1, info["layers"] + 1)[:, metric.first_layer :]
+        return flat_values(column, metric).reshape(-1, layers - metric.first_layer, info["heads"])
+    return values_of(column, metric).reshape(-1, layers)[:, metric.first_layer :]
 
 
-def _values(array: pa.Array | pa.ChunkedArray, metric: Metric) -> np.ndarray:
-    if metric.integer:
-        array = array.fill_null(-1)
-    return array.to_numpy(zero_copy_only=False).copy()  # Arrow's memory is read-only
-
-
-def _nullable(values: np.ndarray, metric: Metric) -> pa.Array:
-    return pa.array(values, mask=values == -1 if metric.integer else np.isnan(values))
-
-
-def _head_lists(values: np.ndarray, present: np.ndarray, metric: Metric) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(present * values.shape[-1])]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, _nullable(values.reshape(-1), metric), mask=pa.array(~present))
+def _chosen(info: dict[str, Any]) -> tuple[int, ...]:
+    return chosen_layers(info["layers"], info.get("layer_stride", 1))
 
 
 def _alpha_name(name: str, alpha: float) -> str:
     return f"{name}_{alpha:g}"
 
 
-def _ranges(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+def _steps(rows: Sequence[Row]) -> np.ndarray:
+    return np.concatenate([np.arange(row.length, dtype=np.int32) - np.int32(row.prompt_steps) for row in rows])

@@ -9,7 +9,7 @@ import jax
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.tracing.probes import Probes
-from jaxtrace.tracing.schema import METRICS
+from jaxtrace.tracing.schema import QUANTITIES
 
 
 def parameter_count(config: DecoderConfig) -> int:
@@ -17,16 +17,35 @@ def parameter_count(config: DecoderConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
 
 
-def trace_bytes(config: DecoderConfig, probes: Probes) -> dict[str, int]:
-    """Bytes per token that a step returns, by group of metrics ("" for the token itself), all 32-bit."""
-    sizes = {"layer": config.layers, "head": config.heads, "alpha": len(probes.alphas)}
-    total = dict.fromkeys(("", *probes.groups), 0)
+def trace_bytes(
+    config: DecoderConfig, probes: Probes, *, precision: str = "float32", positions: int | None = None
+) -> dict[str, int]:
+    """Bytes per token of a trace, uncompressed, by group of metrics or kind of raw material ("" for the token itself).
+
+    Args:
+      config: of the decoder.
+      probes: what is recorded.
+      precision: of floats: 4 bytes of "float32", 2 of "float16"; integers have 4.
+      positions: how many an attention row is long; the whole context if None.
+    """
+    sizes = {
+        "layer": len(probes.layers(config)),
+        "head": config.heads,
+        "alpha": len(probes.alphas),
+        "residual": len(probes.residuals),
+        "embed": config.embed,
+        "rank": probes.top_tokens,
+        "row": len(probes.attention_rows),
+        "key": config.context if positions is None else positions,
+    }
+    of_float = {"float32": 4, "float16": 2}[precision]
+    total: dict[str, int] = {}
     for name in probes.metrics:
-        metric = METRICS[name]
+        metric = QUANTITIES[name]
         entries = math.prod(sizes[dim] for dim in metric.dims)
         if metric.first_layer == 0 and "layer" in metric.dims:
-            entries += entries // config.layers
-        total[metric.group] += 4 * entries
+            entries += entries // sizes["layer"]
+        total[metric.group] = total.get(metric.group, 0) + (4 if metric.integer else of_float) * entries
     return total
 
 
@@ -40,9 +59,10 @@ def step_flops(config: DecoderConfig) -> int:
     return 2 * (_text_layers(config) * (attention + feed_forward) + config.vocab * config.embed)
 
 
-def lens_flops(config: DecoderConfig) -> int:
-    """What the lens of every layer adds to that; it reads no more weights."""
-    return 2 * (config.layers - 1) * config.vocab * config.embed
+def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:
+    """What the lens of every chosen layer adds to that; it reads no more weights."""
+    layers = config.layers if probes is None else len(probes.layers(config))
+    return 2 * (layers - 1) * config.vocab * config.embed
 
 
 def torch_attention_bytes(config: DecoderConfig, tokens: int) -> int:

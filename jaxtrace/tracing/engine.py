@@ -16,16 +16,14 @@ from jaxtrace.models.decoder import Params
 from jaxtrace.tracing.buckets import best_width, chunk
 from jaxtrace.tracing.gather import Gathered, Metrics, OnProgress
 from jaxtrace.tracing.measure import StepTrace
-from jaxtrace.tracing.pool import Entry, Look, Pool
+from jaxtrace.tracing.pool import Entry, Look, Pool, score
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Sampler
 from jaxtrace.tracing.settings import Settings
-from jaxtrace.tracing.step import State, StopRules, decode_step, score_step, stop_rules
+from jaxtrace.tracing.step import State, StopRules, decode_step, stop_rules
 
 FOREVER = np.int32(np.iinfo(np.int32).max)
 REFILL = 1  # what a refill costs, in decode steps
-
-_score = jax.jit(score_step, static_argnames=("config", "probes"), donate_argnames="state")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "steps"), donate_argnames="state")
@@ -113,6 +111,9 @@ def generate_rows(
 
     def refilled() -> Any:
         pool.admit()
+        for group, trace, count in pool.measured:
+            gathered.begin(pool.everyone(trace), group, count)
+        pool.measured.clear()
         patience = REFILL * len(pool.holders) if pool.waiting else FOREVER
         return run(pool.everywhere(np.int32(patience))) if pool.busy else None
 
@@ -163,7 +164,7 @@ def score_rows(
             ahead, _ = chunk(_cut(targets, holders, places), width)
             visible = chunk(_cut(pool.visible, holders, places), width)[0] if pool.visible else None
             with pool.on_mesh():
-                pool.state, trace = _score(
+                pool.state, trace = score(
                     params, pool.state, tokens, count, ahead, visible, config=config, probes=settings.probes
                 )
             done = left <= width

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxtrace.tracing.measure import StepTrace
+from jaxtrace.tracing.schema import QUANTITIES
 
 Metrics = dict[str, np.ndarray]  # of one prompt: name → [steps, …]
 OnProgress = Callable[[int, int, float], None]  # new prompts, new tokens, sum of their entropies
@@ -31,6 +32,19 @@ class Gathered:
         self._whole: dict[int, Metrics] = {}
         self._begun: deque[int] = deque()  # and not given out
         self._last = -1  # begun
+
+    def begin(self, trace: StepTrace, group: Sequence[tuple[int, int]], counts: Int[np.ndarray, " A"]) -> None:
+        """Takes in what was measured of positions that prompts fed before their rows' steps.
+
+        Args:
+          trace: of some positions [A, T, …], on the host.
+          group: the row that is to be each prompt's, and the prompt.
+          counts: how many of the positions are each prompt's own.
+        """
+        metrics = {name: x for name, x in vars(trace).items() if x is not None}
+        for i, (row, prompt) in enumerate(group):
+            if self._own[row] and counts[i]:
+                self._parts[prompt].append({name: x[i, : counts[i]] for name, x in metrics.items()})
 
     def add(
         self,
@@ -55,7 +69,7 @@ class Gathered:
             self._parts[prompt].append({name: x[place] for name, x in metrics.items()})
             if done[row]:
                 parts = self._parts.pop(prompt)
-                self._whole[prompt] = {name: np.concatenate([part[name] for part in parts]) for name in metrics}
+                self._whole[prompt] = {name: joined(name, [part[name] for part in parts]) for name in metrics}
         self._report(metrics, places, done)
         if ready := self._ready():
             yield ready
@@ -79,3 +93,12 @@ class Gathered:
         finished = sum(bool(done[row]) for row in places)
         total = np.nan if entropy is None else sum(np.nansum(entropy[place]) for place in places.values())
         self._on_progress(finished, tokens, float(total))
+
+
+def joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
+    """The steps of all parts; those over a cache of fewer slots are filled up with NaN."""
+    if "key" in QUANTITIES[name].dims:
+        slots = max(part.shape[-1] for part in parts)
+        pad = [(0, 0)] * (parts[0].ndim - 1)
+        parts = [np.pad(x, [*pad, (0, slots - x.shape[-1])], constant_values=np.nan) for x in parts]
+    return np.concatenate(parts)

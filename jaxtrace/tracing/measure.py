@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrace.kernels import UnembedMoments, dispersion_of, softmax_moments, unembed_moments
+from jaxtrace.kernels import dispersion_of, softmax_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
-from jaxtrace.models.forward import Forward, final_norm, unembed
-from jaxtrace.models.on_mesh import PARTS, ROWS, mapped, split
+from jaxtrace.models.forward import Forward, attention_weights, final_norm, unembed
+from jaxtrace.models.on_mesh import largest_logits, moments_of_logits
 from jaxtrace.tracing.probes import Probes
 
 
@@ -23,8 +23,8 @@ from jaxtrace.tracing.probes import Probes
 class StepTrace:
     """Metrics of one step [B, …] or of T scored positions [B, T, …]; None for what the probes leave out.
 
-    Names, units and definitions are those of `schema.METRICS`. Layers count from 1, but from 0 (the embedding) in
-    `hidden_norm` and `hidden_delta_step`.
+    Names, units and definitions are those of `schema.QUANTITIES`. Layers are those that the probes choose, after the
+    embedding in `hidden_norm` and `hidden_delta_step`.
     """
 
     token: Int[Array, "*s"] | None = None
@@ -50,6 +50,10 @@ class StepTrace:
     hidden_delta_layer: Float[Array, "*s L"] | None = None
     hidden_delta_step: Float[Array, "*s L1"] | None = None
     hidden_cosine_layer: Float[Array, "*s L"] | None = None
+    residuals: Float[Array, "*s R D"] | None = None
+    top_ids: Int[Array, "*s K"] | None = None
+    top_logprobs: Float[Array, "*s K"] | None = None
+    attention_rows: Float[Array, "*s A S"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -68,12 +72,13 @@ class Drawable:
     logits: Float[Array, "B T V"] | None
 
 
-def forward_flags(probes: Probes) -> dict[str, Any]:
+def forward_flags(config: DecoderConfig, probes: Probes) -> dict[str, Any]:
     """What the forward pass has to return for these probes."""
     return {
         "moments": probes.attention or probes.dispersion,
         "head_jsd": probes.dispersion,
-        "stream": probes.lens or probes.hidden,
+        "layers": probes.layers(config),
+        "stream": probes.stream(config),
     }
 
 
@@ -93,13 +98,14 @@ def measure(
     Args:
       config, params: of the decoder.
       result: its forward pass over T positions.
-      before: residual stream of the position before the first; needed by `probes.hidden`.
+      before: residual stream of the position before the first, of the layers `probes.carried`.
       start: position of the first.
       probes: what to measure.
       targets: tokens whose `logprob` is wanted; NaN for −1 (none) and for a token beyond the vocabulary (an image).
       keep_logits: return the logits, for a sampler.
     """
     trace: dict[str, Array | None] = {}
+    keep_logits |= probes.top_tokens > 0
     with jax.named_scope("unembed"):
         if probes.output or probes.lens:
             outputs, drawable = _outputs(config, params, result, probes, targets, keep_logits)
@@ -111,35 +117,27 @@ def measure(
     with jax.named_scope("attention_metrics"):
         trace |= _attention(result, probes)
     if probes.hidden:
-        assert result.stream is not None and before is not None
+        assert before is not None
         with jax.named_scope("hidden_metrics"):
-            trace |= _hidden(result.stream, before, start)
+            trace |= _hidden(result, probes.layers(config), before, start)
+    with jax.named_scope("raw_material"):
+        trace |= _raw(config, params, result, start, probes, drawable)
     return StepTrace(**trace), drawable
 
 
 def _outputs(config, params, result, probes, targets, keep_logits):
-    residual = result.stream[1:] if probes.lens else result.hidden[None]
-    groups, b, t, d = residual.shape
-    normed = final_norm(config, params, residual).reshape(groups, b * t, d)
+    residual = result.residual(probes.layers(config)) if probes.lens else result.hidden[None]
+    groups, b, t, _ = residual.shape
+    normed = final_norm(config, params, residual)
     targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab)
-    table, split_rows = unembedding(params), split(ROWS, b)
-    split_vocab = split(PARTS, len(table))
-
-    def unembed_rows(normed, table, targets):
-        return unembed_moments(
-            normed,
-            table,
-            alphas=probes.alphas if probes.output else (),
-            soft_cap=config.logit_soft_cap,
-            targets=targets,
-            keep_logits=keep_logits,
-            axis_name=split_vocab,
-        )
-
-    of_group, of_row = P(None, split_rows), P(split_rows)
-    out_specs = UnembedMoments(of_group, of_row, of_group, of_group, of_row, of_row, P(split_rows, split_vocab))
-    unembed_mapped = mapped(unembed_rows, (of_group, P(split_vocab), of_row), out_specs)
-    rows = unembed_mapped(normed, table, None if targets is None else targets.reshape(-1))
+    rows = moments_of_logits(
+        normed,
+        unembedding(params),
+        targets,
+        alphas=probes.alphas if probes.output else (),
+        soft_cap=config.logit_soft_cap,
+        keep_logits=keep_logits,
+    )
     at = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
     by_layer = lambda x: jnp.moveaxis(x.reshape(groups, b, t), 0, -1)  # noqa: E731
     trace = {}
@@ -195,18 +193,34 @@ def _attention(result: Forward, probes: Probes) -> dict[str, Array]:
 
 
 def _hidden(
-    stream: Float[Array, "L1 B T D"], before: Float[Array, "B L1 D"], start: Int[Array, " B"]
+    result: Forward, layers: tuple[int, ...], before: Float[Array, "B L1 D"], start: Int[Array, " B"]
 ) -> dict[str, Array]:
-    stream = jnp.moveaxis(stream.astype(jnp.float32), 0, 2)
-    previous = jnp.concatenate([before[:, None], stream[:, :-1]], axis=1)
-    first = (start[:, None] + jnp.arange(stream.shape[1]) == 0)[..., None]
+    def of(layers: Sequence[int]) -> Float[Array, "B T R D"]:
+        return jnp.moveaxis(result.residual(layers).astype(jnp.float32), 0, 2)
+
+    own, below = of((0, *layers)), of([layer - 1 for layer in layers])
+    previous = jnp.concatenate([before[:, None], own[:, :-1]], axis=1)
+    first = (start[:, None] + jnp.arange(own.shape[1]) == 0)[..., None]
     length = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axis=-1))  # noqa: E731
-    norm = length(stream)
-    dot = jnp.sum(stream[:, :, 1:] * stream[:, :, :-1], axis=-1)
-    product = norm[..., 1:] * norm[..., :-1]
+    norm = length(own)
+    dot = jnp.sum(own[:, :, 1:] * below, axis=-1)
+    product = norm[..., 1:] * length(below)
     return {
         "hidden_norm": norm,
-        "hidden_delta_layer": length(stream[:, :, 1:] - stream[:, :, :-1]),
-        "hidden_delta_step": jnp.where(first, jnp.nan, length(stream - previous)),
+        "hidden_delta_layer": length(own[:, :, 1:] - below),
+        "hidden_delta_step": jnp.where(first, jnp.nan, length(own - previous)),
         "hidden_cosine_layer": dot / jnp.where(product == 0, 1.0, product),
     }
+
+
+def _raw(config, params, result, start, probes, drawable) -> dict[str, Array]:
+    trace = {}
+    if probes.residuals:
+        trace["residuals"] = jnp.moveaxis(result.residual(probes.residuals).astype(jnp.float32), 0, 2)
+    if probes.top_tokens:
+        values, ids = largest_logits(drawable.logits, probes.top_tokens)
+        total = jax.nn.logsumexp(drawable.logits, axis=-1, keepdims=True)
+        trace |= {"top_ids": ids, "top_logprobs": values - total}
+    if probes.attention_rows:
+        trace["attention_rows"] = attention_weights(config, params, result, start, probes.attention_rows)
+    return trace

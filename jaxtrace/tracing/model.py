@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxtrace.checkpoints.huggingface import Checkpoint, open_checkpoint
+from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from jaxtrace.lab.embedded import demo_path
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
 from jaxtrace.models.published import find_published
-from jaxtrace.parallel.mesh import make_mesh
+from jaxtrace.parallel.automatic import AUTO, chosen_mesh
 from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tracing.encode import ImagesLike, PromptLike, encode, looked, with_images
 from jaxtrace.tracing.engine import generate_rows, score_rows
@@ -33,6 +33,7 @@ from jaxtrace.tracing.gather import Metrics, OnProgress
 from jaxtrace.tracing.pool import Look
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy, Sampler
+from jaxtrace.tracing.schema import QUANTITIES
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
 
@@ -66,12 +67,13 @@ class Model:
         *,
         dtype: Any = None,
         stacked: bool | None = None,
-        mesh: Mesh | str | None = None,
+        mesh: Mesh | str | None = AUTO,
     ) -> Model:
         """A model with the weights of an opened checkpoint; arguments and errors are those of `load`."""
         use_cache()
         stacked = jax.default_backend() == "tpu" if stacked is None else stacked
-        mesh = make_mesh(mesh) if isinstance(mesh, str) else mesh
+        dtype = default_dtype() if dtype is None else dtype
+        mesh = chosen_mesh(mesh, checkpoint.config, np.dtype(dtype).itemsize)
         name, config, vision = checkpoint.name, checkpoint.config, checkpoint.config.vision
         processor = None
         if vision is not None:
@@ -136,6 +138,7 @@ class Model:
             stop_repeats=stop_repeats,
             seed=seed,
         )
+        settings.probes.check(self.config)
         rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
         return Trace([row for batch in rows for _, row in batch], self.info("generate", settings))
 
@@ -154,6 +157,7 @@ class Model:
         """
         _at_least(1, batch_size=batch_size)
         settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
+        settings.probes.check(self.config)
         rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
         return Trace([row for batch in rows for _, row in batch], self.info("score", settings))
 
@@ -212,6 +216,11 @@ class Model:
             "heads": self.config.heads,
             "alphas": list(settings.probes.alphas),
             "probes": list(settings.probes.groups),
+            "layer_stride": settings.probes.layer_stride,
+            "residuals": list(settings.probes.residuals),
+            "top_tokens": settings.probes.top_tokens,
+            "prompt_positions": settings.probes.prompt_positions,
+            "attention_rows": [list(row) for row in settings.probes.attention_rows],
             "batch_size": settings.batch_size,
             **(generating if mode == "generate" else {}),
             "backend": jax.default_backend(),
@@ -228,21 +237,32 @@ class Model:
         return lambda index: looked(processor, self.config, *prompts[index], most)
 
     def _drawn_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings) -> Row:
-        stop = _why(metrics["token"], settings)
-        drawn = metrics["token"][metrics["token"] >= 0]
-        nothing = ("",) * (len(metrics["token"]) - len(drawn))
+        before = len(ids) - 1 if settings.probes.prompt_positions else 0
+        metrics = _cut(metrics, len(ids) - 1 - before)
+        tokens = metrics["token"][before:]
+        stop = _why(tokens, settings)
+        drawn = tokens[tokens >= 0]
+        nothing = ("",) * (len(tokens) - len(drawn))
         if self.tokenizer is None:
-            return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop)
+            return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop, before)
         pieces = self.tokenizer.pieces(np.concatenate([ids, drawn]))
         text = self.tokenizer.decode(drawn)
-        return Row(prompt, ids, pieces[: len(ids)], metrics, (*pieces[len(ids) :], *nothing), text, stop)
+        of_steps = (*pieces[len(ids) - before :], *nothing)
+        return Row(prompt, ids, pieces[: len(ids)], metrics, of_steps, text, stop, before)
 
     def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics) -> Row:
+        metrics = _cut(metrics, 0)
         stop = "scored" if np.isfinite(metrics.get("entropy", 0)).all() else "not_finite"
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)
         pieces = self.tokenizer.pieces(ids)
         return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
+
+
+def _cut(metrics: Metrics, first: int) -> Metrics:
+    """Metrics of steps from position `first` on, what goes over positions cut after the last step's own."""
+    end = first + len(metrics["token"])
+    return {name: x[..., :end].copy() if "key" in QUANTITIES[name].dims else x for name, x in metrics.items()}
 
 
 def _why(tokens: np.ndarray, settings: Settings) -> str:
@@ -279,7 +299,7 @@ def load(
     seed: int = 0,
     dtype: Any = None,
     stacked: bool | None = None,
-    mesh: Mesh | str | None = None,
+    mesh: Mesh | str | None = AUTO,
 ) -> Model:
     """Loads a model to trace.
 
@@ -293,11 +313,12 @@ def load(
       dtype: of the parameters; by default float32 on a CPU (which emulates bfloat16) and bfloat16 elsewhere.
       stacked: scan over stacked layers instead of unrolling them; by default on TPU only. Unrolled steps are faster,
         scanned ones compile faster.
-      mesh: devices to split the parameters over, or its text, such as "data=2,model=4"; None for the default device.
+      mesh: devices to split parameters and batches over, or its text, such as "data=2,model=4"; None for the default
+        device. "auto" takes all devices, and splits the parameters over as few of them as hold them.
 
     Raises:
       CheckpointError: nothing is there, or it cannot be read exactly.
-      ConfigError: its config, or the mesh, says something we do not understand.
+      ConfigError: its config, or the mesh, says something we do not understand, or the mesh does not divide the model.
     """
     checkpoint = open_random_model(name, seed) if random else open_model_checkpoint(name)
     return Model.of(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh)

@@ -20,9 +20,10 @@ from jaxtrace.models.images import Images
 from jaxtrace.models.layers import Sight
 from jaxtrace.parallel.processes import everyone, fetched, own_rows
 from jaxtrace.tracing.buckets import cache_slots, chunk_widths, chunks
+from jaxtrace.tracing.measure import StepTrace
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.slots import begin, put, repeat, resize
-from jaxtrace.tracing.step import State, prefill
+from jaxtrace.tracing.step import State, prefill, score_step
 
 GROUPS = 4  # a full pool is begun in so many groups: few programs, and short prompts are not padded to long ones
 TOO_LARGE = 4  # a cache so many times larger than its rows need is cut to their size
@@ -63,7 +64,7 @@ Look = Callable[[int], Looked]  # of a prompt by its index; one without images h
 
 
 class Pool:
-    """B rows that run together, each with a prompt or idle.
+    """B rows that run together, each with a prompt or idle; as many more as a mesh needs to split them evenly.
 
     The cache has as many slots as the rows need, in few sizes. It grows when a prompt comes that needs more.
 
@@ -73,6 +74,8 @@ class Pool:
       holders: the prompt of each row, None for an idle one.
       visible: which tiles the tokens of the held prompts see, by prompt; empty without images.
       own: the rows whose traces this process, of several, reads.
+      measured: of the positions that new prompts fed, where these are probed: (row, prompt) pairs, their traces
+        [A, T, …], and how many of the T positions are each row's own.
     """
 
     state: State
@@ -95,19 +98,21 @@ class Pool:
           look: how a prompt's images are had, a few prompts ahead of their use; None where no prompt has any.
         """
         where = params["embedding"].sharding if params["embedding"].committed else None
-        size = min(settings.batch_size, len(entries))
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
-        self._where = where if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
-        self._key = self.everywhere(jax.random.key(settings.seed))
+        parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
+        size = _multiple(min(settings.batch_size, len(entries)), parts)
+        self._where = where
+        self._key = jax.random.wrap_key_data(self.everywhere(jax.random.key_data(jax.random.key(settings.seed))))
         self._numbers = range(len(entries)) if numbers is None else numbers
-        self._group = max(1, size // GROUPS)
+        self._group = _multiple(max(1, size // GROUPS), parts)
         self._waiting = deque(range(len(entries)))
         self._looks = look and _ahead(look, len(entries), self._group)
         self.slots = 0
         self.holders: list[int | None] = [None] * size
         self.visible: dict[int, Bool[np.ndarray, "P M"]] = {}
         self.own = own_rows(self._mesh, size)
+        self.measured: list[tuple[list[tuple[int, int]], StepTrace, Int[np.ndarray, " A"]]] = []
 
     @property
     def waiting(self) -> bool:
@@ -121,7 +126,10 @@ class Pool:
 
     def everywhere(self, x: Array | np.generic) -> Array:
         """An array where the parameters are, as a program of them returns it: another place is another program."""
-        return jax.device_put(x, self._where)
+        if self._mesh is None:
+            return jax.device_put(x, self._where)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, NamedSharding(self._mesh, PartitionSpec()), lambda at: host[at])
 
     def on_mesh(self) -> AbstractContextManager[Any]:
         """Where the steps are run: kernels are split over the mesh that is set."""
@@ -153,13 +161,14 @@ class Pool:
         for at in range(0, len(taken), self._group):
             group = taken[at : at + self._group]
             missing = self._group - len(group)
-            begun = self._begun([prompt for _, prompt in group], missing, looks)
+            begun = self._begun(group, missing, looks)
             self._make_room(begun)
             rows = np.array([row for row, _ in group] + [len(self.holders)] * missing)
             self.state = put(self.state, begun, rows, config=self._config, slots=self.slots, mesh=self._mesh)
 
-    def _begun(self, prompts: list[int], missing: int, looks: dict[int, Looked]) -> State:
+    def _begun(self, group: list[tuple[int, int]], missing: int, looks: dict[int, Looked]) -> State:
         """A state of rows whose prompts were fed as far as they say, and of some without a prompt."""
+        prompts = [prompt for _, prompt in group]
         entries = [self._entries[prompt] for prompt in prompts] + [NOTHING] * missing
         numbers = np.array([self._numbers[prompt] for prompt in prompts] + [0] * missing)
         widths = chunk_widths(max(entry.fed for entry in entries))
@@ -173,10 +182,15 @@ class Pool:
         static = {"config": self._config, "probes": self._probes}
         state = begin(self._params, self._key, numbers, images, slots=slots, mesh=self._mesh, **static)
         pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
+        ahead = chunks([entry.tokens[1 : entry.fed + 1] for entry in entries], widths)
         seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
         with self.on_mesh():
-            for (tokens, count), visible in zip(pieces, seen, strict=True):
-                state = _prefill(self._params, state, tokens, count, visible, **static)
+            for (tokens, count), (targets, _), visible in zip(pieces, ahead, seen, strict=True):
+                if self._probes.prompt_positions:
+                    state, trace = score(self._params, state, tokens, count, targets, visible, **static)
+                    self.measured.append((group, trace, count))
+                else:
+                    state = _prefill(self._params, state, tokens, count, visible, **static)
         if sights is not None:
             assert state.sight is not None
             last: Any = np.array([visible[entry.fed] for visible, entry in zip(sights, entries, strict=True)])
@@ -202,8 +216,14 @@ class Pool:
         self.slots = slots
 
 
+def _multiple(count: int, parts: int) -> int:
+    """The least number that is no smaller and can be split evenly."""
+    return -(-count // parts) * parts
+
+
 NOTHING = Entry(np.zeros(1, np.int32), 0, 1, 0)
 _prefill = jax.jit(prefill, static_argnames=("config", "probes"), donate_argnames="state")
+score = jax.jit(score_step, static_argnames=("config", "probes"), donate_argnames="state")
 
 
 def _ahead(make: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:

@@ -1,11 +1,13 @@
-"""What to record: a frozen choice of metric groups, static under jit."""
+"""What to record: a frozen choice of metric groups, layers and raw material, static under jit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.tracing.schema import GROUPS, METRICS
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.tracing.schema import GROUPS, QUANTITIES, chosen_layers
 
 DEFAULT_ALPHAS = (0.5, 2.0, 5.0)
 LEAST_ALPHA = 0.01  # below it, e^{αu} of entries that are cut as absent is not 0 any more
@@ -13,7 +15,7 @@ LEAST_ALPHA = 0.01  # below it, e^{αu} of entries that are cut as absent is not
 
 @dataclass(frozen=True)
 class Probes:
-    """Groups of metrics. What is not asked for is not computed.
+    """Groups of metrics, and raw material. What is not asked for is not computed.
 
     Attributes:
       output: entropy, varentropy, Rényi entropies, top-1 and gap of the next-token distribution.
@@ -22,6 +24,11 @@ class Probes:
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
       hidden: norms and movements of the residual stream.
       alphas: orders of the Rényi entropies (with `output`).
+      layer_stride: metrics of layers are of every so many-th layer, the last one among them.
+      residuals: layers whose residual stream is given out, 0 the embedding.
+      top_tokens: so many of the most likely tokens are given out, with their log-probabilities.
+      attention_rows: (layer from 1, query head from 0) pairs whose attention weights are given out.
+      prompt_positions: where texts are continued, the positions of the prompt before its last are measured too.
     """
 
     output: bool = True
@@ -30,6 +37,11 @@ class Probes:
     lens: bool = True
     hidden: bool = True
     alphas: tuple[float, ...] = DEFAULT_ALPHAS
+    layer_stride: int = 1
+    residuals: tuple[int, ...] = ()
+    top_tokens: int = 0
+    attention_rows: tuple[tuple[int, int], ...] = ()
+    prompt_positions: bool = False
 
     def __post_init__(self):
         names = [f"{alpha:g}" for alpha in self.alphas]
@@ -37,6 +49,15 @@ class Probes:
             raise ConfigError(
                 f"alphas {', '.join(names)}: orders of Rényi entropies are 0 or at least {LEAST_ALPHA}, each once"
             )
+        if self.layer_stride < 1:
+            raise ConfigError(f"layer_stride {self.layer_stride}: give 1 for every layer, 2 for every second, …")
+        if self.top_tokens < 0:
+            raise ConfigError(
+                f"top_tokens {self.top_tokens}: give how many of the likeliest tokens to keep, 0 for none"
+            )
+        for name in ("residuals", "attention_rows"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ConfigError(f"{name} {getattr(self, name)}: name each once")
 
     @classmethod
     def all(cls) -> Probes:
@@ -49,19 +70,58 @@ class Probes:
         return cls.of()
 
     @classmethod
-    def of(cls, *groups: str, alphas: tuple[float, ...] = DEFAULT_ALPHAS) -> Probes:
-        """The named groups; "all" and "none" are names too. Raises ConfigError for a name that is no group."""
+    def of(cls, *groups: str, **options: Any) -> Probes:
+        """The named groups; "all" and "none" are names too.
+
+        Args:
+          groups: their names.
+          options: the other fields.
+
+        Raises:
+          ConfigError: a name that is no group, or an option out of range.
+        """
         if unknown := set(groups) - {*GROUPS, "all", "none"}:
             raise ConfigError(f"no probe group {sorted(unknown)[0]!r}; there are: all, none, {', '.join(GROUPS)}")
         wanted = set(GROUPS) if "all" in groups else set(groups)
-        return cls(**{group: group in wanted for group in GROUPS}, alphas=alphas)
+        return cls(**{group: group in wanted for group in GROUPS}, **options)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the chosen groups."""
-        return tuple(f.name for f in fields(self) if f.name != "alphas" and getattr(self, f.name))
+        return tuple(group for group in GROUPS if getattr(self, group))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics a step returns."""
-        return tuple(name for name, metric in METRICS.items() if metric.group in ("", *self.groups))
+        """Names of what a step returns."""
+        return tuple(name for name, of in QUANTITIES.items() if not of.group or getattr(self, of.group))
+
+    def layers(self, config: DecoderConfig) -> tuple[int, ...]:
+        """The layers, from 1, whose metrics are recorded."""
+        return chosen_layers(config.layers, self.layer_stride)
+
+    def carried(self, config: DecoderConfig) -> tuple[int, ...]:
+        """Layers whose residual stream one step keeps for the next."""
+        return (0, *self.layers(config)) if self.hidden else ()
+
+    def stream(self, config: DecoderConfig) -> tuple[int, ...]:
+        """Layers whose residual stream a step needs, ascending."""
+        layers = {*self.carried(config), *self.residuals, *(layer - 1 for layer, _ in self.attention_rows)}
+        layers |= set(self.layers(config)) if self.lens else set()
+        layers |= {layer - 1 for layer in self.layers(config)} if self.hidden else set()
+        return tuple(sorted(layers))
+
+    def check(self, config: DecoderConfig) -> None:
+        """Raises ConfigError for a layer, head or number of tokens that a decoder does not have."""
+        for layer in self.residuals:
+            if not 0 <= layer <= config.layers:
+                raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.layers}")
+        for layer, head in self.attention_rows:
+            if not (1 <= layer <= config.layers and 0 <= head < config.heads):
+                raise ConfigError(
+                    f"attention_rows: no head {head} of layer {layer}; there are layers 1 to {config.layers} "
+                    f"and heads 0 to {config.heads - 1}"
+                )
+            if config.kind(layer - 1).cross_attention:
+                raise ConfigError(f"attention_rows: layer {layer} looks at images, not at positions; leave it out")
+        if self.top_tokens > config.vocab:
+            raise ConfigError(f"top_tokens: {self.top_tokens} of a vocabulary of {config.vocab}; give fewer")

@@ -13,6 +13,8 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import softmax_moments
 from jaxtrace.kernels.moments import MASKED
 
+MAGNITUDE = 2**31 - 1  # the bits of a float without its sign
+
 
 class Sampler(Protocol):
     """Anything hashable that draws one token per row."""
@@ -60,15 +62,30 @@ class Sample:
         """The logits that are drawn from: cut tokens at −1e30."""
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
-            least = jax.lax.top_k(logits, self.top_k)[0][:, -1:]
-            logits = jnp.where(logits < least, MASKED, logits)
+            logits = _cut(logits, jnp.ones_like(logits), self.top_k)
         if self.top_p < 1:
-            ordered = jnp.sort(logits, axis=-1, descending=True)
-            p = jax.nn.softmax(ordered, axis=-1)
-            inside = jnp.cumsum(p, axis=-1) - p < self.top_p
-            least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
-            logits = jnp.where(logits < least, MASKED, logits)
+            logits = _cut(logits, jax.nn.softmax(logits, axis=-1), self.top_p)
         if self.min_p > 0:
             top = jnp.max(logits, axis=-1, keepdims=True)
             logits = jnp.where(logits < top + jnp.log(self.min_p), MASKED, logits)
         return logits
+
+
+def _cut(logits: Float[Array, "B V"], weights: Float[Array, "B V"], limit: float) -> Float[Array, "B V"]:
+    """The logits, but −1e30 where those above have a weight of `limit` or more together.
+
+    What is kept is found by halving the range of floats, in whose order their bits are: that takes sums alone, and so
+    stays on a vocabulary's devices, which a sort would gather.
+    """
+    bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
+    order = jnp.where(bits < 0, bits ^ MAGNITUDE, bits)
+
+    def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low & high) + ((low ^ high) >> 1)
+        few = jnp.sum(jnp.where(order > middle[:, None], weights, 0), axis=-1) < limit
+        return jnp.where(few, low, middle + 1), jnp.where(few, middle, high)
+
+    ends = jnp.full(len(logits), -MAGNITUDE - 1, jnp.int32), jnp.full(len(logits), MAGNITUDE, jnp.int32)
+    least, _ = jax.lax.fori_loop(0, 32, halved, ends)
+    return jnp.where(order < least[:, None], MASKED, logits)

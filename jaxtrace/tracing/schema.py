@@ -8,10 +8,12 @@ class Metric:
     """One quantity of a trace.
 
     Attributes:
-      dims: dims after (prompt, step): "layer", "head", "alpha".
-      group: the group of `Probes` that turns it on; "" for what is always there.
+      dims: dims after (prompt, step): "layer", "head", "alpha"; of raw material "residual" and "embed", "rank", "row"
+        and "key".
+      group: the group of `Probes` that turns it on, or the field of raw material; "" for what is always there.
       unit: "nats", "nats²", "" for a pure number or an id.
-      first_layer: 0 where the embedding has a value, else 1 (stored arrays start at this layer).
+      first_layer: 0 where the embedding has a value, else 1. Arrays have an entry for the embedding, if it has a value,
+        and one for each of `chosen_layers`.
       integer: int32 with −1 for "no value"; otherwise float32 with NaN.
       text: the definition in a line.
     """
@@ -55,3 +57,20 @@ METRICS: dict[str, Metric] = {
 }
 
 GROUPS = ("output", "attention", "dispersion", "lens", "hidden")
+
+# Given out only where it is asked for: many numbers, for probes of one's own.
+RAW: dict[str, Metric] = {
+    "residuals": Metric(("residual", "embed"), "residuals", "", "x_l, the residual stream after named layers"),
+    "top_ids": Metric(("rank",), "top_tokens", "", "the most likely next tokens, the likeliest first", integer=True),
+    "top_logprobs": Metric(("rank",), "top_tokens", "nats", "ln p of each of these"),
+    "attention_rows": Metric(
+        ("row", "key"), "attention_rows", "", "a_k of named heads over positions 0 to the step's own; NaN beyond"
+    ),
+}
+
+QUANTITIES = METRICS | RAW
+
+
+def chosen_layers(layers: int, stride: int) -> tuple[int, ...]:
+    """Every so many-th layer of 1 … `layers`, such that the last one is among them."""
+    return tuple(range(layers, 0, -stride))[::-1]

@@ -29,7 +29,7 @@ class State:
       cache: keys and values of the positions fed so far.
       length: how many positions each row has fed.
       token: the token each row feeds next.
-      hidden: residual stream of the last position fed; None without the `hidden` probe.
+      hidden: residual stream of the last position fed, of the layers `probes.carried`; None where these are none.
       sight: the row's tiles, and those that the last token fed sees; None without images.
       key: random key of each row; a draw uses it folded with the position, so a row draws the same in any batch.
       active: rows that still draw. A row that does not is computed along, and does not move.
@@ -87,7 +87,7 @@ def init_state(
       keys: one per row; by default split from seed 0.
       images: of the rows; their keys and values are computed here, once.
     """
-    dtype = params["embedding"].dtype
+    dtype, carried = params["embedding"].dtype, probes.carried(config)
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — buffers of their own, so that the state can be donated
     image_keys, sight = 0, None
     if images is not None:
@@ -101,7 +101,7 @@ def init_state(
         cache=cache,
         length=zeros(),
         token=zeros(),
-        hidden=jnp.zeros((batch, config.layers + 1, config.embed), dtype) if probes.hidden else None,
+        hidden=jnp.zeros((batch, len(carried), config.embed), dtype) if carried else None,
         sight=sight,
         key=jax.random.split(jax.random.key(0), batch) if keys is None else keys,
         active=jnp.ones(batch, bool),
@@ -125,8 +125,9 @@ def prefill(
     `visible` says which tiles of its images each token sees; None without images.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=probes.hidden)
-    return _advanced(state, result, count, sight)
+    carried = probes.carried(config)
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=carried)
+    return _advanced(state, result, count, sight, carried)
 
 
 def score_step(
@@ -146,9 +147,10 @@ def score_step(
     Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(probes))
+    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(config, probes))
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
-    return _advanced(state, result, count, sight), dataclasses.replace(trace, token=targets)
+    state = _advanced(state, result, count, sight, probes.carried(config))
+    return state, dataclasses.replace(trace, token=targets)
 
 
 def decode_step(
@@ -174,7 +176,7 @@ def decode_step(
     Returns:
       The state after the draw, and a StepTrace [B, …] whose `token` is the token drawn.
     """
-    flags = forward_flags(probes)
+    flags = forward_flags(config, probes)
     result = forward(config, params, state.token[:, None], state.cache, state.length, sight=state.sight, **flags)
     greedy = type(sampler) is Greedy
     trace, drawable = measure(config, params, result, state.hidden, state.length, probes, keep_logits=not greedy)
@@ -197,7 +199,7 @@ def decode_step(
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
     active = state.active
-    after = _advanced(state, result, active.astype(jnp.int32), state.sight)
+    after = _advanced(state, result, active.astype(jnp.int32), state.sight, probes.carried(config))
     return dataclasses.replace(
         after,
         token=jnp.where(active & finite, drawn, state.token),
@@ -212,13 +214,16 @@ def _sight(state: State, visible: Bool[Array, "B T M"] | None) -> Sight | None:
     return None if state.sight is None or visible is None else Sight(state.sight.own, visible)
 
 
-def _advanced(state: State, result: Forward, count: Int[Array, " B"], sight: Sight | None) -> State:
-    """The state after `count` positions of each row were fed, seeing `sight`."""
+def _advanced(
+    state: State, result: Forward, count: Int[Array, " B"], sight: Sight | None, carried: tuple[int, ...]
+) -> State:
+    """The state after `count` positions of each row were fed, seeing `sight`; layers of its `hidden` are `carried`."""
     fed, last = (count > 0)[:, None, None], jnp.maximum(count - 1, 0)
     hidden = state.hidden
     if hidden is not None:
-        assert result.stream is not None
-        latest = jnp.take_along_axis(result.stream, last[None, :, None, None], axis=2)[:, :, 0].swapaxes(0, 1)
+        latest = jnp.take_along_axis(result.residual(carried), last[None, :, None, None], axis=2)[:, :, 0].swapaxes(
+            0, 1
+        )
         hidden = jnp.where(fed, latest, hidden)
     if sight is not None:
         assert state.sight is not None

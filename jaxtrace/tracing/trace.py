@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.schema import METRICS
+from jaxtrace.tracing.schema import QUANTITIES, chosen_layers
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Row:
       prompt: what was traced.
       prompt_tokens: int32 [P], the ids that were fed.
       prompt_pieces: the text of each of them.
-      metrics: name → array [steps, …] as `schema.METRICS` lays it out (layers from `first_layer`, heads last).
+      metrics: name → array [steps, …] as `schema.QUANTITIES` lays it out; `attention_rows` over positions up to
+        the last step's own.
       pieces: the text of each `token` of `metrics`, "" where there is none.
       text: the completion decoded as a whole (generate), or the text that was scored.
       stop: why it ended: "stop_token", "length", "repeats", or "scored"; "not_finite" where the model's logits were
         NaN or infinite: no token is drawn from these (−1), and entropies are NaN.
+      prompt_steps: how many of the steps, the first ones, are positions of the prompt whose next token it has itself.
     """
 
     prompt: Prompt
@@ -36,6 +38,7 @@ class Row:
     pieces: tuple[str, ...]
     text: str
     stop: str
+    prompt_steps: int = 0
 
     @property
     def length(self) -> int:
@@ -60,39 +63,82 @@ class Trace:
         """The completions (generate) or texts (score)."""
         return [row.text for row in self.rows]
 
-    def to_xarray(self) -> xr.Dataset:
-        """All metrics with labelled dims (prompt, step, layer, head, alpha).
+    @property
+    def traced_layers(self) -> tuple[int, ...]:
+        """The layers, from 1, whose metrics were recorded."""
+        return chosen_layers(self.info["layers"], self.info.get("layer_stride", 1))
 
-        `layer` runs 0…L; a metric without a value for the embedding is NaN (or −1) at layer 0. Steps a prompt
-        did not reach are NaN (or −1); `length` says how many it has. Units are in each variable's attributes.
+    @property
+    def lengths(self) -> list[int]:
+        """The number of steps of each row."""
+        return [row.length for row in self.rows]
+
+    @property
+    def prompt_steps(self) -> list[int]:
+        """How many steps of each row are positions of its prompt."""
+        return [row.prompt_steps for row in self.rows]
+
+    def to_xarray(self) -> xr.Dataset:
+        """All metrics with labelled dims (prompt, step, layer, head, alpha), and raw material with dims of its own.
+
+        `layer` is 0 and the layers that were traced; a metric without a value for the embedding is NaN (or −1) at layer
+        0. Steps a prompt did not reach are NaN (or −1); `length` says how many it has. Step 0 draws the first token;
+        positions of the prompt before it, where they were measured, are at −1, −2, …. Units are in each variable's
+        attributes.
         """
-        layers, heads = self.info["layers"], self.info["heads"]
-        sizes = {"layer": layers + 1, "head": heads, "alpha": len(self.info["alphas"])}
-        steps = max((row.length for row in self.rows), default=0)
-        names = [name for name in METRICS if self.rows and name in self.rows[0].metrics]
-        variables: dict[str, Any] = {"length": ("prompt", np.array([row.length for row in self.rows], np.int32))}
-        for name in names:
-            metric = METRICS[name]
-            shape = (len(self.rows), steps, *(sizes[dim] for dim in metric.dims))
-            array = np.full(shape, -1, np.int32) if metric.integer else np.full(shape, np.nan, np.float32)
-            skip = metric.first_layer if "layer" in metric.dims else 0
-            for i, row in enumerate(self.rows):
-                target = array[i, : row.length]
-                (target[:, skip:] if skip else target)[...] = row.metrics[name]
-            attributes = {"units": metric.unit, "long_name": metric.text}
-            variables[name] = (("prompt", "step", *metric.dims), array, attributes)
+        layers, heads = (0, *self.traced_layers), self.info["heads"]
+        sizes = {"layer": len(layers), "head": heads, "alpha": len(self.info["alphas"])}
+        lengths, ahead = np.array(self.lengths, int), np.array(self.prompt_steps, int)
+        first = -ahead.max(initial=0)
+        steps = max(lengths - ahead, default=0) - first
+        arrays: dict[str, np.ndarray] = {}
+        ids = []
+        for i, row in enumerate(self.rows):
+            ids.append(row.prompt.id)
+            for name, values in row.metrics.items():
+                metric = QUANTITIES[name]
+                nothing = np.int32(-1) if metric.integer else np.float32(np.nan)
+                shape = [sizes.get(dim, size) for dim, size in zip(metric.dims, values.shape[1:], strict=True)]
+                if name not in arrays:
+                    arrays[name] = np.full((len(lengths), steps, *shape), nothing)
+                elif shape and shape[-1] > arrays[name].shape[-1]:  # positions
+                    wider = [(0, 0)] * (arrays[name].ndim - 1) + [(0, shape[-1] - arrays[name].shape[-1])]
+                    arrays[name] = np.pad(arrays[name], wider, constant_values=nothing)
+                skip = metric.first_layer if "layer" in metric.dims else 0
+                start = -first - row.prompt_steps
+                target = arrays[name][i, start : start + row.length]
+                if "key" in metric.dims:
+                    target = target[..., : values.shape[-1]]
+                (target[:, skip:] if skip else target)[...] = values
+        variables: dict[str, Any] = {"length": ("prompt", lengths.astype(np.int32))}
+        for name, array in arrays.items():
+            attributes = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].text}
+            variables[name] = (("prompt", "step", *QUANTITIES[name].dims), array, attributes)
         coords = {
-            "prompt": np.arange(len(self.rows)),
-            "prompt_id": ("prompt", np.array([row.prompt.id for row in self.rows], dtype=str)),
-            "step": np.arange(steps),
-            "layer": np.arange(layers + 1),
+            "prompt": np.arange(len(lengths)),
+            "prompt_id": ("prompt", np.array(ids, dtype=str)),
+            "step": np.arange(first, first + steps),
+            "layer": np.array(layers),
             "head": np.arange(heads),
             "alpha": np.array(self.info["alphas"], np.float32),
         }
+        if "residuals" in arrays:
+            coords["residual"] = np.array(self.info["residuals"])
+        if "attention_rows" in arrays:
+            of_layer, of_head = np.array(self.info["attention_rows"]).T
+            coords |= {"row_layer": ("row", of_layer), "row_head": ("row", of_head)}
         return xr.Dataset(variables, coords)
 
-    def save(self, directory: str | Path) -> None:
-        """Writes Parquet tables and `run.json`; `StoreError` if the directory already holds a run."""
+    def save(self, root: str | Path, *, precision: str = "float32") -> None:
+        """Writes Parquet tables and `run.json`.
+
+        Args:
+          root: a new or empty directory, or its fsspec URL.
+          precision: "float32", or "float16" for floats rounded to 11 significant bits.
+
+        Raises:
+          StoreError: it already holds a run, or cannot be written.
+        """
         from jaxtrace.store.writer import save
 
-        save(self, directory)
+        save(self, root, precision)

@@ -18,7 +18,7 @@ def everything(config, params, tokens):
     probes = Probes.all()
     start = jnp.zeros(batch, jnp.int32)
     cache = empty_cache(config, batch, length, stacked=is_stacked(params))
-    result = forward(config, params, tokens, cache, start, **forward_flags(probes))
+    result = forward(config, params, tokens, cache, start, **forward_flags(config, probes))
     before = jnp.zeros((batch, config.layers + 1, config.embed))
     following = jnp.roll(tokens, -1, axis=1)
     trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)

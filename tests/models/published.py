@@ -216,6 +216,7 @@ def gpt2_shape(embed, layers, heads):
 
 
 PUBLISHED = {
+    "Meta-Llama-3-8B": LLAMA3 | shape(4096, 14336, 32, 32) | {"max_position_embeddings": 8192, "rope_scaling": None},
     "Llama-3.1-8B": LLAMA3 | shape(4096, 14336, 32, 32),
     "Llama-3.1-70B": LLAMA3 | shape(8192, 28672, 80, 64),
     "Llama-3.2-1B": LLAMA32 | shape(2048, 8192, 16, 32) | {"head_dim": 64},

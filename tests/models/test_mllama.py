@@ -50,7 +50,7 @@ def everything(config, params, tokens, images, visible):
     cache = empty_cache(config, 1, len(tokens), stacked=is_stacked(params), image_keys=keys)
     if images is not None:
         cache = look(config, params, cache, images)
-    result = forward(config, params, tokens[None], cache, start, sight=sight, **forward_flags(probes))
+    result = forward(config, params, tokens[None], cache, start, sight=sight, **forward_flags(config, probes))
     before = jnp.zeros((1, config.layers + 1, config.embed))
     following = jnp.roll(tokens[None], -1, axis=1)
     following = jnp.where(following < config.vocab, following, -1)  # an image is never predicted

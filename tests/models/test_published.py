@@ -7,7 +7,7 @@ import pytest
 
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.models.published import PUBLISHED, find_published
+from jaxtrace.models.published import PUBLISHED, find_published, published_shape
 from jaxtrace.tracing.cost import parameter_count
 from tests.models import published
 from tests.models.test_mllama_config import BASE_11B, INSTRUCT_11B, INSTRUCT_90B
@@ -59,3 +59,20 @@ def test_names_are_short_and_unique():
 @pytest.mark.parametrize("name", ["", "llama", "llama-3.2-1b ", "Llama-3.2-2B", "google/gemma-3-1b"])
 def test_other_names_are_none(name):
     assert find_published(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("meta-llama/Llama-3.2-1B-Instruct", "llama-3.2-1b"),
+        ("google/gemma-3-1b-it", "gemma-3-1b"),
+        ("Qwen/Qwen3-1.7B", "qwen3-1.7b"),
+        ("meta-llama/Llama-3.2-11B-Vision-Instruct", "llama-3.2-11b-vision-instruct"),
+    ],
+)
+def test_the_shape_of_an_instruction_tuned_model(name, same):
+    assert published_shape(name) is find_published(same).config
+
+
+def test_an_unknown_shape():
+    assert published_shape("someone/gemma-3-1b-it-tuned") is None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtrace.kernels import UnembedMoments, cross_dispersion, head_dispersion, softmax_moments, unembed_moments
+from jaxtrace.kernels.moments import MASKED
 
 from jaxtrace.parallel.mesh import make_mesh
 
@@ -43,13 +44,27 @@ def _unembed(rng, split):
     hidden, unembedding = rng.normal(0, 1, (3, 4, 32)), rng.normal(0, 0.4, (808, 32))
     arrays = jnp.float32(hidden), jnp.float32(unembedding), jnp.int32([0, 101, 400, 807])
 
-    def call(hidden, unembedding, targets, axis_name=None):
+    def call(hidden, unembedding, targets, **kwargs):
         options = dict(alphas=ALPHAS, soft_cap=20.0, keep_logits=True)
-        return unembed_moments(hidden, unembedding, targets=targets, axis_name=axis_name, **options)
+        return unembed_moments(hidden, unembedding, targets=targets, **options, **kwargs)
 
     out_specs = UnembedMoments(*[P()] * 6, P(None, AXIS))
     mapped = split(functools.partial(call, axis_name=AXIS), in_specs=(P(), P(AXIS), P()), out_specs=out_specs)
     near(mapped(*arrays), call(*arrays))
+
+    def uneven(hidden, unembedding, targets):
+        """805 tokens in eight parts of 101: the last device lacks three, and is given others."""
+        own = jax.lax.dynamic_slice_in_dim(unembedding, 101 * jax.lax.axis_index(AXIS), 101)
+        return call(hidden, own[:98], targets, axis_name=AXIS, rest=own[98:])
+
+    hidden, unembedding, targets = arrays
+    arrays = hidden, unembedding.at[805:].set(9.0), targets.at[3].set(804)
+    found = split(uneven, in_specs=P(), out_specs=out_specs)(*arrays)
+    assert (found.logits[:, 805:] == MASKED).all()
+    near(
+        dataclasses.replace(found, logits=found.logits[:, :805]),
+        call(hidden, unembedding[:805], targets.at[3].set(804)),
+    )
 
 
 def _dispersion(rng, split):

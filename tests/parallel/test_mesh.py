@@ -2,6 +2,7 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
+import jaxtrace
 from jaxtrace import ConfigError
 from jaxtrace.parallel.mesh import make_mesh
 
@@ -27,3 +28,9 @@ def test_too_few_devices():
     there = jax.device_count()
     with pytest.raises(ConfigError, match=f"needs {2 * there} devices, and there are {there}; make it smaller"):
         make_mesh(f"data=2,model={there}")
+
+
+def test_a_mesh_of_sizes():
+    assert jaxtrace.mesh(data=1, model=1) == make_mesh("data=1,model=1")
+    with pytest.raises(ConfigError, match="mesh data=0,model=2: sizes are 1 or more"):
+        jaxtrace.mesh(data=0, model=2)

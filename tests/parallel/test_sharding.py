@@ -1,25 +1,31 @@
 """Which axis of which parameter is split, on meshes that need no devices."""
 
+import dataclasses
+import math
 from functools import partial
 
 import jax
+import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxtrace import ConfigError, DecoderConfig, Probes, init_state
 from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import abstract_params, init_params, stack_layers
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.parallel.mesh import fitted
 from jaxtrace.parallel.sharding import ShardingRules, param_shardings, state_shardings
 
 CONFIG = DecoderConfig(
     "llama", vocab=32, embed=16, layers=3, heads=8, kv_heads=2, head_dim=4, feed_forward=24, context=8, qkv_bias=True
 )
+BOTH = ("model", "copies")
 
 
 def mesh(**sizes):
-    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    devices = np.arange(math.prod(sizes.values()), dtype=object).reshape(tuple(sizes.values()))
+    return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def test_default_rules():
@@ -34,16 +40,50 @@ def test_default_rules():
     assert found["final_norm"]["weight"].spec == found["layers"][0]["attention_norm"]["weight"].spec == P(None)
 
 
-def test_fewer_kv_heads_than_devices_are_split_inside():
-    attention = param_shardings(CONFIG, mesh(model=4))["layers"][0]["attention"]
-    assert attention["q"].spec == P("model", None, None)
-    assert attention["k"].spec == attention["v"].spec == P(None, "model", None)
-    assert attention["k_bias"].spec == P(None, "model")
+def test_fewer_kv_heads_than_devices():
+    """Each is on a group of devices, which share out its query heads."""
+    found = param_shardings(CONFIG, mesh(data=2, model=8))
+    attention, feed_forward = found["layers"][0]["attention"], found["layers"][0]["feed_forward"]
+    assert attention["q"].mesh.shape == {"data": 2, "model": 2, "copies": 4}
+    assert attention["q"].spec == P(BOTH, None, None)
+    assert attention["o"].spec == P(None, BOTH, None)
+    assert attention["k"].spec == attention["v"].spec == P("model", None, None)
+    assert attention["k_bias"].spec == P("model", None)
+    assert feed_forward["down"].spec == P(None, BOTH)
+    assert found["embedding"].spec == P(BOTH, None)
+    places = attention["k"].devices_indices_map((2, 4, 16))
+    assert [places[device][0].start for device in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
-def test_what_is_not_divided_is_replicated():
-    found = param_shardings(CONFIG, mesh(model=5))
-    assert all(not any(sharding.spec) for sharding in jax.tree.leaves(found))
+def test_a_vocabulary_that_is_not_divided():
+    """It is whole where logits are made of it; a table that is only looked up in is split along its width."""
+    uneven = dataclasses.replace(CONFIG, vocab=33)
+    untied = param_shardings(uneven, mesh(model=4))
+    assert (untied["embedding"].spec, untied["unembedding"].spec) == (P(None, BOTH), P(None, None))
+    assert param_shardings(dataclasses.replace(uneven, tied=True), mesh(model=4))["embedding"].spec == P(None, None)
+
+
+@pytest.mark.parametrize("model", [3, 5, 6, 16, 64])
+def test_a_mesh_that_does_not_divide_the_model(model):
+    with pytest.raises(ConfigError) as error:
+        param_shardings(CONFIG, mesh(data=1, model=model))
+    assert str(error.value) == (
+        f"mesh data=1,model={model}: {model} parts do not divide 8 heads (2 of keys and values) and 24 feed-forward "
+        "units; model may be 1, 2, 4, 8"
+    )
+
+
+def test_key_heads_are_whole_or_shared():
+    config = dataclasses.replace(CONFIG, heads=12, kv_heads=6, feed_forward=48)
+    with pytest.raises(ConfigError, match="model may be 1, 2, 3, 6, 12"):
+        fitted(mesh(model=4), config)
+    assert fitted(mesh(model=12), config).shape == {"model": 6, "copies": 2}
+
+
+def test_fitting_twice_changes_nothing():
+    once = fitted(mesh(data=2, model=8), CONFIG)
+    assert fitted(once, CONFIG) is once
+    assert fitted(mesh(data=4, model=2), CONFIG).shape == {"data": 4, "model": 2}
 
 
 def test_a_mesh_without_the_axis_replicates():
@@ -52,7 +92,7 @@ def test_a_mesh_without_the_axis_replicates():
 
 
 def test_other_rules():
-    found = param_shardings(CONFIG, mesh(data=2, model=4), ShardingRules(embed="data", vocab=None))
+    found = param_shardings(CONFIG, mesh(data=2, model=2), ShardingRules(embed=("data",), vocab=()))
     assert found["embedding"].spec == P(None, "data")
     assert found["layers"][0]["feed_forward"]["down"].spec == P("data", "model")
     assert found["layers"][0]["attention"]["o"].spec == P("data", "model", None)
@@ -61,9 +101,9 @@ def test_other_rules():
 @pytest.mark.parametrize(
     ("rules", "names"),
     [
-        ({"embed": "model"}, ("vocab and embed of embedding", "'model'")),
-        ({"head_dim": "model"}, ("heads and head_dim of q", "'model'")),
-        ({"embed": "data", "feed_forward": "data"}, ("feed_forward and embed of gate", "'data'")),
+        ({"embed": ("model",)}, ("vocab and embed of embedding", "'model'")),
+        ({"head_dim": ("copies",)}, ("heads and head_dim of q", "'copies'")),
+        ({"embed": ("data",), "feed_forward": ("data",)}, ("feed_forward and embed of gate", "'data'")),
     ],
     ids=str,
 )
@@ -104,6 +144,6 @@ def test_states_are_split_by_rows_and_heads():
     assert state.cache.rest[0].v.spec == P("data", "model", None, None)
     assert state.hidden.spec == P("data", None, None)
     assert state.length.spec == state.key.spec == P("data")
-    wide = state_shardings(jax.eval_shape(make), mesh(data=1, model=8))
-    assert wide.cache.rest[0].k.spec == P("data", None, "model", None)
-    assert wide.cache.rest[0].v.spec == P("data", None, None, "model")
+    wide = state_shardings(jax.eval_shape(make), fitted(mesh(data=1, model=4), config))
+    assert wide.cache.rest[0].k.spec == wide.cache.rest[0].v.spec == P("data", "model", None, None)
+    assert wide.cache.rest[0].k.shard_shape((4, 2, 8, 16)) == (4, 1, 8, 16)

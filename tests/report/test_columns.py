@@ -1,5 +1,6 @@
 """Token columns, their rounding, and the summary."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from jaxtrace.report import summary_table
 from jaxtrace.report.columns import prediction_depth, rounded, token_columns
+from jaxtrace.report.summary import gather
 from tests.report.traces import row, trace
 
 
@@ -16,12 +18,16 @@ from tests.report.traces import row, trace
     [([5, 5, 5], 1), ([1, 5, 5], 2), ([5, 1, 5], 3), ([1, 2, 5], 3), ([5], 1)],
 )
 def test_prediction_depth(tops, depth):
-    np.testing.assert_array_equal(prediction_depth(np.array([tops])), [depth])
+    np.testing.assert_array_equal(prediction_depth(np.array([tops]), range(1, len(tops) + 1)), [depth])
+
+
+def test_prediction_depth_of_every_second_layer():
+    np.testing.assert_array_equal(prediction_depth(np.array([[1, 5, 5], [5, 1, 5]]), (2, 4, 6)), [4, 6])
 
 
 def test_token_columns_are_means_over_layers_and_heads():
     one = row(np.random.default_rng(0), ["a", "b", "c"])
-    columns = token_columns(one)
+    columns = token_columns(one, (1, 2, 3))
     assert all(values.shape == (3,) for values in columns.values())
     np.testing.assert_allclose(columns["sink_mass"], one.metrics["sink_mass"].mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(columns["surprisal"], -one.metrics["logprob"])
@@ -57,3 +63,10 @@ def test_summary_leaves_out_what_is_not():
     assert "attention" not in text
     assert "layers" not in text
     assert "prompts" in shown(trace([]))
+
+
+def test_the_summary_leaves_the_positions_of_prompts_out():
+    one = row(np.random.default_rng(0), ["a"] * 5)
+    whole, own = gather(trace([one])), gather(trace([dataclasses.replace(one, prompt_steps=2)]))
+    np.testing.assert_array_equal(own["entropy"], whole["entropy"][2:])
+    assert "tokens │ 3" in " ".join(shown(trace([dataclasses.replace(one, prompt_steps=2)])).split())

@@ -95,3 +95,14 @@ def test_steps_without_a_number_are_left_out(tmp_path):
     one = row(np.random.default_rng(0), ["a", "b", "c"])
     one.metrics["entropy"][-1] = np.nan
     assert len(write_plots(trace([one]).to_xarray(), tmp_path)) == 4
+
+
+def test_layers_stand_at_their_numbers():
+    """Of six layers, every second."""
+    rows = [row(np.random.default_rng(0), ["a"] * 5, layers=3)]
+    ds = trace(rows, layers=6, layer_stride=2).to_xarray()
+    for draw in (layer_profile, lens_profile):
+        for axes in draw(ds).axes:
+            np.testing.assert_array_equal(axes.lines[0].get_xdata(), [2, 4, 6])
+            assert axes.get_xlim() == (0.5, 6.5)
+    assert attention_map(ds).axes[0].images[0].get_extent() == [-0.5, 4.5, 1, 7]

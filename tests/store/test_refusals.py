@@ -45,10 +45,10 @@ def test_a_path_that_is_a_file(tmp_path):
 
 
 def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
-    def mkdir(path, *args, **options):
+    def makedirs(path, *args, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr("pathlib.Path.mkdir", mkdir)
+    monkeypatch.setattr("os.makedirs", makedirs)
     refused("run: Permission denied; name a directory that can be written", TraceWriter, tmp_path / "run", INFO)
 
 
@@ -112,4 +112,31 @@ def test_a_damaged_part(stored, table, damage):
         column = pq.read_metadata(path).row_group(0).column(1)
         data[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": data}[damage])
-    refused(f"{table}/part-00000.parquet: cannot be read .*; restore it, or delete part-00000", open_trace, stored)
+    trace = open_trace(stored)
+    refused(f"{table}/part-00000.parquet: cannot be read .*; restore it, or delete part-00000", lambda: trace.rows[0])
+    if table == "prompts" and damage != "flipped":
+        refused("prompts/part-00000.parquet: cannot be read", lambda: trace.texts)
+
+
+def test_an_unknown_file_system():
+    message = "nowhere://bucket/study: .*; name a local directory or a URL that fsspec knows"
+    refused(message, TraceWriter, "nowhere://bucket/study", INFO)
+    refused(message, open_trace, "nowhere://bucket/study")
+
+
+def test_an_unknown_precision(tmp_path):
+    refused("no precision 'float8'; there are: float32, float16", TraceWriter, tmp_path, INFO, precision="float8")
+
+
+def test_a_run_and_a_dataset_of_runs_do_not_mix(stored, tmp_path):
+    refused("run: holds one run, not a dataset of several", TraceWriter, stored, INFO, partition="model=a")
+    TraceWriter(tmp_path / "study", INFO, partition="model=a")
+    refused("study: holds files that are no trace", TraceWriter, tmp_path / "study", INFO, resume=True)
+
+
+def test_a_partition_that_holds_a_run_or_other_files(tmp_path):
+    TraceWriter(tmp_path, INFO, partition="model=a")
+    refused("runs/model=a: already holds a run; resume it", TraceWriter, tmp_path, INFO, partition="model=a")
+    (tmp_path / "tokens" / "model=b").mkdir()
+    (tmp_path / "tokens" / "model=b" / "part-00000.parquet").write_bytes(b"")
+    refused("holds files that are no trace", TraceWriter, tmp_path, INFO, partition="model=b", resume=True)

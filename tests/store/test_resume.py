@@ -113,10 +113,43 @@ def test_resume_with_other_columns_is_refused(cut_off):
         TraceWriter(cut_off, INFO | {"alphas": [2.0]}, CONFIG, resume=True)
 
 
-def test_resume_with_a_damaged_part_is_refused(cut_off):
-    (cut_off / "prompts" / "part-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(StoreError, match=r"prompts/part-00001.parquet: cannot be read .*; restore it, or delete"):
-        TraceWriter(cut_off, INFO, CONFIG, resume=True)
+@pytest.mark.parametrize("table", ["tokens", "layers", "prompts"])
+def test_resume_does_a_truncated_part_again(cut_off, table):
+    path = cut_off / table / "part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with TraceWriter(cut_off, INFO, CONFIG, resume=True) as writer:
+        assert writer.done == {2, 3}
+        assert [path.name for path in sorted((cut_off / table).iterdir())] == ["part-00001.parquet"]
+        writer.write([(0, make_row(0, 3)), (1, make_row(1, 2))])
+    for i, row in enumerate(open_trace(cut_off).rows):
+        assert_same_row(row, make_row(i, 3 - i % 2))
+
+
+@pytest.mark.parametrize("table", ["tokens", "layers"])
+def test_resume_does_a_part_again_whose_tables_disagree(cut_off, table):
+    path = cut_off / table / "part-00000.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert TraceWriter(cut_off, INFO, CONFIG, resume=True).done == {2, 3}
+
+
+def test_processes_write_parts_of_their_own(tmp_path):
+    writers = [TraceWriter(tmp_path, INFO, process=process) for process in range(2)]
+    for number in range(4):
+        writers[number % 2].write([(number, make_row(number, 2))])
+    writers[1].close()
+    assert open_trace(tmp_path).info["complete"] is False
+    writers[0].close()
+    assert sorted(path.name for path in (tmp_path / "tokens").iterdir()) == [
+        f"part-{process:03d}-{part:05d}.parquet" for process in range(2) for part in range(2)
+    ]
+    trace = open_trace(tmp_path)
+    assert trace.info["complete"] is True
+    for number, row in enumerate(trace.rows):
+        assert_same_row(row, make_row(number, 2))
+    again = TraceWriter(tmp_path, INFO, resume=True)
+    assert again.done == {0, 1, 2, 3}
+    again.write([(4, make_row(4, 2))])
+    assert len(open_trace(tmp_path).rows) == 5
 
 
 def test_tuples_and_infinity_in_a_configuration(tmp_path):

@@ -34,7 +34,9 @@ def test_score_mode_and_many_parts(tmp_path):
 
 def test_no_rows(tmp_path):
     save(Trace([], INFO), tmp_path)
-    assert open_trace(tmp_path) == Trace([], INFO | {"complete": True})
+    back = open_trace(tmp_path)
+    assert (list(back.rows), back.texts, back.info) == ([], [], INFO | {"complete": True})
+    assert back.tokens.to_table().num_rows == 0
 
 
 def test_parts_may_come_in_any_order(tmp_path):

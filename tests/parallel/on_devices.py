@@ -1,0 +1,34 @@
+"""Checks that need several devices, run in a process that has virtual ones.
+
+python -m tests.parallel.on_devices NAME ARGUMENT… calls `check(ARGUMENT…)` of tests/parallel/NAME.py.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+# Programs here are compiled once and run once: the compiler is told to hurry.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if jax.__version_info__ < (0, 11):  # later ones know no such flag
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+
+
+def run(name, *arguments, devices=8):
+    """Fails where the check does."""
+    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.parallel.on_devices", name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+if __name__ == "__main__":
+    importlib.import_module(f"tests.parallel.{sys.argv[1]}").check(*sys.argv[2:])

@@ -1,0 +1,147 @@
+"""Several processes, joined over Gloo, trace the prompts as one does; what one of them loses is resumed."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jaxtrace as jt
+from jaxtrace.lab.embedded import demo_path
+from tests.parallel.on_devices import FLAGS
+
+PROMPTS = [f"{name} has {count} red apples and" for count in range(6) for name in ("Ann", "Bo")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A shape of two layers with the demo's tokenizer; its weights are random."""
+    folder = tmp_path_factory.mktemp("model")
+    for file in demo_path().glob("*.json"):
+        shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    return folder
+
+
+def environment(devices):
+    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def arguments(model, out, *options):
+    return ("trace", model, "--random", "--prompts", model / "prompts.txt", "--out", out, "--probes",
+            "output,attention,dispersion", "--batch-size", 4, "--max-new-tokens", 6, *options)  # fmt: skip
+
+
+class Job:
+    """The same command in several processes."""
+
+    def __init__(self, count, *command):
+        with socket.socket() as one:
+            one.bind(("localhost", 0))
+            port = one.getsockname()[1]
+        joining = ("--coordinator", f"localhost:{port}", "--processes", count, "--process")
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "jaxtrace.cli", *map(str, (*command, *joining, process))],
+                env=environment(8 // count),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for process in range(count)
+        ]
+
+    def ends(self):
+        """Exit statuses, what was printed, what was said on standard error."""
+        said = [process.communicate(timeout=300) for process in self.processes]
+        return [process.returncode for process in self.processes], *zip(*said, strict=True)
+
+
+@pytest.fixture(scope="module")
+def alone(model, tmp_path_factory):
+    """The same by one process on one device: generated, and scored."""
+    from jaxtrace.run import prepare, run_config
+
+    def traced(score):
+        settings = run_config(
+            model=str(model), random=True, prompts=model / "prompts.txt", out=tmp_path_factory.mktemp("alone") / "run",
+            probes=("output", "attention", "dispersion"), batch_size=4, max_new_tokens=6, score=score, mesh=None,
+        )  # fmt: skip
+        return prepare(settings).trace()
+
+    return {score: traced(score) for score in (False, True)}
+
+
+def assert_same(got, want):
+    assert [row.prompt.text for row in got.rows] == PROMPTS
+    for one, other in zip(got.rows, want.rows, strict=True):
+        assert one.metrics.keys() == other.metrics.keys()
+        for name, metric in one.metrics.items():
+            np.testing.assert_allclose(metric, other.metrics[name], atol=1e-4, rtol=1e-5, err_msg=name)
+
+
+def parts(directory):
+    return {path.name for path in (directory / "prompts").glob("*")}
+
+
+def test_two_processes_one_of_which_dies(model, alone, tmp_path):
+    command = arguments(model, tmp_path, "--mesh", "data=2,model=4")
+    job = Job(2, *command)
+    began = time.monotonic()
+    while not parts(tmp_path) and time.monotonic() < began + 200:
+        time.sleep(0.01)
+    job.processes[1].kill()
+    statuses, _, errors = job.ends()
+    assert statuses[1] == -9
+    assert statuses[0] == 1 and "another process failed or is gone" in errors[0], errors[0]
+    assert "start all of them again with --resume" in errors[0].splitlines()[-1]
+    before = parts(tmp_path)
+    assert before and not jt.open(tmp_path).info["complete"]
+
+    statuses, printed, errors = Job(2, *command, "--resume").ends()
+    assert statuses == [0, 0], errors
+    assert "Trace of" in printed[0] and "Trace of" not in printed[1]  # Gloo prints lines of its own
+    assert "12/12 prompts" in errors[0]
+    trace = jt.open(tmp_path)
+    assert trace.info["complete"] and before < parts(tmp_path)
+    assert {name.split("-")[1] for name in parts(tmp_path)} == {"000", "001"}
+    assert_same(trace, alone[False])
+
+
+def test_a_model_split_over_processes(model, alone, tmp_path):
+    """Four processes of two devices: two of them share the rows of each half of the batch."""
+    statuses, _, errors = Job(4, *arguments(model, tmp_path, "--mesh", "data=2,model=4", "--score")).ends()
+    assert statuses == [0] * 4, errors
+    assert {name.split("-")[1] for name in parts(tmp_path)} == {"000", "001", "002", "003"}
+    assert_same(jt.open(tmp_path), alone[True])
+
+
+def test_what_one_process_refuses_all_refuse(model, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    statuses, _, errors = Job(2, *arguments(model, tmp_path, "--mesh", "data=2,model=4")).ends()
+    assert statuses == [2, 2]
+    assert all("holds files that are no trace" in error.splitlines()[-1] for error in errors), errors
+
+
+def test_more_processes_than_rows(model, tmp_path):
+    statuses, _, errors = Job(2, *arguments(model, tmp_path / "run", "--limit", 1)).ends()
+    assert statuses == [2, 2]
+    assert "1 rows at once for 2 processes leave some idle" in errors[0], errors[0]
+
+
+def test_no_cluster_is_recognised():
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxtrace.cli", "trace", "demo", "--distributed"],
+        env=environment(1), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "JAX recognises no cluster here" in done.stderr.splitlines()[-1], done.stderr
