@@ -28,7 +28,8 @@ def test_models_and_kernels_do_not_know_what_is_downstream():
         "parallel": ("checkpoints", "tracing", "tasks", "lab", "store", "report", "run", "cli"),
         "checkpoints": ("tracing", "store", "report", "run", "cli"),
         "tasks": ("models", "checkpoints", "tracing", "store", "report", "run", "cli"),
-        "tracing": ("store", "report", "run", "cli"),
+        "tracing": ("planning", "store", "report", "run", "cli"),
+        "planning": ("store", "report", "run", "cli"),
         "store": ("report", "run", "cli"),
         "report": ("run", "cli"),
     }.items():

@@ -1,0 +1,151 @@
+"""The slices of accelerators that a plan can be made for: their figures, and their devices without the hardware."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from jaxtrace.errors import ConfigError
+
+GIB = 2**30
+ENVIRONMENT = {  # libtpu reads it as it is loaded
+    "TPU_SKIP_MDS_QUERY": "1",  # asks no metadata server where it is
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # others may have it loaded
+    "TPU_ACCELERATOR_TYPE": "v5e-4",  # without these two it complains; what it compiles for is said elsewhere
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A kind of chip, by its maker's figures.
+
+    Attributes:
+      name: the first part of its topologies' names.
+      memory: bytes of a chip's memory.
+      usable: bytes of it that programs may have, by the compiler's own word.
+      bandwidth: bytes per second between it and the chip.
+      flops: bfloat16 operations per second, a multiplication and an addition being two.
+      devices: that JAX sees of a chip; each has its part of all of these.
+      shapes: number of chips → how they are laid out.
+      options: what libtpu has to be told beside a shape.
+    """
+
+    name: str
+    memory: float
+    usable: float
+    bandwidth: float | None
+    flops: float | None
+    devices: int = 1
+    shapes: dict[int, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A slice of chips of one kind.
+
+    Attributes:
+      name: such as "v5e-16".
+      chip: of which it has
+      chips: so many,
+      shape: laid out so, such as "4x4"; empty for CPUs.
+      platform: "tpu" or "cpu".
+    """
+
+    name: str
+    chip: Chip
+    chips: int
+    shape: str
+    platform: str
+
+    @property
+    def usable(self) -> int:
+        """Bytes of memory that a program may have of each device."""
+        return int(self.chip.usable / self.chip.devices)
+
+    def devices(self) -> Sequence[Any]:
+        """Its devices, to compile for. Those of a CPU are this process's own.
+
+        Raises:
+          ConfigError: libtpu is not installed, or this process has begun with fewer CPU devices.
+        """
+        return _cpus(self.chips) if self.platform == "cpu" else _tpus(self)
+
+
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_CUBES = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
+
+# Memory, bandwidth and operations per chip are those of Google Cloud's pages on each TPU version (System architecture);
+# `usable` is what libtpu 0.0.42 and 0.0.50 call the available HBM when a program asks for more.
+CHIPS = (
+    Chip("v4", 32 * GIB, 30.75 * GIB, 1228e9, 275e12, 1, _CUBES, {"chip_config_name": "megacore"}),
+    Chip("v5e", 16 * GIB, 15.75 * GIB, 819e9, 197e12, 1, _FLAT),
+    Chip("v5p", 95 * GIB, 95.74 * GIB, 2765e9, 459e12, 1, _CUBES),
+    Chip("v6e", 32 * GIB, 31.25 * GIB, 1640e9, 918e12, 1, _FLAT),
+    Chip("7x", 192 * GIB, 189.5 * GIB, 7380e9, 2307e12, 2, _CUBES),
+)
+
+
+def find_topology(name: str) -> Topology:
+    """A slice by its name: a kind of chip and how many of them, such as "v5e-16", or "cpu-8".
+
+    Raises:
+      ConfigError: there is none of that name; the message lists those that there are.
+    """
+    kind, _, count = name.partition("-")
+    chips = int(count) if re.fullmatch("[1-9][0-9]{0,4}", count) else 0
+    if kind == "cpu" and chips:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / chips
+        return Topology(name, Chip("cpu", memory, memory, None, None), chips, "", "cpu")
+    chip = next((chip for chip in CHIPS if chip.name == kind), None)
+    shape = chip and chip.shapes.get(chips)
+    if chip is None or shape is None:
+        raise ConfigError(f"topology {name!r}: there is none; there are {_listed()}")
+    return Topology(name, chip, chips, shape, "tpu")
+
+
+def larger(topology: Topology) -> list[Topology]:
+    """Listed slices of more of the same chips, the smallest first."""
+    chip = topology.chip
+    return [find_topology(f"{chip.name}-{chips}") for chips in chip.shapes if chips > topology.chips]
+
+
+def _listed() -> str:
+    sizes = ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
+    return f"{', '.join(chip.name for chip in CHIPS)} with {sizes} (chips), and cpu-1, cpu-2, …"
+
+
+def _tpus(topology: Topology) -> Sequence[Any]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            f"topology {topology.name!r}: the compiler for TPUs is not here; pip install libtpu (it needs no TPU)"
+        )
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    options: dict[str, Any] = {**topology.chip.options}
+    if topology.chips == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    name = {"7x": "tpu7x"}.get(topology.chip.name, topology.chip.name)
+    return topologies.get_topology_desc(f"{name}:{topology.shape}", platform="tpu", **options).devices
+
+
+def _cpus(count: int) -> Sequence[Any]:
+    config: Any = jax.config
+    with contextlib.suppress(RuntimeError):  # this process has its devices already
+        config.update("jax_num_cpu_devices", count)
+    devices = jax.devices("cpu")
+    if len(devices) < count:
+        raise ConfigError(
+            f"topology 'cpu-{count}': this process has begun with {len(devices)} CPU devices; plan in a new one, or "
+            f"begin it with XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+        )
+    return devices[:count]

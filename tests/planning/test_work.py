@@ -1,0 +1,140 @@
+"""What is counted, against counts by hand and against what is counted for a whole model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from jaxtrace import Probes
+from jaxtrace.models.config import LayerKind
+from jaxtrace.planning.program import Job, shard_bytes
+from jaxtrace.planning.topology import find_topology
+from jaxtrace.planning.work import decode_work, prefill_work
+from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, trace_bytes
+from tests.tracing.conftest import CONFIG
+from tests.tracing.test_images import SEEING
+
+pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
+
+ROWS, CONTEXT = 8, 64
+EVEN = dataclasses.replace(CONFIG, layers=5, heads=4, kv_heads=2, vocab=64, feed_forward=64, context=CONTEXT)
+WINDOWED = dataclasses.replace(EVEN, pattern=(LayerKind(window=16), LayerKind()))
+
+
+def job(config, probes=None, *, data=1, model=1, platform="tpu", rows=ROWS):
+    devices = np.array(find_topology("v5e-8").devices()[: data * model]).reshape(data, model)
+    mesh = Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return Job.of(config, mesh, platform, rows, CONTEXT, probes or Probes.all(), jnp.bfloat16)
+
+
+def attention_flops(config, slots):
+    """Scores, and sums of values, of one token that sees so many slots in every layer."""
+    return 2 * 2 * config.heads * config.head_dim * slots
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cpu"], ids=["stacked", "unrolled"])
+def test_a_step_on_one_device(platform):
+    found = decode_work(job(EVEN, platform=platform))
+    assert found.cache == EVEN.kv_bytes(ROWS * CONTEXT, 2)
+    assert found.flops == ROWS * (step_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT))
+    assert found.tracing_flops == ROWS * (lens_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT) // 2)
+    norms, looked_up = (2 * 5 + 1) * EVEN.embed, 0 if EVEN.tied else EVEN.vocab * EVEN.embed
+    assert found.weights == 2 * (parameter_count(EVEN) - norms - looked_up)
+
+
+def test_without_probes_nothing_is_added():
+    plain, traced = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN))
+    assert plain.tracing == plain.tracing_flops == 0
+    assert (plain.weights, plain.cache, plain.flops) == (traced.weights, traced.cache, traced.flops)
+
+
+@pytest.mark.parametrize("group", ["output", "attention"])
+def test_metrics_that_only_leave(group):
+    probes = Probes.of(group)
+    found = decode_work(job(EVEN, probes))
+    assert (found.tracing, found.tracing_flops) == (ROWS * trace_bytes(EVEN, probes)[group], 0)
+
+
+def test_dispersion_looks_at_the_keys_again():
+    found = decode_work(job(EVEN, Probes.of("dispersion")))
+    assert found.tracing == EVEN.kv_bytes(ROWS * CONTEXT, 2) // 2 + ROWS * trace_bytes(EVEN, Probes.all())["dispersion"]
+
+
+def test_layers_with_windows_see_less():
+    found = decode_work(job(WINDOWED))
+    slots = 3 * 16 + 2 * CONTEXT  # of five layers, three have windows
+    assert found.cache == EVEN.kv_bytes(ROWS * slots, 2) // 5
+    assert found.flops == ROWS * (step_flops(EVEN) + attention_flops(EVEN, slots))
+
+
+def test_a_mesh_shares_it():
+    one, shared = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN, Probes.none(), data=4, model=2))
+    assert shared.weights == one.weights // 2
+    assert shared.cache == one.cache // 8
+    assert shared.flops == one.flops // 8
+
+
+def test_devices_that_share_a_head_of_keys_hold_it_both():
+    one, shared = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN, Probes.none(), model=4))
+    assert shared.cache == one.cache // 2
+    halves = EVEN.layers * 2 * EVEN.kv_heads * EVEN.head_dim * EVEN.embed * 2  # k and v
+    assert shared.weights == (one.weights - halves) // 4 + halves // 2
+
+
+def test_images_are_looked_at_and_their_keys_not_made_again():
+    found = decode_work(job(SEEING, Probes.none()))
+    vision = SEEING.vision
+    looking = sum(kind.cross_attention for kind in SEEING.kinds)
+    keys = vision.max_tiles * vision.patches
+    entries = 2 * ROWS * SEEING.kv_heads * SEEING.head_dim * looking * keys
+    assert found.cache == SEEING.kv_bytes(ROWS * CONTEXT, 2) + 2 * entries
+    projections = 2 * looking * SEEING.heads * SEEING.head_dim * SEEING.embed  # q and o
+    projections += 3 * looking * SEEING.feed_forward * SEEING.embed
+    text = SEEING.layers - looking
+    attention = text * attention_flops(SEEING, CONTEXT) + looking * attention_flops(SEEING, keys)
+    assert found.flops == ROWS * (step_flops(SEEING) + 2 * projections + attention)
+
+
+def test_prefill_feeds_a_group_and_unembeds_nothing():
+    traced = job(EVEN)
+    assert (traced.group, traced.chunk) == (2, 64)
+    found = prefill_work(traced)
+    positions = 2 * 64
+    unembedding = 2 * EVEN.vocab * EVEN.embed
+    assert found.flops == positions * (step_flops(EVEN) - unembedding + 5 * attention_flops(EVEN, CONTEXT))
+    assert found.cache == EVEN.kv_bytes(positions, 2)
+    assert found.tracing == 2 * positions * 6 * EVEN.embed * 2
+    assert found.tracing_flops == 0
+    assert prefill_work(job(EVEN, Probes.of("lens"))).tracing == 0
+
+
+def test_prompts_that_are_measured():
+    probes = Probes(prompt_positions=True)
+    plain, found = prefill_work(job(EVEN)), prefill_work(job(EVEN, probes))
+    positions = 2 * 64
+    assert found.flops == plain.flops + positions * 2 * EVEN.vocab * EVEN.embed
+    assert found.tracing_flops == positions * (lens_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT) // 2)
+    metrics = sum(trace_bytes(EVEN, probes).values()) - 4
+    assert found.tracing == plain.tracing + positions * metrics + EVEN.kv_bytes(positions, 2) // 2
+
+
+def test_fewer_layers_of_the_lens():
+    probes = Probes.of("lens", layer_stride=2)
+    found = decode_work(job(EVEN, probes))
+    layers = 3  # of five: 1, 3, 5
+    assert found.tracing_flops == ROWS * 2 * (layers - 1) * EVEN.vocab * EVEN.embed
+    assert found.tracing == ROWS * (trace_bytes(EVEN, probes)["lens"] + 2 * layers * EVEN.embed * 2)
+
+
+def test_bytes_of_shards():
+    shared = job(EVEN, data=2, model=4)
+    held = shared.params, shared.state(ROWS)
+
+    def on_the_first(x):
+        index = next(iter(x.sharding.devices_indices_map(x.shape).values()))
+        return np.zeros(x.shape, bool)[index].size * x.dtype.itemsize
+
+    assert shard_bytes(held) == sum(map(on_the_first, jax.tree.leaves(held)))
