@@ -5,18 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-TRIAD_ENTRIES = 1 << 27  # 512 MiB per float32 array, so that a triad touches 1.5 GiB
-MATMUL_SIZE = 2048
-ACCELERATOR_MATMUL_SIZE = 8192  # so that it is the product that takes the time
+from jaxtrace.sweeping.machine import bandwidth, product_rate
 
 
 @dataclass(frozen=True)
@@ -43,38 +38,16 @@ class Machine:
 @functools.lru_cache
 def this_machine() -> Machine:
     """Describes and measures this machine; takes a few seconds."""
+    return Machine(description(), bandwidth(), product_rate("float32"))
+
+
+def description() -> str:
+    """Its processor or accelerator, memory and versions."""
     names = ("jax", "torch", "transformers")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Machine(
-        f"{_processor()}, {cores} cores, {memory:.0f} GiB, {versions}", _bandwidth(), product_rate("float32")
-    )
-
-
-def _bandwidth() -> float:
-    triad = jax.jit(lambda x, y: x + 3.0 * y)
-    x, y = (jnp.full(TRIAD_ENTRIES, value, jnp.float32) for value in (1.0, 2.0))
-    return 3 * x.nbytes / _fastest(lambda: triad(x, y).block_until_ready())
-
-
-@functools.lru_cache
-def product_rate(dtype: str) -> float:
-    """Operations per second of a square matrix product; that of float32 in float32 throughout."""
-    size = MATMUL_SIZE if jax.default_backend() == "cpu" else ACCELERATOR_MATMUL_SIZE
-    product = jax.jit(functools.partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
-    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    return 2 * size**3 / _fastest(lambda: product(x, x).block_until_ready())
-
-
-def _fastest(call: Callable[[], object], repeats: int = 7) -> float:
-    call()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {versions}"
 
 
 def _processor() -> str:

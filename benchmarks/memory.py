@@ -9,6 +9,7 @@ import argparse
 import resource
 import sys
 import time
+from pathlib import Path
 
 import jaxtrace as jt
 from benchmarks.machine import this_machine
@@ -17,7 +18,7 @@ from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
 from benchmarks.table import Table
 from benchmarks.timing import say
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     groups = ("output", "attention", "dispersion", "hidden") if args.no_lens else ("all",)
     say("loading")
     model = jt.load(str(directory))
-    loaded = _peak_rss()
+    loaded = peak_rss()
     (text,) = random_tokens(args.shape, 1, args.tokens)
     began = time.perf_counter()
 
@@ -44,7 +45,7 @@ def main() -> None:
         say(f"{scored} tokens scored after {time.perf_counter() - began:.0f} s")
 
     trace = model.score([text], probes=jt.Probes.of(*groups), on_progress=progress)
-    seconds, peak = time.perf_counter() - began, _peak_rss()
+    seconds, peak = time.perf_counter() - began, peak_rss()
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     attentions = layers * heads * args.tokens**2 * 4
     logits = layers * args.tokens * config["vocab_size"] * 4
@@ -68,8 +69,14 @@ def main() -> None:
     ).publish(args.out)
 
 
-def _peak_rss() -> int:
-    """Bytes; Linux counts in KiB, macOS in bytes."""
+def rss() -> int:
+    """Bytes that the process holds now, where there is a /proc; its peak elsewhere."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak_rss()
+
+
+def peak_rss() -> int:
+    """Bytes that it ever held; Linux counts in KiB, macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -97,7 +97,7 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler, of random weights and of random prompts")
     random: bool = Field(False, description="random weights of the model's shape, and random prompts if none are given")
     mesh: str | None = Field(AUTO, description="devices to split the model over, such as data=1,model=8; null for one")
-    out: Path | None = Field(None, description="where the trace goes; runs/MODEL-TIME without it")
+    out: str | Path | None = Field(None, description="directory or URL of the trace; runs/MODEL-TIME without it")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -160,7 +160,7 @@ class RunConfig(BaseModel):
             return load_task(self.task, self.data, self.limit)
         return demo_prompts()[: self.limit]
 
-    def directory(self) -> Path:
+    def directory(self) -> str | Path:
         """Where its trace goes."""
         return self.out or Path("runs") / f"{Path(self.model).name}-{datetime.now():%Y%m%d-%H%M%S}"
 

@@ -16,12 +16,25 @@ from jaxtrace.tracing.schema import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCS = {page.stem: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def examples(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", examples(README), ids=range(len(examples(README))))
 def test_python_examples_run(example, tmp_path):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    runs(example, tmp_path)
+
+
+@pytest.mark.parametrize("example", examples(DOCS["devices"]), ids=range(len(examples(DOCS["devices"]))))
+def test_examples_on_many_devices_run(example, tmp_path):
+    runs(example, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+
+
+def runs(example, tmp_path, **variables):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -40,12 +53,17 @@ def test_metric_table_is_the_schema():
 def test_options_it_names_exist():
     verbs = [command.callback.__name__ for command in app.registered_commands]
     shown = "".join(CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output for verb in verbs)
-    commands = " ".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)) + " ".join(
-        re.findall(r"`(--[^`]*)`", README)
-    )
-    options = set(re.findall(r"--[a-z][a-z-]+", commands)) - {"--out"}
-    assert options >= {"--task", "--limit", "--score", "--config", "--resume"}
+    text = "\n".join([README, *DOCS.values()])
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in _ours(block)]
+    options = set(re.findall(r"--[a-z][a-z-]+", " ".join([*commands, *re.findall(r"`(--[^`]*)`", text)])))
+    assert options >= {"--task", "--limit", "--score", "--config", "--resume", "--distributed", "--search", "--dry-run"}
     assert [option for option in sorted(options) if option not in shown] == []
+
+
+def _ours(block):
+    """The part of each command that is jaxtrace's."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [re.split(r"[&#\"]", line[line.index("jaxtrace ") :])[0] for line in lines if "jaxtrace " in line]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)

@@ -9,19 +9,23 @@ import typer
 
 from jaxtrace.cli.app import Option, app, console, verb
 from jaxtrace.cli.probes import AttentionRows, LayerStride, Precision, ProbeGroups, Residuals, TopTokens
+from jaxtrace.errors import ConfigError
 
 
 @app.command()
 @verb
 def report(
-    directory: Annotated[Path, typer.Argument(help="Directory of a trace.")],
+    directory: Annotated[str, typer.Argument(help="Directory or URL of a trace.")],
     out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
 ) -> None:
     """Write one self-contained HTML page of a trace."""
     from jaxtrace.report import write_report
     from jaxtrace.store import open_trace
+    from jaxtrace.store.location import Location
 
-    page = write_report(open_trace(directory), out or directory / "report.html")
+    if out is None and not Location.of(directory).local:
+        raise ConfigError(f"{directory}: is not on this machine's disk; name the page with --out")
+    page = write_report(open_trace(directory), out or Path(directory) / "report.html")
     console.print(str(page), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -75,7 +75,7 @@ def trace(
         str | None,
         Option(help="Devices: parameters are split over model, rows over data: data=1,model=8. Default: auto."),
     ] = None,
-    out: Annotated[Path | None, Option(help="Directory of the trace. Default: runs/MODEL-TIME.")] = None,
+    out: Annotated[str | None, Option(help="Directory or URL of the trace. Default: runs/MODEL-TIME.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
     tensorboard: Annotated[Path | None, Option(help="Directory of event files that TensorBoard shows.")] = None,
     profile: Annotated[Path | None, Option(help="Directory of a JAX profiler trace of a few chunks of steps.")] = None,
@@ -93,6 +93,7 @@ def trace(
     from jaxtrace.observing.tensorboard import Board, check_installed
     from jaxtrace.parallel.processes import of_several
     from jaxtrace.run import RunConfig, prepare, run_config
+    from jaxtrace.store.location import Location
 
     given = {name: value for name, value in arguments.items() if name in RunConfig.model_fields}
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
@@ -111,7 +112,9 @@ def trace(
         return
     if profiled and not profiled.done:
         console.print("--profile: the run was over before there was a chunk of steps to profile", style="red")
-    report.write_plots(trace.to_xarray(), run.directory)
+    local = Location.of(run.directory).local
+    if local:
+        report.write_plots(trace.to_xarray(), run.directory)
     console.print(report.summary_table(trace))
     console.print(str(compiled), highlight=False)
     if bad := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
@@ -120,8 +123,9 @@ def trace(
             f"logits that are not finite, and NaN in their place, in {len(bad)} of {len(trace.rows)} prompts: {names}"
         )
         console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json, plots", markup=False)
-    console.print(f"jaxtrace report {run.directory}  makes the page", markup=False, highlight=False)
+    console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json{', plots' * local}", markup=False)
+    page = "" if local else " --out report.html"
+    console.print(f"jaxtrace report {run.directory}{page}  makes the page", markup=False, highlight=False)
 
 
 def _with_progress(run: Any, compiled: Any, board: Any, profiled: Any) -> Any:

@@ -41,12 +41,13 @@ def begin(
 
 @functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "mesh"))
 def repeat(begun: State, *, config: DecoderConfig, rows: int, slots: int, mesh: Mesh | None) -> State:
-    """A state of B rows, all like the first one of `begun`."""
+    """A state of B rows like the first one of `begun`, of which none is active."""
 
     def first(path: Any, x: Array) -> Array:
         return jnp.take(x, jnp.zeros(rows, jnp.int32), axis=_row_axis(path))
 
-    return placed(jax.tree_util.tree_map_with_path(first, _with_slots(begun, config, slots)), mesh)
+    state = jax.tree_util.tree_map_with_path(first, _with_slots(begun, config, slots))
+    return placed(dataclasses.replace(state, active=jnp.zeros(rows, bool)), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "slots", "mesh"))

@@ -151,7 +151,7 @@ def test_a_mesh_of_one_device_changes_nothing(jaxtrace, no_plots, tmp_path):
     assert jaxtrace(*options, "--mesh", "data=1,model=1", "--out", tmp_path / "mesh").status == 0
     here, mesh = (jt.open(tmp_path / name) for name in ("here", "mesh"))
     assert [row.metrics["token"].tolist() for row in mesh.rows] == [row.metrics["token"].tolist() for row in here.rows]
-    assert json.loads((tmp_path / "mesh" / "run.json").read_text())["config"]["mesh"] == "data=1,model=1"
+    assert json.loads((tmp_path / "mesh" / "run.json").read_text())["info"]["mesh"] == "data=1,model=1"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""How much of a sweep's time writing its traces takes.
+
+    python -m benchmarks.sweep_writing --shape 15m
+
+One cell warms up, and the cells of other seeds after it are measured: all of their time from the first prompt to the
+last part on the disk, and within it the time that the store takes to write the parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import yaml
+
+from benchmarks.machine import this_machine
+from benchmarks.options import add_common
+from benchmarks.shapes import checkpoint, random_tokens
+from benchmarks.table import Table
+from benchmarks.timing import say
+from jaxtrace.store import TraceWriter, open_trace
+from jaxtrace.sweeping import Cell, Watch, open_sweep, read_sweep
+from jaxtrace.sweeping.manifest import Record
+
+
+class Clock(Watch):
+    """Seconds of each cell, and of the writing in it."""
+
+    def __init__(self):
+        self.cells: list[tuple[float, float]] = []
+
+    def began(self, cell: Cell, total: int, done: int) -> None:
+        self._began, self._writing = time.perf_counter(), 0.0
+
+    def ended(self, cell: Cell, record: Record) -> None:
+        self.cells.append((time.perf_counter() - self._began, self._writing))
+        say(f"{record.state}: {self.cells[-1][0]:.2f} s, writing {self.cells[-1][1]:.3f} s")
+
+    def timed(self, write):
+        """A writer's `write` that counts its own time."""
+
+        def timed(writer, rows):
+            began = time.perf_counter()
+            write(writer, rows)
+            self._writing += time.perf_counter() - began
+
+        return timed
+
+
+def main() -> None:
+    """Runs the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_common(parser)
+    parser.add_argument("--prompts", type=int, default=64, help="of a cell")
+    parser.add_argument("--length", type=int, default=32, help="tokens of each")
+    parser.add_argument("--new", type=int, default=64, help="tokens drawn for each")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
+    parser.add_argument("--repeats", type=int, default=3, help="cells measured")
+    args = parser.parse_args()
+    rows = [row for batch in args.batch for row in _rows(args, batch)]
+    Table(
+        title=f"Writing in a sweep, {args.shape}: cells of {args.prompts} prompts of {args.length} tokens, "
+        f"{args.new} new tokens each, all probes",
+        columns=("batch", "cell, s", "tokens/s", "writing, s", "share", "MB on disk"),
+        rows=rows,
+        above=(this_machine().line,),
+        below=("Writing is the store's: rows laid out as tables, Parquet with zstd, each file synced to the disk.",),
+    ).publish(args.out)
+
+
+def _rows(args: argparse.Namespace, batch: int) -> list[list[str]]:
+    clock = Clock()
+    with tempfile.TemporaryDirectory(dir=args.workdir) as folder:
+        texts, file, root = (Path(folder) / name for name in ("prompts.jsonl", "sweep.yaml", "out"))
+        prompts = random_tokens(args.shape, args.prompts, args.length)
+        texts.write_text("".join(json.dumps({"tokens": tokens}) + "\n" for tokens in prompts))
+        settings = {"prompts": str(texts), "max_new_tokens": args.new, "batch_size": batch}
+        models, seeds = str(checkpoint(args.shape, args.workdir)), list(range(args.repeats + 1))
+        fields = {"models": models, "samplers": "sample", "seeds": seeds, "settings": settings}
+        file.write_text(yaml.safe_dump(fields))
+        with patch.object(TraceWriter, "write", clock.timed(TraceWriter.write)):
+            open_sweep(read_sweep(file), root, clock).run(clock)
+        size = sum(run.size for run in open_trace(root).runs) / len(seeds) / 1e6
+    tokens = args.prompts * args.new
+    return [
+        [str(batch), f"{cell:.2f}", f"{tokens / cell:.0f}", f"{writing:.3f}", f"{writing / cell:.1%}", f"{size:.1f}"]
+        for cell, writing in clock.cells[1:]
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Datasets compared row for row."""
+
+import numpy as np
+
+
+def assert_same_dataset(got, want):
+    """The same runs, each with every prompt once, the same tokens and ids, and metrics within rounding."""
+    assert [run.partition for run in got.runs] == [run.partition for run in want.runs]
+    assert all(run.info["complete"] for run in got.runs)
+    for run in want.runs:
+        a, b = (list(found.filter(run=run.keys["run"]).rows) for found in (got, want))
+        assert [row.prompt for row in a] == [row.prompt for row in b]
+        for mine, other in zip(a, b, strict=True):
+            assert mine.prompt_tokens.tolist() == other.prompt_tokens.tolist()
+            assert mine.metrics["token"].tolist() == other.metrics["token"].tolist()
+            assert (mine.text, mine.stop, mine.pieces) == (other.text, other.stop, other.pieces)
+            assert mine.metrics.keys() == other.metrics.keys()
+            for name, values in other.metrics.items():
+                np.testing.assert_allclose(mine.metrics[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    for table in ("tokens", "prompts"):
+        assert getattr(got, table).count_rows() == getattr(want, table).count_rows()

@@ -1,0 +1,109 @@
+"""What a sweep will come to, before any of it runs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxtrace.errors import JaxtraceError
+from jaxtrace.models.published import find_published
+from jaxtrace.report.sweep import sweep_table
+from jaxtrace.store.location import Location
+from jaxtrace.sweeping import Machine, estimate_sweep, read_sweep
+from jaxtrace.sweeping.manifest import Manifest
+from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, trace_bytes
+from jaxtrace.tracing.model import open_model_checkpoint
+from jaxtrace.tracing.probes import Probes
+
+MACHINE = Machine.of(10, 0.5)
+CONFIGS = Path(__file__).parents[2] / "configs" / "sweeps"
+
+
+@pytest.fixture
+def estimates(tmp_path):
+    def of(**fields):
+        file = tmp_path / "sweep.yaml"
+        file.write_text(yaml.safe_dump(fields))
+        return estimate_sweep(read_sweep(file), tmp_path / "out", MACHINE)
+
+    return of
+
+
+def test_a_model_that_is_here(estimates):
+    (found,) = estimates(models="demo", settings={"limit": 7, "max_new_tokens": 11, "batch_size": 4})
+    config = open_model_checkpoint("demo").config
+    assert (found.prompts, found.tokens, found.unchecked) == (7, 77, ())
+    assert found.bytes == 77 * sum(trace_bytes(config, Probes.all()).values())
+    steps = 20 * max(4 * parameter_count(config) / 10e9, 4 * (step_flops(config) + lens_flops(config)) / 0.5e12)
+    assert steps < found.seconds < 2 * steps  # prompts are read too
+
+
+def test_given_text_is_counted_by_its_tokens(estimates, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"tokens": [1, 2, 3]}\n{"tokens": [4, 5]}\n')
+    task = {"prompts": str(tmp_path / "a.jsonl"), "score": True}
+    (found,) = estimates(models="demo", tasks=task, probes="output")
+    config = open_model_checkpoint("demo").config
+    assert (found.prompts, found.tokens) == (2, 5)
+    assert found.seconds == pytest.approx(5 * step_flops(config) / 0.5e12)
+
+
+def test_a_published_model_that_is_not_here(estimates):
+    one, two = estimates(
+        models="meta-llama/Llama-3.2-1B-Instruct",
+        tasks=["gsm8k", {"task": "story-questions", "limit": 10}],
+        probes="attention",
+        settings={"max_new_tokens": 100, "batch_size": 1},
+    )
+    config = find_published("llama-3.2-1b").config
+    assert (one.prompts, one.tokens, two.prompts) == (1319, 131_900, 10)
+    assert one.token_bytes == sum(trace_bytes(config, Probes.of("attention")).values())
+    assert one.seconds == pytest.approx(131_900 * 4 * parameter_count(config) / 10e9)
+    assert len(one.unchecked) == len(two.unchecked) == 2
+
+
+def test_what_is_not_known_is_said(estimates):
+    (found,) = estimates(models="someone/tuned", tasks={"task": "story-questions"})
+    assert (found.prompts, found.tokens, found.bytes, found.seconds) == (None, None, None, None)
+
+
+def test_devices_share_the_work(estimates):
+    fields = {"models": "gpt2", "tasks": "gsm8k"}
+    (one,), (eight,) = estimates(**fields), estimates(**fields, settings={"mesh": "data=2,model=4"})
+    assert eight.seconds == pytest.approx(one.seconds / 8)
+
+
+def test_the_rate_of_a_cell_that_is_done_counts(estimates, tmp_path):
+    fields = {"models": "demo", "samplers": {"temperature": 0.5}, "seeds": [0, 1], "settings": {"max_new_tokens": 10}}
+    first, _ = estimates(**fields)
+    Manifest(Location.of(tmp_path / "out")).update(first.cell, state="complete", tokens_per_second=4.0)
+    for found in estimates(**fields):
+        assert found.measured and found.seconds == found.tokens / 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"models": "./nowhere", "tasks": "gsm8k"}, "./nowhere on gsm8k: ./nowhere: no such directory"),
+        (
+            {"models": "demo", "tasks": {"task": "gsm8k", "data": "gone.jsonl"}},
+            "demo on gsm8k: gone.jsonl: No such file",
+        ),
+        ({"models": "demo", "tasks": {"prompts": "gone.txt"}}, "demo on gone: gone.txt: No such file"),
+        ({"models": "demo", "tasks": "trivia"}, "no task is named 'trivia'"),
+        ({"models": "demo", "tasks": {"text": "Where " * 2000}}, "the context of demo holds"),
+        ({"models": "demo", "settings": {"mesh": "date=2"}}, "mesh 'date=2': not sizes of data and model"),
+    ],
+)
+def test_what_is_wrong_is_found(estimates, fields, message):
+    with pytest.raises(JaxtraceError) as error:
+        estimates(**fields)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_sweeps_of_the_project(file, tmp_path):
+    found = estimate_sweep(read_sweep(file), tmp_path / "out", MACHINE)
+    assert all(some.tokens and some.bytes and some.seconds for some in found)
+    assert sweep_table(found, MACHINE)
+    assert not (tmp_path / "out").exists()
