@@ -13,6 +13,7 @@ import pytest
 
 import jaxtrace as jt
 from jaxtrace.lab.embedded import demo_path
+from jaxtrace.store import partition_of
 from tests.parallel.on_devices import FLAGS
 
 PROMPTS = [f"{name} has {count} red apples and" for count in range(6) for name in ("Ann", "Bo")]
@@ -117,12 +118,23 @@ def test_two_processes_one_of_which_dies(model, alone, tmp_path):
     assert_same(trace, alone[False])
 
 
-def test_a_model_split_over_processes(model, alone, tmp_path):
+def test_a_sweep_of_a_model_split_over_processes(model, alone, tmp_path):
     """Four processes of two devices: two of them share the rows of each half of the batch."""
-    statuses, _, errors = Job(4, *arguments(model, tmp_path, "--mesh", "data=2,model=4", "--score")).ends()
+    cells = {
+        "models": {"model": str(model), "random": True},
+        "tasks": {"prompts": str(model / "prompts.txt")},
+        "probes": "output,attention,dispersion",
+        "settings": {"score": True, "batch_size": 4, "mesh": "data=2,model=4"},
+    }
+    (tmp_path / "sweep.yaml").write_text(json.dumps(cells))  # JSON is YAML
+    statuses, _, errors = Job(4, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "study").ends()
     assert statuses == [0] * 4, errors
-    assert {name.split("-")[1] for name in parts(tmp_path)} == {"000", "001", "002", "003"}
-    assert_same(jt.open(tmp_path), alone[True])
+    (run,) = jt.open(tmp_path / "study").runs
+    folder = tmp_path / "study" / "prompts" / partition_of(**run.keys)
+    assert {path.name.split("-")[1] for path in folder.iterdir()} == {"000", "001", "002", "003"}
+    (record,) = json.loads((tmp_path / "study" / "sweep.json").read_text())["cells"].values()
+    assert (record["state"], record["rows"]) == ("complete", len(PROMPTS))
+    assert_same(jt.open(tmp_path / "study"), alone[True])
 
 
 def test_what_one_process_refuses_all_refuse(model, tmp_path):
