@@ -24,7 +24,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.automatic import AUTO
-from jaxtrace.parallel.processes import barrier, in_turn, of_several
+from jaxtrace.parallel.processes import as_first, barrier, in_turn, of_several
 from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
@@ -56,9 +56,14 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 LONE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)  # one where several may be
 # "0,8" as 0 and 8; "3:2,5:0" as (3, 2) and (5, 0).
 LISTED = BeforeValidator(lambda value: [x.strip() for x in value.split(",")] if isinstance(value, str) else value)
-PAIRED = BeforeValidator(
-    lambda value: [pair.split(":") for pair in value.split(",")] if isinstance(value, str) else value
-)
+
+
+def _paired(value: Any) -> Any:
+    pairs = value.split(",") if isinstance(value, str) else value
+    return [pair.split(":") if isinstance(pair, str) else pair for pair in pairs]
+
+
+PAIRED = BeforeValidator(_paired)
 
 
 class RunConfig(BaseModel):
@@ -144,7 +149,10 @@ class RunConfig(BaseModel):
 
     def load_prompts(self) -> list[Prompt]:
         """The prompts of its task, file, texts, or the demo's own, each as often as asked; raises PromptError."""
-        prompts = self._load_prompts()
+        return self.repeated(self._load_prompts())
+
+    def repeated(self, prompts: list[Prompt]) -> list[Prompt]:
+        """Each as often as it is to be continued, under names of their own."""
         if self.samples == 1:
             return prompts
         return [replace(one, id=f"{one.id}-sample-{i}") for one in prompts for i in range(self.samples)]
@@ -236,13 +244,14 @@ class Run:
           on_rows: called with the rows of each part, once they are on the disk.
         """
         rows: Numbered = []
-        size, latest = self.config.batch_size, -math.inf
+        size, latest = max(1, self.config.batch_size // jax.process_count()), -math.inf
         with self._writer as writer:
 
             def put(count: int) -> None:
-                writer.write(rows[:count])
-                on_rows(rows[:count])
+                part = rows[:count]
+                writer.write(part)
                 del rows[:count]
+                on_rows(part)
 
             try:
                 for batch in self._batches(on_progress):
@@ -302,7 +311,8 @@ def start(
     """
     if (rows := min(config.batch_size, len(encoded))) < jax.process_count():
         raise ConfigError(
-            f"{rows} rows at once for {jax.process_count()} processes leave some idle; raise batch_size or start fewer"
+            f"{rows} rows at once for {jax.process_count()} processes leave some with none to write; "
+            "raise batch_size, or start fewer"
         )
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = config.settings(model.stop_tokens)
@@ -310,14 +320,17 @@ def start(
     stored = config.model_dump(mode="json", exclude=HOW)
     place = {"resume": resume, "partition": partition, "process": of_several(), "precision": config.precision}
     writer = in_turn(lambda: TraceWriter(root, info, stored, **place))
-    missing = [i for i in range(len(encoded)) if i not in writer.done]
+    done = as_first(
+        np.isin(np.arange(len(encoded)), list(writer.done))
+    )  # a shared disk may show others less, for a while
+    missing = np.flatnonzero(~done).tolist()
     rows_of = model.score_rows if config.score else model.generate_rows
 
     def batches(on_progress: OnProgress) -> Iterator[Numbered]:
         return rows_of([encoded[i] for i in missing], settings, on_progress, missing)
 
     layers = settings.probes.layers(model.config)
-    return Run(config, root, len(encoded), len(writer.done), layers, batches, writer)
+    return Run(config, root, len(encoded), int(done.sum()), layers, batches, writer)
 
 
 def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
@@ -332,7 +345,7 @@ def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint)
     if config.sources or not config.random:
         prompts = config.load_prompts()
     else:
-        prompts = _random_prompts(checkpoint.config, config.seed)[: config.limit]
+        prompts = config.repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit])
     chat = not (config.raw or config.score)
     return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
 

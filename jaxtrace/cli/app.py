@@ -13,7 +13,7 @@ import typer
 from jax.errors import JaxRuntimeError
 from rich.console import Console
 
-from jaxtrace.errors import JaxtraceError
+from jaxtrace.errors import ConfigError, JaxtraceError
 from jaxtrace.kernels import Unsupported
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             if not _of_several():
                 raise
             reason = str(error).splitlines()[0][:200]
-            fail(f"another process failed or is gone ({reason}); start all of them again with --resume", 1)
+            fail(f"another process failed or is gone ({reason}); start all of them again (trace: with --resume)", 1)
 
     return run
 
@@ -72,6 +72,8 @@ def join(distributed: bool, coordinator: str | None, processes: int | None, proc
 
         several.join(coordinator, processes, process)
         console.quiet = several.of_several() not in (None, 0)
+    elif processes is not None or process is not None:
+        raise ConfigError("--processes and --process: of whom? name process 0's --coordinator HOST:PORT too")
 
 
 def main() -> None:

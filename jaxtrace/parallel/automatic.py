@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.mesh import divides, fitted, make_mesh, mesh
@@ -26,11 +27,18 @@ def chosen_mesh(mesh: Mesh | str | None, config: DecoderConfig, itemsize: int) -
       itemsize: bytes of a parameter.
 
     Raises:
-      ConfigError: the text cannot be understood, there are too few devices, or the mesh does not divide the model.
+      ConfigError: the text cannot be understood, there are too few devices, the mesh does not divide the model, or some
+        process has no device in it.
     """
     if mesh == AUTO:
         mesh = automatic_mesh(config, itemsize)
     found = make_mesh(mesh) if isinstance(mesh, str) else mesh
+    there = set() if found is None else {device.process_index for device in found.devices.flat}
+    if jax.process_count() > 1 and len(there) < jax.process_count():
+        raise ConfigError(
+            f"mesh {mesh!r}: leaves some of the {jax.process_count()} processes without a device; "
+            f"make it of all {jax.device_count()}"
+        )
     return None if found is None else fitted(found, config)
 
 

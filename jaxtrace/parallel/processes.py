@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ def fetched(tree: Any, mesh: Mesh | None, rows: int) -> Any:
 
 def of_several() -> int | None:
     """Which process this is, None where there is one."""
-    return jax.process_index() if jax.process_count() > 1 else None
+    return jax.process_index() if jax.distributed.is_initialized() and jax.process_count() > 1 else None
 
 
 def barrier(name: str) -> None:
@@ -96,32 +96,45 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def in_turn(call: Callable[[], T]) -> T:
-    """Calls in process 0, and when that is done in the others; where it fails there, it fails in all.
+def alike(call: Callable[[], T]) -> T:
+    """Calls in every process; where it fails in one, it fails in all.
+
+    Args:
+      call: in which no process waits for another.
 
     Raises:
-      JaxtraceError: what the call raised in process 0.
+      JaxtraceError: what the call raised in another process; in its own, whatever it raised.
     """
     if jax.process_count() == 1:
         return call()
-    if jax.process_index() > 0:
-        if message := _said_by_first(""):
-            raise JaxtraceError(message)
-        return call()
+    result, failure = None, None
     try:
         result = call()
-    except JaxtraceError as error:
-        _said_by_first(str(error))
-        raise
-    _said_by_first("")
-    return result
+    except Exception as error:
+        failure = error
+    said = multihost_utils.process_allgather(_letters("" if failure is None else str(failure) or repr(failure)))
+    if failure is not None:
+        raise failure
+    for row in said:
+        if message := bytes(row).rstrip(b"\0").decode(errors="ignore"):
+            raise JaxtraceError(message)
+    return cast(T, result)
 
 
-def _said_by_first(message: str) -> str:
-    """What process 0 says, in every process; every process calls this."""
-    letters = np.frombuffer(message.encode()[:MESSAGE].ljust(MESSAGE, b"\0"), np.uint8)
-    said = multihost_utils.broadcast_one_to_all(letters)
-    return bytes(np.asarray(said)).rstrip(b"\0").decode(errors="ignore")
+def in_turn(call: Callable[[], T]) -> T:
+    """Calls in process 0, and when that is done in the others; where it fails in one, it fails in all, as `alike`."""
+    leading = jax.process_index() == 0
+    result = alike(lambda: call() if leading else None)
+    return cast(T, alike(lambda: result if leading else call()))
+
+
+def as_first(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of process 0, in every process."""
+    return numbers if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(numbers))
+
+
+def _letters(message: str) -> np.ndarray:
+    return np.frombuffer(message.encode()[:MESSAGE].ljust(MESSAGE, b"\0"), np.uint8)
 
 
 def _of_rows(mesh: Mesh, rows: int) -> NamedSharding:

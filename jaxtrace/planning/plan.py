@@ -63,7 +63,8 @@ class Request:
     def _mesh(self) -> Mesh:
         devices = self.topology.devices()
         if self.mesh is None:
-            itemsize, memory = jnp.dtype(self.dtype).itemsize, self.topology.usable
+            itemsize = jnp.dtype(self.dtype).itemsize
+            memory = None if self.topology.platform == "cpu" else self.topology.usable
             return automatic_mesh(self.config, itemsize, devices, memory) or mesh_of(devices=devices)
         size = math.prod(mesh_sizes(self.mesh).values())
         if size != len(devices):

@@ -20,7 +20,7 @@ from jaxtrace.models.images import Images
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from jaxtrace.tracing.buckets import cache_slots, chunk_widths
 from jaxtrace.tracing.engine import decode_chunk
-from jaxtrace.tracing.pool import GROUPS
+from jaxtrace.tracing.pool import group_size, multiple
 from jaxtrace.tracing.probes import Probes
 from jaxtrace.tracing.samplers import Greedy
 from jaxtrace.tracing.settings import Settings
@@ -59,12 +59,13 @@ class Job:
         stacked = platform == "tpu"
         shardings = param_shardings(config, mesh, stacked=stacked)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(config, stacked=stacked))
-        return cls(config, _placed(shapes, shardings), shardings["embedding"].mesh, platform, batch, context, probes)
+        rows = multiple(batch, mesh.shape.get("data", 1))
+        return cls(config, _placed(shapes, shardings), shardings["embedding"].mesh, platform, rows, context, probes)
 
     @property
     def group(self) -> int:
         """Rows that are prefilled together, as the engine does it."""
-        return max(1, self.batch // GROUPS)
+        return group_size(self.batch, self.mesh.shape.get("data", 1))
 
     @property
     def chunk(self) -> int:

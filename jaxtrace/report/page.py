@@ -109,7 +109,7 @@ def _prompt(row: Row, number: int, mode: str | None) -> dict[str, Any]:
         "asked": None if mode == "score" else asked or " ".join(map(str, row.prompt_tokens)),
         "text": row.text,
         "stop": row.stop or "unfinished",
-        "steps": row.length,
+        "steps": row.length - row.prompt_steps,
         "short": [(key, value) for key, value in meta if len(value) <= SHORT],
         "long": [(key, value) for key, value in meta if len(value) > SHORT],
     }

@@ -70,6 +70,7 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         dress(axes, theme, titles[name], x="step", y="layer" if axes is panels[0] else "")
         axes.grid(False)
         layers = values["layer"].values
+        steps = values["step"].values
         stride = layers[1] - layers[0] if len(layers) > 1 else 1
         image = axes.imshow(
             values.values,
@@ -77,7 +78,7 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
             origin="lower",
             interpolation="nearest",
             cmap=theme.cmap,
-            extent=(-0.5, values.sizes["step"] - 0.5, layers[0] - stride / 2, layers[-1] + stride / 2),
+            extent=(steps[0] - 0.5, steps[-1] + 0.5, layers[0] - stride / 2, layers[-1] + stride / 2),
         )
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
         bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)

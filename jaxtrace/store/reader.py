@@ -128,7 +128,7 @@ class StoredTrace(Trace):
         return cls(StoredRows(runs, only), info, tuple(runs), only)
 
     def filter(
-        self, *, prompts: int | Iterable[int] | None = None, **keys: str | int | Iterable[str | int]
+        self, *, prompts: int | Iterable[int] | None = None, **keys: str | float | Iterable[str | float]
     ) -> StoredTrace:
         """A part of it, found without reading a table.
 
@@ -141,7 +141,8 @@ class StoredTrace(Trace):
         """
         runs = list(self.runs)
         for key, wanted in keys.items():
-            values = {str(x) for x in ([wanted] if isinstance(wanted, str | int) else wanted)}
+            several = wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
+            values = {str(x) for x in several}
             there = sorted({run.keys[key] for run in runs if key in run.keys})
             runs = [run for run in runs if run.keys.get(key) in values]
             if not runs:
@@ -149,7 +150,7 @@ class StoredTrace(Trace):
                 raise StoreError(f"{self.runs[0].root}: no run with {key}={' or '.join(sorted(values))}; {some}")
         only = self.only
         if prompts is not None:
-            asked = frozenset([prompts] if isinstance(prompts, int) else prompts)
+            asked = frozenset(prompts if isinstance(prompts, Iterable) else [prompts])
             only = asked if only is None else asked & only
         return StoredTrace.of(runs, only)
 

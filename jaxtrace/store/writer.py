@@ -77,6 +77,10 @@ class TraceWriter:
         with self._explained("name a directory that can be written"):
             if self._leading:
                 self._begin(resume)
+            elif not self.root.fs.exists(run_path(self.root, partition).path):
+                raise StoreError(
+                    f"{self.root}: process {process} sees no run there; name a place that all processes see"
+                )
             self._count()
 
     def write(self, rows: Sequence[tuple[int, Row]]) -> None:

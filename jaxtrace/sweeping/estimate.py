@@ -56,6 +56,7 @@ class Estimate:
       cell: the cell.
       prompts: how many.
       tokens: at most, where they are generated; all, where texts are scored.
+      recorded: those, and the prompts' positions where they are measured too.
       token_bytes: of the trace of a token, before compression.
       seconds: that it will take.
       measured: whether the seconds come from a cell that is done, and not from the machine's rates.
@@ -65,6 +66,7 @@ class Estimate:
     cell: Cell
     prompts: int | None
     tokens: int | None
+    recorded: int | None
     token_bytes: int | None
     seconds: float | None
     measured: bool
@@ -73,7 +75,7 @@ class Estimate:
     @property
     def bytes(self) -> int | None:
         """Of its trace, before compression."""
-        return None if self.tokens is None or self.token_bytes is None else self.tokens * self.token_bytes
+        return None if self.recorded is None or self.token_bytes is None else self.recorded * self.token_bytes
 
 
 def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) -> list[Estimate]:
@@ -115,10 +117,14 @@ def _estimate(some: Checked, rate: float | None, machine: Machine) -> Estimate:
         seconds = tokens / rate
     elif tokens is not None and config is not None:
         seconds = _seconds(config, run, some.prompts or 1, tokens, some.fed or 0, machine)
-    size = None
+    recorded, size = tokens, None
+    if run.prompt_positions and not run.score:
+        prompts, fed = some.prompts, some.fed
+        # A prompt's last position draws its first token.
+        recorded = None if tokens is None or prompts is None or fed is None else tokens + fed - prompts
     if config is not None:
         size = sum(trace_bytes(config, run.settings(()).probes, precision=run.precision).values())
-    return Estimate(some.cell, some.prompts, tokens, size, seconds, rate is not None, some.unchecked)
+    return Estimate(some.cell, some.prompts, tokens, recorded, size, seconds, rate is not None, some.unchecked)
 
 
 def _seconds(config: DecoderConfig, run: RunConfig, prompts: int, tokens: int, fed: int, machine: Machine) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ import numpy as np
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.compilation import counted
-from jaxtrace.errors import JaxtraceError, StoreError, first_line
+from jaxtrace.errors import StoreError, first_line
 from jaxtrace.parallel.automatic import chosen_mesh
-from jaxtrace.parallel.processes import barrier, of_several
-from jaxtrace.run import Numbered, encode_prompts, open_config_model, start
+from jaxtrace.parallel.processes import alike, as_first, barrier, of_several
+from jaxtrace.run import Numbered, Run, encode_prompts, open_config_model, start
 from jaxtrace.store.location import Location
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import Checked, check, model_key
@@ -68,27 +69,30 @@ class Sweep:
           StoreError: the disk is full or the dataset cannot be written; what is complete stays complete.
         """
         held: _Held | None = None
-        for cell in self.cells:
-            if self.manifest.of(cell).state == "complete":
-                continue
+        waiting = as_first(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
+        for cell in itertools.compress(self.cells, waiting):
+            run: Run | None = None
             try:
                 if held is None or held.key != model_key(cell.config):
                     held = None
                     gc.collect()
                     jax.clear_caches()  # each compiled program holds memory maps, of which Linux allows 65,530
-                    held = _Held.of(cell)
-                self._run(cell, held, watch)
+                    held = alike(lambda cell=cell: _Held.of(cell))
+                run = self._begun(cell, held)
+                self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may do
-                if _ends_all(error):
+                if _ends_all(error) or (run is not None and of_several() is not None):  # the others may be in the cell
                     raise
                 self.manifest.update(cell, state="failed", error=f"{type(error).__name__}: {first_line(error)}")
             watch.ended(cell, self.manifest.of(cell))
 
-    def _run(self, cell: Cell, held: _Held, watch: Watch) -> None:
+    def _begun(self, cell: Cell, held: _Held) -> Run:
         self.manifest.update(cell, state="running", error=None)
-        encoded = encode_prompts(cell.config, held.checkpoint)
+        encoded = alike(lambda: encode_prompts(cell.config, held.checkpoint))
         root, partition = str(self.root), cell.partition
-        run = start(cell.config, held.checkpoint, held.model, encoded, root, resume=True, partition=partition)
+        return start(cell.config, held.checkpoint, held.model, encoded, root, resume=True, partition=partition)
+
+    def _run(self, cell: Cell, run: Run, watch: Watch) -> None:
         watch.began(cell, run.total, run.done)
         traced = 0
 
@@ -103,14 +107,12 @@ class Sweep:
         changes: dict[str, Any] = {}
         if traced:
             changes["tokens_per_second"] = traced / max(time.monotonic() - began - compiled.seconds, 1e-3)
-        lengths = stored_lengths(self.root, partition) or []
+        lengths = stored_lengths(self.root, cell.partition) or []
         self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
 
 
 def _ends_all(error: Exception) -> bool:
-    """Whether no other cell can do after this: the dataset cannot be written, or other processes do not fail alike."""
-    if of_several() is not None and not isinstance(error, JaxtraceError):
-        return True
+    """Whether no other cell can do after this error: the dataset cannot be written."""
     return isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
 
 

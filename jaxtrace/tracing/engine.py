@@ -124,6 +124,7 @@ def generate_rows(
         valid, active, patience = pool.everyone(small)
         if patience <= 0 or not active.any():
             pool.release(~active)
+            following = None  # lets go of its traces
             following = refilled()
         counts = valid.sum(axis=0)
         steps = {row: (slice(count), row) for row, count in enumerate(counts) if count}

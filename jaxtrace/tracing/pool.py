@@ -101,11 +101,11 @@ class Pool:
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
         parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
-        size = _multiple(min(settings.batch_size, len(entries)), parts)
+        size = multiple(min(settings.batch_size, len(entries)), parts)
         self._where = where
         self._key = jax.random.wrap_key_data(self.everywhere(jax.random.key_data(jax.random.key(settings.seed))))
         self._numbers = range(len(entries)) if numbers is None else numbers
-        self._group = _multiple(max(1, size // GROUPS), parts)
+        self._group = group_size(size, parts)
         self._waiting = deque(range(len(entries)))
         self._looks = look and _ahead(look, len(entries), self._group)
         self.slots = 0
@@ -216,9 +216,14 @@ class Pool:
         self.slots = slots
 
 
-def _multiple(count: int, parts: int) -> int:
+def multiple(count: int, parts: int) -> int:
     """The least number that is no smaller and can be split evenly."""
     return -(-count // parts) * parts
+
+
+def group_size(rows: int, parts: int) -> int:
+    """How many prompts are begun together, of a pool of so many rows that are split into parts."""
+    return multiple(max(1, rows // GROUPS), parts)
 
 
 NOTHING = Entry(np.zeros(1, np.int32), 0, 1, 0)
