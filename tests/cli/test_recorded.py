@@ -3,7 +3,7 @@
 import pytest
 
 import jaxtrace as jt
-from jaxtrace.run import run_config
+from jaxtrace.run import RunConfig, run_config
 from jaxtrace.store import TraceWriter
 from jaxtrace.tracing.cost import trace_bytes
 from tests.store.rows import INFO, make_row
@@ -59,6 +59,12 @@ def test_info_counts_the_bytes_of_what_is_asked_for(jaxtrace):
     size = sum(trace_bytes(config, settings.settings(()).probes, precision="float16").values())
     done = jaxtrace("info", "demo", *OPTIONS[:4], "--top-tokens", 3, "--precision", "float16")
     assert f"trace per token {size} B in float16" in " ".join(done.out.split())
+
+
+def test_heads_as_a_file_of_settings_names_them():
+    both = ((6, 0), (1, 2))
+    for said in ("6:0,1:2", ["6:0", "1:2"], [[6, 0], [1, 2]]):
+        assert RunConfig(attention_rows=said).attention_rows == both
 
 
 @pytest.mark.parametrize(

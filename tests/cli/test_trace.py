@@ -255,6 +255,18 @@ def test_what_is_finished_is_kept_where_a_part_is_not_full(monkeypatch, tmp_path
     assert [row.prompt for row in resumed.trace().rows] == demo_prompts()[:6]
 
 
+def test_what_an_observer_breaks_is_written_once(tmp_path):
+    config = RunConfig(limit=4, batch_size=2, max_new_tokens=1, probes=("output",), out=tmp_path / "run")
+
+    def on_rows(rows):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config).trace(on_rows=on_rows)
+    assert [row.prompt for row in jt.open(tmp_path / "run").rows] == demo_prompts()[:2]
+    assert [row.prompt for row in prepare(config, resume=True).trace().rows] == demo_prompts()[:4]
+
+
 def test_report(jaxtrace, demo):
     directory, _ = demo
     done = jaxtrace("report", directory, "--out", directory.parent / "pages" / "page.html")

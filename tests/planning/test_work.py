@@ -111,6 +111,13 @@ def test_prefill_feeds_a_group_and_unembeds_nothing():
     assert prefill_work(job(EVEN, Probes.of("lens"))).tracing == 0
 
 
+def test_rows_are_rounded_as_the_pool_rounds_them():
+    """To whole parts of the data axis: 6 rows in 8, begun 4 at a time and not 1."""
+    found = job(EVEN, data=4, rows=6)
+    assert (found.batch, found.group) == (8, 4)
+    assert shard_bytes(found.state(found.group)) == shard_bytes(job(EVEN, rows=1).state(1))
+
+
 def test_prompts_that_are_measured():
     probes = Probes(prompt_positions=True)
     plain, found = prefill_work(job(EVEN)), prefill_work(job(EVEN, probes))

@@ -8,6 +8,7 @@ import yaml
 from jaxtrace.errors import JaxtraceError
 from jaxtrace.models.published import find_published
 from jaxtrace.report.sweep import sweep_table
+from jaxtrace.run import RunConfig, encode_prompts
 from jaxtrace.store.location import Location
 from jaxtrace.sweeping import Machine, estimate_sweep, read_sweep
 from jaxtrace.sweeping.manifest import Manifest
@@ -36,6 +37,16 @@ def test_a_model_that_is_here(estimates):
     assert found.bytes == 77 * sum(trace_bytes(config, Probes.all()).values())
     steps = 20 * max(4 * parameter_count(config) / 10e9, 4 * (step_flops(config) + lens_flops(config)) / 0.5e12)
     assert steps < found.seconds < 2 * steps  # prompts are read too
+
+
+def test_prompt_positions_take_room(estimates):
+    settings = {"limit": 2, "max_new_tokens": 5, "batch_size": 4}
+    (plain,) = estimates(models="demo", settings=settings)
+    (found,) = estimates(models="demo", settings=settings | {"prompt_positions": True})
+    checkpoint = open_model_checkpoint("demo")
+    fed = sum(len(tokens) - 1 for _, tokens in encode_prompts(RunConfig(limit=2), checkpoint))
+    assert (found.tokens, found.recorded) == (plain.tokens, plain.tokens + fed)
+    assert found.bytes == found.token_bytes * (10 + fed)
 
 
 def test_given_text_is_counted_by_its_tokens(estimates, tmp_path):
