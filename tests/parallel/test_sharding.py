@@ -23,8 +23,18 @@ CONFIG = DecoderConfig(
 BOTH = ("model", "copies")
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """One that is only counted."""
+
+    id: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+    process_index: int = 0
+
+
 def mesh(**sizes):
-    devices = np.arange(math.prod(sizes.values()), dtype=object).reshape(tuple(sizes.values()))
+    devices = np.array([Device(i) for i in range(math.prod(sizes.values()))]).reshape(tuple(sizes.values()))
     return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
@@ -52,7 +62,7 @@ def test_fewer_kv_heads_than_devices():
     assert feed_forward["down"].spec == P(None, BOTH)
     assert found["embedding"].spec == P(BOTH, None)
     places = attention["k"].devices_indices_map((2, 4, 16))
-    assert [places[device][0].start for device in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [places[Device(i)][0].start for i in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_a_vocabulary_that_is_not_divided():

@@ -96,7 +96,8 @@ for directory in sys.argv[1:]:
 
 def test_numbers_on_a_mesh_are_the_same(tmp_path):
     directories = [written(tmp_path / name, name) for name in ("gemma3_text", "gpt2")]
-    eight = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    eight = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     command = [sys.executable, "-c", ON_EIGHT, *map(str, directories)]
     done = subprocess.run(command, env={**os.environ, **eight}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
