@@ -30,7 +30,7 @@ from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tracing.encode import encode
 from jaxtrace.tracing.gather import OnProgress
 from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint, open_random_model
-from jaxtrace.tracing.probes import DEFAULT_ALPHAS, Probes
+from jaxtrace.tracing.probes import DEFAULT_ALPHAS, OPTIONS, Probes
 from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
@@ -44,14 +44,6 @@ PART_SECONDS = 2.0  # between the parts of a run: what a kill may cost, and what
 T = TypeVar("T", bound=BaseModel)
 SOURCES = ("task", "prompts", "text")
 HOW = {"out", "mesh", "batch_size"}  # settings that say how a run is made, and not what comes of it
-PROBED = (
-    "alphas",
-    "layer_stride",
-    "residuals",
-    "top_tokens",
-    "attention_rows",
-    "prompt_positions",
-)  # of `Probes`, beside its groups
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 LONE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)  # one where several may be
 # "0,8" as 0 and 8; "3:2,5:0" as (3, 2) and (5, 0).
@@ -138,7 +130,7 @@ class RunConfig(BaseModel):
         if self.sampler == "sample":
             sampler = Sample(self.temperature, self.top_k, self.top_p, self.min_p)
         return Settings(
-            probes=Probes.of(*self.probes, **{name: getattr(self, name) for name in PROBED}),
+            probes=Probes.of(*self.probes, **{name: getattr(self, name) for name in OPTIONS}),
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
             sampler=sampler,
@@ -320,9 +312,8 @@ def start(
     stored = config.model_dump(mode="json", exclude=HOW)
     place = {"resume": resume, "partition": partition, "process": of_several(), "precision": config.precision}
     writer = in_turn(lambda: TraceWriter(root, info, stored, **place))
-    done = as_first(
-        np.isin(np.arange(len(encoded)), list(writer.done))
-    )  # a shared disk may show others less, for a while
+    # As process 0 sees it: a shared disk may show the others less, for a while.
+    done = as_first(np.isin(np.arange(len(encoded)), list(writer.done)))
     missing = np.flatnonzero(~done).tolist()
     rows_of = model.score_rows if config.score else model.generate_rows
 

@@ -71,7 +71,7 @@ def join(distributed: bool, coordinator: str | None, processes: int | None, proc
         from jaxtrace.parallel import processes as several
 
         several.join(coordinator, processes, process)
-        console.quiet = several.of_several() not in (None, 0)
+        console.quiet = not several.leading()
     elif processes is not None or process is not None:
         raise ConfigError("--processes and --process: of whom? name process 0's --coordinator HOST:PORT too")
 

@@ -91,7 +91,7 @@ def trace(
     from jaxtrace.compilation import counted
     from jaxtrace.observing.profile import Profile
     from jaxtrace.observing.tensorboard import Board, check_installed
-    from jaxtrace.parallel.processes import of_several
+    from jaxtrace.parallel.processes import leading
     from jaxtrace.run import RunConfig, prepare, run_config
     from jaxtrace.store.location import Location
 
@@ -108,7 +108,7 @@ def trace(
         fail(
             f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
         )
-    if of_several() not in (None, 0):
+    if not leading():
         return
     if profiled and not profiled.done:
         console.print("--profile: the run was over before there was a chunk of steps to profile", style="red")

@@ -90,6 +90,11 @@ def of_several() -> int | None:
     return jax.process_index() if jax.distributed.is_initialized() and jax.process_count() > 1 else None
 
 
+def leading() -> bool:
+    """Whether this is the only process, or the first: the one that says what is said once."""
+    return of_several() in (None, 0)
+
+
 def barrier(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:

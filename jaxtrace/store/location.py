@@ -31,7 +31,7 @@ class Location:
 
     @classmethod
     def of(cls, root: str | Path | Location) -> Location:
-        """That of a local path or a URL ("s3://bucket/study", "memory://study", "file:///tmp/study").
+        """That of a local path or a URL ("s3://bucket/study", "memory://study", "file:///data/study").
 
         Raises:
           StoreError: no file system of that name, or its package is not installed.

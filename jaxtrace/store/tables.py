@@ -16,21 +16,12 @@ from jaxtrace.store.columns import flat_values, lists, nullable, rounded, values
 from jaxtrace.store.raw import raw_columns, raw_metrics
 from jaxtrace.store.run import plain
 from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tracing.probes import OPTIONS
 from jaxtrace.tracing.schema import METRICS, Metric, chosen_layers
 from jaxtrace.tracing.trace import Row
 
 # Of a trace's info: what gives the tables their columns.
-SHAPE = (
-    "mode",
-    "layers",
-    "heads",
-    "alphas",
-    "layer_stride",
-    "residuals",
-    "top_tokens",
-    "attention_rows",
-    "prompt_positions",
-)
+SHAPE = ("mode", "layers", "heads", *OPTIONS)
 PRECISIONS = ("float32", "float16")
 STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
 STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())

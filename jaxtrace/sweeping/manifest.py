@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtrace.errors import StoreError
-from jaxtrace.parallel.processes import of_several
+from jaxtrace.parallel.processes import leading
 from jaxtrace.store.location import Location
 from jaxtrace.store.parts import TABLES
 from jaxtrace.store.run import RUNS
@@ -92,7 +92,7 @@ class Manifest:
         Raises:
           StoreError: the disk is full or cannot be written.
         """
-        if of_several() not in (None, 0):
+        if not leading():
             return
         cells = {place: dataclasses.asdict(record) for place, record in self.records.items()}
         text = json.dumps({"format": FORMAT, "cells": cells}, indent=2, ensure_ascii=False) + "\n"

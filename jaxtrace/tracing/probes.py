@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtrace.errors import ConfigError
@@ -125,3 +125,6 @@ class Probes:
                 raise ConfigError(f"attention_rows: layer {layer} looks at images, not at positions; leave it out")
         if self.top_tokens > config.vocab:
             raise ConfigError(f"top_tokens: {self.top_tokens} of a vocabulary of {config.vocab}; give fewer")
+
+
+OPTIONS = tuple(field.name for field in fields(Probes) if field.name not in GROUPS)  # what they say beside their groups
