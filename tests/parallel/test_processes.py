@@ -92,7 +92,7 @@ def assert_same(got, want):
 
 
 def parts(directory):
-    return {path.name for path in (directory / "prompts").glob("*")}
+    return {path.name for path in (directory / "prompts").glob("part-*.parquet")}
 
 
 def test_two_processes_one_of_which_dies(model, alone, tmp_path):
