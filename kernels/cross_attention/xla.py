@@ -10,7 +10,7 @@ def cross_attention(q, k, v, groups, *, scale, moments):
         mask, first = visible_groups(groups, k.shape[3])
         return attend(q, k, v, mask, first, scale=scale, soft_cap=None, moments=moments)
 
-    return over_query_blocks(block, q, groups, k.shape[3], moments=moments)
+    return over_query_blocks(block, q, groups, k.shape[3])
 
 
 def cross_dispersion(q, k, groups, *, scale, axis_name=None):
@@ -18,4 +18,4 @@ def cross_dispersion(q, k, groups, *, scale, axis_name=None):
         mask, _ = visible_groups(groups, k.shape[3])
         return divergence(block_scores(q, k, mask, scale, None), axis_name)
 
-    return over_query_blocks(block, q, groups, k.shape[3], moments=True)
+    return over_query_blocks(block, q, groups, k.shape[3])

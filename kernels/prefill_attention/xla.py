@@ -18,8 +18,7 @@ from ..attention import (
 from ..key_tiles import over_key_tiles
 from ..moments import FLOOR, MASKED, Moments, shifted
 
-BLOCK_ENTRIES = 1 << 24  # scores of one block of queries: 64 MiB in float32
-CACHE_ENTRIES = 1 << 20  # the same where they are read out, in several passes
+BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which several passes find in a cache
 
 
 def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
@@ -35,16 +34,13 @@ def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
 
     tiled = key_tiles.in_tiles(q.shape[1], keys)
     of_block, held = (block_of_tiles, key_tiles.TILE) if tiled else (block, keys)
-    return over_query_blocks(of_block, q, positions(q, start), held, moments=moments)
+    return over_query_blocks(of_block, q, positions(q, start), held)
 
 
-def over_query_blocks(function, q, seen, keys, *, moments):
-    """Applies `function(q, seen)`, both [B, T, …], to blocks of T, and joins the results.
-
-    Blocks are small where moments are read out of their scores.
-    """
+def over_query_blocks(function, q, seen, keys):
+    """Applies `function(q, seen)`, both [B, T, …], to blocks of T, and joins the results."""
     b, t, n, _ = q.shape
-    size = max(1, (CACHE_ENTRIES if moments else BLOCK_ENTRIES) // (b * n * keys))
+    size = max(1, BLOCK_ENTRIES // (b * n * keys))
     if t <= size:
         return function(q, seen)
     count = -(-t // size)

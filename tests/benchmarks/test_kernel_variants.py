@@ -10,6 +10,8 @@ from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
 from benchmarks.kernel_shapes import parse_shape
 from benchmarks.kernel_variants import NO_MOMENTS, UNFUSED, usual_implementations, variants
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "softmax_moments": "R=3,V=50",
     "unembed_moments": "G=2,R=3,D=8,V=50",

@@ -12,6 +12,8 @@ from benchmarks import kernels, timing
 from benchmarks.kernel_results import KEYS, NUMBERS
 from benchmarks.machine import Machine
 
+pytestmark = pytest.mark.slow
+
 MACHINE = Machine("a machine", bandwidth=1e9, flops=1e9)
 UNEMBED = ["--op", "unembed_moments", "--impl", "xla", "--repeats", "1"]
 SMALL = ["--op", "softmax_moments", "--impl", "xla", "--repeats", "1"]

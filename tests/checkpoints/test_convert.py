@@ -184,6 +184,7 @@ def test_interrupted_before_the_last_word(folder, tmp_path, monkeypatch):
     same_as(folder.path, out)
 
 
+@pytest.mark.slow
 def test_a_killed_process(tmp_path):
     """kill -9 at several moments, then the same command again."""
     config = CONFIG | {"num_hidden_layers": 40}

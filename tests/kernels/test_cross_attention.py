@@ -68,7 +68,7 @@ class TestCrossAttention:
 def test_blocks_of_queries_change_nothing(rng, monkeypatch):
     q, k, v, groups = arrays(rng)
     whole = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
-    monkeypatch.setattr(xla, "CACHE_ENTRIES", 2 * B * K * G * GROUPS * SIZE)
+    monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * B * K * G * GROUPS * SIZE)
     parts = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)

@@ -61,7 +61,7 @@ class TestHeadDispersion:
 def test_blocks_of_queries_change_nothing(rng, monkeypatch):
     case = Case((0, 3), 7, 20, 2, 2)
     q, k, _ = case.arrays(rng, "float32")
-    monkeypatch.setattr(xla, "CACHE_ENTRIES", 3 * 2 * 4 * 20)
+    monkeypatch.setattr(xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20)
     cases.assert_near(run("xla", case, q, k), expected(case, q, k), cases.DISPERSION, "head_jsd")
 
 

@@ -17,6 +17,8 @@ from jaxtrace.lab.embedded import demo_path
 from jaxtrace.store import partition_of
 from tests.parallel.on_devices import FLAGS
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [f"{name} has {count} red apples and" for count in range(6) for name in ("Ann", "Bo")]
 
 

@@ -85,17 +85,20 @@ def check_shared(found, mesh):
         assert gathered is None or gathered.bytes < rows * config.vocab
 
 
+@pytest.mark.slow
 def test_8b_and_9b_on_four_chips():
     for name in ("qwen3-8b", "gemma-2-9b"):
         found = plan(name, "v5e-4", batch=8, context=CHUNK, probes=Probes.of("output"))
         check_shared(found, {"data": 2, "model": 2})
 
 
+@pytest.mark.slow
 def test_70b_on_a_slice():
     found = plan("llama-3.1-70b", "v5e-16", batch=4, context=CHUNK, probes=Probes.of("output", "attention"))
     check_shared(found, {"data": 1, "model": 16})
 
 
+@pytest.mark.slow
 def test_90b_on_sixteen_small_chips():
     found = plan("llama-3.2-90b", "v5e-16", batch=8, context=CHUNK, probes=Probes.of("output"))
     check_shared(found, {"data": 1, "model": 16})
@@ -107,6 +110,7 @@ def test_90b_on_sixteen_small_chips():
     assert 0 < found.decode.state - 2 * entries < 8 * 64
 
 
+@pytest.mark.slow
 def test_90b_on_eight_large_chips():
     found = plan("llama-3.2-90b", "v5p-8", batch=8, context=CHUNK, probes=Probes.of("output"))
     check_shared(found, {"data": 2, "model": 4})

@@ -61,6 +61,7 @@ def killed_till_it_ends(start, root: Path, chance: random.Random, most: int) -> 
     raise AssertionError("unreachable")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(started, tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(SWEEP))
