@@ -1,0 +1,86 @@
+"""Differences of means against SciPy and by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test, ttest_ind
+
+from jaxtrace.errors import StudyError
+from jaxtrace.statistics.differences import difference, paired_difference
+
+
+def test_hedges_by_hand():
+    """Means 2 and 5, both variances 1: d = −3, corrected by 1 − 3 / (4·4 − 1) = 0.8."""
+    found = difference([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert found.difference.value == pytest.approx(-3.0)
+    assert found.effect.value == pytest.approx(-2.4)
+    assert found.n == (3, 3)
+
+
+def test_against_scipy(rng):
+    a, b = rng.normal(0.4, 1, 60), rng.normal(0, 1, 90)
+    found = difference(a, b, resamples=4000)
+    welch = ttest_ind(a, b, equal_var=False)
+    low, high = welch.confidence_interval()
+    assert found.difference.value == pytest.approx(a.mean() - b.mean())
+    assert found.difference.low == pytest.approx(low, abs=0.05)
+    assert found.difference.high == pytest.approx(high, abs=0.05)
+    expected = permutation_test(
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=4000, rng=0
+    ).pvalue
+    assert found.p == pytest.approx(expected, abs=0.01)
+
+
+def test_whole_groups_are_permuted_where_they_are_of_one_set(rng):
+    """4 and 4 prompts: there are 70 ways to choose 4 of 8, and 2 of them are as far apart as these."""
+    a, b = np.repeat([5.0, 6.0, 7.0, 8.0], 25), np.repeat([1.0, 2.0, 3.0, 4.0], 25)
+    of = np.repeat(np.arange(4), 25)
+    grouped = difference(a, b, groups_a=of, groups_b=of + 4, resamples=5000)
+    assert grouped.p == pytest.approx(2 / 70, abs=0.008)
+    assert grouped.difference.n == 8
+    assert difference(a, b, resamples=500).p == pytest.approx(2 / 501)
+
+
+def test_within_groups_a_difference_between_groups_does_not_count(rng):
+    """Prompts of high values have more of the first set; within a prompt there is no difference, then there is."""
+    level = np.repeat(rng.normal(0, 5, 40), 10)
+    of = np.repeat(np.arange(40), 10)
+    first = rng.random(400) < np.where(level > 0, 0.8, 0.2)
+    values = level + rng.normal(0, 1, 400)
+
+    def p(values):
+        sides = {"groups_a": of[first], "groups_b": of[~first]}
+        return difference(values[first], values[~first], **sides, resamples=500).p
+
+    assert difference(values[first], values[~first], resamples=500).p < 0.01
+    assert p(values) > 0.05
+    assert p(values + first) < 0.01
+
+
+def test_p_is_uniform_where_nothing_differs(rng):
+    found = [difference(rng.normal(size=15), rng.normal(size=20), resamples=99).p for _ in range(200)]
+    assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.07)
+
+
+def test_pairs_against_all_signs(rng):
+    gaps = rng.normal(0.5, 1, 9)
+    a = rng.normal(size=9)
+    found = paired_difference(a + gaps, a, resamples=20_000)
+    all_means = np.array([np.dot(signs, gaps) / 9 for signs in itertools.product([-1, 1], repeat=9)])
+    exact = 2 * (all_means >= gaps.mean() - 1e-12).mean()
+    assert found.difference.value == pytest.approx(gaps.mean())
+    assert found.effect.value == pytest.approx(gaps.mean() / gaps.std(ddof=1) * (1 - 3 / (4 * 8 - 1)))
+    assert found.p == pytest.approx(exact, abs=0.015)
+    assert found.difference.low < gaps.mean() < found.difference.high
+
+
+def test_pairs_of_a_group_change_sign_together():
+    found = paired_difference(np.ones(60), np.zeros(60), groups=np.repeat([0, 1, 2], 20), resamples=4000)
+    assert found.p == pytest.approx(2 / 8, abs=0.04)
+    assert paired_difference(np.ones(60), np.zeros(60), resamples=400).p == pytest.approx(2 / 401)
+
+
+def test_nothing_to_compare():
+    with pytest.raises(StudyError, match="a comparison of 0 with 2 values"):
+        difference([], [1.0, 2.0])
