@@ -24,3 +24,7 @@ class PromptError(JaxtraceError):
 
 class StoreError(JaxtraceError):
     """A trace directory that cannot be written or read."""
+
+
+class StudyError(JaxtraceError):
+    """Traces, labels or settings of which a study can make nothing."""

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
+from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.models.config import DecoderConfig
@@ -31,7 +32,8 @@ from jaxtrace.tracing.encode import encode
 from jaxtrace.tracing.gather import OnProgress
 from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint, open_random_model
 from jaxtrace.tracing.probes import DEFAULT_ALPHAS, OPTIONS, Probes
-from jaxtrace.tracing.samplers import Greedy, Sample, Sampler
+from jaxtrace.tracing.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
+from jaxtrace.tracing.samplers.quadrants import TABLES
 from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row, Trace
 
@@ -82,15 +84,24 @@ class RunConfig(BaseModel):
         (), description="layer:head pairs whose attention weights are kept"
     )
     prompt_positions: bool = Field(False, description="measure the prompt's own positions too")
+    lens_renyi: bool = Field(False, description="Rényi entropies of every layer's prediction too")
+    lens: Path | None = Field(None, description="directory of a tuned lens of the model; the logit lens without it")
     precision: Literal["float32", "float16"] = Field("float32", description="of floats on the disk")
     batch_size: int = Field(16, ge=1)
     max_new_tokens: int = Field(64, ge=1)
     stop_repeats: int = Field(0, ge=0, description="this many identical tokens end a row; 0 never")
-    sampler: Literal["greedy", "sample"] = "greedy"
+    compat_duplicate_last_prompt_token: bool = Field(
+        False, description="feed the prompt's last token twice, as Algorithm 1 of arXiv 2604.03589 does"
+    )
+    sampler: Literal["greedy", "sample", "entropix", "dslider"] = "greedy"
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
+    thresholds: Literal["classic", "server"] = Field("classic", description="entropix's version of its rule")
+    pause: str | None = Field(
+        None, description="entropix's and dslider's pause token: text or id; ' ...' where that is one token"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler, of random weights and of random prompts")
     random: bool = Field(False, description="random weights of the model's shape, and random prompts if none are given")
     mesh: str | None = Field(AUTO, description="devices to split the model over, such as data=1,model=8; null for one")
@@ -108,15 +119,21 @@ class RunConfig(BaseModel):
         if self.data and not self.task:
             raise ValueError("data belongs to a task; name the task too")
         changed = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
-        if self.sampler == "greedy" and changed:
+        if self.sampler != "sample" and changed:
             raise ValueError("temperature, top_p, top_k and min_p need sampler 'sample'")
+        if self.sampler != "entropix" and self.thresholds != "classic":
+            raise ValueError("thresholds need sampler 'entropix'")
+        if self.sampler not in ("entropix", "dslider") and self.pause is not None:
+            raise ValueError("pause needs sampler 'entropix' or 'dslider'")
         if self.score and (self.sampler != "greedy" or self.stop_repeats):
             raise ValueError("score draws nothing: leave sampler and stop_repeats out")
         if self.score and self.prompt_positions:
             raise ValueError("score measures every position: leave prompt_positions out")
+        if self.score and self.compat_duplicate_last_prompt_token:
+            raise ValueError("score feeds texts as they are: leave compat_duplicate_last_prompt_token out")
         if self.samples > 1 and self.sampler == "greedy":
-            raise ValueError("samples would all be the same: they need sampler 'sample'")
-        self.settings(())
+            raise ValueError("samples would all be the same: they need sampler 'sample', 'entropix' or 'dslider'")
+        _ = self.recorded
         return self
 
     @property
@@ -124,13 +141,22 @@ class RunConfig(BaseModel):
         """Where its prompts are said to come from."""
         return [name for name in SOURCES if getattr(self, name)]
 
-    def settings(self, stop_tokens: tuple[int, ...]) -> Settings:
-        """Settings of the engine."""
+    @property
+    def recorded(self) -> Probes:
+        """What it records."""
+        return Probes.of(*self.probes, **{name: getattr(self, name) for name in OPTIONS})
+
+    def settings(self, stop_tokens: tuple[int, ...], tokenizer: Tokenizer | None) -> Settings:
+        """Settings of the engine; raises ConfigError where `pause` is no token of the model's tokenizer."""
         sampler: Sampler = Greedy()
         if self.sampler == "sample":
             sampler = Sample(self.temperature, self.top_k, self.top_p, self.min_p)
+        elif self.sampler == "entropix":
+            sampler = Entropix(TABLES[self.thresholds], pause_token(tokenizer, self.pause))
+        elif self.sampler == "dslider":
+            sampler = Dslider(pause=pause_token(tokenizer, self.pause))
         return Settings(
-            probes=Probes.of(*self.probes, **{name: getattr(self, name) for name in OPTIONS}),
+            probes=self.recorded,
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
             sampler=sampler,
@@ -174,7 +200,7 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in SOURCES):
         fields = {name: v for name, v in fields.items() if name not in (*SOURCES, "data", "image")}
-    if overrides.get("sampler") == "greedy":
+    if overrides.get("sampler", "sample") != "sample":
         fields = {name: v for name, v in fields.items() if name not in SAMPLING}
     return validated(RunConfig, {**fields, **overrides}, str(file or "settings"))
 
@@ -306,9 +332,11 @@ def start(
             f"{rows} rows at once for {jax.process_count()} processes leave some with none to write; "
             "raise batch_size, or start fewer"
         )
+    model = model.with_lens(config.lens)
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
-    settings = config.settings(model.stop_tokens)
-    info = model.info("score" if config.score else "generate", settings) | hashes | {"mesh": config.mesh}
+    settings = config.settings(model.stop_tokens, model.tokenizer)
+    fed = {"mesh": config.mesh, "last_prompt_token_twice": config.compat_duplicate_last_prompt_token}
+    info = model.info("score" if config.score else "generate", settings) | hashes | fed
     stored = config.model_dump(mode="json", exclude=HOW)
     place = {"resume": resume, "partition": partition, "process": of_several(), "precision": config.precision}
     writer = in_turn(lambda: TraceWriter(root, info, stored, **place))
@@ -327,7 +355,7 @@ def start(
 def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
     """The checkpoint of a run's model, its weights still on disk; raises CheckpointError and ConfigError."""
     found = open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
-    config.settings(()).probes.check(found.config)
+    config.recorded.check(found.config)
     return found
 
 
@@ -338,7 +366,8 @@ def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint)
     else:
         prompts = config.repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit])
     chat = not (config.raw or config.score)
-    return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat)
+    last_twice = config.compat_duplicate_last_prompt_token
+    return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat, last_twice=last_twice)
 
 
 def hash_prompts(encoded: Encoded) -> str:

@@ -16,10 +16,11 @@ from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, block_definition, is_stacked, merge, rest_definition, unembedding
 from jaxtrace.models.images import Images
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import Asked, AttentionTrace, Place, Sight
 from jaxtrace.models.on_mesh import by_rows
 from jaxtrace.models.rope import rotation
-from jaxtrace.models.stacked import Stacked, join, layer_of
+from jaxtrace.models.stacked import Stacked, join, layer_of, spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ def forward(
     head_jsd: bool = False,
     layers: Sequence[int] | None = None,
     stream: Sequence[int] = (),
+    interventions: Interventions | None = None,
 ) -> Forward:
     """Runs T tokens of each row through the decoder, from position `start` on.
 
@@ -78,7 +80,13 @@ def forward(
       head_jsd: return the Jensen–Shannon divergence over heads.
       layers: whose moments and divergence are returned, from 1, ascending; None for all.
       stream: layers after which the residual stream is returned, ascending, 0 the embedding.
+      interventions: what is left out; None for nothing, at no cost.
+
+    Raises:
+      ConfigError: a mask of the interventions is of another shape.
     """
+    left_out = interventions or Interventions()
+    left_out.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
     place = Place(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, sight)
@@ -87,33 +95,42 @@ def forward(
     with jax.named_scope("embed"):
         x = first = _embed(config, params, tokens, position)
 
-    def layer(x: Array, kind: LayerKind, weights: Params, layer_cache: LayerCache | None, asked: Asked = asked):
+    def layer(
+        x: Array,
+        kind: LayerKind,
+        weights: Params,
+        layer_cache: LayerCache | None,
+        left_out: Interventions,
+        asked: Asked = asked,
+    ):
         if layer_cache is None:
             trace = AttentionTrace.absent(position.shape, config.heads, asked)
         else:
             block = merge(block_definition(config, kind), weights)
-            x, layer_cache, trace = block(x, layer_cache, place, asked)
+            x, layer_cache, trace = block(x, layer_cache, place, asked, left_out)
         return x, (layer_cache, trace, x if stream else None)
 
-    def period(x: Array, weights_and_caches: tuple[list[Params], list[LayerCache | None]]) -> tuple[Array, list]:
+    def period(
+        x: Array, of_layers: tuple[list[Params], list[LayerCache | None], list[Interventions]]
+    ) -> tuple[Array, list]:
         left = []
-        for i, (kind, weights, layer_cache) in enumerate(zip(config.pattern, *weights_and_caches, strict=True)):
+        for i, (kind, weights, layer_cache, mask) in enumerate(zip(config.pattern, *of_layers, strict=True)):
             with jax.named_scope(f"layer_{i + 1}_of_{len(config.pattern)}"):
-                x, left_by_layer = layer(x, kind, weights, layer_cache)
+                x, left_by_layer = layer(x, kind, weights, layer_cache, mask)
             left.append(left_by_layer)
         return x, left
 
     repeated: list[Any] = []
     rest: dict[int, Any] = {}
     blocks, caches, scanned = params["layers"], cache, 0
+    masks: Any = spread(left_out, config.layers, len(config.pattern) if isinstance(caches, Stacked) else None)
     if isinstance(caches, Stacked):
-        x, repeated = jax.lax.scan(period, x, (blocks.repeated, caches.repeated))
-        blocks, caches, scanned = blocks.rest, caches.rest, config.layers - len(blocks.rest)
-    for number, (weights, layer_cache) in enumerate(zip(blocks, caches, strict=True), scanned + 1):
+        x, repeated = jax.lax.scan(period, x, (blocks.repeated, caches.repeated, masks.repeated))
+        blocks, caches, masks, scanned = blocks.rest, caches.rest, masks.rest, config.layers - len(blocks.rest)
+    for number, (weights, layer_cache, mask) in enumerate(zip(blocks, caches, masks, strict=True), scanned + 1):
         with jax.named_scope(f"layer_{number}"):
-            x, rest[number] = layer(
-                x, config.kind(number - 1), weights, layer_cache, asked if number in chosen else nothing
-            )
+            wanted = asked if number in chosen else nothing
+            x, rest[number] = layer(x, config.kind(number - 1), weights, layer_cache, mask, wanted)
 
     def joined(i: int, layers: Sequence[int]) -> Any:
         kept = [number - 1 for number in layers if 1 <= number <= scanned]

@@ -27,6 +27,7 @@ from jaxtrace.kernels import (
 from jaxtrace.kernels.attention import visible_keys
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, VisionConfig
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.on_mesh import KV_HEADS, ROWS, mapped, split, split_heads
 from jaxtrace.models.rope import Rotation, rotate
 
@@ -147,7 +148,7 @@ class Attention(nnx.Module):
         self.q_norm, self.k_norm = (RMSNorm(config, h) if normed else None for _ in range(2))
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked, left_out: Interventions
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
         q = self._queries(x, place)
         if self.kind.cross_attention:
@@ -158,6 +159,8 @@ class Attention(nnx.Module):
                 k = rotate(k, place.rotations[self.kind.rope])
             cache = _written(cache, *_masked_by_keys(k, v), place.start)
             out, trace = self._attend(q, cache, place.start, asked)
+        if left_out.heads is not None:
+            out = jnp.where(left_out.heads[:, None], 0, out)
         d, n, h = self.o[...].shape
         out = linear(out.reshape(*x.shape[:2], n * h), self.o[...].reshape(d, n * h))
         return _add(out, self.o_bias), cache, trace
@@ -292,17 +295,19 @@ class Block(nnx.Module):
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
 
     def __call__(
-        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked
+        self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, asked: Asked, left_out: Interventions
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
+        before = x
         with jax.named_scope("attention"):
-            out, cache, trace = self.attention(self.attention_norm(x), cache, place, asked)
+            out, cache, trace = self.attention(self.attention_norm(x), cache, place, asked, left_out)
         x = x + through(_normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
             out = _normed(self.feed_forward(self.feed_forward_norm(x)), self.post_feed_forward_norm)
         if self.feed_forward_gate is not None:
             assert place.sight is not None
             out = jnp.where(place.sight.visible.any(-1)[..., None], out, 0)
-        return x + through(out, self.feed_forward_gate), cache, trace
+        x = x + through(out, self.feed_forward_gate)
+        return x if left_out.skip is None else jnp.where(left_out.skip, before, x), cache, trace
 
     def attention_weights(
         self, x: Float[Array, "B T D"], cache: LayerCache, place: Place, heads: Sequence[int]

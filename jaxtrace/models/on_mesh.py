@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxtrace.errors import ConfigError
@@ -36,6 +37,12 @@ def split(axes: Axes, size: int) -> Axes | None:
     """Those of the axes that the mesh has, if together they split a dimension of this size, else None."""
     shape = jax.sharding.get_abstract_mesh().shape
     return tuple(axis for axis in axes if axis in shape) if parts(axes) > 1 and size % parts(axes) == 0 else None
+
+
+def on_mesh_of(params: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Sets the mesh that a decoder's parameters are on, if they are on one."""
+    sharding = params["embedding"].sharding
+    return jax.set_mesh(cast(Mesh, sharding.mesh)) if isinstance(sharding, NamedSharding) else nullcontext()
 
 
 def mapped(function: Callable[..., Any], in_specs: tuple[PartitionSpec, ...], out_specs: Any) -> Callable[..., Any]:

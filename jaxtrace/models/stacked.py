@@ -49,6 +49,14 @@ def layer_of(layers: list[Any] | Stacked, i: int) -> Any:
     return jax.tree.map(lambda x: x[i // period], layers.repeated[i % period])
 
 
+def spread(tree: Any, layers: int, period: int | None) -> list[Any] | Stacked:
+    """What stands on a leading axis of layers, as parameters are laid out: stacked by a period, or a list."""
+    part = lambda at: jax.tree.map(lambda x: x[at], tree)  # noqa: E731
+    whole = 0 if period is None else layers - layers % period
+    rest = [part(i) for i in range(whole, layers)]
+    return rest if period is None else Stacked([part(slice(p, whole, period)) for p in range(period)], rest)
+
+
 def join(repeated: list[Any], rest: list[Any], kept: Sequence[int] | None = None) -> Any:
     """One tree with a leading axis of layers, from the P trees that a scan gave (or none) and those of the rest.
 

@@ -67,7 +67,9 @@ def _work(job: Job, state: State, queries: int, *, measured: bool) -> Work:
     tracing += positions * (sum(by_group.values()) - by_group[""])
     tracing_flops = 0
     if probes.lens:
-        tracing_flops += 2 * (len(probes.layers(config)) - 1) * shard_size(table) * positions
+        layers = len(probes.layers(config))
+        again = layers if probes.lens_renyi else 0
+        tracing_flops += 2 * (layers - 1 + again) * shard_size(table) * positions
     if probes.dispersion:
         for kind, block, keys in _looking(job, state):
             seen = _seen(kind, keys)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxtrace.tracing.schema import METRICS, QUADRANTS
 from jaxtrace.tracing.trace import Row
 
 
@@ -15,14 +16,17 @@ class Column(NamedTuple):
       label: its words.
       unit: "nats", "nats²", "layer", or "" for a pure number.
       colour: whether the page offers it as a colour.
+      names: what its numbers 0, 1, … stand for; none of a quantity.
     """
 
     label: str
     unit: str
     colour: bool = False
+    names: tuple[str, ...] = ()
 
 
 COLUMNS: dict[str, Column] = {
+    "confidence": Column("confidence", "", colour=True),
     "entropy": Column("entropy", "nats", colour=True),
     "varentropy": Column("varentropy", "nats²", colour=True),
     "surprisal": Column("surprisal", "nats", colour=True),
@@ -35,15 +39,28 @@ COLUMNS: dict[str, Column] = {
     "hdi": Column("mean head dispersion (HDI)", "nats", colour=True),
     "head_jsd": Column("mean head divergence", "nats"),
     "prediction_depth": Column("prediction depth", "layer", colour=True),
+    "quadrant": Column("sampler's quadrant", "", colour=True, names=tuple(QUADRANTS)),
 }
 
 
-def token_columns(row: Row, layers: Sequence[int]) -> dict[str, np.ndarray]:
-    """The columns that the metrics of a row over some layers allow, name → float [steps].
+class Sure(NamedTuple):
+    """What a trained confidence says of a row; see `jaxtrace.confidence`.
+
+    Attributes:
+      answer: probability that the answer is right; NaN where it has no token.
+      tokens: [steps] the same, from each token alone; NaN at steps that drew nothing.
+    """
+
+    answer: float
+    tokens: np.ndarray
+
+
+def token_columns(row: Row, layers: Sequence[int], sure: Sure | None = None) -> dict[str, np.ndarray]:
+    """The columns that the metrics of a row over some layers allow, and its confidence if given: name → float [steps].
 
     Attention and dispersion are plain means over layers and heads.
     """
-    columns = {}
+    columns = {} if sure is None else {"confidence": sure.tokens}
     for name in COLUMNS:
         if name == "surprisal" and "logprob" in row.metrics:
             columns[name] = -row.metrics["logprob"]
@@ -51,6 +68,8 @@ def token_columns(row: Row, layers: Sequence[int]) -> dict[str, np.ndarray]:
             columns[name] = prediction_depth(row.metrics["lens_top1"], layers)
         elif name in row.metrics:
             values = row.metrics[name]
+            if METRICS[name].integer:
+                values = np.where(values < 0, np.nan, values)
             columns[name] = values.reshape(row.length, int(np.prod(values.shape[1:]))).mean(1)
     return columns
 

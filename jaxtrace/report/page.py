@@ -2,16 +2,15 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from jaxtrace.report.columns import COLUMNS, rounded, token_columns
+from jaxtrace.report.columns import COLUMNS, Sure, rounded, token_columns
+from jaxtrace.report.html import in_page, template
 from jaxtrace.report.plots import figures
 from jaxtrace.report.summary import gather, group_tables, summary
 from jaxtrace.report.theme import DARK, LIGHT
@@ -26,7 +25,7 @@ CAPTIONS = {
 SHORT = 40
 
 
-def write_report(trace: Trace, path: str | Path) -> Path:
+def write_report(trace: Trace, path: str | Path, confidence: Sequence[Sure] | None = None) -> Path:
     """Writes the trace as one self-contained HTML page.
 
     It holds the totals, the figures, and every prompt with its tokens coloured by a metric; pointing at a
@@ -36,46 +35,38 @@ def write_report(trace: Trace, path: str | Path) -> Path:
     Args:
       trace: what to show; any of its metric groups may be missing.
       path: the HTML file to write; its directory is made if need be, and an older file replaced.
+      confidence: of every row, what the text is coloured by at first.
 
     Returns:
       The path written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(trace), encoding="utf-8", errors="replace")
+    path.write_text(render(trace, confidence), encoding="utf-8", errors="replace")
     return path
 
 
-def render(trace: Trace) -> str:
+def render(trace: Trace, confidence: Sequence[Sure] | None = None) -> str:
     """The page of `write_report` as a string."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.policies["json.dumps_kwargs"] = {
-        "separators": (",", ":"),
-        "ensure_ascii": False,
-        "allow_nan": False,
-        "sort_keys": False,
-    }
-    script = environment.get_template("script.html.jinja").render()
+    script = template("script.html.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     model = trace.info.get("model")
-    values = gather(trace)
+    values = gather(trace, confidence)
+    sure = confidence or [None] * len(trace.rows)
     scales = _scales(values)
-    return environment.get_template("page.html.jinja").render(
+    return template("page.html.jinja").render(
         title=model if isinstance(model, str) else "Trace",
         mode=trace.info.get("mode", ""),
         settings=[(key, value) for key, value in _flat(trace.info) if key not in ("model", "mode")],
         summary=summary(trace),
         figures=_pictures(trace),
         groups=group_tables(trace),
-        prompts=[_prompt(row, number, trace.info.get("mode")) for number, row in enumerate(trace.rows, 1)],
+        prompts=[
+            _prompt(row, number, trace.info.get("mode"), of)
+            for number, (row, of) in enumerate(zip(trace.rows, sure, strict=True), 1)
+        ],
         scales=scales,
-        data=_data(trace, list(values), scales),
+        data=_data(trace, list(values), scales, sure),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
     )
@@ -91,18 +82,14 @@ def _flat(info: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def _pictures(trace: Trace) -> list[dict[str, str]]:
     ds = trace.to_xarray()
-    light, dark = ({name: _png(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK))
+    light, dark = ({name: in_page(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK))
     return [{"caption": CAPTIONS[name], "light": light[name], "dark": dark[name]} for name in light]
 
 
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _prompt(row: Row, number: int, mode: str | None) -> dict[str, Any]:
+def _prompt(row: Row, number: int, mode: str | None, sure: Sure | None) -> dict[str, Any]:
     prompt, meta = row.prompt, [(key, _words(value)) for key, value in row.prompt.meta.items()]
+    if sure is not None and np.isfinite(sure.answer):
+        meta.insert(0, ("confidence", f"{sure.answer:.2f}"))
     asked = prompt.text if prompt.text is not None else "".join(row.prompt_pieces)
     return {
         "id": prompt.id or f"prompt {number}",
@@ -126,20 +113,28 @@ def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         if COLUMNS[name].colour:
             low, high = rounded(np.quantile(values, [0.01, 0.99]), 3)
             scales.append({"name": name, "label": COLUMNS[name].label, "low": low, "high": high})
+            if COLUMNS[name].names:
+                scales[-1]["names"] = COLUMNS[name].names
     return scales
 
 
-def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]]) -> dict[str, Any]:
+def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]], sure: Sequence[Sure | None]) -> dict[str, Any]:
     return {
-        "columns": [{"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit} for name in names],
+        "columns": [
+            {"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit, "names": COLUMNS[name].names}
+            for name in names
+        ],
         "scales": scales,
-        "rows": [_row(row, names, trace.info.get("mode"), trace.traced_layers) for row in trace.rows],
+        "rows": [
+            _row(row, names, trace.info.get("mode"), trace.traced_layers, of)
+            for row, of in zip(trace.rows, sure, strict=True)
+        ],
     }
 
 
-def _row(row: Row, names: list[str], mode: str | None, layers: Sequence[int]) -> dict[str, Any]:
+def _row(row: Row, names: list[str], mode: str | None, layers: Sequence[int], sure: Sure | None) -> dict[str, Any]:
     """Arrays along the steps; `lead` is the text before the first token scored, [] for a generated row."""
-    columns, tokens = token_columns(row, layers), row.metrics["token"]
+    columns, tokens = token_columns(row, layers, sure), row.metrics["token"]
     lead = len(row.prompt_pieces) - int((tokens >= 0).sum()) if mode == "score" else 0
     lens = row.metrics.get("lens_entropy", np.empty((0, 0)))
     return {

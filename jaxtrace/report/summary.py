@@ -1,13 +1,14 @@
 """A trace in a few lines."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from jaxtrace.report.columns import COLUMNS, token_columns
+from jaxtrace.report.columns import COLUMNS, Sure, token_columns
 from jaxtrace.tracing.trace import Trace
 
 GROUP_KEYS = ("seen", "category")
@@ -41,7 +42,11 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
         mean, median, high = values["entropy"].mean(), *np.quantile(values["entropy"], [0.5, 0.9])
         lines.append(("entropy: mean · median · P90", f"{mean:.3f} · {median:.3f} · {high:.3f} nats"))
     for name, column in COLUMNS.items():
-        if name in values and name not in ("entropy", "logprob"):
+        if name in values and column.names:
+            shares = np.bincount(values[name].astype(int), minlength=len(column.names)) / len(values[name])
+            found = [f"{one} {share:.0%}" for one, share in zip(column.names, shares, strict=True) if share]
+            lines.append((column.label, ", ".join(found)))
+        elif name in values and name not in ("entropy", "logprob"):
             text = f"{values[name].mean():.3f} {column.unit}".rstrip()
             if name == "prediction_depth":
                 text = f"{values[name].mean():.1f} of {trace.info['layers']} layers"
@@ -49,11 +54,12 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
     return lines
 
 
-def gather(trace: Trace) -> dict[str, np.ndarray]:
+def gather(trace: Trace, confidence: Sequence[Sure] | None = None) -> dict[str, np.ndarray]:
     """Each token column over all steps of all prompts: finite values only, and no empty columns."""
     parts: dict[str, list[np.ndarray]] = {}
-    for row in trace.rows:
-        for name, values in token_columns(row, trace.traced_layers).items():
+    for number, row in enumerate(trace.rows):
+        sure = confidence[number] if confidence else None
+        for name, values in token_columns(row, trace.traced_layers, sure).items():
             own = values[row.prompt_steps :]
             parts.setdefault(name, []).append(own[np.isfinite(own)])
     joined = {name: np.concatenate(parts[name]) for name in COLUMNS if name in parts}

@@ -51,6 +51,9 @@ def raw_metrics(tokens: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]
     if info.get("top_tokens"):
         for name in ("top_ids", "top_logprobs"):
             found[name] = flat_values(tokens[name], RAW[name]).reshape(steps, -1)
+    if info.get("lens_renyi"):
+        flat = flat_values(tokens["lens_renyi"], RAW["lens_renyi"])
+        found["lens_renyi"] = flat.reshape(steps, -1, len(info["alphas"]))
     if pairs := info.get("attention_rows"):
         position = tokens["position"].to_numpy()
         seen = np.arange(position[-1] + 1) <= position[:, None]
@@ -62,4 +65,5 @@ def raw_metrics(tokens: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]
 
 
 def _matrix(values: np.ndarray, name: str) -> pa.Array:
+    values = values.reshape(len(values), -1)
     return lists(values, RAW[name], [values.shape[1]] * len(values))

@@ -15,7 +15,7 @@ from jaxtrace.store.run import FORMAT, RUN, plain, read_run, run_path, write_run
 from jaxtrace.store.tables import PRECISIONS, SHAPE, to_tables
 from jaxtrace.tracing.trace import Row, Trace
 
-MADE_OF = ("checkpoint", "prompts")
+MADE_OF = ("checkpoint", "prompts", "lens")
 BATCH = 64
 
 

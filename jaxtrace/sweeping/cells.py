@@ -95,11 +95,13 @@ def _run_name(config: RunConfig) -> str:
     content = config.model_dump(mode="json", exclude=HOW, exclude_defaults=True)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     seed = [f"seed{config.seed}"] * (config.sampler != "greedy" or config.random)
-    return "-".join([_drawing(config), *seed, ".".join(config.probes), digest])
+    return "-".join([drawing(config), *seed, ".".join(config.probes), digest])
 
 
-def _drawing(config: RunConfig) -> str:
-    if config.sampler == "greedy":
-        return "score" if config.score else "greedy"
+def drawing(config: RunConfig) -> str:
+    """How a run draws its tokens, in a word: "greedy", "t0.7-p0.9", "entropix-classic"."""
+    if config.sampler != "sample":
+        version = [config.thresholds] if config.sampler == "entropix" else []
+        return "score" if config.score else "-".join([config.sampler, *version])
     cuts = {"p": config.top_p % 1, "k": config.top_k, "m": config.min_p}
     return "-".join([f"t{config.temperature:g}", *(f"{name}{cut:g}" for name, cut in cuts.items() if cut)])

@@ -70,7 +70,7 @@ def check(cells: Sequence[Cell], *, offline: bool, on_cell: Callable[[Cell], Non
             if what not in found:
                 found[what] = _checked(cell, opened[model], offline)
             if (config := found[what].config) is not None:
-                cell.config.settings(()).probes.check(config)
+                cell.config.recorded.check(config)
         except JaxtraceError as error:
             raise type(error)(f"{cell.model} on {cell.task}: {error}") from error
         checked.append(dataclasses.replace(found[what], cell=cell))

@@ -104,7 +104,7 @@ def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) ->
 def _kind(cell: Cell) -> tuple[object, ...]:
     """Cells of one kind trace about as many tokens a second."""
     config = cell.config
-    return cell.model, config.settings(()).probes, config.score, config.batch_size, config.mesh
+    return cell.model, config.recorded, config.score, config.batch_size, config.mesh
 
 
 def _estimate(some: Checked, rate: float | None, machine: Machine) -> Estimate:
@@ -123,13 +123,13 @@ def _estimate(some: Checked, rate: float | None, machine: Machine) -> Estimate:
         # A prompt's last position draws its first token.
         recorded = None if tokens is None or prompts is None or fed is None else tokens + fed - prompts
     if config is not None:
-        size = sum(trace_bytes(config, run.settings(()).probes, precision=run.precision).values())
+        size = sum(trace_bytes(config, run.recorded, precision=run.precision).values())
     return Estimate(some.cell, some.prompts, tokens, recorded, size, seconds, rate is not None, some.unchecked)
 
 
 def _seconds(config: DecoderConfig, run: RunConfig, prompts: int, tokens: int, fed: int, machine: Machine) -> float:
     devices = _devices(run.mesh)
-    probes = run.settings(()).probes
+    probes = run.recorded
     flops = step_flops(config) + lens_flops(config, probes) * probes.lens
     if run.score:
         return tokens * flops / (devices * machine.flops)

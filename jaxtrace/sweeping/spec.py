@@ -12,8 +12,13 @@ Entry = dict[str, Any]  # settings of a run, and perhaps its "name"
 OWN = ("out",)  # settings of a run that a sweep decides
 
 
-def _entries(name: str, implied: Entry | None = None) -> BeforeValidator:
-    """Takes one entry where there may be several, and a setting's value for a mapping of it alone."""
+def entries(name: str, implied: Entry | None = None) -> BeforeValidator:
+    """Takes one entry where there may be several, and a setting's value for a mapping of it alone.
+
+    Args:
+      name: of that setting.
+      implied: what entries that are mappings say unless they say otherwise.
+    """
 
     def read(value: Any) -> tuple[Entry, ...]:
         listed = value if isinstance(value, list | tuple) else [value]
@@ -33,17 +38,17 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    models: Annotated[tuple[Entry, ...], _entries("model")] = Field(
+    models: Annotated[tuple[Entry, ...], entries("model")] = Field(
         description="checkpoint directories, hub ids, published names, 'demo'"
     )
-    tasks: Annotated[tuple[Entry, ...], _entries("task")] = Field(
+    tasks: Annotated[tuple[Entry, ...], entries("task")] = Field(
         ({},), description="tasks; without any, the demo's own questions, or random prompts"
     )
-    samplers: Annotated[tuple[Entry, ...], _entries("sampler", {"sampler": "sample"})] = Field(
-        ({},), description="'greedy', or settings of sampling such as {temperature: 0.7}"
+    samplers: Annotated[tuple[Entry, ...], entries("sampler", {"sampler": "sample"})] = Field(
+        ({},), description="'greedy', 'entropix', 'dslider', or settings of sampling such as {temperature: 0.7}"
     )
-    seeds: Annotated[tuple[Entry, ...], _entries("seed")] = ({},)
-    probes: Annotated[tuple[Entry, ...], _entries("probes")] = ({},)
+    seeds: Annotated[tuple[Entry, ...], entries("seed")] = ({},)
+    probes: Annotated[tuple[Entry, ...], entries("probes")] = ({},)
     settings: dict[str, Any] = Field({}, description="of every run, where no axis says otherwise")
 
     @model_validator(mode="after")

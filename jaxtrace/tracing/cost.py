@@ -62,7 +62,8 @@ def step_flops(config: DecoderConfig) -> int:
 def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:
     """What the lens of every chosen layer adds to that; it reads no more weights."""
     layers = config.layers if probes is None else len(probes.layers(config))
-    return 2 * (layers - 1) * config.vocab * config.embed
+    again = layers if probes is not None and probes.lens_renyi else 0
+    return 2 * (layers - 1 + again) * config.vocab * config.embed
 
 
 def torch_attention_bytes(config: DecoderConfig, tokens: int) -> int:

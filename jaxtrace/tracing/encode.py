@@ -22,7 +22,13 @@ ImagesLike = ImageSource | Sequence[ImageSource] | None
 
 
 def encode(
-    prompts: Sequence[PromptLike], model: str, config: DecoderConfig, tokenizer: Tokenizer | None, *, chat: bool
+    prompts: Sequence[PromptLike],
+    model: str,
+    config: DecoderConfig,
+    tokenizer: Tokenizer | None,
+    *,
+    chat: bool,
+    last_twice: bool = False,
 ) -> list[tuple[Prompt, np.ndarray]]:
     """Prompts beside their token ids, int32.
 
@@ -32,13 +38,15 @@ def encode(
       config: of its decoder, for the vocabulary and the context.
       tokenizer: None where prompts must be ids.
       chat: put texts as a chat's first turn where the tokenizer has a template.
+      last_twice: the last token of each is fed twice.
 
     Raises:
       PromptError: a prompt is empty, longer than the context, text without a tokenizer, has an unknown id, or an image
         that cannot be read or has no place in it.
     """
     _check_list(prompts)
-    return [_encode(i, _as_prompt(prompt), model, config, tokenizer, chat) for i, prompt in enumerate(prompts)]
+    given = [_as_prompt(prompt) for prompt in prompts]
+    return [_encode(i, prompt, model, config, tokenizer, chat, last_twice) for i, prompt in enumerate(given)]
 
 
 def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | None) -> Sequence[PromptLike]:
@@ -88,7 +96,13 @@ def looked(processor: ImageProcessor, config: DecoderConfig, prompt: Prompt, tok
 
 
 def _encode(
-    index: int, prompt: Prompt, model: str, config: DecoderConfig, tokenizer: Tokenizer | None, chat: bool
+    index: int,
+    prompt: Prompt,
+    model: str,
+    config: DecoderConfig,
+    tokenizer: Tokenizer | None,
+    chat: bool,
+    last_twice: bool,
 ) -> tuple[Prompt, np.ndarray]:
     name = f"prompt {prompt.id or index}"
     if prompt.tokens is not None:
@@ -101,6 +115,7 @@ def _encode(
         ids = tokenizer.encode(prompt.text or "", chat=chat, images=len(prompt.images), image_token=config.image_token)
     if not ids:
         raise PromptError(f"{name}: is empty; give it at least one token")
+    ids += ids[-1:] * last_twice
     if prompt.images and config.vision is None:
         raise PromptError(f"{name}: has images, and {model} sees none; leave them out, or name a vision model")
     marks = ids.count(config.image_token) if config.image_token is not None else 0

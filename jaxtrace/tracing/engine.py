@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxtrace.lenses.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.tracing.buckets import best_width, chunk
 from jaxtrace.tracing.gather import Gathered, Metrics, OnProgress
 from jaxtrace.tracing.measure import StepTrace
@@ -32,6 +34,8 @@ def decode_chunk(
     state: State,
     stop: StopRules,
     patience: Int[Array, ""] | np.int32 = FOREVER,
+    interventions: Interventions | None = None,
+    lens: Translators | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
@@ -41,14 +45,15 @@ def decode_chunk(
     """Up to `steps` decode steps; ends early when no row is active, or rows that are not have cost too much.
 
     Args:
-      params, state, stop, config, probes, sampler: as `decode_step` takes them.
+      params, state, stop, interventions, lens, config, probes, sampler: as `decode_step` takes them.
       patience: row-steps that rows which are not active may be computed along.
       steps: most steps.
 
     Returns:
       (state, traces [steps, B, …], which rows were active at each step, which are active now, patience left).
     """
-    step = functools.partial(decode_step, params, stop=stop, config=config, probes=probes, sampler=sampler)
+    changes = {"interventions": interventions, "lens": lens}
+    step = functools.partial(decode_step, params, stop=stop, config=config, probes=probes, sampler=sampler, **changes)
     one = jax.eval_shape(step, state)[1]
     traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), one)
     valid = jnp.zeros((steps, *state.active.shape), bool)
@@ -79,10 +84,12 @@ def generate_rows(
     on_progress: OnProgress = lambda *_: None,
     numbers: Sequence[int] | None = None,
     look: Look | None = None,
+    lens: Translators | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
     """Metrics of every step of every prompt's continuation, with its index, in order, as soon as they are there.
 
-    Of several processes each gives out the prompts of its own rows. `numbers`, by default the indices, seed the draws.
+    Of several processes each gives out the prompts of its own rows. `numbers`, by default the indices, seed the draws;
+    `lens` is that of the lens metrics, None for the logit lens.
 
     A prompt but for its last token is prefilled; every step, the first included, is then the one decode step. While a
     chunk of steps runs, the metrics of the chunk before it are drained to the host. A chunk ends when rows that are
@@ -97,7 +104,7 @@ def generate_rows(
         )
         for tokens in prompts
     ]
-    pool = Pool(config, params, settings, entries, numbers, look)
+    pool = Pool(config, params, settings, entries, numbers, look, lens)
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
     options = {"sampler": settings.sampler, "steps": settings.steps}
     gathered = Gathered(on_progress, pool.own)
@@ -105,7 +112,7 @@ def generate_rows(
     def run(patience: Any) -> Any:
         with pool.on_mesh():
             pool.state, *out = decode_chunk(
-                params, pool.state, stop, patience, config=config, probes=settings.probes, **options
+                params, pool.state, stop, patience, *pool.changes, config=config, probes=settings.probes, **options
             )
         return list(pool.holders), *out
 
@@ -139,6 +146,7 @@ def score_rows(
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
     look: Look | None = None,
+    lens: Translators | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
     """Metrics of every position of given texts, with the text's index, in order, as soon as they are there.
 
@@ -149,7 +157,7 @@ def score_rows(
     """
     entries = [Entry(tokens, fed=0, positions=len(tokens), draws=0) for tokens in texts]
     targets = [np.append(tokens[1:], np.int32(-1)) for tokens in texts]
-    pool = Pool(config, params, settings, entries, look=look)
+    pool = Pool(config, params, settings, entries, look=look, lens=lens)
     gathered = Gathered(on_progress, pool.own)
     at = np.zeros(len(pool.holders), int)  # each row's place in its text
     pool.admit()
@@ -166,7 +174,15 @@ def score_rows(
             visible = chunk(_cut(pool.visible, holders, places), width)[0] if pool.visible else None
             with pool.on_mesh():
                 pool.state, trace = score(
-                    params, pool.state, tokens, count, ahead, visible, config=config, probes=settings.probes
+                    params,
+                    pool.state,
+                    tokens,
+                    count,
+                    ahead,
+                    visible,
+                    *pool.changes,
+                    config=config,
+                    probes=settings.probes,
                 )
             done = left <= width
             following = holders, trace, count, done

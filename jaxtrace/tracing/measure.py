@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import dispersion_of, softmax_moments
+from jaxtrace.lenses.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.forward import Forward, attention_weights, final_norm, unembed
 from jaxtrace.models.on_mesh import largest_logits, moments_of_logits
 from jaxtrace.tracing.probes import Probes
+from jaxtrace.tracing.schema import QUANTITIES
 
 
 @jax.tree_util.register_dataclass
@@ -50,9 +53,11 @@ class StepTrace:
     hidden_delta_layer: Float[Array, "*s L"] | None = None
     hidden_delta_step: Float[Array, "*s L1"] | None = None
     hidden_cosine_layer: Float[Array, "*s L"] | None = None
+    quadrant: Int[Array, "*s"] | None = None
     residuals: Float[Array, "*s R D"] | None = None
     top_ids: Int[Array, "*s K"] | None = None
     top_logprobs: Float[Array, "*s K"] | None = None
+    lens_renyi: Float[Array, "*s L A"] | None = None
     attention_rows: Float[Array, "*s A S"] | None = None
 
 
@@ -65,19 +70,25 @@ class Drawable:
       top1: the most likely token.
       finite: whether no logit is NaN or +∞.
       logits: None unless asked for.
+      metrics: those that a sampler needs.
     """
 
     top1: Int[Array, "B T"]
     finite: Bool[Array, "B T"]
     logits: Float[Array, "B T V"] | None
+    metrics: StepTrace = StepTrace()
 
 
-def forward_flags(config: DecoderConfig, probes: Probes) -> dict[str, Any]:
-    """What the forward pass has to return for these probes."""
+NOTHING = Probes.none()
+
+
+def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NOTHING) -> dict[str, Any]:
+    """What the forward pass has to return for these probes, and for those that a sampler needs."""
+    looking = [each for each in (probes, needs) if each.attention or each.dispersion]
     return {
-        "moments": probes.attention or probes.dispersion,
-        "head_jsd": probes.dispersion,
-        "layers": probes.layers(config),
+        "moments": bool(looking),
+        "head_jsd": probes.dispersion or needs.dispersion,
+        "layers": tuple(sorted({layer for each in looking or [probes] for layer in each.layers(config)})),
         "stream": probes.stream(config),
     }
 
@@ -89,9 +100,11 @@ def measure(
     before: Float[Array, "B L1 D"] | None,
     start: Int[Array, " B"],
     probes: Probes,
+    lens: Translators | None = None,
     *,
     targets: Int[Array, "B T"] | None = None,
     keep_logits: bool = False,
+    needs: Probes = NOTHING,
 ) -> tuple[StepTrace, Drawable]:
     """Metrics of the positions of a forward pass, and what their next tokens are drawn from.
 
@@ -101,32 +114,44 @@ def measure(
       before: residual stream of the position before the first, of the layers `probes.carried`.
       start: position of the first.
       probes: what to measure.
+      lens: of the lens metrics; None for the logit lens.
       targets: tokens whose `logprob` is wanted; NaN for −1 (none) and for a token beyond the vocabulary (an image).
       keep_logits: return the logits, for a sampler.
+      needs: metrics of the groups output, attention and dispersion that a sampler needs; the forward pass has the
+        `forward_flags` of both.
     """
     trace: dict[str, Array | None] = {}
+    needed: dict[str, Array | None] = {}
     keep_logits |= probes.top_tokens > 0
+    alone = needs.output and not probes.output
     with jax.named_scope("unembed"):
-        if probes.output or probes.lens:
-            outputs, drawable = _outputs(config, params, result, probes, targets, keep_logits)
-            trace |= outputs
+        if probes.output or probes.lens or needs.output:
+            orders = () if alone and not probes.lens_renyi else probes.alphas
+            wanted = dataclasses.replace(probes, output=probes.output or needs.output, alphas=orders)
+            outputs, drawable = _outputs(config, params, result, wanted, lens, targets, keep_logits)
+            trace |= {name: x for name, x in outputs.items() if not (alone and QUANTITIES[name].group == "output")}
+            needed |= {name: outputs[name] for name in ("entropy", "varentropy") if needs.output}
         else:
             logits = unembed(config, params, result.hidden)
             rows = softmax_moments(logits, implementation="xla")  # which the partitioner can split
             drawable = Drawable(rows.top1, jnp.isfinite(rows.moments.m), logits)
     with jax.named_scope("attention_metrics"):
-        trace |= _attention(result, probes)
+        there = forward_flags(config, probes, needs)["layers"]
+        trace |= _attention(result, there, probes.layers(config), probes)
+        needed |= _attention(result, there, needs.layers(config), needs)
     if probes.hidden:
         assert before is not None
         with jax.named_scope("hidden_metrics"):
             trace |= _hidden(result, probes.layers(config), before, start)
     with jax.named_scope("raw_material"):
         trace |= _raw(config, params, result, start, probes, drawable)
-    return StepTrace(**trace), drawable
+    return StepTrace(**trace), dataclasses.replace(drawable, metrics=StepTrace(**needed))
 
 
-def _outputs(config, params, result, probes, targets, keep_logits):
+def _outputs(config, params, result, probes, lens, targets, keep_logits):
     residual = result.residual(probes.layers(config)) if probes.lens else result.hidden[None]
+    if probes.lens and lens is not None:
+        residual = lens(residual, probes.layers(config))
     groups, b, t, _ = residual.shape
     normed = final_norm(config, params, residual)
     targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab)
@@ -134,7 +159,7 @@ def _outputs(config, params, result, probes, targets, keep_logits):
         normed,
         unembedding(params),
         targets,
-        alphas=probes.alphas if probes.output else (),
+        alphas=probes.alphas if probes.output or probes.lens_renyi else (),
         soft_cap=config.logit_soft_cap,
         keep_logits=keep_logits,
     )
@@ -159,8 +184,19 @@ def _outputs(config, params, result, probes, targets, keep_logits):
             "lens_top1": by_layer(rows.top1),
             "lens_top1_prob": by_layer(rows.moments.p_max),
         }
+    if probes.lens_renyi:
+        trace["lens_renyi"] = _lens_renyi(config, params, normed, probes.alphas).at[:, :, -1].set(at(rows.renyi))
     finite = jnp.isfinite(rows.moments.logsumexp[-1])
     return trace, Drawable(at(rows.top1[-1]), at(finite), at(rows.logits) if keep_logits else None)
+
+
+def _lens_renyi(config, params, normed: Float[Array, "G B T D"], alphas: tuple[float, ...]) -> Float[Array, "B T G A"]:
+    """Of all groups as rows of output: the only ones of which `unembed_moments` keeps Rényi sums."""
+    groups, b, t, width = normed.shape
+    rows = jnp.moveaxis(normed, 0, 1).reshape(1, b, groups * t, width)
+    options = {"alphas": alphas, "soft_cap": config.logit_soft_cap, "keep_logits": False}
+    renyi = moments_of_logits(rows, unembedding(params), None, **options).renyi
+    return jnp.moveaxis(renyi.reshape(b, groups, t, len(alphas)), 1, 2)
 
 
 def _known(targets: Int[Array, "B T"], vocab: int) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
@@ -169,11 +205,18 @@ def _known(targets: Int[Array, "B T"], vocab: int) -> tuple[Int[Array, "B T"], B
     return jnp.where(known, targets, 0), known
 
 
-def _attention(result: Forward, probes: Probes) -> dict[str, Array]:
+def _attention(
+    result: Forward, there: tuple[int, ...], layers: tuple[int, ...], probes: Probes
+) -> dict[str, Array | None]:
+    """Of some of the layers whose attention is there."""
     trace = {}
     if not (probes.attention or probes.dispersion):
         return trace
-    moments = result.attention.moments
+    attention = result.attention
+    if layers != there:
+        places = np.array([there.index(layer) for layer in layers])
+        attention = jax.tree.map(lambda x: x[places], attention)
+    moments = attention.moments
     assert moments is not None
     by_layer = lambda x: jnp.moveaxis(x, 0, 2)  # noqa: E731
     if probes.attention:
@@ -187,7 +230,7 @@ def _attention(result: Forward, probes: Probes) -> dict[str, Array]:
     if probes.dispersion:
         trace |= {
             "hdi": by_layer(dispersion_of(moments.entropy)),
-            "head_jsd": by_layer(result.attention.head_jsd),
+            "head_jsd": by_layer(attention.head_jsd),
         }
     return trace
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,11 @@ from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import use_cache
 from jaxtrace.errors import ConfigError
 from jaxtrace.lab.embedded import demo_path
+from jaxtrace.lenses.files import TunedLens, read_lens
+from jaxtrace.lenses.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.published import find_published
 from jaxtrace.parallel.automatic import AUTO, chosen_mesh
 from jaxtrace.tasks.prompt import Prompt
@@ -51,6 +54,8 @@ class Model:
       tokenizer: None for a checkpoint without one; prompts are then token ids.
       stop_tokens: the ids that end a text, by the checkpoint's own word.
       image_processor: for a model that sees images.
+      lens: a tuned lens, from `with_lens`; None for the logit lens.
+      fingerprint: gives the hash of its config and weights; "" for a model of no checkpoint.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Model:
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
     image_processor: ImageProcessor | None = None
+    lens: TunedLens | None = None
+    fingerprint: Callable[[], str] = str
 
     @classmethod
     def of(
@@ -80,7 +87,20 @@ class Model:
             own = None if checkpoint.directory is None else ImageProcessor.load(checkpoint.directory, vision)
             processor = own or ImageProcessor.of(vision)
         params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
-        return cls(name, config, params, checkpoint.tokenizer, checkpoint.stop_tokens, processor)
+        known = checkpoint.tokenizer, checkpoint.stop_tokens, processor
+        return cls(name, config, params, *known, fingerprint=checkpoint.fingerprint)
+
+    def with_lens(self, directory: str | Path | None) -> Model:
+        """The model with a tuned lens, whose translations the lens metrics are of; with the logit lens for None.
+
+        Raises:
+          CheckpointError: the directory holds no lens, or that of another model.
+        """
+        if directory is None:
+            return dataclasses.replace(self, lens=None)
+        return dataclasses.replace(
+            self, lens=read_lens(directory, self.name, self.fingerprint(), self.config, self.params)
+        )
 
     @property
     def decoder(self) -> Decoder:
@@ -100,6 +120,7 @@ class Model:
         stop_repeats: int = 0,
         batch_size: int = 16,
         raw: bool = False,
+        interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> Trace:
         """Continues every prompt, and traces every step of it.
@@ -117,6 +138,7 @@ class Model:
           stop_repeats: this many identical tokens in a row end it; 0 never does.
           batch_size: prompts run at once; where one is done, the next one takes its place.
           raw: feed texts as they are, without a chat template.
+          interventions: blocks and heads to leave out; masks are traced, so that every choice is one compiled program.
           on_progress: called with (new prompts, new tokens, sum of their entropies) as the run goes on.
 
         Returns:
@@ -125,7 +147,7 @@ class Model:
         Raises:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; an
             image cannot be read, has no place in its prompt, or the model sees none.
-          ConfigError: a count is out of range.
+          ConfigError: a count is out of range, or a mask of the interventions is not of the model's shape.
         """
         _at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size)
         _at_least(0, stop_repeats=stop_repeats)
@@ -137,6 +159,7 @@ class Model:
             stop_tokens=tuple(self.stop_tokens if stop_tokens is None else stop_tokens),
             stop_repeats=stop_repeats,
             seed=seed,
+            interventions=interventions,
         )
         settings.probes.check(self.config)
         rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
@@ -149,6 +172,7 @@ class Model:
         images: Sequence[ImagesLike] | None = None,
         probes: Probes | None = None,
         batch_size: int = 8,
+        interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> Trace:
         """Traces every position of given texts, each predicting the token that comes next.
@@ -156,7 +180,7 @@ class Model:
         Args and errors are those of `generate`. At a text's last position `token` is −1 and `logprob` NaN.
         """
         _at_least(1, batch_size=batch_size)
-        settings = Settings(probes=probes or Probes.all(), batch_size=batch_size)
+        settings = Settings(probes=probes or Probes.all(), batch_size=batch_size, interventions=interventions)
         settings.probes.check(self.config)
         rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
         return Trace([row for batch in rows for _, row in batch], self.info("score", settings))
@@ -184,7 +208,9 @@ class Model:
         ids = [tokens for _, tokens in prompts]
         numbers = range(len(ids)) if numbers is None else numbers
         look = self._looking(prompts)
-        for batch in generate_rows(self.config, self.params, ids, settings, on_progress, numbers, look):
+        for batch in generate_rows(
+            self.config, self.params, ids, settings, on_progress, numbers, look, self._translators
+        ):
             yield [(numbers[i], self._drawn_row(*prompts[i], metrics, settings)) for i, metrics in batch]
 
     def score_rows(
@@ -197,7 +223,8 @@ class Model:
         """`score` of texts from `encode`, as `generate_rows` gives them."""
         ids = [tokens for _, tokens in texts]
         numbers = range(len(ids)) if numbers is None else numbers
-        for batch in score_rows(self.config, self.params, ids, settings, on_progress, self._looking(texts)):
+        look = self._looking(texts)
+        for batch in score_rows(self.config, self.params, ids, settings, on_progress, look, self._translators):
             yield [(numbers[i], self._scored_row(*texts[i], metrics)) for i, metrics in batch]
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
@@ -212,20 +239,34 @@ class Model:
         return {
             "mode": mode,
             "model": self.name,
+            "family": self.config.family,
             "layers": self.config.layers,
             "heads": self.config.heads,
+            "cache": {
+                "layers": [i for i, kind in enumerate(self.config.kinds, 1) if not kind.cross_attention],
+                "kv_heads": self.config.kv_heads,
+                "head_dim": self.config.head_dim,
+                "bytes": self.params["embedding"].dtype.itemsize,
+            },
             "alphas": list(settings.probes.alphas),
             "probes": list(settings.probes.groups),
             "layer_stride": settings.probes.layer_stride,
+            "lens": "logit" if self.lens is None else self.lens.hash,
+            "left_out": {} if settings.interventions is None else settings.interventions.left_out(),
             "residuals": list(settings.probes.residuals),
             "top_tokens": settings.probes.top_tokens,
             "prompt_positions": settings.probes.prompt_positions,
+            "lens_renyi": settings.probes.lens_renyi,
             "attention_rows": [list(row) for row in settings.probes.attention_rows],
             "batch_size": settings.batch_size,
             **(generating if mode == "generate" else {}),
             "backend": jax.default_backend(),
             "versions": dict(_versions()),
         }
+
+    @property
+    def _translators(self) -> Translators | None:
+        return None if self.lens is None else self.lens.translators
 
     def _looking(self, prompts: Sequence[tuple[Prompt, np.ndarray]]) -> Look | None:
         """How the engine gets the images of a prompt: they are read and cut into tiles shortly before it runs."""
@@ -300,6 +341,7 @@ def load(
     dtype: Any = None,
     stacked: bool | None = None,
     mesh: Mesh | str | None = AUTO,
+    lens: str | Path | None = None,
 ) -> Model:
     """Loads a model to trace.
 
@@ -315,13 +357,14 @@ def load(
         scanned ones compile faster.
       mesh: devices to split parameters and batches over, or its text, such as "data=2,model=4"; None for the default
         device. "auto" takes all devices, and splits the parameters over as few of them as hold them.
+      lens: directory of a tuned lens of the model; None for the logit lens.
 
     Raises:
-      CheckpointError: nothing is there, or it cannot be read exactly.
+      CheckpointError: nothing is there, or it cannot be read exactly; the lens is of another model.
       ConfigError: its config, or the mesh, says something we do not understand, or the mesh does not divide the model.
     """
     checkpoint = open_random_model(name, seed) if random else open_model_checkpoint(name)
-    return Model.of(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh)
+    return Model.of(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
 
 
 @functools.cache

@@ -10,13 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from jaxtrace.lenses.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import Sight
 from jaxtrace.parallel.processes import everyone, fetched, own_rows
 from jaxtrace.tracing.buckets import cache_slots, chunk_widths, chunks
@@ -76,6 +79,7 @@ class Pool:
       own: the rows whose traces this process, of several, reads.
       measured: of the positions that new prompts fed, where these are probed: (row, prompt) pairs, their traces
         [A, T, …], and how many of the T positions are each row's own.
+      changes: the interventions and the lens that every step takes, where the parameters are.
     """
 
     state: State
@@ -88,6 +92,7 @@ class Pool:
         entries: Sequence[Entry],
         numbers: Sequence[int] | None = None,
         look: Look | None = None,
+        lens: Translators | None = None,
     ):
         """A pool of idle rows.
 
@@ -96,14 +101,18 @@ class Pool:
           entries: the prompts.
           numbers: that seed the prompts' draws; their indices if None.
           look: how a prompt's images are had, a few prompts ahead of their use; None where no prompt has any.
+          lens: of the lens metrics, placed as the parameters are; None for the logit lens.
         """
         where = params["embedding"].sharding if params["embedding"].committed else None
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
+        self._sampler = settings.sampler
         self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
         parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
         size = multiple(min(settings.batch_size, len(entries)), parts)
         self._where = where
         self._key = jax.random.wrap_key_data(self.everywhere(jax.random.key_data(jax.random.key(settings.seed))))
+        interventions = jax.tree.map(self.everywhere, settings.interventions)
+        self.changes: tuple[Interventions | None, Translators | None] = (interventions, lens)
         self._numbers = range(len(entries)) if numbers is None else numbers
         self._group = group_size(size, parts)
         self._waiting = deque(range(len(entries)))
@@ -124,7 +133,7 @@ class Pool:
         """Whether a row has a prompt."""
         return any(holder is not None for holder in self.holders)
 
-    def everywhere(self, x: Array | np.generic) -> Array:
+    def everywhere(self, x: Array | np.ndarray | np.generic) -> Array:
         """An array where the parameters are, as a program of them returns it: another place is another program."""
         if self._mesh is None:
             return jax.device_put(x, self._where)
@@ -180,17 +189,20 @@ class Pool:
             images = jax.tree.map(lambda *xs: np.stack(xs), *(looked.images for looked in found))
             sights = [looked.visible for looked in found]
         static = {"config": self._config, "probes": self._probes}
-        state = begin(self._params, self._key, numbers, images, slots=slots, mesh=self._mesh, **static)
+        options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
+        state = begin(self._params, self._key, numbers, images, **options, **static)
         pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
         ahead = chunks([entry.tokens[1 : entry.fed + 1] for entry in entries], widths)
         seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
         with self.on_mesh():
             for (tokens, count), (targets, _), visible in zip(pieces, ahead, seen, strict=True):
                 if self._probes.prompt_positions:
-                    state, trace = score(self._params, state, tokens, count, targets, visible, **static)
+                    state, trace = score(self._params, state, tokens, count, targets, visible, *self.changes, **static)
+                    if self._sampler.decides:
+                        trace = dataclasses.replace(trace, quadrant=jnp.full_like(trace.token, -1))
                     self.measured.append((group, trace, count))
                 else:
-                    state = _prefill(self._params, state, tokens, count, visible, **static)
+                    state = _prefill(self._params, state, tokens, count, visible, self.changes[0], **static)
         if sights is not None:
             assert state.sight is not None
             last: Any = np.array([visible[entry.fed] for visible, entry in zip(sights, entries, strict=True)])

@@ -23,12 +23,13 @@ class Probes:
       dispersion: how differently the heads of a layer look.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
       hidden: norms and movements of the residual stream.
-      alphas: orders of the Rényi entropies (with `output`).
+      alphas: orders of the Rényi entropies (with `output` and `lens_renyi`).
       layer_stride: metrics of layers are of every so many-th layer, the last one among them.
       residuals: layers whose residual stream is given out, 0 the embedding.
       top_tokens: so many of the most likely tokens are given out, with their log-probabilities.
       attention_rows: (layer from 1, query head from 0) pairs whose attention weights are given out.
       prompt_positions: where texts are continued, the positions of the prompt before its last are measured too.
+      lens_renyi: Rényi entropies of every layer's prediction (with `lens`), which is unembedded a second time for them.
     """
 
     output: bool = True
@@ -42,6 +43,7 @@ class Probes:
     top_tokens: int = 0
     attention_rows: tuple[tuple[int, int], ...] = ()
     prompt_positions: bool = False
+    lens_renyi: bool = False
 
     def __post_init__(self):
         names = [f"{alpha:g}" for alpha in self.alphas]
@@ -55,6 +57,8 @@ class Probes:
             raise ConfigError(
                 f"top_tokens {self.top_tokens}: give how many of the likeliest tokens to keep, 0 for none"
             )
+        if self.lens_renyi and not self.lens:
+            raise ConfigError("lens_renyi: is of the lens; record the group lens too, or leave it out")
         for name in ("residuals", "attention_rows"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} {getattr(self, name)}: name each once")
@@ -92,8 +96,8 @@ class Probes:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what a step returns."""
-        return tuple(name for name, of in QUANTITIES.items() if not of.group or getattr(self, of.group))
+        """Names of what a step returns, but for what its sampler adds."""
+        return tuple(name for name, of in QUANTITIES.items() if not of.group or getattr(self, of.group, False))
 
     def layers(self, config: DecoderConfig) -> tuple[int, ...]:
         """The layers, from 1, whose metrics are recorded."""

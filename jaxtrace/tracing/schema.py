@@ -10,7 +10,8 @@ class Metric:
     Attributes:
       dims: dims after (prompt, step): "layer", "head", "alpha"; of raw material "residual" and "embed", "rank", "row"
         and "key".
-      group: the group of `Probes` that turns it on, or the field of raw material; "" for what is always there.
+      group: the group of `Probes` that turns it on, or the field of raw material; "sampler" for what a sampler may add;
+        "" for what is always there.
       unit: "nats", "nats²", "" for a pure number or an id.
       first_layer: 0 where the embedding has a value, else 1. Arrays have an entry for the embedding, if it has a value,
         and one for each of `chosen_layers`.
@@ -54,15 +55,32 @@ METRICS: dict[str, Metric] = {
     "hidden_delta_layer": Metric(LAYER, "hidden", "", "‖x_l − x_{l−1}‖₂"),
     "hidden_delta_step": Metric(LAYER, "hidden", "", "‖x_l(t) − x_l(t−1)‖₂", first_layer=0),
     "hidden_cosine_layer": Metric(LAYER, "hidden", "", "cos(x_l, x_{l−1})"),
+    "quadrant": Metric(
+        (),
+        "sampler",
+        "",
+        "what entropix or dslider did: 0 flowing, 1 treading, 2 exploring, 3 resampling, 4 adaptive",
+        integer=True,
+    ),
+}
+
+# What a sampler may do at a step, by number, and where the step's entropy and varentropy then lie.
+QUADRANTS: dict[str, str] = {
+    "flowing": "low entropy, low varentropy: the likeliest token",
+    "treading": "high entropy, low varentropy: a pause, or a draw",
+    "exploring": "low entropy, high varentropy: a branch",
+    "resampling": "high entropy, high varentropy: a draw anew",
+    "adaptive": "in between: the best of some draws",
 }
 
 GROUPS = ("output", "attention", "dispersion", "lens", "hidden")
 
-# Given out only where it is asked for: many numbers, for probes of one's own.
+# Given out only where it is asked for: many numbers, for probes of one's own, or dear ones.
 RAW: dict[str, Metric] = {
     "residuals": Metric(("residual", "embed"), "residuals", "", "x_l, the residual stream after named layers"),
     "top_ids": Metric(("rank",), "top_tokens", "", "the most likely next tokens, the likeliest first", integer=True),
     "top_logprobs": Metric(("rank",), "top_tokens", "nats", "ln p of each of these"),
+    "lens_renyi": Metric(("layer", "alpha"), "lens_renyi", "nats", "Rényi entropies of the lens, one per α"),
     "attention_rows": Metric(
         ("row", "key"), "attention_rows", "", "a_k of named heads over positions 0 to the step's own; NaN beyond"
     ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.tracing.probes import Probes
-from jaxtrace.tracing.samplers import Sampler
+from jaxtrace.tracing.samplers import Greedy, Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +22,15 @@ class Settings:
       stop_repeats: this many identical tokens in a row end it; 0 never does.
       seed: of the rows' random keys; a row's key is folded with its index, whatever its batch.
       steps: decode steps per call of the device.
+      interventions: what is left out of the forward pass; None for nothing.
     """
 
     probes: Probes
     batch_size: int = 16
     max_new_tokens: int = 64
-    sampler: Sampler | None = None
+    sampler: Sampler = Greedy()  # noqa: RUF009
     stop_tokens: tuple[int, ...] = ()
     stop_repeats: int = 0
     seed: int = 0
     steps: int = 16
+    interventions: Interventions | None = None

@@ -19,10 +19,11 @@ from jaxtrace.models.images import Images
 from jaxtrace.models.stacked import Stacked
 from jaxtrace.parallel.sharding import state_shardings
 from jaxtrace.tracing.probes import Probes
+from jaxtrace.tracing.samplers import Sampler
 from jaxtrace.tracing.step import State, init_state
 
 
-@functools.partial(jax.jit, static_argnames=("config", "probes", "slots", "mesh"))
+@functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "slots", "mesh"))
 def begin(
     params: Params,
     key: Key[Array, ""],
@@ -31,12 +32,14 @@ def begin(
     *,
     config: DecoderConfig,
     probes: Probes,
+    sampler: Sampler,
     slots: int,
     mesh: Mesh | None,
 ) -> State:
     """A state of rows of which nothing is fed; the key of each is `key` folded with its number."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-    return placed(init_state(config, params, len(numbers), slots, probes, keys=keys, images=images), mesh)
+    begun = init_state(config, params, len(numbers), slots, probes, keys=keys, images=images, sampler=sampler)
+    return placed(begun, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "mesh"))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxtrace.errors import ConfigError
+from jaxtrace.lenses.translators import Translators
 from jaxtrace.models.cache import KVCache, empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked
 from jaxtrace.models.forward import Forward, forward, look
 from jaxtrace.models.images import Images
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import Sight
 from jaxtrace.tracing.measure import StepTrace, forward_flags, measure
 from jaxtrace.tracing.probes import Probes
@@ -35,6 +39,7 @@ class State:
       active: rows that still draw. A row that does not is computed along, and does not move.
       remaining: how many tokens each row may still draw.
       repeats: how many times in a row `token` was drawn, itself included; 0 before the first draw.
+      drawing: what the sampler keeps of each row, the rows first.
     """
 
     cache: KVCache
@@ -46,6 +51,7 @@ class State:
     active: Bool[Array, " B"]
     remaining: Int[Array, " B"]
     repeats: Int[Array, " B"]
+    drawing: Any
 
 
 @jax.tree_util.register_dataclass
@@ -76,6 +82,7 @@ def init_state(
     *,
     keys: Key[Array, " B"] | None = None,
     images: Images | None = None,
+    sampler: Sampler = Greedy(),  # noqa: B008
 ) -> State:
     """An empty state: nothing fed, every row active, no limit on what it draws, images looked at.
 
@@ -86,6 +93,7 @@ def init_state(
       probes: those of the steps to come.
       keys: one per row; by default split from seed 0.
       images: of the rows; their keys and values are computed here, once.
+      sampler: that of the steps to come.
     """
     dtype, carried = params["embedding"].dtype, probes.carried(config)
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — buffers of their own, so that the state can be donated
@@ -107,6 +115,7 @@ def init_state(
         active=jnp.ones(batch, bool),
         remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
         repeats=zeros(),
+        drawing=sampler.init(batch, config.vocab),
     )
 
 
@@ -116,17 +125,20 @@ def prefill(
     tokens: Int[Array, "B T"],
     count: Int[Array, " B"],
     visible: Bool[Array, "B T M"] | None = None,
+    interventions: Interventions | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
 ) -> State:
     """Feeds T tokens of each row, of which the first `count` are its own, and measures nothing.
 
-    `visible` says which tiles of its images each token sees; None without images.
+    `visible` says which tiles of its images each token sees, None without images; `interventions` what is left out of
+    the forward pass.
     """
     sight = _sight(state, visible)
     carried = probes.carried(config)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, stream=carried)
+    given = {"sight": sight, "interventions": interventions}
+    result = forward(config, params, tokens, state.cache, state.length, stream=carried, **given)
     return _advanced(state, result, count, sight, carried)
 
 
@@ -137,18 +149,22 @@ def score_step(
     count: Int[Array, " B"],
     targets: Int[Array, "B T"],
     visible: Bool[Array, "B T M"] | None = None,
+    interventions: Interventions | None = None,
+    lens: Translators | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
 ) -> tuple[State, StepTrace]:
     """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
 
-    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` is that of `prefill`.
+    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` and `interventions` are those
+    of `prefill`; `lens` translates the layers' residual streams for their lens metrics, None for the logit lens.
     Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
     """
     sight = _sight(state, visible)
-    result = forward(config, params, tokens, state.cache, state.length, sight=sight, **forward_flags(config, probes))
-    trace, _ = measure(config, params, result, state.hidden, state.length, probes, targets=targets)
+    given = {"sight": sight, "interventions": interventions, **forward_flags(config, probes)}
+    result = forward(config, params, tokens, state.cache, state.length, **given)
+    trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
     state = _advanced(state, result, count, sight, probes.carried(config))
     return state, dataclasses.replace(trace, token=targets)
 
@@ -157,6 +173,8 @@ def decode_step(
     params: Params,
     state: State,
     stop: StopRules | None = None,
+    interventions: Interventions | None = None,
+    lens: Translators | None = None,
     *,
     config: DecoderConfig,
     probes: Probes,
@@ -171,25 +189,37 @@ def decode_step(
       params: of the decoder.
       state: of the batch.
       stop: when rows stop; None for never.
+      interventions: what is left out of the forward pass; None for nothing.
+      lens: translates the layers' residual streams for their lens metrics; None for the logit lens.
       config, probes, sampler: static.
 
     Returns:
       The state after the draw, and a StepTrace [B, …] whose `token` is the token drawn.
+
+    Raises:
+      ConfigError: the state was begun for a sampler that keeps something else of its rows.
     """
-    flags = forward_flags(config, probes)
-    result = forward(config, params, state.token[:, None], state.cache, state.length, sight=state.sight, **flags)
-    greedy = type(sampler) is Greedy
-    trace, drawable = measure(config, params, result, state.hidden, state.length, probes, keep_logits=not greedy)
+    begun = jax.eval_shape(lambda: sampler.init(len(state.token), config.vocab))
+    if jax.tree.structure(begun) != jax.tree.structure(state.drawing):
+        raise ConfigError(f"the state was not begun for {type(sampler).__name__}; give the sampler to init_state too")
+    greedy, needs = type(sampler) is Greedy, sampler.needs
+    given = {"sight": state.sight, "interventions": interventions, **forward_flags(config, probes, needs)}
+    result = forward(config, params, state.token[:, None], state.cache, state.length, **given)
+    wanted = {"keep_logits": not greedy, "needs": needs}
+    trace, drawable = measure(config, params, result, state.hidden, state.length, probes, lens, **wanted)
     trace, drawable = jax.tree.map(lambda x: x[:, 0], (trace, drawable))
     with jax.named_scope("sample"):
-        drawn, below = drawable.top1, 0.0
+        drawn, below, drawing, quadrant = drawable.top1, 0.0, state.drawing, None
         if not greedy:
             logits = drawable.logits
-            drawn = sampler(logits, jax.vmap(jax.random.fold_in)(state.key, state.length))
+            keys = jax.vmap(jax.random.fold_in)(state.key, state.length)
+            draw = sampler(logits, keys, drawable.metrics, state.drawing)
+            drawn, drawing, quadrant = draw.token, draw.state, draw.quadrant
             below = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0] - jnp.max(logits, axis=-1)
         finite = drawable.finite
         drawn = jnp.where(finite, drawn, -1)
-    trace = dataclasses.replace(trace, token=drawn)
+        quadrant = None if quadrant is None else jnp.where(finite, quadrant, -1)
+    trace = dataclasses.replace(trace, token=drawn, quadrant=quadrant)
     if probes.output:
         trace = dataclasses.replace(trace, logprob=below + jnp.log(trace.top1_prob))
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
@@ -199,13 +229,18 @@ def decode_step(
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
     active = state.active
+
+    def of_active(new: Array, old: Array) -> Array:
+        return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
     after = _advanced(state, result, active.astype(jnp.int32), state.sight, probes.carried(config))
     return dataclasses.replace(
         after,
         token=jnp.where(active & finite, drawn, state.token),
         active=active & going,
-        remaining=jnp.where(active, remaining, state.remaining),
-        repeats=jnp.where(active, repeats, state.repeats),
+        remaining=of_active(remaining, state.remaining),
+        repeats=of_active(repeats, state.repeats),
+        drawing=jax.tree.map(of_active, drawing, state.drawing),
     ), trace
 
 

@@ -1,7 +1,7 @@
 """All that is checked on eight devices and needs no file."""
 
 from jaxtrace.models.families import FAMILIES
-from tests.parallel import choosing, compiled_steps, sharded_families, sharded_kernels
+from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_families, sharded_kernels
 
 
 def check():
@@ -9,5 +9,7 @@ def check():
     choosing.check()
     compiled_steps.check()
     sharded_kernels.check()
+    masked.check()
+    sampled.check()
     for family in {*FAMILIES} - {"gemma3"}:  # the decoder of gemma3_text
         sharded_families.check(family)

@@ -18,7 +18,7 @@ from tests.tracing.reference import assert_same
 # Of 4 heads and 2 of keys and values, each on two devices of the last mesh; no mesh divides the vocabulary of 41.
 MESHES = ("model=2", "data=2,model=2", "data=2,model=4")
 ROWS, TOKENS, SLOTS = 4, 5, 16
-PROBES = Probes(alphas=(2.0,), top_tokens=3, attention_rows=((1, 1), (1, 2)))
+PROBES = Probes(alphas=(2.0,), top_tokens=3, attention_rows=((1, 1), (1, 2)), lens_renyi=True)
 
 
 def check(family):

@@ -70,3 +70,14 @@ def test_the_summary_leaves_the_positions_of_prompts_out():
     whole, own = gather(trace([one])), gather(trace([dataclasses.replace(one, prompt_steps=2)]))
     np.testing.assert_array_equal(own["entropy"], whole["entropy"][2:])
     assert "tokens │ 3" in " ".join(shown(trace([dataclasses.replace(one, prompt_steps=2)])).split())
+
+
+def decided(one, quadrants):
+    return dataclasses.replace(one, metrics=one.metrics | {"quadrant": np.array(quadrants, np.int32)})
+
+
+def test_what_a_sampler_decided_is_told_by_name():
+    one = decided(row(np.random.default_rng(0), ["a"] * 4, groups=("output",)), [0, 4, 4, -1])
+    np.testing.assert_array_equal(token_columns(one, ())["quadrant"], [0, 4, 4, np.nan])
+    text = shown(trace([one]))
+    assert "sampler's quadrant" in text and "flowing 33%, adaptive 67%" in text

@@ -1,5 +1,6 @@
 """The page holds every token and number once, loads nothing, and lets no text out of its place."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtrace.report import write_report
+from jaxtrace.tracing.schema import QUADRANTS
 from tests.report.traces import row, trace
 
 HOSTILE = (
@@ -176,3 +178,17 @@ def test_text_can_be_read_on_every_colour(tmp_path):
 
 def test_page_of_fifty_prompts_is_small(big):
     assert big.stat().st_size < 2_000_000
+
+
+def test_tokens_are_coloured_by_what_a_sampler_decided(rng, tmp_path):
+    one = row(rng, ["a", "b", "c"], groups=("output",))
+    decided = dataclasses.replace(one, metrics=one.metrics | {"quadrant": np.array([0, 4, -1], np.int32)})
+    page = read(trace([decided]), tmp_path)
+    names = [column["name"] for column in page.data["columns"]]
+    assert page.data["rows"][0]["values"][names.index("quadrant")] == [0, 4, None]
+    assert page.data["columns"][names.index("quadrant")]["names"] == list(QUADRANTS)
+    (scale,) = [scale for scale in page.data["scales"] if "names" in scale]
+    assert (scale["name"], scale["names"]) == ("quadrant", list(QUADRANTS))
+    style = page.texts["style"][0]
+    assert all(f".c{number} {{" in style and style.count(f"--c{number}:") == 2 for number in range(len(QUADRANTS)))
+    assert "quadrant" not in [scale["name"] for scale in read(trace([one]), tmp_path).data["scales"]]

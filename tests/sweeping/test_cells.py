@@ -91,7 +91,10 @@ def test_an_axis_comes_before_settings_and_a_mesh_before_both(cells):
         ({"models": "demo", "samplers": {"heat": 1}}, "samplers: no such setting as 'heat'"),
         ({"models": "demo", "samplers": {"name": "hot"}}, "samplers: no such setting as 'name'"),
         ({"models": "demo", "tasks": {"task": "mmlu", "seed": 1}, "seeds": [1]}, "tasks and seeds both say 'seed'"),
-        ({"models": "demo", "samplers": "beam"}, "demo on own: sampler: Input should be 'greedy' or 'sample'"),
+        (
+            {"models": "demo", "samplers": "beam"},
+            "demo on own: sampler: Input should be 'greedy', 'sample', 'entropix' or 'dslider'",
+        ),
         ({"models": "demo", "settings": {"samples": 2}}, "samples would all be the same: they need sampler 'sample'"),
         ({"models": "demo", "seeds": ["one"]}, "demo on own: seed: Input should be a valid integer"),
         ({"models": "demo", "probes": ["heads"]}, "no probe group 'heads'"),
@@ -105,3 +108,12 @@ def test_what_is_refused(cells, fields, message):
         cells(**fields)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_of_samplers_that_decide(cells):
+    found = cells(models="demo", samplers=["entropix", {"sampler": "entropix", "thresholds": "server"}, "dslider"])
+    assert [cell.run.split("-all-")[0] for cell in found] == [
+        "entropix-classic-seed0",
+        "entropix-server-seed0",
+        "dslider-seed0",
+    ]

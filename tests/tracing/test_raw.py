@@ -20,7 +20,9 @@ from tests.tracing.conftest import CONFIG
 from tests.tracing.reference import assert_same, at
 from tests.tracing.test_probes import score
 
-PROBES = Probes(layer_stride=2, residuals=(3, 0), top_tokens=5, attention_rows=((1, 0), (3, 2), (1, 3)))
+PROBES = Probes(
+    layer_stride=2, residuals=(3, 0), top_tokens=5, attention_rows=((1, 0), (3, 2), (1, 3)), lens_renyi=True
+)
 CHOSEN = (1, 3)
 
 
@@ -49,6 +51,10 @@ def assert_raw(row, first, run):
     p = np.log(oracle.softmax(run.logits[first:end]))
     np.testing.assert_allclose(found["top_logprobs"], -np.sort(-p, axis=-1)[:, :5], atol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(p, found["top_ids"], axis=-1), found["top_logprobs"], atol=1e-4)
+    of_lens = run.lens_logits[first:end, [layer - 1 for layer in CHOSEN]]
+    renyi = np.stack([oracle.renyi(of_lens, alpha) for alpha in PROBES.alphas], axis=-1)
+    np.testing.assert_allclose(found["lens_renyi"], renyi, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found["lens_renyi"][:, -1], found["renyi"])
     weights = found["attention_rows"]
     assert weights.shape == (row.length, 3, end)
     for i, (layer, head) in enumerate(PROBES.attention_rows):
@@ -106,7 +112,7 @@ def test_scored(model, raw_scored, scored):
 
 def test_stacked_layers_give_the_same(stacked, prompts, raw_scored):
     found, want = scored_at_once(stacked, prompts[0], PROBES), raw_scored.rows[0].metrics
-    for name in ("residuals", "top_logprobs", "attention_rows"):
+    for name in ("residuals", "top_logprobs", "lens_renyi", "attention_rows"):
         np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=name)
     assert_same({name: found[name] for name in measured(raw_scored.rows[0])}, measured(raw_scored.rows[0]))
 
@@ -199,6 +205,8 @@ def test_what_a_model_has_not_is_refused(model):
     for options in ({"layer_stride": 0}, {"top_tokens": -1}, {"residuals": (1, 1)}, {"attention_rows": ((1, 1),) * 2}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             Probes(**options)
+    with pytest.raises(ConfigError, match="lens_renyi: is of the lens; record the group lens too"):
+        Probes.of("output", lens_renyi=True)
 
 
 def test_the_last_layer_is_always_among_the_chosen():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxtrace import Greedy, Model, Probes, Sample, init_params
+from jaxtrace import Dslider, Entropix, Greedy, Model, Probes, Sample, init_params
 from jaxtrace.compilation import counted
 from jaxtrace.models.config import LayerKind, Rope
 from jaxtrace.models.decoder import stack_layers
@@ -43,6 +43,9 @@ SHAPES = {
 }
 
 
+SAMPLERS = {"llama": DRAWN.sampler, "windows, stacked": Entropix(pause=7), "gpt2": Dslider(pause=7)}
+
+
 def random_model(shape):
     config = dataclasses.replace(LONG, **SHAPES[shape])
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(0)))
@@ -67,11 +70,11 @@ def drawn(model, prompts, settings, numbers=None):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_that_take_places_draw_what_they_draw_alone(shape, prompts):
-    model = random_model(shape)
-    rows = drawn(model, prompts, DRAWN)
+    model, settings = random_model(shape), dataclasses.replace(DRAWN, sampler=SAMPLERS[shape])
+    rows = drawn(model, prompts, settings)
     assert len({row.length for row in rows}) > 5
     for i in (0, 4, 7, 11):
-        (want,) = drawn(model, prompts[i : i + 1], DRAWN, numbers=[i])
+        (want,) = drawn(model, prompts[i : i + 1], settings, numbers=[i])
         assert rows[i].stop == want.stop
         assert_same(rows[i].metrics, want.metrics)
 

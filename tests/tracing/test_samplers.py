@@ -65,7 +65,7 @@ def test_draws_follow_the_distribution(settings):
     draws = 40_000
     logits = np.linspace(2.5, -1, 9).astype(np.float32)[[3, 0, 8, 1, 5, 2, 7, 4, 6]]
     rows = jnp.broadcast_to(jnp.asarray(logits), (draws, 9))
-    tokens = jax.jit(Sample(**settings))(rows, jax.random.split(jax.random.key(3), draws))
+    tokens = jax.jit(Sample(**settings))(rows, jax.random.split(jax.random.key(3), draws)).token
     seen = np.bincount(np.asarray(tokens), minlength=9)
     p = oracle.softmax(processed(logits, **settings))
     assert (seen[p == 0] == 0).all()
@@ -78,7 +78,7 @@ def test_draws_follow_the_distribution(settings):
 
 def test_greedy_takes_the_lowest_id_among_equals():
     logits = jnp.array([[0.0, 3.0, 3.0, 1.0], [5.0, 5.0, 5.0, 5.0], [-2.0, -1.0, -3.0, -1.0], [0.0, 0.0, 0.0, 9.0]])
-    drawn = Greedy()(logits, jax.random.split(jax.random.key(0), 4))
+    drawn = Greedy()(logits, jax.random.split(jax.random.key(0), 4)).token
     np.testing.assert_array_equal(drawn, [1, 0, 1, 3])
     assert drawn.dtype == jnp.int32
 
@@ -86,7 +86,7 @@ def test_greedy_takes_the_lowest_id_among_equals():
 def test_top_k_of_one_is_greedy(rng):
     logits = jnp.asarray(rng.normal(0, 1, (32, 20)), jnp.float32)
     keys = jax.random.split(jax.random.key(0), 32)
-    np.testing.assert_array_equal(Sample(temperature=3.0, top_k=1)(logits, keys), Greedy()(logits, keys))
+    np.testing.assert_array_equal(Sample(temperature=3.0, top_k=1)(logits, keys).token, Greedy()(logits, keys).token)
 
 
 @pytest.mark.parametrize(

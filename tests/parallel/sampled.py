@@ -1,0 +1,39 @@
+"""What samplers that decide draw on four devices, with a vocabulary that these do not divide, against one device."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from jaxtrace import Dslider, Entropix, Probes, decode_step, init_params, init_state
+from jaxtrace.models.families import FAMILIES
+from jaxtrace.parallel.mesh import fitted, make_mesh
+from jaxtrace.parallel.sharding import param_shardings, state_shardings
+from tests.parallel.sharded_families import small
+
+PROBES = Probes.of("output")
+ROWS, STEPS = 4, 5
+
+
+def check():
+    """Raises AssertionError for a draw, a quadrant or an entropy that differs."""
+    config = FAMILIES["llama"].decoder_config(small("llama"), "llama")
+    params = jax.tree.map(lambda x: x * (8 if x.ndim > 2 else 1), init_params(config, jax.random.key(0), stacked=True))
+    mesh = fitted(make_mesh("data=2,model=2"), config)
+    for sampler in (Entropix(pause=3), Dslider(support=20, pause=3, outlier_bias=-5.0)):
+        step = functools.partial(decode_step, config=config, probes=PROBES, sampler=sampler)
+
+        @jax.jit
+        def steps(params, state, step=step):
+            return jax.lax.scan(lambda state, _: step(params, state), state, length=STEPS)[1]
+
+        state = init_state(config, params, ROWS, 16, PROBES, sampler=sampler)
+        state = dataclasses.replace(state, token=np.arange(ROWS, dtype=np.int32))
+        wanted = steps(params, state)
+        where = param_shardings(config, mesh, stacked=True), state_shardings(state, mesh)
+        with jax.set_mesh(mesh):
+            found = steps(*jax.device_put((params, state), where))
+        np.testing.assert_array_equal(found.token, wanted.token)
+        np.testing.assert_array_equal(found.quadrant, wanted.quadrant)
+        np.testing.assert_allclose(found.entropy, wanted.entropy, atol=1e-4)
