@@ -1,82 +1,112 @@
-"""What a model of the text world knows: answers and uncertainty by how often a fact was stated."""
+"""What a model of a world knows, and how its uncertainty tells: every question asked, answered greedily."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
-from tokenizers import Tokenizer
 
-from jaxtrace.lab.tokenizer import PAD_ID
-from jaxtrace.lab.world import CLASSES, World, question
+from jaxtrace.grading.strings import Grade, grade
+from jaxtrace.lab.phrases import lead_of
+from jaxtrace.lab.settings import WorldSettings
+from jaxtrace.lab.world import World
+from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.ranking import auroc
+from jaxtrace.tasks.lab import prompts
+from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tracing.model import Model
+from jaxtrace.tracing.probes import Probes
+from jaxtrace.tracing.trace import Row
 
-ANSWER_TOKENS = 8
-Logits = Callable[[Int[np.ndarray, "B T"]], Float[np.ndarray, "B T V"]]
+WELL_KNOWN = 16  # a fact stated so often, or more
+ANSWER_TOKENS = 24  # at most; an answer has 8 where the model has learnt to end it
 
 
 @dataclass(frozen=True)
-class QuizResult:
-    """All three questions about every person of one class.
+class Answers:
+    """The answers to the questions of one sort; intervals resample people, each with all the questions about them.
 
     Attributes:
-      seen: the class.
-      questions: how many were asked.
-      accuracy: share whose greedy answer is the right one; for "never" the world has an answer that the
-        text does not state, so this is the rate of lucky guesses.
-      entropy: mean entropy of the answer's first token, in nats.
-      low, high: 10th and 90th percentile of the same.
+      questions: how many.
+      right: share of right ones, with its interval.
+      entropy: mean entropy of the first drawn token in nats, with its interval.
     """
 
-    seen: str
     questions: int
-    accuracy: float
-    entropy: float
-    low: float
-    high: float
+    right: Estimate
+    entropy: Estimate
 
 
-def quiz(world: World, tokenizer: Tokenizer, logits: Logits) -> list[QuizResult]:
-    """Asks every question of the world, class by class.
+@dataclass(frozen=True)
+class Quiz:
+    """What was found.
+
+    Attributes:
+      facts: (kind, sort) → answers given after the lead, "Answer: Bora Dan lives in", so that the first drawn token is
+        the value's; kind is "fact" or "held-out", and the sort is that of `WorldSettings.sort`, the least stated first.
+      sums: digits → answers.
+      told_apart: kind → AUROC of the mean token entropy of whole answers, for facts never stated against those stated
+        `WELL_KNOWN` times or more; without kinds that lack one of the two.
+    """
+
+    facts: dict[tuple[str, str], Answers]
+    sums: dict[int, Answers]
+    told_apart: dict[str, Estimate]
+
+
+def quiz(model: Model, world: World, batch_size: int = 64) -> Quiz:
+    """Asks a model of a world everything that `tasks.lab` asks of it but stories."""
+    asked = prompts(world)
+    facts, sums = [p for p in asked if "stated" in p.meta], [p for p in asked if p.meta["kind"] == "sum"]
+    asked = [*(led(prompt) for prompt in facts), *facts, *sums]
+    trace = model.generate(asked, max_new_tokens=ANSWER_TOKENS, probes=Probes.of("output"), batch_size=batch_size)
+    return graded(world.settings, values=trace.rows[: len(facts)], whole=trace.rows[len(facts) :])
+
+
+def led(prompt: Prompt) -> Prompt:
+    """The question of a fact with the answer up to its value."""
+    return replace(prompt, text=f"{prompt.text} {lead_of(prompt.meta['name'], prompt.meta['relation'])}")
+
+
+def graded(settings: WorldSettings, values: Sequence[Row], whole: Sequence[Row]) -> Quiz:
+    """The findings of traced answers.
 
     Args:
-      world: the world that the model was trained on.
-      tokenizer: its tokenizer.
-      logits: the model: right-padded ids [B, T] to logits [B, T, V].
-
-    Returns:
-      One result per class, in the order of `CLASSES`.
+      settings: of the world.
+      values: completions of facts from `led`.
+      whole: completions of the questions of facts and of sums.
     """
-    results = []
-    for seen in CLASSES:
-        asked = [(p, relation) for p in world.people if p.seen == seen for relation in p.facts]
-        encoded = [tokenizer.encode(question(p, relation)).ids for p, relation in asked]
-        answers, entropies = _greedy(tokenizer, logits, encoded)
-        right = [text.startswith(f" {p.facts[r]}.") for text, (p, r) in zip(answers, asked, strict=True)]
-        low, high = np.percentile(entropies, [10, 90])
-        numbers = (float(x) for x in (np.mean(right), entropies.mean(), low, high))
-        results.append(QuizResult(seen, len(asked), *numbers))
-    return results
+    facts: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(values, key=lambda row: (row.prompt.meta["kind"], row.prompt.meta["stated"])):
+        facts.setdefault((row.prompt.meta["kind"], settings.sort(row.prompt.meta["stated"])), []).append(row)
+    sums: dict[int, list[Row]] = {}
+    for row in whole:
+        if row.prompt.meta["kind"] == "sum":
+            sums.setdefault(row.prompt.meta["digits"], []).append(row)
+    told_apart = {}
+    for kind in dict.fromkeys(kind for kind, _ in facts):
+        rows = [row for row in whole if row.prompt.meta["kind"] == kind]
+        never = [row for row in rows if row.prompt.meta["stated"] == 0]
+        known = [row for row in rows if row.prompt.meta["stated"] >= WELL_KNOWN]
+        if never and known:
+            entropies = [float(row.metrics["entropy"].mean()) for row in [*never, *known]]
+            labels = [1] * len(never) + [0] * len(known)
+            told_apart[kind] = auroc(labels, entropies, groups=_people([*never, *known]))
+    return Quiz(
+        facts={sort: _answers(rows) for sort, rows in facts.items()},
+        sums={digits: _answers(rows) for digits, rows in sorted(sums.items())},
+        told_apart=told_apart,
+    )
 
 
-def _greedy(
-    tokenizer: Tokenizer, logits: Logits, prompts: list[list[int]]
-) -> tuple[list[str], Float[np.ndarray, " B"]]:
-    rows = np.arange(len(prompts))
-    ends = np.array([len(ids) for ids in prompts])
-    tokens = np.full((len(prompts), ends.max() + ANSWER_TOKENS), PAD_ID, np.int32)
-    for row, ids in enumerate(prompts):
-        tokens[row, : len(ids)] = ids
-    for offset in range(ANSWER_TOKENS):
-        step = np.asarray(logits(tokens))[rows, ends + offset - 1]
-        if offset == 0:
-            entropies = _entropy(step)
-        tokens[rows, ends + offset] = step.argmax(-1)
-    answers = [row[end : end + ANSWER_TOKENS].tolist() for row, end in zip(tokens, ends, strict=True)]
-    return tokenizer.decode_batch(answers), entropies
+def _answers(rows: Sequence[Row]) -> Answers:
+    people = _people(rows)
+    right = np.array([grade(row.prompt, row.text) is Grade.CORRECT for row in rows], float)
+    entropies = np.array([float(row.metrics["entropy"][0]) for row in rows])
+    return Answers(len(rows), bootstrap(np.mean, right, groups=people), bootstrap(np.mean, entropies, groups=people))
 
 
-def _entropy(logits: Float[np.ndarray, "B V"]) -> Float[np.ndarray, " B"]:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    weights = np.exp(shifted)
-    total = weights.sum(-1)
-    return np.log(total) - (weights * shifted).sum(-1) / total
+def _people(rows: Sequence[Row]) -> list[str]:
+    """Who each question is about; a sum is a group of its own."""
+    return [row.prompt.meta.get("name", row.prompt.id) for row in rows]

@@ -6,7 +6,19 @@ from functools import partial
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks import files, gsm8k, mmlu, simpleqa, story_questions, tinystories, truthfulqa
+from jaxtrace.tasks import (
+    factual_creative,
+    files,
+    formats,
+    gsm8k,
+    lab,
+    lab_choices,
+    mmlu,
+    simpleqa,
+    story_questions,
+    tinystories,
+    truthfulqa,
+)
 from jaxtrace.tasks.prompt import Prompt
 
 
@@ -30,9 +42,14 @@ TASKS: dict[str, Task] = {
     "tinystories": Task(tinystories.load, "the first 20 words of short stories for children", 21_990),
     "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score", 21_990),
     "story-questions": Task(story_questions.load, "requests of three kinds about such stories"),
+    "story-questions-leak": Task(partial(story_questions.load, leak=True), "the same, scrambled as once published"),
+    "formats": Task(formats.load, "546 requests for a chat log, a poem or a scientific piece about 182 topics", 546),
     "simpleqa": Task(simpleqa.load, "4,326 short questions of fact", 4_326),
     "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319),
     "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042),
+    "lab": Task(lab.load, "facts, sums and stories of a world that a model of `lab train`, or demo, was taught"),
+    "lab-choices": Task(lab_choices.load, "the stated facts of such a world, with four choices each"),
+    "factual-creative": Task(factual_creative.load, "200 requests, for facts and for inventions, of 100 topics", 200),
     "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
 }
 

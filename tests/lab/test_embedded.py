@@ -1,15 +1,19 @@
 """The checkpoint inside the package is the one its recipe describes, and knows what it was told."""
 
 import json
+from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from jaxtrace.checkpoints.huggingface import open_checkpoint
+from jaxtrace.lab.documents import documents
 from jaxtrace.lab.embedded import demo_path, demo_prompts
-from jaxtrace.lab.train import DEMO
-from jaxtrace.models.families.llama import decoder_config
+from jaxtrace.lab.settings import DEMO_WORLD
+from jaxtrace.lab.train import DEMO, TRAIN_TEXT
+from jaxtrace.lab.world import World
 from jaxtrace.models.forward import forward_logits
 
 
@@ -26,13 +30,13 @@ def next_token_logits(tokenizer):
     tokens = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
     for row, ids in zip(tokens, prompts, strict=True):
         row[: len(ids)] = ids
-    logits = np.asarray(forward_logits(DEMO, params, tokens))
+    logits = np.asarray(jax.jit(forward_logits, static_argnums=0)(DEMO.decoder, params, tokens))
     ends = [len(ids) - 1 for ids in prompts]
     return logits[np.arange(len(prompts)), ends].astype(np.float64)
 
 
 def test_the_config_is_the_recipes():
-    assert decoder_config(json.loads((demo_path() / "config.json").read_text()), "demo") == DEMO
+    assert json.loads((demo_path() / "config.json").read_text()) == DEMO.config
 
 
 def test_the_folder_is_small_and_whole():
@@ -40,6 +44,19 @@ def test_the_folder_is_small_and_whole():
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names >= {"tokenizer_config.json", "special_tokens_map.json", "README.md"}
     assert sum(path.stat().st_size for path in demo_path().iterdir()) < 4e6
+
+
+def test_prompts_hold_the_answer_up_to_a_value_that_the_text_states():
+    prompts, text = demo_prompts(), "\n".join(documents(World(DEMO_WORLD), TRAIN_TEXT))
+    assert Counter(p.meta["seen"] for p in prompts) == dict.fromkeys(("often", "rare", "never"), 8)
+    assert [p.id for p in prompts[:2]] == ["demo-often-00", "demo-often-01"]
+    assert len({p.id for p in prompts}) == len(prompts)
+    for prompt in prompts:
+        if prompt.meta["seen"] == "often":
+            assert f"{prompt.text} {prompt.meta['answer']}." in text
+        if prompt.meta["seen"] == "never":
+            assert "answer" not in prompt.meta
+            assert prompt.text not in text
 
 
 def test_every_prompt_is_plain_text_of_the_world(tokenizer):

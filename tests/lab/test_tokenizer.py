@@ -5,13 +5,15 @@ from itertools import islice
 import pytest
 from transformers import AutoTokenizer
 
+from jaxtrace.lab.documents import documents
+from jaxtrace.lab.settings import DEMO_WORLD
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
-from jaxtrace.lab.world import World, documents
+from jaxtrace.lab.world import World
 
 
 @pytest.fixture(scope="module")
 def texts():
-    return list(islice(documents(World(0), 1), 500))
+    return list(islice(documents(World(DEMO_WORLD), 1), 500))
 
 
 @pytest.fixture(scope="module")

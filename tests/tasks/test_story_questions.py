@@ -35,3 +35,16 @@ def test_long_prompts_are_left_out(tmp_path):
     prompts = load_task("story-questions", path, 5)
     assert [prompt.meta["story"] for prompt in prompts] == [1] * 5
     assert [prompt.id for prompt in prompts][:2] == ["story-questions-000000", "story-questions-000001"]
+
+
+def test_the_published_leak_shuffles_what_was_shuffled_before(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(STORY)
+    plain, leaking = load_task("story-questions", path), load_task("story-questions-leak", path)
+    assert [prompt.meta for prompt in plain] == [prompt.meta for prompt in leaking]
+    assert plain[:4] == leaking[:4]
+    stories = [next(x for x in prompt.text.split("\n\n") if "ball" in x) for prompt in leaking]
+    assert stories[0] == STORY and STORY not in stories[4:]
+    for before, after in zip(range(0, 20, 4), range(4, 24, 4), strict=True):
+        assert stories[after] == stories[before + 1]  # in order, it is said: as the request before scrambled it
+    assert all(sorted(story.split()) == sorted(STORY.split()) for story in stories)

@@ -1,0 +1,57 @@
+"""What is written of every family opens strictly, computes the same, and is what transformers reads."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from jaxtrace.checkpoints.huggingface import open_checkpoint
+from jaxtrace.lab.export import save_checkpoint
+from jaxtrace.lab.shapes import Shape
+from jaxtrace.models.decoder import init_params
+from jaxtrace.models.forward import forward_logits
+
+FAMILIES = ("llama", "gemma", "qwen", "gpt2")
+logits_of = jax.jit(forward_logits, static_argnums=0)
+TOKENS = np.random.default_rng(0).integers(3, 512, (2, 24)).astype(np.int32)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def written(request, tmp_path_factory):
+    """Shape, parameters as stored, their logits, and the directory."""
+    shape, directory = Shape(family=request.param, layers=2, width=32, vocab=512), tmp_path_factory.mktemp("model")
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda x: (x + rng.normal(0, 0.05, x.shape)).astype(ml_dtypes.bfloat16).astype(np.float32),
+        jax.tree.map(np.asarray, init_params(shape.decoder, jax.random.key(0))),
+    )
+    save_checkpoint(directory, shape, params)
+    return shape, params, np.asarray(logits_of(shape.decoder, params, TOKENS)), directory
+
+
+def test_the_strict_loader_gives_back_the_same_model(written):
+    shape, params, logits, directory = written
+    checkpoint = open_checkpoint(str(directory))
+    assert checkpoint.config == shape.decoder
+    read = checkpoint.read(np.float32)
+    assert jax.tree.structure(read) == jax.tree.structure(params)
+    np.testing.assert_array_equal(logits_of(shape.decoder, read, TOKENS), logits)
+
+
+def test_transformers_computes_the_same_logits(written):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    *_, logits, directory = written
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        expected = model(torch.tensor(TOKENS, dtype=torch.long)).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"family": "bert"}, {"layers": 0}, {"width": 40}, {"width": 0}])
+def test_other_shapes_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Shape.model_validate({"family": "llama", "layers": 2, "width": 64} | wrong)

@@ -1,0 +1,79 @@
+"""Findings of hand-made answers, and the card that shows them."""
+
+import numpy as np
+import pytest
+
+from jaxtrace.lab.card import card_text
+from jaxtrace.lab.phrases import lead_of
+from jaxtrace.lab.quiz import graded, led
+from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
+from jaxtrace.lab.world import World
+from jaxtrace.tasks.lab import prompts
+from jaxtrace.tracing.trace import Row
+
+
+def answered(prompt, text, entropies):
+    metrics = {"token": np.arange(len(entropies)), "entropy": np.array(entropies, np.float32)}
+    return Row(prompt, np.zeros(1, np.int32), ("",), metrics, ("",) * len(entropies), text, "stop_token")
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return prompts(World(LAB_WORLD))
+
+
+@pytest.fixture(scope="module")
+def findings(asked):
+    """Facts stated 16 times or more and sums of one digit are right; entropies fall with ln(1 + stated)."""
+    values, whole = [], []
+    for prompt in asked:
+        meta = prompt.meta
+        if "stated" in meta:
+            known, entropy = meta["stated"] >= 16, 4 - np.log1p(meta["stated"]) / 2
+            text = f" {meta['answer']}." if known else " nowhere."
+            values.append(answered(led(prompt), text, [entropy, 0.0]))
+            lead = f" {lead_of(meta['name'], meta['relation'])}"
+            whole.append(answered(prompt, lead + text, [0.0] * 4 + [entropy, 0.0]))
+        elif meta["kind"] == "sum":
+            text = f" 1 + 1 = {meta['answer'] if meta['digits'] == 1 else 0}."
+            whole.append(answered(prompt, text, [1.0]))
+    return graded(LAB_WORLD, values, whole)
+
+
+def test_facts_are_counted_by_phrasing_and_times_stated(findings):
+    assert list(findings.facts) == [(kind, str(n)) for kind in ("fact", "held-out") for n in (0, 1, 4, 16, 64)]
+    for (_, stated), answers in findings.facts.items():
+        assert (answers.questions, answers.right.n) == (60, 20)
+        assert answers.right.value == (int(stated) >= 16)
+        assert answers.entropy.value == pytest.approx(4 - np.log1p(int(stated)) / 2)
+
+
+def test_sums_are_counted_by_digits(findings):
+    assert {digits: (a.questions, a.right.value) for digits, a in findings.sums.items()} == {
+        1: (24, 1.0),
+        2: (24, 0.0),
+        3: (24, 0.0),
+    }
+
+
+def test_never_stated_facts_are_told_from_well_known_ones(findings):
+    assert findings.told_apart.keys() == {"fact", "held-out"}
+    for area in findings.told_apart.values():
+        assert (area.value, area.low, area.high, area.n) == (1.0, 1.0, 1.0, 60)
+
+
+def test_classes_that_mix_counts_are_one_line():
+    world = World(DEMO_WORLD)
+    rows = [answered(led(p), f" {p.meta['answer']}.", [1.0]) for p in prompts(world) if p.meta["kind"] == "fact"]
+    found = graded(DEMO_WORLD, rows, [])
+    assert {sort: a.questions for (_, sort), a in found.facts.items()} == {"never": 96, "rare": 96, "often": 96}
+    assert not found.told_apart and not found.sums
+
+
+def test_the_card_holds_every_finding(findings):
+    measured = {"name": "x", "family": "gemma", "layers": 2, "width": 64, "parameters": 1234, "command": "do it"}
+    card = card_text(findings, **measured, steps=3, batch=2, length=8, tokens=0.1, epochs=0.5, loss=1.25)
+    assert "| fact | 16 | 60 | 100.0% (100.0% to 100.0%) | 2.583 (2.583 to 2.583) |" in card
+    assert "| 2 | 24 | 0.0% (0.0% to 0.0%) |" in card
+    assert "| held-out | 60 | 1.000 (1.000 to 1.000) |" in card
+    assert "1,234 parameters (gemma, 2 layers of width 64)" in card
