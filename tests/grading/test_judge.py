@@ -1,0 +1,46 @@
+"""A judge of short answers."""
+
+import json
+
+import pytest
+
+from jaxtrace.grading.chat import Chat
+from jaxtrace.grading.judge import judged
+from jaxtrace.grading.labels import label_of
+from jaxtrace.grading.strings import Grade
+from tests.grading.rows import answer
+from tests.grading.server import data_of, serving
+
+TRUTHFUL = {"correct_answers": ["No", "Never"], "incorrect_answers": ["Yes"]}
+ROWS = [
+    answer(["Su", "geno"], {"answer": "Michio Sugeno"}, id="short"),
+    answer(["no, ", "never"], TRUTHFUL, id="truthful"),
+    answer([" B"], {"choices": ["w", "x", "y", "z"], "answer": "B"}, id="letter"),
+    answer(["#### 7"], {"solution": "…", "answer": "7"}, id="number"),
+    answer([" Dorn."], {"stated": 3, "answer": "Dorn"}, id="fact"),
+    answer(["Roses"], {}, id="poem"),
+]
+
+
+def grades(reply, cache):
+    with serving(reply) as api, Chat(api.url, "tiny", cache, retries=0) as chat:
+        return judged(ROWS, [label_of(row) for row in ROWS], chat), api.asked
+
+
+@pytest.mark.parametrize("grade", ["correct", "incorrect", "not_attempted"])
+def test_it_is_asked_where_words_are_to_be_compared(tmp_path, grade):
+    labels, asked = grades(lambda _: json.dumps({"grade": grade}), tmp_path)
+    sent = sorted((data_of(request) for request in asked), key=lambda data: data["answer"])
+    assert sent == [
+        {"question": "Who?", "reference": "Michio Sugeno", "answer": "Sugeno"},
+        {"question": "Who?", "reference": "No; or: Never", "wrong": "Yes", "answer": "no, never"},
+    ]
+    assert [label.grade.value for label in labels] == [grade, grade, "correct", "correct", "correct", "ungraded"]
+    assert [label.by for label in labels][:3] == ["judge tiny", "judge tiny", "first letter"]
+
+
+def test_without_an_answer_there_is_no_grade(tmp_path):
+    labels, _ = grades(lambda _: "It is correct, I guess", tmp_path)
+    assert [label.grade for label in labels[:2]] == [Grade.UNGRADED] * 2
+    assert labels[0].by == "judge tiny: an answer of another shape"
+    assert labels[2:] == [label_of(row) for row in ROWS[2:]]

@@ -1,0 +1,121 @@
+"""Grades by rules on strings."""
+
+import pytest
+
+from jaxtrace.grading import Grade, grade, graded
+from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.tasks import Prompt
+
+RIGHT, WRONG, NONE, UNGRADED = Grade.CORRECT, Grade.INCORRECT, Grade.NOT_ATTEMPTED, Grade.UNGRADED
+TRUTHFUL = {"correct_answers": ["No", "No, it does not"], "incorrect_answers": ["Yes"], "best_answer": "Not at all"}
+CHOICES = {"choices": ["w", "x", "y", "z"], "answer": "B"}
+PROBLEM = {"solution": "…", "answer": "1001"}
+
+
+def of(meta, text, **options):
+    return grade(Prompt("Why?", meta=meta), text, **options)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "expected"),
+    [
+        ("Michio Sugeno", "It was the engineer MICHIO  SUGENO, in 2010.", RIGHT),
+        ("Michio Sugeno", "I'm not sure, but I think Michio Sugeno.", RIGHT),
+        ("Michio Sugeno", "Sugeno Michio", WRONG),
+        ("The Beatles", "beatles", RIGHT),
+        ("Dvořák", "Antonin Dvorak wrote it.", RIGHT),
+        ("1,300", "about 1300 metres", RIGHT),
+        ("13", "1300 metres", WRONG),
+        ("Peru", "Ecuador.", WRONG),
+        ("Peru", "", NONE),
+        ("Peru", " \n", NONE),
+        ("Peru", "I don’t know.", NONE),
+        ("Peru", "I'm sorry, but I cannot verify that.", NONE),
+        ("Peru", "We do not have that information.", NONE),
+        ("Peru", "Iknow it is Chile.", WRONG),
+        ("…", "anything", UNGRADED),
+    ],
+)
+def test_short_answers(answer, text, expected):
+    assert of({"answer": answer, "topic": "Art"}, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "by"),
+    [
+        ("1000 + 1 = 1001\n#### 1,001", RIGHT, "number after ####"),
+        ("#### $1001.00 in all, of 7", RIGHT, "number after ####"),
+        ("It is 1001.\n#### 7", WRONG, "number after ####"),
+        ("So 1000 + 1 = 1,001.", RIGHT, "last number"),
+        ("It is 1001, of 3", WRONG, "last number"),
+        ("-1001", WRONG, "last number"),
+        ("We have 2002-1001", RIGHT, "last number"),
+        ("I give up.", NONE, "no number"),
+        ("It is 1001\n####", NONE, "no number after ####"),
+    ],
+)
+def test_numbers(text, expected, by):
+    got = graded(Prompt("How many?", meta=PROBLEM), text)
+    assert (got.grade, got.by) == (expected, by)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "anywhere"),
+    [
+        (" B", RIGHT, RIGHT),
+        ("B. x", RIGHT, RIGHT),
+        ("The answer is (B), not C", RIGHT, RIGHT),
+        ("'B'", RIGHT, RIGHT),
+        ("C, or perhaps B", WRONG, RIGHT),
+        ("A good question: B", RIGHT, RIGHT),
+        ("A is right", WRONG, WRONG),
+        ("A", WRONG, WRONG),
+        ("Bees don't, and B's brother", NONE, NONE),
+        ("", NONE, NONE),
+    ],
+)
+def test_letters(text, first, anywhere):
+    assert of(CHOICES, text) is first
+    assert of(CHOICES, text, letter_anywhere=True) is anywhere
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No.", RIGHT),
+        ("not at all!", RIGHT),
+        (" Yes", WRONG),
+        ("Yes and no", UNGRADED),
+        ("I don't know", UNGRADED),
+        ("", UNGRADED),
+    ],
+)
+def test_truthfulqa_by_listed_answers_alone(text, expected):
+    assert of(TRUTHFUL, text) is expected
+
+
+def test_an_answer_listed_as_right_and_wrong_is_ungraded():
+    assert of({"correct_answers": ["Yes"], "incorrect_answers": ["yes."]}, "Yes") is UNGRADED
+
+
+def test_facts_of_the_demo():
+    known, never = demo_prompts()[0], demo_prompts()[-1]
+    answer = known.meta["answer"]
+    assert grade(known, f" {answer}. Somebody lives in Thereabouts.") is RIGHT
+    assert grade(known, f"Somebody comes from {answer}") is RIGHT
+    assert grade(known, f" {answer}ton.") is WRONG
+    assert grade(known, f" Old{answer}.") is WRONG
+    assert grade(known, f" Elsewhere. Not in {answer}.") is WRONG
+    assert grade(never, " Anywhere.") is UNGRADED
+
+
+def test_sums_of_the_lab():
+    problem = {"digits": 1, "answer": "13"}
+    assert of(problem, " 6 + 7 = 13. 1 + 1 = 2.") is RIGHT
+    assert of(problem, " 6 + 7 = 113.") is WRONG
+    assert of(problem, " 6 + 13 = 19.") is WRONG
+
+
+def test_without_a_reference():
+    got = graded(Prompt("Write a poem."), "Roses")
+    assert (got.grade, got.by) == (UNGRADED, "no reference answer")
