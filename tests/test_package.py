@@ -28,9 +28,13 @@ def test_models_and_kernels_do_not_know_what_is_downstream():
         "parallel": ("checkpoints", "tracing", "tasks", "lab", "store", "report", "run", "cli"),
         "checkpoints": ("tracing", "store", "report", "run", "cli"),
         "tasks": ("models", "checkpoints", "tracing", "store", "report", "run", "cli"),
-        "tracing": ("planning", "store", "report", "run", "cli"),
-        "planning": ("store", "report", "run", "cli"),
-        "store": ("report", "run", "cli"),
+        "tracing": ("planning", "store", "grading", "studies", "confidence", "report", "run", "cli"),
+        "planning": ("store", "studies", "confidence", "report", "run", "cli"),
+        "store": ("grading", "studies", "confidence", "report", "run", "cli"),
+        "statistics": ("tracing", "tasks", "store", "grading", "studies", "confidence", "report", "run", "cli"),
+        "grading": ("store", "studies", "confidence", "report", "run", "cli"),
+        "studies": ("planning", "confidence", "cli"),
+        "confidence": ("planning", "run", "cli"),
         "report": ("run", "cli"),
     }.items():
         for file in (ROOT / "jaxtrace" / room).rglob("*.py"):

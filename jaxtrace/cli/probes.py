@@ -16,4 +16,7 @@ AttentionRows = Annotated[str | None, Option(help="LAYER:HEAD pairs whose attent
 PromptPositions = Annotated[
     bool | None, Option("--prompt-positions", help="Measure the positions of prompts before their last, too.")
 ]
+LensRenyi = Annotated[
+    bool | None, Option("--lens-renyi", help="Rényi entropies of every layer's prediction, too: a second unembedding.")
+]
 Precision = Annotated[str | None, Option(help="Of floats on the disk: float32 or float16. Default: float32.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jaxtrace.cli.app import Option, app, console, verb
-from jaxtrace.cli.probes import AttentionRows, LayerStride, Precision, ProbeGroups, Residuals, TopTokens
+from jaxtrace.cli.probes import AttentionRows, LayerStride, LensRenyi, Precision, ProbeGroups, Residuals, TopTokens
 from jaxtrace.errors import ConfigError
 
 
@@ -17,6 +17,9 @@ from jaxtrace.errors import ConfigError
 def report(
     directory: Annotated[str, typer.Argument(help="Directory or URL of a trace.")],
     out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
+    confidence: Annotated[
+        Path | None, Option(help="Directory that `confidence train` wrote; its score is the text's colour.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page of a trace."""
     from jaxtrace.report import write_report
@@ -25,7 +28,12 @@ def report(
 
     if out is None and not Location.of(directory).local:
         raise ConfigError(f"{directory}: is not on this machine's disk; name the page with --out")
-    page = write_report(open_trace(directory), out or Path(directory) / "report.html")
+    trace, sure = open_trace(directory), None
+    if confidence is not None:
+        from jaxtrace.confidence import load
+
+        sure = load(confidence).of_rows(trace)
+    page = write_report(trace, out or Path(directory) / "report.html", sure)
     console.print(str(page), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -53,6 +61,7 @@ def info(
     residuals: Residuals = None,
     top_tokens: TopTokens = None,
     attention_rows: AttentionRows = None,
+    lens_renyi: LensRenyi = None,
     precision: Precision = None,
 ) -> None:
     """Say what a checkpoint is, and what a trace of it costs per token; or what a trace is, and what it costs."""
@@ -68,7 +77,7 @@ def info(
         console.print(stored_table(open_trace(model)))
         return
     settings = run_config(**chosen, random=True)
-    recorded = settings.settings(()).probes, settings.precision
+    recorded = settings.recorded, settings.precision
     published = None if "/" in model or Path(model).exists() else find_published(model)
     if published is None:
         console.print(checkpoint_table(open_model_checkpoint(model), *recorded))

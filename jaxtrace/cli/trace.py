@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,7 +16,6 @@ from jaxtrace.cli.app import (
     Processes,
     app,
     console,
-    errors,
     fail,
     join,
     verb,
@@ -25,12 +23,14 @@ from jaxtrace.cli.app import (
 from jaxtrace.cli.probes import (
     AttentionRows,
     LayerStride,
+    LensRenyi,
     Precision,
     ProbeGroups,
     PromptPositions,
     Residuals,
     TopTokens,
 )
+from jaxtrace.cli.progress import with_progress
 from jaxtrace.tasks import TASKS
 
 TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + "."
@@ -57,15 +57,24 @@ def trace(
     top_tokens: TopTokens = None,
     attention_rows: AttentionRows = None,
     prompt_positions: PromptPositions = None,
+    lens_renyi: LensRenyi = None,
+    lens: Annotated[
+        Path | None, Option(help="Directory of a tuned lens of the model. Default: the logit lens.")
+    ] = None,
     precision: Precision = None,
     batch_size: Annotated[int | None, Option(help="Prompts run at once. Default: 16.")] = None,
     max_new_tokens: Annotated[int | None, Option(help="Most tokens drawn for a prompt. Default: 64.")] = None,
     stop_repeats: Annotated[int | None, Option(help="So many identical tokens end a row; 0 never. Default: 0.")] = None,
-    sampler: Annotated[str | None, Option(help="greedy or sample. Default: greedy.")] = None,
+    sampler: Annotated[str | None, Option(help="greedy, sample, entropix or dslider. Default: greedy.")] = None,
     temperature: Annotated[float | None, Option(help="Default: 1.0.")] = None,
     top_p: Annotated[float | None, Option(help="Default: 1.0.")] = None,
     top_k: Annotated[int | None, Option(help="0 keeps all. Default: 0.")] = None,
     min_p: Annotated[float | None, Option(help="Default: 0.0.")] = None,
+    thresholds: Annotated[str | None, Option(help="Of entropix: classic or server. Default: classic.")] = None,
+    pause: Annotated[
+        str | None,
+        Option(help="Pause token of entropix and dslider, text or id. Default: ' ...' where it is one token."),
+    ] = None,
     seed: Annotated[int | None, Option(help="Of the sampler, and of all that is random. Default: 0.")] = None,
     random: Annotated[
         bool | None,
@@ -103,7 +112,7 @@ def trace(
     board, profiled = tensorboard and Board(tensorboard, run.layers), profile and Profile(profile)
     try:
         with counted() as compiled, board or nullcontext(), profiled or nullcontext():
-            trace = _with_progress(run, compiled, board, profiled)
+            trace = with_progress(run, compiled, board=board, profile=profiled)
     except KeyboardInterrupt:
         fail(
             f"interrupted; finished prompts are kept in {run.directory}; go on with --resume --out {run.directory}", 130
@@ -126,31 +135,3 @@ def trace(
     console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json{', plots' * local}", markup=False)
     page = "" if local else " --out report.html"
     console.print(f"jaxtrace report {run.directory}{page}  makes the page", markup=False, highlight=False)
-
-
-def _with_progress(run: Any, compiled: Any, board: Any, profiled: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("tracing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("prompts  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, disable=console.quiet) as progress:
-        bar = progress.add_task("", total=run.total, completed=run.done, rate="compiling")
-        began, tokens, entropy = time.monotonic(), 0, 0.0
-
-        def on_progress(new_prompts: int, new_tokens: int, new_entropy: float) -> None:
-            nonlocal tokens, entropy
-            tokens, entropy = tokens + new_tokens, entropy + new_entropy
-            working = max(time.monotonic() - began - compiled.seconds, 1e-9)
-            rate = f"{tokens / working:.0f} tokens/s"
-            if tokens and entropy == entropy:
-                rate += f"  mean entropy {entropy / tokens:.3f} nats"
-            progress.update(bar, advance=new_prompts, rate=rate)
-            for watching in filter(None, (board, profiled)):
-                watching.on_progress(new_prompts, new_tokens, new_entropy)
-
-        return run.trace(on_progress, board.on_rows if board else lambda _: None)

@@ -90,6 +90,7 @@ def test_an_interrupt(jaxtrace, monkeypatch, folder, tmp_path, refused):
     assert jaxtrace("info", tmp_path / "out").status == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_a_process(tmp_path):
     """Ctrl-C while Orbax's threads write."""
     folder, out = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": 200}), tmp_path / "out"

@@ -56,7 +56,7 @@ def test_info_of_a_dataset(jaxtrace, tmp_path):
 def test_info_counts_the_bytes_of_what_is_asked_for(jaxtrace):
     settings = run_config(None, probes="output,lens", layer_stride=4, top_tokens=3, precision="float16")
     config = jt.load("demo").config
-    size = sum(trace_bytes(config, settings.settings(()).probes, precision="float16").values())
+    size = sum(trace_bytes(config, settings.recorded, precision="float16").values())
     done = jaxtrace("info", "demo", *OPTIONS[:4], "--top-tokens", 3, "--precision", "float16")
     assert f"trace per token {size} B in float16" in " ".join(done.out.split())
 

@@ -57,7 +57,7 @@ def test_defaults_are_valid_and_every_field_can_be_written_down():
     [
         ({"max_new_tokens": 0}, "settings: max_new_tokens: Input should be greater than or equal to 1"),
         ({"batch_size": 2.5}, "settings: batch_size: Input should be a valid integer"),
-        ({"sampler": "beam"}, "settings: sampler: Input should be 'greedy' or 'sample'"),
+        ({"sampler": "beam"}, "settings: sampler: Input should be 'greedy', 'sample', 'entropix' or 'dslider'"),
         ({"alphas": (-1.0,)}, "alphas -1: orders of Rényi entropies are 0 or at least 0.01"),
         ({"seed": -1}, "settings: seed: Input should be greater than or equal to 0"),
         ({"seed": 2**32}, "settings: seed: Input should be less than 4294967296"),

@@ -1,0 +1,55 @@
+"""`jaxtrace study samplers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from jaxtrace.cli.app import Option, verb
+from jaxtrace.cli.counter import counter
+from jaxtrace.cli.study.common import (
+    Config,
+    Data,
+    Limit,
+    MaxNewTokens,
+    Models,
+    Out,
+    Seed,
+    Task,
+    configured,
+    studied,
+    study_app,
+)
+
+
+@study_app.command()
+@verb
+def samplers(
+    config: Config = None,
+    models: Models = None,
+    task: Task = None,
+    data: Data = None,
+    limit: Limit = None,
+    max_new_tokens: MaxNewTokens = None,
+    samplers: Annotated[
+        list[str] | None,
+        Option("--sampler", help="May be given several times; the first is compared with. Default: all four."),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, Option("--draws", help="A seed of the draws; may be given several times. Default: 0, 1, 2.")
+    ] = None,
+    seed: Seed = None,
+    out: Out = Path("studies/samplers"),
+) -> None:
+    """Compare samplers on the same prompts: accuracy, entropy, length, quadrants, cost (Entropix)."""
+    given = locals()
+    from jaxtrace.studies.models import loaded
+    from jaxtrace.studies.samplers import SamplersConfig, run_samplers
+    from jaxtrace.studies.samplers import samplers as study
+
+    settings = configured(SamplersConfig, config, given)
+    runs = {}
+    for label, model, run in loaded(settings):
+        with counter(label, "runs") as bar:
+            runs[label] = run_samplers(model, run, settings, bar)
+    studied(study(runs, settings), out)

@@ -1,0 +1,97 @@
+"""What class an answer is in, and what it must not be parted from: what its prompt and its run say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtrace.errors import StudyError
+from jaxtrace.grading.labels import labels_for
+from jaxtrace.grading.strings import Grade, grade
+from jaxtrace.store.reader import StoredTrace
+from jaxtrace.studies.profiles import Labelled
+from jaxtrace.tracing.trace import Row, Trace
+
+SHARED = ("story", "topic")  # what several prompts of a task may be about
+
+
+def labelling(
+    traces: Mapping[str, Trace], by: str, file: Path | None = None, *, letter_anywhere: bool = False
+) -> Labelled:
+    """The label of a row of these traces.
+
+    Args:
+      traces: each of one run.
+      by: "correctness": correct and incorrect answers, by the rules on strings of `jaxtrace.grading` or the labels of a
+        file; those that were not attempted or not graded have none. "task": the prompt's `kind`, or else the run's
+        task. Any other name: what the prompt's `meta` says under it, or else the run (family, model, temperature, …).
+      file: of labels, for "correctness".
+      letter_anywhere: grade MMLU as Entropy-Lens does; see `grading.strings.graded`.
+
+    Raises:
+      StudyError: no row of some trace has a label; the message says what there is.
+    """
+    graded = {}
+    if by == "correctness" and file is not None:
+        for trace in traces.values():
+            labels = labels_for(trace.rows, file)
+            graded |= {(row.prompt.id, row.text): one.grade for row, one in zip(trace.rows, labels, strict=True)}
+
+    def label(trace: Trace, row: Row) -> str | None:
+        if by == "correctness":
+            found = graded.get((row.prompt.id, row.text)) or grade(
+                row.prompt, row.text, letter_anywhere=letter_anywhere
+            )
+            return found.value if found in (Grade.CORRECT, Grade.INCORRECT) else None
+        meta, key = row.prompt.meta, "kind" if by == "task" and "kind" in row.prompt.meta else by
+        return _text(key, meta[key] if key in meta else of_run(trace).get(key))
+
+    for where, trace in traces.items():
+        if not any(label(trace, row) is not None for row in trace.rows):
+            raise StudyError(f"{where}: {_nothing(trace, by)}")
+    return label
+
+
+def grouping(by: str, key: str | None = None) -> Labelled:
+    """The group of a row: rows of a group are held out together.
+
+    Args:
+      by: what is told apart. Families are told apart on models that were held out; all else on prompts that were.
+      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself.
+    """
+
+    def group(trace: Trace, row: Row) -> str:
+        if by == "family":
+            return str(trace.info.get("model"))
+        meta = row.prompt.meta
+        for name in SHARED if key is None else (key,):
+            if name in meta:
+                return f"{name} {meta[name]}"
+        return " ".join(map(str, row.prompt_tokens))
+
+    return group
+
+
+def of_run(trace: Trace) -> dict[str, Any]:
+    """What a trace of one run says of its making: settings, info, keys of its partition."""
+    if not (isinstance(trace, StoredTrace) and trace.runs):
+        return dict(trace.info)
+    (run,) = trace.runs
+    settings = {name: value for name, value in (run.config or {}).items() if value is not None}
+    if settings.get("sampler") == "greedy":
+        settings["temperature"] = "greedy"
+    return {**run.keys, **trace.info, **settings}
+
+
+def _text(key: str, value: Any) -> str | None:
+    if isinstance(value, bool):
+        return key if value else f"not {key}"
+    return f"{value:g}" if isinstance(value, float) else None if value is None else str(value)
+
+
+def _nothing(trace: Trace, by: str) -> str:
+    if by == "correctness":
+        return "no answer can be graded; give --labels FILE, or prompts with reference answers"
+    known = sorted({key for row in trace.rows for key in row.prompt.meta} | of_run(trace).keys())
+    return f"nothing is known of '{by}'; its prompts and its run say: correctness, task, {', '.join(known)}"

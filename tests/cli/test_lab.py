@@ -1,0 +1,82 @@
+"""`jaxtrace lab train`: what it refuses, and a model of a small world from nothing to answers."""
+
+import re
+
+import pytest
+
+import jaxtrace as jt
+from jaxtrace.lab import training
+from jaxtrace.lab.settings import LAB_WORLD, PeopleClass
+
+
+@pytest.fixture
+def refused(jaxtrace, tmp_path):
+    def call(*arguments, out=tmp_path / "model"):
+        done = jaxtrace("lab", "train", "--out", out, *arguments)
+        assert done.status == 2, done.out + done.err
+        assert done.err.startswith("jaxtrace: ") and done.err.count("\n") == 1
+        return done.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--family", "bert"], "lab train: family: Input should be 'llama', 'gemma', 'qwen' or 'gpt2'"),
+        (["--layers", 0], "lab train: layers: Input should be greater than or equal to 1"),
+        (["--width", 72], "lab train: width: Input should be a multiple of 32"),
+        (["--steps", 0], "lab train: 0 steps from seed 0; give 1 or more"),
+        (["--seed", -1], "a seed of 0 or more"),
+        (["--world", "nowhere.json"], "nowhere.json: no such file"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(refused, arguments, said, tmp_path):
+    assert said in refused(*arguments)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_finished_model_is_not_trained_over(refused, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert "holds a model already; give another --out" in refused(out=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.slow
+def test_training_stopped_and_gone_on_with_ends_in_a_model_that_the_task_asks(jaxtrace, monkeypatch, tmp_path):
+    classes = tuple(PeopleClass(name=str(count), people=2, stated=(count,)) for count in (0, 2, 16))
+    small = LAB_WORLD.model_copy(update={"classes": classes, "strangers": 20, "sums": 40, "stories": 20})
+    (tmp_path / "small.json").write_text(small.model_dump_json())
+    out = tmp_path / "model"
+    command = ("lab", "train", "--family", "gemma", "--layers", 2, "--width", 32, "--steps", 4, "--out", out)
+    command += ("--world", tmp_path / "small.json")
+
+    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    save = training._save_state
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_save_state", save_and_stop)
+    stopped = jaxtrace(*command)
+    assert stopped.status == 130 and "run the same command again to go on" in stopped.err
+    monkeypatch.setattr(training, "_save_state", save)
+    done = jaxtrace(*command)
+    assert done.status == 0, done.err
+    assert "step 4:" in done.out and "step 2:" not in done.out
+    assert {path.name for path in out.iterdir()} == {
+        *("README.md", "config.json", "generation_config.json", "model.safetensors", "world.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    }
+    card = (out / "README.md").read_text()
+    assert "jaxtrace lab train --family gemma --layers 2 --width 32 --steps 4 --seed 0 --world world.json" in card
+    assert re.search(r"\| held-out \| 16 \| 6 \| ", card)
+
+    traced = jaxtrace(
+        *("trace", out, "--task", "lab", "--data", out, "--limit", 6, "--max-new-tokens", 2, "--out", tmp_path / "t"),
+        *("--probes", "output"),
+    )
+    assert traced.status == 0, traced.err
+    kinds = [row.prompt.meta["kind"] for row in jt.open(tmp_path / "t").rows]
+    assert kinds == ["fact", "fact", "fact", "held-out", "held-out", "held-out"]

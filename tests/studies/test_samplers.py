@@ -1,0 +1,137 @@
+"""`study samplers`: its numbers from hand-made answers, and a run of a model whose answers are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxtrace import Probes, Prompt, Row
+from jaxtrace.errors import ConfigError, StudyError
+from jaxtrace.report.theme import LIGHT
+from jaxtrace.run import RunConfig, validated
+from jaxtrace.studies.samplers import (
+    Sampled,
+    SamplersConfig,
+    answers_of,
+    over_prompts_and_seeds,
+    run_samplers,
+    samplers,
+)
+from tests.tracing.automaton import automaton
+
+PROMPTS = [Prompt(text=f"{i} + 1?", id=f"sum-{i}", meta={"answer": str(i + 1), "solution": ""}) for i in range(6)]
+
+
+def answer(prompt, text, entropy, quadrant=None):
+    steps = len(text.split())
+    metrics = {
+        "token": np.arange(steps, dtype=np.int32),
+        "entropy": np.full(steps, entropy, np.float32),
+        "varentropy": np.full(steps, 2 * entropy, np.float32),
+    }
+    if quadrant is not None:
+        metrics["quadrant"] = np.resize(np.int32(quadrant), steps)
+    return Row(prompt, np.zeros(3, np.int32), ("",) * 3, metrics, ("x",) * steps, text, "length")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Greedy is right twice in three; the other is right always, longer, more uncertain by 0.5, and decides."""
+    greedy = [answer(p, p.meta["answer"] if i % 3 else "no 99 !", 1.0 + i) for i, p in enumerate(PROMPTS)]
+    found = [Sampled("greedy", 0, greedy, 2.0)]
+    for seed in (0, 1):
+        rows = [answer(p, f"so so {p.meta['answer']}", 1.5 + i, [0, 0, 4]) for i, p in enumerate(PROMPTS)]
+        found.append(Sampled("entropix-classic", seed, rows, 1.0 + seed))
+    return found
+
+
+@pytest.fixture(scope="module")
+def result(runs):
+    return samplers({"tiny": runs}, SamplersConfig())
+
+
+def test_answers(runs):
+    lines = list(answers_of("tiny", runs[1]))
+    assert [line["correct"] for line in lines] == [1.0] * 6
+    assert lines[2]["entropy"] == 3.5 and lines[2]["length"] == 3 and lines[2]["prompt"] == "sum-2"
+    np.testing.assert_allclose([lines[0]["flowing"], lines[0]["treading"], lines[0]["adaptive"]], [2 / 3, 0, 1 / 3])
+    unknown = dataclasses.replace(runs[0], rows=[answer(Prompt(text="?"), "a b", 1.0)])
+    assert np.isnan(next(iter(answers_of("tiny", unknown)))["correct"])
+
+
+def test_means_and_cost(result):
+    table = result.tables["samplers"].frame.set_index("sampler")
+    greedy, other = table.loc["greedy"], table.loc["entropix-classic"]
+    assert (greedy.accuracy, other.accuracy) == (4 / 6, 1.0)
+    assert (greedy.entropy, other.entropy, other.varentropy) == (3.5, 4.0, 8.0)
+    assert greedy.accuracy_low < greedy.accuracy < greedy.accuracy_high
+    assert (greedy.seeds, other.seeds, greedy.n) == (1, 2, 6)
+    assert greedy.tokens_per_second == (4 * 1 + 2 * 3) / 2
+    assert other.tokens_per_second == (18 / 1 + 18 / 2) / 2
+    assert np.isnan(greedy.tokens_per_second_low) and other.tokens_per_second_low == 9
+
+
+def test_comparisons_are_of_the_same_prompts(result):
+    table = result.tables["comparisons"].frame.set_index("of")
+    assert set(table.sampler) == {"entropix-classic"} and set(table.against) == {"greedy"}
+    np.testing.assert_allclose(
+        table.loc["entropy", ["difference", "difference_low", "difference_high"]].astype(float), 0.5
+    )
+    np.testing.assert_allclose(table.loc["accuracy", "difference"], 2 / 6)
+    np.testing.assert_allclose(table.loc["length", "difference"], 3 - 10 / 6)
+    assert table.loc["length", "p"] < 0.2 and table.loc["entropy", "n"] == 6
+
+
+def test_quadrants(result):
+    table = result.tables["quadrants"].frame.set_index("quadrant")
+    np.testing.assert_allclose(table.share, [2 / 3, 0, 0, 0, 1 / 3])
+    assert set(table.sampler) == {"entropix-classic"}
+    for picture in result.pictures.values():
+        assert picture.draw(LIGHT).axes
+
+
+def test_intervals_are_over_prompts_and_seeds():
+    """As wide as prompts alone make them, wider where seeds differ; NaN prompts are left out."""
+    prompts = np.arange(30.0)[:, None]
+    same, differing = np.repeat(prompts, 3, axis=1), prompts + np.array([0.0, 30.0, 60.0])
+    narrow, wide = (over_prompts_and_seeds(values, 0) for values in (same, differing))
+    assert narrow.value == 14.5 and narrow.n == 30
+    np.testing.assert_allclose(narrow.high - narrow.low, 2 * 1.96 * prompts.std() / np.sqrt(30), rtol=0.15)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    assert over_prompts_and_seeds(np.array([[1.0], [np.nan], [3.0]]), 0).n == 2
+    assert np.isnan(over_prompts_and_seeds(np.full((3, 1), np.nan), 0).value)
+
+
+def test_without_deciding_samplers_and_answers(runs):
+    unknown = [answer(Prompt(text="?", id=str(i)), "a b", 1.0) for i in range(3)]
+    result = samplers({"tiny": [Sampled("greedy", 0, unknown, 1.0), Sampled("t1", 0, unknown, 1.0)]}, SamplersConfig())
+    assert "quadrants" not in result.tables and "quadrants" not in result.pictures
+    assert set(result.tables["comparisons"].frame["of"]) == {"entropy", "length", "entropy_at_equal_length"}
+
+
+def test_a_run(tmp_path):
+    """Of a model that counts up: greedy once, a draw with every seed, as the same settings draw by themselves."""
+    model, file = automaton([*range(1, 9), 0]), tmp_path / "prompts.jsonl"
+    file.write_text('{"tokens": [1], "answer": "x"}\n{"tokens": [2, 3], "answer": "x"}\n', encoding="utf-8")
+    run = RunConfig(model="tiny", prompts=file, max_new_tokens=4, probes=("none",))
+    config = SamplersConfig(samplers=("greedy", {"temperature": 2.0}), seeds=(3, 4))
+    found, told = [], []
+    found = run_samplers(model, run, config, lambda *counts: told.append(counts))
+    assert [(one.sampler, one.seed) for one in found] == [("greedy", 3), ("t2", 3), ("t2", 4)]
+    assert told == [(1, 3), (2, 3), (3, 3)] and all(one.seconds > 0 for one in found)
+    assert found[0].rows[1].metrics["token"].tolist() == [4, 5, 6, 7]
+    assert set(found[0].rows[0].metrics) >= {"entropy", "varentropy"}
+    lone = run.model_copy(update={"sampler": "sample", "temperature": 2.0, "seed": 4})
+    drawn = {"sampler": lone.settings((), None).sampler, "probes": Probes.of("output")}
+    want = model.generate([[1], [2, 3]], max_new_tokens=4, seed=4, **drawn).rows
+    for got, same in zip(found[2].rows, want, strict=True):
+        np.testing.assert_array_equal(got.metrics["token"], same.metrics["token"])
+    with pytest.raises(StudyError, match="two are the same"):
+        run_samplers(model, run, SamplersConfig(samplers=("greedy", "greedy")))
+
+
+def test_settings():
+    config = validated(SamplersConfig, {"samplers": ["greedy", {"temperature": 0.7}]}, "x")
+    assert config.samplers == ({"sampler": "greedy"}, {"sampler": "sample", "temperature": 0.7})
+    with pytest.raises(ConfigError, match="no such setting"):
+        validated(SamplersConfig, {"sampler": "greedy"}, "x")
