@@ -10,6 +10,8 @@ import pytest
 
 from jaxtrace.compilation import Compilations, counted, use_cache
 
+pytestmark = pytest.mark.slow
+
 TRACE = ("trace", "demo", "--limit", "2", "--max-new-tokens", "2", "--probes", "output")
 CACHE = ("JAXTRACE_CACHE", "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "XDG_CACHE_HOME")
 

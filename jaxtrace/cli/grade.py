@@ -56,9 +56,7 @@ def grade(
     labels = [label_of(row, letter_anywhere=letter_anywhere) for row in rows]
     if judge_model:
         with chat(judge_model) as judge:
-            labels = _watched(
-                "judge", sum(is_judged(row.prompt) for row in rows), lambda on: judged(rows, labels, judge, on)
-            )
+            labels = _watched("judge", sum(is_judged(row) for row in rows), lambda on: judged(rows, labels, judge, on))
     if critic_model:
         pairs = zip(rows, labels, strict=True)
         with chat(critic_model) as critic:

@@ -11,7 +11,8 @@ from jaxtrace.tracing.trace import Row
 def steps_of(quote: str, row: Row) -> tuple[int, int] | None:
     """The first and the last step that draw a token of a quote; None where it is not in the answer exactly once.
 
-    A token of which only a part is quoted counts. White space matches any other white space.
+    Steps count from 0 at the one that draws the answer's first token, whatever of the prompt was traced. A token of
+    which only a part is quoted counts. White space matches any other white space.
 
     Args:
       quote: a passage of the answer, word for word.
@@ -26,4 +27,4 @@ def steps_of(quote: str, row: Row) -> tuple[int, int] | None:
     ends = list(accumulate(map(len, pieces)))
     first = next(i for i, stop in enumerate(ends) if stop > start)
     last = next(i for i, stop in enumerate(ends) if stop >= end)
-    return row.prompt_steps + first, row.prompt_steps + last
+    return first, last

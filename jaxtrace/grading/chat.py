@@ -173,11 +173,23 @@ class _Answer(BaseModel):
 
 def _without_secrets(url: str) -> str:
     """A URL as it may be shown; raises StudyError where it is none."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _no_url(url) from None
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme not in ("http", "https") or not re.fullmatch(r"(\[[\da-fA-F:]+\]|[\w.-]+)(:\d+)?", host):
-        raise StudyError(f"{host or url}: not the URL of a chat API; give one such as http://localhost:8000/v1")
+        raise _no_url(url)
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _no_url(text: str) -> StudyError:
+    """The error of a text, which shows neither a user and password nor a query in it."""
+    plain = re.split("[?#]", text, maxsplit=1)[0]
+    shown = "" if "@" in text[len(plain) :] else plain.rpartition("@")[2]
+    return StudyError(
+        f"{shown or 'what was given'}: not the URL of a chat API; give one such as http://localhost:8000/v1"
+    )
 
 
 def _hash(request: dict[str, Any]) -> str:

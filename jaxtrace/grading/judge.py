@@ -7,8 +7,7 @@ from typing import Literal
 
 from jaxtrace.grading.chat import Chat, Shape
 from jaxtrace.grading.labels import Label
-from jaxtrace.grading.strings import Grade
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.grading.strings import Grade, listed
 from jaxtrace.tracing.trace import Row
 
 TASK = """\
@@ -53,7 +52,7 @@ def judged(
       StudyError: the judge cannot be reached, or refuses.
     """
     found = list(labels)
-    asked = [i for i, row in enumerate(rows) if is_judged(row.prompt)]
+    asked = [i for i, row in enumerate(rows) if is_judged(row)]
     replies = chat.ask_all(TASK, [_data(rows[i]) for i in asked], Verdict, on_answer)
     for i, reply in zip(asked, replies, strict=True):
         grade = Grade(reply.value.grade) if reply.value else Grade.UNGRADED
@@ -62,14 +61,16 @@ def judged(
     return found
 
 
-def is_judged(prompt: Prompt) -> bool:
-    """Whether its answers are for a judge: there is a text, and a reference answer that no exact rule serves."""
-    exact = prompt.meta.keys() & {"choices", "solution", "stated", "digits"}
-    return prompt.text is not None and not exact and bool(prompt.meta.keys() & {"answer", "correct_answers"})
+def is_judged(row: Row) -> bool:
+    """Whether it is for a judge: a whole answer to a text with a reference answer that no exact rule serves."""
+    known = row.prompt.meta.keys()
+    exact = known & {"choices", "solution", "stated", "digits"}
+    asked = row.prompt.text is not None and not exact and bool(known & {"answer", "correct_answers"})
+    return asked and row.stop != "not_finite"
 
 
 def _data(row: Row) -> dict[str, str]:
     meta = row.prompt.meta
-    reference = str(meta["answer"]) if "answer" in meta else "; or: ".join(meta["correct_answers"])
-    wrong = {"wrong": "; or: ".join(meta["incorrect_answers"])} if "incorrect_answers" in meta else {}
+    reference = str(meta["answer"]) if "answer" in meta else "; or: ".join(listed(meta["correct_answers"]))
+    wrong = {"wrong": "; or: ".join(listed(meta["incorrect_answers"]))} if "incorrect_answers" in meta else {}
     return {"question": row.prompt.text or "", "reference": reference, **wrong, "answer": row.text}

@@ -22,8 +22,8 @@ class Label(BaseModel):
       completion: a digest of the answer's text; with the id it says whose label it is.
       grade: of the whole answer.
       by: the rule, or the model asked, that said so; of what is ungraded, why.
-      wrong_from, wrong_to: the first and the last step that draws a token of the first wrong step of its reasoning, as
-        steps of the trace count; None where no critic pointed at one.
+      wrong_from, wrong_to: the first and the last step that draws a token of the first wrong step of its reasoning,
+        counted from 0 at the first token drawn; None where no critic pointed at one.
       wrong_by: the critic, or why there is no wrong step from it; "" where none was asked.
     """
 
@@ -39,7 +39,12 @@ class Label(BaseModel):
 
 
 def label_of(row: Row, *, letter_anywhere: bool = False) -> Label:
-    """The label of a row by its task's rule on strings, as `graded` takes them."""
+    """The label of a row by its task's rule on strings, as `graded` takes them.
+
+    What was drawn before the logits were NaN or infinite is no answer, and ungraded.
+    """
+    if row.stop == "not_finite":
+        return Label(prompt=row.prompt.id, completion=digest(row.text), grade=Grade.UNGRADED, by="logits not finite")
     found = graded(row.prompt, row.text, letter_anywhere=letter_anywhere)
     return Label(prompt=row.prompt.id, completion=digest(row.text), grade=found.grade, by=found.by)
 

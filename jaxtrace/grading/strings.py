@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import Any
 from jaxtrace.tasks.gsm8k import MARK
 from jaxtrace.tasks.mmlu import LETTERS
 from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.tasks.truthfulqa import parted
 
 
 class Grade(StrEnum):
@@ -59,7 +60,8 @@ def graded(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) ->
     - "solution" and "answer" (GSM8K): equality with the number after "####", or with the last number where there is
       no such mark; `by` tells the two apart. No number is no attempt.
     - "stated" or "digits", and "answer" (facts and sums of `jaxtrace.lab`): the first sentence ends with the answer.
-    - "correct_answers" and "incorrect_answers" (TruthfulQA): the whole text is one of them; otherwise ungraded.
+    - "correct_answers" and "incorrect_answers" (TruthfulQA): the whole text is one of them; otherwise ungraded. Each
+      is a list, or a text that ";" parts.
     - "answer" alone (SimpleQA, prompt files): its words stand in the text, in order and without a gap, once case,
       accents, punctuation and articles are gone. Otherwise, an empty text or one that says it does not know is no
       attempt, and what is left is incorrect: other wordings of a right answer too, which a judge would see.
@@ -95,6 +97,11 @@ def normalised(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
+def listed(answers: str | Sequence[str]) -> Sequence[str]:
+    """Listed answers one by one; those of a cell of a CSV file are parted by ";", as in TruthfulQA.csv."""
+    return parted(answers) if isinstance(answers, str) else answers
+
+
 def _letter(answer: str, completion: str, anywhere: bool) -> Graded:
     letters = LETTER.findall(completion)
     if not letters:
@@ -119,8 +126,8 @@ def _value(number: str) -> Decimal:
 
 def _listed(meta: Mapping[str, Any], completion: str) -> Graded:
     said = normalised(completion)
-    right = {normalised(text) for text in [*meta["correct_answers"], meta.get("best_answer", "")]}
-    wrong = {normalised(text) for text in meta["incorrect_answers"]}
+    right = {normalised(text) for text in [*listed(meta["correct_answers"]), meta.get("best_answer", "")]}
+    wrong = {normalised(text) for text in listed(meta["incorrect_answers"])}
     if not said or (said in right) == (said in wrong):
         return Graded(Grade.UNGRADED, "not word for word a listed answer")
     return Graded(Grade.CORRECT if said in right else Grade.INCORRECT, "listed answer")

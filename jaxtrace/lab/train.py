@@ -47,11 +47,12 @@ def run(out: Path, shape: Shape, settings: WorldSettings, recipe: Recipe, comman
       What the written model answers.
 
     Raises:
-      ConfigError: the folder holds a finished model, or what another run left.
+      ConfigError: the folder holds a finished model, other files, or what another run left.
     """
-    if (out / WEIGHTS).exists() and not (out / STATE).exists():
-        raise ConfigError(f"{out}: holds a model already; give another --out")
     out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / STATE).exists():
+        held = "a model already" if (out / WEIGHTS).exists() else "other files"
+        raise ConfigError(f"{out}: holds {held}; give another --out")
     world, config = World(settings), shape.decoder
     texts = list(documents(world, TRAIN_TEXT))
     tokenizer = train_tokenizer(texts, shape.vocab)

@@ -93,7 +93,7 @@ def tune(
     held_out, kept = np.split(sequences[order], [max(1, len(sequences) // HELD_OUT)])
     directory.mkdir(parents=True, exist_ok=True)
     with on_mesh_of(model.params):
-        translators = train(model.config, model.params, kept, recipe, directory / STATE, on_step)
+        translators = train(model, kept, recipe, directory / STATE, on_step)
         lenses = {"logit": placed(Translators.zeros(model.config), model.params), "tuned": translators}
         kl = {name: held_out_kl(model.config, model.params, lens, held_out) for name, lens in lenses.items()}
     card = LensCard(
@@ -134,8 +134,7 @@ def cut(ids: Sequence[Int[np.ndarray, " P"]], recipe: Recipe) -> Int[np.ndarray,
 
 
 def train(
-    config: DecoderConfig,
-    params: Params,
+    model: Model,
     sequences: Int[np.ndarray, "n T"],
     recipe: Recipe,
     state_file: Path,
@@ -148,14 +147,14 @@ def train(
     Raises:
       ConfigError: `state_file` is of other settings, another text or another model.
     """
-    made_of = _made_of(config, recipe, sequences)
-    translators = Translators.zeros(config)
+    made_of = _made_of(model, recipe, sequences)
+    translators = Translators.zeros(model.config)
     first, state = _load(state_file, made_of, (translators, _optimiser(recipe).init(cast(Any, translators))))
     for step in range(first, recipe.steps):
         epoch, place = divmod(step, len(sequences) // recipe.batch)
         order = np.random.default_rng((recipe.seed, epoch)).permutation(len(sequences))
         batch = sequences[order[place * recipe.batch :][: recipe.batch]]
-        state, loss = _step(params, state, batch, config=config, recipe=recipe)
+        state, loss = _step(model.params, state, batch, config=model.config, recipe=recipe)
         on_step(step + 1, float(loss))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save(state_file, made_of, step + 1, state)
@@ -207,9 +206,14 @@ def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=recipe.weight_decay))
 
 
-def _made_of(config: DecoderConfig, recipe: Recipe, sequences: Int[np.ndarray, "n T"]) -> dict[str, str]:
+def _made_of(model: Model, recipe: Recipe, sequences: Int[np.ndarray, "n T"]) -> dict[str, str]:
     digest = hashlib.sha256(sequences.tobytes()).hexdigest()
-    return {"config": repr(config), "recipe": repr(recipe), "sequences": digest}
+    return {
+        "config": repr(model.config),
+        "checkpoint": model.fingerprint(),
+        "recipe": repr(recipe),
+        "sequences": digest,
+    }
 
 
 def _save(path: Path, made_of: dict[str, str], step: int, state: State) -> None:
@@ -226,7 +230,9 @@ def _load(path: Path, made_of: dict[str, str], fresh: State) -> tuple[int, State
         metadata = saved.metadata()
         step = int(metadata.pop("step"))
         if metadata != made_of:
-            raise ConfigError(f"{path}: left by a training with other settings; remove it, or name another directory")
+            raise ConfigError(
+                f"{path}: left by a training of another model, text or settings; remove it, or name another directory"
+            )
         leaves, structure = jax.tree.flatten(fresh)
         restored: list[Any] = [jnp.asarray(saved.get_tensor(str(i))) for i in range(len(leaves))]
     return step, jax.tree.unflatten(structure, restored)

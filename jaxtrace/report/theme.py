@@ -43,9 +43,9 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
 def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -> None:
     """Gives the axes the theme's colours, a title on the left and its labels."""
     axes.set_facecolor(theme.paper)
-    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=theme.ink)
-    axes.set_xlabel(x, fontsize=9, color=theme.ink)
-    axes.set_ylabel(y, fontsize=9, color=theme.ink)
+    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=theme.ink, parse_math=False)
+    axes.set_xlabel(x, fontsize=9, color=theme.ink, parse_math=False)
+    axes.set_ylabel(y, fontsize=9, color=theme.ink, parse_math=False)
     axes.tick_params(colors=theme.faint, labelsize=8, length=3)
     axes.grid(color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -56,8 +56,10 @@ def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -
 
 
 def legend(axes: Axes, theme: Theme) -> None:
-    """A frameless legend in the theme's ink."""
-    axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.6)
+    """A frameless legend in the theme's ink; a dollar in a label is a dollar."""
+    made = axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.6)
+    for text in made.get_texts():
+        text.set_parse_math(False)
 
 
 def whole_numbers() -> MaxNLocator:

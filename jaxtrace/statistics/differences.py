@@ -51,9 +51,9 @@ def difference(
       resamples: of the intervals, and permutations of the test.
 
     Raises:
-      StudyError: a set is empty.
+      StudyError: a set is empty, or a value is not finite.
     """
-    a, b = np.asarray(a, float), np.asarray(b, float)
+    a, b = _finite(a), _finite(b)
     if not (len(a) and len(b)):
         raise StudyError(f"a comparison of {len(a)} with {len(b)} values; give traces that have some of either kind")
     values, first = np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)
@@ -85,9 +85,9 @@ def paired_difference(
       seed, resamples: as for `difference`.
 
     Raises:
-      StudyError: there are no pairs.
+      StudyError: there are no pairs, or a value is not finite.
     """
-    gaps = np.asarray(a, float) - np.asarray(b, float)
+    gaps = _finite(a) - _finite(b)
     settings = {"groups": groups, "seed": seed, "resamples": resamples}
     mean = bootstrap(np.mean, gaps, **settings)
     effect = bootstrap(lambda some: _ratio(some.mean(), _deviation(some)) * _small(len(some) - 1), gaps, **settings)
@@ -95,6 +95,13 @@ def paired_difference(
     sums = np.bincount(of, gaps)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (resamples, len(sums)))
     return Difference(mean, effect, _two_sided(float(gaps.mean()), signs @ sums / len(gaps)), (len(gaps), len(gaps)))
+
+
+def _finite(values: ArrayLike) -> np.ndarray:
+    found = np.asarray(values, float)
+    if not np.isfinite(found).all():
+        raise StudyError("a comparison of values that are not all finite; leave out what has none")
+    return found
 
 
 def _differences(values: np.ndarray, first: np.ndarray) -> tuple[float, float]:

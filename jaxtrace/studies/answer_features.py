@@ -37,7 +37,7 @@ def answer_features(flat: Flat, share: float, least_steps: int) -> pd.DataFrame:
 
 def auroc_table(
     flat: Flat, choices: Mapping[str, pd.DataFrame], *, share: float, least_steps: int, seed: int, resamples: int
-) -> Table:
+) -> tuple[Table, list[str]]:
     """AUROC of each feature of the generated answer for a wrong MC1 choice on the same question.
 
     Args:
@@ -46,33 +46,44 @@ def auroc_table(
       share, least_steps: those of `answer_features`.
       seed, resamples: of the intervals.
 
+    Returns:
+      The table, and a note on each model that is not in it: no traced prompt is among the questions that have scores,
+      or MC1 is right, or wrong, for all that are.
+
     Raises:
-      StudyError: no traced prompt is among the questions, or MC1 is right, or wrong, for all of them.
+      StudyError: that is so of all models.
     """
     features = answer_features(flat, share, least_steps)
     features["question"] = features["text"].str.strip()
     names = [name for name in features.columns if name not in ("model", "prompt", "group", "text", "question")]
-    rows, drawn = [], {"seed": seed, "resamples": resamples}
+    rows, reasons, drawn = [], [], {"seed": seed, "resamples": resamples}
     for model, frame in choices.items():
-        own = features[features["model"] == model].merge(frame.drop_duplicates("question"), on="question")
-        if own.empty:
-            raise StudyError(
-                f"{model}: none of the traced prompts is among the questions with choices; trace those questions"
-            )
-        if own["mc1"].nunique() == 1:
-            verdict = "right" if own["mc1"].iloc[0] else "wrong"
-            raise StudyError(
-                f"{model}: MC1 is {verdict} for all {len(own)} traced questions, and AUROC needs both classes; "
-                "trace more questions, or leave the choices out"
-            )
-        rows += [{"model": model, **row} for name in names if (row := _row(own, name, drawn))]
-    return Table(
+        scored = frame.dropna(subset=["mc1"]).drop_duplicates("question")
+        own = features[features["model"] == model].merge(scored, on="question")
+        if reason := _no_classes(own):
+            reasons.append(f"{model}: {reason}")
+        else:
+            rows += [{"model": model, **row} for name in names if (row := _row(own, name, drawn))]
+    if not rows:
+        raise StudyError(f"{'; '.join(reasons)}; trace more of the questions, or leave the choices out")
+    table = Table(
         pd.DataFrame(rows),
         "How well a feature of the generated answer tells questions whose MC1 choice is wrong from those where it is "
         "right: AUROC, 0.5 for chance, above it where wrong goes with a higher feature. auroc_given_length: of what a "
         "regression on ln(prompt_tokens) and ln(steps) leaves of it. 95 % intervals over prompts; n prompts, of which "
         "`wrong`.",
     )
+    return table, [f"{reason}: it is left out of choices_auroc." for reason in reasons]
+
+
+def _no_classes(own: pd.DataFrame) -> str | None:
+    """Why there is no AUROC of a model's questions; None where there is."""
+    if own.empty:
+        return "none of the traced prompts is among the questions whose choices have scores"
+    if own["mc1"].nunique() == 1:
+        verdict = "right" if own["mc1"].iloc[0] else "wrong"
+        return f"MC1 is {verdict} for all {len(own)} traced questions, and AUROC needs both classes"
+    return None
 
 
 def _row(own: pd.DataFrame, name: str, drawn: dict[str, int]) -> dict[str, object] | None:

@@ -66,6 +66,11 @@ def grouped(labels: Labels, groups: np.ndarray, folds: int, seed: int) -> Splits
     return []
 
 
+def fewest_known(splits: Splits) -> int:
+    """Rows of the smallest training set: the most neighbours that all folds have."""
+    return min(len(train) for train, _ in splits)
+
+
 def neighbours(
     features: Float[np.ndarray, "n F"],
     labels: Labels,
@@ -78,7 +83,7 @@ def neighbours(
     Args:
       features, labels: of the rows.
       splits: rows to learn from and rows held out, of each fold.
-      k: how many neighbours; at most the rows of the smallest training set.
+      k: how many neighbours, at most `fewest_known`.
       covariates: what the features are rid of first: the residuals of a linear regression that is fitted on the rows to
         learn from.
     """

@@ -17,7 +17,7 @@ from jaxtrace.studies.dispersion_kinds import HDIKind
 from jaxtrace.studies.dynamics_labels import class_tables
 from jaxtrace.studies.dynamics_pictures import correlation_matrices, entropy_positions, layer_profiles
 from jaxtrace.studies.dynamics_tables import early_late_tables, paper_tables
-from jaxtrace.studies.multiple_choice import TEMPLATE, choice_table, scored_choices
+from jaxtrace.studies.multiple_choice import TEMPLATE, choice_table, scored_choices, unscored
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.token_features import HIDDEN, OUTPUT, Flat, flatten
 from jaxtrace.studies.traces import StudyConfig
@@ -79,7 +79,8 @@ def dynamics(
       choices: MC scores by label, from `choices_of`; without them there is no table of AUROC.
 
     Raises:
-      StudyError: a trace lacks a probe or is of given text; no prompt is long enough; MC1 is of one class only.
+      StudyError: a trace lacks a probe or is of given text; no prompt is long enough; MC1 is of one class only in
+        every model.
     """
     flat = flatten(traces, hdi=config.hdi, bytes_per_element=config.kv_bytes)
     short = flat.prompts[flat.prompts["steps"] < config.least_steps]
@@ -91,13 +92,16 @@ def dynamics(
     drawn = {"seed": config.seed, "resamples": config.resamples}
     ends = {"share": config.share, "least_steps": config.least_steps, **drawn}
     by_pair = _correlations(flat, config)
-    tables = paper_tables(flat, **drawn) | early_late_tables(flat, **ends)
+    tables = paper_tables(flat, hdi=config.hdi, **drawn) | early_late_tables(flat, **ends)
     tables = dict(sorted(tables.items(), key=lambda named: (not named[0].startswith("table"), named[0])))
     tables |= class_tables(flat, tau=config.tau, low=config.low, wide=config.wide, **ends)
     tables["correlations"] = by_pair
+    notes = [*NOTES, *_notes(flat, short, config)]
     if choices:
-        tables |= {"choices": choice_table(choices, **drawn), "choices_auroc": auroc_table(flat, choices, **ends)}
-    return Result("dynamics", QUESTION, tables, _pictures(flat, by_pair.frame), (*NOTES, *_notes(flat, short, config)))
+        told, left_out = auroc_table(flat, choices, **ends)
+        tables |= {"choices": choice_table(choices, **drawn), "choices_auroc": told}
+        notes += [*unscored(choices), *left_out]
+    return Result("dynamics", QUESTION, tables, _pictures(flat, by_pair.frame), tuple(notes))
 
 
 def _correlations(flat: Flat, config: DynamicsConfig) -> Table:

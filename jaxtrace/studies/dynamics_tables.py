@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.controls import without
+from jaxtrace.studies.dispersion_kinds import HDIKind
 from jaxtrace.studies.dynamics_classes import early_late
 from jaxtrace.studies.prompt_means import prompt_means, spread
 from jaxtrace.studies.result import Table
@@ -17,17 +18,31 @@ GENERATION = ("entropy", "top1_prob", "top1_top2_gap", "attention_entropy", "hdi
 EARLY_LATE = ("entropy", "attention_entropy", "attention_entropy_normalized", "attention_entropy_no_sink")
 RESIDUAL = "attention_entropy_given_ln_keys"
 EXTREME = 5  # layers at either end
+HDI_UNITS: dict[HDIKind, str] = {
+    "std": "in nats",
+    "var": "in nats²",
+    "cv": "without a unit",
+    "fano": "in nats",
+    "range": "in nats",
+    "jsd": "in nats",
+}
 
 
-def paper_tables(flat: Flat, *, seed: int, resamples: int) -> dict[str, Table]:
-    """Tables 1 to 4, 6 and 7 of the paper, and `means`; for Table 5 see `early_late_tables`."""
+def paper_tables(flat: Flat, *, hdi: HDIKind, seed: int, resamples: int) -> dict[str, Table]:
+    """Tables 1 to 4, 6 and 7 of the paper, and `means`; for Table 5 see `early_late_tables`.
+
+    Args:
+      flat: of the traces.
+      hdi: the kind of dispersion that it was made with.
+      seed, resamples: of the intervals.
+    """
     drawn = {"seed": seed, "resamples": resamples}
     percentiles = "10th and 90th percentile, least and largest of the tokens, in nats."
     return {
         "table1_generation": Table(
             _by_model(flat, _generation),
-            "Generated tokens: mean and standard deviation (_sd) over tokens; entropies and hdi in nats; kv_mib_max is "
-            "the largest cache.",
+            "Generated tokens: mean and standard deviation (_sd) over tokens; entropies in nats, hdi "
+            f"({hdi}) {HDI_UNITS[hdi]}; kv_mib_max is the largest cache.",
         ),
         "table2_output_entropy": Table(_percentiles(flat, "entropy"), f"Output entropy: {percentiles}"),
         "table3_attention_entropy": Table(

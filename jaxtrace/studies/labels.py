@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import StudyError
-from jaxtrace.grading.labels import labels_for
-from jaxtrace.grading.strings import Grade, grade
+from jaxtrace.grading.labels import label_of, labels_for
+from jaxtrace.grading.strings import Grade
 from jaxtrace.store.reader import StoredTrace
 from jaxtrace.studies.profiles import Labelled
 from jaxtrace.tracing.trace import Row, Trace
@@ -40,9 +40,7 @@ def labelling(
 
     def label(trace: Trace, row: Row) -> str | None:
         if by == "correctness":
-            found = graded.get((row.prompt.id, row.text)) or grade(
-                row.prompt, row.text, letter_anywhere=letter_anywhere
-            )
+            found = graded.get((row.prompt.id, row.text)) or label_of(row, letter_anywhere=letter_anywhere).grade
             return found.value if found in (Grade.CORRECT, Grade.INCORRECT) else None
         meta, key = row.prompt.meta, "kind" if by == "task" and "kind" in row.prompt.meta else by
         return _text(key, meta[key] if key in meta else of_run(trace).get(key))
@@ -58,17 +56,24 @@ def grouping(by: str, key: str | None = None) -> Labelled:
 
     Args:
       by: what is told apart. Families are told apart on models that were held out; all else on prompts that were.
-      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself.
+      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself: its text, however a model's
+        tokenizer or chat template puts it, or the tokens of one that has none.
+
+    Raises:
+      StudyError: when a row is asked for whose prompt lacks the key; the message says what there is.
     """
 
     def group(trace: Trace, row: Row) -> str:
         if by == "family":
             return str(trace.info.get("model"))
         meta = row.prompt.meta
+        if key is not None and key not in meta:
+            known = f"its meta has {', '.join(sorted(meta))}" if meta else "it has no meta"
+            raise StudyError(f"prompt {row.prompt.id}: has no '{key}' to group by; {known}")
         for name in SHARED if key is None else (key,):
             if name in meta:
                 return f"{name} {meta[name]}"
-        return " ".join(map(str, row.prompt_tokens))
+        return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
 
     return group
 

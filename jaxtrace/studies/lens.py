@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from jaxtrace.errors import StudyError
 from jaxtrace.run import LONE
 from jaxtrace.statistics.controls import without
 from jaxtrace.statistics.differences import difference
@@ -69,7 +70,9 @@ class LensConfig(StudyConfig):
     group: str | None = Field(
         None, description="key of meta whose rows stay together; story, topic or prompt without it"
     )
-    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field((3, 5, 11, 29), description="numbers of neighbours")
+    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (3, 5, 11, 29), min_length=1, description="numbers of neighbours"
+    )
     folds: int = Field(10, ge=2)
     labels: Path | None = Field(None, description="file of grades, for correctness")
     letter_anywhere: bool = Field(False, description="grade MMLU by its letter anywhere in the answer, as published")
@@ -88,7 +91,8 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
       where there are several.
 
     Raises:
-      StudyError: a metric was not recorded, labels are missing, all are one class, or one has fewer answers than folds.
+      StudyError: a metric was not recorded, labels are missing, all are one class, one has fewer answers than folds, or
+        folds have fewer answers to learn from than the least number of neighbours.
     """
     for metric in config.metric:
         parse_metric(metric)
@@ -101,23 +105,39 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
     for metric in config.metric:
         profiles = gather_profiles(runs, metric, label, **options)
         classify.check_classes(_labels(profiles), config.folds)
+        folds = _folds(profiles, config)
         features = profiles.on(profiles.grid(config.points))
-        for name, frame in _frames(profiles, features, config).items():
+        for name, frame in _frames(profiles, features, folds, config).items():
             frame.insert(0, "metric", metric)
             frames[name].append(frame)
         suffix = f"_{metric}" if len(config.metric) > 1 else ""
         drawn = lens_pictures.pictures(profiles, features, config)
         pictures |= {name + suffix: picture for name, picture in drawn.items()}
-        notes += [f"{metric}: {note}" for note in _notes(profiles, config, frames["auc"][-1])]
+        notes += [f"{metric}: {note}" for note in _notes(profiles, folds, config)]
     found = {name: pd.concat(some, ignore_index=True) for name, some in frames.items() if some}
     tables = {name: Table(frame, TEXTS[name]) for name, frame in found.items() if len(frame)}
     return Result("lens", QUESTION.format(by=f"'{config.by}'"), tables, pictures, tuple(notes))
 
 
-def _frames(profiles: Profiles, features: np.ndarray, config: LensConfig) -> dict[str, pd.DataFrame]:
+def _folds(profiles: Profiles, config: LensConfig) -> dict[str, classify.Splits]:
+    """By protocol; the grouped one has none where a class has too few groups."""
+    labels, groups = _labels(profiles), profiles.answers["group"].to_numpy(str)
+    published = classify.stratified(labels, config.folds, config.seed)
+    most = classify.fewest_known(published)
+    if min(config.neighbours) > most:
+        raise StudyError(
+            f"folds have {most} answers to learn from, fewer than the {min(config.neighbours)} neighbours; "
+            "give more answers, or fewer --neighbours"
+        )
+    return {"grouped": classify.grouped(labels, groups, config.folds, config.seed), "published": published}
+
+
+def _frames(
+    profiles: Profiles, features: np.ndarray, folds: Mapping[str, classify.Splits], config: LensConfig
+) -> dict[str, pd.DataFrame]:
     flat = features.reshape(len(features), -1)
     with threadpool_limits(1):  # more threads than one cost more than they bring for so few rows
-        scored = list(_classification(profiles, flat, config))
+        scored = list(_classification(profiles, flat, folds, config))
     frames = {
         name: pd.DataFrame(
             [{**row, **_compared(name, scores, guesses, splits)} for row, scores, guesses, splits in scored]
@@ -143,8 +163,10 @@ def _lengths(profiles: Profiles) -> np.ndarray:
     return np.log(profiles.answers[["steps", "prompt_tokens"]].to_numpy(float))
 
 
-def _classification(profiles: Profiles, flat: np.ndarray, config: LensConfig) -> Iterator[Scored]:
-    labels, groups, lengths = _labels(profiles), profiles.answers["group"].to_numpy(str), _lengths(profiles)
+def _classification(
+    profiles: Profiles, flat: np.ndarray, folds: Mapping[str, classify.Splits], config: LensConfig
+) -> Iterator[Scored]:
+    labels, groups, lengths = _labels(profiles), profiles.answers["group"].nunique(), _lengths(profiles)
     of = {"profile": (flat, None)}
     if not profiles.one_depth and config.zero_padding:
         of["zero-padded"] = (profiles.padded().reshape(len(flat), -1), None)
@@ -155,19 +177,15 @@ def _classification(profiles: Profiles, flat: np.ndarray, config: LensConfig) ->
     }
     if not profiles.one_depth:
         controls["depth"] = (profiles.answers[["layers"]].to_numpy(float), None)
-    protocols = {
-        "grouped": (classify.grouped(labels, groups, config.folds, config.seed), of | controls),
-        "published": (classify.stratified(labels, config.folds, config.seed), of),
-    }
-    for protocol, (splits, sets) in protocols.items():
+    sets = {"grouped": of | controls, "published": of}
+    for protocol, splits in folds.items():
         if not splits:
             continue
         guesses = classify.guesses(labels, splits, config.seed)
-        least = min(len(train) for train, _ in splits)
-        for name, (features, covariates) in sets.items():
-            for k in (k for k in config.neighbours if k <= least):
+        for name, (features, covariates) in sets[protocol].items():
+            for k in (k for k in config.neighbours if k <= classify.fewest_known(splits)):
                 scores = classify.neighbours(features, labels, splits, k, covariates)
-                counted = {"n": len(labels), "groups": len(np.unique(groups)), "folds": len(splits)}
+                counted = {"n": len(labels), "groups": groups, "folds": len(splits)}
                 yield {"protocol": protocol, "features": name, "k": k, **counted}, scores, guesses, splits
 
 
@@ -229,18 +247,19 @@ def _mean_profiles(profiles: Profiles, features: np.ndarray, points: int) -> pd.
     return pd.concat(parts, ignore_index=True)
 
 
-def _notes(profiles: Profiles, config: LensConfig, scored: pd.DataFrame) -> Iterator[str]:
+def _notes(profiles: Profiles, folds: Mapping[str, classify.Splits], config: LensConfig) -> Iterator[str]:
     if profiles.left_out:
         yield f"left out: {words(profiles.left_out)}"
     if not profiles.one_depth:
         yield f"models of several depths: profiles are read off at {config.points} depths that all have"
         if config.zero_padding:
             yield "zero-padded profiles tell a model by its number of layers, whatever it computes: see the row 'depth'"
-    folds = scored.loc[scored["protocol"] == "grouped", "folds"]
     held = "models" if config.by == "family" else "groups"
-    if folds.empty:
+    if not folds["grouped"]:
         yield f"some class is of too few {held} to hold any out: only the published protocol is reported"
-    elif folds.iloc[0] < config.folds:
-        yield f"the grouped protocol has {folds.iloc[0]} folds, as some class has no {held} for more"
-    if few := sorted(set(config.neighbours) - set(scored["k"])):
-        yield f"k of {', '.join(map(str, few))} left out: there are fewer answers to learn from"
+    elif (count := len(folds["grouped"])) < config.folds:
+        yield f"the grouped protocol has {count} folds, as some class has no {held} for more"
+    for protocol, splits in folds.items():
+        most = classify.fewest_known(splits) if splits else np.inf
+        if large := sorted(k for k in config.neighbours if k > most):
+            yield f"k of {', '.join(map(str, large))} left out: {protocol} folds have {most} answers to learn from"

@@ -97,8 +97,12 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
 
     Returns:
       mc1: whether MC1's true answer is likelier than each false one. mc2: the true answers' share of the probability of
-      all. mc3: the share of the true answers that are likelier than every false one. chance: mc1 of a guess.
+      all. mc3: the share of the true answers that are likelier than every false one. chance: mc1 of a guess. The three
+      are NaN where the log-probability of some answer is not finite.
     """
+    chance = sum(question.single.values()) / len(question.single)
+    if not all(np.isfinite(logprobs[text]) for text in question.answers):
+        return {**dict.fromkeys(SCORES, np.nan), "chance": chance}
     single = {side: [logprobs[text] for text, is_true in question.single.items() if is_true is side] for side in SIDES}
     several = {
         side: np.array([logprobs[text] for text, is_true in question.several.items() if is_true is side])
@@ -109,7 +113,7 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
         "mc1": float(max(single[True]) > max(single[False])),
         "mc2": float(weights[True] / (weights[True] + weights[False])),
         "mc3": float(np.mean(several[True] > several[False].max())),
-        "chance": len(single[True]) / len(question.single),
+        "chance": chance,
     }
 
 
@@ -126,6 +130,17 @@ def scored_choices(
     )
 
 
+def unscored(choices: Mapping[str, pd.DataFrame]) -> list[str]:
+    """A note on each model that has questions without scores."""
+    counts = {model: int(frame["mc1"].isna().sum()) for model, frame in choices.items()}
+    return [
+        f"{model}: {count} of {len(choices[model])} questions have an answer whose log-probability is not finite; they "
+        "are left out of choices and choices_auroc."
+        for model, count in counts.items()
+        if count
+    ]
+
+
 def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: int) -> Table:
     """Mean scores of models with intervals over questions."""
     rows = []
@@ -134,7 +149,8 @@ def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: i
         means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples)
         for name, estimate in means.items():
             row |= spread(estimate, name)
-        rows.append({**row, "mc1_chance": frame["chance"].mean(), "n": len(frame)})
+        scored = frame["mc1"].notna()
+        rows.append({**row, "mc1_chance": frame.loc[scored, "chance"].mean(), "n": int(scored.sum())})
     return Table(
         pd.DataFrame(rows),
         "Answers by total log-probability: mc1, the share of questions whose true answer is likelier than every false "

@@ -119,7 +119,7 @@ LAYERS_TEXT = (
 )
 NOTES = (
     "A step's metrics are of the position that draws its token. Samples of one prompt are resampled and permuted "
-    "together.",
+    "together where conditions are compared; intervals along steps and layers take answers as independent.",
     "The study that this follows calls the variance over query rows varentropy. A decode step has one query row, so "
     "that it is 0 there by definition; attention_varentropy is that of the weights.",
     "To remove ln(keys) by regression removes with it what a condition owes to longer answers alone; where lengths "
@@ -139,7 +139,7 @@ def _chosen(label: str, answers: Sequence[Trajectory], wanted: Sequence[str]) ->
     there = sorted({one.condition for one in answers})
     if missing := [name for name in wanted if name not in there]:
         raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; there are: {', '.join(there)}")
-    names = list(wanted or there)
+    names = list(dict.fromkeys(wanted or there))
     if len(names) < 2:
         what = f"only '{names[0]}'" if names else "none"
         raise StudyError(f"{label}: two conditions are needed, there is {what}; trace prompts of both, or mend --by")

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from jaxtrace.compilation import counted
 from jaxtrace.errors import StudyError
-from jaxtrace.grading.strings import Grade, grade
+from jaxtrace.grading.labels import label_of
+from jaxtrace.grading.strings import Grade
 from jaxtrace.report.theme import Theme, dress, new_figure
 from jaxtrace.run import RunConfig, run_config
 from jaxtrace.statistics.controls import without
@@ -27,7 +28,9 @@ from jaxtrace.studies.traces import StudyConfig
 from jaxtrace.sweeping.cells import drawing
 from jaxtrace.sweeping.spec import entries
 from jaxtrace.tracing.model import Model
+from jaxtrace.tracing.samplers import Greedy
 from jaxtrace.tracing.schema import QUADRANTS
+from jaxtrace.tracing.settings import Settings
 from jaxtrace.tracing.trace import Row
 
 QUESTION = "What does a sampler change in answers, their uncertainty and length, and what does it cost?"
@@ -78,26 +81,44 @@ def run_samplers(
     Raises:
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
     """
-    given = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
-    configs = [run_config(**{**given, **entry, "probes": ("output",)}) for entry in config.samplers]
-    names = [drawing(one) for one in configs]
-    if len({*names}) < len(names):
-        raise StudyError(f"samplers {', '.join(names)}: two are the same; name each once")
+    settings = named_settings(model, run, config)
     encoded = model.encode(run.load_prompts(), chat=not run.raw)
     plan = [
-        (name, one, seed)
-        for name, one in zip(names, configs, strict=True)
-        for seed in (config.seeds if one.sampler != "greedy" else config.seeds[:1])
+        (name, dataclasses.replace(one, seed=seed))
+        for name, one in settings.items()
+        for seed in (config.seeds[:1] if isinstance(one.sampler, Greedy) else config.seeds)
     ]
     found = []
-    for name, one, seed in plan:
-        settings = dataclasses.replace(one.settings(model.stop_tokens, model.tokenizer), seed=seed)
+    for name, one in plan:
         with counted() as compiled:
             began = time.perf_counter()
-            rows = [row for batch in model.generate_rows(encoded, settings) for _, row in batch]
+            rows = [row for batch in model.generate_rows(encoded, one) for _, row in batch]
             seconds = time.perf_counter() - began - compiled.seconds
-        found.append(Sampled(name, seed, rows, seconds))
+        found.append(Sampled(name, one.seed, rows, seconds))
         on_run(len(found), len(plan))
+    return found
+
+
+def named_settings(model: Model, run: RunConfig, config: SamplersConfig) -> dict[str, Settings]:
+    """Settings of each sampler, by how it draws: in a word, and by the fields that tell it from others of that word.
+
+    Raises:
+      JaxtraceError: a setting is wrong, or two samplers are the same.
+    """
+    given = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
+    configs = [run_config(**{**given, **entry, "probes": ("output",)}) for entry in config.samplers]
+    for name in ("compat_duplicate_last_prompt_token", "prompt_positions"):
+        if any(getattr(one, name) for one in configs):
+            raise StudyError(f"{name}: this study is of the tokens that samplers draw; leave it out")
+    words, fields = [drawing(one) for one in configs], [one.model_dump(exclude_defaults=True) for one in configs]
+    found: dict[str, Settings] = {}
+    for one, word, own in zip(configs, words, fields, strict=True):
+        alike = [others for other, others in zip(words, fields, strict=True) if other == word]
+        differing = [name for name, value in own.items() if any(others.get(name) != value for others in alike)]
+        settings = dataclasses.replace(one.settings(model.stop_tokens, model.tokenizer), seed=0)
+        if settings in found.values():
+            raise StudyError(f"samplers {', '.join(words)}: two are the same; name each once")
+        found[" ".join([word, *(f"{name}={own[name]}" for name in differing)])] = settings
     return found
 
 
@@ -115,9 +136,9 @@ def samplers(runs: Mapping[str, Sequence[Sampled]], config: SamplersConfig) -> R
         ),
         "comparisons": Table(
             pd.DataFrame([row for label in runs for row in comparisons(label, answers, config)]),
-            "Each sampler minus the first, prompt by prompt (means over seeds): difference, its size in standard "
-            "deviations of the differences (Hedges' g), and p of a sign-change test. entropy_at_equal_length has the "
-            "regression on ln(length) taken out.",
+            "Each sampler minus the first, over the n prompts where both have a value (means over seeds): difference, "
+            "its size in standard deviations of the differences (Hedges' g), and p of a sign-change test. "
+            "entropy_at_equal_length has the regression on ln(length) taken out.",
         ),
     }
     pictures = {
@@ -151,7 +172,7 @@ def samplers(runs: Mapping[str, Sequence[Sampled]], config: SamplersConfig) -> R
 def answers_of(label: str, run: Sampled) -> Iterator[dict[str, object]]:
     """A line for each prompt; `correct` is NaN where no answer is known."""
     for number, row in enumerate(run.rows):
-        found = grade(row.prompt, row.text)
+        found = label_of(row).grade
         line: dict[str, object] = {
             "model": label,
             "sampler": run.sampler,
@@ -187,17 +208,18 @@ def summaries(
 
 
 def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iterator[dict[str, object]]:
-    """A line for each sampler but the first, and each quantity."""
+    """A line for each sampler but the first, and each quantity; of the prompts where both have it, with every seed."""
     first, *others = answers[answers.model == label].sampler.unique()
-    means = lambda name, column: np.nanmean(_some(crossed(label, name, column, answers)), axis=1)  # noqa: E731
     for name in others:
-        pairs = {column: (means(name, column), means(first, column)) for column in ("entropy", "length")}
-        graded = crossed(label, name, "correct", answers), crossed(label, first, "correct", answers)
-        if not np.isnan(graded[1]).all():
-            pairs["accuracy"] = means(name, "correct"), means(first, "correct")
-        lengths = np.log(np.concatenate(pairs["length"]))
-        rest, against = np.split(without(np.concatenate(pairs["entropy"]), lengths), 2)
-        pairs["entropy_at_equal_length"] = rest, against
+        values = {
+            of: [crossed(label, one, column, answers) for one in (name, first)]
+            for of, column in (("entropy", "entropy"), ("length", "length"), ("accuracy", "correct"))
+        }
+        there = {of: ~np.isnan(np.hstack(both)).any(axis=1) for of, both in values.items()}
+        pairs = {of: [some[there[of]].mean(axis=1) for some in both] for of, both in values.items() if there[of].any()}
+        if "entropy" in pairs:
+            lengths = np.log(np.concatenate([some[there["entropy"]].mean(axis=1) for some in values["length"]]))
+            pairs["entropy_at_equal_length"] = np.split(without(np.concatenate(pairs["entropy"]), lengths), 2)
         for column, (some, against) in pairs.items():
             found = paired_difference(some, against, seed=config.seed)
             line: dict[str, object] = {"model": label, "sampler": name, "against": first, "of": column}

@@ -83,7 +83,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
                 values={name: _flat(array) for name, array in metrics.items()},
                 ln_keys=np.log(len(row.prompt_tokens) + drawn - row.prompt_steps),
                 heads={name: _after_first(metrics[name]) for name in OF_HEADS},
-                prompt=_of_prompt(row),
+                prompt=_of_prompt(row) if trace.info.get("prompt_positions") else {},
             )
         )
     return found
@@ -107,8 +107,6 @@ def _prompt_entropies(row: Row) -> np.ndarray:
 
 
 def _of_prompt(row: Row) -> dict[str, float]:
-    if not row.prompt_steps:
-        return {}
     return {
         "row_entropy": float(np.nanmean(_prompt_entropies(row))),
         "row_entropy_var": float(np.nanmean(row_entropy_var(row))),

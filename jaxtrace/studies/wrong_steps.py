@@ -23,7 +23,7 @@ from jaxtrace.studies import patterns_pictures
 from jaxtrace.studies.patterns_tables import ALONG, interval_of_means
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.trajectories import Trajectory, trajectories
-from jaxtrace.tracing.trace import Row, Trace
+from jaxtrace.tracing.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one that the picture shows
 ALIKE = "right answers split alike"
@@ -66,7 +66,7 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
     compared, around, notes = [], [], []
     for label, trace in traces.items():
         labels = labels_for(trace.rows, file)
-        wrong, right = _parted(trajectories(label, trace, [""] * len(labels)), labels, trace.rows)
+        wrong, right = _parted(trajectories(label, trace, [""] * len(labels)), labels)
         if len(wrong) < 2:
             raise StudyError(
                 f"{label}: {len(wrong)} answers have a wrong step after others; give labels of two or more"
@@ -97,9 +97,7 @@ AROUND_TEXT = (
 )
 
 
-def _parted(
-    answers: Sequence[Trajectory], labels: Sequence[Label], rows: Sequence[Row]
-) -> tuple[list[Wrong], list[Trajectory]]:
+def _parted(answers: Sequence[Trajectory], labels: Sequence[Label]) -> tuple[list[Wrong], list[Trajectory]]:
     """Answers that go wrong after step 1, and right ones of more than step 0."""
     wrong, right = [], []
     for one in answers:
@@ -107,8 +105,7 @@ def _parted(
         if label.grade is Grade.CORRECT and one.steps > 1:
             right.append(one)
         elif label.wrong_from is not None and label.wrong_to is not None:
-            ahead = rows[one.row].prompt_steps
-            place = Wrong(one, label.wrong_from - ahead, label.wrong_to - ahead)
+            place = Wrong(one, label.wrong_from, label.wrong_to)
             wrong += [place] * (1 < place.start < one.steps)
     return wrong, right
 

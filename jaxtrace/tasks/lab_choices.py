@@ -19,6 +19,8 @@ LETTERS = "ABCD"
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
     """Loads a question about every stated fact, asked up to its value, with the value and three others for choices.
 
+    It is asked as the task `lab` asks it in a phrasing that the text uses for the person.
+
     The choices of a question begin with different letters, so that a model's first token tells them apart. `meta` holds
     `choices`, `answer` (the right one's letter), `relation` and `stated` (times the text states the fact).
 
@@ -44,7 +46,8 @@ def _prompts(world: World) -> Iterator[Prompt]:
         rng.shuffle(choices)
         answer = LETTERS[choices.index(right)]
         meta = {"choices": choices, "answer": answer, "relation": relation, "stated": person.stated[relation]}
-        text = f"{question_of(person.name, relation, 0)} {lead_of(person.name, relation)}"
+        form = 0 if person.held_out is None else (person.held_out + 1) % world.settings.question_forms
+        text = f"{question_of(person.name, relation, form)} {lead_of(person.name, relation)}"
         yield Prompt(text=text, id=f"lab-choices-{number:04d}", meta=meta)
 
 

@@ -29,6 +29,11 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
     return take(_prompts(path, rows), limit, path)
 
 
+def parted(answers: str) -> list[str]:
+    """The answers of a cell of TruthfulQA.csv, which ";" parts."""
+    return [answer.strip() for answer in answers.split(";") if answer.strip()]
+
+
 def _prompts(path: Path, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Prompt]:
     for index, (place, row) in enumerate(rows):
         if missing := [name for name in COLUMNS if name not in row]:
@@ -43,7 +48,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for line, cells in read_csv(path):
         row: dict[str, Any] = {name.lower().replace(" ", "_"): cell for name, cell in cells.items()}
         for name in row.keys() & {"correct_answers", "incorrect_answers"}:
-            row[name] = [answer.strip() for answer in row[name].split(";") if answer.strip()]
+            row[name] = parted(row[name])
         yield f"line {line}", row
 
 

@@ -200,8 +200,10 @@ def decode_step(
       ConfigError: the state was begun for a sampler that keeps something else of its rows.
     """
     begun = jax.eval_shape(lambda: sampler.init(len(state.token), config.vocab))
-    if jax.tree.structure(begun) != jax.tree.structure(state.drawing):
-        raise ConfigError(f"the state was not begun for {type(sampler).__name__}; give the sampler to init_state too")
+    if _shapes(begun) != _shapes(state.drawing):
+        raise ConfigError(
+            f"the state was not begun for this {type(sampler).__name__}; give the sampler to init_state too"
+        )
     greedy, needs = type(sampler) is Greedy, sampler.needs
     given = {"sight": state.sight, "interventions": interventions, **forward_flags(config, probes, needs)}
     result = forward(config, params, state.token[:, None], state.cache, state.length, **given)
@@ -242,6 +244,12 @@ def decode_step(
         repeats=of_active(repeats, state.repeats),
         drawing=jax.tree.map(of_active, drawing, state.drawing),
     ), trace
+
+
+def _shapes(drawing: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
+    """How what a sampler keeps is built, and the shape and dtype of each array in it."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda x: x, drawing))
+    return structure, [(x.shape, x.dtype) for x in leaves]
 
 
 def _sight(state: State, visible: Bool[Array, "B T M"] | None) -> Sight | None:

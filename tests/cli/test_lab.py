@@ -42,6 +42,13 @@ def test_a_finished_model_is_not_trained_over(refused, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
 
 
+def test_other_files_are_not_overwritten(refused, tmp_path):
+    for name in ("README.md", "config.json", "world.json"):
+        (tmp_path / name).write_text("mine")
+    assert "holds other files; give another --out" in refused(out=tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"] * 3
+
+
 @pytest.mark.slow
 def test_training_stopped_and_gone_on_with_ends_in_a_model_that_the_task_asks(jaxtrace, monkeypatch, tmp_path):
     classes = tuple(PeopleClass(name=str(count), people=2, stated=(count,)) for count in (0, 2, 16))

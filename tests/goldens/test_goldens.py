@@ -1,5 +1,7 @@
 """Parity with transformers where there is no torch."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ import jaxtrace
 from tests.goldens.golden import FOLDER, Golden
 from tests.models.parity import assert_parity
 from tests.tracing.reference import assert_metrics, metrics
+
+pytestmark = pytest.mark.skipif(find_spec("torch") is not None, reason="the live comparison with transformers runs")
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 

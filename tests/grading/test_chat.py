@@ -114,11 +114,29 @@ def test_a_server_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host/v1", "http:///v1", "http://host:port/v1", "http://a b/v1"]
+    "url", ["localhost:8000", "ftp://host/v1", "http:///v1", "http://host:port/v1", "http://a b/v1", "http://[::1"]
 )
 def test_a_url_that_is_none(tmp_path, url):
     with pytest.raises(StudyError, match="not the URL of a chat API; give one such as http://localhost:8000/v1"):
         Chat(url, "tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("user:secret@host:8000/v1", "host:8000/v1"),
+        ("https:/user:secret@host/v1", "host/v1"),
+        ("ftp://user:secret@host/v1?key=secret", "host/v1"),
+        ("http://user:secret@", "what was given"),
+        ("http://user:secret@[::1", "[::1"),
+        ("http://user:se?cret@host/v1", "what was given"),
+        ("host/v1?key=secret", "host/v1"),
+    ],
+)
+def test_what_is_secret_in_a_mistyped_url_is_not_shown(tmp_path, url, shown):
+    with pytest.raises(StudyError) as raised:
+        Chat(url, "tiny", tmp_path)
+    assert str(raised.value).startswith(f"{shown}: not the URL of a chat API; give one such as http://")
 
 
 def test_what_is_secret_in_a_url_is_not_shown(tmp_path):

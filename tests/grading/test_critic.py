@@ -1,6 +1,7 @@
 """A critic of worked solutions, and where its quotes lie."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,8 +33,7 @@ PROBLEM = {"solution": "2 + 2 = 4, and 4 + 1 = 5", "answer": "5"}
 )
 @pytest.mark.parametrize("ahead", [0, 3])
 def test_where_a_quote_lies(quote, steps, ahead):
-    found = steps_of(quote, answer(PIECES, PROBLEM, ahead=ahead))
-    assert found == (steps and (steps[0] + ahead, steps[1] + ahead))
+    assert steps_of(quote, answer(PIECES, PROBLEM, ahead=ahead)) == steps
 
 
 def test_characters_of_several_tokens():
@@ -55,8 +55,9 @@ def label(reply, row, cache):
         return criticised([row], [label_of(row)], chat)[0], api.asked
 
 
-def test_a_wrong_step_is_found(tmp_path):
-    row = answer(PIECES, PROBLEM, text="How many?")
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_a_wrong_step_is_found(tmp_path, ahead):
+    row = answer(PIECES, PROBLEM, text="How many?", ahead=ahead)
     got, asked = label(lambda _: json.dumps({"quote": "2 = 5"}), row, tmp_path)
     assert (got.wrong_from, got.wrong_to, got.wrong_by) == (1, 2, "critic tiny")
     assert data_of(asked[0]) == {"problem": "How many?", "reference": PROBLEM["solution"], "solution": row.text}
@@ -77,6 +78,7 @@ def test_what_is_not_found_is_not_guessed(tmp_path, said, why):
 
 
 def test_right_answers_and_those_without_a_solution_are_not_sent(tmp_path):
-    for row in (answer(["#### 5"], PROBLEM), answer(["no"], {"answer": "yes"})):
+    broken = replace(answer(["#### 6"], PROBLEM), stop="not_finite")
+    for row in (answer(["#### 5"], PROBLEM), answer(["no"], {"answer": "yes"}), broken):
         got, asked = label(lambda _: "null", row, tmp_path)
         assert got == label_of(row) and not asked

@@ -1,6 +1,7 @@
 """A judge of short answers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.grading.rows import answer
 from tests.grading.server import data_of, serving
 
 TRUTHFUL = {"correct_answers": ["No", "Never"], "incorrect_answers": ["Yes"]}
+CELLS = {"correct_answers": "No; Never;", "incorrect_answers": "Yes"}
 ROWS = [
     answer(["Su", "geno"], {"answer": "Michio Sugeno"}, id="short"),
     answer(["no, ", "never"], TRUTHFUL, id="truthful"),
@@ -19,12 +21,13 @@ ROWS = [
     answer(["#### 7"], {"solution": "…", "answer": "7"}, id="number"),
     answer([" Dorn."], {"stated": 3, "answer": "Dorn"}, id="fact"),
     answer(["Roses"], {}, id="poem"),
+    replace(answer(["Sugeno"], {"answer": "Michio Sugeno"}, id="broken"), stop="not_finite"),
 ]
 
 
-def grades(reply, cache):
+def grades(reply, cache, rows=ROWS):
     with serving(reply) as api, Chat(api.url, "tiny", cache, retries=0) as chat:
-        return judged(ROWS, [label_of(row) for row in ROWS], chat), api.asked
+        return judged(rows, [label_of(row) for row in rows], chat), api.asked
 
 
 @pytest.mark.parametrize("grade", ["correct", "incorrect", "not_attempted"])
@@ -35,8 +38,15 @@ def test_it_is_asked_where_words_are_to_be_compared(tmp_path, grade):
         {"question": "Who?", "reference": "Michio Sugeno", "answer": "Sugeno"},
         {"question": "Who?", "reference": "No; or: Never", "wrong": "Yes", "answer": "no, never"},
     ]
-    assert [label.grade.value for label in labels] == [grade, grade, "correct", "correct", "correct", "ungraded"]
+    assert [label.grade.value for label in labels] == [grade, grade, "correct", "correct", "correct", *["ungraded"] * 2]
     assert [label.by for label in labels][:3] == ["judge tiny", "judge tiny", "first letter"]
+    assert labels[-1].by == "logits not finite"
+
+
+def test_cells_of_a_csv_file_are_lists(tmp_path):
+    _, lists = grades(lambda _: "null", tmp_path / "lists", [answer(["no, never"], TRUTHFUL)])
+    _, cells = grades(lambda _: "null", tmp_path / "cells", [answer(["no, never"], CELLS)])
+    assert data_of(cells[0]) == data_of(lists[0]) and data_of(cells[0])["reference"] == "No; or: Never"
 
 
 def test_without_an_answer_there_is_no_grade(tmp_path):

@@ -1,9 +1,12 @@
 """Labels of a trace as a file."""
 
+from dataclasses import replace
+
 import pytest
 
 from jaxtrace.errors import JaxtraceError, StudyError
 from jaxtrace.grading.labels import label_of, labels_for, read_labels, write_labels
+from jaxtrace.grading.strings import Grade
 from tests.grading.rows import answer
 
 ROWS = [answer([f"{i}"], {"answer": "1"}, id=f"p-{i}") for i in range(3)]
@@ -17,6 +20,11 @@ def test_a_file_of_labels_is_found_again_by_prompt_and_answer(tmp_path):
     assert labels_for(ROWS[::-1], file) == labels[::-1]
     assert [label.grade.value for label in labels_for(ROWS)] == ["incorrect", "correct", "incorrect"]
     assert [path.name for path in file.parent.iterdir()] == ["labels.jsonl"]
+
+
+def test_what_ends_in_logits_that_are_not_finite_is_no_answer():
+    label = label_of(replace(ROWS[1], stop="not_finite"))
+    assert (label.grade, label.by) == (Grade.UNGRADED, "logits not finite")
 
 
 def test_labels_of_other_answers_are_refused(tmp_path):

@@ -86,12 +86,15 @@ def test_letters(text, first, anywhere):
         ("not at all!", RIGHT),
         (" Yes", WRONG),
         ("Yes and no", UNGRADED),
+        ("N", UNGRADED),
         ("I don't know", UNGRADED),
         ("", UNGRADED),
     ],
 )
 def test_truthfulqa_by_listed_answers_alone(text, expected):
     assert of(TRUTHFUL, text) is expected
+    cells = {name: text if isinstance(text, str) else "; ".join(text) for name, text in TRUTHFUL.items()}
+    assert of(cells, text) is expected
 
 
 def test_an_answer_listed_as_right_and_wrong_is_ungraded():

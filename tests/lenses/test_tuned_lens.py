@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtrace import CheckpointError, ConfigError, Probes
+from jaxtrace import CheckpointError, ConfigError, Model, Probes
+from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.lenses import training
 from jaxtrace.lenses.files import CARD, TENSORS, LensCard, write_lens
 from jaxtrace.lenses.training import STATE, Recipe, cut, held_out_kl, train, tune
@@ -125,8 +126,18 @@ def test_a_training_that_was_cut_off_goes_on(model, texts, tuned, tmp_path, monk
 def test_a_state_of_other_settings_is_refused(model, texts, tmp_path):
     sequences = cut(texts, RECIPE)
     save_file({"0": np.zeros(1)}, tmp_path / STATE, metadata={"step": "1", "recipe": "another"})
-    with pytest.raises(ConfigError, match="left by a training with other settings"):
-        train(CONFIG, model.params, sequences, RECIPE, tmp_path / STATE)
+    with pytest.raises(ConfigError, match="left by a training of another model, text or settings"):
+        train(model, sequences, RECIPE, tmp_path / STATE)
+
+
+def test_a_training_of_another_model_of_the_config_is_refused(texts, tmp_path):
+    first, other = (
+        Model.of(RandomCheckpoint(f"tiny {seed}", CONFIG, seed), dtype=np.float32, mesh=None) for seed in (0, 1)
+    )
+    recipe, state = dataclasses.replace(RECIPE, steps=1), tmp_path / STATE
+    train(first, cut(texts, recipe), recipe, state)
+    with pytest.raises(ConfigError, match="left by a training of another model"):
+        train(other, cut(texts, recipe), recipe, state)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """Restoring onto eight devices, from a Hugging Face checkpoint and from what it was converted to."""
 
+import pytest
+
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.huggingface import open_checkpoint
 from tests.checkpoints.conftest import GEMMA2, Folder
 from tests.parallel import on_devices
+
+pytestmark = pytest.mark.slow
 
 # Two kinds of layers in turn; key heads that are split over devices, or shared by them.
 CONFIG = GEMMA2 | {

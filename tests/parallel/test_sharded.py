@@ -1,4 +1,8 @@
+import pytest
+
 from tests.parallel import on_devices
+
+pytestmark = pytest.mark.slow
 
 
 def test_eight_devices():

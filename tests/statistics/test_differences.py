@@ -84,3 +84,6 @@ def test_pairs_of_a_group_change_sign_together():
 def test_nothing_to_compare():
     with pytest.raises(StudyError, match="a comparison of 0 with 2 values"):
         difference([], [1.0, 2.0])
+    for compare in (difference, paired_difference):
+        with pytest.raises(StudyError, match="not all finite"):
+            compare([1.0, 2.0, np.nan], [3.0, 4.0, 5.0])

@@ -62,6 +62,7 @@ def test_groups_are_never_on_both_sides(three):
     _, labels, groups = three
     splits = classify.grouped(labels, groups, 10, 42)
     assert len(splits) == 10
+    assert classify.fewest_known(splits) == 90 - max(len(test) for _, test in splits)
     for train, test in splits:
         assert not set(groups[train]) & set(groups[test])
         assert set(labels[test]) == set("abc")

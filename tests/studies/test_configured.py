@@ -29,6 +29,10 @@ def test_traces_and_models_replace_each_other(file):
 def test_what_runs_alone_can_be_told(file):
     with pytest.raises(ConfigError, match="--max-new-tokens is of runs that are to be made"):
         configured(StudyConfig, file, {"traces": ["t"], "max_new_tokens": 3})
+    file.write_text("traces: [t]")
+    with pytest.raises(ConfigError, match="--limit is of runs that are to be made"):
+        configured(StudyConfig, file, {"limit": 3})
+    assert configured(StudyConfig, file, {"limit": 3, "models": ["b"]}).run == {"limit": 3}
     file.write_text("tau: 3")
     with pytest.raises(ConfigError, match=r"study\.yaml: tau: no such setting; there are: traces, models, run, seed"):
         configured(StudyConfig, file, {})

@@ -9,7 +9,9 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.report.theme import DARK, LIGHT
 from jaxtrace.studies.dynamics import DynamicsConfig, choices_of, dynamics
+from jaxtrace.studies.dynamics_tables import paper_tables
 from jaxtrace.studies.long_format import COLUMNS, cached_tokens, long_frame, write_long
+from jaxtrace.studies.token_features import flatten
 from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tracing.trace import Trace
 from tests.report import traces as made
@@ -308,6 +310,41 @@ def test_choices_that_tell_nothing():
         dynamics({"one": trace}, CONFIG, {"one": frame})
     with pytest.raises(StudyError, match="none of the traced prompts is among the questions"):
         dynamics({"one": trace}, CONFIG, {"one": frame.assign(question="Else?")})
+
+
+def test_a_model_whose_choices_tell_nothing_is_left_out(traces):
+    mixed = pd.DataFrame({"question": [f"Question {i}?" for i in range(4)], "mc1": [1.0, 0, 1, np.nan]})
+    mixed = mixed.assign(mc2=mixed["mc1"], mc3=mixed["mc1"], chance=0.5)
+    wrong = mixed.assign(mc1=0.0)
+    result = dynamics(traces, CONFIG, {"one": wrong, "two": mixed})
+    assert result.tables["choices"].frame[["model", "mc1", "n"]].to_numpy().tolist() == [
+        ["one", 0, 4],
+        ["two", 2 / 3, 3],
+    ]
+    told = result.tables["choices_auroc"].frame
+    assert set(told["model"]) == {"two"} and told.set_index("feature").loc["entropy", ["n", "wrong"]].tolist() == [3, 1]
+    assert "one: MC1 is wrong for all 4 traced questions, and AUROC needs both classes: it is left out" in " ".join(
+        result.notes
+    )
+    assert any(note.startswith("two: 1 of 4 questions have an answer") for note in result.notes)
+    with pytest.raises(StudyError, match=r"one: MC1 is wrong for all 4 .*; two: none of the traced prompts"):
+        dynamics(traces, CONFIG, {"one": wrong, "two": mixed.assign(question="Else?")})
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [
+        ("std", "in nats"),
+        ("var", "in nats²"),
+        ("cv", "without a unit"),
+        ("fano", "in nats"),
+        ("range", "in nats"),
+        ("jsd", "in nats"),
+    ],
+)
+def test_the_unit_of_dispersion_is_that_of_its_kind(traces, kind, unit):
+    text = paper_tables(flatten(traces, hdi=kind), hdi=kind, seed=0, resamples=2)["table1_generation"].text
+    assert f"entropies in nats, hdi ({kind}) {unit};" in text
 
 
 def test_traces_of_which_nothing_can_be_made():

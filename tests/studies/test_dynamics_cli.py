@@ -54,6 +54,16 @@ def test_bad_input(tmp_path):
     assert done.exit_code == 2 and "'std', 'var', 'cv', 'fano', 'range' or 'jsd'" in done.stderr
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_traces_that_are_there_were_fed_as_they_were(tmp_path, from_file):
+    file = tmp_path / "study.yaml"
+    file.write_text(f"traces: [{tmp_path}]" if from_file else "tau: 0.3")
+    where = () if from_file else (tmp_path,)
+    done = study(*where, "--config", file, "--compat-duplicate-last-prompt-token", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert "--compat-duplicate-last-prompt-token is of runs that are to be made" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["dynamics", "dynamics-demo"])
 def test_the_files_of_settings(pytestconfig, tmp_path, name):
     config = configured(DynamicsConfig, pytestconfig.rootpath / "configs" / "studies" / f"{name}.yaml", {})

@@ -18,6 +18,7 @@ from jaxtrace.studies.labels import grouping, labelling, of_run
 from jaxtrace.studies.lens import LensConfig, lens
 from jaxtrace.studies.profiles import parse_metric
 from jaxtrace.studies.traces import traced_config
+from jaxtrace.tasks.prompt import Prompt
 from tests.report.traces import row, trace
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "studies"
@@ -165,6 +166,48 @@ def test_rows_about_one_story_stay_together(rng):
     assert grouping("task")(of, one) != grouping("task")(of, two)
     assert grouping("task", "kind")(of, one) == grouping("task", "kind")(of, two) == "kind up"
     assert grouping("family")(of, one) == "tiny"
+
+
+def test_a_prompt_is_one_group_whatever_tokens_it_becomes(rng):
+    one = made(rng, "up", 1)
+    other = dataclasses.replace(one, prompt_tokens=one.prompt_tokens + 50)  # another tokenizer's, or a chat template's
+    of = trace([one, other])
+    assert grouping("task")(of, one) == grouping("task")(of, other)
+    bare = [
+        dataclasses.replace(row, prompt=Prompt(tokens=tuple(row.prompt_tokens.tolist()), id="bare"))
+        for row in (one, other)
+    ]
+    assert grouping("task")(of, bare[0]) != grouping("task")(of, bare[1])
+
+
+def test_a_key_to_group_by_is_had_by_all_rows(kinds, rng):
+    with pytest.raises(StudyError, match="prompt p: has no 'storey' to group by; its meta has kind"):
+        lens(kinds, LensConfig(group="storey"))
+    some = made(rng, "up", 1, story=7), made(rng, "up", 2)
+    of = trace(some)
+    assert grouping("task", "story")(of, some[0]) == "story 7"
+    with pytest.raises(StudyError, match="has no 'story' to group by; its meta has kind"):
+        grouping("task", "story")(of, some[1])
+
+
+def test_more_neighbours_than_answers_to_learn_from(rng):
+    thirty = [made(rng, kind, i) for kind in ("up", "down") for i in range(15)]
+    told = (
+        r"folds have 27 answers to learn from, fewer than the 29 neighbours; give more answers, or fewer --neighbours"
+    )
+    with pytest.raises(StudyError, match=told):
+        lens({"tiny": trace(thirty)}, LensConfig(neighbours=(29,)))
+    of_stories = [
+        dataclasses.replace(one, prompt=dataclasses.replace(one.prompt, meta=dict(one.prompt.meta))) for one in thirty
+    ]
+    for number, one in enumerate(of_stories):
+        one.prompt.meta["story"] = number % 2
+    found = lens({"tiny": trace(of_stories)}, LensConfig(neighbours=(20, 29)))
+    assert set(found.tables["auc"].frame["protocol"]) == {"published"}
+    notes = " ".join(found.notes)
+    assert "the grouped protocol has 2 folds" in notes and "too few groups" not in notes
+    assert "k of 20, 29 left out: grouped folds have 1" in notes
+    assert "k of 29 left out: published folds have 27 answers to learn from" in notes
 
 
 def test_what_cannot_be_studied_says_why(kinds):

@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,14 @@ import jaxtrace as jt
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import PromptError, StudyError
 from jaxtrace.lab.embedded import demo_path
-from jaxtrace.studies.multiple_choice import answer_logprobs, choice_scores, continuation, scored_choices
+from jaxtrace.studies.multiple_choice import (
+    answer_logprobs,
+    choice_scores,
+    choice_table,
+    continuation,
+    scored_choices,
+    unscored,
+)
 from jaxtrace.tasks.multiple_choice import MultipleChoice, load
 from jaxtrace.tracing.model import Model
 
@@ -140,6 +148,27 @@ def test_scores_of_a_question():
     assert choice_scores(one, logprobs) == pytest.approx({"mc1": 1, "mc2": 0.5, "mc3": 0.5, "chance": 1 / 3})
     assert choice_scores(one, logprobs | {"c": logprobs["a"]})["mc1"] == 0  # a tie is no preference
     assert choice_scores(one, logprobs | {"b": -1.0}) == pytest.approx({"mc1": 1, "mc2": 1, "mc3": 1, "chance": 1 / 3})
+
+
+@pytest.mark.parametrize("broken", "abc")
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_question_without_a_likelihood_has_no_scores(broken, value):
+    one = MultipleChoice("?", {"a": True, "c": False}, {"a": True, "b": True, "c": False})
+    logprobs = {"a": -1.0, "b": -2.0, "c": -3.0, broken: value}
+    assert choice_scores(one, logprobs) == pytest.approx(
+        {"mc1": np.nan, "mc2": np.nan, "mc3": np.nan, "chance": 0.5}, nan_ok=True
+    )
+
+
+def test_questions_without_scores_are_counted():
+    right = {"mc1": 1.0, "mc2": 0.8, "mc3": 0.5}
+    lines = [right, dict.fromkeys(right, np.nan), dict.fromkeys(right, 0.0)]
+    frame = pd.DataFrame([{"question": str(i), "chance": 0.25 * (i + 1), **line} for i, line in enumerate(lines)])
+    choices = {"tiny": frame, "whole": frame.dropna()}
+    table = choice_table(choices, seed=0, resamples=20).frame
+    assert table[["mc1", "mc2", "mc3", "mc1_chance", "n"]].to_numpy().tolist() == [[0.5, 0.4, 0.25, 0.5, 2]] * 2
+    (note,) = unscored(choices)
+    assert note.startswith("tiny: 1 of 3 questions have an answer whose log-probability is not finite")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from scipy import stats
 from jaxtrace.errors import StudyError
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
+from jaxtrace.report.html import png
 from jaxtrace.report.theme import LIGHT
 from jaxtrace.run import read_yaml, validated
 from jaxtrace.studies.patterns import PatternsConfig, patterns
@@ -41,10 +42,9 @@ def of_growth(i, condition, steps, prompt):
     return made
 
 
-def compared(rows, table="comparisons", **settings):
-    result = patterns(
-        {"tiny": trace(rows, layers=LAYERS, heads=HEADS)}, PatternsConfig(**{"resamples": 100, **settings})
-    )
+def compared(rows, table="comparisons", prompt_positions=False, **settings):
+    of = trace(rows, layers=LAYERS, heads=HEADS, prompt_positions=prompt_positions)
+    result = patterns({"tiny": of}, PatternsConfig(**{"resamples": 100, **settings}))
     return result, result.tables[table].frame.set_index(["metric", "control"])
 
 
@@ -135,6 +135,13 @@ def test_steps_layers_and_heads(two, outcome):
     assert line["n"] == 8
 
 
+def test_names_are_shown_as_they_are():
+    rows = [answer(i, {"condition": ("$x_$", "costs $5")[i // 4]}, 5) for i in range(8)]
+    result, _ = compared(rows)
+    for picture in result.pictures.values():
+        assert png(picture.draw(LIGHT))
+
+
 def test_every_picture_has_what_it_says(outcome):
     result, _ = outcome
     drawn = {name: picture.draw(LIGHT) for name, picture in result.pictures.items()}
@@ -146,11 +153,11 @@ def test_every_picture_has_what_it_says(outcome):
 def test_step_zero_and_the_variance_over_query_rows():
     rows = []
     for i in range(8):
-        rng, prompt = np.random.default_rng(i), 4 + i % 2
+        rng, prompt = np.random.default_rng(i), 1 if i == 5 else 4 + i % 2
         made = answer(i, {"condition": "ab"[i // 4]}, prompt - 1 + 5, prompt)
         positions = metrics(rng, prompt + 4, LAYERS, HEADS, ("output", "attention"))
         rows.append(replace(made, metrics=positions, prompt_steps=prompt - 1))
-    _, frame = compared(rows, "step_zero")
+    _, frame = compared(rows, "step_zero", prompt_positions=True)
     zero = [slow_mean(one, "attention_entropy", one.prompt_steps, one.prompt_steps + 1) for one in rows]
     assert frame.loc[("attention_entropy", "none"), "difference"] == pytest.approx(
         np.mean(zero[:4]) - np.mean(zero[4:])
@@ -212,6 +219,7 @@ def test_what_cannot_be_compared(two):
     refused(two[:8], "two conditions are needed, there is only 'factual'")
     refused(two, "no answer is of condition 'poetic'; there are: creative, factual", conditions=("poetic", "factual"))
     refused([*two[:8], two[15]], "0 answers of 'creative' go on after step 0; give two at least of each")
+    refused(two, "two conditions are needed, there is only 'factual'", conditions=("factual", "factual"))
     refused(two, "nothing is known of 'mood'", by="mood")
     refused(two, "two conditions are needed, there is none", by="grade")
     refused(two, "which steps are wrong\\? give --labels FILE", by="wrong_step")

@@ -3,16 +3,20 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from jaxtrace import Probes, Prompt, Row
+from jaxtrace import Dslider, Probes, Prompt, Row
 from jaxtrace.errors import ConfigError, StudyError
 from jaxtrace.report.theme import LIGHT
 from jaxtrace.run import RunConfig, validated
+from jaxtrace.statistics.controls import without
 from jaxtrace.studies.samplers import (
     Sampled,
     SamplersConfig,
     answers_of,
+    comparisons,
+    named_settings,
     over_prompts_and_seeds,
     run_samplers,
     samplers,
@@ -107,6 +111,52 @@ def test_without_deciding_samplers_and_answers(runs):
     result = samplers({"tiny": [Sampled("greedy", 0, unknown, 1.0), Sampled("t1", 0, unknown, 1.0)]}, SamplersConfig())
     assert "quadrants" not in result.tables and "quadrants" not in result.pictures
     assert set(result.tables["comparisons"].frame["of"]) == {"entropy", "length", "entropy_at_equal_length"}
+
+
+def test_comparisons_where_different_prompts_are_graded(runs):
+    """Greedy has a known answer on prompts 1 to 5, the other on 0 to 4 and no entropy on 2: pairs are of 1 to 4."""
+    greedy, other = runs[:2]
+    unknown = Prompt(text="?")
+    rows = [dataclasses.replace(greedy.rows[0], prompt=unknown), *greedy.rows[1:]]
+    others = [*other.rows[:5], dataclasses.replace(other.rows[5], prompt=unknown)]
+    found = {"greedy": dataclasses.replace(greedy, rows=rows), "other": dataclasses.replace(other, rows=others)}
+    answers = pd.DataFrame([line for one in found.values() for line in answers_of("tiny", one)])
+    answers.loc[(answers.sampler == other.sampler) & (answers.prompt == "sum-2"), "entropy"] = np.nan
+    table = pd.DataFrame(comparisons("tiny", answers, SamplersConfig())).set_index("of")
+    assert table["n"].to_dict() == {"entropy": 5, "length": 6, "accuracy": 4, "entropy_at_equal_length": 5}
+    np.testing.assert_allclose(table.difference["accuracy"], 1 / 4)
+    own, theirs = np.array([1.0, 2, 4, 5, 6]), np.array([3.0, 1, 3, 1, 1])  # of all but prompt 2: entropy, length
+    residuals = without(np.concatenate([own + 0.5, own]), np.log(np.concatenate([np.full(5, 3.0), theirs])))
+    want = residuals[:5].mean() - residuals[5:].mean()
+    np.testing.assert_allclose(table.difference["entropy_at_equal_length"], want)
+    answers.loc[answers.sampler == "greedy", ["correct", "entropy"]] = np.nan
+    assert [line["of"] for line in comparisons("tiny", answers, SamplersConfig())] == ["length"]
+
+
+def test_names_tell_samplers_apart():
+    model, run = automaton([*range(1, 9), 0]), RunConfig(model="tiny", text="x")
+    dslider = {"sampler": "dslider"}
+    entries = ("greedy", dslider, dslider | {"pause": "3"}, dslider | {"pause": "4"}, {"temperature": 0.7})
+    settings = named_settings(model, run, validated(SamplersConfig, {"samplers": entries}, "x"))
+    assert list(settings) == ["greedy", "dslider", "dslider pause=3", "dslider pause=4", "t0.7"]
+    assert [one.sampler for one in settings.values()][1:4] == [Dslider(), Dslider(pause=3), Dslider(pause=4)]
+    near = {"samplers": [{"temperature": 0.7}, {"temperature": 0.7000001}]}
+    assert list(named_settings(model, run, validated(SamplersConfig, near, "x"))) == [
+        "t0.7 temperature=0.7",
+        "t0.7 temperature=0.7000001",
+    ]
+    for same in (["entropix", {"sampler": "entropix", "thresholds": "classic"}], [dslider, dslider | {"seed": 3}]):
+        with pytest.raises(StudyError, match="two are the same"):
+            named_settings(model, run, validated(SamplersConfig, {"samplers": same}, "x"))
+
+
+@pytest.mark.parametrize("name", ["compat_duplicate_last_prompt_token", "prompt_positions"])
+def test_settings_that_are_not_of_drawn_tokens(name):
+    model = automaton([*range(1, 9), 0])
+    for run, entry in (({name: True}, {}), ({}, {name: True})):
+        config = SamplersConfig(samplers=({"sampler": "greedy"} | entry,))
+        with pytest.raises(StudyError, match=f"{name}: this study is of the tokens that samplers draw; leave it out"):
+            run_samplers(model, RunConfig(model="tiny", text="x", **run), config)
 
 
 def test_a_run(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxtrace.errors import StudyError
@@ -109,6 +110,21 @@ def test_around_the_first_wrong_token(rows, result):
     assert len(result.pictures["around"].draw(LIGHT).axes) == 2
     assert "tiny: 5 answers with a wrong step after others, and 5 right ones." in result.notes
     assert "tiny: 1 answers without a wrong step (critic: nonsense)." in result.notes
+
+
+def test_labels_hold_for_a_trace_of_the_prompts_positions_too(rows, file, result):
+    ahead = [
+        replace(
+            one,
+            metrics={name: np.concatenate([values[:3], values]) for name, values in one.metrics.items()},
+            pieces=("a",) * 3 + one.pieces,
+            prompt_steps=3,
+        )
+        for one in rows
+    ]
+    config = PatternsConfig(by="wrong_step", labels=file, resamples=100)
+    again = patterns({"tiny": trace(ahead, layers=LAYERS, heads=HEADS)}, config)
+    pd.testing.assert_frame_equal(again.tables["wrong_steps"].frame, result.tables["wrong_steps"].frame)
 
 
 def test_too_few(rows, file, tmp_path):

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from jaxtrace import PromptError
-from jaxtrace.lab.settings import DEMO_WORLD
+from jaxtrace.lab.phrases import question_of
+from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
 from jaxtrace.lab.world import World
 from jaxtrace.tasks import load_task
 
@@ -23,6 +24,25 @@ def test_choices_of_the_demo_world():
         assert prompt.text.startswith("Question: ") and not prompt.text.endswith((" ", "."))
     letters = [prompt.meta["answer"] for prompt in prompts]
     assert {*letters} == {*"ABCD"} and load_task("lab-choices", limit=3) == prompts[:3]
+
+
+def questions(prompts):
+    return [prompt.text[: prompt.text.index("Answer:") + len("Answer:")] for prompt in prompts]
+
+
+def test_no_question_is_in_a_held_out_phrasing(tmp_path):
+    (tmp_path / "world.json").write_text(LAB_WORLD.model_dump_json())
+    asked = load_task("lab", tmp_path)
+    stated = {p.text for p in asked if p.meta["kind"] == "fact" and p.meta["stated"] > 0}
+    held_out = {p.text for p in asked if p.meta["kind"] == "held-out"}
+    found = questions(load_task("lab-choices", tmp_path))
+    assert len(found) == len({*found}) == 240 and {*found} == stated and not stated & held_out
+
+
+def test_the_demo_world_is_asked_in_its_one_phrasing():
+    people = World(DEMO_WORLD).people
+    wanted = {question_of(p.name, relation, 0) for p in people for relation in p.facts if p.stated[relation]}
+    assert {*questions(load_task("lab-choices"))} == wanted
 
 
 def test_no_world(tmp_path):

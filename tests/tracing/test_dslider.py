@@ -185,6 +185,20 @@ def test_resampling_draws_another_token(sampler, draw):
     assert (first.token != again.token).all()
 
 
+def test_the_token_drawn_first_is_not_drawn_again():
+    """Of 400 rows that are outliers, each with its own key: by themselves, and resampled under the same key."""
+    rows, logits = 400, jnp.asarray(np.random.default_rng(9).normal(0, 1, 8), jnp.float32)
+    sampler = Dslider(support=8, outlier_bias=0.0)
+    draw = jax.jit(sampler, compiler_options={"xla_backend_optimization_level": 0})
+    state, keys = sampler.init(rows, 8), jax.random.split(jax.random.key(4), rows)
+    logits = jnp.broadcast_to(logits, (rows, 8))
+    said = lambda h, v: StepTrace(entropy=jnp.full(rows, h), varentropy=jnp.full(rows, v))  # noqa: E731
+    first, again = (draw(logits, keys, said(*place), state) for place in ((1.0, 1.0), (3.0, 3.0)))
+    assert (again.quadrant == RESAMPLING).all() and len(np.unique(first.token)) > 4
+    assert (first.token != again.token).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(again.state) if x.dtype != bool)
+
+
 def test_what_it_keeps_of_a_step(sampler, draw):
     """The running means after two steps of a sure row, which takes its likeliest token, by hand."""
     state, history = sampler.init(6, 30), []

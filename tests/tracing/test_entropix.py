@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrace import ConfigError, Entropix, Probes, StepTrace, decode_step, init_state, pause_token
+from jaxtrace import ConfigError, Dslider, Entropix, Probes, StepTrace, decode_step, init_state, pause_token
 from jaxtrace.tracing.samplers.compat import published_metrics
 from jaxtrace.tracing.samplers.quadrants import CLASSIC, SERVER, Region, measures_of, quadrant
 from jaxtrace.tracing.schema import QUADRANTS
@@ -30,7 +30,7 @@ def classic(m):
     if ent > 5 and vent < 0.1:
         return TREADING, min(1.5, 0.666 * (1.3 + 0.2 * aent)), 0.9, 27, 0.03
     if ent < 5 and vent > 5:
-        top_k = max(5, 27 * (1 + 0.5 * (1 - m["agreement"])))
+        top_k = max(5, int(27 * (1 + 0.5 * (1 - m["agreement"]))))
         return EXPLORING, min(1.5, 0.666 * (1.2 + 0.3 * m["interaction"])), 0.9, top_k, 0.03
     if ent > 3 and vent > 5:
         return RESAMPLING, min(2.0, 0.666 * (2 + 0.5 * avent)), max(0.5, 0.9 - 0.2 * aent), 27, 0.03
@@ -155,6 +155,26 @@ def test_regions_are_open_and_the_first_one_counts():
     assert [list(QUADRANTS)[number] for number in found] == [FLOWING, ADAPTIVE, EXPLORING, RESAMPLING]
 
 
+def test_exploring_truncates_its_top_k():
+    """To int(27 · (1 + 0.5 · (1 − agreement))); the other numbers are rounded as they are drawn with."""
+    agreement = np.array([0.0, 0.1, 0.25, 0.5, 0.62, 1.0])
+    got = CLASSIC.draws[1].top_k({"entropy": jnp.zeros(6), "agreement": jnp.asarray(agreement, jnp.float32)})
+    assert got.tolist() == [int(27 * (1 + 0.5 * (1 - a))) for a in agreement] == [40, 39, 37, 33, 32, 27]
+
+
+@pytest.mark.parametrize("bounds", [{"above": (("agreement", 0.5),)}, {"below": (("agreement", 0.5),)}], ids=str)
+def test_regions_may_look_at_the_agreement_and_at_nothing(bounds):
+    """Formulas that do not; one row whose heads agree and one whose heads do not; a region without bounds holds."""
+    table = dataclasses.replace(SERVER, regions=(Region(**bounds), Region(), *SERVER.regions[2:]))
+    assert not SERVER.uses("agreement") and Entropix(table).needs.dispersion
+    rows, pair = jnp.ones(2), jnp.ones((2, 1, 2))
+    jsd = jnp.array([[0.0], [math.log(2)]])
+    seen = {"attention_entropy": pair, "attention_varentropy": pair, "head_jsd": jsd}
+    metrics = StepTrace(entropy=rows, varentropy=rows, **seen)
+    agrees = [0, 1] if "above" in bounds else [1, 0]
+    assert quadrant(table.regions, measures_of(metrics, 2)).tolist() == agrees
+
+
 def uniform(size=64, **options):
     """A model that knows nothing: all its steps have 6 bits of entropy and no varentropy."""
     model = automaton([0] * size, **options)
@@ -202,8 +222,15 @@ def test_a_decision_rests_on_its_layers_whatever_is_recorded(model, layers):
 
 def test_a_state_begun_for_another_sampler(model):
     state = init_state(model.config, model.params, 1, 16, Probes.none())
-    with pytest.raises(ConfigError, match="not begun for Entropix; give the sampler to init_state too"):
+    with pytest.raises(ConfigError, match="not begun for this Entropix; give the sampler to init_state too"):
         decode_step(model.params, state, config=model.config, probes=Probes.none(), sampler=Entropix())
+
+
+@pytest.mark.parametrize("wrong", [Dslider(support=20), Dslider(support=(1, 2, 3))], ids=["20", "3"])
+def test_a_state_begun_for_the_same_sampler_of_another_support(model, wrong):
+    state = init_state(model.config, model.params, 1, 16, Probes.none(), sampler=wrong)
+    with pytest.raises(ConfigError, match="not begun for this Dslider; give the sampler to init_state too"):
+        decode_step(model.params, state, config=model.config, probes=Probes.none(), sampler=Dslider(support=30))
 
 
 def test_positions_of_the_prompt_have_no_quadrant():

@@ -29,7 +29,7 @@ MaxNewTokens = Annotated[int | None, Option(help="Most tokens drawn for a prompt
 Seed = Annotated[int | None, Option(help="Of all that is drawn at random. Default: 0.")]
 Out = Annotated[Path, Option(help="Directory of the result: tables, pictures, study.html.")]
 
-OF_RUNS = ("task", "data", "limit", "max_new_tokens")
+OF_RUNS = ("task", "data", "limit", "max_new_tokens", "compat_duplicate_last_prompt_token")
 
 T = TypeVar("T", bound="StudyConfig")
 
@@ -52,14 +52,12 @@ def configured(kind: type[T], file: Path | None, given: Mapping[str, Any]) -> T:
     said = {name: value for name, value in given.items() if value is not None and name in kind.model_fields}
     of_runs = {name: given[name] for name in OF_RUNS if given.get(name) is not None}
     if "traces" in said:
-        if of_runs:
-            name = min(of_runs).replace("_", "-")
-            raise ConfigError(
-                f"--{name} is of runs that are to be made; leave it out, or name a --model for the traces"
-            )
         fields.pop("models", None)
     if "models" in said:
         fields.pop("traces", None)
+    if of_runs and (said.get("traces") or fields.get("traces")):
+        name = min(of_runs).replace("_", "-")
+        raise ConfigError(f"--{name} is of runs that are to be made; leave it out, or name a --model for the traces")
     fields |= said | {"run": {**fields.get("run", {}), **of_runs}}
     return validated(kind, fields, str(file or "settings"))
 

@@ -44,7 +44,9 @@ def dynamics(
     choices: Annotated[str | None, Option(help=CHOICES_HELP)] = None,
     primer: Annotated[Path | None, Option(help="A text file before every question with choices.")] = None,
     template: Annotated[str | None, Option(help="Of such a question. Default: 'Q: {question}\\nA:'.")] = None,
-    last_twice: Annotated[bool, Option("--compat-duplicate-last-prompt-token", help=TWICE_HELP)] = False,
+    compat_duplicate_last_prompt_token: Annotated[
+        bool | None, Option("--compat-duplicate-last-prompt-token", help=TWICE_HELP)
+    ] = None,
     long: Annotated[Literal["parquet", "csv"] | None, Option(help=LONG_HELP)] = None,
     out: Out = Path("studies/dynamics"),
 ) -> None:
@@ -55,9 +57,8 @@ def dynamics(
     from jaxtrace.studies.long_format import write_long
 
     settings = configured(DynamicsConfig, config, arguments)
-    if last_twice:
-        twice = {"compat_duplicate_last_prompt_token": True, "prompt_positions": True}
-        settings = settings.model_copy(update={"run": settings.run | twice})
+    if compat_duplicate_last_prompt_token:
+        settings = settings.model_copy(update={"run": settings.run | {"prompt_positions": True}})
     found = traced(settings, out)
     result = study(found, settings, choices_of(found, settings))
     if long is not None:

@@ -180,7 +180,9 @@ class Dslider(Sampler):
             other = jnp.log(alpha / jnp.sum(alpha, axis=-1, keepdims=True))
         bent = 1 - _slow(BENDING, _divergence(other, tuned))[:, None]
         mixed = jnp.log(jnp.maximum(bent * jnp.exp(other) + (1 - bent) * jnp.exp(tuned), SMALL))
-        bent_logp, other_logp = (whole.at[:, ids].set(mass + of_support) for of_support in (mixed, other))
+        there = jnp.take(logits, ids, axis=-1) > MASKED / 2
+        shares = (jax.nn.log_softmax(jnp.where(there, of_support, MASKED), axis=-1) for of_support in (mixed, other))
+        bent_logp, other_logp = (whole.at[:, ids].set(mass + share) for share in shares)
         drawn = jax.vmap(jax.random.categorical)(for_outlier, other_logp)
         token = jnp.where(outlier, jnp.where(likely, jnp.argmax(bent_logp, axis=-1), drawn), inlier).astype(jnp.int32)
 

@@ -23,7 +23,7 @@ Bounds = tuple[tuple[Measure, float], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """Where measures lie: strictly above some bounds and strictly below others."""
+    """Where measures lie: strictly above some bounds and strictly below others; anywhere where it has none."""
 
     above: Bounds = ()
     below: Bounds = ()
@@ -31,18 +31,19 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
-    """constant + Σ weight · measure, kept within [low, high]."""
+    """constant + Σ weight · measure, truncated to a whole number where it says so, kept within [low, high]."""
 
     constant: float
     weights: Bounds = ()
     low: float = -math.inf
     high: float = math.inf
+    truncated: bool = False
 
     def __call__(self, measures: Mapping[Measure, Float[Array, " B"]]) -> Float[Array, " B"]:
         total = jnp.full_like(measures["entropy"], self.constant)
         for name, weight in self.weights:
             total += weight * measures[name]
-        return jnp.clip(total, self.low, self.high)
+        return jnp.clip(jnp.trunc(total) if self.truncated else total, self.low, self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Thresholds:
         return next((name.upper() for name, table in TABLES.items() if table == self), f"Thresholds({vars(self)})")
 
     def uses(self, measure: Measure) -> bool:
-        """Whether a formula has the measure."""
-        formulas = [formula for draw in self.draws for formula in vars(draw).values()]
-        return any(name == measure for formula in formulas for name, _ in formula.weights)
+        """Whether a region or a formula has the measure."""
+        bounds = [region.above + region.below for region in self.regions]
+        weights = [formula.weights for draw in self.draws for formula in vars(draw).values()]
+        return any(name == measure for pairs in bounds + weights for name, _ in pairs)
 
 
 def quadrant(
@@ -86,9 +88,12 @@ def quadrant(
     """The number of the first region that holds for each row; `ADAPTIVE` where none does."""
     found = jnp.full(measures["entropy"].shape, ADAPTIVE, jnp.int32)
     for number in reversed(range(len(regions))):
-        above = [measures[name] > bound for name, bound in regions[number].above]
-        below = [measures[name] < bound for name, bound in regions[number].below]
-        found = jnp.where(jnp.all(jnp.stack(above + below), axis=0), number, found)
+        holds = jnp.ones(found.shape, bool)
+        for name, bound in regions[number].above:
+            holds &= measures[name] > bound
+        for name, bound in regions[number].below:
+            holds &= measures[name] < bound
+        found = jnp.where(holds, number, found)
     return found
 
 
@@ -142,7 +147,7 @@ CLASSIC = Thresholds(
         dataclasses.replace(
             CLASSIC_BASE,
             temperature=_times(0.666, 1.2, high=1.5, interaction=0.3),
-            top_k=_times(27, 1.5, low=5, agreement=-0.5),
+            top_k=dataclasses.replace(_times(27, 1.5, low=5, agreement=-0.5), truncated=True),
         ),
         dataclasses.replace(
             CLASSIC_BASE,
