@@ -79,6 +79,10 @@ class World:
         ):
             object.__setattr__(self, attribute, value)
 
+    def known_form(self, person: Person) -> int:
+        """A phrasing of questions that is not held out for a person."""
+        return 0 if person.held_out is None else (person.held_out + 1) % self.settings.question_forms
+
 
 def names_of(firsts: tuple[str, ...], lasts: tuple[str, ...]) -> list[str]:
     """Every name that the pools can make."""

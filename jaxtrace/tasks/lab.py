@@ -67,7 +67,7 @@ def prompts(world: World) -> list[Prompt]:
 
 
 def _facts(world: World, held_out: bool) -> Iterator[Prompt]:
-    kind, forms = "held-out" if held_out else "fact", world.settings.question_forms
+    kind = "held-out" if held_out else "fact"
     asked = [
         (person, relation)
         for person in world.people
@@ -75,8 +75,7 @@ def _facts(world: World, held_out: bool) -> Iterator[Prompt]:
         if not held_out or person.held_out is not None
     ]
     for number, (person, relation) in enumerate(sorted(asked, key=lambda fact: fact[0].stated[fact[1]])):
-        unused = person.held_out
-        form = 0 if unused is None else unused if held_out else (unused + 1) % forms
+        form = person.held_out if held_out and person.held_out is not None else world.known_form(person)
         meta = {
             "kind": kind,
             "name": person.name,

@@ -46,8 +46,7 @@ def _prompts(world: World) -> Iterator[Prompt]:
         rng.shuffle(choices)
         answer = LETTERS[choices.index(right)]
         meta = {"choices": choices, "answer": answer, "relation": relation, "stated": person.stated[relation]}
-        form = 0 if person.held_out is None else (person.held_out + 1) % world.settings.question_forms
-        text = f"{question_of(person.name, relation, form)} {lead_of(person.name, relation)}"
+        text = f"{question_of(person.name, relation, world.known_form(person))} {lead_of(person.name, relation)}"
         yield Prompt(text=text, id=f"lab-choices-{number:04d}", meta=meta)
 
 
