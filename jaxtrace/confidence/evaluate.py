@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxtrace.statistics.calibration import expected_calibration_error
 from jaxtrace.statistics.controls import without
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction_rejection_ratio, risk_coverage
 
 
@@ -65,7 +65,7 @@ def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1
             "risk": bootstrap(lambda right, score: risk_coverage(right, score)[2], labels, score, **settings),
             "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
-        cells = {column: value for measure, one in found.items() for column, value in _cells(measure, one).items()}
+        cells = {column: value for measure, one in found.items() for column, value in one.columns(measure).items()}
         rows.append({"score": name, **cells, "n": len(labels), "prompts": len(np.unique(scored.groups))})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
 
@@ -74,7 +74,3 @@ def same_length(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """What ln(length) [rows] leaves of a score [rows], rounded so that rows of which nothing is left are ties."""
     left = without(score, np.log(lengths))
     return np.round(left / (np.ptp(score) or 1.0), 9)
-
-
-def _cells(column: str, estimate: Estimate) -> dict[str, float]:
-    return {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}

@@ -26,6 +26,10 @@ class Estimate:
     high: float
     n: int
 
+    def columns(self, name: str) -> dict[str, float]:
+        """What a line of a table has of it: name, name_low and name_high."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def bootstrap(
     statistic: Callable[..., float],

@@ -11,7 +11,6 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.controls import without
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies.dynamics_classes import early_late
-from jaxtrace.studies.prompt_means import spread
 from jaxtrace.studies.result import Table
 from jaxtrace.studies.token_features import FEATURES, Flat
 
@@ -92,10 +91,10 @@ def _row(own: pd.DataFrame, name: str, drawn: dict[str, int]) -> dict[str, objec
     if own["mc1"].nunique() < 2:
         return None
     wrong, values, groups = own["mc1"] == 0, own[name].to_numpy(), own["group"]
-    row = {"feature": name, **spread(auroc(wrong, values, groups=groups, **drawn), "auroc")}
+    row = {"feature": name, **auroc(wrong, values, groups=groups, **drawn).columns("auroc")}
     if name not in LENGTHS:
         left = without(values, np.log(own[list(LENGTHS)]))
-        row |= spread(auroc(wrong, left, groups=groups, **drawn), "auroc_given_length")
+        row |= auroc(wrong, left, groups=groups, **drawn).columns("auroc_given_length")
     return {**row, "n": len(own), "wrong": int(wrong.sum())}
 
 

@@ -15,7 +15,7 @@ from jaxtrace.studies.dynamics_classes import (
     relative_time,
     robust_class,
 )
-from jaxtrace.studies.prompt_means import prompt_means, spread
+from jaxtrace.studies.prompt_means import prompt_means
 from jaxtrace.studies.result import Table
 from jaxtrace.studies.token_features import Flat
 
@@ -80,8 +80,8 @@ def _prompts(
                 "drift": late - early,
                 "level_mean": mean,
                 "level_sd": sd,
-                **spread(slope, "slope"),
-                **spread(median_slope, "theil_sen"),
+                **slope.columns("slope"),
+                **median_slope.columns("theil_sen"),
                 "mann_kendall_p": mann_kendall(entropy),
                 **{f"{rule}_class": label for rule, label in zip(RULES, labels, strict=True)},
                 "agree": len(set(labels)) == 1,
@@ -110,10 +110,10 @@ def _models(
                 "model": model,
                 **{f"{rule}_class": label for rule, label in zip(RULES, labels, strict=True)},
                 "agree": len(set(labels)) == 1,
-                **spread(drift, "drift"),
+                **drift.columns("drift"),
                 "level_mean": tokens.mean(),
                 "level_sd": tokens.std(),
-                **spread(slope, "slope"),
+                **slope.columns("slope"),
                 "theil_sen": own["theil_sen"].mean(),
                 "trending": (own["mann_kendall_p"] < 0.05).mean(),
                 "n": drift.n,

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtrace.statistics.controls import without
 from jaxtrace.studies.dispersion_kinds import HDIKind
 from jaxtrace.studies.dynamics_classes import early_late
-from jaxtrace.studies.prompt_means import prompt_means, spread
+from jaxtrace.studies.prompt_means import prompt_means
 from jaxtrace.studies.result import Table
 from jaxtrace.studies.token_features import FEATURES, Flat
 
@@ -90,7 +90,7 @@ def early_late_tables(flat: Flat, *, share: float, least_steps: int, seed: int, 
         row: dict[str, object] = {"model": model, "metric": metric}
         estimates = prompt_means(own[["early", "late", "drift"]], own["group"], seed=seed, resamples=resamples)
         for name, estimate in estimates.items():
-            row |= spread(estimate, name)
+            row |= estimate.columns(name)
         rows.append({**row, "n": own["group"].nunique(), "left_out": _left_out(flat, str(model), least_steps)})
     frame = pd.DataFrame(rows)
     ends_are = f"means over the first and the last {share:.0%} of a prompt's steps, drift = late − early"
@@ -167,7 +167,7 @@ def _extremes(one: Flat, drawn: dict[str, int]) -> list[dict[str, object]]:
         for layer in layers:
             own = one.layers[one.layers["layer"] == layer]
             found = prompt_means(own[["attention_entropy", "hdi"]], own["group"], **drawn)
-            estimates = {key: x for name, estimate in found.items() for key, x in spread(estimate, name).items()}
+            estimates = {key: x for name, estimate in found.items() for key, x in estimate.columns(name).items()}
             rows.append({"end": end, "layer": layer, **estimates, "n": found["attention_entropy"].n})
     return rows
 
@@ -182,5 +182,5 @@ def _means(one: Flat, drawn: dict[str, int]) -> list[dict[str, object]]:
     for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **drawn).items():
         of_tokens = {"token_mean": one.tokens[name].mean(), "token_sd": one.tokens[name].std()}
         tokens = int(one.tokens[name].notna().sum())
-        rows.append({"metric": name, **spread(estimate, "mean"), "n": estimate.n, **of_tokens, "tokens": tokens})
+        rows.append({"metric": name, **estimate.columns("mean"), "n": estimate.n, **of_tokens, "tokens": tokens})
     return rows

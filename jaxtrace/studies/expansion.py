@@ -176,7 +176,7 @@ def layers_of(label: str, some: Expansions, seed: int) -> pd.DataFrame:
         }
         row: dict[str, object] = {"model": label, "layer": i + 1, "entropy": some.entropy[:, i + 1].mean()}
         for name, values in columns.items():
-            row |= spread(name, bootstrap(np.mean, values, seed=seed))
+            row |= bootstrap(np.mean, values, seed=seed).columns(name)
         row |= {"sd": some.change[:, i].std(), "chance": some.chance[:, i].mean(), "n": len(some.tokens)}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -201,7 +201,7 @@ def correlations_of(label: str, some: Expansions, seed: int) -> pd.DataFrame:
     }
     return pd.DataFrame(
         [
-            {"model": label, "of": name, **spread("spearman", estimate), "n": estimate.n, "points": points}
+            {"model": label, "of": name, **estimate.columns("spearman"), "n": estimate.n, "points": points}
             for name, (estimate, points) in found.items()
         ]
     )
@@ -212,11 +212,6 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     x, y = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
     scale = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / scale) if scale > 0 else np.nan
-
-
-def spread(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as columns of a table."""
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def draw(measured: Mapping[str, Expansions], theme: Theme) -> Figure:

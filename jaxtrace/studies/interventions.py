@@ -17,7 +17,7 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.report.theme import Theme, dress, legend, new_figure, whole_numbers
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
-from jaxtrace.studies.expansion import ExpansionConfig, OnCount, measure_expansions, spread
+from jaxtrace.studies.expansion import ExpansionConfig, OnCount, measure_expansions
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.single_token_choices import Answers, By, Question, answer
 from jaxtrace.tracing.model import Model
@@ -202,7 +202,7 @@ def comparisons_of(label: str, measured: Measured, config: InterventionsConfig) 
         for other in others if kind != "random" else ["none"]:
             found = paired_difference(share, others[other], seed=config.seed)
             row: dict[str, object] = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
-            row |= spread("difference", found.difference) | spread("effect", found.effect)
+            row |= found.difference.columns("difference") | found.effect.columns("effect")
             rows.append(row | {"p": found.p, "n": found.n[0]})
     return rows
 
@@ -220,7 +220,7 @@ def _means(answers: list[Answers], seed: int) -> dict[str, object]:
     row: dict[str, object] = {"n": len(answers[0].correct)}
     for column, name in (("accuracy", "correct"), ("option_entropy", "option_entropy"), ("entropy", "entropy")):
         values = np.mean([getattr(some, name) for some in answers], axis=0)
-        row |= spread(column, bootstrap(np.mean, values, seed=seed))
+        row |= bootstrap(np.mean, values, seed=seed).columns(column)
     return row
 
 

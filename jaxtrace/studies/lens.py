@@ -19,7 +19,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.run import LONE
 from jaxtrace.statistics.controls import without
 from jaxtrace.statistics.differences import difference
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies import classify, lens_pictures
 from jaxtrace.studies.distances import family_distances
 from jaxtrace.studies.labels import grouping, labelling
@@ -196,11 +196,7 @@ def _compared(
     found, *_ = classify.over_folds(own, splits)
     gain, p, plain = classify.over_folds(own - guessed, splits)
     found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-    return {**_columns(name, found), "guesses": guessed.mean(), **_columns("gain", gain), "p": p, "p_plain": plain}
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {**found.columns(name), "guesses": guessed.mean(), **gain.columns("gain"), "p": p, "p_plain": plain}
 
 
 def _classes(profiles: Profiles, features: np.ndarray, config: LensConfig) -> Iterator[dict[str, Any]]:
@@ -210,10 +206,10 @@ def _classes(profiles: Profiles, features: np.ndarray, config: LensConfig) -> It
         groups = own["group"].to_numpy(str)
         row = {"class": name, "n": len(own), "groups": own["group"].nunique()}
         row |= {"steps": own["steps"].mean(), "prompt_tokens": own["prompt_tokens"].mean()}
-        row |= _columns("mean", bootstrap(np.mean, level[at], groups=groups, seed=config.seed))
+        row |= bootstrap(np.mean, level[at], groups=groups, seed=config.seed).columns("mean")
         depth = own["prediction_depth"].to_numpy(float)
         if np.isfinite(depth).all():
-            row |= _columns("prediction_depth", bootstrap(np.mean, depth, groups=groups, seed=config.seed))
+            row |= bootstrap(np.mean, depth, groups=groups, seed=config.seed).columns("prediction_depth")
         yield row
 
 
@@ -229,8 +225,8 @@ def _contrasts(profiles: Profiles, features: np.ndarray, config: LensConfig) -> 
                 "class": name,
                 "against": "the rest" if len(names) > 2 else names[1],
                 "control": control,
-                **_columns("difference", found.difference),
-                **_columns("g", found.effect),
+                **found.difference.columns("difference"),
+                **found.effect.columns("g"),
                 "p": found.p,
                 "n": found.n[0],
                 "n_against": found.n[1],

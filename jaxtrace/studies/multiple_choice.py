@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import StudyError
-from jaxtrace.studies.prompt_means import prompt_means, spread
+from jaxtrace.studies.prompt_means import prompt_means
 from jaxtrace.studies.result import Table
 from jaxtrace.tasks.multiple_choice import MultipleChoice
 from jaxtrace.tasks.prompt import Prompt
@@ -148,7 +148,7 @@ def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: i
         row: dict[str, object] = {"model": model}
         means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples)
         for name, estimate in means.items():
-            row |= spread(estimate, name)
+            row |= estimate.columns(name)
         scored = frame["mc1"].notna()
         rows.append({**row, "mc1_chance": frame.loc[scored, "chance"].mean(), "n": int(scored.sum())})
     return Table(

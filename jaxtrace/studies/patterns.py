@@ -209,7 +209,7 @@ def _lines(
             ranked = auroc(a[both], values[both], groups=groups[both] if samples else None, **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
             for name, estimate in (("difference", gap.difference), ("g", gap.effect), ("auroc", ranked)):
-                row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+                row |= estimate.columns(name)
             found.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
     frame = pd.DataFrame(found)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))

@@ -36,10 +36,5 @@ def prompt_means(
     }
 
 
-def spread(estimate: Estimate, name: str) -> dict[str, float]:
-    """The columns of an estimate: its value and the ends of its interval."""
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)

@@ -22,7 +22,6 @@ from jaxtrace.run import RunConfig, run_config
 from jaxtrace.statistics.controls import without
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
-from jaxtrace.studies.expansion import spread
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.traces import StudyConfig
 from jaxtrace.sweeping.cells import drawing
@@ -200,10 +199,10 @@ def summaries(
         line: dict[str, object] = {"model": label, "sampler": name, "n": len(own[0].rows), "seeds": len(own)}
         for column in ("accuracy", "entropy", "varentropy", "length"):
             values = crossed(label, name, {"accuracy": "correct"}.get(column, column), answers)
-            line |= spread(column, over_prompts_and_seeds(values, config.seed))
+            line |= over_prompts_and_seeds(values, config.seed).columns(column)
         rng = np.random.default_rng(config.seed)
         again = speeds[rng.integers(len(speeds), size=(RESAMPLES, len(speeds)))].mean(axis=1)
-        line |= spread("tokens_per_second", interval(float(speeds.mean()), again, len(speeds)))
+        line |= interval(float(speeds.mean()), again, len(speeds)).columns("tokens_per_second")
         yield line
 
 
@@ -223,7 +222,7 @@ def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> It
         for column, (some, against) in pairs.items():
             found = paired_difference(some, against, seed=config.seed)
             line: dict[str, object] = {"model": label, "sampler": name, "against": first, "of": column}
-            line |= spread("difference", found.difference) | spread("effect", found.effect)
+            line |= found.difference.columns("difference") | found.effect.columns("effect")
             yield line | {"p": found.p, "n": found.n[0]}
 
 
@@ -234,7 +233,7 @@ def occupancy(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iter
         for quadrant in QUADRANTS:
             share = over_prompts_and_seeds(crossed(label, name, quadrant, answers), config.seed)
             line: dict[str, object] = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
-            yield line | spread("share", share)
+            yield line | share.columns("share")
 
 
 def crossed(label: str, sampler: str, column: str, answers: pd.DataFrame) -> Float[np.ndarray, "P S"]:

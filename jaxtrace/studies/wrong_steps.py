@@ -145,7 +145,7 @@ def _line(series: Sequence[np.ndarray], wrong: Sequence[Wrong], of: Part, settin
     tokens = np.repeat([place.answer.group for place in wrong], [len(one) for one in series])
     ranked = auroc(np.concatenate(marks), np.concatenate(series), groups=tokens, **settings)
     found = _paired(np.array(gaps), np.zeros(len(gaps)), wrong, settings)
-    return found | {"auroc": ranked.value, "auroc_low": ranked.low, "auroc_high": ranked.high}
+    return found | ranked.columns("auroc")
 
 
 def _beyond(
@@ -160,10 +160,7 @@ def _paired(
     gaps: np.ndarray, expected: np.ndarray, wrong: Sequence[Wrong], settings: dict[str, int]
 ) -> dict[str, float]:
     gap = paired_difference(gaps, expected, groups=[place.answer.group for place in wrong], **settings)
-    found = {}
-    for name, estimate in (("difference", gap.difference), ("g", gap.effect)):
-        found |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return found | {"p": gap.p, "n": len(gaps)}
+    return gap.difference.columns("difference") | gap.effect.columns("g") | {"p": gap.p, "n": len(gaps)}
 
 
 def _marks(series: np.ndarray, wrong: Wrong, of: Part) -> np.ndarray:
