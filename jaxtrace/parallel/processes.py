@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from jaxtrace.errors import ConfigError, JaxtraceError
 from jaxtrace.parallel.sharding import ShardingRules
 
-HEARTBEAT_SECONDS = 20  # without a sign of a process, the others are ended
+HEARTBEAT_SECONDS = 60  # without a sign of a process, JAX ends the others, with its own message and SIGABRT
 MESSAGE = 4096  # bytes of the longest message that one process sends the others
 T = TypeVar("T")
 

@@ -106,8 +106,11 @@ def test_two_processes_one_of_which_dies(model, alone, tmp_path):
     job.processes[1].kill()
     statuses, _, errors = job.ends()
     assert statuses[1] == -9
-    assert statuses[0] == 1 and "another process failed or is gone" in errors[0], errors[0]
-    assert "start all of them again (trace: with --resume)" in errors[0].splitlines()[-1]
+    if statuses[0] == -signal.SIGABRT:  # a busy machine: JAX missed the heartbeat before a collective failed
+        assert "another task died" in errors[0], errors[0]
+    else:
+        assert statuses[0] == 1 and "another process failed or is gone" in errors[0], errors[0]
+        assert "start all of them again (trace: with --resume)" in errors[0].splitlines()[-1]
     before = parts(tmp_path)
     assert before and not jt.open(tmp_path).info["complete"]
 
