@@ -30,8 +30,11 @@ def train_confidence(
     keep: Annotated[str | None, Option(help="logistic or mlp: which one to keep. Default: logistic.")] = None,
     hidden: Annotated[int | None, Option(help="Units of the network's hidden layer. Default: 16.")] = None,
     penalty: Annotated[float | None, Option(help="On squared weights. Default: 0.03.")] = None,
-    folds: Annotated[int | None, Option(help="Parts of the cross-validation by prompt. Default: 5.")] = None,
-    resamples: Annotated[int | None, Option(help="Of prompts, for intervals. Default: 1000.")] = None,
+    group: Annotated[
+        str | None, Option(help="Key of prompts whose answers stay together. Default: the prompt.")
+    ] = None,
+    folds: Annotated[int | None, Option(help="Parts of the cross-validation by group. Default: 5.")] = None,
+    resamples: Annotated[int | None, Option(help="Of groups, for intervals. Default: 1000.")] = None,
     seed: Annotated[int | None, Option(help="Of all that is drawn at random. Default: 0.")] = None,
 ) -> None:
     """Learn to tell right answers from wrong ones, and compare that with what needs no learning."""
@@ -87,7 +90,7 @@ def _measured(name: str, frame: pd.DataFrame) -> Table:
     """The measures that fit a terminal, each with its interval."""
     intervals = {"auroc": "AUROC", "auroc_gain": "over entropy's"}
     table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"\n{name}: {frame['n'][0]} of {frame['prompts'][0]} prompts"
+    table.title = f"\n{name}: {frame['n'][0]}, in {frame['groups'][0]} groups"
     table.add_column("score", no_wrap=True)
     for heading in (*intervals.values(), "ECE"):
         table.add_column(heading, justify="right", no_wrap=True)

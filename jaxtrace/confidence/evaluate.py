@@ -20,7 +20,7 @@ class Scored:
 
     Attributes:
       labels: [rows] of booleans, true where right.
-      groups: [rows], the prompt of each.
+      groups: [rows], what each is held out with.
       lengths: [rows], tokens so far, or of the answer.
       scores: name → [rows]; higher says right.
       probabilities: name → [rows], of being right.
@@ -34,7 +34,7 @@ class Scored:
 
 
 def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
-    """Every measure of every score, with intervals over prompts.
+    """Every measure of every score, with intervals over groups.
 
     Args:
       scored: rows of both classes.
@@ -43,9 +43,9 @@ def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1
 
     Returns:
       A row per score, each estimate x with x_low and x_high: auroc; auroc_gain over the baseline's, both of the same
-      resampled prompts; auroc_same_length, and its gain, of what ln(length) leaves of the scores; auprc; prr, the
+      resampled groups; auroc_same_length, and its gain, of what ln(length) leaves of the scores; auprc; prr, the
       prediction–rejection ratio; risk, the mean over coverages; ece, the expected calibration error (20 bins). n rows
-      of `prompts` prompts.
+      of so many groups.
     """
     labels, settings = scored.labels, {"groups": scored.groups, "seed": seed, "resamples": resamples}
     alike = {name: same_length(score, scored.lengths) for name, score in scored.scores.items()}
@@ -66,7 +66,7 @@ def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1
             "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
         cells = {column: value for measure, one in found.items() for column, value in one.columns(measure).items()}
-        rows.append({"score": name, **cells, "n": len(labels), "prompts": len(np.unique(scored.groups))})
+        rows.append({"score": name, **cells, "n": len(labels), "groups": len(np.unique(scored.groups))})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
 
 

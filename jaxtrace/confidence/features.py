@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtrace.confidence.baselines import baselines, sample_baselines, surprise_z
 from jaxtrace.errors import StudyError
 from jaxtrace.report.columns import prediction_depth
+from jaxtrace.studies.labels import grouping, prompt_of
 from jaxtrace.tracing.schema import METRICS, QUANTITIES
 from jaxtrace.tracing.trace import Row, Trace
 
@@ -34,7 +35,7 @@ class Frames:
 
     Attributes:
       answers: a row per answer that drew a token: ABOUT (label of the trace, number of the row in it, id of the
-        prompt, number of the prompt that is the same for all samples of it, drawn tokens), then its features.
+        prompt, number of the group that it is held out with, drawn tokens), then its features.
       tokens: a row per drawn token: `answer`, the number of its answer in `answers`, `step`, then its features.
       scores: per answer, uncertainties of `baselines`; those that any answer lacks are left out.
     """
@@ -54,32 +55,37 @@ class Frames:
         return self.tokens.drop(columns=["answer", "step"])
 
 
-def frames(traces: Mapping[str, Trace]) -> Frames:
+def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
     """Reads traces row by row. Features are those that all of them recorded.
 
+    Args:
+      traces: by label.
+      group: key of the prompts' meta whose answers are one group; None for a prompt's story or topic, or else the
+        prompt.
+
     Raises:
-      StudyError: no trace drew a token, or they have no feature in common.
+      StudyError: no trace drew a token, they have no feature in common, or a prompt lacks the key.
     """
-    answers, tokens, scores, groups = [], [], [], {}
+    group_of, groups = grouping(group), {}
+    answers, tokens, scores = [], [], []
     for label, trace in traces.items():
-        sampled: dict[int, list[tuple[str, float]]] = {}
-        before = len(answers)
+        sampled: dict[str, list[tuple[int, str]]] = {}
         for number, row in enumerate(trace.rows):
             steps = drawn(row)
             if not len(steps):
                 continue
-            prompt = row.prompt.text if row.prompt.text is not None else row.prompt_tokens.tobytes()
-            group = groups.setdefault(prompt, len(groups))
             of_tokens = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            about = (label, number, row.prompt.id, group, len(steps))
+            held_with = groups.setdefault(group_of(trace, row), len(groups))
+            about = (label, number, row.prompt.id, held_with, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **of_tokens}))
+            sampled.setdefault(prompt_of(row), []).append((len(answers), row.text))
             answers.append(dict(zip(ABOUT, about, strict=True)) | answer_features(of_tokens))
             scores.append(baselines({name: values[steps] for name, values in row.metrics.items()}))
-            if "logprob" in row.metrics:
-                sampled.setdefault(group, []).append((row.text, float(row.metrics["logprob"][steps].sum())))
-        of_samples = {group: sample_baselines(samples) for group, samples in sampled.items()}
-        for answer, score in zip(answers[before:], scores[before:], strict=True):
-            score.update(of_samples.get(answer["group"], {}))
+        for samples in sampled.values():
+            if "msp" in scores[-1]:
+                of_samples = sample_baselines([(text, -scores[i]["msp"]) for i, text in samples])
+                for i, _ in samples:
+                    scores[i].update(of_samples)
     if not answers:
         raise StudyError("the traces have no drawn token; give traces that generate")
     made = Frames(_common(map(pd.Series, answers)), _common(tokens), pd.DataFrame(scores).dropna(axis=1))

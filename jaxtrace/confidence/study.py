@@ -40,13 +40,16 @@ class ConfidenceConfig(BaseModel):
     keep: Literal["logistic", "mlp"] = Field("logistic", description="which of the two classifiers is kept")
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
     penalty: float = Field(0.03, ge=0, description="on the squared weights of standardised features")
-    folds: int = Field(5, ge=2, description="parts of the cross-validation; a prompt is in one of them")
-    resamples: int = Field(1000, ge=1, description="of prompts, for the intervals")
+    group: str | None = Field(
+        None, description="key of meta whose rows stay together; story, topic or prompt without it"
+    )
+    folds: int = Field(5, ge=2, description="parts of the cross-validation; a group is in one of them")
+    resamples: int = Field(1000, ge=1, description="of groups, for the intervals")
     seed: int = Field(0, ge=0, lt=2**32, description="of folds, first weights and resamples")
 
 
 def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceConfig) -> tuple[Confidence, Result]:
-    """Trains a confidence of answers and of tokens, and measures both by prompts that they have not seen.
+    """Trains a confidence of answers and of tokens, and measures both by groups of answers that they have not seen.
 
     Args:
       traces: by label; of one model, or of several that recorded the same probes.
@@ -58,10 +61,10 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
       baseline of `baselines.TEXTS`.
 
     Raises:
-      JaxtraceError: the labels cannot be read; there is one class only, or fewer prompts of a class than folds; the
-        traces have no feature in common.
+      JaxtraceError: the labels cannot be read; there is one class only, or fewer groups of a class than folds; the
+        traces have no feature in common; a prompt has no group of that name.
     """
-    made = frames(traces)
+    made = frames(traces, config.group)
     if BASELINE not in made.scores:
         raise StudyError("a trace lacks entropy, the baseline; trace again with --probes that include output")
     known = truth(traces, made, labels)
@@ -115,8 +118,9 @@ def _result(labels: np.ndarray, answers: _Level, tokens: _Level) -> Result:
     curves = [calibration_curve(answers.scored.labels, probabilities[name]).assign(score=name) for name in shown]
     weights = pd.concat([_weights(answers.kept, "answers"), _weights(tokens.kept, "tokens")])
     how = (
-        "Trained scores are of prompts held out. Baselines need no training, but for the calibration error: logistic "
-        "regression on the same folds makes probabilities of each. Of ln(length), x_same_length leaves nothing."
+        "Trained scores are of prompts, or groups of them, held out. Baselines need no training, but for the "
+        "calibration error: logistic regression on the same folds makes probabilities of each. Of ln(length), "
+        "x_same_length leaves nothing."
     )
     tables = {
         "answers": Table(_explained(answers.measured, TRAINED | TEXTS), f"{how} Gains are over {BASELINE}."),
@@ -131,7 +135,8 @@ def _result(labels: np.ndarray, answers: _Level, tokens: _Level) -> Result:
     notes = (
         f"{len(labels) - unknown} of {len(labels)} answers have a label, {right} of them are right; {unknown} that are "
         "not graded or not attempted are left out.",
-        "Intervals are of 95 %, from resampled prompts; classifiers are not trained again for each resample.",
+        "Intervals are of 95 %, from resampled prompts, or groups of them; classifiers are not trained again for each "
+        "resample.",
     )
     return Result(
         "confidence",

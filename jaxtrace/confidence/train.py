@@ -1,4 +1,4 @@
-"""Logistic regression and a small network, trained on all rows at once, and cross-validated by prompt."""
+"""Logistic regression and a small network, trained on all rows at once, and cross-validated by groups of rows."""
 
 from __future__ import annotations
 

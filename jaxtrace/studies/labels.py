@@ -51,21 +51,17 @@ def labelling(
     return label
 
 
-def grouping(by: str, key: str | None = None) -> Labelled:
+def grouping(key: str | None = None) -> Labelled:
     """The group of a row: rows of a group are held out together.
 
     Args:
-      by: what is told apart. Families are told apart on models that were held out; all else on prompts that were.
-      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself: its text, however a model's
-        tokenizer or chat template puts it, or the tokens of one that has none.
+      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself.
 
     Raises:
       StudyError: when a row is asked for whose prompt lacks the key; the message says what there is.
     """
 
     def group(trace: Trace, row: Row) -> str:
-        if by == "family":
-            return str(trace.info.get("model"))
         meta = row.prompt.meta
         if key is not None and key not in meta:
             known = f"its meta has {', '.join(sorted(meta))}" if meta else "it has no meta"
@@ -73,9 +69,20 @@ def grouping(by: str, key: str | None = None) -> Labelled:
         for name in SHARED if key is None else (key,):
             if name in meta:
                 return f"{name} {meta[name]}"
-        return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
+        return prompt_of(row)
 
     return group
+
+
+def prompt_of(row: Row) -> str:
+    """What is the same for all samples of a prompt: its text, however a model's tokenizer or chat template puts it, or
+    the tokens of one that has none."""
+    return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
+
+
+def of_model(trace: Trace, row: Row) -> str:
+    """The group of a row where families are told apart: on models that were held out."""
+    return str(trace.info.get("model"))
 
 
 def of_run(trace: Trace) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies import classify, lens_pictures
 from jaxtrace.studies.distances import family_distances
-from jaxtrace.studies.labels import grouping, labelling
+from jaxtrace.studies.labels import grouping, labelling, of_model
 from jaxtrace.studies.profiles import Profiles, gather_profiles, parse_metric, single_runs, words
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.traces import StudyConfig
@@ -98,7 +98,8 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
         parse_metric(metric)
     runs = single_runs(traces)
     label = labelling(runs, config.by, config.labels, letter_anywhere=config.letter_anywhere)
-    options = {"group": grouping(config.by, config.group), "windows": config.windows, "steps": config.steps}
+    group = of_model if config.by == "family" else grouping(config.group)
+    options = {"group": group, "windows": config.windows, "steps": config.steps}
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TEXTS}
     pictures: dict[str, Picture] = {}
     notes: list[str] = []

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxtrace.confidence.features import answer_features, frames, probes_of, token_features
@@ -57,6 +58,17 @@ def test_samples_of_a_prompt_are_one_group_and_are_compared(rng):
     assert found.answers["group"].tolist() == [0, 0, 1, 1, 2, 2]
     np.testing.assert_array_equal(found.scores["answer_sets"], 1.0)
     assert "answer_sets" not in frames({"m": answers(rng, 3)}).scores
+
+
+def test_answers_are_grouped_by_what_their_prompts_share(rng):
+    made = answers(rng, 3, samples=2)
+    for number, one in enumerate(made.rows):
+        one.prompt.meta["name"] = "Ann" if number < 4 else "Bo"
+    found = frames({"m": made}, "name")
+    assert found.answers["group"].tolist() == [0, 0, 0, 0, 1, 1]
+    pd.testing.assert_frame_equal(found.scores, frames({"m": made}).scores)  # samples of a prompt are what they were
+    with pytest.raises(StudyError, match="has no 'topic' to group by; its meta has name"):
+        frames({"m": made}, "topic")
 
 
 def test_traces_share_what_they_have_in_common(rng):

@@ -49,7 +49,7 @@ def test_what_depends_on_entropy_is_learned(known):
         assert (frame[f"{name}_low"] <= frame[f"{name}_high"]).all(), name
     tokens = result.tables["tokens"].frame
     assert set(tokens["score"]) == {"logistic", "mlp", "entropy", "surprisal", "varentropy"}
-    assert (tokens["n"] == 3 * PROMPTS).all() and (tokens["prompts"] == PROMPTS).all()
+    assert (tokens["n"] == 3 * PROMPTS).all() and (tokens["groups"] == PROMPTS).all()
     assert result.tables["calibration"].frame["n"].sum() == 3 * PROMPTS
     heaviest = result.tables["weights"].frame.query("level == 'tokens'").iloc[0]
     assert heaviest["feature"] in ("entropy", "top1_prob") and abs(heaviest["weight"]) > 0.3

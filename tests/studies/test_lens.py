@@ -14,7 +14,7 @@ from jaxtrace.report.study import write_study
 from jaxtrace.run import read_yaml, validated
 from jaxtrace.store import open_trace
 from jaxtrace.store.writer import TraceWriter
-from jaxtrace.studies.labels import grouping, labelling, of_run
+from jaxtrace.studies.labels import grouping, labelling, of_model, of_run
 from jaxtrace.studies.lens import LensConfig, lens
 from jaxtrace.studies.profiles import parse_metric
 from jaxtrace.studies.traces import traced_config
@@ -161,23 +161,23 @@ def test_correctness_is_graded_by_the_tasks_rule(rng):
 def test_rows_about_one_story_stay_together(rng):
     one, two = made(rng, "up", 1, story=7), made(rng, "up", 2, story=7)
     of = trace([one, two], family="llama", model="tiny")
-    assert grouping("task")(of, one) == grouping("task")(of, two) == "story 7"
+    assert grouping()(of, one) == grouping()(of, two) == "story 7"
     del one.prompt.meta["story"]
-    assert grouping("task")(of, one) != grouping("task")(of, two)
-    assert grouping("task", "kind")(of, one) == grouping("task", "kind")(of, two) == "kind up"
-    assert grouping("family")(of, one) == "tiny"
+    assert grouping()(of, one) != grouping()(of, two)
+    assert grouping("kind")(of, one) == grouping("kind")(of, two) == "kind up"
+    assert of_model(of, one) == "tiny"
 
 
 def test_a_prompt_is_one_group_whatever_tokens_it_becomes(rng):
     one = made(rng, "up", 1)
     other = dataclasses.replace(one, prompt_tokens=one.prompt_tokens + 50)  # another tokenizer's, or a chat template's
     of = trace([one, other])
-    assert grouping("task")(of, one) == grouping("task")(of, other)
+    assert grouping()(of, one) == grouping()(of, other)
     bare = [
         dataclasses.replace(row, prompt=Prompt(tokens=tuple(row.prompt_tokens.tolist()), id="bare"))
         for row in (one, other)
     ]
-    assert grouping("task")(of, bare[0]) != grouping("task")(of, bare[1])
+    assert grouping()(of, bare[0]) != grouping()(of, bare[1])
 
 
 def test_a_key_to_group_by_is_had_by_all_rows(kinds, rng):
@@ -185,9 +185,9 @@ def test_a_key_to_group_by_is_had_by_all_rows(kinds, rng):
         lens(kinds, LensConfig(group="storey"))
     some = made(rng, "up", 1, story=7), made(rng, "up", 2)
     of = trace(some)
-    assert grouping("task", "story")(of, some[0]) == "story 7"
+    assert grouping("story")(of, some[0]) == "story 7"
     with pytest.raises(StudyError, match="has no 'story' to group by; its meta has kind"):
-        grouping("task", "story")(of, some[1])
+        grouping("story")(of, some[1])
 
 
 def test_more_neighbours_than_answers_to_learn_from(rng):
