@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jaxtrace.cli.app import Option, app, console, fail, verb
-from jaxtrace.cli.counter import counter
+from jaxtrace.cli.progress import counter
 
 
 @app.command()

@@ -1,8 +1,10 @@
-"""How a run shows that it goes on."""
+"""How long work shows that it goes on: bars on standard error."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaxtrace.cli.app import console, errors
@@ -13,6 +15,32 @@ if TYPE_CHECKING:
     from jaxtrace.observing.tensorboard import Board
     from jaxtrace.run import Run
     from jaxtrace.tracing.trace import Trace
+
+
+@contextmanager
+def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
+    """Gives a function of (how many are done, of how many, what else to say); the bar is there from its first call."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit}  {{task.fields[more]}}"),
+        TimeElapsedColumn(),
+    )
+    progress = Progress(*columns, console=errors, disable=console.quiet)
+    bar = progress.add_task(label, more="")
+
+    def show(done: int, total: int, more: str = "") -> None:
+        progress.start()
+        progress.update(bar, completed=done, total=total, more=more)
+
+    try:
+        yield show
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def with_progress(
@@ -30,27 +58,18 @@ def with_progress(
       label: before the bar.
       board, profile: what else follows the run.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("prompts  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, disable=console.quiet) as progress:
-        bar = progress.add_task(label, total=run.total, completed=run.done, rate="compiling")
-        began, tokens, entropy = time.monotonic(), 0, 0.0
+    with counter(label, "prompts") as show:
+        show(run.done, run.total, "compiling")
+        began, prompts, tokens, entropy = time.monotonic(), run.done, 0, 0.0
 
         def on_progress(new_prompts: int, new_tokens: int, new_entropy: float) -> None:
-            nonlocal tokens, entropy
-            tokens, entropy = tokens + new_tokens, entropy + new_entropy
+            nonlocal prompts, tokens, entropy
+            prompts, tokens, entropy = prompts + new_prompts, tokens + new_tokens, entropy + new_entropy
             working = max(time.monotonic() - began - compiled.seconds, 1e-9)
             rate = f"{tokens / working:.0f} tokens/s"
             if tokens and entropy == entropy:
                 rate += f"  mean entropy {entropy / tokens:.3f} nats"
-            progress.update(bar, advance=new_prompts, rate=rate)
+            show(prompts, run.total, rate)
             for watching in filter(None, (board, profile)):
                 watching.on_progress(new_prompts, new_tokens, new_entropy)
 

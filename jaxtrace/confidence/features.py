@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxtrace.confidence.baselines import baselines, sample_baselines, surprise_z
 from jaxtrace.errors import StudyError
-from jaxtrace.report.columns import prediction_depth
+from jaxtrace.lenses.depth import prediction_depth
 from jaxtrace.studies.labels import grouping, prompt_of
 from jaxtrace.tracing.schema import METRICS, QUANTITIES
 from jaxtrace.tracing.trace import Row, Trace
@@ -60,8 +60,8 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
 
     Args:
       traces: by label.
-      group: key of the prompts' meta whose answers are one group; None for a prompt's story or topic, or else the
-        prompt.
+      group: key of the prompts' meta whose answers are one group; None for a prompt's story, topic or question, or
+        else the prompt.
 
     Raises:
       StudyError: no trace drew a token, they have no feature in common, or a prompt lacks the key.

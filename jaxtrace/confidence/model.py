@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from flax import nnx
 
 from jaxtrace.confidence.features import frames, probes_of
 from jaxtrace.errors import StudyError
-from jaxtrace.report.columns import Sure
 from jaxtrace.tracing.trace import Trace
 
 FAR = 4.0  # standard deviations
@@ -74,6 +74,18 @@ class Fitted:
 def standardised(x: jax.Array | np.ndarray, mean: jax.Array | np.ndarray, sd: jax.Array | np.ndarray) -> jax.Array:
     """Features [rows, features] less their means, in standard deviations; 0 where one is missing (NaN)."""
     return jnp.where(jnp.isfinite(x), (x - mean) / sd, 0.0)
+
+
+class Sure(NamedTuple):
+    """What a trained confidence says of a row.
+
+    Attributes:
+      answer: probability that the answer is right; NaN where it has no token.
+      tokens: [steps] the same, from each token alone; NaN at steps that drew nothing.
+    """
+
+    answer: float
+    tokens: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class ConfidenceConfig(BaseModel):
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
     penalty: float = Field(0.03, ge=0, description="on the squared weights of standardised features")
     group: str | None = Field(
-        None, description="key of meta whose rows stay together; story, topic or prompt without it"
+        None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
     )
     folds: int = Field(5, ge=2, description="parts of the cross-validation; a group is in one of them")
     resamples: int = Field(1000, ge=1, description="of groups, for the intervals")

@@ -1,12 +1,18 @@
 """One number per token: what the page colours by and its tooltips show."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxtrace.lenses.depth import prediction_depth
 from jaxtrace.tracing.schema import METRICS, QUADRANTS
 from jaxtrace.tracing.trace import Row
+
+if TYPE_CHECKING:
+    from jaxtrace.confidence.model import Sure
 
 
 class Column(NamedTuple):
@@ -43,18 +49,6 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-class Sure(NamedTuple):
-    """What a trained confidence says of a row; see `jaxtrace.confidence`.
-
-    Attributes:
-      answer: probability that the answer is right; NaN where it has no token.
-      tokens: [steps] the same, from each token alone; NaN at steps that drew nothing.
-    """
-
-    answer: float
-    tokens: np.ndarray
-
-
 def token_columns(row: Row, layers: Sequence[int], sure: Sure | None = None) -> dict[str, np.ndarray]:
     """The columns that the metrics of a row over some layers allow, and its confidence if given: name → float [steps].
 
@@ -72,12 +66,6 @@ def token_columns(row: Row, layers: Sequence[int], sure: Sure | None = None) -> 
                 values = np.where(values < 0, np.nan, values)
             columns[name] = values.reshape(row.length, int(np.prod(values.shape[1:]))).mean(1)
     return columns
-
-
-def prediction_depth(lens_top1: np.ndarray, layers: Sequence[int]) -> np.ndarray:
-    """First of some layers whose top-1 is the last one's and stays so: [steps, layers] → float [steps]."""
-    agrees = (lens_top1 == lens_top1[:, -1:])[:, ::-1]
-    return np.array(layers, float)[len(layers) - np.cumprod(agrees, 1).sum(1)]
 
 
 def rounded(values: np.ndarray, digits: int = 4) -> list[float | None]:

@@ -1,20 +1,25 @@
 """A trace as one HTML page that needs nothing else: no network, no files beside it."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from jaxtrace.report.columns import COLUMNS, Sure, rounded, token_columns
+from jaxtrace.report.columns import COLUMNS, rounded, token_columns
 from jaxtrace.report.html import in_page, template
 from jaxtrace.report.plots import figures
 from jaxtrace.report.summary import gather, group_tables, summary
 from jaxtrace.report.theme import DARK, LIGHT
 from jaxtrace.tracing.trace import Row, Trace
+
+if TYPE_CHECKING:
+    from jaxtrace.confidence.model import Sure
 
 CAPTIONS = {
     "entropy_steps": "Uncertainty of the next token along the steps, over the prompts that got that far.",

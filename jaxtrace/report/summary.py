@@ -1,15 +1,20 @@
 """A trace in a few lines."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from jaxtrace.report.columns import COLUMNS, Sure, token_columns
+from jaxtrace.report.columns import COLUMNS, token_columns
 from jaxtrace.tracing.trace import Trace
+
+if TYPE_CHECKING:
+    from jaxtrace.confidence.model import Sure
 
 GROUP_KEYS = ("seen", "category")
 SEEN_ORDER = ("often", "rare", "never")

@@ -13,7 +13,7 @@ from jaxtrace.store.reader import StoredTrace
 from jaxtrace.studies.profiles import Labelled
 from jaxtrace.tracing.trace import Row, Trace
 
-SHARED = ("story", "topic")  # what several prompts of a task may be about
+SHARED = ("story", "topic", "question")  # what several prompts of a task may be about
 
 
 def labelling(
@@ -55,7 +55,7 @@ def grouping(key: str | None = None) -> Labelled:
     """The group of a row: rows of a group are held out together.
 
     Args:
-      key: of the prompt's `meta`; None for its story or topic, or else the prompt itself.
+      key: of the prompt's `meta`; None for its story, topic or question, or else the prompt itself.
 
     Raises:
       StudyError: when a row is asked for whose prompt lacks the key; the message says what there is.

@@ -68,7 +68,7 @@ class LensConfig(StudyConfig):
     points: int = Field(64, ge=2, description="depths that profiles of models of several depths are read off at")
     zero_padding: bool = Field(False, description="also pad them with zeros, as published: tells the model's depth")
     group: str | None = Field(
-        None, description="key of meta whose rows stay together; story, topic or prompt without it"
+        None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
     )
     neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (3, 5, 11, 29), min_length=1, description="numbers of neighbours"

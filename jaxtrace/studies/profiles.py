@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxtrace.errors import StudyError
-from jaxtrace.report.columns import prediction_depth
+from jaxtrace.lenses.depth import prediction_depth
 from jaxtrace.store.reader import StoredTrace
 from jaxtrace.studies.traces import require
 from jaxtrace.tracing.schema import QUANTITIES

@@ -1,7 +1,9 @@
 """MMLU: questions of 57 school and college subjects with four choices each (Hendrycks and others, 2021)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtrace.errors import PromptError
 from jaxtrace.tasks.hub import fetch
@@ -26,18 +28,51 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
       PromptError: a file cannot be fetched or read, or a row is no question with four choices and an answer.
     """
     path = path or fetch(REPO, FILE, "mmlu")
+    return take(map(_prompt, read_questions(path)), limit, path)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of MMLU.
+
+    Attributes:
+      id: such as "mmlu-00007".
+      subject: such as "college_biology".
+      text: of the question.
+      choices: four.
+      answer: the letter of the right one.
+    """
+
+    id: str
+    subject: str
+    text: str
+    choices: list[str]
+    answer: str
+
+    @property
+    def listed(self) -> str:
+        """The choices, each on a line of its own behind its letter."""
+        return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a prompt that asks it says of it."""
+        return {"subject": self.subject, "choices": self.choices, "answer": self.answer}
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """The questions of a file, or of a directory's CSV files, as `load` takes them; raises PromptError as it does."""
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
     rows = (row for file in files for row in (_parquet(file) if file.suffix == ".parquet" else _csv(file)))
-    return take((_prompt(index, *row) for index, row in enumerate(rows)), limit, path)
+    for index, (place, subject, text, choices, answer) in enumerate(rows):
+        letter = LETTERS[int(answer)] if answer in ("0", "1", "2", "3") else answer
+        if not text.strip() or len(choices) != len(LETTERS) or letter not in list(LETTERS):
+            raise PromptError(f"{place}: no question with four choices and an answer; name a copy of MMLU")
+        yield Question(f"mmlu-{index:05d}", subject, text.strip(), choices, letter)
 
 
-def _prompt(index: int, place: str, subject: str, question: str, choices: list[str], answer: str) -> Prompt:
-    answer = LETTERS[int(answer)] if answer in ("0", "1", "2", "3") else answer
-    if not question.strip() or len(choices) != len(LETTERS) or answer not in list(LETTERS):
-        raise PromptError(f"{place}: no question with four choices and an answer; name a copy of MMLU")
-    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
-    meta = {"subject": subject, "choices": choices, "answer": answer}
-    return Prompt(text=f"{question.strip()}{listed}\nAnswer:", id=f"mmlu-{index:05d}", meta=meta)
+def _prompt(asked: Question) -> Prompt:
+    return Prompt(text=f"{asked.text}\n{asked.listed}\nAnswer:", id=asked.id, meta=asked.meta)
 
 
 def _csv(path: Path) -> Iterator[tuple[str, str, str, list[str], str]]:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxtrace.lenses.depth import prediction_depth
 from jaxtrace.report import summary_table
-from jaxtrace.report.columns import prediction_depth, rounded, token_columns
+from jaxtrace.report.columns import rounded, token_columns
 from jaxtrace.report.summary import gather
 from tests.report.traces import row, trace
 

@@ -37,6 +37,19 @@ def test_parquet(tmp_path):
         load_task("mmlu", path)
 
 
+def test_four_styles_of_a_question_that_is_not_too_long(tmp_path):
+    rows = [f'{question},red,"1, 2",answer,blue,1\n' for question in ("Which?", "o" * 1001, "o" * 1000)]
+    (tmp_path / "fine_art_test.csv").write_text(HEADER + "".join(rows))
+    prompts = load_task("mmlu-styles", tmp_path / "fine_art_test.csv")
+    assert [prompt.meta["style"] for prompt in prompts] == ["base", "instruct", "thinking", "humble"] * 2
+    assert [prompt.meta["question"] for prompt in prompts] == ["mmlu-00000"] * 4 + ["mmlu-00002"] * 4
+    base = "Subject: fine art\nQuestion: Which?\nChoices:\nA. red\nB. 1, 2\nC. answer\nD. blue\nAnswer:"
+    assert prompts[0].text == base and all(prompt.text.endswith(f"\n\n{base}") for prompt in prompts[1:4])
+    assert len({prompt.text for prompt in prompts}) == len({prompt.id for prompt in prompts}) == 8
+    assert prompts[3].meta["answer"] == "B" and prompts[3].meta["choices"] == CHOICES
+    assert len(load_task("mmlu-styles", tmp_path / "fine_art_test.csv", limit=5)) == 5
+
+
 @pytest.mark.parametrize(
     "row", ["Which?,a,b,c,d,4", "Which?,a,b,c,A", " ,a,b,c,d,0", "Which?", "Which?,a,b,c,d,AB", ""]
 )

@@ -47,7 +47,8 @@ def lens(
         bool | None, Option("--zero-padding", help="Pad these with zeros too, as published: tells a model's depth.")
     ] = None,
     group: Annotated[
-        str | None, Option(help="Key of meta whose prompts stay together. Default: story, topic, or the prompt.")
+        str | None,
+        Option(help="Key of meta whose prompts stay together. Default: story, topic, question, or the prompt."),
     ] = None,
     neighbours: Annotated[
         list[int] | None, Option(help="How many neighbours; may be given several times. Default: 3, 5, 11, 29.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from jaxtrace.cli.app import Option, verb
-from jaxtrace.cli.counter import counter
+from jaxtrace.cli.progress import counter
 from jaxtrace.cli.study.common import (
     Config,
     Data,
