@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxtrace.grading.strings import Grade, grade
+from jaxtrace.grading.labels import label_of
+from jaxtrace.grading.strings import Grade
 from jaxtrace.lab.phrases import lead_of
 from jaxtrace.lab.settings import WorldSettings
 from jaxtrace.lab.world import World
@@ -102,7 +103,7 @@ def graded(settings: WorldSettings, values: Sequence[Row], whole: Sequence[Row])
 
 def _answers(rows: Sequence[Row]) -> Answers:
     people = _people(rows)
-    right = np.array([grade(row.prompt, row.text) is Grade.CORRECT for row in rows], float)
+    right = np.array([label_of(row).grade is Grade.CORRECT for row in rows], float)
     entropies = np.array([float(row.metrics["entropy"][0]) for row in rows])
     return Answers(len(rows), bootstrap(np.mean, right, groups=people), bootstrap(np.mean, entropies, groups=people))
 
