@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from benchmarks.known_truth_studies import MODEL, NEIGHBOURS, Tables, of_answers, of_families, of_layers
+from benchmarks.known_truth_studies import MODEL, NEIGHBOURS, Tables, of_all, of_answers, of_layers
 from benchmarks.machine import description
 from benchmarks.table import Table
 from benchmarks.timing import say
@@ -44,8 +44,8 @@ def main() -> None:
     for home in homes:
         say(f"{home.name}: studies")
         found[home.name] = of_answers(home) | of_layers(home)
-    say("families")
-    text = "\n".join(table.markdown() for table in tables(found, of_families(homes, args.workdir)))
+    say("all of them")
+    text = "\n".join(table.markdown() for table in tables(found, of_all(homes, args.workdir)))
     print(text)
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
@@ -57,7 +57,7 @@ def command(shape: Shape) -> str:
     return f"jaxtrace lab train {options} --steps {LAB_RECIPE.steps} --seed {LAB_RECIPE.seed} --out DIR"
 
 
-def tables(found: dict[str, dict[str, Tables]], families: Tables) -> Iterator[Table]:
+def tables(found: dict[str, dict[str, Tables]], together: dict[str, Tables]) -> Iterator[Table]:
     """One for each question."""
     setting = (
         f"Models by `{command(Shape(family='llama', layers=2))}` and its like: {', '.join(FAMILIES)}, of "
@@ -66,8 +66,14 @@ def tables(found: dict[str, dict[str, Tables]], families: Tables) -> Iterator[Ta
     yield Table(
         "Facts never stated told from those stated 16 or 64 times",
         ("model", "answers", "people", "mean entropy", "logistic", "gain", "network", "gain", "sequence probability"),
-        [(name, *_confidence(some["known"]["answers"])) for name, some in found.items()],
+        [(name, *_confidence(some["known"]["answers"])) for name, some in (found | {"all": together}).items()],
         above=(setting, "AUROC of an answer's score; people are held out together, and resampled for the intervals."),
+    )
+    yield Table(
+        "The same with prompts held out and resampled by themselves",
+        ("model", "answers", "prompts", "mean entropy", "logistic", "gain", "network", "gain", "sequence probability"),
+        [(name, *_confidence(some["known-by-prompt"]["answers"])) for name, some in found.items()],
+        below=("The classifier has seen other questions about the same person.",),
     )
     yield Table(
         "Right answers told from wrong ones, all facts",
@@ -93,7 +99,7 @@ def tables(found: dict[str, dict[str, Tables]], families: Tables) -> Iterator[Ta
         ("protocol and features", "AUC", "guesses", "over guesses"),
         [
             (f"{row.protocol}, {row.features}", _shown(row, "auc"), f"{row.guesses:.3f}", _shown(row, "gain"))
-            for row in _rows(families["auc"])
+            for row in _rows(together["families"]["auc"])
         ],
     )
     yield Table(
@@ -101,7 +107,7 @@ def tables(found: dict[str, dict[str, Tables]], families: Tables) -> Iterator[Ta
         ("measure", "within", "across", "gap", "p"),
         [
             (row.measure, f"{row.within:.3f}", f"{row.across:.3f}", _shown(row, "gap"), f"{row.p:.3f}")
-            for row in _rows(families["distances"])
+            for row in _rows(together["families"]["distances"])
         ],
     )
     yield Table(

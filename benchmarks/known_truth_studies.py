@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
 import jaxtrace as jt
 from jaxtrace.confidence.study import ConfidenceConfig, train
+from jaxtrace.grading.labels import Label, digest, write_labels
+from jaxtrace.grading.strings import Grade
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.quiz import ANSWER_TOKENS, WELL_KNOWN
 from jaxtrace.lab.settings import WorldSettings
@@ -28,13 +30,14 @@ from jaxtrace.studies.lens import LensConfig, lens
 from jaxtrace.studies.result import Result
 from jaxtrace.studies.single_token_choices import questions_of
 from jaxtrace.tasks import lab, lab_choices
+from jaxtrace.tracing.trace import Row
 
 Tables = dict[str, pd.DataFrame]
 T = TypeVar("T", bound=BaseModel)
 PROBES = ("output", "attention", "dispersion", "lens", "hidden")
 MODEL = "model"  # the checkpoint in a model's directory, which has its traces and studies beside it
 BEGINNING, DRAWN, OF_A_KIND = 12, 4, 60  # tokens of a beginning, and drawn after it; prompts of a kind
-NEIGHBOURS = 5
+NEIGHBOURS, RESAMPLES = 5, 300
 
 
 def answered(home: Path) -> StoredTrace:
@@ -57,7 +60,7 @@ def beginnings(model: Path) -> Iterator[str]:
     for kind, alone in _worlds(settings).items():
         seen: set[str] = set()
         for document in documents(World(alone), seed=3):
-            text = tokenizer.decode(tokenizer.encode(document, chat=False)[: BEGINNING + 1])
+            text = tokenizer.decode(np.array(tokenizer.encode(document, chat=False)[: BEGINNING + 1]))
             if len(seen) < OF_A_KIND and len(tokenizer.encode(text, chat=False)) == BEGINNING + 1 and text not in seen:
                 seen.add(text)
                 yield pd.Series({"id": f"{kind}-{len(seen)}", "prompt": text, "kind": kind}).to_json() + "\n"
@@ -66,26 +69,45 @@ def beginnings(model: Path) -> Iterator[str]:
 def of_answers(home: Path) -> dict[str, Tables]:
     """Confidence in two senses, and dynamics by how often a fact is stated."""
     trace = answered(home)
-    rows = list(trace.rows)
-    facts = [i for i, row in enumerate(rows) if "stated" in row.prompt.meta]
-    of_facts = trace.filter(prompts=facts)
-    labels = home / "known.csv"
-    with labels.open("w", newline="", encoding="utf-8") as file:
-        stated = {rows[i].prompt.id: rows[i].prompt.meta["stated"] for i in facts}
-        kept = ((name, str(count > 0).lower()) for name, count in stated.items() if count == 0 or count >= WELL_KNOWN)
-        csv.writer(file).writerows([("prompt", "label"), *kept])
-    config = _settings(ConfidenceConfig, group="name")
+    asked = [row.prompt for row in trace.rows]
+    facts = {home.name: of_facts(home)}
+    labels = known([home], home / "known.jsonl")
+    people, alone = (_settings(ConfidenceConfig, group=group, resamples=RESAMPLES) for group in ("name", None))
+    counts = sorted({prompt.meta["stated"] for prompt in asked if prompt.meta["kind"] == "fact"})
     by_count = {
         f"stated {count}": trace.filter(
-            prompts=[i for i in facts if rows[i].prompt.meta["stated"] == count and not rows[i].prompt.meta["held_out"]]
+            prompts=[
+                i for i, prompt in enumerate(asked) if prompt.meta["kind"] == "fact" and prompt.meta["stated"] == count
+            ]
         )
-        for count in sorted({rows[i].prompt.meta["stated"] for i in facts})
+        for count in counts
     }
     return {
-        "known": _studied(home, "known", lambda: train({"answers": of_facts}, labels, config)[1]),
-        "right": _studied(home, "right", lambda: train({"answers": of_facts}, None, config)[1]),
-        "dynamics": _studied(home, "dynamics", lambda: dynamics(by_count, _settings(DynamicsConfig, resamples=300))),
+        "known": _studied(home, "known", lambda: train(facts, labels, people)[1]),
+        "known-by-prompt": _studied(home, "known-by-prompt", lambda: train(facts, labels, alone)[1]),
+        "right": _studied(home, "right", lambda: train(facts, None, people)[1]),
+        "dynamics": _studied(
+            home, "dynamics", lambda: dynamics(by_count, _settings(DynamicsConfig, resamples=RESAMPLES))
+        ),
     }
+
+
+def of_facts(home: Path) -> StoredTrace:
+    """The answers to questions of facts."""
+    trace = answered(home)
+    return trace.filter(prompts=[i for i, row in enumerate(trace.rows) if "stated" in row.prompt.meta])
+
+
+def known(homes: Sequence[Path], file: Path) -> Path:
+    """Writes labels of answers: wrong for facts never stated, right for those stated `WELL_KNOWN` times or more."""
+    write_labels([_known(row) for home in homes for row in of_facts(home).rows], file)
+    return file
+
+
+def _known(row: Row) -> Label:
+    stated = row.prompt.meta["stated"]
+    grade = Grade.CORRECT if stated >= WELL_KNOWN else Grade.UNGRADED if stated else Grade.INCORRECT
+    return Label(prompt=row.prompt.id, completion=digest(row.text), grade=grade, by=f"stated {stated} times")
 
 
 def of_layers(home: Path) -> dict[str, Tables]:
@@ -99,11 +121,16 @@ def of_layers(home: Path) -> dict[str, Tables]:
     }
 
 
-def of_families(homes: list[Path], out: Path) -> Tables:
-    """Families told apart by profiles, on models that were held out."""
+def of_all(homes: Sequence[Path], out: Path) -> dict[str, Tables]:
+    """One confidence for all models, and families told apart by profiles, on models that were held out."""
+    facts = {home.name: of_facts(home) for home in homes}
+    people = _settings(ConfidenceConfig, group="name", resamples=RESAMPLES)
     traces = {home.name: continued(home) for home in homes}
     config = _settings(LensConfig, by="family", steps=DRAWN, neighbours=(NEIGHBOURS,), zero_padding=True)
-    return _studied(out, "families", lambda: lens(traces, config))
+    return {
+        "known": _studied(out, "known", lambda: train(facts, known(homes, out / "known.jsonl"), people)[1]),
+        "families": _studied(out, "families", lambda: lens(traces, config)),
+    }
 
 
 def _worlds(settings: WorldSettings) -> dict[str, WorldSettings]:

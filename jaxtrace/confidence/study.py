@@ -39,7 +39,7 @@ class ConfidenceConfig(BaseModel):
 
     keep: Literal["logistic", "mlp"] = Field("logistic", description="which of the two classifiers is kept")
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
-    penalty: float = Field(0.03, ge=0, description="on the squared weights of standardised features")
+    penalty: float = Field(0.1, ge=0, description="on the squared weights of standardised features")
     group: str | None = Field(
         None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
     )
