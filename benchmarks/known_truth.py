@@ -37,7 +37,7 @@ def main() -> None:
             home = args.workdir / f"{family}-{layers}"
             if not (home / MODEL / "README.md").exists():
                 say(f"{home.name}: training")
-                shape = Shape(family=family, layers=layers, width=64)
+                shape = Shape.model_validate({"family": family, "layers": layers})
                 run(home / MODEL, shape, LAB_WORLD, LAB_RECIPE, command(shape), Console(stderr=True))
             homes.append(home)
     found = {}
@@ -60,7 +60,7 @@ def command(shape: Shape) -> str:
 def tables(found: dict[str, dict[str, Tables]], together: dict[str, Tables]) -> Iterator[Table]:
     """One for each question."""
     setting = (
-        f"Models by `{command(Shape(family='llama', layers=2))}` and its like: {', '.join(FAMILIES)}, of "
+        f"Models by `{command(Shape(family='llama', layers=DEPTHS[0]))}` and its like: {', '.join(FAMILIES)}, of "
         f"{', '.join(map(str, DEPTHS))} layers. {description()}. [95 % intervals]."
     )
     yield Table(

@@ -2,123 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from pydantic import Field
 
-from jaxtrace.compilation import counted
-from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import label_of
 from jaxtrace.grading.strings import Grade
 from jaxtrace.report.theme import Theme, dress, new_figure
-from jaxtrace.run import RunConfig, run_config
 from jaxtrace.statistics.controls import without
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
 from jaxtrace.studies.result import Picture, Result, Table
-from jaxtrace.studies.traces import StudyConfig
-from jaxtrace.sweeping.cells import drawing
-from jaxtrace.sweeping.spec import entries
-from jaxtrace.tracing.model import Model
-from jaxtrace.tracing.samplers import Greedy
+from jaxtrace.studies.sampler_runs import Sampled, SamplersConfig
 from jaxtrace.tracing.schema import QUADRANTS
-from jaxtrace.tracing.settings import Settings
-from jaxtrace.tracing.trace import Row
 
 QUESTION = "What does a sampler change in answers, their uncertainty and length, and what does it cost?"
 RESAMPLES = 1000
 FIRST = next(iter(QUADRANTS))
 COLOURS = ("#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e6c229")  # of Okabe and Ito, as the quadrants' in the report
-Entry = dict[str, Any]
-
-
-class SamplersConfig(StudyConfig):
-    """Settings of `study samplers`."""
-
-    samplers: Annotated[tuple[Entry, ...], entries("sampler", {"sampler": "sample"})] = Field(
-        ({"sampler": "greedy"}, {"sampler": "sample"}, {"sampler": "entropix"}, {"sampler": "dslider"}),
-        description="names, or settings such as {temperature: 0.7}; the others are compared with the first",
-    )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the draws, each for all prompts")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampled:
-    """A sampler's answers to all prompts, with one seed.
-
-    Attributes:
-      sampler: its name.
-      seed: of its draws.
-      rows: one for each prompt, in their order.
-      seconds: that they took, compilation left out.
-    """
-
-    sampler: str
-    seed: int
-    rows: Sequence[Row]
-    seconds: float
-
-
-def run_samplers(
-    model: Model, run: RunConfig, config: SamplersConfig, on_run: Callable[[int, int], None] = lambda *_: None
-) -> list[Sampled]:
-    """Runs all samplers, with every seed where they draw at random.
-
-    Args:
-      model: the model.
-      run: its prompts and settings.
-      config: of the study.
-      on_run: told how many runs are done, and how many there are.
-
-    Raises:
-      JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
-    """
-    settings = named_settings(model, run, config)
-    encoded = model.encode(run.load_prompts(), chat=not run.raw)
-    plan = [
-        (name, dataclasses.replace(one, seed=seed))
-        for name, one in settings.items()
-        for seed in (config.seeds[:1] if isinstance(one.sampler, Greedy) else config.seeds)
-    ]
-    found = []
-    for name, one in plan:
-        with counted() as compiled:
-            began = time.perf_counter()
-            rows = [row for batch in model.generate_rows(encoded, one) for _, row in batch]
-            seconds = time.perf_counter() - began - compiled.seconds
-        found.append(Sampled(name, one.seed, rows, seconds))
-        on_run(len(found), len(plan))
-    return found
-
-
-def named_settings(model: Model, run: RunConfig, config: SamplersConfig) -> dict[str, Settings]:
-    """Settings of each sampler, by how it draws: in a word, and by the fields that tell it from others of that word.
-
-    Raises:
-      JaxtraceError: a setting is wrong, or two samplers are the same.
-    """
-    given = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
-    configs = [run_config(**{**given, **entry, "probes": ("output",)}) for entry in config.samplers]
-    for name in ("compat_duplicate_last_prompt_token", "prompt_positions"):
-        if any(getattr(one, name) for one in configs):
-            raise StudyError(f"{name}: this study is of the tokens that samplers draw; leave it out")
-    words, fields = [drawing(one) for one in configs], [one.model_dump(exclude_defaults=True) for one in configs]
-    found: dict[str, Settings] = {}
-    for one, word, own in zip(configs, words, fields, strict=True):
-        alike = [others for other, others in zip(words, fields, strict=True) if other == word]
-        differing = [name for name, value in own.items() if any(others.get(name) != value for others in alike)]
-        settings = dataclasses.replace(one.settings(model.stop_tokens, model.tokenizer), seed=0)
-        if settings in found.values():
-            raise StudyError(f"samplers {', '.join(words)}: two are the same; name each once")
-        found[" ".join([word, *(f"{name}={own[name]}" for name in differing)])] = settings
-    return found
 
 
 def samplers(runs: Mapping[str, Sequence[Sampled]], config: SamplersConfig) -> Result:
@@ -131,7 +35,7 @@ def samplers(runs: Mapping[str, Sequence[Sampled]], config: SamplersConfig) -> R
             "Means over n prompts and all seeds, with 95 % intervals from resampling prompts and seeds together. "
             "entropy (nats) and varentropy (nats²) are the model's own, at the steps that the sampler led to; "
             "length is in tokens. accuracy is by the task's rule, over prompts that have a known answer. "
-            "tokens_per_second has its interval over seeds.",
+            "tokens_per_second, of runs that the study made, has its interval over seeds.",
         ),
         "comparisons": Table(
             pd.DataFrame([row for label in runs for row in comparisons(label, answers, config)]),
@@ -195,7 +99,8 @@ def summaries(
     """A line for each sampler."""
     for name in dict.fromkeys(run.sampler for run in runs):
         own = [run for run in runs if run.sampler == name]
-        speeds = np.array([sum(row.length for row in run.rows) / max(run.seconds, 1e-9) for run in own])
+        tokens = answers[(answers.model == label) & (answers.sampler == name)].groupby("seed")["length"].sum()
+        speeds = np.array([tokens[run.seed] / max(run.seconds, 1e-9) for run in own])
         line: dict[str, object] = {"model": label, "sampler": name, "n": len(own[0].rows), "seeds": len(own)}
         for column in ("accuracy", "entropy", "varentropy", "length"):
             values = crossed(label, name, {"accuracy": "correct"}.get(column, column), answers)

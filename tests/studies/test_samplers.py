@@ -9,18 +9,12 @@ import pytest
 from jaxtrace import Dslider, Probes, Prompt, Row
 from jaxtrace.errors import ConfigError, StudyError
 from jaxtrace.report.theme import LIGHT
-from jaxtrace.run import RunConfig, validated
+from jaxtrace.run import HOW, RunConfig, validated
 from jaxtrace.statistics.controls import without
-from jaxtrace.studies.samplers import (
-    Sampled,
-    SamplersConfig,
-    answers_of,
-    comparisons,
-    named_settings,
-    over_prompts_and_seeds,
-    run_samplers,
-    samplers,
-)
+from jaxtrace.store import TraceWriter, open_trace
+from jaxtrace.studies.sampler_runs import Sampled, SamplersConfig, named_settings, run_samplers, runs_of
+from jaxtrace.studies.samplers import answers_of, comparisons, over_prompts_and_seeds, samplers
+from tests.cli.conftest import jaxtrace  # noqa: F401
 from tests.tracing.automaton import automaton
 
 PROMPTS = [Prompt(text=f"{i} + 1?", id=f"sum-{i}", meta={"answer": str(i + 1), "solution": ""}) for i in range(6)]
@@ -180,8 +174,57 @@ def test_a_run(tmp_path):
         run_samplers(model, run, SamplersConfig(samplers=("greedy", "greedy")))
 
 
+def stored(model, run, out):
+    """A trace of a run as `jaxtrace trace` stores it."""
+    settings = run.settings((), None)
+    rows = [
+        row for batch in model.generate_rows(model.encode(run.load_prompts(), chat=False), settings) for row in batch
+    ]
+    info = model.info("generate", settings) | {"prompts": run.prompts.read_text()}
+    with TraceWriter(out, info, run.model_dump(mode="json", exclude=HOW)) as writer:
+        writer.write(rows)
+    return open_trace(out)
+
+
+def test_stored_runs(tmp_path):
+    """They give what the study's own runs give, but for the time that they took."""
+    model, file, other = automaton([*range(1, 9), 0]), tmp_path / "prompts.jsonl", tmp_path / "other.jsonl"
+    file.write_text('{"tokens": [1], "answer": "x"}\n{"tokens": [2, 3], "answer": "x"}\n', encoding="utf-8")
+    other.write_text('{"tokens": [3], "answer": "x"}\n', encoding="utf-8")
+    run = RunConfig(model="tiny", prompts=file, max_new_tokens=4, probes=("output",))
+    hot = {"sampler": "sample", "temperature": 2.0}
+    made = {
+        name: run.model_copy(update=changes)
+        for name, changes in (("b", hot | {"seed": 3}), ("a", hot | {"seed": 4}), ("greedy", {"seed": 3}))
+    }
+    traces = {name: stored(model, one, tmp_path / name) for name, one in made.items()}
+    config = SamplersConfig(samplers=("greedy", {"temperature": 2.0}), seeds=(3, 4))
+    (found,) = runs_of(traces).values()
+    assert [(one.sampler, one.seed) for one in found] == [("greedy", 3), ("t2", 3), ("t2", 4)]
+    got, want = (samplers({"tiny": some}, config).tables for some in (found, run_samplers(model, run, config)))
+    for name in ("answers", "comparisons"):
+        pd.testing.assert_frame_equal(got[name].frame, want[name].frame)
+    assert got["samplers"].frame["tokens_per_second"].isna().all()
+    for changes, message in (
+        (made["a"], "two of its runs have the same sampler and seed"),
+        (made["a"].model_copy(update={"seed": 5, "prompts": other}), "its samplers have answered different prompts"),
+        (made["a"].model_copy(update={"prompt_positions": True}), "made with prompt_positions"),
+    ):
+        wrong = tmp_path / "".join(filter(str.isalpha, message))
+        with pytest.raises(StudyError, match=message):
+            runs_of(traces | {"wrong": stored(model, changes, wrong)})
+    with pytest.raises(StudyError, match="does not say how its tokens were drawn"):
+        runs_of({"memory": model.generate([[1]], max_new_tokens=2)})
+
+
 def test_settings():
     config = validated(SamplersConfig, {"samplers": ["greedy", {"temperature": 0.7}]}, "x")
     assert config.samplers == ({"sampler": "greedy"}, {"sampler": "sample", "temperature": 0.7})
     with pytest.raises(ConfigError, match="no such setting"):
         validated(SamplersConfig, {"sampler": "greedy"}, "x")
+
+
+def test_options_of_runs_beside_traces(jaxtrace):  # noqa: F811
+    for option in (("--sampler", "greedy"), ("--draws", "1")):
+        done = jaxtrace("study", "samplers", "somewhere", *option)
+        assert done.status == 2 and "of runs that are to be made; leave them out, or name a --model" in done.err

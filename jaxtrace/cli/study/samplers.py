@@ -16,15 +16,18 @@ from jaxtrace.cli.study.common import (
     Out,
     Seed,
     Task,
+    Traces,
     configured,
     studied,
     study_app,
+    traced,
 )
 
 
 @study_app.command()
 @verb
 def samplers(
+    traces: Traces = None,
     config: Config = None,
     models: Models = None,
     task: Task = None,
@@ -43,11 +46,16 @@ def samplers(
 ) -> None:
     """Compare samplers on the same prompts: accuracy, entropy, length, quadrants, cost (Entropix)."""
     given = locals()
+    from jaxtrace.errors import ConfigError
     from jaxtrace.studies.models import loaded
-    from jaxtrace.studies.samplers import SamplersConfig, run_samplers
+    from jaxtrace.studies.sampler_runs import SamplersConfig, run_samplers, runs_of
     from jaxtrace.studies.samplers import samplers as study
 
+    if traces and (samplers or seeds):
+        raise ConfigError("--sampler and --draws are of runs that are to be made; leave them out, or name a --model")
     settings = configured(SamplersConfig, config, given)
+    if settings.traces:
+        return studied(study(runs_of(traced(settings, out)), settings), out)
     runs = {}
     for label, model, run in loaded(settings):
         with counter(label, "runs") as bar:
