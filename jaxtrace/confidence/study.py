@@ -39,7 +39,8 @@ class ConfidenceConfig(BaseModel):
 
     keep: Literal["logistic", "mlp"] = Field("logistic", description="which of the two classifiers is kept")
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
-    penalty: float = Field(0.1, ge=0, description="on the squared weights of standardised features")
+    penalty: float = Field(0.1, ge=0, description="on the squared weights of answers' standardised features")
+    token_penalty: float = Field(0.003, ge=0, description="the same of tokens, of which there are more")
     group: str | None = Field(
         None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
     )
@@ -72,8 +73,12 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
     lengths, steps = made.answers["length"].to_numpy(), made.tokens["step"].to_numpy() + 1
     check_folds(known.answers, groups, config.folds)
     uncertain = made.token_features.filter(list(TOKEN_TEXTS))
-    answers = _level(made.answer_features, known.answers, made.scores, groups, lengths, BASELINE, config)
-    tokens = _level(made.token_features, known.tokens, uncertain, groups[owner], steps, OF_TOKENS, config)
+    answers = _level(
+        made.answer_features, known.answers, made.scores, groups, lengths, BASELINE, config, config.penalty
+    )
+    tokens = _level(
+        made.token_features, known.tokens, uncertain, groups[owner], steps, OF_TOKENS, config, config.token_penalty
+    )
     return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens)
 
 
@@ -94,13 +99,14 @@ def _level(
     lengths: np.ndarray,
     baseline: str,
     config: ConfidenceConfig,
+    penalty: float,
 ) -> _Level:
     rows = np.flatnonzero(np.isfinite(labels))
     features, labels, groups = features.iloc[rows], labels[rows], groups[rows]
     split = {"folds": config.folds, "seed": config.seed}
     fitted, scores, probabilities = {}, {}, {}
     for name, hidden in (("logistic", 0), ("mlp", config.hidden)):
-        settings = {"hidden": hidden, "penalty": config.penalty, **split}
+        settings = {"hidden": hidden, "penalty": penalty, **split}
         probabilities[name], fitted[name] = cross_validated(features, labels, groups, **settings)
         scores[name] = probabilities[name]
     for name in uncertain.columns:
