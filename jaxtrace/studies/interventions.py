@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from jaxtrace.report.theme import Theme, dress, legend, new_figure, whole_number
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies.expansion import ExpansionConfig, OnCount, measure_expansions
+from jaxtrace.studies.kept_answers import Kept
 from jaxtrace.studies.result import Picture, Result, Table
 from jaxtrace.studies.single_token_choices import Answers, By, Question, answer
 from jaxtrace.tracing.model import Model
@@ -77,6 +80,7 @@ def measure_interventions(
     questions: Sequence[Question],
     config: InterventionsConfig,
     on_set: OnCount = lambda *_: None,
+    folder: Path | None = None,
 ) -> Measured:
     """Chooses layers by ΔH on some of the questions, and asks the others without them.
 
@@ -85,6 +89,7 @@ def measure_interventions(
       questions: from `questions_of`.
       config: of the study.
       on_set: told how many different sets of layers have been left out, and how many there are.
+      folder: where the answers are kept, so that a study that was stopped goes on.
 
     Raises:
       StudyError: too few questions to hold some out, or too few layers to leave so many out.
@@ -99,11 +104,13 @@ def measure_interventions(
     pairs = [(question.prompt, question.tokens) for question in first]
     change = measure_expansions(model, pairs, config.mass, config.batch_size).change.mean(0)
     wanted = list(chosen_sets(change, config))
+    kept = None if folder is None else Kept.at(folder, model, rest)
     found: dict[tuple[int, ...], Answers] = {}
     different = {(), *(layers for *_, layers in wanted)}
     for number, layers in enumerate(sorted(different), 1):
         masks = Interventions.of(model.config, layers)
-        found[layers] = answer(model, rest, masks, config.batch_size)
+        ask = functools.partial(answer, model, rest, masks, config.batch_size)
+        found[layers] = ask() if kept is None else kept.answers(layers, ask)
         on_set(number, len(different))
     chance = float(np.mean([1 / len(question.options) for question in rest]))
     skipped = tuple(Skipped(kind, edges, layers, found[layers]) for kind, edges, layers in wanted)

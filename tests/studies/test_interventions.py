@@ -86,6 +86,34 @@ def test_a_model_measured(model, questions):
     assert 0.25 < measured.chance < 0.5
 
 
+def test_a_study_that_was_stopped_goes_on(model, questions, tmp_path, monkeypatch):
+    config = InterventionsConfig(counts=(1,), draws=2, held_out=0.25, batch_size=4)
+
+    def stop(number, count):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_interventions(model, questions, config, stop, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    asked = []
+
+    def asking(*arguments):
+        asked.append(arguments)
+        return answer(*arguments)
+
+    monkeypatch.setattr("jaxtrace.studies.interventions.answer", asking)
+    measured, alone = (measure_interventions(model, questions, config, folder=folder) for folder in (tmp_path, None))
+    sets = {one.layers for one in alone.skipped} | {()}
+    assert len(asked) == len(sets) - 3 + len(sets)
+    for one, other in zip(measured.skipped, alone.skipped, strict=True):
+        for name in ("correct", "option_entropy", "entropy"):
+            np.testing.assert_array_equal(getattr(one.answers, name), getattr(other.answers, name))
+    asked.clear()
+    measure_interventions(model, questions[1:], config, folder=tmp_path)  # other questions: nothing of it is theirs
+    assert len(asked) == len(sets)
+
+
 def answers(correct, seed=0):
     rng = np.random.default_rng(seed)
     return Answers(np.array(correct, bool), rng.random(len(correct)), rng.random(len(correct)))

@@ -47,5 +47,5 @@ def interventions(
     for label, model, run in loaded(settings, settings.lens):
         questions = questions_of(model, run.load_prompts(), settings.options)
         with counter(label, "sets of layers") as bar:
-            measured[label] = measure_interventions(model, questions, settings, bar)
+            measured[label] = measure_interventions(model, questions, settings, bar, out / "answers" / Path(label).name)
     studied(study(measured, settings), out)
