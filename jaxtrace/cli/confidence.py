@@ -29,7 +29,7 @@ def train_confidence(
     ] = None,
     keep: Annotated[str | None, Option(help="logistic or mlp: which one to keep. Default: logistic.")] = None,
     hidden: Annotated[int | None, Option(help="Units of the network's hidden layer. Default: 16.")] = None,
-    penalty: Annotated[float | None, Option(help="On squared weights, of answers. Default: 0.1.")] = None,
+    penalty: Annotated[float | None, Option(help="On squared weights, of answers. Default: 0.3.")] = None,
     token_penalty: Annotated[float | None, Option(help="The same of tokens. Default: 0.003.")] = None,
     group: Annotated[
         str | None, Option(help="Key of prompts whose answers stay together. Default: the prompt.")

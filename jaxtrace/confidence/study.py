@@ -29,6 +29,7 @@ TOKEN_TEXTS = {
     "surprisal": "−ln p of the token",
     "varentropy": "varentropy of the token's step",
 }
+FREE = ("entropy.mean", "surprisal.mean", "entropy", "surprisal")  # of answers and of tokens: not penalised
 TRAINED = {"logistic": "logistic regression of the features", "mlp": "a small network of the same features"}
 
 
@@ -39,7 +40,7 @@ class ConfidenceConfig(BaseModel):
 
     keep: Literal["logistic", "mlp"] = Field("logistic", description="which of the two classifiers is kept")
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
-    penalty: float = Field(0.1, ge=0, description="on the squared weights of answers' standardised features")
+    penalty: float = Field(0.3, ge=0, description="on the squared weights of answers' standardised features")
     token_penalty: float = Field(0.003, ge=0, description="the same of tokens, of which there are more")
     group: str | None = Field(
         None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
@@ -106,7 +107,7 @@ def _level(
     split = {"folds": config.folds, "seed": config.seed}
     fitted, scores, probabilities = {}, {}, {}
     for name, hidden in (("logistic", 0), ("mlp", config.hidden)):
-        settings = {"hidden": hidden, "penalty": penalty, **split}
+        settings = {"hidden": hidden, "penalty": penalty, "free": FREE, **split}
         probabilities[name], fitted[name] = cross_validated(features, labels, groups, **settings)
         scores[name] = probabilities[name]
     for name in uncertain.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,14 +28,15 @@ def cross_validated(
     *,
     hidden: int = 0,
     penalty: float = 0.01,
+    free: Sequence[str] = (),
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[np.ndarray, Fitted]:
     """Trains a classifier on the training part of every fold, and one on all rows: one compiled program.
 
     Rows of a group (a prompt) are all in the same fold. Means and standard deviations of the features are those of
-    the training part. Minimised is the mean cross-entropy + penalty / 2 · Σ (weights, not biases)², by Adam with a
-    cosine schedule.
+    the training part. Minimised is the mean cross-entropy + penalty / 2 · Σ (weights, neither biases nor those of free
+    features)², by Adam with a cosine schedule.
 
     Args:
       frame: features [rows, features]; NaN is the mean of its column.
@@ -42,6 +44,7 @@ def cross_validated(
       groups: [rows].
       hidden: units of the hidden layer; 0 for logistic regression.
       penalty: on the weights of standardised features.
+      free: features whose own weights have none: however large it is, the classifier can say what they say.
       folds: number of parts.
       seed: of the folds and of the first weights.
 
@@ -58,7 +61,9 @@ def cross_validated(
     for fold, (_, held_out) in enumerate(splits):
         weights[fold, held_out], fold_of[held_out] = 0, fold
     x = frame.to_numpy(np.float32)
-    arrays, probabilities = _fit(x, labels.astype(np.float32), weights, jax.random.key(seed), penalty, hidden=hidden)
+    penalties = np.where(frame.columns.isin(list(free)), 0.0, penalty).astype(np.float32)
+    key = jax.random.key(seed)
+    arrays, probabilities = _fit(x, labels.astype(np.float32), weights, key, penalties, penalty, hidden=hidden)
     out_of_fold = np.asarray(probabilities, float)[fold_of, np.arange(len(labels))]
     whole = {name: np.asarray(values[-1]) for name, values in arrays.items()}
     return out_of_fold, Fitted(tuple(frame.columns), hidden, whole)
@@ -75,9 +80,24 @@ def check_folds(labels: np.ndarray, groups: np.ndarray, folds: int) -> None:
 
 @partial(jax.jit, static_argnames="hidden")
 def _fit(
-    x: jax.Array, labels: jax.Array, weights: jax.Array, key: jax.Array, penalty: float, *, hidden: int
+    x: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    penalties: jax.Array,
+    penalty: float,
+    *,
+    hidden: int,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """For weights [fits, rows] of the rows: arrays of `Fitted`, with a leading axis, and probabilities [fits, rows]."""
+    """Trains a classifier for each line of weights [fits, rows] of the rows.
+
+    Args:
+      penalties: [features] on the squared weights that read each feature.
+      penalty: on those of the layer after it.
+
+    Returns:
+      Arrays of `Fitted`, with a leading axis, and probabilities [fits, rows].
+    """
     graph, start = nnx.split(Classifier(x.shape[1], hidden, nnx.Rngs(key)))
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE[bool(hidden)], STEPS))
 
@@ -91,8 +111,11 @@ def _fit(
 
         def loss(state: nnx.State) -> jax.Array:
             errors = optax.sigmoid_binary_cross_entropy(nnx.merge(graph, state)(z), labels)
-            squares = sum((leaf**2).sum() for leaf in jax.tree.leaves(state) if leaf.ndim == 2)
-            return (weight * errors).sum() / weight.sum() + penalty / 2 * squares
+            named = {path: leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+            squares = penalties @ (named["hidden" if hidden else "out", "kernel"] ** 2).sum(1)
+            if hidden:
+                squares += penalty * (named["out", "kernel"] ** 2).sum()
+            return (weight * errors).sum() / weight.sum() + squares / 2
 
         def step(carry: tuple[Any, optax.OptState], _: None) -> tuple[tuple[Any, optax.OptState], None]:
             state, moments = carry

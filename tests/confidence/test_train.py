@@ -35,6 +35,21 @@ def test_logistic_regression_is_scikit_learns_on_every_fold(rng):
     np.testing.assert_allclose(whole.probabilities(frame(x)), expected(SINGLES, SINGLES), atol=1e-4)
 
 
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_what_is_free_is_learned_under_any_penalty(rng, hidden):
+    x = rng.normal(size=(ROWS, 2))
+    labels = (x.sum(1) + rng.normal(size=ROWS) > 0).astype(float)
+    settings = {"hidden": hidden, "penalty": 10.0}
+    found, whole = cross_validated(frame(x), labels, SINGLES, free=["a"], **settings)
+    assert auroc(labels, found, resamples=10).value == pytest.approx(
+        auroc(labels, x[:, 0], resamples=10).value, abs=0.03
+    )
+    first = whole.arrays["hidden.kernel" if hidden else "out.kernel"]
+    assert np.abs(first[1]).max() < 0.1 < np.abs(first[0]).max()
+    none = cross_validated(frame(x), labels, SINGLES, **settings)[1]
+    assert np.abs(none.arrays["out.kernel"]).max() < 0.1
+
+
 def test_the_network_learns_what_is_not_linear(rng):
     x = rng.choice([-1.0, 1.0], (ROWS, 2)) + rng.normal(0, 0.2, (ROWS, 2))
     labels = (x.prod(1) > 0).astype(float)
