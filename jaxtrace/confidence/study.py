@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,7 @@ def _level(
 ) -> _Level:
     rows = np.flatnonzero(np.isfinite(labels))
     features, labels, groups = features.iloc[rows], labels[rows], groups[rows]
-    split = {"folds": config.folds, "seed": config.seed}
+    split: dict[str, Any] = {"folds": config.folds, "seed": config.seed}
     fitted, scores, probabilities = {}, {}, {}
     for name, hidden in (("logistic", 0), ("mlp", config.hidden)):
         settings = {"hidden": hidden, "penalty": penalty, "free": FREE, **split}
