@@ -2,7 +2,7 @@
 
 python -m benchmarks.known_truth --workdir DIR --out benchmarks/results/known-truth.md
 
-Stopped, it goes on with the same command.
+Stopped, it goes on with the same command; what other code has made needs another --workdir.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main() -> None:
     text = "\n".join(table.markdown() for table in tables(found, of_all(homes, args.workdir)))
     print(text)
     if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text, encoding="utf-8")
 
 

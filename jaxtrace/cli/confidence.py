@@ -32,7 +32,7 @@ def train_confidence(
     penalty: Annotated[float | None, Option(help="On squared weights, of answers. Default: 0.3.")] = None,
     token_penalty: Annotated[float | None, Option(help="The same of tokens. Default: 0.003.")] = None,
     group: Annotated[
-        str | None, Option(help="Key of prompts whose answers stay together. Default: the prompt.")
+        str | None, Option(help="Key of meta whose prompts stay together. Default: each by itself.")
     ] = None,
     folds: Annotated[int | None, Option(help="Parts of the cross-validation by group. Default: 5.")] = None,
     resamples: Annotated[int | None, Option(help="Of groups, for intervals. Default: 1000.")] = None,

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtrace.confidence.baselines import baselines, sample_baselines, surprise_z
 from jaxtrace.errors import StudyError
 from jaxtrace.lenses.depth import prediction_depth
-from jaxtrace.studies.labels import grouping, prompt_of
+from jaxtrace.studies.labels import prompt_of
 from jaxtrace.tracing.schema import METRICS, QUANTITIES
 from jaxtrace.tracing.trace import Row, Trace
 
@@ -60,13 +60,13 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
 
     Args:
       traces: by label.
-      group: key of the prompts' meta whose answers are one group; None for a prompt's story, topic or question, or
-        else the prompt.
+      group: key of the prompts' meta; answers to prompts of one value are one group. Those to a prompt without it, or
+        all where it is None, are groups by themselves, samples of a prompt together.
 
     Raises:
-      StudyError: no trace drew a token, they have no feature in common, or a prompt lacks the key.
+      StudyError: no trace drew a token, they have no feature in common, or no prompt has the key.
     """
-    group_of, groups = grouping(group), {}
+    groups: dict[str, int] = {}
     answers, tokens, scores = [], [], []
     for label, trace in traces.items():
         sampled: dict[str, list[tuple[int, str]]] = {}
@@ -75,7 +75,7 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
             if not len(steps):
                 continue
             of_tokens = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            held_with = groups.setdefault(group_of(trace, row), len(groups))
+            held_with = groups.setdefault(_group(row, group), len(groups))
             about = (label, number, row.prompt.id, held_with, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **of_tokens}))
             sampled.setdefault(prompt_of(row), []).append((len(answers), row.text))
@@ -88,10 +88,16 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
                     scores[i].update(of_samples)
     if not answers:
         raise StudyError("the traces have no drawn token; give traces that generate")
+    if group is not None and not any(group in row.prompt.meta for trace in traces.values() for row in trace.rows):
+        raise StudyError(f"no prompt has '{group}' to group by; name a key of the prompts' meta")
     made = Frames(_common(map(pd.Series, answers)), _common(tokens), pd.DataFrame(scores).dropna(axis=1))
     if not len(made.token_features.columns):
         raise StudyError("the traces have no feature in common; record them with the same probes, output among them")
     return made
+
+
+def _group(row: Row, key: str | None) -> str:
+    return f"{key} {row.prompt.meta[key]}" if key in row.prompt.meta else prompt_of(row)
 
 
 def drawn(row: Row) -> np.ndarray:

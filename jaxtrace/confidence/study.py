@@ -42,9 +42,7 @@ class ConfidenceConfig(BaseModel):
     hidden: int = Field(16, ge=1, description="units of the network's hidden layer")
     penalty: float = Field(0.3, ge=0, description="on the squared weights of answers' standardised features")
     token_penalty: float = Field(0.003, ge=0, description="the same of tokens, of which there are more")
-    group: str | None = Field(
-        None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
-    )
+    group: str | None = Field(None, description="key of meta whose prompts stay together; each by itself without it")
     folds: int = Field(5, ge=2, description="parts of the cross-validation; a group is in one of them")
     resamples: int = Field(1000, ge=1, description="of groups, for the intervals")
     seed: int = Field(0, ge=0, lt=2**32, description="of folds, first weights and resamples")
@@ -64,7 +62,7 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
 
     Raises:
       JaxtraceError: the labels cannot be read; there is one class only, or fewer groups of a class than folds; the
-        traces have no feature in common; a prompt has no group of that name.
+        traces have no feature in common; no prompt has the group's key.
     """
     made = frames(traces, config.group)
     if BASELINE not in made.scores:

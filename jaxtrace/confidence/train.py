@@ -74,8 +74,8 @@ def check_folds(labels: np.ndarray, groups: np.ndarray, folds: int) -> None:
     for value, word in ((1, "right"), (0, "wrong")):
         count = len(np.unique(groups[labels == value]))
         if count < max(folds, 2):
-            what = f"{count} prompts have an answer that is {word}"
-            raise StudyError(f"{what}, and there are {folds} folds; give more labelled prompts, or fewer --folds")
+            what = f"{count} prompts, or groups of them, have an answer that is {word}"
+            raise StudyError(f"{what}, and there are {folds} folds; give more of them, or fewer --folds")
 
 
 @partial(jax.jit, static_argnames="hidden")

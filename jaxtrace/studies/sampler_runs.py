@@ -25,6 +25,7 @@ from jaxtrace.tracing.trace import Row, Trace
 
 Entry = dict[str, Any]
 NOT_OF_DRAWING = {*HOW, *OPTIONS, "seed", "probes", "precision"}
+ALIKE = ("max_new_tokens", "stop_repeats", "raw")  # settings that runs which are compared share
 NOT_DRAWN = ("score", "compat_duplicate_last_prompt_token", "prompt_positions")
 
 
@@ -91,30 +92,37 @@ def runs_of(traces: Mapping[str, Trace]) -> dict[str, list[Sampled]]:
     """The runs of stored traces, such as a sweep's, by model (and task, where one has several); greedy ones first.
 
     Raises:
-      StudyError: a trace is not of a run, or not of drawn tokens alone, or lacks the output's probes; two are the same,
-        or samplers of a model have answered different prompts.
+      StudyError: a trace is not of a run that was finished, or not of drawn tokens alone, or lacks the output's probes;
+        two are the same, or runs of a model are of different prompts or lengths.
     """
-    require(traces, "entropy", "varentropy")
-    runs = [(_config_of(where, trace), trace) for where, trace in single_runs(traces).items()]
-    tasks: dict[str, set[str | None]] = {}
-    for config, _ in runs:
-        tasks.setdefault(config.model, set()).add(config.task)
-    by_label: dict[str, list[tuple[RunConfig, Trace]]] = {}
-    for config, trace in runs:
-        label = config.model if len(tasks[config.model]) == 1 else f"{config.model}: {config.task}"
-        by_label.setdefault(label, []).append((config, trace))
+    by_task: dict[tuple[str, str], list[tuple[RunConfig, Trace]]] = {}
+    for where, trace in single_runs(traces).items():
+        config, task = _config_of(where, trace)
+        require({where: trace}, "entropy", "varentropy")
+        by_task.setdefault((config.model, task), []).append((config, trace))
+    models = [model for model, _ in by_task]
+    by_label = {
+        model if models.count(model) == 1 else f"{model}: {task}": some for (model, task), some in by_task.items()
+    }
     return {label: _sampled(label, some) for label, some in by_label.items()}
 
 
-def _config_of(where: str, trace: Trace) -> RunConfig:
-    stored = trace.runs[0].config if isinstance(trace, StoredTrace) and trace.runs else None
-    if stored is None:
+def _config_of(where: str, trace: Trace) -> tuple[RunConfig, str]:
+    """How a run was made, and the name of its task."""
+    run = trace.runs[0] if isinstance(trace, StoredTrace) and trace.runs else None
+    if run is None or run.config is None:
         raise StudyError(f"{where}: does not say how its tokens were drawn; give runs of `jaxtrace trace` or `sweep`")
-    config = run_config(**stored)
+    if not trace.info["complete"]:
+        raise StudyError(
+            f"{where}: is not finished; go on with its run first (trace: --resume; sweep: the same command)"
+        )
+    config = run_config(**run.config)
+    if config.samples > 1:
+        raise StudyError(f"{where}: has several samples of each prompt; give a run of one for each of several seeds")
     for name in NOT_DRAWN:
         if getattr(config, name):
             raise StudyError(f"{where}: made with {name}; this study is of the tokens that samplers draw")
-    return config
+    return config, run.keys.get("task", str(config.task))
 
 
 def _sampled(label: str, runs: Sequence[tuple[RunConfig, Trace]]) -> list[Sampled]:
@@ -124,6 +132,11 @@ def _sampled(label: str, runs: Sequence[tuple[RunConfig, Trace]]) -> list[Sample
         raise StudyError(f"{label}: two of its runs have the same sampler and seed; give each once")
     if len({trace.info.get("prompts") for _, trace in runs}) > 1:
         raise StudyError(f"{label}: its samplers have answered different prompts; give runs of the same")
+    for name in ALIKE:
+        if len(values := {getattr(config, name) for config, _ in runs}) > 1:
+            raise StudyError(
+                f"{label}: its runs differ in {name} ({', '.join(map(str, sorted(values)))}); give alike ones"
+            )
     return sorted(found, key=lambda one: (one.sampler != "greedy", one.sampler, one.seed))
 
 

@@ -63,12 +63,15 @@ def test_samples_of_a_prompt_are_one_group_and_are_compared(rng):
 def test_answers_are_grouped_by_what_their_prompts_share(rng):
     made = answers(rng, 3, samples=2)
     for number, one in enumerate(made.rows):
-        one.prompt.meta["name"] = "Ann" if number < 4 else "Bo"
+        if number < 4:
+            one.prompt.meta["name"] = "Ann"
+        one.prompt.meta["topic"] = "all"  # of no consequence where it is not asked for
     found = frames({"m": made}, "name")
     assert found.answers["group"].tolist() == [0, 0, 0, 0, 1, 1]
+    assert frames({"m": made}).answers["group"].tolist() == [0, 0, 1, 1, 2, 2]
     pd.testing.assert_frame_equal(found.scores, frames({"m": made}).scores)  # samples of a prompt are what they were
-    with pytest.raises(StudyError, match="has no 'topic' to group by; its meta has name"):
-        frames({"m": made}, "topic")
+    with pytest.raises(StudyError, match="no prompt has 'nam' to group by; name a key"):
+        frames({"m": made}, "nam")
 
 
 def test_traces_share_what_they_have_in_common(rng):

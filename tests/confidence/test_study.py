@@ -121,7 +121,7 @@ def test_refusals(known, rng, tmp_path):
     with pytest.raises(StudyError, match="lacks entropy, the baseline; trace again with --probes that include output"):
         train({"m": answers(rng, 2, groups=("dispersion",))}, folder / "labels.csv", ConfidenceConfig())
     one_class = write_labels(tmp_path / "one.csv", made, np.ones(PROMPTS))
-    with pytest.raises(StudyError, match="0 prompts have an answer that is wrong"):
+    with pytest.raises(StudyError, match="0 prompts, or groups of them, have an answer that is wrong"):
         train({"m": made}, one_class, ConfidenceConfig())
     with pytest.raises(StudyError, match=f"{right.sum()} prompts .* and there are 30 folds"):
         train({"m": made}, folder / "labels.csv", ConfidenceConfig(folds=30))

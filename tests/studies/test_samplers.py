@@ -1,5 +1,6 @@
 """`study samplers`: its numbers from hand-made answers, and a run of a model whose answers are known."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -174,15 +175,18 @@ def test_a_run(tmp_path):
         run_samplers(model, run, SamplersConfig(samplers=("greedy", "greedy")))
 
 
-def stored(model, run, out):
+def stored(model, run, out, complete=True):
     """A trace of a run as `jaxtrace trace` stores it."""
     settings = run.settings((), None)
     rows = [
         row for batch in model.generate_rows(model.encode(run.load_prompts(), chat=False), settings) for row in batch
     ]
     info = model.info("generate", settings) | {"prompts": run.prompts.read_text()}
-    with TraceWriter(out, info, run.model_dump(mode="json", exclude=HOW)) as writer:
+    config = run.model_dump(mode="json", exclude=HOW)
+    with contextlib.suppress(KeyboardInterrupt), TraceWriter(out, info, config) as writer:
         writer.write(rows)
+        if not complete:
+            raise KeyboardInterrupt
     return open_trace(out)
 
 
@@ -209,10 +213,14 @@ def test_stored_runs(tmp_path):
         (made["a"], "two of its runs have the same sampler and seed"),
         (made["a"].model_copy(update={"seed": 5, "prompts": other}), "its samplers have answered different prompts"),
         (made["a"].model_copy(update={"prompt_positions": True}), "made with prompt_positions"),
+        (made["a"].model_copy(update={"samples": 2}), "has several samples of each prompt"),
+        (made["a"].model_copy(update={"seed": 5, "max_new_tokens": 3}), r"its runs differ in max_new_tokens \(3, 4\)"),
     ):
         wrong = tmp_path / "".join(filter(str.isalpha, message))
         with pytest.raises(StudyError, match=message):
             runs_of(traces | {"wrong": stored(model, changes, wrong)})
+    with pytest.raises(StudyError, match="is not finished; go on with its run first"):
+        runs_of({"part": stored(model, made["a"], tmp_path / "part", complete=False)})
     with pytest.raises(StudyError, match="does not say how its tokens were drawn"):
         runs_of({"memory": model.generate([[1]], max_new_tokens=2)})
 

@@ -51,10 +51,12 @@ def samplers(
     from jaxtrace.studies.sampler_runs import SamplersConfig, run_samplers, runs_of
     from jaxtrace.studies.samplers import samplers as study
 
-    if traces and (samplers or seeds):
-        raise ConfigError("--sampler and --draws are of runs that are to be made; leave them out, or name a --model")
     settings = configured(SamplersConfig, config, given)
     if settings.traces:
+        if samplers or seeds:
+            raise ConfigError(
+                "--sampler and --draws are of runs that are to be made; leave them out, or name a --model"
+            )
         return studied(study(runs_of(traced(settings, out)), settings), out)
     runs = {}
     for label, model, run in loaded(settings):
