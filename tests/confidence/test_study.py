@@ -123,7 +123,7 @@ def test_refusals(known, rng, tmp_path):
     one_class = write_labels(tmp_path / "one.csv", made, np.ones(PROMPTS))
     with pytest.raises(StudyError, match="0 prompts, or groups of them, have an answer that is wrong"):
         train({"m": made}, one_class, ConfidenceConfig())
-    with pytest.raises(StudyError, match=f"{right.sum()} prompts .* and there are 30 folds"):
+    with pytest.raises(StudyError, match=f"{right.sum()} prompts, .* and there are 30 folds"):
         train({"m": made}, folder / "labels.csv", ConfidenceConfig(folds=30))
 
 
