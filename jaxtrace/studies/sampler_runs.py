@@ -122,7 +122,8 @@ def _config_of(where: str, trace: Trace) -> tuple[RunConfig, str]:
     for name in NOT_DRAWN:
         if getattr(config, name):
             raise StudyError(f"{where}: made with {name}; this study is of the tokens that samplers draw")
-    return config, run.keys.get("task", str(config.task))
+    own = "given prompts" if config.prompts is None else config.prompts.stem
+    return config, run.keys.get("task", config.task or own)
 
 
 def _sampled(label: str, runs: Sequence[tuple[RunConfig, Trace]]) -> list[Sampled]:
