@@ -192,7 +192,8 @@ def stored(model, run, out, complete=True):
 
 def test_stored_runs(tmp_path):
     """They give what the study's own runs give, but for the time that they took."""
-    model, file, other = automaton([*range(1, 9), 0]), tmp_path / "prompts.jsonl", tmp_path / "other.jsonl"
+    model, file, other = automaton([*range(1, 9), 0]), tmp_path / "prompts.jsonl", tmp_path / "now" / "prompts.jsonl"
+    other.parent.mkdir()
     file.write_text('{"tokens": [1], "answer": "x"}\n{"tokens": [2, 3], "answer": "x"}\n', encoding="utf-8")
     other.write_text('{"tokens": [3], "answer": "x"}\n', encoding="utf-8")
     run = RunConfig(model="tiny", prompts=file, max_new_tokens=4, probes=("output",))
