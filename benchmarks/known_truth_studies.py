@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,11 +41,13 @@ BEGINNING, DRAWN, OF_A_KIND = 12, 4, 60  # tokens of a beginning, and drawn afte
 NEIGHBOURS, RESAMPLES = 5, 300
 
 
+@functools.cache
 def answered(home: Path) -> StoredTrace:
     """The model's greedy answers to all of the task `lab`."""
     return _traced(home, "answers", task="lab", data=str(home / MODEL), max_new_tokens=ANSWER_TOKENS)
 
 
+@functools.cache
 def continued(home: Path) -> StoredTrace:
     """What it goes on with after beginnings of facts, sums and stories, all equally long."""
     prompts = home / "beginnings.jsonl"

@@ -67,10 +67,12 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
       StudyError: no trace drew a token, they have no feature in common, or no prompt has the key.
     """
     groups: dict[str, int] = {}
+    named = group is None
     answers, tokens, scores = [], [], []
     for label, trace in traces.items():
         sampled: dict[str, list[tuple[int, str]]] = {}
         for number, row in enumerate(trace.rows):
+            named |= group in row.prompt.meta
             steps = drawn(row)
             if not len(steps):
                 continue
@@ -88,7 +90,7 @@ def frames(traces: Mapping[str, Trace], group: str | None = None) -> Frames:
                     scores[i].update(of_samples)
     if not answers:
         raise StudyError("the traces have no drawn token; give traces that generate")
-    if group is not None and not any(group in row.prompt.meta for trace in traces.values() for row in trace.rows):
+    if not named:
         raise StudyError(f"no prompt has '{group}' to group by; name a key of the prompts' meta")
     made = Frames(_common(map(pd.Series, answers)), _common(tokens), pd.DataFrame(scores).dropna(axis=1))
     if not len(made.token_features.columns):

@@ -26,7 +26,7 @@ from jaxtrace.tracing.trace import Row, Trace
 Entry = dict[str, Any]
 NOT_OF_DRAWING = {*HOW, *OPTIONS, "seed", "probes", "precision"}
 ALIKE = ("max_new_tokens", "stop_repeats", "raw")  # settings that runs which are compared share
-NOT_DRAWN = ("score", "compat_duplicate_last_prompt_token", "prompt_positions")
+NOT_DRAWN = ("compat_duplicate_last_prompt_token", "prompt_positions")
 
 
 class SamplersConfig(StudyConfig):
@@ -119,7 +119,7 @@ def _config_of(where: str, trace: Trace) -> tuple[RunConfig, str]:
     config = run_config(**run.config)
     if config.samples > 1:
         raise StudyError(f"{where}: has several samples of each prompt; give a run of one for each of several seeds")
-    for name in NOT_DRAWN:
+    for name in ("score", *NOT_DRAWN):
         if getattr(config, name):
             raise StudyError(f"{where}: made with {name}; this study is of the tokens that samplers draw")
     own = "given prompts" if config.prompts is None else config.prompts.stem
@@ -149,7 +149,7 @@ def named_settings(model: Model, run: RunConfig, config: SamplersConfig) -> dict
     """
     given = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
     configs = [run_config(**{**given, **entry, "probes": ("output",)}) for entry in config.samplers]
-    for name in ("compat_duplicate_last_prompt_token", "prompt_positions"):
+    for name in NOT_DRAWN:
         if any(getattr(one, name) for one in configs):
             raise StudyError(f"{name}: this study is of the tokens that samplers draw; leave it out")
     found: dict[str, Settings] = {}
