@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxtrace.tracing.trace import Trace
+from jaxtrace.traces.trace import Trace
 
 ENTROPY_BOUND = 1e-3  # nats
 TIE = 1e-4  # where the two best tokens are closer than this, float32 may order them either way

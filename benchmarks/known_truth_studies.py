@@ -13,25 +13,26 @@ import pandas as pd
 from pydantic import BaseModel
 
 import jaxtrace as jt
-from jaxtrace.confidence.study import ConfidenceConfig, train
 from jaxtrace.grading.labels import Label, digest, write_labels
 from jaxtrace.grading.strings import Grade
+from jaxtrace.lab import choices as lab_choices
+from jaxtrace.lab import tasks as lab
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.quiz import ANSWER_TOKENS, WELL_KNOWN
 from jaxtrace.lab.settings import WorldSettings
 from jaxtrace.lab.world import World
-from jaxtrace.report.study import write_study
 from jaxtrace.run import prepare, run_config
-from jaxtrace.store import open_trace
-from jaxtrace.store.reader import StoredTrace
-from jaxtrace.studies.dynamics import DynamicsConfig, dynamics
-from jaxtrace.studies.expansion import ExpansionConfig, expansion, measure_expansions
-from jaxtrace.studies.interventions import InterventionsConfig, interventions, measure_interventions
-from jaxtrace.studies.lens import LensConfig, lens
-from jaxtrace.studies.result import Result
-from jaxtrace.studies.single_token_choices import questions_of
-from jaxtrace.tasks import lab, lab_choices
-from jaxtrace.tracing.trace import Row
+from jaxtrace.studies._shared.page import write_study
+from jaxtrace.studies._shared.result import Result
+from jaxtrace.studies.confidence.study import ConfidenceConfig, train
+from jaxtrace.studies.dynamics.compute import DynamicsConfig, dynamics
+from jaxtrace.studies.expansion.compute import ExpansionConfig, expansion, measure_expansions
+from jaxtrace.studies.interventions.compute import InterventionsConfig, interventions, measure_interventions
+from jaxtrace.studies.interventions.single_token_choices import questions_of
+from jaxtrace.studies.lens.compute import LensConfig, lens
+from jaxtrace.traces import open_trace
+from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.trace import Row
 
 Tables = dict[str, pd.DataFrame]
 T = TypeVar("T", bound=BaseModel)

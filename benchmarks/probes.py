@@ -21,10 +21,10 @@ from benchmarks.options import add_common
 from benchmarks.shapes import checkpoint, random_tokens
 from benchmarks.table import Table
 from benchmarks.timing import interleave
-from jaxtrace.tracing.engine import decode_chunk
-from jaxtrace.tracing.samplers import Greedy
-from jaxtrace.tracing.schema import GROUPS
-from jaxtrace.tracing.step import init_state, prefill, stop_rules
+from jaxtrace.engine.loop import decode_chunk
+from jaxtrace.engine.samplers import Greedy
+from jaxtrace.engine.step import init_state, prefill, stop_rules
+from jaxtrace.schema import GROUPS
 
 CHOICES = {
     "none": (),

@@ -22,9 +22,9 @@ from benchmarks.options import add_common
 from benchmarks.shapes import checkpoint, random_tokens
 from benchmarks.table import Table
 from benchmarks.timing import say
-from jaxtrace.store import TraceWriter, open_trace
 from jaxtrace.sweeping import Cell, Watch, open_sweep, read_sweep
 from jaxtrace.sweeping.manifest import Record
+from jaxtrace.traces import TraceWriter, open_trace
 
 
 class Clock(Watch):

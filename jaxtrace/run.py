@@ -18,24 +18,24 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
+from jaxtrace.engine.encode import encode
+from jaxtrace.engine.gather import OnProgress
+from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
+from jaxtrace.engine.samplers.quadrants import TABLES
+from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import ConfigError
-from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.model import DEMO, Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.automatic import AUTO
 from jaxtrace.parallel.processes import as_first, barrier, in_turn, of_several
-from jaxtrace.store import TraceWriter, open_trace
+from jaxtrace.settings.probes import DEFAULT_ALPHAS, OPTIONS, Probes
 from jaxtrace.tasks import Prompt, load_task
-from jaxtrace.tracing.encode import encode
-from jaxtrace.tracing.gather import OnProgress
-from jaxtrace.tracing.model import DEMO, Model, open_model_checkpoint, open_random_model
-from jaxtrace.tracing.probes import DEFAULT_ALPHAS, OPTIONS, Probes
-from jaxtrace.tracing.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
-from jaxtrace.tracing.samplers.quadrants import TABLES
-from jaxtrace.tracing.settings import Settings
-from jaxtrace.tracing.trace import Row, Trace
+from jaxtrace.traces import TraceWriter, open_trace
+from jaxtrace.traces.trace import Row, Trace
 
 Numbered = list[tuple[int, Row]]  # rows, each with the number of its prompt in the run
 OnRows = Callable[[Numbered], None]

@@ -1,9 +1,18 @@
+import atexit
 import os
+import shutil
+import tempfile
 import zlib
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported; set it to run the suite on an accelerator
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # the user's cache is none of the tests'
+# The workers and the commands of a run share one cache of compiled programs, which is not the user's own: the first
+# process of pytest makes it before xdist starts its workers, which inherit the variable.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxtrace-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import numpy as np

@@ -12,7 +12,7 @@ import yaml
 
 from jaxtrace.cli import app
 from jaxtrace.run import RunConfig, run_config
-from jaxtrace.tracing.schema import METRICS
+from jaxtrace.schema import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

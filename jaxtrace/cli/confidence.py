@@ -40,11 +40,11 @@ def train_confidence(
 ) -> None:
     """Learn to tell right answers from wrong ones, and compare that with what needs no learning."""
     arguments = locals()
-    from jaxtrace.confidence.files import save
-    from jaxtrace.confidence.study import ConfidenceConfig, train
-    from jaxtrace.report.study import write_study
     from jaxtrace.run import validated
-    from jaxtrace.store import open_trace
+    from jaxtrace.studies._shared.page import write_study
+    from jaxtrace.studies.confidence.files import save
+    from jaxtrace.studies.confidence.study import ConfidenceConfig, train
+    from jaxtrace.traces import open_trace
 
     given = {name: arguments[name] for name in ConfidenceConfig.model_fields if arguments[name] is not None}
     config = validated(ConfidenceConfig, given, "settings")
@@ -66,8 +66,8 @@ def apply_confidence(
     out: Annotated[Path, Option(help="Directory of answers.parquet and tokens.parquet.")],
 ) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
-    from jaxtrace.confidence.files import load
-    from jaxtrace.store import open_trace
+    from jaxtrace.studies.confidence.files import load
+    from jaxtrace.traces import open_trace
 
     answers, tokens = load(directory).apply(open_trace(trace))
     out.mkdir(parents=True, exist_ok=True)

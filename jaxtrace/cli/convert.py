@@ -24,7 +24,7 @@ def convert(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     from jaxtrace.checkpoints.convert import convert as write
-    from jaxtrace.tracing.model import open_model_checkpoint
+    from jaxtrace.model import open_model_checkpoint
 
     checkpoint = open_model_checkpoint(model)
     columns = (

@@ -40,7 +40,7 @@ def grade(
     from jaxtrace.grading.critic import criticised, is_criticised
     from jaxtrace.grading.judge import is_judged, judged
     from jaxtrace.grading.labels import label_of, write_labels
-    from jaxtrace.store import open_trace
+    from jaxtrace.traces import open_trace
 
     trace = open_trace(directory)
     if trace.info.get("mode") != "generate":

@@ -29,9 +29,9 @@ def train(
     from jaxtrace.errors import ConfigError
     from jaxtrace.lab.settings import LAB_WORLD
     from jaxtrace.lab.shapes import Shape
+    from jaxtrace.lab.tasks import read_settings
     from jaxtrace.lab.train import LAB_RECIPE, run
     from jaxtrace.run import validated
-    from jaxtrace.tasks.lab import read_settings
 
     shape = validated(Shape, {"family": family, "layers": layers, "width": width}, "lab train")
     steps = LAB_RECIPE.steps if steps is None else steps

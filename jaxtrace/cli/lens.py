@@ -29,10 +29,10 @@ def tuned_lens(
 ) -> None:
     """Train a tuned lens: a translator of each layer's residual stream to what the last layer says."""
     arguments = locals()
-    from jaxtrace.lenses.training import Recipe, tune
-    from jaxtrace.report.lens import lens_table
+    from jaxtrace.figures.lens import lens_table
+    from jaxtrace.model import Model
     from jaxtrace.run import open_config_model, run_config
-    from jaxtrace.tracing.model import Model
+    from jaxtrace.training.tuned_lens import Recipe, tune
 
     of_run = {name: arguments[name] for name in ("model", "task", "data", "prompts", "limit", "mesh")}
     of_recipe = {name: arguments[name] for name in ("steps", "batch", "length", "learning_rate", "seed")}

@@ -36,11 +36,11 @@ def plan(
     """
     import jax
 
+    from jaxtrace.figures.plan import found_line, plan_table
     from jaxtrace.planning.plan import Plan, Request
     from jaxtrace.planning.plan import plan as make
     from jaxtrace.planning.search import largest_batch, smallest_topology
-    from jaxtrace.report.plan import found_line, plan_table
-    from jaxtrace.tracing.probes import Probes
+    from jaxtrace.settings.probes import Probes
 
     jax.config.update("jax_platforms", "cpu")  # nothing is run: an accelerator that is here stays free
     groups = Probes.of(*(group.strip() for group in probes.split(",")))

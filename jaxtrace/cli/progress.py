@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxtrace.observing.profile import Profile
     from jaxtrace.observing.tensorboard import Board
     from jaxtrace.run import Run
-    from jaxtrace.tracing.trace import Trace
+    from jaxtrace.traces.trace import Trace
 
 
 @contextmanager

@@ -22,15 +22,15 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page of a trace."""
-    from jaxtrace.report import write_report
-    from jaxtrace.store import open_trace
-    from jaxtrace.store.location import Location
+    from jaxtrace.figures import write_report
+    from jaxtrace.traces import open_trace
+    from jaxtrace.traces.location import Location
 
     if out is None and not Location.of(directory).local:
         raise ConfigError(f"{directory}: is not on this machine's disk; name the page with --out")
     trace, sure = open_trace(directory), None
     if confidence is not None:
-        from jaxtrace.confidence import load
+        from jaxtrace.studies.confidence import load
 
         sure = load(confidence).of_rows(trace)
     page = write_report(trace, out or Path(directory) / "report.html", sure)
@@ -41,7 +41,7 @@ def report(
 @verb
 def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, or part of a name.")] = "") -> None:
     """List the published models that jaxtrace knows, their shapes and what a trace of them costs per token."""
-    from jaxtrace.report.published import models_table
+    from jaxtrace.figures.published import models_table
 
     console.print(models_table(wanted))
 
@@ -66,12 +66,12 @@ def info(
 ) -> None:
     """Say what a checkpoint is, and what a trace of it costs per token; or what a trace is, and what it costs."""
     chosen = {name: value for name, value in locals().items() if value is not None}
+    from jaxtrace.figures.checkpoint import checkpoint_table, published_table
+    from jaxtrace.figures.stored import stored_table
+    from jaxtrace.model import open_model_checkpoint
     from jaxtrace.models.published import find_published
-    from jaxtrace.report.checkpoint import checkpoint_table, published_table
-    from jaxtrace.report.stored import stored_table
     from jaxtrace.run import run_config
-    from jaxtrace.store import is_trace, open_trace
-    from jaxtrace.tracing.model import open_model_checkpoint
+    from jaxtrace.traces import is_trace, open_trace
 
     if is_trace(model):
         console.print(stored_table(open_trace(model)))

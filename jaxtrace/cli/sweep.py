@@ -48,12 +48,12 @@ def sweep(
 
     cells, root = read_sweep(file, mesh), out or f"sweeps/{file.stem}"
     if dry_run:
-        from jaxtrace.report.sweep import sweep_table
+        from jaxtrace.figures.sweep import sweep_table
 
         machine = Machine.of(bandwidth, tflops)
         console.print(sweep_table(estimate_sweep(cells, root, machine), machine))
         return
-    from jaxtrace.report.progress import Progress
+    from jaxtrace.figures.progress import Progress
 
     try:
         with Progress(console, errors, len(cells)) as progress:

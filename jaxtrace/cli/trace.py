@@ -31,9 +31,9 @@ from jaxtrace.cli.probes import (
     TopTokens,
 )
 from jaxtrace.cli.progress import with_progress
-from jaxtrace.tasks import TASKS
+from jaxtrace.tasks import known_tasks
 
-TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in TASKS.items()) + "."
+TASK_HELP = "; ".join(f"{name}: {task.text}" for name, task in known_tasks().items()) + "."
 
 
 @app.command()
@@ -96,13 +96,13 @@ def trace(
     """Trace a model on prompts: generate (or --score) and record every step."""
     arguments = locals()
     join(distributed, coordinator, processes, process)
-    from jaxtrace import report
+    from jaxtrace import figures
     from jaxtrace.compilation import counted
     from jaxtrace.observing.profile import Profile
     from jaxtrace.observing.tensorboard import Board, check_installed
     from jaxtrace.parallel.processes import leading
     from jaxtrace.run import RunConfig, prepare, run_config
-    from jaxtrace.store.location import Location
+    from jaxtrace.traces.location import Location
 
     given = {name: value for name, value in arguments.items() if name in RunConfig.model_fields}
     settings = run_config(config, **{name: value for name, value in given.items() if value is not None})
@@ -123,8 +123,8 @@ def trace(
         console.print("--profile: the run was over before there was a chunk of steps to profile", style="red")
     local = Location.of(run.directory).local
     if local:
-        report.write_plots(trace.to_xarray(), run.directory)
-    console.print(report.summary_table(trace))
+        figures.write_plots(trace.to_xarray(), run.directory)
+    console.print(figures.summary_table(trace))
     console.print(str(compiled), highlight=False)
     if bad := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
         names = ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")

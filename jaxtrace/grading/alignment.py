@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 
 def steps_of(quote: str, row: Row) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from jaxtrace.grading.alignment import steps_of
 from jaxtrace.grading.chat import Chat, Reply, Shape
 from jaxtrace.grading.labels import Label
 from jaxtrace.grading.strings import Grade
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 TASK = """\
 You look for the first mistake in a solution. The user's message is one JSON object with the texts "problem", \

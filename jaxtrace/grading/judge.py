@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtrace.grading.chat import Chat, Shape
 from jaxtrace.grading.labels import Label
 from jaxtrace.grading.strings import Grade, listed
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 TASK = """\
 You compare an answer with a reference answer. The user's message is one JSON object with the texts "question", \

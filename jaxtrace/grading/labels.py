@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.strings import Grade, graded
 from jaxtrace.tasks.reading import read_jsonl
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 
 class Label(BaseModel):

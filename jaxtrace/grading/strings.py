@@ -8,9 +8,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.gsm8k import MARK
 from jaxtrace.tasks.mmlu import LETTERS
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.truthfulqa import parted
 
 

@@ -11,14 +11,14 @@ from jaxtrace.grading.labels import label_of
 from jaxtrace.grading.strings import Grade
 from jaxtrace.lab.phrases import lead_of
 from jaxtrace.lab.settings import WorldSettings
+from jaxtrace.lab.tasks import prompts
 from jaxtrace.lab.world import World
+from jaxtrace.model import Model
+from jaxtrace.prompts import Prompt
+from jaxtrace.settings.probes import Probes
 from jaxtrace.statistics.intervals import Estimate, bootstrap
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.tasks.lab import prompts
-from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.model import Model
-from jaxtrace.tracing.probes import Probes
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 WELL_KNOWN = 16  # a fact stated so often, or more
 ANSWER_TOKENS = 24  # at most; an answer has 8 where the model has learnt to end it

@@ -19,11 +19,11 @@ from jaxtrace.lab.export import WEIGHTS, save_checkpoint
 from jaxtrace.lab.quiz import Quiz, quiz
 from jaxtrace.lab.settings import DEMO_WORLD, WorldSettings
 from jaxtrace.lab.shapes import Shape
+from jaxtrace.lab.tasks import SETTINGS
 from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
 from jaxtrace.lab.training import Recipe, held_out_loss, train
 from jaxtrace.lab.world import World
-from jaxtrace.tasks.lab import SETTINGS
-from jaxtrace.tracing.model import load
+from jaxtrace.model import load
 
 DEMO, DEMO_RECIPE = Shape(family="llama", layers=6, width=128), Recipe(steps=1600, batch=8, length=256)
 LAB_RECIPE = Recipe(steps=1000, batch=16, length=128)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jaxtrace.report.theme import LIGHT, Theme, dress, new_figure, whole_numbers
+from jaxtrace.figures.theme import LIGHT, Theme, dress, new_figure, whole_numbers
 
 SIDE = 0.16  # inches of a cell, where the map gets large
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtrace.errors import ConfigError
 from jaxtrace.observing.images import head_map
 from jaxtrace.observing.memory import memory_in_use
-from jaxtrace.tracing.schema import QUANTITIES
-from jaxtrace.tracing.trace import Row
+from jaxtrace.schema import QUANTITIES
+from jaxtrace.traces.trace import Row
 
 EVERY = 2.0  # seconds between scalars of a run's pace
 SHARE = 0.01  # of a run's time that histograms and images may take

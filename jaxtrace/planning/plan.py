@@ -12,9 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import read_config
 from jaxtrace.errors import ConfigError
-from jaxtrace.lab.embedded import demo_path
+from jaxtrace.model import DEMO, open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import PARTS
 from jaxtrace.parallel.automatic import automatic_mesh
@@ -24,8 +25,7 @@ from jaxtrace.planning.hlo import Collective, collectives, kernels
 from jaxtrace.planning.program import Compiled, Job, compile_program, shard_bytes
 from jaxtrace.planning.topology import Topology, find_topology
 from jaxtrace.planning.work import Work, decode_work, prefill_work
-from jaxtrace.tracing.model import DEMO, open_random_model
-from jaxtrace.tracing.probes import Probes
+from jaxtrace.settings.probes import Probes
 
 CONTEXT = 4096
 DTYPES = ("bfloat16", "float16", "float32")

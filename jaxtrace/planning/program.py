@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxtrace.engine.buckets import cache_slots, chunk_widths
+from jaxtrace.engine.loop import decode_chunk
+from jaxtrace.engine.pool import group_size, multiple
+from jaxtrace.engine.samplers import Greedy
+from jaxtrace.engine.settings import Settings
+from jaxtrace.engine.step import State, StopRules, init_state, prefill, score_step
 from jaxtrace.kernels import compiling_for
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.images import Images
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
-from jaxtrace.tracing.buckets import cache_slots, chunk_widths
-from jaxtrace.tracing.engine import decode_chunk
-from jaxtrace.tracing.pool import group_size, multiple
-from jaxtrace.tracing.probes import Probes
-from jaxtrace.tracing.samplers import Greedy
-from jaxtrace.tracing.settings import Settings
-from jaxtrace.tracing.step import State, StopRules, init_state, prefill, score_step
+from jaxtrace.settings.probes import Probes
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtrace.engine.step import State
 from jaxtrace.models.cache import KVCache, LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.stacked import Stacked
+from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.planning.program import Job, shard_bytes, shard_size
-from jaxtrace.tracing.cost import trace_bytes
-from jaxtrace.tracing.step import State
 
 
 @dataclass(frozen=True)

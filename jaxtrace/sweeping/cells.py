@@ -12,8 +12,8 @@ from typing import Any
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.run import HOW, RunConfig, read_yaml, validated
-from jaxtrace.store import partition_of
 from jaxtrace.sweeping.spec import Entry, SweepConfig
+from jaxtrace.traces import partition_of
 
 OWN_QUESTIONS = "own"
 

@@ -14,12 +14,12 @@ import huggingface_hub
 from jaxtrace.checkpoints.huggingface import Checkpoint, looks_like_hub_id, read_config
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import JaxtraceError
+from jaxtrace.model import DEMO
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import find_published, published_shape
 from jaxtrace.run import SOURCES, RunConfig, encode_prompts, hash_prompts, open_config_model
 from jaxtrace.sweeping.cells import Cell
-from jaxtrace.tasks import TASKS
-from jaxtrace.tracing.model import DEMO
+from jaxtrace.tasks import known_tasks
 
 PROMPTS = (*SOURCES, "data", "image", "limit", "samples", "raw", "score")  # the settings that choose and encode prompts
 
@@ -86,7 +86,7 @@ def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offli
     config, unchecked = cell.config, []
     if checkpoint is None:
         unchecked.append("the model, which is not here")
-    task = TASKS.get(config.task or "")
+    task = known_tasks().get(config.task or "")
     if offline and task is not None and config.data is None and config.task != "prompts":
         unchecked.append("the task's data, which are not here" if task.size else "the task's data and their number")
         least = min((n for n in (task.size, config.limit) if n is not None), default=None)

@@ -14,13 +14,13 @@ from jaxtrace.checkpoints.huggingface import default_dtype
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.automatic import AUTO
 from jaxtrace.parallel.mesh import mesh_sizes
+from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
 from jaxtrace.run import RunConfig
-from jaxtrace.store.location import Location
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import Checked, check
 from jaxtrace.sweeping.machine import bandwidth, product_rate
 from jaxtrace.sweeping.manifest import Manifest
-from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, trace_bytes
+from jaxtrace.traces.location import Location
 
 
 @dataclass(frozen=True)

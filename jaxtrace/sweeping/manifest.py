@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from jaxtrace.errors import StoreError
 from jaxtrace.parallel.processes import leading
-from jaxtrace.store.location import Location
-from jaxtrace.store.parts import TABLES
-from jaxtrace.store.run import RUNS
 from jaxtrace.sweeping.cells import Cell
+from jaxtrace.traces.location import Location
+from jaxtrace.traces.parts import TABLES
+from jaxtrace.traces.run_json import RUNS
 
 FORMAT = 1
 NAME = "sweep.json"

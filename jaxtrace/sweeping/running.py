@@ -18,15 +18,15 @@ from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.compilation import counted
 from jaxtrace.errors import StoreError, first_line
+from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import chosen_mesh
 from jaxtrace.parallel.processes import alike, as_first, barrier, of_several
 from jaxtrace.run import Numbered, Run, encode_prompts, open_config_model, start
-from jaxtrace.store.location import Location
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import Checked, check, model_key
 from jaxtrace.sweeping.manifest import Manifest, Record
 from jaxtrace.sweeping.stored import stored_lengths
-from jaxtrace.tracing.model import Model
+from jaxtrace.traces.location import Location
 
 
 class Watch:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtrace.store.location import Location
-from jaxtrace.store.parts import TABLES, part_prompts, read_part, whole_parts
+from jaxtrace.traces.location import Location
+from jaxtrace.traces.parts import TABLES, part_prompts, read_part, whole_parts
 
 
 def stored_lengths(root: Location, partition: str) -> list[int] | None:

@@ -1,6 +1,6 @@
 """Data in, prompts out."""
 
-from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tasks.registry import TASKS, load_task
+from jaxtrace.prompts import Prompt
+from jaxtrace.tasks.registry import known_tasks, load_task
 
-__all__ = ["TASKS", "Prompt", "load_task"]
+__all__ = ["Prompt", "known_tasks", "load_task"]

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.reading import read_csv, take
 
 CONDITIONS = ("factual", "creative")

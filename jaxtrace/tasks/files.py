@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.reading import read_csv, read_jsonl, read_lines, take
 
 TEXT_FIELDS = ("prompt", "text", "question")

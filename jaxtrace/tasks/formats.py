@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.reading import read_lines, take
 
 # The three requests are those of the study; the topics are this project's own, as many as the study has.

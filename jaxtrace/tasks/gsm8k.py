@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import read_jsonl, read_parquet, take
 
 REPO, FILE = "openai/gsm8k", "main/test-00000-of-00001.parquet"

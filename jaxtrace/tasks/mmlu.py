@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import read_cells, read_parquet, take
 
 REPO, FILE = "cais/mmlu", "all/test-00000-of-00001.parquet"

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.mmlu import FILE, REPO, read_questions
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import take
 
 ASKED = "Subject: {subject}\nQuestion: {question}\nChoices:\n{choices}\nAnswer:"

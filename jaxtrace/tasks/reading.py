@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

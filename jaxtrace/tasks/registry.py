@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks import (
     factual_creative,
     files,
     formats,
     gsm8k,
-    lab,
-    lab_choices,
     mmlu,
     mmlu_styles,
     simpleqa,
@@ -20,7 +20,6 @@ from jaxtrace.tasks import (
     tinystories,
     truthfulqa,
 )
-from jaxtrace.tasks.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Task:
     size: int | None = None
 
 
-TASKS: dict[str, Task] = {
+BUILT_IN: dict[str, Task] = {
     "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely", 817),
     "tinystories": Task(tinystories.load, "the first 20 words of short stories for children", 21_990),
     "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score", 21_990),
@@ -49,24 +48,29 @@ TASKS: dict[str, Task] = {
     "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319),
     "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042),
     "mmlu-styles": Task(mmlu_styles.load, "the same, of up to 1,000 characters, in four styles of asking"),
-    "lab": Task(lab.load, "facts, sums and stories of a world that a model of `lab train`, or demo, was taught"),
-    "lab-choices": Task(lab_choices.load, "the stated facts of such a world, with four choices each"),
     "factual-creative": Task(factual_creative.load, "200 requests, for facts and for inventions, of 100 topics", 200),
     "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
 }
+
+
+@cache
+def known_tasks() -> dict[str, Task]:
+    """Return every task by name: the built-in ones and those of entry points in the group "jaxtrace.tasks"."""
+    return BUILT_IN | {entry.name: entry.load() for entry in entry_points(group="jaxtrace.tasks")}
 
 
 def load_task(name: str, data: Path | None = None, limit: int | None = None) -> list[Prompt]:
     """Loads the prompts of a task.
 
     Args:
-      name: one of `TASKS`.
+      name: one of `known_tasks()`.
       data: a local copy of its data; None for the hub's.
       limit: how many prompts at most; None for all.
 
     Raises:
       PromptError: the task is unknown, or its data cannot be read; one line that says what to do.
     """
-    if name not in TASKS:
-        raise PromptError(f"no task is named '{name}'; choose one of {', '.join(TASKS)}")
-    return TASKS[name].load(data, limit)
+    tasks = known_tasks()
+    if name not in tasks:
+        raise PromptError(f"no task is named '{name}'; choose one of {', '.join(tasks)}")
+    return tasks[name].load(data, limit)

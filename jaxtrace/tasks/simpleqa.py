@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import read_csv, take
 
 REPO, FILE = "basicv8vc/SimpleQA", "simple_qa_test_set.csv"

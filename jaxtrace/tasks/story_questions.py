@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import take
 from jaxtrace.tasks.tinystories import FILE, REPO, read_stories
 

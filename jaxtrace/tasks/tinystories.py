@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import read_lines, take
 
 REPO, FILE = "roneneldan/TinyStories", "TinyStories-valid.txt"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.prompt import Prompt
 from jaxtrace.tasks.reading import read_csv, read_parquet, take
 
 REPO, FILE = "truthfulqa/truthful_qa", "generation/validation-00000-of-00001.parquet"

@@ -11,8 +11,8 @@ import pytest
 from benchmarks.known_truth import _confidence, _skipped
 from benchmarks.known_truth_studies import BEGINNING, OF_A_KIND, _known, beginnings
 from jaxtrace import Prompt, load
+from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.grading.strings import Grade
-from jaxtrace.lab.embedded import demo_path
 from jaxtrace.lab.settings import DEMO_WORLD
 
 

@@ -22,4 +22,4 @@ def jaxtrace():
 @pytest.fixture
 def no_plots(monkeypatch):
     """Runs leave the pictures out, which take longer than the traces here."""
-    monkeypatch.setattr("jaxtrace.report.write_plots", lambda *_: [])
+    monkeypatch.setattr("jaxtrace.figures.write_plots", lambda *_: [])

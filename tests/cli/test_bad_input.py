@@ -206,7 +206,7 @@ def test_a_disk_full_of_plots(refused, tmp_path, monkeypatch):
     def write_plots(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "lens_profile.png")
 
-    monkeypatch.setattr("jaxtrace.report.write_plots", write_plots)
+    monkeypatch.setattr("jaxtrace.figures.write_plots", write_plots)
     refused("trace", "demo", *FEW, "--out", tmp_path, names=["lens_profile.png: No space left on device"])
     assert jt.open(tmp_path).info["complete"] is True
 

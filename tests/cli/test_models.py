@@ -84,7 +84,7 @@ def test_a_part_of_no_name(jaxtrace):
 
 def test_info_of_a_published_name_asks_nobody(jaxtrace, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jaxtrace.tracing.model.open_checkpoint", None)
+    monkeypatch.setattr("jaxtrace.model.open_checkpoint", None)
     done = jaxtrace("info", "Llama-3.2-11B-Vision")
     assert done.status == 0, done.err
     said = " ".join(done.out.split())

@@ -3,10 +3,10 @@
 import pytest
 
 import jaxtrace as jt
+from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.run import RunConfig, run_config
-from jaxtrace.store import TraceWriter
-from jaxtrace.tracing.cost import trace_bytes
-from tests.store.rows import INFO, make_row
+from jaxtrace.traces import TraceWriter
+from tests.traces.rows import INFO, make_row
 
 OPTIONS = ("--probes", "output, lens", "--layer-stride", 4, "--residuals", "0,6", "--top-tokens", 3)
 OPTIONS += ("--attention-rows", "1:0,6:7", "--prompt-positions", "--precision", "float16")
@@ -16,7 +16,7 @@ OPTIONS += ("--attention-rows", "1:0,6:7", "--prompt-positions", "--precision", 
 def run(jaxtrace, tmp_path_factory):
     out = tmp_path_factory.mktemp("recorded") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxtrace.report.write_plots", lambda *_: [])
+        patch.setattr("jaxtrace.figures.write_plots", lambda *_: [])
         done = jaxtrace("trace", "--text", "Mia has a red ball.", "--max-new-tokens", 3, *OPTIONS, "--out", out)
     assert done.status == 0, done.err
     return out

@@ -6,7 +6,7 @@ import jax
 import pytest
 import yaml
 
-from jaxtrace.tracing.model import Model
+from jaxtrace.model import Model
 
 FEW = {"limit": 2, "max_new_tokens": 2, "batch_size": 2, "probes": "output"}
 

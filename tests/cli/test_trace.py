@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 import jaxtrace as jt
-from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.checkpoints.embedded import demo_prompts
+from jaxtrace.model import Model, open_model_checkpoint
+from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.run import RunConfig, prepare
-from jaxtrace.store import TraceWriter
-from jaxtrace.tracing.cost import parameter_count, trace_bytes
-from jaxtrace.tracing.model import Model, open_model_checkpoint
-from jaxtrace.tracing.schema import METRICS
+from jaxtrace.schema import METRICS
+from jaxtrace.traces import TraceWriter
 
 QUESTIONS = ["Question: What is 3 + 5? Answer:", "Where does", "Question: What is 2 + 2?"]
 PLOTS = {"entropy_steps.png", "attention_map.png", "layer_profile.png", "lens_profile.png"}

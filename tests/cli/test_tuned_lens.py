@@ -5,7 +5,7 @@ import json
 import pytest
 
 import jaxtrace as jt
-from jaxtrace.lenses.files import CARD
+from jaxtrace.engine.tuned_lens import CARD
 
 TRAIN = ("tuned-lens", "demo", "--task", "lab", "--limit", 60, "--steps", 3, "--batch", 2, "--length", 16)
 

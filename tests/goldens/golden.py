@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.tracing.reference import Run
+from tests.engine.reference import Run
 
 FOLDER = Path(__file__).parent
 

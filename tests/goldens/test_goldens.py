@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxtrace
+from tests.engine.reference import assert_metrics, metrics
 from tests.goldens.golden import FOLDER, Golden
 from tests.models.parity import assert_parity
-from tests.tracing.reference import assert_metrics, metrics
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is not None, reason="the live comparison with transformers runs")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxtrace.tasks.prompt import Prompt
-from jaxtrace.tracing.trace import Row
+from jaxtrace.prompts import Prompt
+from jaxtrace.traces.trace import Row
 
 
 def answer(pieces, meta, *, id="p", text="Who?", ahead=0):

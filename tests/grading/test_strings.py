@@ -2,8 +2,8 @@
 
 import pytest
 
+from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.grading import Grade, grade, graded
-from jaxtrace.lab.embedded import demo_prompts
 from jaxtrace.tasks import Prompt
 
 RIGHT, WRONG, NONE, UNGRADED = Grade.CORRECT, Grade.INCORRECT, Grade.NOT_ATTEMPTED, Grade.UNGRADED

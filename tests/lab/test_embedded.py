@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from jaxtrace.checkpoints.embedded import demo_path, demo_prompts
 from jaxtrace.checkpoints.huggingface import open_checkpoint
+from jaxtrace.lab.demo_prompts import make_demo_prompts
 from jaxtrace.lab.documents import documents
-from jaxtrace.lab.embedded import demo_path, demo_prompts
 from jaxtrace.lab.settings import DEMO_WORLD
 from jaxtrace.lab.train import DEMO, TRAIN_TEXT
 from jaxtrace.lab.world import World
@@ -37,6 +38,10 @@ def next_token_logits(tokenizer):
 
 def test_the_config_is_the_recipes():
     assert json.loads((demo_path() / "config.json").read_text()) == DEMO.config
+
+
+def test_the_default_prompts_are_those_that_the_lab_makes():
+    assert demo_prompts() == make_demo_prompts()
 
 
 def test_the_folder_is_small_and_whole():

@@ -7,9 +7,9 @@ from jaxtrace.lab.card import card_text
 from jaxtrace.lab.phrases import lead_of
 from jaxtrace.lab.quiz import graded, led
 from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
+from jaxtrace.lab.tasks import prompts
 from jaxtrace.lab.world import World
-from jaxtrace.tasks.lab import prompts
-from jaxtrace.tracing.trace import Row
+from jaxtrace.traces.trace import Row
 
 
 def answered(prompt, text, entropies):

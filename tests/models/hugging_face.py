@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import transformers
 
+from tests.engine.reference import Run
 from tests.models.cases import SMALL
-from tests.tracing.reference import Run
 
 torch = pytest.importorskip("torch")
 

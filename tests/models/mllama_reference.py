@@ -11,7 +11,7 @@ from transformers.models.mllama.processing_mllama import (
 )
 
 from tests import oracle
-from tests.tracing import reference
+from tests.engine import reference
 
 torch = pytest.importorskip("torch")
 

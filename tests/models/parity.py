@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrace import Probes
+from jaxtrace.engine.measure import forward_flags, measure
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.decoder import is_stacked
 from jaxtrace.models.forward import forward
-from jaxtrace.tracing.measure import forward_flags, measure
-from tests.tracing.reference import RELATIVE, assert_metrics, metrics
+from tests.engine.reference import RELATIVE, assert_metrics, metrics
 
 
 def everything(config, params, tokens):

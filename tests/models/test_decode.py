@@ -4,11 +4,11 @@ import jax
 import pytest
 
 from jaxtrace import Model, init_params
+from jaxtrace.engine import buckets
 from jaxtrace.models.decoder import stack_layers
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.tracing import buckets
+from tests.engine.reference import assert_same, at
 from tests.models.cases import CASES, SMALL
-from tests.tracing.reference import assert_same, at
 
 KINDS = {
     "mistral: windows": "unrolled",

@@ -13,8 +13,8 @@ from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.decoder import stack_layers
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.forward import forward
+from tests.engine.reference import assert_same, at
 from tests.models.cases import CASES, SMALL
-from tests.tracing.reference import assert_same, at
 
 # Windows, soft-caps and post-norms; biases everywhere; two periods of layers and a rest.
 KINDS = {"gemma2": "as published", "gpt2": "as published", "gemma3_text": "two periods and a rest"}

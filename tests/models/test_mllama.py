@@ -10,16 +10,16 @@ from transformers.models.mllama.image_processing_pil_mllama import MllamaImagePr
 import jaxtrace
 from jaxtrace import Probes
 from jaxtrace.checkpoints.images import tile_visibility
+from jaxtrace.engine.measure import forward_flags, measure
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.decoder import is_stacked
 from jaxtrace.models.forward import forward, look
 from jaxtrace.models.images import Images
 from jaxtrace.models.layers import Sight
-from jaxtrace.tracing.measure import forward_flags, measure
+from tests.engine.reference import assert_metrics
 from tests.models import mllama_reference
 from tests.models.mllama_reference import IMAGE_TOKEN, LLAMA3
 from tests.models.parity import assert_relative
-from tests.tracing.reference import assert_metrics
 
 TEXT = [1, 17, 5, 33, 8, 21, 40, 3, 12, 30]
 CASES = {

@@ -8,7 +8,7 @@ import pytest
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import PUBLISHED, find_published, published_shape
-from jaxtrace.tracing.cost import parameter_count
+from jaxtrace.planning.cost import parameter_count
 from tests.models import published
 from tests.models.test_mllama_config import BASE_11B, INSTRUCT_11B, INSTRUCT_90B
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import jaxtrace
+from tests.engine.reference import assert_metrics, metrics
 from tests.models import hugging_face
 from tests.models.parity import assert_parity
-from tests.tracing.reference import assert_metrics, metrics
 
 BOS = {"stories260K": 1, "TinyStories-656K": 1, "babyllama-105": 1, "capp-gpt2": 49}
 STEPS = 63

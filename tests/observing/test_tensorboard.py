@@ -13,11 +13,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxtrace import ConfigError
+from jaxtrace.figures.theme import LIGHT
 from jaxtrace.observing import tensorboard
 from jaxtrace.observing.images import head_map
 from jaxtrace.observing.tensorboard import MAPS, Board
-from jaxtrace.report.theme import LIGHT
-from tests.store.rows import make_row
+from tests.traces.rows import make_row
 
 LAYERS = (2, 4, 6)
 

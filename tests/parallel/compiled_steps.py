@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrace import DecoderConfig, Probes, Sample, init_state, score_step, stop_rules
+from jaxtrace.engine.loop import decode_chunk
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.mesh import fitted, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
-from jaxtrace.tracing.engine import decode_chunk
 from tests.parallel import collectives
 
 # Fewer heads of keys and values than devices along "model", which do not divide the vocabulary.

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxtrace import Interventions, Probes, init_params, init_state, score_step
-from jaxtrace.lenses.files import placed
-from jaxtrace.lenses.translators import Translators
+from jaxtrace.engine.translators import Translators
+from jaxtrace.engine.tuned_lens import placed
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.parallel.mesh import fitted, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings

@@ -12,8 +12,8 @@ from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.images import Images
 from jaxtrace.parallel.mesh import fitted, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
+from tests.engine.reference import assert_same
 from tests.models.cases import SEEING, SMALL
-from tests.tracing.reference import assert_same
 
 # Of 4 heads and 2 of keys and values, each on two devices of the last mesh; no mesh divides the vocabulary of 41.
 MESHES = ("model=2", "data=2,model=2", "data=2,model=4")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import jaxtrace as jt
-from jaxtrace.lab.embedded import demo_path
-from jaxtrace.store import partition_of
+from jaxtrace.checkpoints.embedded import demo_path
+from jaxtrace.traces import partition_of
 from tests.parallel.on_devices import FLAGS
 
 pytestmark = pytest.mark.slow

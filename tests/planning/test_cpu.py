@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import read_config
-from jaxtrace.lab.embedded import demo_path
-from jaxtrace.tracing.cost import parameter_count
+from jaxtrace.planning.cost import parameter_count
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.published import find_published
 from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.parallel.sharding import param_shardings
+from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.planning.hlo import kernels
 from jaxtrace.planning.plan import Request, plan
 from jaxtrace.planning.program import compile_program
 from jaxtrace.planning.topology import find_topology
-from jaxtrace.tracing.cost import parameter_count, trace_bytes
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
 

@@ -9,7 +9,7 @@ from jaxtrace.planning import search
 from jaxtrace.planning.plan import Plan, Program, Request
 from jaxtrace.planning.topology import find_topology
 from jaxtrace.planning.work import Work
-from tests.tracing.conftest import CONFIG
+from tests.engine.conftest import CONFIG
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
 

@@ -10,12 +10,12 @@ from jax.sharding import AxisType, Mesh
 
 from jaxtrace import Probes
 from jaxtrace.models.config import LayerKind
+from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
 from jaxtrace.planning.program import Job, shard_bytes
 from jaxtrace.planning.topology import find_topology
 from jaxtrace.planning.work import decode_work, prefill_work
-from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, trace_bytes
-from tests.tracing.conftest import CONFIG
-from tests.tracing.test_images import SEEING
+from tests.engine.conftest import CONFIG
+from tests.engine.test_images import SEEING
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
 

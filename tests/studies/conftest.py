@@ -1,1 +1,1 @@
-from tests.tracing.conftest import model, prompts  # noqa: F401 (fixtures)
+from tests.engine.conftest import model, prompts  # noqa: F401 (fixtures)

@@ -5,11 +5,11 @@ import sys
 
 import jax
 
-import jaxtrace.report.progress
+import jaxtrace.figures.progress
 import jaxtrace.sweeping  # noqa: F401
 from jaxtrace import run
 from jaxtrace.cli import app
-from jaxtrace.tracing.model import open_model_checkpoint
+from jaxtrace.model import open_model_checkpoint
 
 open_model_checkpoint("demo")  # imports the tokenizers
 

@@ -6,15 +6,15 @@ import pytest
 import yaml
 
 from jaxtrace.errors import JaxtraceError
+from jaxtrace.figures.sweep import sweep_table
+from jaxtrace.model import open_model_checkpoint
 from jaxtrace.models.published import find_published
-from jaxtrace.report.sweep import sweep_table
+from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
 from jaxtrace.run import RunConfig, encode_prompts
-from jaxtrace.store.location import Location
+from jaxtrace.settings.probes import Probes
 from jaxtrace.sweeping import Machine, estimate_sweep, read_sweep
 from jaxtrace.sweeping.manifest import Manifest
-from jaxtrace.tracing.cost import lens_flops, parameter_count, step_flops, trace_bytes
-from jaxtrace.tracing.model import open_model_checkpoint
-from jaxtrace.tracing.probes import Probes
+from jaxtrace.traces.location import Location
 
 MACHINE = Machine.of(10, 0.5)
 CONFIGS = Path(__file__).parents[2] / "configs" / "sweeps"

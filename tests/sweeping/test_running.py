@@ -7,11 +7,11 @@ import shutil
 import jax
 import pytest
 
+from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.errors import JaxtraceError, StoreError
-from jaxtrace.lab.embedded import demo_prompts
+from jaxtrace.model import Model
 from jaxtrace.run import prepare, run_config
-from jaxtrace.store import parts, writer
-from jaxtrace.tracing.model import Model
+from jaxtrace.traces import parts, writer
 from tests.sweeping.conftest import SMALL, Told
 from tests.sweeping.datasets import assert_same_dataset
 

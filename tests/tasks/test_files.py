@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jaxtrace.errors import PromptError
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.files import load
-from jaxtrace.tasks.prompt import Prompt
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks import TASKS, load_task
+from jaxtrace.tasks import known_tasks, load_task
 
 
 def test_three_requests_about_each_of_182_topics():
     prompts = load_task("formats")
-    assert len(prompts) == TASKS["formats"].size == 546
+    assert len(prompts) == known_tasks()["formats"].size == 546
     assert Counter(prompt.meta["format"] for prompt in prompts) == dict.fromkeys(("chat", "poem", "science"), 182)
     assert len({prompt.meta["topic"] for prompt in prompts}) == 182
     assert len({prompt.text for prompt in prompts}) == len({prompt.id for prompt in prompts}) == 546

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.reading import read_csv, read_lines, take
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks import TASKS, Prompt, load_task
+from jaxtrace.tasks import Prompt, known_tasks, load_task
 
 
 def test_a_task_by_name(tmp_path):
@@ -20,4 +20,4 @@ def test_an_unknown_task_lists_the_known():
 
 
 def test_every_task_is_described_in_a_line():
-    assert all(task.text and "\n" not in task.text for task in TASKS.values())
+    assert all(task.text and "\n" not in task.text for task in known_tasks().values())

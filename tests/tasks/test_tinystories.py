@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.tinystories import load
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "tinystories"

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxtrace.errors import PromptError
-from jaxtrace.tasks.prompt import Prompt
+from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.truthfulqa import load
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "truthfulqa" / "TruthfulQA.csv"

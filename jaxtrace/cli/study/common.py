@@ -13,9 +13,9 @@ from jaxtrace.cli.progress import with_progress
 from jaxtrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jaxtrace.studies.result import Result
-    from jaxtrace.studies.traces import StudyConfig
-    from jaxtrace.tracing.trace import Trace
+    from jaxtrace.studies._shared.result import Result
+    from jaxtrace.studies._shared.traces import StudyConfig
+    from jaxtrace.traces.trace import Trace
 
 study_app = typer.Typer(help="What traces say: one study each, with tables, pictures and a page.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def configured(kind: type[T], file: Path | None, given: Mapping[str, Any]) -> T:
 def traced(config: StudyConfig, out: Path) -> dict[str, Trace]:
     """The traces of a study; where it makes them, with progress."""
     from jaxtrace.compilation import counted
-    from jaxtrace.studies.traces import traces_of
+    from jaxtrace.studies._shared.traces import traces_of
 
     with counted() as compiled:
         return traces_of(config, out, lambda label, run: with_progress(run, compiled, label))
@@ -73,7 +73,7 @@ def traced(config: StudyConfig, out: Path) -> dict[str, Trace]:
 
 def studied(result: Result, out: Path) -> None:
     """Writes a study's result, and prints its tables and notes."""
-    from jaxtrace.report.study import printed, write_study
+    from jaxtrace.studies._shared.page import printed, write_study
 
     page = write_study(result, out)
     for name, table in result.tables.items():

@@ -52,9 +52,9 @@ def dynamics(
 ) -> None:
     """How uncertainty moves while models answer: seven tables, classes, correlations (arXiv 2604.03589)."""
     arguments = locals()
-    from jaxtrace.studies.dynamics import DynamicsConfig, choices_of
-    from jaxtrace.studies.dynamics import dynamics as study
-    from jaxtrace.studies.long_format import write_long
+    from jaxtrace.studies.dynamics.compute import DynamicsConfig, choices_of
+    from jaxtrace.studies.dynamics.compute import dynamics as study
+    from jaxtrace.studies.dynamics.long_format import write_long
 
     settings = configured(DynamicsConfig, config, arguments)
     if compat_duplicate_last_prompt_token:

@@ -28,9 +28,9 @@ def expansion(
 ) -> None:
     """Find the layers that widen the prediction and those that prune it (Entropy-Lens)."""
     given = locals()
-    from jaxtrace.studies.expansion import ExpansionConfig, measure_expansions
-    from jaxtrace.studies.expansion import expansion as study
-    from jaxtrace.studies.models import loaded
+    from jaxtrace.studies._shared.models import loaded
+    from jaxtrace.studies.expansion.compute import ExpansionConfig, measure_expansions
+    from jaxtrace.studies.expansion.compute import expansion as study
 
     settings = configured(ExpansionConfig, config, given)
     measured = {}

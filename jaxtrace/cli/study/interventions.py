@@ -37,10 +37,10 @@ def interventions(
 ) -> None:
     """Skip the layers that widen or prune the prediction the most, and as many random ones (Entropy-Lens)."""
     given = locals()
-    from jaxtrace.studies.interventions import InterventionsConfig, measure_interventions
-    from jaxtrace.studies.interventions import interventions as study
-    from jaxtrace.studies.models import loaded
-    from jaxtrace.studies.single_token_choices import questions_of
+    from jaxtrace.studies._shared.models import loaded
+    from jaxtrace.studies.interventions.compute import InterventionsConfig, measure_interventions
+    from jaxtrace.studies.interventions.compute import interventions as study
+    from jaxtrace.studies.interventions.single_token_choices import questions_of
 
     settings = configured(InterventionsConfig, config, given)
     measured = {}

@@ -69,8 +69,8 @@ def lens(
 ) -> None:
     """Tell kinds of answers, or models, apart by how a metric goes through the layers (Entropy-Lens)."""
     given = locals()
-    from jaxtrace.studies.lens import LensConfig
-    from jaxtrace.studies.lens import lens as study
+    from jaxtrace.studies.lens.compute import LensConfig
+    from jaxtrace.studies.lens.compute import lens as study
 
     settings = configured(LensConfig, config, given)
     studied(study(traced(settings, out), settings), out)

@@ -47,8 +47,8 @@ def patterns(
 ) -> None:
     """Attention entropy by condition: factual or creative, right or wrong, and where an answer went wrong."""
     arguments = locals()
-    from jaxtrace.studies.patterns import PatternsConfig
-    from jaxtrace.studies.patterns import patterns as study
+    from jaxtrace.studies.patterns.compute import PatternsConfig
+    from jaxtrace.studies.patterns.compute import patterns as study
 
     settings = configured(PatternsConfig, config, arguments)
     studied(study(traced(settings, out), settings), out)

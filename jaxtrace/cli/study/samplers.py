@@ -47,9 +47,9 @@ def samplers(
     """Compare samplers on the same prompts: accuracy, entropy, length, quadrants, cost (Entropix)."""
     given = locals()
     from jaxtrace.errors import ConfigError
-    from jaxtrace.studies.models import loaded
-    from jaxtrace.studies.sampler_runs import SamplersConfig, run_samplers, runs_of
-    from jaxtrace.studies.samplers import samplers as study
+    from jaxtrace.studies._shared.models import loaded
+    from jaxtrace.studies.samplers.answers import SamplersConfig, run_samplers, runs_of
+    from jaxtrace.studies.samplers.compute import samplers as study
 
     settings = configured(SamplersConfig, config, given)
     if settings.traces:

@@ -1,7 +1,0 @@
-"""How sure of an answer, or of each of its tokens, one may be, learned from what traces record."""
-
-from jaxtrace.confidence.files import load, save
-from jaxtrace.confidence.model import Confidence
-from jaxtrace.confidence.study import train
-
-__all__ = ["Confidence", "load", "save", "train"]

@@ -1,0 +1,212 @@
+"""Which uncertainty calls for which draw: entropix's published thresholds and settings as data, with their base."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxtrace.engine.measure import StepTrace
+from jaxtrace.schema import QUADRANTS
+
+FLOWING, TREADING, EXPLORING, RESAMPLING, ADAPTIVE = range(len(QUADRANTS))
+
+Measure = Literal[
+    "entropy", "varentropy", "attention_entropy", "attention_varentropy", "agreement", "interaction", "tempering"
+]
+Bounds = tuple[tuple[Measure, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """Where measures lie: strictly above some bounds and strictly below others; anywhere where it has none."""
+
+    above: Bounds = ()
+    below: Bounds = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """constant + Σ weight · measure, truncated to a whole number where it says so, kept within [low, high]."""
+
+    constant: float
+    weights: Bounds = ()
+    low: float = -math.inf
+    high: float = math.inf
+    truncated: bool = False
+
+    def __call__(self, measures: Mapping[Measure, Float[Array, " B"]]) -> Float[Array, " B"]:
+        total = jnp.full_like(measures["entropy"], self.constant)
+        for name, weight in self.weights:
+            total += weight * measures[name]
+        return jnp.clip(jnp.trunc(total) if self.truncated else total, self.low, self.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Settings of a draw: temperature, then min-p, top-k and top-p in this order."""
+
+    temperature: Formula
+    top_p: Formula
+    top_k: Formula
+    min_p: Formula
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """A version of entropix's rule.
+
+    Attributes:
+      base: of the logarithms in which entropies (base) and varentropies (base²) are given to regions and formulas.
+      regions: of flowing, treading, exploring and resampling; the first that holds is taken, adaptive where none does.
+      draws: settings of treading (where no pause token is put), exploring, resampling and adaptive.
+      candidates: how many tokens adaptive draws; the one that the model finds likeliest is taken.
+    """
+
+    base: float
+    regions: tuple[Region, Region, Region, Region]
+    draws: tuple[Draw, Draw, Draw, Draw]
+    candidates: int = 5
+
+    def __repr__(self) -> str:
+        return next((name.upper() for name, table in TABLES.items() if table == self), f"Thresholds({vars(self)})")
+
+    def uses(self, measure: Measure) -> bool:
+        """Whether a region or a formula has the measure."""
+        bounds = [region.above + region.below for region in self.regions]
+        weights = [formula.weights for draw in self.draws for formula in vars(draw).values()]
+        return any(name == measure for pairs in bounds + weights for name, _ in pairs)
+
+
+def quadrant(
+    regions: tuple[Region, Region, Region, Region], measures: Mapping[Measure, Float[Array, " B"]]
+) -> Int[Array, " B"]:
+    """The number of the first region that holds for each row; `ADAPTIVE` where none does."""
+    found = jnp.full(measures["entropy"].shape, ADAPTIVE, jnp.int32)
+    for number in reversed(range(len(regions))):
+        holds = jnp.ones(found.shape, bool)
+        for name, bound in regions[number].above:
+            holds &= measures[name] > bound
+        for name, bound in regions[number].below:
+            holds &= measures[name] < bound
+        found = jnp.where(holds, number, found)
+    return found
+
+
+def measures_of(metrics: StepTrace, base: float) -> dict[Measure, Float[Array, " B"]]:
+    """What regions and formulas look at, from a step's metrics; those of attention are means over layers and heads.
+
+    - entropy, varentropy, attention_entropy, attention_varentropy: the metrics, in logarithms of `base`.
+    - agreement: 1 − head_jsd / ln(heads), from 0 (every head looks elsewhere) to 1; where head_jsd is there.
+    - interaction: √attention_varentropy in nats: the spread of the scores under the weights, which are their softmax.
+    - tempering: √((1.2 H + 2) / (H + 1e-6)) of the entropy H in nats, by which the server version divides its surprise.
+    """
+    assert metrics.entropy is not None and metrics.varentropy is not None
+    unit = math.log(base)
+    found: dict[Measure, Array] = {
+        "entropy": metrics.entropy / unit,
+        "varentropy": metrics.varentropy / unit**2,
+        "tempering": jnp.sqrt((1.2 * metrics.entropy + 2) / (metrics.entropy + 1e-6)),
+    }
+    if metrics.attention_entropy is not None and metrics.attention_varentropy is not None:
+        heads = metrics.attention_entropy.shape[-1]
+        found |= {
+            "attention_entropy": jnp.nanmean(metrics.attention_entropy, axis=(1, 2)) / unit,
+            "attention_varentropy": jnp.nanmean(metrics.attention_varentropy, axis=(1, 2)) / unit**2,
+            "interaction": jnp.nanmean(jnp.sqrt(jnp.maximum(metrics.attention_varentropy, 0)), axis=(1, 2)),
+        }
+        if metrics.head_jsd is not None:
+            found["agreement"] = 1 - jnp.nanmean(metrics.head_jsd, axis=1) / math.log(max(heads, 2))
+    return found
+
+
+def _times(scale: float, constant: float, low: float = -math.inf, high: float = math.inf, **weights: float) -> Formula:
+    bounds: Bounds = tuple((name, scale * weight) for name, weight in weights.items())  # pyright: ignore
+    return Formula(scale * constant, bounds, low, high)
+
+
+_UNCERTAIN = {"entropy": 1.0, "varentropy": 1.0}
+
+CLASSIC_BASE = Draw(_times(0.666, 1.0), Formula(0.9), Formula(27), Formula(0.03))
+# Commit e55e9a3, with its errors corrected: the temperature of resampling is at most 2 as in later versions, where it
+# was at least 2.
+CLASSIC = Thresholds(
+    base=2,
+    regions=(
+        Region(below=(("entropy", 0.1), ("varentropy", 0.1))),
+        Region(above=(("entropy", 5.0),), below=(("varentropy", 0.1),)),
+        Region(above=(("varentropy", 5.0),), below=(("entropy", 5.0),)),
+        Region(above=(("entropy", 3.0), ("varentropy", 5.0))),
+    ),
+    draws=(
+        dataclasses.replace(CLASSIC_BASE, temperature=_times(0.666, 1.3, high=1.5, attention_entropy=0.2)),
+        dataclasses.replace(
+            CLASSIC_BASE,
+            temperature=_times(0.666, 1.2, high=1.5, interaction=0.3),
+            top_k=dataclasses.replace(_times(27, 1.5, low=5, agreement=-0.5), truncated=True),
+        ),
+        dataclasses.replace(
+            CLASSIC_BASE,
+            temperature=_times(0.666, 2.0, high=2.0, attention_varentropy=0.5),
+            top_p=_times(1, 0.9, low=0.5, attention_entropy=-0.2),
+        ),
+        Draw(
+            temperature=_times(
+                0.666, 1.0, entropy=0.3, varentropy=0.3, attention_entropy=0.2, attention_varentropy=0.2, agreement=-0.2
+            ),
+            top_p=_times(0.9, 1.0, low=0.1, high=1.0, attention_varentropy=0.1),
+            top_k=_times(27, 1.0, low=1, high=100, interaction=0.3, agreement=-0.2),
+            min_p=_times(0.03, 1.0, low=0.01, high=0.5, entropy=-0.5, varentropy=-0.5),
+        ),
+    ),
+)
+
+SERVER_BASE = Draw(Formula(0.8), Formula(0.9), Formula(40), Formula(0.05))
+# Commit 9d41be6.
+SERVER = Thresholds(
+    base=2,
+    regions=(
+        Region(
+            below=(("entropy", 0.8), ("varentropy", 0.4), ("attention_entropy", 1.0), ("attention_varentropy", 0.3)),
+        ),
+        Region(
+            above=(("entropy", 2.5),),
+            below=(("varentropy", 0.4), ("attention_entropy", 1.0), ("attention_varentropy", 0.3)),
+        ),
+        Region(
+            above=(("varentropy", 1.2), ("attention_varentropy", 0.8)),
+            below=(("entropy", 2.5), ("attention_entropy", 1.0)),
+        ),
+        Region(
+            above=(("entropy", 1.7), ("varentropy", 1.2), ("attention_entropy", 2.0), ("attention_varentropy", 0.8))
+        ),
+    ),
+    draws=(
+        SERVER_BASE,
+        SERVER_BASE,
+        dataclasses.replace(
+            SERVER_BASE,
+            temperature=_times(0.8, 0.3, high=2.0, attention_varentropy=0.25),
+            top_p=_times(1, 0.9, low=0.5, attention_entropy=-0.3),
+        ),
+        dataclasses.replace(
+            SERVER_BASE,
+            temperature=_times(0.8, 0.0, low=0.1, high=2.0, tempering=1.0),
+            min_p=_times(0.05, 1.0, low=0.01, high=0.5, varentropy=-0.2),
+        ),
+    ),
+)
+
+TABLES = {"classic": CLASSIC, "server": SERVER}
+
+# Of the Dirichlet sampler (commit 0a7f7bb), in nats.
+DSLIDER_REGIONS = (
+    Region(below=(("entropy", 0.3), ("varentropy", 1.2))),
+    Region(above=(("entropy", 2.5),), below=(("varentropy", 1.2),)),
+    Region(above=(("varentropy", 2.5),), below=(("entropy", 2.5),)),
+    Region(above=(("entropy", 1.2), ("varentropy", 2.5))),
+)

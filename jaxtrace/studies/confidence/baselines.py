@@ -1,0 +1,104 @@
+"""Uncertainties of an answer that need no training: higher says less sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxtrace.studies.confidence.semantic import (
+    clusters,
+    discrete_semantic_entropy,
+    semantic_entropy,
+    sequence_entropy,
+)
+
+SPIKE = 1.0  # nats: an entropy above it is a spike
+TEXTS = {
+    "length": "drawn tokens: the control, no uncertainty",
+    "msp": "−Σ ln p of the drawn tokens (maximum sequence probability)",
+    "perplexity": "−mean ln p of the drawn tokens (logarithm of the perplexity)",
+    "first_entropy": "entropy of the first step",
+    "mean_entropy": "mean token entropy",
+    "max_entropy": "largest token entropy",
+    "p90_entropy": "90th percentile of token entropy",
+    "mean_varentropy": "mean token varentropy",
+    "max_varentropy": "largest token varentropy",
+    "mean_surprise_z": "mean of (surprisal − entropy) / √varentropy",
+    "max_surprise_z": "largest of the same",
+    "surprisal_gap": "mean of surprisal − entropy",
+    "least_top1_prob": "1 − the smallest top-1 probability",
+    "entropy_change": "mean |difference of entropy from step to step|",
+    "entropy_rise": "largest rise of entropy from step to step",
+    "spikes": f"share of steps with entropy above {SPIKE:g} nat",
+    "spike_run": f"longest run of steps with entropy above {SPIKE:g} nat",
+    "sequence_entropy": "−mean over samples of Σ ln p of the drawn tokens",
+    "semantic_entropy": "entropy over sets of equal answers, weighted by their probabilities",
+    "discrete_semantic_entropy": "entropy over sets of equal answers, by counts",
+    "answer_sets": "number of sets of equal answers",
+}
+
+
+def baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Uncertainties of one answer, those that its metrics allow; see `TEXTS`.
+
+    Definitions are those of lm-polygraph (Fadeeva et al. 2023) where it has them, but for the last token, which counts
+    here whether it ends the text or not. Self-certainty, −KL(uniform ‖ p), is not among them: it needs the mean over
+    the vocabulary of ln p, which no probe records.
+
+    Args:
+      metrics: name → [tokens, …] of the drawn tokens, at least one.
+    """
+    found = {"length": float(len(metrics["token"]))}
+    if "entropy" not in metrics:
+        return found
+    logprob, entropy, varentropy = (np.asarray(metrics[name], float) for name in ("logprob", "entropy", "varentropy"))
+    z, change, above = surprise_z(metrics), np.diff(entropy), entropy > SPIKE
+    return found | {
+        "msp": float(-logprob.sum()),
+        "perplexity": float(-logprob.mean()),
+        "first_entropy": float(entropy[0]),
+        "mean_entropy": float(entropy.mean()),
+        "max_entropy": float(entropy.max()),
+        "p90_entropy": float(np.quantile(entropy, 0.9)),
+        "mean_varentropy": float(varentropy.mean()),
+        "max_varentropy": float(varentropy.max()),
+        "mean_surprise_z": float(z.mean()),
+        "max_surprise_z": float(z.max()),
+        "surprisal_gap": float((-logprob - entropy).mean()),
+        "least_top1_prob": float(1 - metrics["top1_prob"].min()),
+        "entropy_change": float(np.abs(change).mean()) if len(change) else 0.0,
+        "entropy_rise": float(change.max()) if len(change) else 0.0,
+        "spikes": float(above.mean()),
+        "spike_run": float(_longest_run(above)),
+    }
+
+
+def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Uncertainties of a prompt from several answers to it; nothing of one alone.
+
+    Args:
+      samples: text and Σ ln p of each answer.
+    """
+    if len(samples) < 2:
+        return {}
+    of = clusters([text for text, _ in samples])
+    logprobs = np.array([logprob for _, logprob in samples])
+    return {
+        "sequence_entropy": sequence_entropy(logprobs),
+        "semantic_entropy": semantic_entropy(logprobs, of),
+        "discrete_semantic_entropy": discrete_semantic_entropy(of),
+        "answer_sets": float(of.max() + 1),
+    }
+
+
+def surprise_z(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(surprisal − entropy) / √varentropy [tokens]; 0 where the distribution has no spread to speak of."""
+    entropy, varentropy = np.asarray(metrics["entropy"], float), np.asarray(metrics["varentropy"], float)
+    wide = varentropy > 1e-6
+    return np.where(wide, (-metrics["logprob"] - entropy) / np.sqrt(np.where(wide, varentropy, 1.0)), 0.0)
+
+
+def _longest_run(flags: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

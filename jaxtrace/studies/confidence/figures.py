@@ -1,0 +1,82 @@
+"""Figures of how good confidences are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jaxtrace.figures.theme import Theme, dress, legend, new_figure
+from jaxtrace.statistics.calibration import calibration_curve
+from jaxtrace.statistics.ranking import risk_coverage
+from jaxtrace.studies._shared.result import Picture
+from jaxtrace.studies.confidence.evaluate import Scored
+
+BINS = 10
+
+
+def pictures(measured: pd.DataFrame, scored: Scored, shown: Sequence[str]) -> dict[str, Picture]:
+    """AUROC of every score, calibration and risk–coverage of some.
+
+    Args:
+      measured: `evaluate.measures`.
+      scored: what it is of.
+      shown: the names whose curves are drawn, three at most.
+    """
+
+    def ranked(theme: Theme) -> Figure:
+        rows = measured[::-1]
+        figure = new_figure(theme, 6.2, 1.0 + 0.22 * len(rows))
+        axes = figure.subplots()
+        dress(axes, theme, "Right answers told from wrong ones", x="AUROC, with its 95 % interval")
+        cells = (rows[column] for column in ("score", "auroc", "auroc_low", "auroc_high"))
+        for place, (name, value, low, high) in enumerate(zip(*cells, strict=True)):
+            color = theme.first if name in shown else theme.faint
+            axes.plot([low, high], [place, place], color=color, linewidth=1.4)
+            axes.plot(value, place, color=color, marker="o", markersize=4)
+        axes.axvline(0.5, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 2)))
+        axes.set_yticks(range(len(rows)), rows["score"])
+        return figure
+
+    def calibrated(theme: Theme) -> Figure:
+        figure = new_figure(theme, 3.8, 3.6)
+        axes = figure.subplots()
+        dress(axes, theme, "Calibration", x="predicted probability", y="share of right answers")
+        axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=(0, (3, 2)))
+        for name, color in _colours(shown, theme):
+            curve = calibration_curve(scored.labels, scored.probabilities[name], BINS)
+            spread = (curve["accuracy"] - curve["accuracy_low"], curve["accuracy_high"] - curve["accuracy"])
+            axes.errorbar(
+                *(curve["probability"], curve["accuracy"], np.array(spread)),
+                **{"color": color, "label": name, "marker": "o", "markersize": 3, "linewidth": 1.2},
+            )
+        legend(axes, theme)
+        return figure
+
+    def covered(theme: Theme) -> Figure:
+        figure = new_figure(theme, 4.6, 3.2)
+        axes = figure.subplots()
+        dress(axes, theme, "Risk by coverage", x="share of answers kept", y="share of these that are wrong")
+        for name, color in (*_colours(shown, theme), ("oracle", theme.faint)):
+            score = scored.labels if name == "oracle" else scored.scores[name]
+            coverage, risk, _ = risk_coverage(scored.labels, score)
+            axes.plot(coverage, risk, color=color, linewidth=1.6, label=name)
+        axes.set_ylim(bottom=0)
+        legend(axes, theme)
+        return figure
+
+    return {
+        "auroc": Picture(ranked, "AUROC of every score; dashes are chance, in colour what the other pictures show."),
+        "calibration": Picture(
+            calibrated, f"Share of right answers by predicted probability, {BINS} bins, 95 % Wilson intervals."
+        ),
+        "risk_coverage": Picture(
+            covered, "Share of wrong answers among those kept, as those of the lowest scores are left out; an oracle's."
+        ),
+    }
+
+
+def _colours(shown: Sequence[str], theme: Theme) -> list[tuple[str, str]]:
+    return list(zip(shown, (theme.first, theme.second, theme.ink), strict=False))

@@ -1,0 +1,138 @@
+"""The long table of arXiv 2604.03589: a row for each phase, step and layer, in that paper's own column names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxtrace.studies.dynamics.dispersion_kinds import HDIKind, dispersion
+from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.traces.trace import Row, Trace
+
+COLUMNS = (
+    "model",
+    "prompt",
+    "phase",
+    "step",
+    "layer",
+    "token_id",
+    "token_text",
+    "output_entropy",
+    "top1_prob",
+    "top1_top2_gap",
+    "attn_entropy_mean",
+    "hdi",
+    "hidden_l2",
+    "delta_l2_from_prev",
+    "delta_l2_step",
+    "kv_bytes_layer",
+    "kv_total_mb",
+)
+
+
+def long_frame(
+    label: str, trace: Trace, number: int, *, hdi: HDIKind = "std", bytes_per_element: int | None = None
+) -> pd.DataFrame:
+    """The long table of one prompt.
+
+    GEN step g = 1, 2, … is the distribution that drew the g-th token; the PROMPT step, 0, that of the prompt's last
+    position. These are one measurement for g = 1, unless the last prompt token was fed twice: then the PROMPT step is
+    that of the first time, and is left out where positions of the prompt were not measured.
+
+    Args:
+      label: of the model.
+      trace: a generated one with output, attention and hidden probes.
+      number: of the prompt in it.
+      hdi: kind of dispersion over heads.
+      bytes_per_element: of the cache; None for the trace's own.
+
+    Returns:
+      COLUMNS: those of the paper and, since there are several prompts and two drifts, `prompt` and `delta_l2_step`
+      (‖x_l(t) − x_l(t−1)‖₂, where `delta_l2_from_prev` is ‖x_l − x_{l−1}‖₂). Layer 0 is the embedding: its attention
+      columns and `delta_l2_from_prev` are NaN. The last layer is before the final norm. Entropies are in nats,
+      `kv_total_mb` in MiB; both kv columns are NaN where the trace does not say the shape of its cache.
+    """
+    row = trace.rows[number]
+    twice = bool(trace.info.get("last_prompt_token_twice"))
+    first = row.prompt_steps
+    of_prompt = first - twice
+    steps = [of_prompt] * (of_prompt >= 0) + list(range(first, row.length))
+    is_prompt = np.arange(len(steps)) < (of_prompt >= 0)
+    layers = (0, *trace.traced_layers)
+    cached = cached_tokens(row)[steps]
+    memory = KVMemory.of(trace.info, bytes_per_element)
+
+    def by_step(values: object) -> np.ndarray:
+        return np.repeat(np.asarray(values), len(layers))
+
+    def by_layer(values: np.ndarray) -> np.ndarray:
+        missing = np.full((len(steps), len(layers) - values.shape[1]), np.nan)
+        return np.concatenate([missing, values[steps]], axis=1).ravel()
+
+    metrics = row.metrics
+    columns = {
+        "model": label,
+        "prompt": prompt_name(row, number),
+        "phase": by_step(np.where(is_prompt, "PROMPT", "GEN")),
+        "step": by_step(np.where(is_prompt, 0, np.array(steps) - first + 1)),
+        "layer": np.tile(layers, len(steps)),
+        "token_id": by_step(metrics["token"][steps]),
+        "token_text": by_step([row.pieces[step] for step in steps]),
+        "output_entropy": by_step(metrics["entropy"][steps]),
+        "top1_prob": by_step(metrics["top1_prob"][steps]),
+        "top1_top2_gap": by_step(metrics["top1_top2_gap"][steps]),
+        "attn_entropy_mean": by_layer(metrics["attention_entropy"].mean(-1)),
+        "hdi": by_layer(dispersion(metrics, hdi)),
+        "hidden_l2": by_layer(metrics["hidden_norm"]),
+        "delta_l2_from_prev": by_layer(metrics["hidden_delta_layer"]),
+        "delta_l2_step": by_layer(metrics["hidden_delta_step"]),
+        "kv_bytes_layer": np.nan,
+        "kv_total_mb": np.nan,
+    }
+    if memory is not None:
+        columns["kv_bytes_layer"] = [memory.layer_bytes(layer, tokens) for tokens in cached for layer in layers]
+        columns["kv_total_mb"] = by_step([memory.mib(tokens) for tokens in cached])
+    return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def prompt_name(row: Row, number: int) -> str:
+    """The id of a prompt, or its number where it has none."""
+    return row.prompt.id or str(number)
+
+
+def cached_tokens(row: Row) -> np.ndarray:
+    """How many tokens the cache holds when a step's distribution is measured: int [steps]."""
+    return len(row.prompt_tokens) - row.prompt_steps + np.arange(row.length)
+
+
+def write_long(
+    label: str, trace: Trace, file: Path, *, hdi: HDIKind = "std", bytes_per_element: int | None = None
+) -> None:
+    """Writes the long table of a trace, prompt after prompt, as its file's name ends: .parquet or .csv.
+
+    Args are those of `long_frame`; the file is replaced, its directory made if need be.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"hdi": hdi, "bytes_per_element": bytes_per_element}
+    frames = (long_frame(label, trace, number, **settings) for number in range(len(trace.rows)))
+    (_write_csv if file.suffix == ".csv" else _write_parquet)(frames, file)
+
+
+def _write_csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        for number, frame in enumerate(frames):
+            frame.to_csv(out, index=False, header=number == 0)
+
+
+def _write_parquet(frames: Iterator[pd.DataFrame], file: Path) -> None:
+    tables = (pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata() for frame in frames)
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table.cast(first.schema))

@@ -1,0 +1,211 @@
+"""Rows of a trace as three Arrow tables, and back.
+
+A value that is missing (NaN, or −1 of an integer metric) is null, so that a mean in SQL leaves it out.
+The metadata of every field holds its definition and units.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jaxtrace.prompts import Prompt
+from jaxtrace.schema import METRICS, Metric, chosen_layers
+from jaxtrace.settings.probes import OPTIONS
+from jaxtrace.traces.columns import flat_values, lists, nullable, rounded, values_of
+from jaxtrace.traces.raw import raw_columns, raw_metrics
+from jaxtrace.traces.run_json import plain
+from jaxtrace.traces.trace import Row
+
+# Of a trace's info: what gives the tables their columns.
+SHAPE = ("mode", "layers", "heads", *OPTIONS)
+PRECISIONS = ("float32", "float16")
+STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
+STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
+
+
+def to_tables(
+    numbered: Sequence[tuple[int, Row]], info: dict[str, Any], precision: str = "float32"
+) -> dict[str, pa.Table]:
+    """Lays rows out as the tables "tokens", "layers" and "prompts".
+
+    Args:
+      numbered: at least one row, with the number of its prompt; all with the same metrics.
+      info: of the trace; its mode, layers, alphas and raw material are used.
+      precision: of floats. "float16" rounds them to the 11 significant bits of a float16, and keeps the range and the
+        type of float32, which every reader knows; the bits that are gone cost nothing once compressed.
+
+    Returns:
+      tokens: one row per prompt and step. `position` is the place in the sequence of the token whose
+        next-token distribution this is: prompt length − 1 + step (generate), step (score). Raw
+        material as lists.
+      layers: one row per prompt, step and layer, 0 and those that were traced (no row when there is no metric of
+        layers); metrics of heads as lists.
+      prompts: one row per prompt.
+    """
+    prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
+    stored = {"float32": lambda table: table, "float16": rounded}[precision]
+    return {
+        "tokens": stored(_tokens(rows, prompts, info)),
+        "layers": stored(_layers(rows, prompts, info)),
+        "prompts": _prompts(rows, prompts, info),
+    }
+
+
+def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple[int, Row]]:
+    """The inverse of `to_tables`: (prompt number, row) in the order of the table "prompts"."""
+    metrics = _read_metrics(tables["tokens"], tables["layers"], info)
+    prompts = tables["prompts"].to_pylist()
+    pieces = tables["tokens"]["token_text"].to_pylist()
+    stops = np.cumsum([prompt["length"] for prompt in prompts], dtype=np.int64)
+    rows = []
+    for prompt, stop in zip(prompts, stops, strict=True):
+        steps = slice(stop - prompt["length"], stop)
+        row = Row(
+            prompt=Prompt(
+                text=prompt["text"],
+                tokens=tuple(prompt["tokens"]) if prompt["text"] is None else None,
+                id=prompt["id"],
+                images=tuple(prompt["images"]),
+                meta=json.loads(prompt["meta"]),
+            ),
+            prompt_tokens=np.array(prompt["tokens"], np.int32),
+            prompt_pieces=tuple(prompt["pieces"]),
+            metrics={name: values[steps] for name, values in metrics.items()}
+            | raw_metrics(tables["tokens"].slice(steps.start, prompt["length"]), info),
+            pieces=tuple(pieces[steps]),
+            text=prompt["completion"],
+            stop=prompt["stop"],
+            prompt_steps=prompt.get("prompt_steps", 0),
+        )
+        rows.append((prompt["prompt"], row))
+    return rows
+
+
+class _Columns:
+    """Gathers named columns, each with its definition, into a table."""
+
+    def __init__(self):
+        self.fields: list[pa.Field] = []
+        self.arrays: list[pa.Array] = []
+
+    def add(self, name: str, array: pa.Array, text: str, unit: str = "") -> None:
+        self.fields.append(pa.field(name, array.type, metadata={"definition": text, "units": unit}))
+        self.arrays.append(array)
+
+    def table(self) -> pa.Table:
+        return pa.Table.from_arrays(self.arrays, schema=pa.schema(self.fields))
+
+
+def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
+    lengths = [row.length for row in rows]
+    last = [len(row.prompt_tokens) - 1 if info["mode"] == "generate" else 0 for row in rows]
+    first = [place - row.prompt_steps for place, row in zip(last, rows, strict=True)]
+    positions = [start + np.arange(length, dtype=np.int32) for start, length in zip(first, lengths, strict=True)]
+    columns = _Columns()
+    columns.add("prompt", pa.array(np.repeat(prompts, lengths)), "number of the prompt in the run")
+    columns.add("step", pa.array(_steps(rows)), STEP)
+    place = pa.array(np.concatenate(positions))
+    columns.add("position", place, "place of the token whose next-token distribution this is")
+    for name, metric in METRICS.items():
+        if name not in rows[0].metrics or "layer" in metric.dims:
+            continue
+        values = np.concatenate([row.metrics[name] for row in rows])
+        if metric.dims == ("alpha",):
+            for i, alpha in enumerate(info["alphas"]):
+                text = f"Rényi entropy of order {alpha:g} of the next-token distribution"
+                columns.add(_alpha_name(name, alpha), nullable(values[:, i], metric), text, metric.unit)
+        else:
+            columns.add(name, nullable(values, metric), metric.text, metric.unit)
+        if name == "token":
+            pieces = [piece for row in rows for piece in row.pieces]
+            columns.add("token_text", pa.array(pieces, pa.string()), "the text of token")
+    for column in raw_columns(rows, positions, info):
+        columns.add(*column)
+    return columns.table()
+
+
+def _layers(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
+    names = [name for name, metric in METRICS.items() if name in rows[0].metrics and "layer" in metric.dims]
+    numbers = np.array([0, *_chosen(info)], np.int32)
+    layers = len(numbers)
+    lengths = [row.length if names else 0 for row in rows]
+    steps = _steps(rows) if names else np.empty(0, np.int32)
+    columns = _Columns()
+    columns.add("prompt", pa.array(np.repeat(prompts, np.multiply(lengths, layers))), "number of the prompt")
+    columns.add("step", pa.array(np.repeat(steps, layers)), STEP)
+    layer = np.tile(numbers, sum(lengths))
+    columns.add("layer", pa.array(layer), "0 is the embedding, L the last layer")
+    for name in names:
+        metric = METRICS[name]
+        values = np.concatenate([row.metrics[name] for row in rows])
+        if "head" in metric.dims:
+            present = layer >= metric.first_layer
+            array = lists(values, metric, present * values.shape[-1], present)
+        else:
+            missing = -1 if metric.integer else np.nan
+            padded = np.pad(values, ((0, 0), (metric.first_layer, 0)), constant_values=missing)
+            array = nullable(padded.reshape(-1), metric)
+        columns.add(name, array, metric.text, metric.unit)
+    return columns.table()
+
+
+def _prompts(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
+    metas = [json.dumps(plain(row.prompt.meta), ensure_ascii=False) for row in rows]
+    columns = _Columns()
+    columns.add("prompt", pa.array(prompts), "number of the prompt in the run")
+    columns.add("id", pa.array([row.prompt.id for row in rows], pa.string()), "its name in its task")
+    columns.add("text", pa.array([row.prompt.text for row in rows], pa.string()), "null if ids were given")
+    columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "the ids that were fed")
+    columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "the text of each id")
+    images = [[_image_name(image) for image in row.prompt.images] for row in rows]
+    columns.add("images", pa.array(images, STRINGS), "the images it is about")
+    columns.add("completion", pa.array([row.text for row in rows], pa.string()), "the text drawn, or scored")
+    columns.add("length", pa.array([row.length for row in rows], pa.int32()), "number of steps")
+    if info.get("prompt_positions"):
+        ahead = pa.array([row.prompt_steps for row in rows], pa.int32())
+        columns.add("prompt_steps", ahead, "how many of them are before the first draw")
+    columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "why it ended")
+    columns.add("meta", pa.array(metas, pa.string()), "what else its task knows, as JSON")
+    return columns.table()
+
+
+def _image_name(image: Any) -> str:
+    return str(image) if isinstance(image, (str, Path)) else type(image).__name__
+
+
+def _read_metrics(tokens: pa.Table, layers: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]:
+    found = {}
+    for name, metric in METRICS.items():
+        if "layer" in metric.dims:
+            if name in layers.column_names:
+                found[name] = _read_layers(layers[name], metric, info)
+        elif "alpha" in metric.dims:
+            names = [_alpha_name(name, alpha) for alpha in info["alphas"]]
+            if names and names[0] in tokens.column_names:
+                found[name] = np.stack([values_of(tokens[column], metric) for column in names], axis=1)
+        elif name in tokens.column_names:
+            found[name] = values_of(tokens[name], metric)
+    return found
+
+
+def _read_layers(column: pa.ChunkedArray, metric: Metric, info: dict[str, Any]) -> np.ndarray:
+    layers = len(_chosen(info)) + 1
+    if "head" in metric.dims:
+        return flat_values(column, metric).reshape(-1, layers - metric.first_layer, info["heads"])
+    return values_of(column, metric).reshape(-1, layers)[:, metric.first_layer :]
+
+
+def _chosen(info: dict[str, Any]) -> tuple[int, ...]:
+    return chosen_layers(info["layers"], info.get("layer_stride", 1))
+
+
+def _alpha_name(name: str, alpha: float) -> str:
+    return f"{name}_{alpha:g}"
+
+
+def _steps(rows: Sequence[Row]) -> np.ndarray:
+    return np.concatenate([np.arange(row.length, dtype=np.int32) - np.int32(row.prompt_steps) for row in rows])

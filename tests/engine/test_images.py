@@ -1,0 +1,174 @@
+"""Prompts with images: batches against each prompt alone, generated steps against scored positions, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxtrace import Model, Prompt, PromptError, init_params
+from jaxtrace.checkpoints.images import ImageProcessor
+from jaxtrace.models.config import LayerKind, VisionConfig
+from jaxtrace.models.decoder import abstract_params, stack_layers
+from tests.engine.conftest import CONFIG
+from tests.engine.reference import assert_same, at
+
+IMAGE = 40  # of 37 tokens and 8 more
+LOOKING = LayerKind(rope=None, cross_attention=True)
+VISION = VisionConfig(
+    embed=16,
+    layers=2,
+    global_layers=1,
+    heads=2,
+    feed_forward=24,
+    image_size=12,
+    patch_size=4,
+    channels=3,
+    max_tiles=4,
+    aspect_ratios=((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1)),
+    outputs=(0,),
+)
+SEEING = dataclasses.replace(
+    CONFIG, pattern=(CONFIG.pattern[0], LOOKING), extra_tokens=8, image_token=IMAGE, vision=VISION
+)
+
+
+def picture(height, width):
+    pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+PROMPTS = [[IMAGE, 1, 9, 30, 4], [1, 5, 7], [1, 12, IMAGE, 3, 3, IMAGE, 8, 20], [1, IMAGE, IMAGE, 6]]
+IMAGES = [picture(10, 33), None, [picture(12, 12), picture(50, 20)], [picture(5, 50), picture(30, 30)]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny random model with open gates, whose heads look in different places."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        noise = 0.2 * rng.normal(size=leaf.shape)
+        middle = (
+            0.7 if name.endswith("gate") and leaf.ndim == 1 else 1.0 if name == "weight" and leaf.ndim == 1 else 0.0
+        )
+        return jnp.array(middle + noise, jnp.float32)
+
+    params = jax.tree_util.tree_map_with_path(draw, abstract_params(SEEING))
+    return Model("seeing", SEEING, params, image_processor=ImageProcessor.of(VISION))
+
+
+@pytest.fixture(scope="module")
+def scored(model):
+    return model.score(PROMPTS, images=IMAGES)
+
+
+def test_a_batch_is_each_prompt_alone(model, scored):
+    for row, prompt, images in zip(scored.rows, PROMPTS, IMAGES, strict=True):
+        alone = model.score([prompt], images=[images]).rows[0]
+        assert_same(row.metrics, alone.metrics)
+
+
+def test_a_prompt_without_images_in_a_model_without_them(model, scored):
+    """Layers that look at images are skipped: the others are numbered as if they were not."""
+    blind = dataclasses.replace(SEEING, layers=2, pattern=CONFIG.pattern, vision=None, image_token=None)
+    params = {name: x for name, x in model.params.items() if name != "vision"}
+    params["layers"] = [model.params["layers"][i] for i in (0, 2)]
+    want = Model("blind", blind, params).score([PROMPTS[1]]).rows[0].metrics
+    found = scored.rows[1].metrics
+    for name, values in found.items():
+        if values.ndim > 1 and name != "renyi":
+            values = values[:, [0, 1, 3] if values.shape[1] == 4 else [0, 2]]
+        np.testing.assert_allclose(values, want[name], rtol=1e-5, atol=1e-4, err_msg=name)
+    for name in ("attention_entropy", "attention_varentropy", "sink_mass", "hdi", "head_jsd"):
+        assert np.isnan(found[name][:, 1]).all(), name
+    np.testing.assert_array_equal(found["hidden_delta_layer"][:, 1], 0)
+
+
+def test_images_change_what_comes_after_them(model, scored):
+    other = [picture(11, 31), None, [picture(12, 13), picture(50, 21)], [picture(6, 50), picture(31, 30)]]
+    changed = model.score(PROMPTS, images=other)
+    for i in (0, 2, 3):
+        assert np.abs(scored.rows[i].metrics["entropy"] - changed.rows[i].metrics["entropy"])[-1] > 1e-4
+    np.testing.assert_array_equal(scored.rows[1].metrics["entropy"], changed.rows[1].metrics["entropy"])
+
+
+def test_tokens_between_two_images_see_the_first(model):
+    prompt = [IMAGE, 4, 9, IMAGE, 11, 2]
+    one, other = (
+        model.score([prompt], images=[[IMAGES[0], second]]).rows[0].metrics
+        for second in (picture(50, 20), picture(7, 8))
+    )
+    for name, values in one.items():
+        np.testing.assert_allclose(values[:3], other[name][:3], atol=1e-5, err_msg=name)
+    assert np.abs(one["entropy"] - other["entropy"])[3:].min() > 1e-4
+
+
+def test_an_image_is_never_predicted(scored):
+    for row, prompt in zip(scored.rows, PROMPTS, strict=True):
+        following = np.array([*prompt[1:], IMAGE])
+        np.testing.assert_array_equal(np.isnan(row.metrics["logprob"]), following == IMAGE)
+
+
+@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+def test_generated_steps_are_scored_positions(model, layout):
+    if layout == "stacked":
+        model = dataclasses.replace(model, params=stack_layers(SEEING, model.params))
+    generated = model.generate(PROMPTS, images=IMAGES, max_new_tokens=6)
+    texts = [[*prompt, *row.metrics["token"].tolist()] for prompt, row in zip(PROMPTS, generated.rows, strict=True)]
+    rescored = model.score(texts, images=IMAGES)
+    for prompt, row, again in zip(PROMPTS, generated.rows, rescored.rows, strict=True):
+        steps = slice(len(prompt) - 1, len(prompt) + 5)
+        assert_same(row.metrics, at(again.metrics, steps), bound=1e-4)
+
+
+def test_prompts_that_take_places_look_at_their_own_images(model):
+    """Two rows for eight prompts, in every order of images and none; a group of rows may have no image at all."""
+    order = (1, 0, 1, 2, 3, 1, 1, 2)
+    prompts, images = [PROMPTS[i] for i in order], [IMAGES[i] for i in order]
+    rows = model.generate(prompts, images=images, max_new_tokens=3, batch_size=2).rows
+    texts = model.score(prompts, images=images, batch_size=3).rows
+    for i in (0, 1, 3, 4):
+        alone = model.generate(prompts[i : i + 1], images=images[i : i + 1], max_new_tokens=3).rows[0]
+        assert_same(rows[i].metrics, alone.metrics)
+        assert_same(texts[i].metrics, model.score(prompts[i : i + 1], images=images[i : i + 1]).rows[0].metrics)
+    for i, same in ((5, 0), (7, 3)):
+        assert_same(rows[i].metrics, rows[same].metrics)
+        assert_same(texts[i].metrics, texts[same].metrics)
+
+
+def test_images_of_prompts(model, scored):
+    prompts = [Prompt(tokens=tuple(PROMPTS[0]), images=(IMAGES[0],)), Prompt(tokens=tuple(PROMPTS[1]))]
+    for images in (None, [None, None]):
+        for row, want in zip(model.score(prompts, images=images).rows, scored.rows, strict=False):
+            assert_same(row.metrics, want.metrics)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "images", "part"),
+    [
+        (PROMPTS[:1], [[]], "prompt 0: has 0 images and 1 image tokens"),
+        (PROMPTS[:1], None, "prompt 0: has 0 images and 1 image tokens"),
+        (PROMPTS[:1], [IMAGES[2]], "prompt 0: has 2 images and 1 image tokens"),
+        (PROMPTS[:2], [IMAGES[0], IMAGES[0]], "prompt 1: has 1 images and 0 image tokens"),
+        (PROMPTS[:2], IMAGES[:1], "images must be a list with one entry for each prompt"),
+        (PROMPTS[:1], IMAGES[0], "images must be a list with one entry for each prompt"),
+        (PROMPTS[:1], ["nowhere.png"], "nowhere.png: is no image that can be read"),
+        ([[1, 45]], None, "id 45 is outside the vocabulary of 45"),
+        ("hi", ["a.png", "a.png"], "prompts must be a list"),
+    ],
+)
+def test_images_that_cannot_be_seen(model, prompts, images, part):
+    for run in (model.score, model.generate):
+        with pytest.raises(PromptError) as error:
+            run(prompts, images=images)
+        assert part in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_model_that_sees_none():
+    blind = Model("blind", CONFIG, init_params(CONFIG, jax.random.key(0)))
+    with pytest.raises(PromptError, match="prompt 0: has images, and blind sees none"):
+        blind.score([[1, 2]], images=[picture(9, 9)])

@@ -1,0 +1,53 @@
+"""Every metric of a trace against a float64 model and the float64 definitions."""
+
+import numpy as np
+import pytest
+
+from jaxtrace import Probes
+from tests.engine import float64_llama
+from tests.engine.reference import assert_metrics, assert_same, at, metrics
+
+
+def test_score(scored, prompts, model):
+    for row, tokens in zip(scored.rows, prompts, strict=True):
+        run = float64_llama.run(model.config, model.params, tokens)
+        want = metrics(run, np.array([*tokens[1:], -1]))
+        assert_metrics(row.metrics, want, run.lens_logits)
+
+
+@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+def test_generate(layout, prompts, model, request):
+    if layout == "unrolled":
+        trace = request.getfixturevalue("generated")
+    else:
+        trace = request.getfixturevalue("stacked").generate(prompts, max_new_tokens=20)
+    for row, tokens in zip(trace.rows, prompts, strict=True):
+        drawn = row.metrics["token"]
+        assert len(drawn) == 20
+        run = float64_llama.run(model.config, model.params, [*tokens, *drawn[:-1]])
+        np.testing.assert_array_equal(drawn, run.logits.argmax(axis=-1)[len(tokens) - 1 :])
+        want = at(metrics(run, np.array([*tokens[1:], *drawn])), slice(len(tokens) - 1, None))
+        assert_metrics(row.metrics, want, run.lens_logits[len(tokens) - 1 :])
+
+
+def test_decode_equals_score(model, generated):
+    texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated.rows]
+    for row, again in zip(generated.rows, model.score(texts).rows, strict=True):
+        assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
+
+
+def test_last_layer_of_the_lens_is_the_output(generated, scored):
+    for row in [*generated.rows, *scored.rows]:
+        found = row.metrics
+        for name in ("entropy", "varentropy", "top1_prob"):
+            np.testing.assert_array_equal(found[f"lens_{name}"][:, -1], found[name])
+        np.testing.assert_array_equal(found["lens_kl"][:, -1], 0)
+
+
+def test_alphas_of_the_probes(model, prompts):
+    alphas = (0.0, 1.0, 3.0, float("inf"))
+    probes = Probes.of("output", alphas=alphas)
+    row = model.score(prompts[:1], probes=probes).rows[0]
+    run = float64_llama.run(model.config, model.params, prompts[0])
+    want = metrics(run, np.array([*prompts[0][1:], -1]), alphas)["renyi"]
+    np.testing.assert_allclose(row.metrics["renyi"], want, rtol=0, atol=1e-5)

@@ -1,0 +1,94 @@
+"""Logits that are NaN or infinite flag their own row, and no other."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrace import Probes, Sample
+from tests.engine.automaton import automaton
+from tests.engine.reference import assert_same
+from tests.engine.test_model import Letters
+
+AFTER = [1, 2, 3, 4, 5, 5, 7, 6]  # 0 counts up to 5 and stays there; 6 and 7 take turns
+
+
+@pytest.fixture
+def poisoned():
+    """An automaton in which token 3 is NaN to the residual stream."""
+    model = automaton(AFTER)
+    embedding = model.params["embedding"].at[3].set(jnp.nan)
+    return dataclasses.replace(model, params=model.params | {"embedding": embedding}, tokenizer=Letters())
+
+
+@pytest.mark.parametrize("sampler", [None, Sample(temperature=0.01)], ids=["greedy", "sample"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_row_that_meets_nan_draws_nothing_and_stops(poisoned, sampler, batch_size):
+    prompts = [[6], [0], [3], [2, 3, 6], [5], [1]]
+    rows = poisoned.generate(prompts, max_new_tokens=5, sampler=sampler, batch_size=batch_size).rows
+    want = [[7, 6, 7, 6, 7], [1, 2, 3, -1], [-1], [-1], [5] * 5, [2, 3, -1]]
+    assert [row.metrics["token"].tolist() for row in rows] == want
+    assert [row.stop for row in rows] == ["length", *["not_finite"] * 3, "length", "not_finite"]
+    assert (rows[1].text, rows[1].pieces, rows[2].text, rows[2].pieces) == ("bcd", ("b", "c", "d", ""), "", ("",))
+    for row in rows:
+        for name in ("entropy", "varentropy", "logprob", "top1_prob"):
+            np.testing.assert_array_equal(np.isfinite(row.metrics[name]), row.metrics["token"] >= 0, err_msg=name)
+    healthy = automaton(AFTER).generate([prompts[0], prompts[4]], max_new_tokens=5, sampler=sampler).rows
+    for row, same in zip((rows[0], rows[4]), healthy, strict=True):
+        assert_same(row.metrics, same.metrics)
+
+
+def test_no_probes(poisoned):
+    rows = poisoned.generate([[1], [6]], max_new_tokens=3, probes=Probes.none()).rows
+    assert [row.metrics["token"].tolist() for row in rows] == [[2, 3, -1], [7, 6, 7]]
+    assert [row.stop for row in rows] == ["not_finite", "length"]
+
+
+def test_infinite_logits():
+    model = automaton(AFTER)
+    params = model.params | {
+        "unembedding": model.params["unembedding"].at[4, 3].set(3e38)
+    }  # and the norm makes it more
+    rows = dataclasses.replace(model, params=params).generate([[3], [7]], max_new_tokens=3).rows
+    assert [row.metrics["token"].tolist()[0] for row in rows] == [-1, 6]
+    assert rows[0].stop == "not_finite" and np.isnan(rows[0].metrics["entropy"]).all()
+
+
+def test_padding_with_nan_touches_no_text():
+    model = automaton(AFTER)
+    prompts = [[1, 2], [6, 7, 6, 7, 6, 7, 6]]
+    embedding = model.params["embedding"].at[0].set(jnp.nan)  # rows are padded with token 0
+    padded = dataclasses.replace(model, params=model.params | {"embedding": embedding})
+    for run in (lambda model: model.score(prompts), lambda model: model.generate(prompts, max_new_tokens=4)):
+        for row, same in zip(run(padded).rows, run(model).rows, strict=True):
+            assert_same(row.metrics, same.metrics)
+
+
+def test_a_text_with_nan(poisoned):
+    rows = poisoned.score([[0, 1, 2], [0, 3, 4], [6, 7]], batch_size=2).rows
+    assert [row.stop for row in rows] == ["scored", "not_finite", "scored"]
+    np.testing.assert_array_equal(np.isnan(rows[1].metrics["entropy"]), [False, True, True])
+    alone = poisoned.score([[0, 3, 4]]).rows[0]
+    np.testing.assert_allclose(alone.metrics["entropy"], rows[1].metrics["entropy"], rtol=1e-5)
+    assert np.isfinite(rows[2].metrics["entropy"]).all()
+    assert (rows[1].text, rows[1].pieces) == ("ade", ("d", "e", ""))
+
+
+def test_progress_counts_what_is_finite(poisoned):
+    calls = []
+    trace = poisoned.generate([[0], [6]], max_new_tokens=5, on_progress=lambda *counts: calls.append(counts))
+    prompts, tokens, entropy = np.array(calls).sum(axis=0)
+    assert (prompts, tokens) == (2, 9)
+    np.testing.assert_allclose(entropy, sum(np.nansum(row.metrics["entropy"]) for row in trace.rows), rtol=1e-6)
+
+
+def test_it_is_stored_as_it_is(poisoned, tmp_path):
+    import jaxtrace
+
+    trace = poisoned.generate([[0], [6]], max_new_tokens=5)
+    trace.save(tmp_path / "run")
+    for row, same in zip(jaxtrace.open(tmp_path / "run").rows, trace.rows, strict=True):
+        assert (row.stop, row.pieces, row.text) == (same.stop, same.pieces, same.text)
+        np.testing.assert_array_equal(row.metrics["token"], same.metrics["token"])
+        np.testing.assert_array_equal(row.metrics["entropy"], same.metrics["entropy"])

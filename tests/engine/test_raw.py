@@ -1,0 +1,217 @@
+"""Fewer layers, and raw material: the same numbers as a trace of everything has, or a float64 model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrace import ConfigError, Model, Probes, decode_step, init_params, init_state
+from jaxtrace.engine.gather import joined
+from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.planning.cost import trace_bytes
+from jaxtrace.schema import QUANTITIES
+from jaxtrace.traces import open_trace
+from tests import oracle
+from tests.engine import float64_llama
+from tests.engine.conftest import CONFIG
+from tests.engine.reference import assert_same, at
+from tests.engine.test_probes import score
+from tests.traces.rows import assert_same_row
+
+PROBES = Probes(
+    layer_stride=2, residuals=(3, 0), top_tokens=5, attention_rows=((1, 0), (3, 2), (1, 3)), lens_renyi=True
+)
+CHOSEN = (1, 3)
+
+
+PROMPTS = (1, 0)  # of the prompts, those that are generated from: one token, and five
+
+
+@pytest.fixture(scope="module")
+def raw_generated(model, prompts):
+    """One row at a time, the prompt's positions measured too."""
+    probes = dataclasses.replace(PROBES, prompt_positions=True)
+    return model.generate([prompts[i] for i in PROMPTS], max_new_tokens=20, probes=probes, batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def raw_scored(model, prompts):
+    return model.score(prompts, probes=PROBES)
+
+
+def assert_raw(row, first, run):
+    """Raw material of a row's steps, from position `first` on, against a float64 model over the whole text."""
+    end = first + row.length
+    found = row.metrics
+    hidden = np.moveaxis(run.hidden[first:end], 1, 0)
+    np.testing.assert_allclose(found["residuals"][:, 0], hidden[3], atol=1e-4 * np.abs(hidden).max())
+    np.testing.assert_allclose(found["residuals"][:, 1], hidden[0], atol=1e-4 * np.abs(hidden).max())
+    p = np.log(oracle.softmax(run.logits[first:end]))
+    np.testing.assert_allclose(found["top_logprobs"], -np.sort(-p, axis=-1)[:, :5], atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(p, found["top_ids"], axis=-1), found["top_logprobs"], atol=1e-4)
+    of_lens = run.lens_logits[first:end, [layer - 1 for layer in CHOSEN]]
+    renyi = np.stack([oracle.renyi(of_lens, alpha) for alpha in PROBES.alphas], axis=-1)
+    np.testing.assert_allclose(found["lens_renyi"], renyi, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found["lens_renyi"][:, -1], found["renyi"])
+    weights = found["attention_rows"]
+    assert weights.shape == (row.length, 3, end)
+    for i, (layer, head) in enumerate(PROBES.attention_rows):
+        want = run.attention[first:end, layer - 1, head, :end]
+        beyond = np.arange(end) > np.arange(first, end)[:, None]
+        np.testing.assert_array_equal(np.isnan(weights[:, i]), beyond)
+        np.testing.assert_allclose(np.nan_to_num(weights[:, i]), want, atol=1e-5)
+
+
+def at_chosen(metrics):
+    """Metrics of all layers, at those that the stride leaves."""
+    found = {}
+    for name, values in metrics.items():
+        metric = QUANTITIES[name]
+        if "layer" in metric.dims:
+            layers = [0, *CHOSEN] if metric.first_layer == 0 else [layer - 1 for layer in CHOSEN]
+            values = values[:, layers]
+        found[name] = values
+    return found
+
+
+def scored_at_once(model, tokens, probes):
+    """Metrics of a text, by one step that is quick to compile."""
+    tokens = jnp.array([tokens])
+    state = init_state(model.config, model.params, 1, tokens.shape[1], probes)
+    ahead = jnp.append(tokens[:, 1:], -1)[None]
+    count = jnp.array([tokens.shape[1]])
+    _, trace = score(model.params, state, tokens, count, ahead, config=model.config, probes=probes)
+    return {name: np.asarray(x[0]) for name, x in vars(trace).items() if x is not None}
+
+
+def measured(row):
+    return {name: row.metrics[name] for name in Probes(layer_stride=2).metrics}
+
+
+def test_generated(model, raw_generated, generated, scored):
+    """The prompt's positions first, each with the token that comes next, then the steps that draw."""
+    for row, i in zip(raw_generated.rows, PROMPTS, strict=True):
+        before = len(row.prompt_tokens) - 1
+        assert row.prompt_steps == before
+        assert set(row.metrics) == set(PROBES.metrics)
+        assert_same(at(measured(row), slice(before, None)), at_chosen(generated.rows[i].metrics))
+        if before:
+            of_prompt = at(at_chosen(scored.rows[i].metrics), slice(before))
+            assert_same(at(measured(row), slice(before)), of_prompt)
+        text = [*row.prompt_tokens, *row.metrics["token"][before:-1]]
+        assert_raw(row, 0, float64_llama.run(model.config, model.params, text))
+
+
+def test_scored(model, raw_scored, scored):
+    for row, whole in zip(raw_scored.rows, scored.rows, strict=True):
+        assert_same(measured(row), at_chosen(whole.metrics))
+        assert_raw(row, 0, float64_llama.run(model.config, model.params, row.prompt_tokens))
+
+
+def test_stacked_layers_give_the_same(stacked, prompts, raw_scored):
+    found, want = scored_at_once(stacked, prompts[0], PROBES), raw_scored.rows[0].metrics
+    for name in ("residuals", "top_logprobs", "lens_renyi", "attention_rows"):
+        np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=name)
+    assert_same({name: found[name] for name in measured(raw_scored.rows[0])}, measured(raw_scored.rows[0]))
+
+
+def test_rows_over_caches_of_unequal_sizes_are_joined():
+    parts = [np.ones((2, 1, 4), np.float32), np.ones((1, 1, 8), np.float32)]
+    whole = joined("attention_rows", parts)
+    np.testing.assert_array_equal(np.isnan(whole).sum(axis=(1, 2)), [4, 4, 0])
+    assert joined("entropy", [np.ones(2), np.ones(3)]).shape == (5,)
+
+
+def test_rows_over_windows_and_soft_caps_have_the_entropies_of_their_heads():
+    kinds = (LayerKind(rope=Rope(), window=4), LayerKind(rope=None))
+    config = dataclasses.replace(CONFIG, pattern=kinds, score_soft_cap=2.0, qk_norm=True)
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(1)))
+    pairs = tuple((layer, head) for layer in (1, 2, 3) for head in range(4))
+    probes = Probes.of("attention", attention_rows=pairs)
+    found = scored_at_once(Model("tiny", config, params), list(range(12)), probes)
+    weights = np.nan_to_num(found["attention_rows"].astype(np.float64)).reshape(12, 3, 4, 12)
+    entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(-1)
+    np.testing.assert_allclose(entropy, found["attention_entropy"], atol=1e-5)
+    assert (weights[:, 0] > 0).sum(-1).max() == 4
+
+
+def test_it_comes_back_from_the_disk(raw_generated, raw_scored, tmp_path):
+    for trace in (raw_generated, raw_scored):
+        place = tmp_path / trace.info["mode"]
+        trace.save(place)
+        back = open_trace(place)
+        for got, want in zip(back.rows, trace.rows, strict=True):
+            assert_same_row(got, want)
+        assert back.info == trace.info | {"complete": True}
+        assert back.to_xarray().identical(trace.to_xarray())
+        tokens = back.tokens.to_table(
+            columns=["step", "position", "residual_3", "top_ids", "attention_3_2"]
+        ).to_pandas()
+        assert (tokens.attention_3_2.map(len) == tokens.position + 1).all()
+        assert (tokens.residual_3.map(len) == CONFIG.embed).all() and (tokens.top_ids.map(len) == 5).all()
+        assert (tokens.step.min() < 0) == (trace.info["mode"] == "generate") and tokens.position.min() == 0
+        layers = back.layers.to_table(columns=["layer", "hdi"]).to_pandas()
+        assert sorted(set(layers.layer)) == [0, *CHOSEN]
+
+
+def test_coordinates_are_true_layers(raw_generated, generated):
+    ds, whole = raw_generated.to_xarray(), generated.to_xarray()
+    np.testing.assert_array_equal(ds["layer"], [0, *CHOSEN])
+    np.testing.assert_array_equal(ds["step"], range(-4, 20))
+    for name in ("hidden_norm", "lens_entropy"):
+        want = whole[name].sel(layer=[0, *CHOSEN], prompt=list(PROMPTS))
+        np.testing.assert_allclose(ds[name].sel(step=slice(0, None)), want, rtol=1e-4, atol=1e-4)
+        assert np.isnan(ds[name].sel(prompt=0, step=slice(None, -1))).all()
+    assert ds["residuals"].dims == ("prompt", "step", "residual", "embed")
+    np.testing.assert_array_equal(ds["residual"], [3, 0])
+    assert list(zip(ds["row_layer"].values, ds["row_head"].values, strict=True)) == list(PROBES.attention_rows)
+    np.testing.assert_allclose(ds["attention_rows"].sum("key").sel(step=0), 1, rtol=1e-5)
+    assert ds["attention_rows"].sizes["key"] == 24  # the positions that a prompt of 5 and 20 tokens feeds
+
+
+def test_bytes_are_counted(raw_scored):
+    row = raw_scored.rows[2]
+    by_group = trace_bytes(CONFIG, PROBES, positions=row.metrics["attention_rows"].shape[-1])
+    assert sum(x.nbytes for x in row.metrics.values()) == row.length * sum(by_group.values())
+    half = trace_bytes(CONFIG, PROBES, precision="float16", positions=40)
+    floats = [
+        sum(x.nbytes for x in row.metrics.values() if (x.dtype.kind == "f") == wanted) for wanted in (True, False)
+    ]
+    assert floats[0] / 2 + floats[1] == row.length * sum(half.values())
+
+
+def test_a_lens_of_fewer_layers_unembeds_fewer_rows(model):
+    def flops(stride):
+        probes = Probes.of("lens", layer_stride=stride)
+        state = init_state(model.config, model.params, 2, 64, probes)
+        step = jax.jit(lambda params, state: decode_step(params, state, config=model.config, probes=probes)[1])
+        return step.lower(model.params, state).compile().cost_analysis()["flops"]
+
+    unembedded = 2 * CONFIG.vocab * CONFIG.embed
+    assert flops(1) - flops(3) >= 2 * 2 * unembedded  # two rows, two layers fewer
+
+
+def test_what_a_model_has_not_is_refused(model):
+    for probes, message in [
+        (Probes(residuals=(4,)), r"residuals: no layer 4; there are 0 \(the embedding\) to 3"),
+        (Probes(attention_rows=((0, 1),)), "no head 1 of layer 0; there are layers 1 to 3 and heads 0 to 3"),
+        (Probes(attention_rows=((3, 4),)), "no head 4 of layer 3"),
+        (Probes(top_tokens=38), "top_tokens: 38 of a vocabulary of 37"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            model.generate([[1]], probes=probes)
+    for options in ({"layer_stride": 0}, {"top_tokens": -1}, {"residuals": (1, 1)}, {"attention_rows": ((1, 1),) * 2}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            Probes(**options)
+    with pytest.raises(ConfigError, match="lens_renyi: is of the lens; record the group lens too"):
+        Probes.of("output", lens_renyi=True)
+
+
+def test_the_last_layer_is_always_among_the_chosen():
+    for layers in range(1, 9):
+        for stride in range(1, 10):
+            chosen = Probes(layer_stride=stride).layers(dataclasses.replace(CONFIG, layers=layers))
+            assert chosen[-1] == layers and set(jnp.diff(jnp.array(chosen)).tolist()) <= {stride}
+            assert min(chosen) <= stride

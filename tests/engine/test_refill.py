@@ -1,0 +1,160 @@
+"""Rows that are done are replaced while others go on, and every prompt is traced as if it were alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxtrace import Dslider, Entropix, Greedy, Model, Probes, Sample, init_params
+from jaxtrace.compilation import counted
+from jaxtrace.engine import loop as engine
+from jaxtrace.engine.settings import Settings
+from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.models.decoder import stack_layers
+from tests.engine.automaton import automaton
+from tests.engine.conftest import CONFIG
+from tests.engine.reference import assert_same
+
+LONG = dataclasses.replace(CONFIG, context=700, layers=2)
+LENGTHS = (3, 40, 1, 12, 90, 2, 5, 50, 9, 1, 33, 6)
+PROBES = Probes.of("output", "attention", "hidden")
+DRAWN = Settings(
+    PROBES,
+    batch_size=4,
+    max_new_tokens=30,
+    sampler=Sample(temperature=1.5),
+    stop_tokens=(1, 2, 3),  # a row in twelve ends at each step
+    seed=5,
+    steps=8,
+)
+SHAPES = {
+    "llama": {},
+    "windows, stacked": {"layers": 3, "pattern": (LayerKind(window=7, rope=Rope(100.0)), LayerKind())},
+    "gpt2": {
+        "pattern": (LayerKind(rope=None),),
+        "learned_positions": True,
+        "norm": "layer",
+        "gated": False,
+        "qkv_bias": True,
+        "output_bias": True,
+        "feed_forward_bias": True,
+    },
+}
+
+
+SAMPLERS = {"llama": DRAWN.sampler, "windows, stacked": Entropix(pause=7), "gpt2": Dslider(pause=7)}
+
+
+def random_model(shape):
+    config = dataclasses.replace(LONG, **SHAPES[shape])
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(0)))
+    return Model("tiny", config, stack_layers(config, params) if "stacked" in shape else params)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model("llama")
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in LENGTHS]
+
+
+def drawn(model, prompts, settings, numbers=None):
+    batches = model.generate_rows(model.encode(prompts, chat=False), settings, numbers=numbers)
+    return [row for batch in batches for _, row in batch]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rows_that_take_places_draw_what_they_draw_alone(shape, prompts):
+    model, settings = random_model(shape), dataclasses.replace(DRAWN, sampler=SAMPLERS[shape])
+    rows = drawn(model, prompts, settings)
+    assert len({row.length for row in rows}) > 5
+    for i in (0, 4, 7, 11):
+        (want,) = drawn(model, prompts[i : i + 1], settings, numbers=[i])
+        assert rows[i].stop == want.stop
+        assert_same(rows[i].metrics, want.metrics)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_texts_that_take_places_are_scored_as_they_are_alone(shape, prompts):
+    model = random_model(shape)
+    rows = model.score(prompts, batch_size=4, probes=PROBES).rows
+    for i in (2, 4, 11):
+        assert_same(rows[i].metrics, model.score([prompts[i]], probes=PROBES).rows[0].metrics)
+
+
+def test_rows_come_in_order_as_soon_as_they_are_done():
+    """The first prompt counts to 40; the four behind it, two steps each, are ready when it is."""
+    model = automaton([*range(1, 45), 0], stop_tokens=(40,))
+    settings = Settings(Probes.none(), 2, max_new_tokens=60, sampler=Greedy(), stop_tokens=(40,), steps=4)
+    prompts = model.encode([[30], [0], [38], [37], [36], [35], [39]], chat=False)
+    batches = [[row.metrics["token"].tolist() for _, row in rows] for rows in model.generate_rows(prompts, settings)]
+    want = [list(range(int(ids[-1]) + 1, 41)) for _, ids in prompts]
+    assert [row for rows in batches for row in rows] == want
+    assert [len(rows) for rows in batches] == [1, 6]
+
+
+def test_a_full_pool(monkeypatch):
+    """Forty-eight prompts that draw 1 to 48 tokens, eight at once; a batch would take as long as its longest row."""
+    computed = []
+    decode_chunk = engine.decode_chunk
+
+    def counting(*args, **options):
+        found = decode_chunk(*args, **options)
+        computed.append(np.asarray(found[2]))
+        return found
+
+    monkeypatch.setattr(engine, "decode_chunk", counting)
+    model = automaton([*range(1, 50), 0], stop_tokens=(49,))
+    order = np.random.default_rng(0).permutation(48)
+    trace = model.generate([[int(start)] for start in order], max_new_tokens=60, batch_size=8, probes=Probes.none())
+    lengths = [row.length for row in trace.rows]
+    assert lengths == (49 - order).tolist()
+    assert sum(valid.sum() for valid in computed) == sum(lengths)
+    steps = sum(valid.any(axis=1).sum() for valid in computed)
+    in_batches = sum(max(lengths[at : at + 8]) for at in range(0, 48, 8))
+    full = sum(lengths) / 8
+    assert full < steps < full + 40 < in_batches  # 40: the last rows run out, and rows idle for a step's cost
+
+
+def test_few_programs(model):
+    """Prompts of a hundred lengths, and then a hundred others."""
+    rng = np.random.default_rng(3)
+    settings = dataclasses.replace(DRAWN, probes=Probes.of("output"), steps=9)  # programs that no other test has
+
+    def sweep(lengths):
+        with counted() as count:
+            drawn(model, [rng.integers(0, CONFIG.vocab, size).tolist() for size in lengths], settings)
+        return count.programs
+
+    assert sweep(rng.permutation(np.arange(1, 201, 2))) <= 30
+    assert sweep(rng.permutation(np.arange(2, 202, 2))) <= 8
+
+
+def test_a_slow_consumer_and_one_that_leaves(model, prompts):
+    settings = dataclasses.replace(DRAWN, probes=Probes.none())
+    want = [row.metrics["token"].tolist() for row in drawn(model, prompts, settings)]
+    batches = model.generate_rows(model.encode(prompts, chat=False), settings)
+    first = next(batches)
+    again = [row.metrics["token"].tolist() for row in drawn(model, prompts, settings)]  # while the other stands still
+    rows = [*first, *(row for batch in batches for row in batch)]
+    assert [row.metrics["token"].tolist() for _, row in rows] == again == want
+    leaving = model.generate_rows(model.encode(prompts, chat=False), settings)
+    next(leaving)
+    leaving.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_cache_that_grows_and_shrinks(model, batch_size):
+    """From 64 slots to 768, which is the context's own need, and back."""
+    rng = np.random.default_rng(4)
+    prompts = [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 9, 690, 3, 4, 5)]
+    settings = dataclasses.replace(DRAWN, probes=Probes.of("output"), batch_size=batch_size)
+    rows = drawn(model, prompts, settings)
+    for i in (0, 2, 5):
+        (want,) = drawn(model, prompts[i : i + 1], settings, numbers=[i])
+        assert_same(rows[i].metrics, want.metrics)

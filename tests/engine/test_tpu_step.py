@@ -1,0 +1,88 @@
+"""The traced steps compiled for TPUs that are not there: every kernel in its place, sharded or not."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+from jaxtrace.kernels import compiling_for
+
+from jaxtrace import Probes
+from jaxtrace.engine.step import decode_step, init_state, score_step
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.parallel.mesh import fitted
+from jaxtrace.parallel.sharding import param_shardings, state_shardings
+from tests.kernels import tpu  # noqa: F401 — sets what libtpu reads when it is loaded
+from tests.parallel import collectives
+
+pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
+
+ROWS, SLOTS, CHUNK = 4, 1024, 128
+PLAIN = DecoderConfig("llama", 4096, 512, 2, 8, 4, 64, 1024, 4096, tied=True)
+CAPPED = dataclasses.replace(
+    PLAIN, pattern=(LayerKind(256), LayerKind()), score_soft_cap=50.0, logit_soft_cap=30.0, head_dim=128
+)
+
+
+# On a mesh: fewer heads of keys and values than devices along "model", and a vocabulary that these do not divide.
+MESHED = dataclasses.replace(PLAIN, kv_heads=1, vocab=4099)
+MESHED_CAPPED = dataclasses.replace(CAPPED, kv_heads=1, vocab=4099)
+
+
+def compiled(config, shape, step, *arguments):
+    devices = np.array(topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[: np.prod(shape)])
+    mesh = fitted(Mesh(devices.reshape(shape), ("data", "model"), axis_types=(AxisType.Auto,) * 2), config)
+
+    def placed(shapes, shardings, dtype=None):
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=s), shapes, shardings)
+
+    params = abstract_params(config, stacked=True)
+    params = placed(params, param_shardings(config, mesh, stacked=True), jnp.bfloat16)
+    with compiling_for("tpu"), jax.set_mesh(mesh):
+        make = functools.partial(init_state, config, batch=ROWS, slots=SLOTS, probes=Probes.all())
+        state = jax.eval_shape(make, params)
+        state = placed(state, state_shardings(state, mesh))
+        function = functools.partial(step, config=config, probes=Probes.all())
+        return jax.jit(function, donate_argnames="state").lower(params, state, *arguments).compile().as_text()
+
+
+def kernels_in(text):
+    return set(
+        re.findall(r"%([a-z_]+)(?:\.\d+)? = [^=]*custom-call\([^)]*\), custom_call_target=\"tpu_custom_call\"", text)
+    )
+
+
+CONFIGS = pytest.mark.parametrize("config", [PLAIN, CAPPED], ids=["plain", "windows and caps"])
+
+
+@CONFIGS
+def test_decode(config):
+    kernels = {"decode_attention", "unembed_moments", "head_dispersion_decode"}
+    assert kernels_in(compiled(config, (1, 1), decode_step)) == kernels
+
+
+@pytest.mark.parametrize("config", [MESHED, MESHED_CAPPED], ids=["plain", "windows and caps"])
+def test_decode_on_a_mesh(config):
+    text = compiled(config, (2, 2), decode_step)
+    assert kernels_in(text) == {"decode_attention", "unembed_moments"}
+    collectives.check(text, config, ROWS, 1, SLOTS)
+
+
+TEXTS = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((ROWS, CHUNK), (ROWS,), (ROWS, CHUNK))]
+
+
+def test_score():
+    kernels = {"prefill_attention", "unembed_moments", "head_dispersion"}
+    assert kernels_in(compiled(CAPPED, (1, 1), score_step, *TEXTS)) == kernels
+
+
+def test_score_on_a_mesh():
+    text = compiled(MESHED, (2, 2), score_step, *TEXTS)
+    assert kernels_in(text) == {"prefill_attention", "unembed_moments"}
+    collectives.check(text, MESHED, ROWS, CHUNK, SLOTS)

@@ -1,1 +1,0 @@
-from tests.tracing.conftest import model, prompts  # noqa: F401 (fixtures)

@@ -1,0 +1,81 @@
+"""What a trace costs, against counts by hand and against what is really made."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from jaxtrace import Model, Probes, init_params
+from jaxtrace.models.cache import empty_cache
+from jaxtrace.models.config import LayerKind
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.published import find_published
+from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
+from jaxtrace.schema import METRICS
+from tests.engine.conftest import CONFIG
+from tests.engine.test_images import SEEING
+
+WINDOWED = dataclasses.replace(CONFIG, pattern=(LayerKind(window=4), LayerKind()))
+CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": SEEING}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return CONFIGS[request.param]
+
+
+def multiplied(config):
+    """Parameters that a token of text is multiplied by, from the parameters themselves."""
+    params = abstract_params(config)
+    blocks = [block for block, kind in zip(params["layers"], config.kinds, strict=True) if not kind.cross_attention]
+    matrices = [block["attention"][name] for block in blocks for name in "qkvo"]
+    matrices += [block["feed_forward"].get(name) for block in blocks for name in ("gate", "up", "down")]
+    unembedding = params["embedding" if config.tied else "unembedding"].shape[1] * config.vocab
+    return unembedding + sum(matrix.size for matrix in matrices if matrix is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        # 16 layers of q and o 2048², k and v 512 · 2048, three matrices 8192 · 2048; V D = 128256 · 2048
+        ("llama-3.2-1b", 2 * (16 * (2 * 2048**2 + 2 * 512 * 2048 + 3 * 8192 * 2048) + 128256 * 2048)),
+        # 12 layers of 4 · 768², two matrices 4 · 768²; positions are looked up
+        ("gpt2", 2 * (12 * (4 * 768**2 + 2 * 4 * 768**2) + 50257 * 768)),
+        # q and o 1024 × 1152, k and v 256 × 1152
+        ("gemma-3-1b", 2 * (26 * (2 * 1024 * 1152 + 2 * 256 * 1152 + 3 * 6912 * 1152) + 262144 * 1152)),
+    ],
+)
+def test_a_step_by_hand(name, flops):
+    assert step_flops(find_published(name).config) == flops
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_step_multiplies_by_every_matrix_of_the_text(config):
+    assert step_flops(config) == 2 * multiplied(config)
+
+
+def test_a_step_of_a_text_does_not_see_what_looks_at_images():
+    eyes, blind = find_published("llama-3.2-11b-vision").config, find_published("llama-3.1-8b").config
+    assert step_flops(eyes) == step_flops(blind)
+    assert torch_attention_bytes(eyes, 100) == torch_attention_bytes(blind, 100) == 4 * 32 * 32 * 100**2
+    assert eyes.kv_bytes(1, 2) == blind.kv_bytes(1, 2) == 128 * 1024
+    assert parameter_count(eyes) > parameter_count(blind)
+
+
+def test_the_lens_unembeds_every_layer_but_the_last():
+    assert lens_flops(CONFIG) == 2 * 2 * 37 * 32
+
+
+def test_a_trace_has_as_many_bytes_as_it_returns(config):
+    model = Model("tiny", config, init_params(config, jax.random.key(0)))
+    row = model.generate([[1, 2, 3]], max_new_tokens=2).rows[0]
+    by_group = trace_bytes(config, Probes.all())
+    assert set(by_group) == {metric.group for metric in METRICS.values()} - {"sampler"}
+    for group, size in by_group.items():
+        values = [row.metrics[name] for name in row.metrics if METRICS[name].group == group]
+        assert sum(value.nbytes for value in values) == 2 * size, group
+
+
+def test_a_cache_has_as_many_bytes_as_it_takes(config):
+    cache = empty_cache(config, 1, 24, stacked=False)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache)) == config.kv_bytes(24)

@@ -1,0 +1,100 @@
+"""`jaxtrace study dynamics` as a command, and the last prompt token fed twice in a real run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import jaxtrace as jt
+from jaxtrace.cli import app
+from jaxtrace.cli.study.common import configured
+from jaxtrace.engine.encode import encode
+from jaxtrace.errors import ConfigError
+from jaxtrace.run import RunConfig, run_config
+from jaxtrace.studies._shared.traces import traced_config
+from jaxtrace.studies.dynamics.compute import DynamicsConfig
+from tests.figures import traces as made
+
+CONFIG = jt.DecoderConfig(
+    family="llama", vocab=9, embed=8, layers=1, heads=1, kv_heads=1, head_dim=8, feed_forward=8, context=6
+)
+
+
+def study(*arguments):
+    done = CliRunner().invoke(app, ["study", "dynamics", *map(str, arguments)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_is_fed(twice):
+    ((_, tokens),) = encode([[3, 1, 4]], "tiny", CONFIG, None, chat=False, last_twice=twice)
+    assert tokens.tolist() == ([3, 1, 4, 4] if twice else [3, 1, 4])
+
+
+def test_a_prompt_that_has_no_room_for_it():
+    encode([[1] * 6], "tiny", CONFIG, None, chat=False)
+    with pytest.raises(jt.PromptError, match="has 7 tokens, and the context of tiny holds 6"):
+        encode([[1] * 6], "tiny", CONFIG, None, chat=False, last_twice=True)
+    with pytest.raises(ConfigError, match="score feeds texts as they are"):
+        run_config(score=True, compat_duplicate_last_prompt_token=True)
+    assert not RunConfig().compat_duplicate_last_prompt_token
+
+
+def test_bad_input(tmp_path):
+    rng = np.random.default_rng(0)
+    made.trace([made.row(rng, ["a"] * 6, groups=("output",))]).save(tmp_path / "few")
+    done = study(tmp_path / "few", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert "--probes that include attention,hidden" in done.stderr
+    done = study("--out", tmp_path / "out")
+    assert done.exit_code == 2 and "give traces to study, or models" in done.stderr
+    done = study(tmp_path / "few", "--hdi", "sum", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "'std', 'var', 'cv', 'fano', 'range' or 'jsd'" in done.stderr
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_traces_that_are_there_were_fed_as_they_were(tmp_path, from_file):
+    file = tmp_path / "study.yaml"
+    file.write_text(f"traces: [{tmp_path}]" if from_file else "tau: 0.3")
+    where = () if from_file else (tmp_path,)
+    done = study(*where, "--config", file, "--compat-duplicate-last-prompt-token", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert "--compat-duplicate-last-prompt-token is of runs that are to be made" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["dynamics", "dynamics-demo"])
+def test_the_files_of_settings(pytestconfig, tmp_path, name):
+    config = configured(DynamicsConfig, pytestconfig.rootpath / "configs" / "studies" / f"{name}.yaml", {})
+    runs = [traced_config(config, model, tmp_path) for model in config.models]
+    assert all(run.probes == ("output", "attention", "dispersion", "hidden") for run in runs)
+    if name == "dynamics":  # the published protocol
+        assert all((run.max_new_tokens, run.stop_repeats, run.sampler) == (1000, 15, "greedy") for run in runs)
+        assert (len(runs), config.tau, config.share, config.hdi) == (4, 0.30, 0.2, "std")
+
+
+@pytest.mark.slow
+def test_a_run_with_the_last_prompt_token_twice(tmp_path):
+    runs = ("--model", "demo", "--limit", 1, "--max-new-tokens", 8)
+    done = study(*runs, "--compat-duplicate-last-prompt-token", "--long", "parquet", "--out", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "study.html").exists() and (tmp_path / "tables" / "classes.csv").exists()
+    trace = jt.open(tmp_path / "traces" / "demo")
+    model = jt.load("demo", mesh=None)
+    long = pd.read_parquet(tmp_path / "long" / "demo.parquet")
+    per_token = model.config.kv_bytes(1)
+    for row in trace.rows:
+        plain = model.tokenizer.encode(row.prompt.text, chat=False)
+        assert row.prompt_tokens.tolist() == [*plain, plain[-1]]
+        own = long[long["prompt"] == row.prompt.id]
+        generated = own[own["phase"] == "GEN"]
+        assert sorted(generated["step"].unique()) == [*range(1, 9)]
+        assert generated["kv_total_mb"].max() == (len(plain) + 8) * per_token / 2**20
+        prompt = own[own["phase"] == "PROMPT"]
+        assert prompt["kv_total_mb"].unique() == [len(plain) * per_token / 2**20]
+        scored = model.score([row.prompt_tokens.tolist()], probes=jt.Probes.of("output")).rows[0].metrics
+        assert prompt["output_entropy"].iloc[0] == pytest.approx(scored["entropy"][-2], abs=1e-5)
+        first = generated[generated["step"] == 1]["output_entropy"].iloc[0]
+        assert first == pytest.approx(scored["entropy"][-1], abs=1e-5)
+        assert abs(first - prompt["output_entropy"].iloc[0]) > 1e-3

@@ -1,0 +1,244 @@
+"""Attention entropy by condition, on traces made by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxtrace.errors import StudyError
+from jaxtrace.figures.html import png
+from jaxtrace.figures.theme import LIGHT
+from jaxtrace.grading import Grade
+from jaxtrace.grading.labels import label_of, write_labels
+from jaxtrace.run import read_yaml, validated
+from jaxtrace.studies._shared.traces import traced_config
+from jaxtrace.studies.patterns.compute import PatternsConfig, patterns
+from jaxtrace.studies.patterns.tables import interval_of_means
+from jaxtrace.studies.patterns.trajectories import ATTENTION, row_entropy_var, trajectories
+from tests.figures.traces import metrics, row, trace
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("patterns*.yaml"))
+LAYERS, HEADS = 2, 3
+
+
+def answer(i, meta, steps, prompt=4, shift=0.0, groups=("output", "attention")):
+    """An answer of some steps to a prompt of its own; all its entropies are shifted."""
+    rng = np.random.default_rng(i)
+    made = row(rng, [f" w{j}" for j in range(steps)], meta=meta, layers=LAYERS, heads=HEADS, groups=groups)
+    if shift:
+        made.metrics["attention_entropy"] += np.float32(shift)
+    prompt_tokens = np.full(prompt, i, np.int32)
+    return replace(made, prompt=replace(made.prompt, id=f"p-{i}"), prompt_tokens=prompt_tokens)
+
+
+def of_growth(i, condition, steps, prompt):
+    """An answer whose attention entropies are half of ln(keys), and nothing else."""
+    made = answer(i, {"condition": condition}, steps, prompt)
+    grown = 0.5 * np.log(prompt + np.arange(steps))[:, None, None] * np.ones((steps, LAYERS, HEADS))
+    made.metrics["attention_entropy"] = grown.astype(np.float32)
+    made.metrics["attention_entropy_normalized"] = np.full_like(made.metrics["attention_entropy"], 0.5)
+    return made
+
+
+def compared(rows, table="comparisons", prompt_positions=False, **settings):
+    of = trace(rows, layers=LAYERS, heads=HEADS, prompt_positions=prompt_positions)
+    result = patterns({"tiny": of}, PatternsConfig(**{"resamples": 100, **settings}))
+    return result, result.tables[table].frame.set_index(["metric", "control"])
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Factual answers, and creative ones with more attention entropy; one of them is a single token."""
+    factual = [answer(i, {"condition": "factual"}, 5 + i % 4) for i in range(8)]
+    creative = [answer(10 + i, {"condition": "creative"}, 6 + i % 3, shift=0.5) for i in range(7)]
+    return [*factual, *creative, answer(30, {"condition": "creative"}, 1), answer(31, {"condition": None}, 5)]
+
+
+@pytest.fixture(scope="module")
+def outcome(two):
+    return compared(two, conditions=("factual", "creative"))
+
+
+def slow_mean(one, name, start, stop):
+    """Of a metric over layers, heads and steps, one number after the other."""
+    numbers = [x for step in one.metrics[name][start:stop] for x in np.ravel(step)]
+    return float(np.mean(np.array(numbers, np.float64)))
+
+
+@pytest.mark.parametrize("name", [*ATTENTION, "entropy", "varentropy"])
+def test_differences_of_prompt_means(two, outcome, name):
+    _, frame = outcome
+    for control, stop in (("none", None), ("matched steps", 1 + 5)):
+        first, second = ([slow_mean(one, name, 1, stop) for one in group] for group in (two[:8], two[8:15]))
+        line = frame.loc[name, control]
+        assert line["difference"] == pytest.approx(np.mean(first) - np.mean(second), abs=1e-9)
+        pooled = np.sqrt((7 * np.var(first, ddof=1) + 6 * np.var(second, ddof=1)) / 13)
+        assert line["g"] == pytest.approx(line["difference"] / pooled * (1 - 3 / (4 * 13 - 1)))
+        assert line["auroc"] == np.mean([[a > b for b in second] for a in first])
+        assert (line["n_first"], line["n_second"]) == (8, 7)
+        assert line["comparison"] == "factual − creative"
+
+
+def test_a_difference_that_is_there(outcome):
+    _, frame = outcome
+    line = frame.loc["attention_entropy", "none"]
+    assert line["difference_high"] < -0.3 and line["auroc"] < 0.1 and line["p"] < 0.02
+    assert np.allclose(np.sort(frame["p_adjusted"]), np.sort(stats.false_discovery_control(frame["p"])))
+    assert (frame["p_adjusted"] >= frame["p"]).all()
+
+
+def test_what_is_said_of_the_answers(outcome):
+    result, _ = outcome
+    table = result.tables["conditions"].frame.set_index("condition")
+    assert table["answers"].to_dict() == {"factual": 8, "creative": 7}
+    assert table.loc["factual", "mean_steps"] == np.mean([5 + i % 4 for i in range(8)])
+    assert table["mean_prompt_tokens"].to_numpy() == pytest.approx([4, 4])
+    assert result.notes[:2] == (
+        "tiny: 2 of 17 answers are not compared: of no condition, or of one token.",
+        "tiny: steps 1 to 5 are those that count as matched.",
+    )
+
+
+def test_growth_with_length_alone_does_not_survive_the_controls():
+    rows = [of_growth(i, "a short", 6 + i % 5, 4 + i % 3) for i in range(8)]
+    rows += [of_growth(10 + i, "long", 20 + i % 5, 4 + i % 3) for i in range(8)]
+    _, frame = compared(rows)
+    assert frame.loc[("attention_entropy", "none"), "difference_high"] < -0.1
+    assert frame.loc[("ln_keys", "none"), "difference_high"] < -0.2
+    assert abs(frame.loc[("attention_entropy", "ln(keys) removed"), "difference"]) < 1e-6
+    assert abs(frame.loc[("attention_entropy_normalized", "none"), "difference"]) < 1e-6
+    assert abs(frame.loc[("attention_entropy", "matched steps"), "difference"]) < 0.05
+    assert frame.loc[("attention_entropy", "matched steps"), "p"] > 0.05
+
+
+def test_steps_layers_and_heads(two, outcome):
+    result, _ = outcome
+    steps = result.tables["steps"].frame.set_index(["condition", "metric", "step"]).sort_index()
+    alive = [one for one in two[8:15] if one.length > 6]
+    at = [one.metrics["attention_varentropy"][6].astype(np.float64).mean() for one in alive]
+    line = steps.loc["creative", "attention_varentropy", 6]
+    assert (line["mean"], line["n"]) == (pytest.approx(np.mean(at)), len(at))
+    low, high = stats.t.interval(0.95, len(at) - 1, np.mean(at), stats.sem(at))
+    assert (line["mean_low"], line["mean_high"]) == pytest.approx((low, high))
+    heads = result.tables["heads"].frame.set_index(["condition", "layer", "head"]).sort_index()
+    of_heads = [
+        np.mean([one.metrics["attention_entropy"][1:, 1, head].astype(np.float64).mean() for one in two[:8]])
+        for head in range(HEADS)
+    ]
+    assert heads.loc["factual", 2]["attention_entropy"].to_numpy() == pytest.approx(of_heads)
+    line = (
+        result.tables["layers"].frame.set_index(["condition", "metric", "layer"]).loc["factual", "attention_entropy", 2]
+    )
+    assert (line["mean"], line["over_heads"]) == (pytest.approx(np.mean(of_heads)), pytest.approx(np.std(of_heads)))
+    assert line["n"] == 8
+
+
+def test_names_are_shown_as_they_are():
+    rows = [answer(i, {"condition": ("$x_$", "costs $5")[i // 4]}, 5) for i in range(8)]
+    result, _ = compared(rows)
+    for picture in result.pictures.values():
+        assert png(picture.draw(LIGHT))
+
+
+def test_every_picture_has_what_it_says(outcome):
+    result, _ = outcome
+    drawn = {name: picture.draw(LIGHT) for name, picture in result.pictures.items()}
+    assert {name: len(figure.axes) for name, figure in drawn.items()} == {"steps": 2, "layers": 2, "heads": 2}
+    assert [text.get_text() for text in drawn["steps"].axes[0].get_legend().get_texts()] == ["factual", "creative"]
+    assert len(drawn["heads"].axes[0].lines) == HEADS
+
+
+def test_step_zero_and_the_variance_over_query_rows():
+    rows = []
+    for i in range(8):
+        rng, prompt = np.random.default_rng(i), 1 if i == 5 else 4 + i % 2
+        made = answer(i, {"condition": "ab"[i // 4]}, prompt - 1 + 5, prompt)
+        positions = metrics(rng, prompt + 4, LAYERS, HEADS, ("output", "attention"))
+        rows.append(replace(made, metrics=positions, prompt_steps=prompt - 1))
+    _, frame = compared(rows, "step_zero", prompt_positions=True)
+    zero = [slow_mean(one, "attention_entropy", one.prompt_steps, one.prompt_steps + 1) for one in rows]
+    assert frame.loc[("attention_entropy", "none"), "difference"] == pytest.approx(
+        np.mean(zero[:4]) - np.mean(zero[4:])
+    )
+    over = []
+    for one in rows:
+        heads = [
+            np.var(
+                [one.metrics["attention_entropy"][q, layer, head] for q in range(len(one.prompt_tokens))], dtype=float
+            )
+            for layer in range(LAYERS)
+            for head in range(HEADS)
+        ]
+        over.append(np.mean(heads))
+    assert frame.loc[("row_entropy_var", "none"), "difference"] == pytest.approx(np.mean(over[:4]) - np.mean(over[4:]))
+    decoding = replace(rows[0], prompt_steps=0)
+    assert (row_entropy_var(decoding) == 0).all()
+    (first, *_) = trajectories("tiny", trace(rows, layers=LAYERS, heads=HEADS), ["all"] * 8)
+    assert first.steps == 5
+    assert np.exp(first.ln_keys) == pytest.approx(np.arange(4, 9))
+
+
+def test_samples_of_one_prompt_are_one_unit():
+    rows = [answer(i // 3, {"condition": "ab"[i // 12]}, 5, shift=i // 3) for i in range(24)]
+    result, frame = compared(rows, resamples=400)
+    assert result.tables["conditions"].frame["prompts"].tolist() == [4, 4]
+    line = frame.loc["attention_entropy", "none"]
+    assert line["p"] > 0.01  # about 2/70: 8 prompts are parted into 4 and 4 in 70 ways; 24 answers in far more
+    assert (line["n_first"], line["n_second"]) == (12, 12)
+
+
+def test_grades_as_conditions(tmp_path):
+    said = [" seven", " I do not know", " eight", " no idea", " 7 of them"]
+    rows = [replace(answer(i, {"answer": "seven"}, 4), text=said[i % 5]) for i in range(20)]
+    rows.append(answer(40, {}, 4))
+    result, _ = compared(rows, by="grade")
+    counts = {"correct or not attempted": 8, "incorrect": 12}
+    assert result.tables["conditions"].frame.set_index("condition")["answers"].to_dict() == counts
+    file = tmp_path / "labels.jsonl"
+    judged = [
+        label_of(one).model_copy(update={"grade": Grade.CORRECT if i < 9 else Grade.INCORRECT})
+        for i, one in enumerate(rows)
+    ]
+    write_labels(judged, file)
+    result, _ = compared(rows, by="correctness", labels=file)
+    counts = {"correct": 9, "incorrect": 12}
+    assert result.tables["conditions"].frame.set_index("condition")["answers"].to_dict() == counts
+
+
+def test_what_cannot_be_compared(two):
+    def refused(rows, message, mode="generate", **settings):
+        with pytest.raises(StudyError, match=message):
+            patterns({"tiny": trace(rows, mode, layers=LAYERS, heads=HEADS)}, PatternsConfig(**settings))
+
+    refused(
+        [answer(0, {"condition": "a"}, 5, groups=("output",))], "trace it again with --probes that include attention"
+    )
+    refused(two, "is a trace of given text", mode="score")
+    refused(two[:8], "two conditions are needed, there is only 'factual'")
+    refused(two, "no answer is of condition 'poetic'; there are: creative, factual", conditions=("poetic", "factual"))
+    refused([*two[:8], two[15]], "0 answers of 'creative' go on after step 0; give two at least of each")
+    refused(two, "two conditions are needed, there is only 'factual'", conditions=("factual", "factual"))
+    refused(two, "nothing is known of 'mood'", by="mood")
+    refused(two, "two conditions are needed, there is none", by="grade")
+    refused(two, "which steps are wrong\\? give --labels FILE", by="wrong_step")
+
+
+def test_means_and_their_intervals():
+    values = np.array([[1.0, 2.0, np.nan, np.nan], [2.0, 5.0, 3.0, np.nan], [4.0, np.nan, np.nan, np.nan]])
+    found = interval_of_means(values)
+    assert found["n"].tolist() == [3, 2, 1, 0]
+    assert found["mean"].tolist()[:3] == [pytest.approx(7 / 3), 3.5, 3.0] and np.isnan(found["mean"][3])
+    for column, n in ((0, 3), (1, 2)):
+        low, high = stats.t.interval(0.95, n - 1, np.mean(values[:n, column]), stats.sem(values[:n, column]))
+        assert (found["mean_low"][column], found["mean_high"][column]) == pytest.approx((low, high))
+    assert found["mean_low"].isna().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_published_settings_are_valid(file, tmp_path):
+    config = validated(PatternsConfig, read_yaml(file), str(file))
+    (model,) = config.models
+    run = traced_config(config, model, tmp_path)
+    assert {"attention", "output"} <= set(run.probes) and run.max_new_tokens == 1024

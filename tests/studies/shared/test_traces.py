@@ -1,0 +1,59 @@
+"""Which traces a study is of."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jaxtrace.errors import StudyError
+from jaxtrace.studies._shared.traces import StudyConfig, require, traced_config, traces_of
+from jaxtrace.traces.trace import Trace
+from tests.traces.rows import INFO, make_trace
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Traces of models a, a and b."""
+    places = [str(tmp_path / name) for name in ("one", "two", "three")]
+    for place, model in zip(places, "aab", strict=True):
+        dataclasses.replace(make_trace(), info=INFO | {"model": model}).save(place)
+    return places
+
+
+def test_traces_are_named_after_models_or_places(stored, tmp_path):
+    opened = traces_of(StudyConfig(traces=tuple(stored)), tmp_path)
+    assert list(opened) == [stored[0], stored[1], "b"]
+    assert opened["b"].rows[3].text == "completion\n3"
+
+
+def test_models_are_traced_once(tmp_path):
+    run = {"text": ["3 + 5 ="], "max_new_tokens": 2, "probes": "output"}
+    config = StudyConfig(models=("demo",), run=run)
+    assert traced_config(config, "some/model", Path("out")).out == "out/traces/model"
+    done = []
+
+    def on_run(label, run):
+        done.append((label, run.done, run.total))
+        return run.trace()
+
+    traces = traces_of(config, tmp_path, on_run)
+    assert traces["demo"].rows[0].metrics["entropy"].shape == (2,)
+    assert (tmp_path / "traces" / "demo" / "run.json").exists()
+    again = traces_of(config, tmp_path, on_run)
+    assert done == [("demo", 0, 1), ("demo", 1, 1)]
+    assert again["demo"].texts == traces["demo"].texts
+
+
+@pytest.mark.parametrize("given", [{}, {"traces": ("x",), "models": ("demo",)}])
+def test_traces_or_models(given, tmp_path):
+    with pytest.raises(StudyError, match="give traces to study, or models to trace first"):
+        traces_of(StudyConfig(**given), tmp_path)
+
+
+def test_what_a_study_needs():
+    trace = make_trace(groups=("output", "lens"))
+    require({"m": trace}, "entropy", "lens_entropy")
+    with pytest.raises(StudyError, match=r"m: has no hdi, sink_mass; .* --probes that include attention,dispersion"):
+        require({"m": trace}, "entropy", "hdi", "sink_mass")
+    with pytest.raises(StudyError, match="no finished prompt"):
+        require({"m": Trace([], {})}, "entropy")
