@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import jax
 import numpy as np
-import yaml
 from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,6 +27,7 @@ from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler,
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import read_yaml
 from jaxtrace.model import DEMO, Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.automatic import AUTO
@@ -216,19 +216,6 @@ def validated(kind: type[T], fields: dict[str, Any], place: str) -> T:
         if first["type"] == "extra_forbidden":
             message = f"no such setting; there are: {', '.join(kind.model_fields)}"
         raise ConfigError(f"{place}: {where + ': ' if where else ''}{message}") from None
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; raises ConfigError."""
-    try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{file}: not a YAML mapping of settings")
-    return fields
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.run import HOW, RunConfig, read_yaml, validated
+from jaxtrace.files import read_yaml
+from jaxtrace.run import HOW, RunConfig, validated
 from jaxtrace.sweeping.spec import Entry, SweepConfig
 from jaxtrace.traces import partition_of
 

@@ -46,7 +46,8 @@ def configured(kind: type[T], file: Path | None, given: Mapping[str, Any]) -> T:
       ConfigError: the file cannot be read, a field is unknown or out of range, or an option of runs is given beside
         traces.
     """
-    from jaxtrace.run import read_yaml, validated
+    from jaxtrace.files import read_yaml
+    from jaxtrace.run import validated
 
     fields = {} if file is None else read_yaml(file)
     said = {name: value for name, value in given.items() if value is not None and name in kind.model_fields}

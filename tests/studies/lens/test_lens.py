@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from jaxtrace.cli import app
 from jaxtrace.errors import StudyError
+from jaxtrace.files import read_yaml
 from jaxtrace.prompts import Prompt
-from jaxtrace.run import read_yaml, validated
+from jaxtrace.run import validated
 from jaxtrace.studies._shared.labels import grouping, labelling, of_model, of_run
 from jaxtrace.studies._shared.page import write_study
 from jaxtrace.studies._shared.traces import traced_config

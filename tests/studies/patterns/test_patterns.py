@@ -10,9 +10,10 @@ from scipy import stats
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import LIGHT
+from jaxtrace.files import read_yaml
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
-from jaxtrace.run import read_yaml, validated
+from jaxtrace.run import validated
 from jaxtrace.studies._shared.traces import traced_config
 from jaxtrace.studies.patterns.compute import PatternsConfig, patterns
 from jaxtrace.studies.patterns.tables import interval_of_means
