@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxtrace.schema import METRICS, QUADRANTS
+from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.depth import prediction_depth
 from jaxtrace.traces.trace import Row
-
-if TYPE_CHECKING:
-    from jaxtrace.studies.confidence.model import Sure
 
 
 class Column(NamedTuple):
@@ -49,7 +47,7 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def token_columns(row: Row, layers: Sequence[int], sure: Sure | None = None) -> dict[str, np.ndarray]:
+def token_columns(row: Row, layers: Sequence[int], sure: AnswerConfidence | None = None) -> dict[str, np.ndarray]:
     """The columns that the metrics of a row over some layers allow, and its confidence if given: name → float [steps].
 
     Attention and dispersion are plain means over layers and heads.

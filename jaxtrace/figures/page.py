@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -16,10 +16,8 @@ from jaxtrace.figures.html import in_page, template
 from jaxtrace.figures.plots import figures
 from jaxtrace.figures.summary import gather, group_tables, summary
 from jaxtrace.figures.theme import DARK, LIGHT
+from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Row, Trace
-
-if TYPE_CHECKING:
-    from jaxtrace.studies.confidence.model import Sure
 
 CAPTIONS = {
     "entropy_steps": "Uncertainty of the next token along the steps, over the prompts that got that far.",
@@ -30,7 +28,7 @@ CAPTIONS = {
 SHORT = 40
 
 
-def write_report(trace: Trace, path: str | Path, confidence: Sequence[Sure] | None = None) -> Path:
+def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConfidence] | None = None) -> Path:
     """Writes the trace as one self-contained HTML page.
 
     It holds the totals, the figures, and every prompt with its tokens coloured by a metric; pointing at a
@@ -51,7 +49,7 @@ def write_report(trace: Trace, path: str | Path, confidence: Sequence[Sure] | No
     return path
 
 
-def render(trace: Trace, confidence: Sequence[Sure] | None = None) -> str:
+def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -> str:
     """The page of `write_report` as a string."""
     script = template("script.html.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -91,7 +89,7 @@ def _pictures(trace: Trace) -> list[dict[str, str]]:
     return [{"caption": CAPTIONS[name], "light": light[name], "dark": dark[name]} for name in light]
 
 
-def _prompt(row: Row, number: int, mode: str | None, sure: Sure | None) -> dict[str, Any]:
+def _prompt(row: Row, number: int, mode: str | None, sure: AnswerConfidence | None) -> dict[str, Any]:
     prompt, meta = row.prompt, [(key, _words(value)) for key, value in row.prompt.meta.items()]
     if sure is not None and np.isfinite(sure.answer):
         meta.insert(0, ("confidence", f"{sure.answer:.2f}"))
@@ -123,7 +121,9 @@ def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return scales
 
 
-def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]], sure: Sequence[Sure | None]) -> dict[str, Any]:
+def _data(
+    trace: Trace, names: list[str], scales: list[dict[str, Any]], sure: Sequence[AnswerConfidence | None]
+) -> dict[str, Any]:
     return {
         "columns": [
             {"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit, "names": COLUMNS[name].names}
@@ -137,7 +137,9 @@ def _data(trace: Trace, names: list[str], scales: list[dict[str, Any]], sure: Se
     }
 
 
-def _row(row: Row, names: list[str], mode: str | None, layers: Sequence[int], sure: Sure | None) -> dict[str, Any]:
+def _row(
+    row: Row, names: list[str], mode: str | None, layers: Sequence[int], sure: AnswerConfidence | None
+) -> dict[str, Any]:
     """Arrays along the steps; `lead` is the text before the first token scored, [] for a generated row."""
     columns, tokens = token_columns(row, layers, sure), row.metrics["token"]
     lead = len(row.prompt_pieces) - int((tokens >= 0).sum()) if mode == "score" else 0

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from jaxtrace.figures.columns import COLUMNS, token_columns
+from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
-
-if TYPE_CHECKING:
-    from jaxtrace.studies.confidence.model import Sure
 
 GROUP_KEYS = ("seen", "category")
 SEEN_ORDER = ("often", "rare", "never")
@@ -59,7 +57,7 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
     return lines
 
 
-def gather(trace: Trace, confidence: Sequence[Sure] | None = None) -> dict[str, np.ndarray]:
+def gather(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -> dict[str, np.ndarray]:
     """Each token column over all steps of all prompts: finite values only, and no empty columns."""
     parts: dict[str, list[np.ndarray]] = {}
     for number, row in enumerate(trace.rows):

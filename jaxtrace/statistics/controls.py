@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from jaxtrace.statistics.intervals import Estimate, bootstrap
 
 
-def without(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
+def residualize(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
     """Residuals [n] of a linear regression of values [n] on a covariate [n] or covariates [n, k], and a constant."""
     values, covariate = np.asarray(values, float), np.asarray(covariate, float)
     design = np.column_stack([np.ones(len(values)), covariate])
@@ -37,7 +37,7 @@ def partial_correlation(
     """
 
     def correlation(x: np.ndarray, y: np.ndarray, covariate: np.ndarray) -> float:
-        a, b = without(x, covariate), without(y, covariate)
+        a, b = residualize(x, covariate), residualize(y, covariate)
         scale = np.sqrt((a @ a) * (b @ b))
         return float(a @ b / scale) if scale > 1e-12 * np.sqrt((x @ x) * (y @ y)) else np.nan
 

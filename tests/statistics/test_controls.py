@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from jaxtrace.statistics.controls import partial_correlation, without
+from jaxtrace.statistics.controls import partial_correlation, residualize
 
 
 def test_what_is_left_has_nothing_of_the_covariates(rng):
     covariates = rng.normal(size=(50, 2))
-    left = without(rng.normal(size=50) + covariates @ [2.0, -1.0] + 3, covariates)
+    left = residualize(rng.normal(size=50) + covariates @ [2.0, -1.0] + 3, covariates)
     np.testing.assert_allclose(covariates.T @ left, 0, atol=1e-10)
     assert left.sum() == pytest.approx(0, abs=1e-10)
-    np.testing.assert_allclose(without(np.arange(5.0), np.arange(5.0)), 0, atol=1e-12)
+    np.testing.assert_allclose(residualize(np.arange(5.0), np.arange(5.0)), 0, atol=1e-12)
 
 
 def test_the_textbook_formula(rng):

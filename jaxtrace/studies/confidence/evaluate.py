@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.calibration import expected_calibration_error
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction_rejection_ratio, risk_coverage
 
@@ -72,5 +72,5 @@ def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1
 
 def same_length(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """What ln(length) [rows] leaves of a score [rows], rounded so that rows of which nothing is left are ties."""
-    left = without(score, np.log(lengths))
+    left = residualize(score, np.log(lengths))
     return np.round(left / (np.ptp(score) or 1.0), 9)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
@@ -93,7 +93,7 @@ def _row(own: pd.DataFrame, name: str, drawn: dict[str, int]) -> dict[str, objec
     wrong, values, groups = own["mc1"] == 0, own[name].to_numpy(), own["group"]
     row = {"feature": name, **auroc(wrong, values, groups=groups, **drawn).columns("auroc")}
     if name not in LENGTHS:
-        left = without(values, np.log(own[list(LENGTHS)]))
+        left = residualize(values, np.log(own[list(LENGTHS)]))
         row |= auroc(wrong, left, groups=groups, **drawn).columns("auroc_given_length")
     return {**row, "n": len(own), "wrong": int(wrong.sum())}
 

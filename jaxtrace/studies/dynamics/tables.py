@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.studies._shared.prompt_means import prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
-from jaxtrace.studies.dynamics.dispersion_kinds import HDIKind
+from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.studies.dynamics.token_features import FEATURES, Flat
 
 GENERATION = ("entropy", "top1_prob", "top1_top2_gap", "attention_entropy", "hdi")
@@ -83,7 +83,7 @@ def early_late_tables(flat: Flat, *, share: float, least_steps: int, seed: int, 
     long = flat.prompts.loc[flat.prompts["steps"] >= least_steps, ["model", "prompt"]]
     tokens = flat.tokens.merge(long, on=["model", "prompt"]).copy()
     for _, own in tokens.groupby("model"):
-        tokens.loc[own.index, RESIDUAL] = without(own["attention_entropy"], np.log(own["keys"]))
+        tokens.loc[own.index, RESIDUAL] = residualize(own["attention_entropy"], np.log(own["keys"]))
     ends = _ends(tokens, share)
     rows = []
     for (model, metric), own in ends.groupby(["model", "metric"], sort=False):

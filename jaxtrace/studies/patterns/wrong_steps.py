@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Picture, Result, Table
@@ -135,7 +135,7 @@ def _series(
     answers = [*(one.answer for one in wrong), *right]
     plain = [one.values[metric][1:] for one in answers]
     keys = np.concatenate([one.ln_keys[1:] for one in answers])
-    left = np.split(without(np.concatenate(plain), keys), np.cumsum([len(one) for one in plain])[:-1])
+    left = np.split(residualize(np.concatenate(plain), keys), np.cumsum([len(one) for one in plain])[:-1])
     return plain[: len(wrong)], left[: len(wrong)], plain[len(wrong) :]
 
 

@@ -11,7 +11,7 @@ from jaxtrace import Dslider, Probes, Prompt, Row
 from jaxtrace.errors import ConfigError, StudyError
 from jaxtrace.figures.theme import LIGHT
 from jaxtrace.run import HOW, RunConfig, validated
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.studies.samplers.answers import Sampled, SamplersConfig, named_settings, run_samplers, runs_of
 from jaxtrace.studies.samplers.compute import answers_of, comparisons, over_prompts_and_seeds, samplers
 from jaxtrace.traces import TraceWriter, open_trace
@@ -121,7 +121,7 @@ def test_comparisons_where_different_prompts_are_graded(runs):
     assert table["n"].to_dict() == {"entropy": 5, "length": 6, "accuracy": 4, "entropy_at_equal_length": 5}
     np.testing.assert_allclose(table.difference["accuracy"], 1 / 4)
     own, theirs = np.array([1.0, 2, 4, 5, 6]), np.array([3.0, 1, 3, 1, 1])  # of all but prompt 2: entropy, length
-    residuals = without(np.concatenate([own + 0.5, own]), np.log(np.concatenate([np.full(5, 3.0), theirs])))
+    residuals = residualize(np.concatenate([own + 0.5, own]), np.log(np.concatenate([np.full(5, 3.0), theirs])))
     want = residuals[:5].mean() - residuals[5:].mean()
     np.testing.assert_allclose(table.difference["entropy_at_equal_length"], want)
     answers.loc[answers.sampler == "greedy", ["correct", "entropy"]] = np.nan
