@@ -21,7 +21,7 @@ PHRASES = {
     r"(?:is|are|was|were|be|can|could|not|to) (?:be )?had(?= in| from|\b[.,;:]| where| here)": "is available, supports",
     r"(?:goes|go|going|went|gone) on with": "resumes, continues",
     r"(?:leaves?|leaving|left) out": "excludes, ablates, omits",
-    r"(?:so|as) many(?!-)": "the number of",
+    r"so many(?!-| that)": "the number of",
     r"every so many-th": "every n-th",
     r"how many there are|how many of them": "the number of",
     r"dear(?:er|est|ly)?": "expensive",
@@ -49,7 +49,7 @@ PHRASES = {
 PHRASE = re.compile("|".join(rf"\b(?:{pattern})\b" for pattern in PHRASES), re.IGNORECASE)
 
 # An entry of a docstring, or a setting's description, starts with what the thing is.
-HEADLESS = r"(?:of|that|those|as|how many|so many|what|where|when|whose|with)\b"
+HEADLESS = r"(?:of|that|those|as|as many|how many|so many|what|where|when|whose|with)\b"
 SECTION = re.compile(r"^(?:Args|Arguments|Attributes|Returns|Raises|Yields|Keyword args|Fields):$")
 ENTRY = re.compile(rf"^[\w*.`, /\[\]\"']+: {HEADLESS}")
 FIRST = re.compile(rf"^{HEADLESS}", re.IGNORECASE)
