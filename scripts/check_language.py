@@ -1,7 +1,7 @@
 """Count what the project's writing rules ban: phrases, and docstring entries without a subject.
 
-`python scripts/check_language.py [PATH …]` prints each hit as FILE:LINE: PHRASE: TEXT and exits with status 1 if there is
-one. It reads docstrings, comments, string literals and the names of tests. CONTRIBUTING.md has the rules.
+`python scripts/check_language.py [PATH …]` prints each hit as FILE:LINE: PHRASE: TEXT and exits with status 1 if
+there is a hit. It reads docstrings, comments, string literals and the names of tests.
 """
 
 from __future__ import annotations
