@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jaxtrace.run import RunConfig
+from jaxtrace.settings.entries import Entry, entries
 
-Entry = dict[str, Any]  # settings of a run, and perhaps its "name"
 OWN = ("out",)  # settings of a run that a sweep decides
-
-
-def entries(name: str, implied: Entry | None = None) -> BeforeValidator:
-    """Takes one entry where there may be several, and a setting's value for a mapping of it alone.
-
-    Args:
-      name: of that setting.
-      implied: what entries that are mappings say unless they say otherwise.
-    """
-
-    def read(value: Any) -> tuple[Entry, ...]:
-        listed = value if isinstance(value, list | tuple) else [value]
-        if not listed:
-            raise ValueError("is empty; give one at least, or leave it out")
-        return tuple((implied or {}) | entry if isinstance(entry, dict) else {name: entry} for entry in listed)
-
-    return BeforeValidator(read)
 
 
 class SweepConfig(BaseModel):
@@ -55,8 +38,8 @@ class SweepConfig(BaseModel):
     def _sensible(self) -> Self:
         axes = {axis: getattr(self, axis) for axis in AXES}
         known = set(RunConfig.model_fields) - {*OWN}
-        for axis, entries in {**axes, "settings": (self.settings,)}.items():
-            given = {name for entry in entries for name in entry}
+        for axis, listed in {**axes, "settings": (self.settings,)}.items():
+            given = {name for entry in listed for name in entry}
             if unknown := given - known - ({"name"} if axis in NAMED else set()):
                 raise ValueError(f"{axis}: no such setting as {min(unknown)!r}; there are: {', '.join(sorted(known))}")
             for other in AXES[: AXES.index(axis)] if axis in AXES else ():

@@ -14,7 +14,7 @@ from jaxtrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from jaxtrace.studies._shared.result import Result
-    from jaxtrace.studies._shared.traces import StudyConfig
+    from jaxtrace.studies._shared.settings import StudyConfig
     from jaxtrace.traces.trace import Trace
 
 study_app = typer.Typer(help="What traces say: one study each, with tables, pictures and a page.", no_args_is_help=True)
@@ -66,10 +66,15 @@ def configured(kind: type[T], file: Path | None, given: Mapping[str, Any]) -> T:
 def traced(config: StudyConfig, out: Path) -> dict[str, Trace]:
     """The traces of a study; where it makes them, with progress."""
     from jaxtrace.compilation import counted
+    from jaxtrace.studies._shared.progress import Silent
     from jaxtrace.studies._shared.traces import traces_of
 
+    class Bars(Silent):
+        def run(self, label: str, run: Any) -> Trace:
+            return with_progress(run, compiled, label)
+
     with counted() as compiled:
-        return traces_of(config, out, lambda label, run: with_progress(run, compiled, label))
+        return traces_of(config, out, Bars())
 
 
 def studied(result: Result, out: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.run import RunConfig, open_config_model, run_config
-from jaxtrace.studies._shared.traces import StudyConfig
+from jaxtrace.studies._shared.settings import StudyConfig
 
 
 def loaded(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -46,6 +47,7 @@ class Result:
       question: what was asked, in a line.
       tables, pictures: by a name that serves as that of a file.
       notes: what a reader must know to take the numbers for what they are.
+      files: other files that the study wrote.
     """
 
     study: str
@@ -53,3 +55,4 @@ class Result:
     tables: Mapping[str, Table]
     pictures: Mapping[str, Picture]
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()

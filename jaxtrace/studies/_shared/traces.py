@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from jaxtrace.errors import StudyError
-from jaxtrace.run import Run, RunConfig, prepare, run_config
-from jaxtrace.schema import QUANTITIES
+from jaxtrace.run import RunConfig, prepare, run_config
+from jaxtrace.schema import QUANTITIES, definition_note
+from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.trace import Trace
 
 
-class StudyConfig(BaseModel):
-    """What every study may be told. Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    traces: tuple[str, ...] = Field((), description="directories or URLs of traces to study")
-    models: tuple[str, ...] = Field((), description="models to trace first, where no traces are given")
-    run: dict[str, Any] = Field({}, description="settings of these runs, as a trace takes them")
-    seed: int = Field(0, ge=0, lt=2**32, description="of all that a study draws at random")
-
-
-def traces_of(
-    config: StudyConfig, out: Path, on_run: Callable[[str, Run], Trace] = lambda _, run: run.trace()
-) -> dict[str, Trace]:
-    """The traces of a study, by label: the model's name, or the directory's where two are of one model.
+def traces_of(config: StudyConfig, out: Path, progress: Progress = SILENT) -> dict[str, Trace]:
+    """Return a study's traces by label: the model's name, or the trace's directory where two traces share a model.
 
     Args:
-      config: names the traces, or the models to run. A run that was begun is gone on with.
-      out: directory of the study; traces that are made go to traces/MODEL in it.
-      on_run: takes a label and a run that is ready, and runs it.
+      config: names of the traces, or of the models to run; an interrupted run is resumed.
+      out: directory of the study; new traces go to its traces/MODEL.
+      progress: shows the runs.
 
     Raises:
       StudyError: neither traces nor models are named, or both.
@@ -45,13 +32,15 @@ def traces_of(
         raise StudyError("give traces to study, or models to trace first (--model), and not both")
     if config.traces:
         opened = {place: open_trace(place) for place in config.traces}
+        if note := definition_note(version for trace in opened.values() for version in trace.metrics_versions):
+            warnings.warn(f"{', '.join(opened)}: {note}", stacklevel=2)
         names = [str(trace.info.get("model", place)) for place, trace in opened.items()]
         counts = Counter(names)
         labels = [name if counts[name] == 1 else place for name, place in zip(names, opened, strict=True)]
         return dict(zip(labels, opened.values(), strict=True))
     made = {}
     for model in config.models:
-        made[model] = on_run(model, prepare(traced_config(config, model, out), resume=True))
+        made[model] = progress.run(model, prepare(traced_config(config, model, out), resume=True))
     return made
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from jaxtrace.errors import StudyError
 from jaxtrace.model import load
+from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import StudyConfig
+from jaxtrace.studies._shared.traces import traces_of
 from jaxtrace.studies.dynamics.answer_features import auroc_table
-from jaxtrace.studies.dynamics.correlations import Method, correlations
-from jaxtrace.studies.dynamics.dispersion_kinds import HDIKind
+from jaxtrace.studies.dynamics.correlations import correlations
 from jaxtrace.studies.dynamics.figures import correlation_matrices, entropy_positions, layer_profiles
 from jaxtrace.studies.dynamics.labels import class_tables
-from jaxtrace.studies.dynamics.multiple_choice import TEMPLATE, choice_table, scored_choices, unscored
+from jaxtrace.studies.dynamics.long_format import write_long
+from jaxtrace.studies.dynamics.multiple_choice import choice_table, scored_choices, unscored
+from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.tables import early_late_tables, paper_tables
 from jaxtrace.studies.dynamics.token_features import HIDDEN, OUTPUT, Flat, flatten
 from jaxtrace.tasks import multiple_choice
@@ -37,21 +39,24 @@ NOTES = (
 )
 
 
-class DynamicsConfig(StudyConfig):
-    """Settings of the study; thresholds and entropies are in nats."""
+def run_study(config: DynamicsConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Open or make the traces, score the choices, write the long tables, and return the study's result.
 
-    hdi: HDIKind = Field("std", description="dispersion over heads: std, var, cv, fano, range or jsd")
-    share: float = Field(0.2, gt=0, le=0.5, description="of the steps, early and late")
-    least_steps: int = Field(5, ge=3, description="prompts of fewer steps have no early, no late and no class")
-    tau: float = Field(0.30, gt=0, description="of the drift rule and the robust rule")
-    low: float = Field(0.3, ge=0, description="of the level rule: a mean entropy below it is deterministic")
-    wide: float = Field(0.8, ge=0, description="of the level rule: a standard deviation above it is exploratory")
-    correlation: Method = Field("pearson", description="pearson or spearman")
-    resamples: int = Field(1000, ge=1, description="of every interval")
-    kv_bytes: int | None = Field(None, ge=1, description="bytes of a cached element; the trace's own without it")
-    choices: str | None = Field(None, description="true and false answers: mc_task.json, a .parquet, a .csv, or 'hub'")
-    primer: Path | None = Field(None, description="a text file that is put before every question with choices")
-    template: str = Field(TEMPLATE, description="of a question with choices; a space and an answer follow it")
+    Runs that feed the last prompt token twice also record the prompt's positions, unless their settings say otherwise:
+    the PROMPT step of the long table is the first of the two.
+
+    Raises:
+      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
+    """
+    if config.run.get("compat_duplicate_last_prompt_token"):
+        config = config.model_copy(update={"run": {"prompt_positions": True} | config.run})
+    traces = traces_of(config, out, progress)
+    result = dynamics(traces, config, choices_of(traces, config))
+    files = []
+    for label, trace in traces.items() if config.long is not None else ():
+        files.append(out / "long" / f"{label.strip('/').replace('/', '--')}.{config.long}")
+        write_long(label, trace, files[-1], hdi=config.hdi, bytes_per_element=config.kv_bytes)
+    return replace(result, files=tuple(files))
 
 
 def choices_of(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[str, pd.DataFrame]:

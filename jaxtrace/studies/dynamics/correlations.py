@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from jaxtrace.statistics.intervals import interval
-
-Method = Literal["pearson", "spearman"]
+from jaxtrace.studies.dynamics.settings import Method
 
 
 def correlations(

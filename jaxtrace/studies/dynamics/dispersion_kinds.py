@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
-HDIKind = Literal["std", "var", "cv", "fano", "range", "jsd"]
+from jaxtrace.studies.dynamics.settings import HDIKind
+
 HDI_KINDS: tuple[HDIKind, ...] = get_args(HDIKind)
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxtrace.studies.dynamics.dispersion_kinds import HDIKind, dispersion
+from jaxtrace.studies.dynamics.dispersion_kinds import dispersion
 from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.trace import Row, Trace
 
 COLUMNS = (

@@ -15,9 +15,9 @@ from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
 from jaxtrace.studies._shared.prompt_means import prompt_means
 from jaxtrace.studies._shared.result import Table
+from jaxtrace.studies.dynamics.settings import TEMPLATE
 from jaxtrace.tasks.multiple_choice import MultipleChoice
 
-TEMPLATE = "Q: {question}\nA:"
 SCORES = ("mc1", "mc2", "mc3")
 SIDES = (True, False)
 

@@ -10,9 +10,10 @@ import pandas as pd
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.traces import require
-from jaxtrace.studies.dynamics.dispersion_kinds import HDIKind, dispersion, dispersion_metric
+from jaxtrace.studies.dynamics.dispersion_kinds import dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.kv_memory import KVMemory
 from jaxtrace.studies.dynamics.long_format import cached_tokens, prompt_name
+from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.trace import Row, Trace
 
 OUTPUT = ("entropy", "varentropy", "top1_prob", "top1_top2_gap")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from pydantic import Field
 from scipy.stats import rankdata
 
 from jaxtrace.engine.settings import Settings
@@ -21,20 +21,14 @@ from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
 from jaxtrace.statistics.controls import partial_correlation
 from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.studies._shared.models import loaded
+from jaxtrace.studies._shared.progress import SILENT, OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import StudyConfig
 from jaxtrace.studies.expansion.candidates import candidates
+from jaxtrace.studies.expansion.settings import ExpansionConfig
 
 QUESTION = "Which layers widen the next-token prediction, which prune it, and does their set of candidates follow?"
-OnCount = Callable[[int, int], None]
 Encoded = Sequence[tuple[Prompt, Int[np.ndarray, " P"]]]
-
-
-class ExpansionConfig(StudyConfig):
-    """Settings of `study expansion`."""
-
-    mass: float = Field(0.6, gt=0, lt=1, description="of a candidate set: the fewest likeliest tokens that reach it")
-    lens: str | None = Field(None, description="directory of a tuned lens; the logit lens without it")
 
 
 @dataclass(frozen=True)
@@ -114,6 +108,20 @@ def measure_expansions(
         raise StudyError(f"prompt {bad.id}: the model's logits are not finite there; leave it out")
     tokens = np.array([len(ids) for _, ids in encoded])
     return Expansions(tokens, model.config.vocab, entropy.astype(float), size, shared)
+
+
+def run_study(config: ExpansionConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Measure every layer of every model and return the study's result; writes nothing to `out`.
+
+    Raises:
+      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
+    """
+    measured = {}
+    for label, model, run in loaded(config, config.lens):
+        encoded = model.encode(run.load_prompts(), chat=not run.raw)
+        with progress.counter(label, "prompts") as on_prompts:
+            measured[label] = measure_expansions(model, encoded, config.mass, run.batch_size, on_prompts)
+    return expansion(measured, config)
 
 
 def expansion(measured: Mapping[str, Expansions], config: ExpansionConfig) -> Result:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.theme import Theme, dress, legend, new_figure, whole_numbers
@@ -20,23 +19,16 @@ from jaxtrace.model import Model
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
+from jaxtrace.studies._shared.models import loaded
+from jaxtrace.studies._shared.progress import SILENT, OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies.expansion.compute import ExpansionConfig, OnCount, measure_expansions
+from jaxtrace.studies.expansion.compute import measure_expansions
 from jaxtrace.studies.interventions.kept_answers import Kept
-from jaxtrace.studies.interventions.single_token_choices import Answers, By, Question, answer
+from jaxtrace.studies.interventions.settings import InterventionsConfig
+from jaxtrace.studies.interventions.single_token_choices import Answers, Question, answer, questions_of
 
 QUESTION = "Does a model lose more without its expanding or pruning layers than without layers taken at random?"
 Kind = Literal["none", "expansion", "pruning", "random"]
-
-
-class InterventionsConfig(ExpansionConfig):
-    """Settings of `study interventions`."""
-
-    counts: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="how many layers are skipped")
-    draws: int = Field(10, ge=1, description="sets of random layers for each count")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of the questions that layers are chosen by")
-    options: By = Field("letter", description="score ' A', ' B', … or the first token of each 'choice'")
-    batch_size: int = Field(16, ge=1, description="questions run at once")
 
 
 @dataclass(frozen=True)
@@ -136,6 +128,21 @@ def chosen_sets(
             for draw in range(config.draws):
                 rng = np.random.default_rng((config.seed, draw, count, edges))
                 yield "random", edges, _ascending(rng.choice(allowed, count, replace=False))
+
+
+def run_study(config: InterventionsConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Ask every model without each set of layers, keep the answers in `out`/answers, and return the study's result.
+
+    Raises:
+      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
+    """
+    measured = {}
+    for label, model, run in loaded(config, config.lens):
+        questions = questions_of(model, run.load_prompts(), config.options)
+        with progress.counter(label, "sets of layers") as on_set:
+            folder = out / "answers" / Path(label).name
+            measured[label] = measure_interventions(model, questions, config, on_set, folder)
+    return interventions(measured, config)
 
 
 def interventions(measured: Mapping[str, Measured], config: InterventionsConfig) -> Result:

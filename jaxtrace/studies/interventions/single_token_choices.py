@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from jaxtrace.models.forward import forward, unembed
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.on_mesh import on_mesh_of
 from jaxtrace.prompts import Prompt
+from jaxtrace.studies.interventions.settings import OptionKind
 
-By = Literal["letter", "choice"]
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -59,7 +59,7 @@ class Answers:
     entropy: Float[np.ndarray, " Q"]
 
 
-def questions_of(model: Model, prompts: Sequence[Prompt], by: By = "letter") -> list[Question]:
+def questions_of(model: Model, prompts: Sequence[Prompt], by: OptionKind = "letter") -> list[Question]:
     """Multiple-choice prompts with the tokens of their options.
 
     Args:
@@ -122,7 +122,7 @@ def _read(
     return jnp.take_along_axis(logprobs, options, axis=1), -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
-def _question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: By) -> Question:
+def _question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> Question:
     choices: Any = prompt.meta.get("choices")
     letters = LETTERS[: len(choices)] if isinstance(choices, list) else ""
     right = prompt.meta.get("answer")

@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from jaxtrace.errors import StudyError
-from jaxtrace.run import LONE
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.labels import grouping, labelling, of_model
+from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import StudyConfig
+from jaxtrace.studies._shared.traces import traces_of
 from jaxtrace.studies.lens import classify
 from jaxtrace.studies.lens import figures as lens_pictures
 from jaxtrace.studies.lens.distances import family_distances
 from jaxtrace.studies.lens.profiles import Profiles, gather_profiles, parse_metric, single_runs, words
+from jaxtrace.studies.lens.settings import LensConfig
 from jaxtrace.traces.trace import Trace
 
 Scored = tuple[
@@ -54,29 +54,13 @@ TEXTS = {
 }
 
 
-class LensConfig(StudyConfig):
-    """Settings of `study lens`; defaults are those of Entropy-Lens, where it says them."""
+def run_study(config: LensConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Open or make the traces and return the study's result.
 
-    seed: int = Field(42, ge=0, lt=2**32, description="of folds, guesses, resamples and the t-SNE")
-    by: str = Field("task", description="family, task, format, correctness, or any key of the prompts' meta or the run")
-    metric: Annotated[tuple[str, ...], LONE] = Field(
-        ("lens_entropy",), min_length=1, description="metrics of layers; lens_renyi[2] is the Rényi entropy of order 2"
-    )
-    windows: Annotated[int, Field(ge=1)] | Literal["each"] = Field(
-        1, description="runs of steps that are averaged each: 1 is the mean, 'each' every step by itself"
-    )
-    steps: int | None = Field(None, ge=1, description="use the first so many steps, and leave shorter answers out")
-    points: int = Field(64, ge=2, description="depths that profiles of models of several depths are read off at")
-    zero_padding: bool = Field(False, description="also pad them with zeros, as published: tells the model's depth")
-    group: str | None = Field(
-        None, description="key of meta whose rows stay together; story, topic, question or prompt without it"
-    )
-    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (3, 5, 11, 29), min_length=1, description="numbers of neighbours"
-    )
-    folds: int = Field(10, ge=2)
-    labels: Path | None = Field(None, description="file of grades, for correctness")
-    letter_anywhere: bool = Field(False, description="grade MMLU by its letter anywhere in the answer, as published")
+    Raises:
+      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
+    """
+    return lens(traces_of(config, out, progress), config)
 
 
 def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
@@ -219,7 +203,7 @@ def _contrasts(profiles: Profiles, features: np.ndarray, config: LensConfig) -> 
     labels, groups = _labels(profiles), profiles.answers["group"].to_numpy(str)
     level = features.mean((1, 2))
     names = np.unique(labels)
-    for control, values in (("none", level), ("length", without(level, _lengths(profiles)))):
+    for control, values in (("none", level), ("length", residualize(level, _lengths(profiles)))):
         for name in names if len(names) > 2 else names[:1]:
             own = labels == name
             found = difference(values[own], values[~own], groups_a=groups[own], groups_b=groups[~own], seed=config.seed)

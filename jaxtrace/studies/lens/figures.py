@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,9 +13,7 @@ from threadpoolctl import threadpool_limits
 from jaxtrace.figures.theme import Theme, dress, legend, new_figure
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
-
-if TYPE_CHECKING:
-    from jaxtrace.studies.lens.compute import LensConfig
+from jaxtrace.studies.lens.settings import LensConfig
 
 PERPLEXITY, ITERATIONS = 20, 300  # of the t-SNE, as published
 MOST = 2000  # answers of a map

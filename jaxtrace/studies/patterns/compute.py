@@ -13,20 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from scipy.stats import false_discovery_control
 
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.labels import labelling
+from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import StudyConfig
+from jaxtrace.studies._shared.traces import traces_of
 from jaxtrace.studies.patterns import figures as pictures
 from jaxtrace.studies.patterns import tables
+from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
@@ -38,13 +39,13 @@ NORMALISED = "attention_entropy_normalized"
 Values = Mapping[str, np.ndarray]
 
 
-class PatternsConfig(StudyConfig):
-    """Settings of `patterns`."""
+def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Open or make the traces and return the study's result.
 
-    by: str = Field("condition", description="a key of the prompts' meta; grade, correctness or wrong_step")
-    conditions: tuple[str, ...] = Field((), description="those that are compared, in this order; none for all, sorted")
-    labels: Path | None = Field(None, description="a file of labels; without it answers are graded by rules on strings")
-    resamples: int = Field(2000, ge=100, description="of intervals and permutation tests")
+    Raises:
+      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
+    """
+    return patterns(traces_of(config, out, progress), config)
 
 
 def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
@@ -169,7 +170,7 @@ def _compared(label: str, answers: Sequence[Trajectory], matched: int, config: P
         lines[name, "none"] = _means(series)
         lines[name, "matched steps"] = _means([one[:matched] for one in series])
         if name != NORMALISED:
-            lines[name, "ln(keys) removed"] = _means(np.split(without(np.concatenate(series), tokens), ends))
+            lines[name, "ln(keys) removed"] = _means(np.split(residualize(np.concatenate(series), tokens), ends))
     keys = [one.ln_keys[1:] for one in answers]
     lines["ln_keys", "none"] = _means(keys)
     lines["ln_keys", "matched steps"] = _means([one[:matched] for one in keys])
@@ -184,10 +185,10 @@ def _at_first(label: str, answers: Sequence[Trajectory], config: PatternsConfig)
         values = np.array([one.values[name][0] for one in answers])
         lines[name, "none"] = values
         if name != NORMALISED:
-            lines[name, "ln(keys) removed"] = without(values, keys)
+            lines[name, "ln(keys) removed"] = residualize(values, keys)
     for name in answers[0].prompt:
         lines[name, "none"] = np.array([one.prompt[name] for one in answers])
-        lines[name, "ln(keys) removed"] = without(lines[name, "none"], keys)
+        lines[name, "ln(keys) removed"] = residualize(lines[name, "none"], keys)
     lines["ln_keys", "none"] = keys
     return _lines(label, answers, lines, config)
 

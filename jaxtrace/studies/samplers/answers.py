@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 
 from jaxtrace.compilation import counted
 from jaxtrace.engine.samplers import Greedy
@@ -16,27 +14,16 @@ from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.run import HOW, OPTIONS, RunConfig, run_config
-from jaxtrace.studies._shared.traces import StudyConfig, require
+from jaxtrace.studies._shared.traces import require
 from jaxtrace.studies.lens.profiles import single_runs
+from jaxtrace.studies.samplers.settings import SamplersConfig
 from jaxtrace.sweeping.cells import drawing
-from jaxtrace.sweeping.spec import entries
 from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.trace import Row, Trace
 
-Entry = dict[str, Any]
 NOT_OF_DRAWING = {*HOW, *OPTIONS, "seed", "probes", "precision"}
 ALIKE = ("max_new_tokens", "stop_repeats", "raw")  # settings that runs which are compared share
 NOT_DRAWN = ("compat_duplicate_last_prompt_token", "prompt_positions")
-
-
-class SamplersConfig(StudyConfig):
-    """Settings of `study samplers`."""
-
-    samplers: Annotated[tuple[Entry, ...], entries("sampler", {"sampler": "sample"})] = Field(
-        ({"sampler": "greedy"}, {"sampler": "sample"}, {"sampler": "entropix"}, {"sampler": "dslider"}),
-        description="names, or settings such as {temperature: 0.7}; the others are compared with the first",
-    )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the draws, each for all prompts")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,16 +14,35 @@ from jaxtrace.figures.theme import Theme, dress, new_figure
 from jaxtrace.grading.labels import label_of
 from jaxtrace.grading.strings import Grade
 from jaxtrace.schema import QUADRANTS
-from jaxtrace.statistics.controls import without
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
+from jaxtrace.studies._shared.models import loaded
+from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies.samplers.answers import Sampled, SamplersConfig
+from jaxtrace.studies._shared.traces import traces_of
+from jaxtrace.studies.samplers.answers import Sampled, run_samplers, runs_of
+from jaxtrace.studies.samplers.settings import SamplersConfig
 
 QUESTION = "What does a sampler change in answers, their uncertainty and length, and what does it cost?"
 RESAMPLES = 1000
 FIRST = next(iter(QUADRANTS))
 COLOURS = ("#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e6c229")  # of Okabe and Ito, as the quadrants' in the report
+
+
+def run_study(config: SamplersConfig, out: Path, progress: Progress = SILENT) -> Result:
+    """Open the traces, or run every sampler on every model, and return the study's result.
+
+    Raises:
+      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
+    """
+    if config.traces:
+        return samplers(runs_of(traces_of(config, out, progress)), config)
+    runs = {}
+    for label, model, run in loaded(config):
+        with progress.counter(label, "runs") as on_run:
+            runs[label] = run_samplers(model, run, config, on_run)
+    return samplers(runs, config)
 
 
 def samplers(runs: Mapping[str, Sequence[Sampled]], config: SamplersConfig) -> Result:
@@ -123,7 +143,7 @@ def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> It
         pairs = {of: [some[there[of]].mean(axis=1) for some in both] for of, both in values.items() if there[of].any()}
         if "entropy" in pairs:
             lengths = np.log(np.concatenate([some[there["entropy"]].mean(axis=1) for some in values["length"]]))
-            pairs["entropy_at_equal_length"] = np.split(without(np.concatenate(pairs["entropy"]), lengths), 2)
+            pairs["entropy_at_equal_length"] = np.split(residualize(np.concatenate(pairs["entropy"]), lengths), 2)
         for column, (some, against) in pairs.items():
             found = paired_difference(some, against, seed=config.seed)
             line: dict[str, object] = {"model": label, "sampler": name, "against": first, "of": column}

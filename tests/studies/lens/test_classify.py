@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxtrace.errors import StudyError
-from jaxtrace.studies import classify
+from jaxtrace.studies.lens import classify
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import yaml
 
 from jaxtrace.cli.study.common import configured
 from jaxtrace.errors import ConfigError
-from jaxtrace.studies._shared.traces import StudyConfig
+from jaxtrace.studies._shared.settings import StudyConfig
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from jaxtrace.errors import StudyError
-from jaxtrace.studies._shared.traces import StudyConfig, require, traced_config, traces_of
+from jaxtrace.studies._shared.progress import Silent
+from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.studies._shared.traces import require, traced_config, traces_of
 from jaxtrace.traces.trace import Trace
 from tests.traces.rows import INFO, make_trace
 
@@ -32,14 +34,15 @@ def test_models_are_traced_once(tmp_path):
     assert traced_config(config, "some/model", Path("out")).out == "out/traces/model"
     done = []
 
-    def on_run(label, run):
-        done.append((label, run.done, run.total))
-        return run.trace()
+    class Recorded(Silent):
+        def run(self, label, run):
+            done.append((label, run.done, run.total))
+            return super().run(label, run)
 
-    traces = traces_of(config, tmp_path, on_run)
+    traces = traces_of(config, tmp_path, Recorded())
     assert traces["demo"].rows[0].metrics["entropy"].shape == (2,)
     assert (tmp_path / "traces" / "demo" / "run.json").exists()
-    again = traces_of(config, tmp_path, on_run)
+    again = traces_of(config, tmp_path, Recorded())
     assert done == [("demo", 0, 1), ("demo", 1, 1)]
     assert again["demo"].texts == traces["demo"].texts
 

@@ -1,0 +1,49 @@
+"""Settings that several studies share; imports no jax, numpy, pandas or matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# A lone text where several are allowed: "entropy" for ("entropy",).
+ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)
+
+
+class StudyConfig(BaseModel):
+    """Settings that every study takes. Unknown fields are refused.
+
+    A field's `json_schema_extra` tells the command line what it cannot know from the field's name: "option" is the
+    option's name where it is not the field's (None: no option), "positional" the placeholder of a positional argument,
+    and "runs_only" marks a setting that only affects runs that the study makes, so that it contradicts given traces.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    traces: tuple[str, ...] = Field(
+        (), description="Directories or URLs of the traces to study.", json_schema_extra={"positional": "TRACE"}
+    )
+    models: tuple[str, ...] = Field(
+        (),
+        description="Model to trace first, instead of giving traces; repeat the option for several.",
+        json_schema_extra={"option": "--model"},
+    )
+    run: dict[str, Any] = Field(
+        {},
+        description="Settings of the runs that trace these models; same fields as a run's YAML file.",
+        json_schema_extra={"option": None},
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that the study draws at random.")
+
+
+class LayerStudyConfig(StudyConfig):
+    """Settings of the studies that run models themselves and read every layer through a lens."""
+
+    traces: tuple[str, ...] = Field(
+        (), description="Refused: this study runs models itself.", json_schema_extra={"option": None}
+    )
+    mass: float = Field(
+        0.6, gt=0, lt=1, description="Probability that a layer's candidate set reaches: its most likely tokens."
+    )
+    lens: str | None = Field(None, description="Directory of a tuned lens of the model. Default: the logit lens.")

@@ -1,0 +1,45 @@
+"""Settings of the lens study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jaxtrace.studies._shared.settings import ONE_OR_MORE, StudyConfig
+
+
+class LensConfig(StudyConfig):
+    """Settings of `study lens`; defaults are Entropy-Lens's, where it states them."""
+
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of folds, guesses, resamples and the t-SNE.")
+    by: str = Field(
+        "task", description="Classes to tell apart: family, task, format, correctness, or a key of prompts or run."
+    )
+    metric: Annotated[tuple[str, ...], ONE_OR_MORE] = Field(
+        ("lens_entropy",),
+        min_length=1,
+        description="Metric with a value for each layer, such as lens_renyi[2]; repeat the option for several.",
+    )
+    windows: Annotated[int, Field(ge=1)] | Literal["each"] = Field(
+        1, description="Number of runs of steps, each averaged: 1 is the mean of all steps; 'each' keeps every step."
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Number of steps used from the start; shorter answers are excluded. Default: all steps."
+    )
+    points: int = Field(
+        64, ge=2, description="Number of relative depths at which models of unequal depth are compared."
+    )
+    zero_padding: bool = Field(
+        False, description="Also pad profiles with zeros, as published: this gives a model's depth away."
+    )
+    group: str | None = Field(
+        None, description="Key of meta whose prompts stay together. Default: story, topic, question, or the prompt."
+    )
+    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (3, 5, 11, 29), min_length=1, description="Number of nearest neighbours; repeat the option for several."
+    )
+    folds: int = Field(10, ge=2, description="Number of cross-validation folds.")
+    labels: Path | None = Field(None, description="File of `jaxtrace grade`, for correctness. Default: string rules.")
+    letter_anywhere: bool = Field(False, description="Grade MMLU by its letter anywhere in the answer, as published.")
