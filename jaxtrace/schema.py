@@ -1,6 +1,18 @@
-"""The names of everything a trace holds: one table, read by the step, the store, the report and the README."""
+"""What a metric is: one entry of one table, from which every column, label, unit, tag and documented table is made.
 
+To add a metric, add a `Metric` here, its computation in `engine/measure.py` and its oracle in `tests/oracle.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+# Version of the set of definitions, written to every run.json; a run without one has version 1. When the definition of
+# a metric changes such that the same model and text get other numbers, raise this by one and add the new number to the
+# metric's `changed`. A new metric, a faster computation or a new wording changes no number and raises nothing.
+METRICS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -8,87 +20,214 @@ class Metric:
     """One quantity of a trace.
 
     Attributes:
-      dims: dims after (prompt, step): "layer", "head", "alpha"; of raw material "residual" and "embed", "rank", "row"
-        and "key".
-      group: the group of `Probes` that turns it on, or the field of raw material; "sampler" for what a sampler may add;
-        "" for what is always there.
-      unit: "nats", "nats²", "" for a pure number or an id.
-      first_layer: 0 where the embedding has a value, else 1. Arrays have an entry for the embedding, if it has a value,
+      name: name in code, tables and files.
+      dims: dims after (prompt, step): "layer", "head", "alpha"; for raw material also "residual" and "embed", "rank",
+        "row" and "key".
+      group: group of `Probes` that records it, or the field of `Probes` for raw material; "sampler" for what a sampler
+        adds; "" for what is always recorded.
+      unit: "nats", "nats²", "layer", or "" for a pure number or an id.
+      definition: one line of text or formula.
+      label: name for readers, in plots and in the report page.
+      first_layer: 0 if the embedding has a value, else 1. Arrays have one entry for the embedding, if it has a value,
         and one for each of `chosen_layers`.
-      integer: int32 with −1 for "no value"; otherwise float32 with NaN.
-      text: the definition in a line.
+      integer: True for int32 with −1 for "no value"; False for float32 with NaN.
+      names: meanings of the numbers 0, 1, …; () for a quantity.
+      column: place among the token columns of the report page and the summary, the least first; equal places keep the
+        order of this table. None hides the metric there. Layers and heads are averaged.
+      scale: colour scale of the column in the page: "sequential" (nine steps from the 1st to the 99th percentile),
+        "categorical" (one colour per entry of `names`), or None if the page offers no colouring by it.
+      plots: names of the figures in `jaxtrace.figures.plots` that draw it.
+      tensorboard: kinds of TensorBoard entries: "scalar" (mean of the latest rows), "histogram" (one per layer), "map"
+        (layer × head).
+      feature: True if a confidence model may use it.
+      made_of: metrics that a derived column is computed from; () for a recorded metric.
+      changed: values of `METRICS_VERSION` since which the definition differs from the one before.
     """
 
+    name: str
     dims: tuple[str, ...]
     group: str
     unit: str
-    text: str
+    definition: str
+    label: str
     first_layer: int = 1
     integer: bool = False
+    names: tuple[str, ...] = ()
+    column: int | None = None
+    scale: Literal["sequential", "categorical"] | None = None
+    plots: tuple[str, ...] = ()
+    tensorboard: tuple[Literal["scalar", "histogram", "map"], ...] = ()
+    feature: bool = False
+    made_of: tuple[str, ...] = ()
+    changed: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[str, ...]:
+        """Dims of one prompt's array."""
+        return ("step", *self.dims)
+
+    @property
+    def column_label(self) -> str:
+        """Label of the token column, which averages layers and heads."""
+        return f"mean {self.label}" if "layer" in self.dims else self.label
+
+    @property
+    def axis_label(self) -> str:
+        """Label and unit for the axis of a plot."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-LAYER, HEAD = ("layer",), ("layer", "head")
+def _by_name(*metrics: Metric) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
 
-METRICS: dict[str, Metric] = {
-    "token": Metric((), "", "", "the token drawn (generate) or that comes next (score)", integer=True),
-    "logprob": Metric((), "output", "nats", "ln p[token]"),
-    "entropy": Metric((), "output", "nats", "−Σ p ln p of the next-token distribution"),
-    "varentropy": Metric((), "output", "nats²", "Σ p (ln p + entropy)²"),
-    "renyi": Metric(("alpha",), "output", "nats", "Rényi entropies, one per α"),
-    "top1_prob": Metric((), "output", "", "largest probability"),
-    "top1_top2_gap": Metric((), "output", "", "largest minus second largest probability"),
-    "attention_entropy": Metric(HEAD, "attention", "nats", "−Σ a ln a over the visible keys"),
-    "attention_varentropy": Metric(HEAD, "attention", "nats²", "Σ a (ln a + attention_entropy)²"),
-    "attention_entropy_normalized": Metric(HEAD, "attention", "", "attention_entropy / ln(visible keys)"),
-    "attention_entropy_no_sink": Metric(
-        HEAD, "attention", "nats", "entropy with the first position left out and the rest renormalised"
-    ),
-    "sink_mass": Metric(HEAD, "attention", "", "weight on the first visible position"),
-    "hdi": Metric(LAYER, "dispersion", "nats", "standard deviation over heads of attention_entropy"),
-    "head_jsd": Metric(LAYER, "dispersion", "nats", "H(mean over heads) − mean over heads of H"),
-    "lens_entropy": Metric(LAYER, "lens", "nats", "entropy of softmax(unembed(final_norm(x_l)))"),
-    "lens_varentropy": Metric(LAYER, "lens", "nats²", "varentropy of the same"),
-    "lens_kl": Metric(LAYER, "lens", "nats", "KL(final ‖ lens)"),
-    "lens_top1": Metric(LAYER, "lens", "", "the lens's most likely token", integer=True),
-    "lens_top1_prob": Metric(LAYER, "lens", "", "its probability"),
-    "hidden_norm": Metric(LAYER, "hidden", "", "‖x_l‖₂", first_layer=0),
-    "hidden_delta_layer": Metric(LAYER, "hidden", "", "‖x_l − x_{l−1}‖₂"),
-    "hidden_delta_step": Metric(LAYER, "hidden", "", "‖x_l(t) − x_l(t−1)‖₂", first_layer=0),
-    "hidden_cosine_layer": Metric(LAYER, "hidden", "", "cos(x_l, x_{l−1})"),
-    "quadrant": Metric(
-        (),
-        "sampler",
-        "",
-        "what entropix or dslider did: 0 flowing, 1 treading, 2 exploring, 3 resampling, 4 adaptive",
-        integer=True,
-    ),
-}
 
-# What a sampler may do at a step, by number, and where the step's entropy and varentropy then lie.
+# Actions of a sampler at a step, by number, and the region of the step's entropy and varentropy.
 QUADRANTS: dict[str, str] = {
     "flowing": "low entropy, low varentropy: the likeliest token",
     "treading": "high entropy, low varentropy: a pause, or a draw",
     "exploring": "low entropy, high varentropy: a branch",
-    "resampling": "high entropy, high varentropy: a draw anew",
-    "adaptive": "in between: the best of some draws",
+    "resampling": "high entropy, high varentropy: a new draw",
+    "adaptive": "in between: the best of several draws",
 }
 
 GROUPS = ("output", "attention", "dispersion", "lens", "hidden")
+LAYER, HEAD = ("layer",), ("layer", "head")
 
-# Given out only where it is asked for: many numbers, for probes of one's own, or dear ones.
-RAW: dict[str, Metric] = {
-    "residuals": Metric(("residual", "embed"), "residuals", "", "x_l, the residual stream after named layers"),
-    "top_ids": Metric(("rank",), "top_tokens", "", "the most likely next tokens, the likeliest first", integer=True),
-    "top_logprobs": Metric(("rank",), "top_tokens", "nats", "ln p of each of these"),
-    "lens_renyi": Metric(("layer", "alpha"), "lens_renyi", "nats", "Rényi entropies of the lens, one per α"),
-    "attention_rows": Metric(
-        ("row", "key"), "attention_rows", "", "a_k of named heads over positions 0 to the step's own; NaN beyond"
-    ),
-}
+# fmt: off
+METRICS: dict[str, Metric] = _by_name(
+    Metric("token", (), "", "", "the token drawn (generate) or that comes next (score)", "token id", integer=True),
+    Metric("logprob", (), "output", "nats", "ln p[token]", "log-probability", column=3),
+    Metric("entropy", (), "output", "nats", "−Σ p ln p of the next-token distribution", "entropy",
+           column=1, scale="sequential", plots=("entropy_steps",), tensorboard=("scalar",), feature=True),
+    Metric("varentropy", (), "output", "nats²", "Σ p (ln p + entropy)²", "varentropy",
+           column=1, scale="sequential", plots=("entropy_steps",), tensorboard=("scalar",), feature=True),
+    Metric("renyi", ("alpha",), "output", "nats", "Rényi entropies, one per α", "Rényi entropy"),
+    Metric("top1_prob", (), "output", "", "largest probability", "top-1 probability", column=3, feature=True),
+    Metric("top1_top2_gap", (), "output", "", "largest minus second largest probability", "top-1 to top-2 gap",
+           column=3, feature=True),
+    # Not a feature: it grows with ln(keys), and so would tell the length.
+    Metric("attention_entropy", HEAD, "attention", "nats", "−Σ a ln a over the visible keys", "attention entropy",
+           column=3, scale="sequential", plots=("attention_map", "layer_profile"), tensorboard=("histogram", "map")),
+    Metric("attention_varentropy", HEAD, "attention", "nats²", "Σ a (ln a + attention_entropy)²",
+           "attention varentropy", tensorboard=("map",)),
+    Metric("attention_entropy_normalized", HEAD, "attention", "", "attention_entropy / ln(visible keys)",
+           "attention entropy / ln(keys)", column=3, scale="sequential", plots=("attention_map",), feature=True),
+    Metric("attention_entropy_no_sink", HEAD, "attention", "nats",
+           "entropy with the first position excluded and the rest renormalised", "attention entropy without the sink",
+           tensorboard=("map",)),
+    Metric("sink_mass", HEAD, "attention", "", "weight on the first visible position", "sink mass",
+           column=3, tensorboard=("map",), feature=True),
+    Metric("hdi", LAYER, "dispersion", "nats", "standard deviation over heads of attention_entropy",
+           "head dispersion (HDI)", column=3, scale="sequential", plots=("layer_profile",), feature=True),
+    Metric("head_jsd", LAYER, "dispersion", "nats", "H(mean over heads) − mean over heads of H", "head divergence",
+           column=3, plots=("layer_profile",), feature=True),
+    Metric("lens_entropy", LAYER, "lens", "nats", "entropy of softmax(unembed(final_norm(x_l)))", "lens entropy",
+           plots=("lens_profile",), tensorboard=("histogram",), feature=True),
+    Metric("lens_varentropy", LAYER, "lens", "nats²", "varentropy of softmax(unembed(final_norm(x_l)))",
+           "lens varentropy", plots=("lens_profile",), feature=True),
+    Metric("lens_kl", LAYER, "lens", "nats", "KL(final ‖ lens)", "KL(final ‖ lens)",
+           plots=("lens_profile",), feature=True),
+    Metric("lens_top1", LAYER, "lens", "", "the lens's most likely token", "lens top-1 token id", integer=True),
+    Metric("lens_top1_prob", LAYER, "lens", "", "probability of lens_top1", "lens top-1 probability", feature=True),
+    Metric("hidden_norm", LAYER, "hidden", "", "‖x_l‖₂", "residual norm", first_layer=0, feature=True),
+    Metric("hidden_delta_layer", LAYER, "hidden", "", "‖x_l − x_{l−1}‖₂", "residual change by layer", feature=True),
+    Metric("hidden_delta_step", LAYER, "hidden", "", "‖x_l(t) − x_l(t−1)‖₂", "residual change by step",
+           first_layer=0, feature=True),
+    Metric("hidden_cosine_layer", LAYER, "hidden", "", "cos(x_l, x_{l−1})", "residual cosine by layer", feature=True),
+    Metric("quadrant", (), "sampler", "",
+           f"action of entropix or dslider: {', '.join(f'{number} {name}' for number, name in enumerate(QUADRANTS))}",
+           "sampler's quadrant", integer=True, names=tuple(QUADRANTS), column=5, scale="categorical"),
+)
+
+# Recorded only on request: many numbers, expensive ones, or inputs for a user's own probes.
+RAW: dict[str, Metric] = _by_name(
+    Metric("residuals", ("residual", "embed"), "residuals", "", "x_l, the residual stream after named layers",
+           "residual stream"),
+    Metric("top_ids", ("rank",), "top_tokens", "", "the most likely next tokens, the likeliest first",
+           "likeliest tokens", integer=True),
+    Metric("top_logprobs", ("rank",), "top_tokens", "nats", "ln p of each token of top_ids",
+           "log-probabilities of the likeliest tokens"),
+    Metric("lens_renyi", ("layer", "alpha"), "lens_renyi", "nats", "Rényi entropies of the lens, one per α",
+           "lens Rényi entropy"),
+    Metric("attention_rows", ("row", "key"), "attention_rows", "",
+           "a_k of named heads over positions 0 to the step's own; NaN beyond", "attention weights"),
+)
 
 QUANTITIES = METRICS | RAW
 
+# Token columns that are computed from a trace when they are shown or used; no file holds them.
+DERIVED: dict[str, Metric] = _by_name(
+    Metric("confidence", (), "", "", "probability that the answer is right", "confidence",
+           column=0, scale="sequential"),
+    Metric("surprisal", (), "output", "nats", "−ln p[token]", "surprisal",
+           column=2, scale="sequential", feature=True, made_of=("logprob",)),
+    Metric("surprise_z", (), "output", "", "(surprisal − entropy) / √varentropy", "standardised surprisal",
+           feature=True, made_of=("logprob", "entropy", "varentropy")),
+    Metric("prediction_depth", (), "lens", "layer", "first layer whose top-1 is the last layer's and stays so",
+           "prediction depth", column=4, scale="sequential", feature=True, made_of=("lens_top1",)),
+)
+# fmt: on
 
-def chosen_layers(layers: int, stride: int) -> tuple[int, ...]:
-    """Every so many-th layer of 1 … `layers`, such that the last one is among them."""
-    return tuple(range(layers, 0, -stride))[::-1]
+
+def token_column_metrics() -> dict[str, Metric]:
+    """Return the metrics that the report page and the summary show per token, in their order."""
+    shown = [metric for metric in (*METRICS.values(), *DERIVED.values()) if metric.column is not None]
+    return _by_name(*sorted(shown, key=lambda metric: metric.column or 0))
+
+
+def plotted_in(figure: str) -> tuple[str, ...]:
+    """Return the names of the metrics that a figure draws."""
+    return tuple(name for name, metric in METRICS.items() if figure in metric.plots)
+
+
+def in_tensorboard(kind: str) -> tuple[str, ...]:
+    """Return the names of the metrics that have TensorBoard entries of a kind."""
+    return tuple(name for name, metric in METRICS.items() if kind in metric.tensorboard)
+
+
+def feature_names() -> tuple[str, ...]:
+    """Return the names of the metrics that a confidence model may use.
+
+    Metrics of a step come first, then metrics of layers; each kind is followed by the columns derived from it.
+    """
+    return tuple(metric.name for metric in (*_features(layered=False), *_features(layered=True)))
+
+
+def _features(*, layered: bool) -> Iterator[Metric]:
+    for metric in (*METRICS.values(), *DERIVED.values()):
+        sources = [METRICS[name] for name in metric.made_of] or [metric]
+        if metric.feature and layered == any("layer" in source.dims for source in sources):
+            yield metric
+
+
+def changed_between(version: int, other: int) -> tuple[str, ...]:
+    """Return the names of the metrics whose definition differs between two values of `METRICS_VERSION`.
+
+    A derived column changes with each metric that it is made of.
+    """
+    low, high = sorted((version, other))
+    changed = {
+        name for name, metric in (QUANTITIES | DERIVED).items() if any(low < at <= high for at in metric.changed)
+    }
+    changed |= {name for name, metric in DERIVED.items() if not changed.isdisjoint(metric.made_of)}
+    return tuple(name for name in QUANTITIES | DERIVED if name in changed)
+
+
+def definition_note(versions: Iterable[int]) -> str | None:
+    """Return one line that names the metrics whose definitions differ among runs, or None if none differ.
+
+    Args:
+      versions: `metrics_version` of each run.
+    """
+    low, high = min(versions := [*versions]), max(versions)
+    if not (changed := changed_between(low, high)):
+        return None
+    return (
+        f"runs of metrics_version {low} and {high} are together, between which the definition changed of "
+        f"{', '.join(changed)}; compare these metrics only among runs of one version"
+    )
+
+
+def chosen_layers(num_layers: int, stride: int) -> tuple[int, ...]:
+    """Return every `stride`-th layer of 1 … `num_layers`, counted back from the last one."""
+    return tuple(range(num_layers, 0, -stride))[::-1]

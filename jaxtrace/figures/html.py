@@ -1,4 +1,4 @@
-"""Pages: the templates they are made from, with all text escaped, and figures that lie in them."""
+"""HTML pages: templates that escape all text, and figures embedded as PNG."""
 
 import base64
 import functools
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
+
+from jaxtrace.figures.theme import DARK, LIGHT
 
 
 @functools.cache
@@ -18,6 +20,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals.update(light=LIGHT, dark=DARK)
     environment.policies["json.dumps_kwargs"] = {
         "separators": (",", ":"),
         "ensure_ascii": False,
@@ -28,17 +31,17 @@ def _environment() -> jinja2.Environment:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this folder."""
+    """Return a template of this folder."""
     return _environment().get_template(name)
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 
-def in_page(figure: Figure) -> str:
-    """A figure as a page holds it: PNG in base64."""
+def embedded_png(figure: Figure) -> str:
+    """Return a figure as base64 PNG, for a data URL."""
     return base64.b64encode(png(figure)).decode()

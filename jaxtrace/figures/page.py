@@ -1,4 +1,4 @@
-"""A trace as one HTML page that needs nothing else: no network, no files beside it."""
+"""The report: a trace as one self-contained HTML page (no network, no other files)."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from jaxtrace.figures.columns import COLUMNS, rounded, token_columns
-from jaxtrace.figures.html import in_page, template
+from jaxtrace.figures.columns import rounded, token_columns
+from jaxtrace.figures.html import embedded_png, template
 from jaxtrace.figures.plots import figures
-from jaxtrace.figures.summary import gather, group_tables, summary
+from jaxtrace.figures.summary import column_values, group_tables, summary
 from jaxtrace.figures.theme import DARK, LIGHT
+from jaxtrace.schema import token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Row, Trace
 
 CAPTIONS = {
-    "entropy_steps": "Uncertainty of the next token along the steps, over the prompts that got that far.",
-    "attention_map": "How broadly each layer's heads look at each step; right: divided by ln(visible keys).",
-    "layer_profile": "Breadth of attention by layer; how its heads differ in it and in where they look.",
-    "lens_profile": "What each layer would predict: entropy, varentropy, distance from the last layer's.",
+    "entropy_steps": "Uncertainty of the next token by step, over the prompts that reach the step.",
+    "attention_map": "Breadth of each layer's attention at each step; right: divided by ln(visible keys).",
+    "layer_profile": "Breadth of attention by layer; dispersion and divergence of its heads.",
+    "lens_profile": "Prediction of each layer: entropy, varentropy, divergence from the last layer's prediction.",
 }
-SHORT = 40
+SHORT = 40  # characters of a value that stands beside the prompt's name
 
 
 def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConfidence] | None = None) -> Path:
-    """Writes the trace as one self-contained HTML page.
+    """Write the trace as one self-contained HTML page.
 
-    It holds the totals, the figures, and every prompt with its tokens coloured by a metric; pointing at a
-    token shows the rest. All text from the model or the data is escaped, and the page's policy lets no script
-    but its own run.
+    The page holds the totals, the figures, and every prompt with its tokens coloured by a metric; pointing at a
+    token shows its other metrics. All text from the model or the data is escaped, and the page's policy allows only
+    its own script.
 
     Args:
-      trace: what to show; any of its metric groups may be missing.
-      path: the HTML file to write; its directory is made if need be, and an older file replaced.
-      confidence: of every row, what the text is coloured by at first.
+      trace: trace to show; any metric group may be missing.
+      path: HTML file to write or replace; its directory is created.
+      confidence: confidence in each row's answer, which colours the text at first.
 
     Returns:
       The path written.
@@ -50,26 +51,33 @@ def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConf
 
 
 def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -> str:
-    """The page of `write_report` as a string."""
+    """Return the page of `write_report` as a string."""
     script = template("script.html.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    model = trace.info.get("model")
-    values = gather(trace, confidence)
-    sure = confidence or [None] * len(trace.rows)
-    scales = _scales(values)
+    model, mode = trace.info.get("model"), trace.info.get("mode", "")
+    columns = column_values(trace, confidence)
+    scales = _scales(columns)
+    confidences = confidence or [None] * len(trace.rows)
     return template("page.html.jinja").render(
         title=model if isinstance(model, str) else "Trace",
-        mode=trace.info.get("mode", ""),
+        mode=mode,
         settings=[(key, value) for key, value in _flat(trace.info) if key not in ("model", "mode")],
         summary=summary(trace),
-        figures=_pictures(trace),
+        figures=_figures(trace),
         groups=group_tables(trace),
         prompts=[
-            _prompt(row, number, trace.info.get("mode"), of)
-            for number, (row, of) in enumerate(zip(trace.rows, sure, strict=True), 1)
+            _prompt(row, number, mode, of_row)
+            for number, (row, of_row) in enumerate(zip(trace.rows, confidences, strict=True), 1)
         ],
         scales=scales,
-        data=_data(trace, list(values), scales, sure),
+        data={
+            "columns": [_described(name) for name in columns],
+            "scales": scales,
+            "rows": [
+                _row(row, list(columns), mode, trace.traced_layers, of_row)
+                for row, of_row in zip(trace.rows, confidences, strict=True)
+            ],
+        },
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
     )
@@ -80,19 +88,21 @@ def _flat(info: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _words(value)
+            yield f"{prefix}{key}", _text(value)
 
 
-def _pictures(trace: Trace) -> list[dict[str, str]]:
+def _figures(trace: Trace) -> list[dict[str, str]]:
     ds = trace.to_xarray()
-    light, dark = ({name: in_page(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK))
+    light, dark = (
+        {name: embedded_png(figure) for name, figure in figures(ds, theme).items()} for theme in (LIGHT, DARK)
+    )
     return [{"caption": CAPTIONS[name], "light": light[name], "dark": dark[name]} for name in light]
 
 
-def _prompt(row: Row, number: int, mode: str | None, sure: AnswerConfidence | None) -> dict[str, Any]:
-    prompt, meta = row.prompt, [(key, _words(value)) for key, value in row.prompt.meta.items()]
-    if sure is not None and np.isfinite(sure.answer):
-        meta.insert(0, ("confidence", f"{sure.answer:.2f}"))
+def _prompt(row: Row, number: int, mode: str, confidence: AnswerConfidence | None) -> dict[str, Any]:
+    prompt, meta = row.prompt, [(key, _text(value)) for key, value in row.prompt.meta.items()]
+    if confidence is not None and np.isfinite(confidence.answer):
+        meta.insert(0, ("confidence", f"{confidence.answer:.2f}"))
     asked = prompt.text if prompt.text is not None else "".join(row.prompt_pieces)
     return {
         "id": prompt.id or f"prompt {number}",
@@ -105,43 +115,33 @@ def _prompt(row: Row, number: int, mode: str | None, sure: AnswerConfidence | No
     }
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _described(name: str) -> dict[str, Any]:
+    metric = token_column_metrics()[name]
+    return {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
+
+
 def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The metrics to colour by, each with the range of its colours: the 1st to the 99th percentile."""
+    """Return the columns to colour by, each with the range of its colours: the 1st to the 99th percentile."""
     scales = []
     for name, values in columns.items():
-        if COLUMNS[name].colour:
-            low, high = rounded(np.quantile(values, [0.01, 0.99]), 3)
-            scales.append({"name": name, "label": COLUMNS[name].label, "low": low, "high": high})
-            if COLUMNS[name].names:
-                scales[-1]["names"] = COLUMNS[name].names
+        metric = token_column_metrics()[name]
+        if metric.scale is None:
+            continue
+        low, high = rounded(np.quantile(values, [0.01, 0.99]), 3)
+        scale = {"name": name, "label": metric.column_label, "low": low, "high": high}
+        scales.append(scale | ({"names": metric.names} if metric.scale == "categorical" else {}))
     return scales
 
 
-def _data(
-    trace: Trace, names: list[str], scales: list[dict[str, Any]], sure: Sequence[AnswerConfidence | None]
-) -> dict[str, Any]:
-    return {
-        "columns": [
-            {"name": name, "label": COLUMNS[name].label, "unit": COLUMNS[name].unit, "names": COLUMNS[name].names}
-            for name in names
-        ],
-        "scales": scales,
-        "rows": [
-            _row(row, names, trace.info.get("mode"), trace.traced_layers, of)
-            for row, of in zip(trace.rows, sure, strict=True)
-        ],
-    }
-
-
 def _row(
-    row: Row, names: list[str], mode: str | None, layers: Sequence[int], sure: AnswerConfidence | None
+    row: Row, names: list[str], mode: str, layers: Sequence[int], confidence: AnswerConfidence | None
 ) -> dict[str, Any]:
-    """Arrays along the steps; `lead` is the text before the first token scored, [] for a generated row."""
-    columns, tokens = token_columns(row, layers, sure), row.metrics["token"]
+    """Return arrays over the steps; `lead` is the text before the first scored token, [] for a generated row."""
+    columns, tokens = token_columns(row, layers, confidence), row.metrics["token"]
     lead = len(row.prompt_pieces) - int((tokens >= 0).sum()) if mode == "score" else 0
     lens = row.metrics.get("lens_entropy", np.empty((0, 0)))
     return {

@@ -1,4 +1,7 @@
-"""Figures of a trace: what `Trace.to_xarray()` gives, drawn with matplotlib's object interface."""
+"""Figures of a trace, drawn from `Trace.to_xarray()` with matplotlib's object interface.
+
+The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,30 +11,30 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import LIGHT, Theme, dress, legend, new_figure, whole_numbers
+from jaxtrace.figures.theme import LIGHT, Theme, dress, heat_map, legend, new_figure, whole_numbers
+from jaxtrace.schema import METRICS, plotted_in
 
 BAND = (0.1, 0.9)
 
 
 def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Output entropy and varentropy along the steps, and how many prompts are still alive.
+    """Draw output entropy and varentropy by step, and the number of prompts alive.
 
-    Mean (line), median (dashes) and the 10–90 % band are over the prompts alive at a step.
+    Mean (line), median (dashes) and 10–90 % band are over the prompts alive at a step.
 
     Args:
-      ds: a dataset with `entropy` or `varentropy` over (prompt, step).
-      theme: the colours.
+      ds: dataset with one of the figure's metrics over (prompt, step).
+      theme: colours.
 
     Raises:
-      ValueError: it has neither.
+      ValueError: the dataset has none of the figure's metrics.
     """
-    names = _present(ds, "entropy", "varentropy")
+    names = _present(ds, "entropy_steps")
     figure = new_figure(theme, 6.2, 1.2 + 1.75 * len(names))
     panels = figure.subplots(len(names) + 1, 1, sharex=True, height_ratios=[4] * len(names) + [1], squeeze=False)
-    titles = {"entropy": "Output entropy along the steps", "varentropy": "Output varentropy along the steps"}
     for axes, name in zip(panels[:, 0], names, strict=False):
-        dress(axes, theme, titles[name], y=_label(ds, name))
-        steps, values = _columns(ds[name].values, ds["step"].values)
+        dress(axes, theme, f"Output {METRICS[name].label} along the steps", y=METRICS[name].axis_label)
+        steps, values = _nonempty_columns(ds[name].values, ds["step"].values)
         _band(axes, steps, values, theme.first, median=True)
         axes.set_ylim(bottom=0)
     legend(panels[0, 0], theme)
@@ -47,116 +50,81 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 
 
 def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Layer × step heat maps of attention entropy, mean over heads and over the prompts alive.
+    """Draw layer × step heat maps of attention entropy, averaged over heads and over the prompts alive.
 
-    Entropy grows with ln(keys) as a text grows, so the normalised one is drawn beside it.
+    Entropy grows with ln(keys) as a text grows, so the normalised entropy stands beside it.
 
     Args:
-      ds: a dataset with `attention_entropy` or `attention_entropy_normalized`.
-      theme: the colours.
+      ds: dataset with one of the figure's metrics.
+      theme: colours.
 
     Raises:
-      ValueError: it has neither.
+      ValueError: the dataset has none of the figure's metrics.
     """
-    names = _present(ds, "attention_entropy", "attention_entropy_normalized")
-    titles = {
-        "attention_entropy": "Attention entropy",
-        "attention_entropy_normalized": "Divided by ln(visible keys)",
-    }
+    names = _present(ds, "attention_map")
     figure = new_figure(theme, 6.2, 2.9)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         values = _layers(ds[name]).mean(("prompt", "head")).transpose("layer", "step")
-        dress(axes, theme, titles[name], x="step", y="layer" if axes is panels[0] else "")
-        axes.grid(False)
-        layers = values["layer"].values
-        steps = values["step"].values
+        dress(axes, theme, _title(name), x="step", y="layer" if axes is panels[0] else "")
+        layers, steps = values["layer"].values, values["step"].values
         stride = layers[1] - layers[0] if len(layers) > 1 else 1
-        image = axes.imshow(
-            values.values,
-            aspect="auto",
-            origin="lower",
-            interpolation="nearest",
-            cmap=theme.cmap,
-            extent=(steps[0] - 0.5, steps[-1] + 0.5, layers[0] - stride / 2, layers[-1] + stride / 2),
-        )
-        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
-        bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
-        bar.set_label(ds[name].attrs["units"] or "share of the maximum", fontsize=9, color=theme.ink)
-        bar.outline.set_visible(False)
-        axes.xaxis.set_major_locator(whole_numbers())
-        axes.yaxis.set_major_locator(whole_numbers())
+        extent = (steps[0] - 0.5, steps[-1] + 0.5, layers[0] - stride / 2, layers[-1] + stride / 2)
+        heat_map(axes, theme, values.values, METRICS[name].unit, extent)
     return figure
 
 
 def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Attention entropy by layer with its spread over heads, and the head dispersion by layer.
+    """Draw attention entropy by layer with its spread over heads, and head dispersion by layer.
 
     Args:
-      ds: a dataset with `attention_entropy`, `hdi` or `head_jsd`.
-      theme: the colours.
+      ds: dataset with one of the figure's metrics.
+      theme: colours.
 
     Raises:
-      ValueError: it has none of them.
+      ValueError: the dataset has none of the figure's metrics.
     """
-    names = _present(ds, "attention_entropy", "hdi", "head_jsd")
-    spread = [name for name in names if name != "attention_entropy"]
+    names = _present(ds, "layer_profile")
+    of_heads = [name for name in names if "head" in METRICS[name].dims]
+    of_layers = [name for name in names if name not in of_heads]
     figure = new_figure(theme, 6.2, 2.7)
-    panels = list(figure.subplots(1, ("attention_entropy" in names) + bool(spread), squeeze=False)[0])
-    if "attention_entropy" in names:
-        axes = panels.pop(0)
-        dress(
-            axes,
-            theme,
-            "Attention entropy by layer",
-            "layer",
-            _label(ds, "attention_entropy", "attention entropy"),
-        )
-        heads = _layers(ds["attention_entropy"]).mean(("prompt", "step")).transpose("head", "layer")
-        layers, values = _columns(heads.values, heads["layer"].values)
+    panels = figure.subplots(1, len(of_heads) + bool(of_layers), squeeze=False)[0]
+    for axes, name in zip(panels, of_heads, strict=False):
+        dress(axes, theme, f"{_title(name)} by layer", "layer", METRICS[name].axis_label)
+        heads = _layers(ds[name]).mean(("prompt", "step")).transpose("head", "layer")
+        layers, values = _nonempty_columns(heads.values, heads["layer"].values)
         _band(axes, layers, values, theme.first, over="heads")
         axes.set_ylim(bottom=0)
-        legend(axes, theme)
-        _layer_axis(axes, ds)
-    if spread:
-        axes = panels[0]
-        dress(axes, theme, "Head dispersion by layer", "layer", "dispersion (nats)")
-        styles = {
-            "hdi": (theme.first, "HDI (sd of entropies)"),
-            "head_jsd": (theme.second, "Jensen–Shannon divergence"),
-        }
-        for name in spread:
+    if of_layers:
+        dress(panels[-1], theme, "Head dispersion by layer", "layer", f"dispersion ({METRICS[of_layers[0]].unit})")
+        for name, color in zip(of_layers, theme.lines, strict=False):
             means = _layers(ds[name]).mean(("prompt", "step"))
-            color, label = styles[name]
-            axes.plot(means["layer"], means, color=color, linewidth=1.8, marker="o", markersize=3, label=label)
-        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
+            line = {"label": METRICS[name].label, "linewidth": 1.8, "marker": "o", "markersize": 3}
+            panels[-1].plot(means["layer"], means, color=color, **line)
+        panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
+    for axes in panels:
         legend(axes, theme)
         _layer_axis(axes, ds)
     return figure
 
 
 def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens.
+    """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens.
 
     Args:
-      ds: a dataset with `lens_entropy`, `lens_varentropy` or `lens_kl`.
-      theme: the colours.
+      ds: dataset with one of the figure's metrics.
+      theme: colours.
 
     Raises:
-      ValueError: it has none of them.
+      ValueError: the dataset has none of the figure's metrics.
     """
-    names = _present(ds, "lens_entropy", "lens_varentropy", "lens_kl")
-    titles = {
-        "lens_entropy": "Lens entropy",
-        "lens_varentropy": "Lens varentropy",
-        "lens_kl": "KL(final ‖ lens)",
-    }
+    names = _present(ds, "lens_profile")
     figure = new_figure(theme, 6.2, 2.5)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        dress(axes, theme, titles[name], "layer", ds[name].attrs["units"])
+        dress(axes, theme, _title(name), "layer", METRICS[name].unit)
         tokens = _layers(ds[name]).transpose("prompt", "step", "layer")
-        layers, values = _columns(tokens.values.reshape(-1, tokens.sizes["layer"]), tokens["layer"].values)
+        layers, values = _nonempty_columns(tokens.values.reshape(-1, tokens.sizes["layer"]), tokens["layer"].values)
         _band(axes, layers, values, theme.first, over="tokens")
         axes.set_ylim(bottom=0)
         _layer_axis(axes, ds)
@@ -165,29 +133,29 @@ def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[Callable[[xr.Dataset, Theme], Figure], tuple[str, ...]]] = {
-    "entropy_steps": (entropy_steps, ("entropy", "varentropy")),
-    "attention_map": (attention_map, ("attention_entropy", "attention_entropy_normalized")),
-    "layer_profile": (layer_profile, ("attention_entropy", "hdi", "head_jsd")),
-    "lens_profile": (lens_profile, ("lens_entropy", "lens_varentropy", "lens_kl")),
+FIGURES: dict[str, Callable[[xr.Dataset, Theme], Figure]] = {
+    "entropy_steps": entropy_steps,
+    "attention_map": attention_map,
+    "layer_profile": layer_profile,
+    "lens_profile": lens_profile,
 }
 
 
 def figures(ds: xr.Dataset, theme: Theme = LIGHT) -> dict[str, Figure]:
-    """Every figure that the dataset has a metric for, by name."""
+    """Return by name every figure for which the dataset has a metric."""
     return {
         name: draw(ds, theme)
-        for name, (draw, needs) in FIGURES.items()
-        if ds.sizes["step"] and any(metric in ds for metric in needs)
+        for name, draw in FIGURES.items()
+        if ds.sizes["step"] and any(metric in ds for metric in plotted_in(name))
     }
 
 
 def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
-    """Writes each figure as `<name>.png` into the directory, made if need be, and returns their paths.
+    """Write each figure as `<name>.png` and return the paths.
 
     Args:
-      ds: what `Trace.to_xarray()` gives.
-      directory: where to; files of the same names are replaced.
+      ds: dataset from `Trace.to_xarray()`.
+      directory: directory to write to, created if missing; files of the same names are replaced.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -198,15 +166,18 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     return paths
 
 
-def _present(ds: xr.Dataset, *names: str) -> list[str]:
-    found = [name for name in names if name in ds]
-    if not found:
-        raise ValueError(f"the dataset has none of {', '.join(names)}: trace again with their group turned on")
-    return found
+def _present(ds: xr.Dataset, figure: str) -> list[str]:
+    names = plotted_in(figure)
+    present = [name for name in names if name in ds]
+    if not present:
+        groups = ", ".join(dict.fromkeys(METRICS[name].group for name in names))
+        raise ValueError(f"{figure}: the dataset has none of {', '.join(names)}; trace again with probes {groups}")
+    return present
 
 
-def _label(ds: xr.Dataset, name: str, text: str = "") -> str:
-    return f"{text or name} ({ds[name].attrs['units']})"
+def _title(name: str) -> str:
+    label = METRICS[name].label
+    return label[0].upper() + label[1:]
 
 
 def _layers(array: xr.DataArray) -> xr.DataArray:
@@ -218,8 +189,8 @@ def _layer_axis(axes: Axes, ds: xr.Dataset) -> None:
     axes.xaxis.set_major_locator(whole_numbers())
 
 
-def _columns(values: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of [samples, x] that hold any number, and their x."""
+def _nonempty_columns(values: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the x and the columns of [samples, x] that hold a finite number."""
     keep = np.isfinite(values).any(0)
     return x[keep], values[:, keep]
 

@@ -1,4 +1,4 @@
-"""A trace in a few lines."""
+"""Summary of a trace: totals, mean token columns, and tables by groups of prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from jaxtrace.figures.columns import COLUMNS, token_columns
+from jaxtrace.figures.columns import token_columns
+from jaxtrace.schema import token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
 
@@ -19,7 +20,7 @@ SEEN_ORDER = ("often", "rare", "never")
 
 
 def summary_table(trace: Trace) -> Table:
-    """The summary for a terminal: totals, and the mean of each token metric that the trace holds."""
+    """Return the summary for a terminal: totals, and the mean of each token column."""
     table = Table(
         title=escape(f"Trace of {trace.info['model']}") if "model" in trace.info else "Trace",
         show_header=False,
@@ -32,7 +33,7 @@ def summary_table(trace: Trace) -> Table:
 
 
 def summary(trace: Trace) -> list[tuple[str, str]]:
-    """Labels and values with units: prompts, tokens, how they stopped, token metrics over all steps."""
+    """Return labels and values with units: prompts, tokens, stop reasons, token columns over all steps."""
     lines = [
         ("prompts", str(len(trace.rows))),
         ("tokens", f"{sum(row.length - row.prompt_steps for row in trace.rows):,}"),
@@ -40,40 +41,41 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
     stops = Counter(row.stop or "unfinished" for row in trace.rows)
     if stops:
         lines.append(("stopped by", ", ".join(f"{name} {count}" for name, count in stops.most_common())))
-    values = gather(trace)
-    if "entropy" in values:
-        mean, median, high = values["entropy"].mean(), *np.quantile(values["entropy"], [0.5, 0.9])
+    columns = column_values(trace)
+    if "entropy" in columns:
+        mean, median, high = columns["entropy"].mean(), *np.quantile(columns["entropy"], [0.5, 0.9])
         lines.append(("entropy: mean · median · P90", f"{mean:.3f} · {median:.3f} · {high:.3f} nats"))
-    for name, column in COLUMNS.items():
-        if name in values and column.names:
-            shares = np.bincount(values[name].astype(int), minlength=len(column.names)) / len(values[name])
-            found = [f"{one} {share:.0%}" for one, share in zip(column.names, shares, strict=True) if share]
-            lines.append((column.label, ", ".join(found)))
-        elif name in values and name not in ("entropy", "logprob"):
-            text = f"{values[name].mean():.3f} {column.unit}".rstrip()
-            if name == "prediction_depth":
-                text = f"{values[name].mean():.1f} of {trace.info['layers']} layers"
-            lines.append((column.label, text))
+    metrics = token_column_metrics()
+    for name, values in columns.items():
+        metric = metrics[name]
+        if metric.names:
+            shares = np.bincount(values.astype(int), minlength=len(metric.names)) / len(values)
+            text = ", ".join(f"{one} {share:.0%}" for one, share in zip(metric.names, shares, strict=True) if share)
+        elif name == "prediction_depth":
+            text = f"{values.mean():.1f} of {trace.info['layers']} layers"
+        else:
+            text = f"{values.mean():.3f} {metric.unit}".rstrip()
+        if name not in ("entropy", "logprob"):  # the line above, and surprisal, say the same
+            lines.append((metric.column_label, text))
     return lines
 
 
-def gather(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -> dict[str, np.ndarray]:
-    """Each token column over all steps of all prompts: finite values only, and no empty columns."""
+def column_values(trace: Trace, confidences: Sequence[AnswerConfidence] | None = None) -> dict[str, np.ndarray]:
+    """Return each token column over the drawn steps of all prompts: finite values only, no empty column."""
     parts: dict[str, list[np.ndarray]] = {}
-    for number, row in enumerate(trace.rows):
-        sure = confidence[number] if confidence else None
-        for name, values in token_columns(row, trace.traced_layers, sure).items():
-            own = values[row.prompt_steps :]
-            parts.setdefault(name, []).append(own[np.isfinite(own)])
-    joined = {name: np.concatenate(parts[name]) for name in COLUMNS if name in parts}
+    for row, confidence in zip(trace.rows, confidences or [None] * len(trace.rows), strict=True):
+        for name, values in token_columns(row, trace.traced_layers, confidence).items():
+            values = values[row.prompt_steps :]
+            parts.setdefault(name, []).append(values[np.isfinite(values)])
+    joined = {name: np.concatenate(parts[name]) for name in token_column_metrics() if name in parts}
     return {name: values for name, values in joined.items() if values.size}
 
 
 def group_tables(trace: Trace) -> list[dict[str, Any]]:
-    """Mean entropy of the first step and over the steps, for the groups that `meta` makes of the prompts.
+    """Return the mean entropy of the first step and over the steps, by groups of prompts.
 
     Returns:
-      One table per key of `GROUP_KEYS` that any prompt has: {"key", "lines"}, each line holding "name",
+      One table per key of `GROUP_KEYS` that any prompt's `meta` has: {"key", "lines"}. Each line holds "name",
       "prompts", "first" and "mean" (over prompts, of each prompt's mean), in nats.
     """
     tables = []
@@ -86,11 +88,11 @@ def group_tables(trace: Trace) -> list[dict[str, Any]]:
         if groups:
             names = [name for name in SEEN_ORDER if name in groups]
             names += sorted(groups.keys() - set(names))
-            tables.append({"key": key, "lines": [_line(name, groups[name]) for name in names]})
+            tables.append({"key": key, "lines": [_group_line(name, groups[name]) for name in names]})
     return tables
 
 
-def _line(name: str, entropies: list[np.ndarray]) -> dict[str, Any]:
+def _group_line(name: str, entropies: list[np.ndarray]) -> dict[str, Any]:
     first = np.mean([entropy[0] for entropy in entropies])
     mean = np.mean([np.nanmean(entropy) for entropy in entropies])
     return {"name": name, "prompts": len(entropies), "first": first, "mean": mean}

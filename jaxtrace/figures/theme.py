@@ -1,24 +1,30 @@
-"""How the figures look: two themes and the panels drawn in them, with no pyplot and no global rcParams."""
+"""The one palette, as two themes, and panels drawn in a theme (no pyplot, no global rcParams)."""
 
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+# Okabe and Ito's palette for colour-blind readers; grey in place of black, and a yellow that shows on white.
+PALETTE = ("#009e73", "#cc79a7", "#999999", "#b59f00", "#56b4e9", "#e69f00", "#0072b2", "#d55e00")
+# Colours of the five `schema.QUADRANTS`, of the same hues as the report page's .c0 to .c4.
+QUADRANT_COLOURS = ("#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e6c229")
+
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure; the lines are from Okabe and Ito's palette for colour-blind readers.
+    """Colours of a figure or page.
 
     Attributes:
-      paper: the background.
+      paper: background.
       ink: titles and labels.
       faint: ticks, frames, notes.
       grid: grid lines.
-      first, second: the two line colours.
-      cmap: the colour map of heat maps.
+      first, second: colours of the first two lines.
+      cmap: colour map of heat maps.
     """
 
     paper: str
@@ -29,19 +35,24 @@ class Theme:
     second: str
     cmap: str = "cividis"
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Colours of up to eight lines, `first` and `second` first."""
+        return self.first, self.second, *(colour for colour in PALETTE if colour not in (self.first, self.second))
+
 
 LIGHT = Theme(paper="#ffffff", ink="#1c2126", faint="#5c656e", grid="#e4e7ea", first="#0072b2", second="#d55e00")
 DARK = Theme(paper="#171b20", ink="#e6e9ec", faint="#9aa4ae", grid="#2c333a", first="#56b4e9", second="#e69f00")
 
 
 def new_figure(theme: Theme, width: float, height: float) -> Figure:
-    """An empty figure of `width` × `height` inches."""
+    """Return an empty figure of `width` × `height` inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     return Figure(figsize=(width, height), dpi=160, layout=layout, facecolor=theme.paper)
 
 
 def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -> None:
-    """Gives the axes the theme's colours, a title on the left and its labels."""
+    """Give the axes the theme's colours, a title on the left, and axis labels."""
     axes.set_facecolor(theme.paper)
     axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=theme.ink, parse_math=False)
     axes.set_xlabel(x, fontsize=9, color=theme.ink, parse_math=False)
@@ -55,13 +66,28 @@ def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -
         spine.set_linewidth(0.7)
 
 
+def heat_map(
+    axes: Axes, theme: Theme, values: np.ndarray, unit: str, extent: tuple[float, float, float, float] | None = None
+) -> None:
+    """Draw [rows, columns] as colours, the first row at the bottom, with a colour bar; NaN stays blank."""
+    axes.grid(False)
+    image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
+    bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
+    bar.set_label(unit, fontsize=9, color=theme.ink)
+    bar.outline.set_visible(False)
+    axes.xaxis.set_major_locator(whole_numbers())
+    axes.yaxis.set_major_locator(whole_numbers())
+
+
 def legend(axes: Axes, theme: Theme) -> None:
-    """A frameless legend in the theme's ink; a dollar in a label is a dollar."""
-    made = axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.6)
-    for text in made.get_texts():
+    """Add a frameless legend in the theme's ink; a dollar sign in a label stays a dollar sign."""
+    for text in axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.6).get_texts():
         text.set_parse_math(False)
 
 
 def whole_numbers() -> MaxNLocator:
-    """A locator that puts ticks at whole numbers only."""
+    """Return a locator that puts ticks at whole numbers only."""
     return MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 4, 5, 10])

@@ -1,0 +1,1 @@
+"""Watch a run: TensorBoard events, JAX profiles, memory in use."""

@@ -1,4 +1,4 @@
-"""How much memory is in use."""
+"""Memory in use by this process and its devices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ STATM = Path("/proc/self/statm")
 
 
 def memory_in_use() -> dict[str, int]:
-    """Bytes that this process has in memory (at its peak, where the system tells no more), and each of its devices."""
-    found = {"process": resident_bytes()}
+    """Return the bytes in use: "process", and "device_N" for each device that reports its memory."""
+    sizes = {"process": resident_bytes()}
     for device in jax.local_devices():
         if (stats := device.memory_stats()) is not None:
-            found[f"device_{device.id}"] = stats["bytes_in_use"]
-    return found
+            sizes[f"device_{device.id}"] = stats["bytes_in_use"]
+    return sizes
 
 
 def resident_bytes() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the resident bytes of this process (its peak on systems without /proc)."""
     if STATM.exists():
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""A stretch of a run for JAX's profiler."""
+"""Profile of a few chunks of a run's steps, by JAX's profiler."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Self
 
 import jax
 
-CHUNKS = 4  # profiled; of the engine's chunks of steps
+CHUNKS = 4  # profiled chunks of the engine's steps
 
 
 class Profile:
-    """Profiles a few chunks of steps: those after the first one, when the programs have been compiled.
+    """Profiler of the chunks of steps after the first one, by which time the programs are compiled.
 
-    What is written is for TensorBoard's profile plugin, xprof, or Perfetto. The programs' named scopes are "embed",
-    "layer_1" (or, of layers that are scanned, "layer_1_of_2": the first of a period of two), in it "attention" and
+    TensorBoard's profile plugin, xprof and Perfetto read its files. The programs' named scopes are "embed", "layer_1"
+    (or for scanned layers "layer_1_of_2": the first layer of a period of two), inside it "attention" and
     "feed_forward", and "unembed", "attention_metrics", "hidden_metrics", "sample".
 
     Attributes:
-      done: whether a chunk was profiled.
+      done: True once a chunk was profiled.
     """
 
-    def __init__(self, directory: Path):
-        """For a directory to write to."""
+    def __init__(self, directory: Path) -> None:
+        """Prepare to write to a directory."""
         self.done = False
-        self._directory, self._left = directory, CHUNKS + 1
+        self._directory, self._chunks_left = directory, CHUNKS + 1
 
     def __enter__(self) -> Self:
         return self
@@ -33,20 +33,20 @@ class Profile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the stretch, if it goes on."""
-        if 0 < self._left <= CHUNKS:
-            self._end()
+        """Stop the profiler if it is running."""
+        if 0 < self._chunks_left <= CHUNKS:
+            self._stop()
 
     def on_progress(self, prompts: int, tokens: int, entropy: float) -> None:
-        """Takes what a run says of its progress: that a chunk is done."""
-        self._left -= 1
-        if self._left == CHUNKS:
+        """Note that the run has finished a chunk; start or stop the profiler."""
+        self._chunks_left -= 1
+        if self._chunks_left == CHUNKS:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0
             jax.profiler.start_trace(str(self._directory), profiler_options=options)
-        elif self._left == 0:
-            self._end()
+        elif self._chunks_left == 0:
+            self._stop()
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         jax.profiler.stop_trace()
-        self.done, self._left = self._left < CHUNKS, 0
+        self.done, self._chunks_left = self._chunks_left < CHUNKS, 0

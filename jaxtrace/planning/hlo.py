@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: its collectives, and its kernels, from the text of its HLO."""
+"""Collectives and kernels of a compiled program, read from the text of its HLO."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Collective:
     """The collectives of one kind in a program.
 
     Attributes:
-      count: how many a call of the program runs.
-      bytes: of all their results, on each device.
+      count: number that one call of the program runs.
+      bytes: size of all their results on each device.
     """
 
     count: int
@@ -34,14 +34,14 @@ class _Instruction:
     root: bool
     shape: str
     opcode: str
-    rest: str
+    operands: str  # and attributes: the line after the opening parenthesis
 
 
 def collectives(text: str) -> dict[str, Collective]:
-    """Collectives of a compiled program by kind, those of a loop once for each time it goes round.
+    """Return the collectives of a compiled program by kind; a loop's body counts once per iteration.
 
-    A loop whose end is not known before it runs counts once: for a chunk of decode steps, that is one step. Of a
-    conditional every branch counts.
+    A loop whose number of iterations is unknown before it runs counts once: for a chunk of decode steps, that is one
+    step. Every branch of a conditional counts.
 
     Args:
       text: `Compiled.as_text()`.
@@ -55,26 +55,26 @@ def collectives(text: str) -> dict[str, Collective]:
         for instruction in computations[name]:
             kind = instruction.opcode.removesuffix("-done")
             if kind in KINDS:
-                # The TPU compiler writes one that runs beside other work into several fusions, with one number.
-                chain = {(kind, number) for number in re.findall(r'chain_id="(\d+)"', instruction.rest)}
+                # The TPU compiler writes a collective that overlaps other work into several fusions, with one chain_id.
+                chain = {(kind, number) for number in re.findall(r'chain_id="(\d+)"', instruction.operands)}
                 if not chain & chains:
                     counts[kind] += times
                     sizes[kind] += times * shape_bytes(instruction.shape)
                 chains.update(chain)
                 continue
-            if instruction.opcode == "async-done":  # what it waits for is counted where it starts
+            if instruction.opcode == "async-done":  # its collective is counted where it starts
                 continue
-            rounds = times * (_rounds(instruction, computations) if instruction.opcode == "while" else 1)
-            for called in _CALLED.findall(instruction.rest):
+            iterations = times * (_iterations(instruction, computations) if instruction.opcode == "while" else 1)
+            for called in _CALLED.findall(instruction.operands):
                 for each in _NAME.findall(called):
-                    walk(each, rounds)
+                    walk(each, iterations)
 
     walk(entry, 1)
     return {kind: Collective(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
 
 
 def kernels(text: str) -> tuple[str, ...]:
-    """Names of the Mosaic kernels that a compiled program for TPUs calls, each once."""
+    """Return the names of the Mosaic kernels that a compiled TPU program calls, each once."""
     calls = re.findall(
         r"%([\w\-]+?)(?:\.\d+)* = [^=]*custom-call\([^)]*\), custom_call_target=\"tpu_custom_call\"", text
     )
@@ -82,7 +82,7 @@ def kernels(text: str) -> tuple[str, ...]:
 
 
 def shape_bytes(shape: str) -> int:
-    """Bytes of an array's shape, or of all the arrays in a tuple's, as HLO writes it."""
+    """Return the bytes of an array, or of all arrays of a tuple, from its shape as HLO writes it."""
     total = 0
     for kind, bits, dims in _ARRAY.findall(shape):
         entries = 1
@@ -93,28 +93,28 @@ def shape_bytes(shape: str) -> int:
 
 
 def _parsed(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """Instructions by computation, and the name of the first one to run."""
+    """Return the instructions by computation, and the name of the entry computation."""
     computations: dict[str, list[_Instruction]] = {}
     entry = current = ""
     for line in text.splitlines():
-        if found := _COMPUTATION.match(line):
-            current = found[2]
-            entry = current if found[1] else entry
+        if match := _COMPUTATION.match(line):
+            current = match[2]
+            entry = current if match[1] else entry
             computations[current] = []
-        elif current and (found := _INSTRUCTION.match(line)):
-            computations[current].append(_Instruction(found[2], bool(found[1]), *found.groups()[2:]))
+        elif current and (match := _INSTRUCTION.match(line)):
+            computations[current].append(_Instruction(match[2], bool(match[1]), *match.groups()[2:]))
     return computations, entry
 
 
-def _rounds(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int:
-    """How often a loop goes round; 1 where that is not known before it runs."""
-    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
+def _iterations(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int:
+    """Return a loop's number of iterations; 1 if it is unknown before the loop runs."""
+    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.operands):
         return int(known[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+    condition = re.search(r"condition=%?([\w.\-]+)", loop.operands)
     assert condition is not None
     instructions = {instruction.name: instruction for instruction in computations[condition[1]]}
     root = next(instruction for instruction in instructions.values() if instruction.root)
-    if root.opcode != "compare" or "direction=LT" not in root.rest:
+    if root.opcode != "compare" or "direction=LT" not in root.operands:
         return 1
-    last = instructions[_NAME.findall(root.rest)[1]]
-    return int(last.rest.partition(")")[0]) if last.opcode == "constant" else 1
+    last = instructions[_NAME.findall(root.operands)[1]]
+    return int(last.operands.partition(")")[0]) if last.opcode == "constant" else 1

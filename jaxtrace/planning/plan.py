@@ -1,4 +1,4 @@
-"""Whether a traced run fits a slice of accelerators, and what bounds its speed there, with none of them at hand."""
+"""Check whether a traced run fits a slice of accelerators, and what limits its speed (no accelerator needed)."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be planned.
+    """A run to plan.
 
     Attributes:
-      model: as it was named.
-      config: of the decoder.
-      topology: the slice.
-      mesh: sizes that make up its devices, as --mesh takes them; None for the automatic choice.
-      dtype: of parameters and caches.
-      batch: rows that run together.
-      context: positions of each.
-      probes: what is measured.
+      model: name as the user gave it.
+      config: decoder.
+      topology: slice of accelerators.
+      mesh: mesh over the slice's devices, as --mesh takes it; None for the automatic choice.
+      dtype: dtype of parameters and caches.
+      batch: number of rows that run together.
+      context: positions of each row.
+      probes: measured metrics.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Request:
     probes: Probes
 
     def job(self) -> Job:
-        """The run, ready to be compiled; raises ConfigError where the mesh divides neither slice nor model."""
+        """Return the run, ready to compile; raise ConfigError if the mesh does not divide the slice or the model."""
         mesh, platform = self._mesh(), self.topology.platform
         return Job.of(self.config, mesh, platform, self.batch, self.context, self.probes, jnp.dtype(self.dtype))
 
@@ -69,26 +69,26 @@ class Request:
         size = math.prod(mesh_sizes(self.mesh).values())
         if size != len(devices):
             raise ConfigError(
-                f"mesh {self.mesh!r}: makes {size} devices, and {self.topology.name} has {len(devices)}; "
-                "make it as large, or take another topology"
+                f"mesh {self.mesh!r}: has {size} devices, but {self.topology.name} has {len(devices)}; "
+                "choose sizes with that product, or another topology"
             )
         return make_mesh(self.mesh, devices)
 
 
 @dataclass(frozen=True)
 class Program:
-    """One of the programs of a run, on each device.
+    """Memory and work of one program of a run, on each device.
 
     Attributes:
-      weights: bytes of the parameters, those of an image encoder included.
-      state: bytes of the rows' caches and of what else they carry from step to step.
-      traces: bytes of the metrics of two calls of decode steps: one is drained to the host while the next one runs; and
-        where prompts are measured, of those of all rows.
-      temporaries: bytes of everything else: intermediate results, the program, the padding of arrays.
-      compiled: whether the compiler made it; of one that it gave up for want of memory, what follows is empty.
-      collectives: by kind, of a decode step or of a chunk of prefill.
-      kernels: names of the Mosaic kernels in it.
-      work: what it moves and multiplies, compiled or not.
+      weights: bytes of the parameters, including an image encoder's.
+      state: bytes of the rows' caches and of their other state.
+      traces: bytes of the metrics of two calls of decode steps, since one call's are copied to the host while the next
+        one runs; if prompts are measured, plus the metrics of all prompts.
+      temporaries: bytes of everything else: intermediate results, the program, padding of arrays.
+      compiled: False if compilation ran out of device memory; then `collectives` and `kernels` are empty.
+      collectives: collectives by kind, of one decode step or one chunk of prefill.
+      kernels: names of the Mosaic kernels.
+      work: bytes moved and operations, compiled or not.
     """
 
     weights: int
@@ -102,21 +102,21 @@ class Program:
 
     @property
     def total(self) -> int:
-        """Bytes of a device's memory while it runs."""
+        """Bytes of a device's memory while the program runs."""
         return self.weights + self.state + self.traces + self.temporaries
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on a slice.
+    """Memory and speed of a run on a slice.
 
     Attributes:
-      request: what was planned.
+      request: planned run.
       mesh: sizes of the mesh's axes.
-      decode: a decode step of all rows.
-      prefill: a chunk of the prompts of the rows that are begun together, beside the state of all rows.
-      prefill_rows: so many rows,
-      prefill_positions: with so many positions each.
+      decode: decode step of all rows.
+      prefill: prefill of one chunk of a group of rows, beside the state of all rows.
+      prefill_rows: rows of the group.
+      prefill_positions: positions of the chunk.
     """
 
     request: Request
@@ -128,7 +128,7 @@ class Plan:
 
     @property
     def headroom(self) -> int:
-        """Bytes of a device's memory that the larger program leaves free; below 0 where it does not fit."""
+        """Bytes of a device's memory that the larger program leaves free; negative if it does not fit."""
         return self.request.topology.usable - max(self.decode.total, self.prefill.total)
 
     @property
@@ -137,16 +137,16 @@ class Plan:
         return self.headroom >= 0 and self.decode.compiled and self.prefill.compiled
 
     def seconds(self, work: Work) -> tuple[float, float] | None:
-        """Least times for the bytes of some work, and for its operations in bfloat16; None without published rates."""
+        """Return the least seconds for the bytes and for the bfloat16 operations; None without published rates."""
         chip = self.request.topology.chip
         if chip.bandwidth is None or chip.flops is None:
             return None
         return work.all_bytes / (chip.bandwidth / chip.devices), work.all_flops / (chip.flops / chip.devices)
 
     def as_dict(self) -> dict[str, Any]:
-        """Its figures as plain data, for JSON; bytes and operations are those of one device."""
+        """Return the plan as plain data for JSON; bytes and operations are per device."""
         request, topology = self.request, self.request.topology
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "model": request.model,
             "topology": topology.name,
             "chips": topology.chips,
@@ -162,9 +162,9 @@ class Plan:
         }
         for name, program in (("decode", self.decode), ("prefill", self.prefill)):
             times = self.seconds(program.work) or (None, None)
-            found[name] = dataclasses.asdict(program) | {"total": program.total}
-            found[name] |= dict(zip(("bandwidth_seconds", "compute_seconds"), times, strict=True))
-        return found
+            fields[name] = dataclasses.asdict(program) | {"total": program.total}
+            fields[name] |= dict(zip(("bandwidth_seconds", "compute_seconds"), times, strict=True))
+        return fields
 
 
 def plan(
@@ -177,68 +177,73 @@ def plan(
     dtype: str | None = None,
     mesh: str | None = None,
 ) -> Plan:
-    """Compiles a run's programs for a slice of accelerators that need not be there. No weights are read.
+    """Compile a run's programs for a slice of accelerators, without the hardware and without reading weights.
 
-    A model that sees images has one of most tiles in each row: its encoder's weights count, and the keys and values of
-    the image; the encoder's own intermediate results do not.
+    A vision model has one image with the most tiles in each row. The encoder's weights and the image's keys and values
+    count; the encoder's intermediate results do not.
 
     Args:
-      model: a name that `jaxtrace models` lists, "demo", or a directory with a config.json.
-      topology: a kind of chip and how many of them, such as "v5e-16"; or "cpu-8", for CPU devices of this process.
-      batch: rows that run together.
-      context: positions of each, prompt and new tokens; None for 4096, or as many as the model was made for.
-      probes: what is measured; None for all.
-      dtype: of parameters and caches; by default bfloat16 on TPUs and float32 on CPUs.
-      mesh: sizes that make up the slice's devices, such as "data=2,model=8"; None for the automatic choice.
+      model: name from `jaxtrace models`, "demo", or a directory with a config.json.
+      topology: kind and number of chips, such as "v5e-16"; or "cpu-8" for CPU devices of this process.
+      batch: number of rows that run together.
+      context: positions of each row, prompt and new tokens; None for 4096, or the model's context if shorter.
+      probes: measured metrics; None for all groups.
+      dtype: dtype of parameters and caches; None for bfloat16 on TPUs and float32 on CPUs.
+      mesh: mesh over the slice's devices, such as "data=2,model=8"; None for the automatic choice.
 
     Raises:
-      ConfigError: there is no such topology, the mesh divides neither it nor the model, or a number is out of range.
-      CheckpointError: there is no such model.
+      ConfigError: the topology is unknown, the mesh does not divide it or the model, or a number is out of range.
+      CheckpointError: the model is unknown.
     """
-    config, where = _config(model), find_topology(topology)
-    dtype = dtype or ("float32" if where.platform == "cpu" else "bfloat16")
+    config, slice_ = _config(model), find_topology(topology)
+    dtype = dtype or ("float32" if slice_.platform == "cpu" else "bfloat16")
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r}: there are {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     probes = probes or Probes.all()
     probes.check(config)
     context = min(CONTEXT, config.context) if context is None else context
     if batch < 1 or not 1 <= context <= config.context:
-        raise ConfigError(f"batch={batch}, context={context}: give 1 row or more, of 1 to {config.context} positions")
-    return planned(Request(model, config, where, mesh, dtype, batch, context, probes))
+        raise ConfigError(f"batch={batch}, context={context}: batch must be 1 or more, context 1 to {config.context}")
+    return planned(Request(model, config, slice_, mesh, dtype, batch, context, probes))
 
 
 def planned(request: Request) -> Plan:
-    """The plan of a request, whether it fits or not; raises ConfigError."""
+    """Return the plan of a request, whether it fits or not; raise ConfigError if its mesh is wrong."""
     job = request.job()
     lowered = job.lowered_decode(), job.lowered_prefill()
     with ThreadPoolExecutor() as pool:
         decode, prefill = pool.map(compile_program, lowered)
-    waiting, begun = shard_bytes(job.state(job.batch)), shard_bytes(job.state(job.group))
+    batch_state, group_state = shard_bytes(job.state(job.batch)), shard_bytes(job.state(job.group))
     traces = 2 * decode.returned
-    measured = job.prefills * prefill.returned if job.probes.prompt_positions else 0
-    rest = prefill.needed - (prefill.returned if measured else 0)
-    sizes = {"data": job.mesh.shape.get("data", 1), "model": math.prod(job.mesh.shape.get(axis, 1) for axis in PARTS)}
+    prompt_traces = job.prefills * prefill.returned if job.probes.prompt_positions else 0
+    prefill_total = prefill.needed - (prefill.returned if prompt_traces else 0)
+    mesh = {"data": job.mesh.shape.get("data", 1), "model": math.prod(job.mesh.shape.get(axis, 1) for axis in PARTS)}
 
     def program(compiled: Compiled, total: int, state: int, traces: int, work: Work) -> Program:
-        """With so many bytes in all, of them those of states and of traces."""
         weights, text = shard_bytes(job.params), compiled.text
-        known = weights, state, traces, total - weights - state - traces
+        sizes = weights, state, traces, total - weights - state - traces
         if text is None:
-            return Program(*known, False, {}, (), work)
-        return Program(*known, True, collectives(text), kernels(text), work)
+            return Program(*sizes, False, {}, (), work)
+        return Program(*sizes, True, collectives(text), kernels(text), work)
 
     return Plan(
         request,
-        sizes,
-        program(decode, decode.needed + decode.returned, waiting, traces, decode_work(job)),
-        program(prefill, rest + waiting + traces + measured, waiting + begun, traces + measured, prefill_work(job)),
+        mesh,
+        program(decode, decode.needed + decode.returned, batch_state, traces, decode_work(job)),
+        program(
+            prefill,
+            prefill_total + batch_state + traces + prompt_traces,
+            batch_state + group_state,
+            traces + prompt_traces,
+            prefill_work(job),
+        ),
         job.group,
         job.chunk,
     )
 
 
 def _config(model: str) -> DecoderConfig:
-    """The decoder behind a name; no tokenizer is read."""
+    """Return the decoder behind a name, without reading a tokenizer."""
     if model == DEMO or Path(model).is_dir():
         return read_config(demo_path() if model == DEMO else Path(model), model)[1]
     return open_random_model(model, 0).config

@@ -1,4 +1,4 @@
-"""What would fit, where a plan says that something does not: more chips, or fewer rows."""
+"""Search for a run that fits when a plan does not: more chips, or fewer rows."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from jaxtrace.planning.plan import Plan, Request, planned
 from jaxtrace.planning.program import shard_bytes
 from jaxtrace.planning.topology import larger
 
-OnTry = Callable[[Request], None]  # told what is compiled next
+OnTry = Callable[[Request], None]  # called with each request before it is compiled
 
 
-def smallest_topology(found: Plan, on_try: OnTry = lambda _: None) -> Plan | None:
-    """The same run on the smallest listed slice of more such chips on which it fits, its mesh chosen; None for none."""
-    for topology in larger(found.request.topology):
-        tried = _tried(dataclasses.replace(found.request, topology=topology, mesh=None), on_try)
-        if tried is not None:
-            return tried
+def smallest_topology(plan: Plan, on_try: OnTry = lambda _: None) -> Plan | None:
+    """Return the same run on the smallest larger slice that fits it, with an automatic mesh; None if none fits."""
+    for topology in larger(plan.request.topology):
+        fitting = _plan_if_fits(dataclasses.replace(plan.request, topology=topology, mesh=None), on_try)
+        if fitting is not None:
+            return fitting
     return None
 
 
-def largest_batch(found: Plan, on_try: OnTry = lambda _: None) -> Plan | None:
-    """The same run with the most rows that fit its slice, fewer than it has; None where none do.
+def largest_batch(plan: Plan, on_try: OnTry = lambda _: None) -> Plan | None:
+    """Return the same run with the most rows that fit its slice, fewer than it has; None if not even one row fits.
 
-    They are whole multiples of what its mesh splits rows into.
+    The number of rows is a multiple of the mesh's data axis.
     """
-    parts = found.mesh["data"]
-    best, fitting, too_many = None, 0, -(-found.request.batch // parts)
-    while too_many - fitting > 1:
-        middle = (fitting + too_many) // 2
-        tried = _tried(dataclasses.replace(found.request, batch=middle * parts, mesh=written(found.mesh)), on_try)
-        if tried is None:
+    parts = plan.mesh["data"]
+    best, fits, too_many = None, 0, -(-plan.request.batch // parts)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        request = dataclasses.replace(plan.request, batch=middle * parts, mesh=written(plan.mesh))
+        if (fitting := _plan_if_fits(request, on_try)) is None:
             too_many = middle
         else:
-            best, fitting = tried, middle
+            best, fits = fitting, middle
     return best
 
 
-def _tried(request: Request, on_try: OnTry) -> Plan | None:
-    """The plan of a request if it fits; what its weights and state fill already is not compiled."""
+def _plan_if_fits(request: Request, on_try: OnTry) -> Plan | None:
+    """Return the plan of a request if it fits; nothing is compiled if weights and state alone are too large."""
     job = request.job()
     if shard_bytes((job.params, job.state(job.batch))) > request.topology.usable:
         return None
     on_try(request)
-    found = planned(request)
-    return found if found.fits else None
+    plan = planned(request)
+    return plan if plan.fits else None

@@ -1,4 +1,4 @@
-"""The slices of accelerators that a plan can be made for: their figures, and their devices without the hardware."""
+"""Slices of accelerators that a plan can be made for: published rates, and devices without the hardware."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jax.experimental import topologies
 from jaxtrace.errors import ConfigError
 
 GIB = 2**30
-ENVIRONMENT = {  # libtpu reads it as it is loaded
-    "TPU_SKIP_MDS_QUERY": "1",  # asks no metadata server where it is
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # others may have it loaded
-    "TPU_ACCELERATOR_TYPE": "v5e-4",  # without these two it complains; what it compiles for is said elsewhere
+ENVIRONMENT = {  # libtpu reads it when it is loaded
+    "TPU_SKIP_MDS_QUERY": "1",  # no query of a metadata server
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # other processes may have it loaded
+    "TPU_ACCELERATOR_TYPE": "v5e-4",  # libtpu warns without these two; neither decides what it compiles for
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
 
@@ -29,14 +29,14 @@ class Chip:
     """A kind of chip, by its maker's figures.
 
     Attributes:
-      name: the first part of its topologies' names.
+      name: first part of the names of its topologies.
       memory: bytes of a chip's memory.
-      usable: bytes of it that programs may have, by the compiler's own word.
-      bandwidth: bytes per second between it and the chip.
-      flops: bfloat16 operations per second, a multiplication and an addition being two.
-      devices: that JAX sees of a chip; each has its part of all of these.
-      shapes: number of chips → how they are laid out.
-      options: what libtpu has to be told beside a shape.
+      usable: bytes of that memory that the compiler grants to programs.
+      bandwidth: bytes per second between memory and chip; None if unpublished.
+      flops: bfloat16 operations per second (a multiply-add is two); None if unpublished.
+      devices: JAX devices per chip; each has an equal part of memory and rates.
+      shapes: number of chips → layout of the slice.
+      options: options of libtpu besides the shape.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Topology:
     """A slice of chips of one kind.
 
     Attributes:
-      name: such as "v5e-16".
-      chip: of which it has
-      chips: so many,
-      shape: laid out so, such as "4x4"; empty for CPUs.
+      name: name, such as "v5e-16".
+      chip: kind of chip.
+      chips: number of chips.
+      shape: layout, such as "4x4"; empty for CPUs.
       platform: "tpu" or "cpu".
     """
 
@@ -69,14 +69,14 @@ class Topology:
 
     @property
     def usable(self) -> int:
-        """Bytes of memory that a program may have of each device."""
+        """Bytes of each device's memory that the compiler grants to programs."""
         return int(self.chip.usable / self.chip.devices)
 
     def devices(self) -> Sequence[Any]:
-        """Its devices, to compile for. Those of a CPU are this process's own.
+        """Return the devices to compile for; CPU devices are this process's own.
 
         Raises:
-          ConfigError: libtpu is not installed, or this process has begun with fewer CPU devices.
+          ConfigError: libtpu is not installed, or this process has fewer CPU devices.
         """
         return _cpus(self.chips) if self.platform == "cpu" else _tpus(self)
 
@@ -84,8 +84,8 @@ class Topology:
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBES = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
 
-# Memory, bandwidth and operations per chip are those of Google Cloud's pages on each TPU version (System architecture);
-# `usable` is what libtpu 0.0.42 and 0.0.50 call the available HBM when a program asks for more.
+# Memory, bandwidth and operations per chip: Google Cloud's page on each TPU version (System architecture).
+# `usable`: the available HBM that libtpu 0.0.42 and 0.0.50 name when a program asks for more.
 CHIPS = (
     Chip("v4", 32 * GIB, 30.75 * GIB, 1228e9, 275e12, 1, _CUBES, {"chip_config_name": "megacore"}),
     Chip("v5e", 16 * GIB, 15.75 * GIB, 819e9, 197e12, 1, _FLAT),
@@ -96,10 +96,10 @@ CHIPS = (
 
 
 def find_topology(name: str) -> Topology:
-    """A slice by its name: a kind of chip and how many of them, such as "v5e-16", or "cpu-8".
+    """Return the slice of a name: kind and number of chips, such as "v5e-16", or "cpu-8".
 
     Raises:
-      ConfigError: there is none of that name; the message lists those that there are.
+      ConfigError: no slice has that name; the message lists the known ones.
     """
     kind, _, count = name.partition("-")
     chips = int(count) if re.fullmatch("[1-9][0-9]{0,4}", count) else 0
@@ -109,17 +109,17 @@ def find_topology(name: str) -> Topology:
     chip = next((chip for chip in CHIPS if chip.name == kind), None)
     shape = chip and chip.shapes.get(chips)
     if chip is None or shape is None:
-        raise ConfigError(f"topology {name!r}: there is none; there are {_listed()}")
+        raise ConfigError(f"topology {name!r}: is unknown; choose one of {_known_names()}")
     return Topology(name, chip, chips, shape, "tpu")
 
 
 def larger(topology: Topology) -> list[Topology]:
-    """Listed slices of more of the same chips, the smallest first."""
+    """Return the slices with more chips of the same kind, the smallest first."""
     chip = topology.chip
     return [find_topology(f"{chip.name}-{chips}") for chips in chip.shapes if chips > topology.chips]
 
 
-def _listed() -> str:
+def _known_names() -> str:
     sizes = ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
     return f"{', '.join(chip.name for chip in CHIPS)} with {sizes} (chips), and cpu-1, cpu-2, …"
 
@@ -127,7 +127,7 @@ def _listed() -> str:
 def _tpus(topology: Topology) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            f"topology {topology.name!r}: the compiler for TPUs is not here; pip install libtpu (it needs no TPU)"
+            f"topology {topology.name!r}: the TPU compiler is not installed; pip install libtpu (it needs no TPU)"
         )
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -140,12 +140,12 @@ def _tpus(topology: Topology) -> Sequence[Any]:
 
 def _cpus(count: int) -> Sequence[Any]:
     config: Any = jax.config
-    with contextlib.suppress(RuntimeError):  # this process has its devices already
+    with contextlib.suppress(RuntimeError):  # raised once the process has its devices
         config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise ConfigError(
-            f"topology 'cpu-{count}': this process has begun with {len(devices)} CPU devices; plan in a new one, or "
-            f"begin it with XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+            f"topology 'cpu-{count}': this process has {len(devices)} CPU devices; plan in a new process, or "
+            f"start it with XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
     return devices[:count]

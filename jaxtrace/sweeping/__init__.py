@@ -1,4 +1,4 @@
-"""Many runs from one file: models × tasks × samplers × seeds × probes, one dataset."""
+"""Sweeps: many runs from one file (models × tasks × samplers × seeds × probes) in one dataset."""
 
 from jaxtrace.sweeping.cells import Cell, read_sweep
 from jaxtrace.sweeping.estimate import Estimate, Machine, estimate_sweep

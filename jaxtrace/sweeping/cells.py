@@ -1,4 +1,4 @@
-"""The cells of a sweep: one run each, and where in the dataset it goes."""
+"""Cells of a sweep: one run each, and its partition of the dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
-from jaxtrace.run import HOW, RunConfig, validated
+from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
+from jaxtrace.settings.validation import validated
 from jaxtrace.sweeping.spec import Entry, SweepConfig
 from jaxtrace.traces import partition_of
 
@@ -24,8 +25,8 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-      config: of the run, without a directory.
-      model, task, run: what it is called in the dataset; equal names of runs are equal settings.
+      config: settings of the run, without a directory.
+      model, task, run: names in the dataset; equal names of runs mean equal settings.
     """
 
     config: RunConfig
@@ -35,18 +36,18 @@ class Cell:
 
     @property
     def partition(self) -> str:
-        """Its place in the dataset: "model=M/task=T/run=R"."""
+        """Partition of the dataset: "model=M/task=T/run=R"."""
         return partition_of(model=self.model, task=self.task, run=self.run)
 
 
 def read_sweep(file: Path, mesh: str | None = None) -> list[Cell]:
-    """The cells of a sweep file, those of one model together; equal ones once.
+    """Return the distinct cells of a sweep file, ordered by model.
 
-    Where nothing is random, seeds make no difference, and there is one cell for all of them.
+    Runs without randomness do not depend on the seed and have one cell for all seeds.
 
     Args:
-      file: YAML; see `SweepConfig`.
-      mesh: in place of the file's.
+      file: YAML file; see `SweepConfig`.
+      mesh: mesh that replaces the file's; None to keep it.
 
     Raises:
       ConfigError: the file cannot be read, a field is unknown or out of range, or two entries share a name.
@@ -54,11 +55,11 @@ def read_sweep(file: Path, mesh: str | None = None) -> list[Cell]:
     sweep = validated(SweepConfig, read_yaml(file), str(file))
     models, tasks = _named(sweep.models, _model_name, file), _named(sweep.tasks, _task_name, file)
     cells: dict[str, Cell] = {}
-    for (model, own), (task, asked), *rest in itertools.product(
+    for (model, model_entry), (task, task_entry), *other_entries in itertools.product(
         models.items(), tasks.items(), sweep.samplers, sweep.seeds, sweep.probes
     ):
         settings: Entry = dict(sweep.settings)
-        for entry in (own, asked, *rest):
+        for entry in (model_entry, task_entry, *other_entries):
             settings |= {name: value for name, value in entry.items() if name != "name"}
         if mesh is not None:
             settings["mesh"] = mesh
@@ -75,7 +76,7 @@ def _named(entries: Sequence[Entry], name_of: Any, file: Path) -> dict[str, Entr
     for entry in entries:
         name = str(entry.get("name") or name_of(entry))
         if name in named:
-            raise ConfigError(f"{file}: two entries are called {name!r}; give one another 'name'")
+            raise ConfigError(f"{file}: two entries are named {name!r}; give one of them another 'name'")
         named[name] = entry
     return named
 
@@ -92,15 +93,15 @@ def _task_name(entry: Entry) -> str:
 
 
 def _run_name(config: RunConfig) -> str:
-    """What the run does, to be read, and a hash of all its settings that count, to tell it from every other."""
-    content = config.model_dump(mode="json", exclude=HOW, exclude_defaults=True)
+    """Return a readable name of the run's settings, and a hash of all settings that change its rows."""
+    content = config.model_dump(mode="json", exclude=EXECUTION_FIELDS, exclude_defaults=True)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     seed = [f"seed{config.seed}"] * (config.sampler != "greedy" or config.random)
-    return "-".join([drawing(config), *seed, ".".join(config.probes), digest])
+    return "-".join([sampler_name(config), *seed, ".".join(config.probes), digest])
 
 
-def drawing(config: RunConfig) -> str:
-    """How a run draws its tokens, in a word: "greedy", "t0.7-p0.9", "entropix-classic"."""
+def sampler_name(config: RunConfig) -> str:
+    """Return a short name of a run's sampler: "greedy", "t0.7-p0.9", "entropix-classic"."""
     if config.sampler != "sample":
         version = [config.thresholds] if config.sampler == "entropix" else []
         return "score" if config.score else "-".join([config.sampler, *version])

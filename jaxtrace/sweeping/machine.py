@@ -1,4 +1,4 @@
-"""What the default device's memory and arithmetic give, measured in a few seconds."""
+"""Memory bandwidth and arithmetic rate of the default device, measured in a few seconds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 TRIAD_ENTRIES = 1 << 27  # 512 MiB per float32 array, so that a triad touches 1.5 GiB
 MATMUL_SIZE = 2048
-ACCELERATOR_MATMUL_SIZE = 8192  # so that it is the product that takes the time
+ACCELERATOR_MATMUL_SIZE = 8192  # large enough that the product dominates the launch
 
 
 @functools.lru_cache
 def bandwidth() -> float:
-    """Bytes per second of a triad over arrays larger than most caches."""
+    """Return the bytes per second of a triad over arrays larger than most caches."""
     triad = jax.jit(lambda x, y: x + 3.0 * y)
     x, y = (jnp.full(TRIAD_ENTRIES, value, jnp.float32) for value in (1.0, 2.0))
     return 3 * x.nbytes / _fastest(lambda: triad(x, y).block_until_ready())
@@ -24,7 +24,7 @@ def bandwidth() -> float:
 
 @functools.lru_cache
 def product_rate(dtype: str) -> float:
-    """Operations per second of a square matrix product; that of float32 in float32 throughout."""
+    """Return the operations per second of a square matrix product; float32 is multiplied in full float32."""
     size = MATMUL_SIZE if jax.default_backend() == "cpu" else ACCELERATOR_MATMUL_SIZE
     product = jax.jit(functools.partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
     x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)

@@ -1,4 +1,4 @@
-"""`sweep.json`: what of a sweep is done."""
+"""`sweep.json`: the state of every cell of a sweep."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ State = Literal["waiting", "running", "complete", "failed"]
 
 @dataclass(frozen=True)
 class Record:
-    """How far a cell is.
+    """State of a cell.
 
     Attributes:
-      state: where it stands; "running" too where the sweep was killed in it.
-      prompts: SHA-256 of the token ids that are fed.
-      rows: prompts that are traced; of a cell that is complete.
-      tokens: steps that are traced; of a cell that is complete.
-      tokens_per_second: when it was last worked on, compilation left out.
-      error: why it failed, in a line.
+      state: stage of the run; a cell in which the sweep was killed stays "running".
+      prompts: SHA-256 of the prompts' token ids.
+      rows: number of traced prompts of a complete cell.
+      tokens: number of traced steps of a complete cell.
+      tokens_per_second: rate of the last run, without compilation.
+      error: reason of a failure, in one line.
     """
 
     state: State = "waiting"
@@ -42,14 +42,14 @@ class Record:
 
 
 class Manifest:
-    """The records of a dataset's cells, by their places in it. What is changed is on the disk at once."""
+    """Records of a dataset's cells, by partition; every change is written at once."""
 
-    def __init__(self, root: Location):
-        """Reads that of a dataset; where there is none, it is empty.
+    def __init__(self, root: Location) -> None:
+        """Read a dataset's manifest; without one, start empty.
 
         Raises:
-          StoreError: it cannot be read, is broken, or is of another version of jaxtrace; the directory holds
-            something else.
+          StoreError: the file cannot be read, is broken, or has another version of jaxtrace's format; or the
+            directory holds something else.
         """
         self._root, self._place = root, root / NAME
         self.records: dict[str, Record] = {}
@@ -57,40 +57,42 @@ class Manifest:
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the sweep")
         if NAME not in names:
-            if strange := names - {*TABLES, RUNS, f".{NAME}.tmp"}:
-                raise StoreError(f"{root}: holds {min(strange)}, and no sweep; name an empty directory or a new one")
+            if others := names - {*TABLES, RUNS, f".{NAME}.tmp"}:
+                raise StoreError(f"{root}: holds {min(others)} and no sweep; name an empty directory or a new one")
             return
         try:
             stored = json.loads(self._place.fs.cat_file(self._place.path))
             if stored["format"] != FORMAT:
                 raise StoreError(
-                    f"{self._place}: format {stored['format']}, and this version reads format {FORMAT}; "
-                    "go on with the version of jaxtrace that wrote it, or name another directory"
+                    f"{self._place}: has format {stored['format']}, but this version reads format {FORMAT}; "
+                    "continue with the version of jaxtrace that wrote it, or name another directory"
                 )
             self.records = {place: Record(**record) for place, record in stored["cells"].items()}
         except OSError as error:
             raise StoreError(f"{self._place}: {error.strerror or error}; make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self._place}: not a sweep's record; restore it, or delete it to check anew") from error
+            raise StoreError(
+                f"{self._place}: is not a sweep's record; restore it, or delete it to check all cells again"
+            ) from error
 
     def of(self, cell: Cell) -> Record:
-        """The record of a cell; of one that is new, that it waits."""
+        """Return the record of a cell; a new cell is waiting."""
         return self.records.get(cell.partition, Record())
 
     def others(self, cells: Sequence[Cell]) -> list[str]:
-        """Places in the dataset that are none of these cells'."""
+        """Return the partitions of the dataset that belong to no cell of these."""
         return sorted(self.records.keys() - {cell.partition for cell in cells})
 
     def update(self, cell: Cell, **changes: Any) -> None:
-        """Changes what a cell's record says."""
+        """Change fields of a cell's record."""
         self.records[cell.partition] = dataclasses.replace(self.of(cell), **changes)
         self.write()
 
     def write(self) -> None:
-        """Writes it, whole or not at all, if this is the process that leads.
+        """Write the manifest atomically; only the leading process writes.
 
         Raises:
-          StoreError: the disk is full or cannot be written.
+          StoreError: the disk is full or not writable.
         """
         if not leading():
             return
@@ -103,5 +105,5 @@ class Manifest:
         except OSError as error:
             reason = error.strerror or " ".join(str(error).split())
             raise StoreError(
-                f"{self._place}: {reason}; make room or mend it, and run the same command again"
+                f"{self._place}: {reason}; make room or fix the disk, and run the same command again"
             ) from error

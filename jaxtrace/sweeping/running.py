@@ -1,4 +1,4 @@
-"""Running the cells of a sweep, one after another, into one dataset."""
+"""Run the cells of a sweep, one after another, into one dataset."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from jaxtrace.errors import StoreError, first_line
 from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import chosen_mesh
 from jaxtrace.parallel.processes import alike, as_first, barrier, of_several
-from jaxtrace.run import Numbered, Run, encode_prompts, open_config_model, start
+from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
 from jaxtrace.sweeping.cells import Cell
-from jaxtrace.sweeping.check import Checked, check, model_key
+from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import Manifest, Record
-from jaxtrace.sweeping.stored import stored_lengths
 from jaxtrace.traces.location import Location
+from jaxtrace.traces.parts import TABLES, part_prompts, read_part, whole_parts
 
 
 class Watch:
-    """What is told of a sweep while it runs; a watcher overrides what it wants to hear."""
+    """Callbacks of a running sweep, which do nothing; a subclass overrides those it needs."""
 
     def checking(self, cell: Cell) -> None:
-        """A cell is about to be checked, before anything runs."""
+        """Called before each cell's check; nothing runs until all are checked."""
 
     def began(self, cell: Cell, total: int, done: int) -> None:
-        """A cell begins, so many of whose prompts are done already."""
+        """Called when a cell starts, with the numbers of its prompts and of those already done."""
 
     def progress(self, prompts: int, tokens: int, entropy: float) -> None:
-        """So many more prompts are finished and tokens traced, with this sum of entropies."""
+        """Called with the number of newly finished prompts and tokens, and the sum of the tokens' entropies."""
 
-    def rows(self, rows: Numbered) -> None:
-        """Rows of the cell are on the disk."""
+    def rows(self, rows: NumberedRows) -> None:
+        """Called with rows of the cell once they are stored."""
 
     def ended(self, cell: Cell, record: Record) -> None:
-        """A cell is complete, or has failed."""
+        """Called when a cell is complete or has failed."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to go: every cell checked, the dataset open.
+    """A sweep that is ready to run: every cell checked, the dataset open.
 
     Attributes:
-      root: of the dataset.
-      cells: what to run.
-      manifest: what of it is done.
+      root: directory of the dataset.
+      cells: cells to run.
+      manifest: state of the cells.
     """
 
     root: Location
@@ -63,34 +63,35 @@ class Sweep:
     manifest: Manifest
 
     def run(self, watch: Watch) -> None:
-        """Runs what is not complete; a cell that fails is recorded with its error, and the next one begins.
+        """Run the incomplete cells; a failure is recorded with its error, and the next cell starts.
 
         Raises:
-          StoreError: the disk is full or the dataset cannot be written; what is complete stays complete.
+          StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
         """
-        held: _Held | None = None
-        waiting = as_first(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
-        for cell in itertools.compress(self.cells, waiting):
+        loaded: _LoadedModel | None = None
+        incomplete = as_first(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
+        for cell in itertools.compress(self.cells, incomplete):
             run: Run | None = None
             try:
-                if held is None or held.key != model_key(cell.config):
-                    held = None
+                if loaded is None or loaded.key != model_key(cell.config):
+                    loaded = None
                     gc.collect()
                     jax.clear_caches()  # each compiled program holds memory maps, of which Linux allows 65,530
-                    held = alike(lambda cell=cell: _Held.of(cell))
-                run = self._begun(cell, held)
+                    loaded = alike(lambda cell=cell: _LoadedModel.of(cell))
+                run = self._start(cell, loaded)
                 self._run(cell, run, watch)
-            except Exception as error:  # whatever it is, the other cells may do
-                if _ends_all(error) or (run is not None and of_several() is not None):  # the others may be in the cell
+            except Exception as error:  # whatever it is, the other cells may succeed
+                # Once a run has started, the other processes may be waiting inside it.
+                if _is_fatal(error) or (run is not None and of_several() is not None):
                     raise
                 self.manifest.update(cell, state="failed", error=f"{type(error).__name__}: {first_line(error)}")
             watch.ended(cell, self.manifest.of(cell))
 
-    def _begun(self, cell: Cell, held: _Held) -> Run:
+    def _start(self, cell: Cell, loaded: _LoadedModel) -> Run:
         self.manifest.update(cell, state="running", error=None)
-        encoded = alike(lambda: encode_prompts(cell.config, held.checkpoint))
+        encoded = alike(lambda: encode_prompts(cell.config, loaded.checkpoint))
         root, partition = str(self.root), cell.partition
-        return start(cell.config, held.checkpoint, held.model, encoded, root, resume=True, partition=partition)
+        return start(cell.config, loaded.checkpoint, loaded.model, encoded, root, resume=True, partition=partition)
 
     def _run(self, cell: Cell, run: Run, watch: Watch) -> None:
         watch.began(cell, run.total, run.done)
@@ -111,60 +112,69 @@ class Sweep:
         self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
 
 
-def _ends_all(error: Exception) -> bool:
-    """Whether no other cell can do after this error: the dataset cannot be written."""
+def _is_fatal(error: Exception) -> bool:
+    """Return whether an error stops every other cell as well: the dataset cannot be written."""
     return isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
 
 
 @dataclass(frozen=True)
-class _Held:
-    """The model that cells of one after another share."""
+class _LoadedModel:
+    """Model that successive cells share."""
 
     key: tuple[Any, ...]
     checkpoint: Checkpoint | RandomCheckpoint
     model: Model
 
     @classmethod
-    def of(cls, cell: Cell) -> _Held:
+    def of(cls, cell: Cell) -> _LoadedModel:
         checkpoint = open_config_model(cell.config)
-        return cls(model_key(cell.config), checkpoint, Model.of(checkpoint, mesh=cell.config.mesh))
+        return cls(model_key(cell.config), checkpoint, Model.from_checkpoint(checkpoint, mesh=cell.config.mesh))
 
 
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
-    """Checks every cell and opens the dataset, so that what is wrong shows before anything runs.
+    """Check every cell and open the dataset, so that mistakes show before anything runs.
 
-    Cells that the manifest calls complete, and of whose parts one is missing or cut short, wait again.
+    A complete cell runs again if one of its parts is missing or truncated.
 
     Args:
-      cells: from `read_sweep`.
-      root: a directory or a URL, made if need be; a sweep that is there goes on.
-      watch: is told what is checked.
+      cells: cells from `read_sweep`.
+      root: directory or URL, created if missing; a sweep that is there is resumed.
+      watch: callbacks.
 
     Raises:
-      JaxtraceError: a model, a task's data or a prompt that cannot be had; a mesh that is not there or does not divide
-        a model; a place that cannot be written, or holds something else, another version's sweep, or one of these cells
-        with other prompts.
+      JaxtraceError: a model, a task's data or a prompt is unavailable; a mesh has more devices than there are or does
+        not divide a model; the directory cannot be written, holds something else or another version's sweep, or holds
+        one of these cells with other prompts.
     """
     place = Location.of(root)
     manifest = Manifest(place)
     checked = check(cells, offline=False, on_cell=watch.checking)
-    for some in checked:
-        if some.config is not None:
-            chosen_mesh(some.cell.config.mesh, some.config, np.dtype(default_dtype()).itemsize)
-        _confirm(place, manifest, some)
+    for each in checked:
+        if each.config is not None:
+            chosen_mesh(each.cell.config.mesh, each.config, np.dtype(default_dtype()).itemsize)
+        _confirm(place, manifest, each)
     manifest.write()
     barrier("the sweep is checked")
     return Sweep(place, cells, manifest)
 
 
-def _confirm(root: Location, manifest: Manifest, checked: Checked) -> None:
-    """Holds what the manifest says of a cell against what is known and what is there."""
+def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
+    """Compare a cell's record with its prompts and its stored parts."""
     cell, record = checked.cell, manifest.of(checked.cell)
-    if record.prompts not in ("", checked.hashed):
+    if record.prompts not in ("", checked.prompt_hash):
         raise StoreError(
             f"{root}: {cell.partition} was run on other prompts; restore its data, or name another directory"
         )
     state = record.state
     if state == "complete" and len(stored_lengths(root, cell.partition) or []) != checked.prompts:
         state = "waiting"
-    manifest.records[cell.partition] = dataclasses.replace(record, state=state, prompts=checked.hashed)
+    manifest.records[cell.partition] = dataclasses.replace(record, state=state, prompts=checked.prompt_hash)
+
+
+def stored_lengths(root: Location, partition: str) -> list[int] | None:
+    """Return the number of steps of every stored prompt of a cell; None if one of its parts is truncated."""
+    tables = {table: root / table / partition for table in TABLES}
+    names = whole_parts({table: folder.names() for table, folder in tables.items()})
+    if any(part_prompts(tables, name) is None for name in names):
+        return None
+    return [n for name in names for n in read_part(tables["prompts"] / name, ["length"])["length"].to_pylist()]

@@ -38,7 +38,7 @@ def raw_columns(
                 text = f"the residual stream after layer {layer}"
                 yield f"residual_{layer}", _matrix(of_layer, name), text, metric.unit
         else:
-            yield name, _matrix(np.concatenate(values), name), metric.text, metric.unit
+            yield name, _matrix(np.concatenate(values), name), metric.definition, metric.unit
 
 
 def raw_metrics(tokens: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast, overload
@@ -13,6 +14,7 @@ import pyarrow.dataset as ds
 import xarray as xr
 
 from jaxtrace.errors import StoreError
+from jaxtrace.schema import definition_note
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import CHECKED, TABLES, read_part, read_schema, whole_parts
 from jaxtrace.traces.run_json import RUN, find_partitions, keys_of, read_run
@@ -35,6 +37,7 @@ class StoredRun:
       precision: of its floats.
       parts: names of its whole parts.
       size: bytes of these.
+      metrics_version: version of the definitions by which its rows were measured.
     """
 
     root: Location
@@ -44,6 +47,7 @@ class StoredRun:
     precision: str
     parts: tuple[str, ...]
     size: int
+    metrics_version: int = 1
 
     @property
     def keys(self) -> dict[str, str]:
@@ -165,6 +169,11 @@ class StoredTrace(Trace):
         return cast(StoredRows, self.rows).lengths
 
     @property
+    def metrics_versions(self) -> tuple[int, ...]:
+        """Versions of the metrics' definitions by which the runs were measured, each once."""
+        return tuple(sorted({run.metrics_version for run in self.runs}))
+
+    @property
     def prompt_steps(self) -> list[int]:
         """How many steps of each row are positions of its prompt."""
         rows = cast(StoredRows, self.rows)
@@ -238,7 +247,10 @@ def open_trace(root: str | Path) -> StoredTrace:
     if not (partitions := find_partitions(place)):
         raise StoreError(f"{place}: not a trace directory, it has no {RUN}; name one that does")
     files = {table: (place / table).files() for table in TABLES}
-    return StoredTrace.of([_stored_run(place, partition, files) for partition in partitions])
+    trace = StoredTrace.of([_stored_run(place, partition, files) for partition in partitions])
+    if note := definition_note(trace.metrics_versions):
+        warnings.warn(f"{place}: {note}", stacklevel=2)
+    return trace
 
 
 def is_trace(root: str | Path) -> bool:
@@ -260,4 +272,4 @@ def _stored_run(root: Location, partition: str, files: dict[str, dict[str, int]]
     }
     parts = tuple(whole_parts(own))
     size = sum(own[table][name] for table in TABLES for name in parts)
-    return StoredRun(root, partition, info, run["config"], run["precision"], parts, size)
+    return StoredRun(root, partition, info, run["config"], run["precision"], parts, size, run["metrics_version"])

@@ -54,7 +54,10 @@ def read_run(root: Location, partition: str = "") -> dict[str, Any]:
                 "open it with the version of jaxtrace that wrote it"
             )
         found = {key: run[key] for key in ("format", "complete", "created", "info", "config")}
-        return found | {"precision": run.get("precision", "float32")}
+        return found | {
+            "precision": run.get("precision", "float32"),
+            "metrics_version": run.get("metrics_version", 1),
+        }
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root}: not a trace directory, it has no {RUN}; name one that does") from None
     except OSError as error:

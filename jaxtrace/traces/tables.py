@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import METRICS, Metric, chosen_layers
-from jaxtrace.settings.probes import OPTIONS
+from jaxtrace.settings.probes import PROBE_OPTIONS
 from jaxtrace.traces.columns import flat_values, lists, nullable, rounded, values_of
 from jaxtrace.traces.raw import raw_columns, raw_metrics
 from jaxtrace.traces.run_json import plain
 from jaxtrace.traces.trace import Row
 
 # Of a trace's info: what gives the tables their columns.
-SHAPE = ("mode", "layers", "heads", *OPTIONS)
+SHAPE = ("mode", "layers", "heads", *PROBE_OPTIONS)
 PRECISIONS = ("float32", "float16")
 STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
 STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
@@ -119,7 +119,7 @@ def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
                 text = f"Rényi entropy of order {alpha:g} of the next-token distribution"
                 columns.add(_alpha_name(name, alpha), nullable(values[:, i], metric), text, metric.unit)
         else:
-            columns.add(name, nullable(values, metric), metric.text, metric.unit)
+            columns.add(name, nullable(values, metric), metric.definition, metric.unit)
         if name == "token":
             pieces = [piece for row in rows for piece in row.pieces]
             columns.add("token_text", pa.array(pieces, pa.string()), "the text of token")
@@ -149,7 +149,7 @@ def _layers(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
             missing = -1 if metric.integer else np.nan
             padded = np.pad(values, ((0, 0), (metric.first_layer, 0)), constant_values=missing)
             array = nullable(padded.reshape(-1), metric)
-        columns.add(name, array, metric.text, metric.unit)
+        columns.add(name, array, metric.definition, metric.unit)
     return columns.table()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from jaxtrace.prompts import Prompt
-from jaxtrace.schema import QUANTITIES, chosen_layers
+from jaxtrace.schema import METRICS_VERSION, QUANTITIES, chosen_layers
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Trace:
         return [row.text for row in self.rows]
 
     @property
+    def metrics_versions(self) -> tuple[int, ...]:
+        """Values of `schema.METRICS_VERSION` by whose definitions the rows were measured, each once."""
+        return (METRICS_VERSION,)
+
+    @property
     def traced_layers(self) -> tuple[int, ...]:
         """The layers, from 1, whose metrics were recorded."""
         return chosen_layers(self.info["layers"], self.info.get("layer_stride", 1))
@@ -112,7 +117,7 @@ class Trace:
                 (target[:, skip:] if skip else target)[...] = values
         variables: dict[str, Any] = {"length": ("prompt", lengths.astype(np.int32))}
         for name, array in arrays.items():
-            attributes = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].text}
+            attributes = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].definition}
             variables[name] = (("prompt", "step", *QUANTITIES[name].dims), array, attributes)
         coords = {
             "prompt": np.arange(len(lengths)),

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jaxtrace.errors import StoreError
+from jaxtrace.schema import METRICS_VERSION, changed_between
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import TABLES, part_name, part_number, part_prompts, whole_parts, write_part
 from jaxtrace.traces.run_json import FORMAT, RUN, plain, read_run, run_path, write_run
@@ -37,6 +38,7 @@ class TraceWriter:
         partition: str = "",
         precision: str = "float32",
         process: int | None = None,
+        metrics_version: int = METRICS_VERSION,
     ):
         """Starts a run, or goes on with one.
 
@@ -53,6 +55,7 @@ class TraceWriter:
           precision: "float32", or "float16" for floats rounded to the 11 significant bits of a float16.
           process: which of several processes this is, None for a single one. Each writes parts of its own; process 0
             also starts, mends and completes the run, so it is made before those of the others, and closed after.
+          metrics_version: version of the definitions by which the rows were measured.
 
         Raises:
           StoreError: there is another run or other files, the place cannot be written, or is to be resumed under
@@ -70,6 +73,7 @@ class TraceWriter:
             "complete": False,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "precision": precision,
+            "metrics_version": metrics_version,
             "info": plain(info),
             "config": plain(config),
         }
@@ -154,6 +158,13 @@ class TraceWriter:
                 f"{self.root}: {field} is {was} in the run there and {now} in this one; "
                 "resume with the same configuration, or name another directory"
             )
+        versions = stored["metrics_version"], self._run["metrics_version"]
+        if changed := changed_between(*versions):
+            raise StoreError(
+                f"{self.root}: metrics_version is {versions[0]} in the run there and {versions[1]} in this one, which "
+                f"define {', '.join(changed)} differently; resume with the version of jaxtrace that wrote it, or name "
+                "another directory"
+            )
         return stored | {"complete": False}
 
     def _count(self) -> None:
@@ -185,7 +196,7 @@ def save(trace: Trace, root: str | Path, precision: str = "float32") -> None:
       StoreError: there is a run or other files, or the place cannot be written.
     """
     info = {key: value for key, value in trace.info.items() if key != "complete"}
-    writer = TraceWriter(root, info, precision=precision)
+    writer = TraceWriter(root, info, precision=precision, metrics_version=min(trace.metrics_versions))
     for start in range(0, len(trace.rows), BATCH):
         writer.write([*enumerate(trace.rows[start : start + BATCH], start)])
     if trace.info.get("complete", True):

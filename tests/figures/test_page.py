@@ -1,4 +1,4 @@
-"""The page holds every token and number once, loads nothing, and lets no text out of its place."""
+"""The page holds every token and number once, loads nothing, and escapes all text."""
 
 import dataclasses
 import json
@@ -47,14 +47,14 @@ class Page(HTMLParser):
             self.texts[self.open[-1][0]][-1] += data
 
     def handle_comment(self, data):
-        raise AssertionError(f"a comment got in: {data}")
+        raise AssertionError(f"the page has a comment: {data}")
 
 
 def read(one, path):
     return Page(write_report(one, path / "page.html").read_text(encoding="utf-8"))
 
 
-def test_tokens_and_numbers_are_all_there_once(rng, tmp_path):
+def test_page_holds_every_token_and_number_once(rng, tmp_path):
     groups = ("output", "dispersion", "lens")
     rows = [row(rng, pieces, groups=groups) for pieces in ([*ODD, *HOSTILE], ["one", " two"])]
     page = read(trace(rows), tmp_path)
@@ -69,7 +69,7 @@ def test_tokens_and_numbers_are_all_there_once(rng, tmp_path):
     assert page.texts["p"].count("one two") == 1
 
 
-def test_hostile_text_stays_text(rng, tmp_path):
+def test_hostile_text_is_escaped(rng, tmp_path):
     text = "".join(HOSTILE)
     meta = {"category": text, "seen": text, "answer": text, text: [text, text]}
     one = trace(
@@ -91,14 +91,14 @@ def test_hostile_text_stays_text(rng, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def big(tmp_path_factory):
+def large_page(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = [row(rng, [" token"] * 64, layers=16, heads=8) for _ in range(50)]
     return write_report(trace(rows, layers=16, heads=8), tmp_path_factory.mktemp("big") / "page.html")
 
 
-def test_page_loads_nothing(big):
-    page = Page(big.read_text(encoding="utf-8"))
+def test_page_loads_nothing(large_page):
+    page = Page(large_page.read_text(encoding="utf-8"))
     links = [(name, value) for _, attributes in page.tags for name, value in attributes.items()]
     loads = [value for name, value in links if name in ("src", "srcset", "href", "data", "action", "poster")]
     assert len(loads) == 8
@@ -111,7 +111,7 @@ def test_page_loads_nothing(big):
 
 
 @pytest.mark.parametrize("groups", [(), ("output",), ("attention",), ("lens",), ("hidden",)])
-def test_any_set_of_groups(rng, tmp_path, groups):
+def test_page_offers_the_colours_of_the_recorded_groups(rng, tmp_path, groups):
     page = read(trace([row(rng, ["a", "b"], groups=groups), row(rng, [], groups=groups, stop="")]), tmp_path)
     selectable = {"output": "entropy", "attention": "attention_entropy", "lens": "prediction_depth"}
     expected = {name for group, name in selectable.items() if group in groups}
@@ -120,11 +120,11 @@ def test_any_set_of_groups(rng, tmp_path, groups):
     assert page.data["rows"][1]["pieces"] == []
 
 
-def test_no_prompts(tmp_path):
+def test_page_without_prompts(tmp_path):
     assert read(trace([]), tmp_path).data["rows"] == []
 
 
-def test_score_colours_the_text_itself(rng, tmp_path):
+def test_scored_text_is_coloured_after_its_first_token(rng, tmp_path):
     one = row(
         rng,
         [" is", " it", "?", ""],
@@ -143,7 +143,7 @@ def test_score_colours_the_text_itself(rng, tmp_path):
     assert one.prompt.text not in page.texts["p"]
 
 
-def test_groups_of_prompts(rng, tmp_path):
+def test_group_table_has_means_over_prompts(rng, tmp_path):
     rows = [row(rng, ["a"] * 3, meta={"seen": seen}, groups=("output",)) for seen in ("never", "often", "never")]
     cells = [text.strip() for text in read(trace(rows), tmp_path).texts["td"]]
     first = np.mean([rows[0].metrics["entropy"][0], rows[2].metrics["entropy"][0]])
@@ -152,7 +152,7 @@ def test_groups_of_prompts(rng, tmp_path):
     assert cells[4:] == ["never", "2", f"{first:.3f}", f"{mean:.3f}"]
 
 
-def test_unpaired_surrogates_and_infinities_can_be_written(rng, tmp_path):
+def test_unpaired_surrogates_and_infinities_are_written(rng, tmp_path):
     one = row(rng, ["\ud800", "b"], groups=("output",))
     one.metrics["logprob"][0] = -np.inf
     page = read(trace([one]), tmp_path)
@@ -165,7 +165,7 @@ def luminance(colour):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-def test_text_can_be_read_on_every_colour(tmp_path):
+def test_text_has_contrast_on_every_colour(tmp_path):
     style = read(trace([]), tmp_path).texts["style"][0]
     inks = re.findall(r"--ink: (#\w{6})", style)
     ramps = np.array(re.findall(r"--q\d: (#\w{6})", style)).reshape(2, 9)
@@ -176,14 +176,14 @@ def test_text_can_be_read_on_every_colour(tmp_path):
         assert (steps < 0).all() or (steps > 0).all()
 
 
-def test_page_of_fifty_prompts_is_small(big):
-    assert big.stat().st_size < 2_000_000
+def test_page_of_fifty_prompts_is_below_two_megabytes(large_page):
+    assert large_page.stat().st_size < 2_000_000
 
 
-def test_tokens_are_coloured_by_what_a_sampler_decided(rng, tmp_path):
+def test_tokens_are_coloured_by_the_sampler_s_quadrant(rng, tmp_path):
     one = row(rng, ["a", "b", "c"], groups=("output",))
-    decided = dataclasses.replace(one, metrics=one.metrics | {"quadrant": np.array([0, 4, -1], np.int32)})
-    page = read(trace([decided]), tmp_path)
+    with_quadrants = dataclasses.replace(one, metrics=one.metrics | {"quadrant": np.array([0, 4, -1], np.int32)})
+    page = read(trace([with_quadrants]), tmp_path)
     names = [column["name"] for column in page.data["columns"]]
     assert page.data["rows"][0]["values"][names.index("quadrant")] == [0, 4, None]
     assert page.data["columns"][names.index("quadrant")]["names"] == list(QUADRANTS)

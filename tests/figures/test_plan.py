@@ -1,4 +1,4 @@
-"""A plan as a table: what fits and what does not, with nothing compiled."""
+"""A plan as a table, for runs that fit and runs that do not; nothing is compiled."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from jaxtrace import Probes
-from jaxtrace.figures.plan import found_line, plan_table
+from jaxtrace.figures.tables.plan import fitting_line, plan_table
 from jaxtrace.planning.hlo import Collective
 from jaxtrace.planning.plan import Plan, Program, Request
 from jaxtrace.planning.topology import find_topology
@@ -21,10 +21,10 @@ PREFILL = Program(8 * GIB, 3 * GIB, 3 * MIB, 2 * GIB, True, {}, (), dataclasses.
 
 @pytest.fixture
 def written():
-    def text(what):
+    def text(renderable):
         console = Console(width=100)
         with console.capture() as capture:
-            console.print(what)
+            console.print(renderable)
         return capture.get()
 
     return text
@@ -35,7 +35,7 @@ def plan(topology="v5e-4", prefill=PREFILL):
     return Plan(request, {"data": 2, "model": 2}, DECODE, prefill, 2, 256)
 
 
-def test_what_fits(written):
+def test_table_of_a_plan_that_fits(written):
     text = written(plan_table(plan()))
     rows = {line.split("  ")[0].strip(): line.split("  ", 1)[1].split() for line in text.splitlines() if "  " in line}
     assert rows["topology"] == ["4", "v5e", "chips,", "2x2;", "mesh", "data=2,model=2"]
@@ -51,21 +51,21 @@ def test_what_fits(written):
     assert rows["time for the bytes"][:2] == ["14.4", "ms"]  # 11 GiB at 819 GB/s
     assert rows["tokens per second"][:3] == ["at", "most", "555"]  # 8 rows in 14.4 ms
     assert text.splitlines()[-1] == "fits: 2.747 GiB of 15.75 GiB stay free on each chip"
-    assert written(found_line(plan())) == "8 rows on v5e-4 (data=2,model=2): 2.747 GiB of 15.75 GiB stay free\n"
+    assert written(fitting_line(plan())) == "8 rows on v5e-4 (data=2,model=2): 2.747 GiB of 15.75 GiB stay free\n"
 
 
-def test_what_does_not(written):
+def test_table_of_a_plan_that_does_not_fit(written):
     text = written(plan_table(plan(prefill=dataclasses.replace(PREFILL, temporaries=8 * GIB, compiled=False))))
     assert text.splitlines()[-1] == "does not fit: prefill needs 3.253 GiB more than the 15.75 GiB of each chip"
     assert "−3.253 GiB" in text
 
 
-def test_chips_of_two_cores(written):
+def test_chips_with_two_cores_are_planned_per_core(written):
     text = written(plan_table(plan("7x-1")))
     assert "1 7x chip, 1x1x1, 2 cores; mesh" in text and "on each core" in text
     assert text.splitlines()[-1] == "fits: 81.75 GiB of 94.75 GiB stay free on each core"
 
 
-def test_cpus_have_no_published_rates(written):
+def test_cpus_have_no_times(written):
     text = written(plan_table(plan("cpu-1")))
     assert "1 CPU device of this process" in text and "time for" not in text and "tokens per second" not in text

@@ -1,4 +1,4 @@
-"""Each figure is drawn where its metrics are, with the trace's numbers in it, and written as a PNG."""
+"""Figures show the trace's numbers for the metrics it has, and are written as PNG."""
 
 import matplotlib
 import numpy as np
@@ -23,7 +23,7 @@ def ds():
     return trace([row(rng, ["a"] * steps) for steps in (12, 5, 9)]).to_xarray()
 
 
-def test_writes_every_figure(ds, tmp_path):
+def test_every_figure_is_written_as_png(ds, tmp_path):
     before = dict(matplotlib.rcParams)
     paths = write_plots(ds, tmp_path / "new" / "plots")
     assert [path.name for path in paths] == [
@@ -48,18 +48,18 @@ def test_writes_every_figure(ds, tmp_path):
         (("hidden",), []),
     ],
 )
-def test_draws_only_what_is_there(groups, names):
+def test_figures_without_metrics_are_not_drawn(groups, names):
     one = trace([row(np.random.default_rng(0), ["a"] * 4, groups=groups)]).to_xarray()
     assert list(figures(one)) == names
 
 
-def test_single_metrics_draw(ds, tmp_path):
+def test_one_metric_is_enough_for_a_figure(ds, tmp_path):
     paths = write_plots(ds[["varentropy", "attention_entropy_normalized", "head_jsd", "lens_kl"]], tmp_path)
     assert len(paths) == 4
 
 
 @pytest.mark.parametrize("draw", [entropy_steps, attention_map, layer_profile, lens_profile])
-def test_missing_metrics_are_named(ds, draw):
+def test_error_names_the_missing_metrics(ds, draw):
     with pytest.raises(ValueError, match="has none of"):
         draw(ds[["hidden_norm"]])
 
@@ -71,7 +71,7 @@ def test_entropy_line_is_the_mean_over_the_prompts_alive(ds):
     np.testing.assert_array_equal(strip.patches[0].get_data().values, [3] * 5 + [2] * 4 + [1] * 3)
 
 
-def test_map_and_profiles_start_at_layer_one(ds):
+def test_map_and_profiles_exclude_the_embedding(ds):
     image = attention_map(ds).axes[0].images[0]
     expected = ds["attention_entropy"].values[:, :, 1:]
     np.testing.assert_allclose(image.get_array(), np.nanmean(expected, (0, 3)).T, rtol=1e-5)
@@ -80,25 +80,26 @@ def test_map_and_profiles_start_at_layer_one(ds):
     np.testing.assert_allclose(line.get_ydata(), np.nanmean(ds["lens_kl"].values[:, :, 1:], (0, 1)), rtol=1e-5)
 
 
-def test_themes_differ_in_paper(ds):
+def test_themes_have_their_own_paper_and_eight_line_colours(ds):
     papers = {entropy_steps(ds, theme).get_facecolor() for theme in (LIGHT, DARK)}
     assert len(papers) == 2
+    for theme in (LIGHT, DARK):
+        assert len({*theme.lines}) == 8 and theme.lines[:2] == (theme.first, theme.second)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_nothing_traced_draws_nothing(rows, tmp_path):
+def test_trace_without_steps_has_no_figure(rows, tmp_path):
     rng = np.random.default_rng(0)
     assert write_plots(trace([row(rng, []) for _ in range(rows)]).to_xarray(), tmp_path) == []
 
 
-def test_steps_without_a_number_are_left_out(tmp_path):
+def test_steps_without_a_finite_value_are_skipped(tmp_path):
     one = row(np.random.default_rng(0), ["a", "b", "c"])
     one.metrics["entropy"][-1] = np.nan
     assert len(write_plots(trace([one]).to_xarray(), tmp_path)) == 4
 
 
-def test_layers_stand_at_their_numbers():
-    """Of six layers, every second."""
+def test_layers_of_a_stride_are_drawn_at_their_numbers():
     rows = [row(np.random.default_rng(0), ["a"] * 5, layers=3)]
     ds = trace(rows, layers=6, layer_stride=2).to_xarray()
     for draw in (layer_profile, lens_profile):

@@ -1,4 +1,4 @@
-"""Synthetic traces with the shapes and rough looks of real ones."""
+"""Synthetic traces with the shapes and rough trends of real ones."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ ALPHAS = (0.5, 2.0, 5.0)
 
 
 def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
-    """Metrics of one row: every one of `groups`, with the depth and step trends that real models show."""
+    """Return all metrics of `groups` for one row, with trends over depth and steps as real models have them."""
     values = {"token": np.arange(steps, dtype=np.int32) + 100 if tokens is None else np.asarray(tokens, np.int32)}
     sizes = {"layer": layers, "head": heads, "alpha": len(ALPHAS)}
     entropy = rng.gamma(1.3, 1.1, steps) * (0.6 + np.exp(-np.arange(steps) / 8))
@@ -47,7 +47,7 @@ def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
 
 
 def row(rng, pieces, *, text=None, prompt="What is the capital of Peru?", meta=None, stop="length", **options):
-    """A generated row with these pieces."""
+    """Return a generated row with these pieces."""
     return Row(
         prompt=Prompt(text=prompt, id="p", meta=meta or {}),
         prompt_tokens=np.arange(4, dtype=np.int32),
@@ -60,6 +60,6 @@ def row(rng, pieces, *, text=None, prompt="What is the capital of Peru?", meta=N
 
 
 def trace(rows, mode="generate", layers=6, heads=4, **info):
-    """A trace of these rows."""
+    """Return a trace of these rows."""
     base = {"mode": mode, "layers": layers, "heads": heads, "alphas": list(ALPHAS), "model": "tiny"}
     return Trace(rows, base | info)

@@ -1,4 +1,4 @@
-"""Run as a program, which has no CPU devices yet: the demo model planned for eight of them; prints JSON."""
+"""Program that plans the demo model for eight CPU devices, in a process without any yet, and prints JSON."""
 
 import json
 
@@ -11,7 +11,7 @@ from jaxtrace.planning.plan import plan
 
 
 def main():
-    found = plan("demo", "cpu-8", batch=8, context=64, mesh="data=4,model=2")
+    planned = plan("demo", "cpu-8", batch=8, context=64, mesh="data=4,model=2")
     mesh = jax.make_mesh((8,), ("m",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def three(x):
@@ -19,7 +19,7 @@ def main():
 
     mapped = jax.jit(jax.shard_map(three, mesh=mesh, in_specs=P("m"), out_specs=P("m"), check_vma=False))
     scanned = collectives(mapped.lower(jnp.zeros(8 * 16)).compile().as_text())["all-reduce"]
-    print(json.dumps(found.as_dict() | {"devices here": jax.device_count(), "scan": [scanned.count, scanned.bytes]}))
+    print(json.dumps(planned.as_dict() | {"devices here": jax.device_count(), "scan": [scanned.count, scanned.bytes]}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trace costs, against counts by hand and against what is really made."""
+"""Costs of a trace, compared with counts by hand and with real arrays."""
 
 import dataclasses
 
@@ -25,12 +25,12 @@ def config(request):
 
 
 def multiplied(config):
-    """Parameters that a token of text is multiplied by, from the parameters themselves."""
+    """Return the number of matrix entries that multiply a token of text, from the parameters themselves."""
     params = abstract_params(config)
     blocks = [block for block, kind in zip(params["layers"], config.kinds, strict=True) if not kind.cross_attention]
     matrices = [block["attention"][name] for block in blocks for name in "qkvo"]
     matrices += [block["feed_forward"].get(name) for block in blocks for name in ("gate", "up", "down")]
-    unembedding = params["embedding" if config.tied else "unembedding"].shape[1] * config.vocab
+    unembedding = params["embedding" if config.tied else "unembedding"].shape[1] * config.vocab_size
     return unembedding + sum(matrix.size for matrix in matrices if matrix is not None)
 
 
@@ -45,28 +45,28 @@ def multiplied(config):
         ("gemma-3-1b", 2 * (26 * (2 * 1024 * 1152 + 2 * 256 * 1152 + 3 * 6912 * 1152) + 262144 * 1152)),
     ],
 )
-def test_a_step_by_hand(name, flops):
+def test_step_flops_equal_counts_by_hand(name, flops):
     assert step_flops(find_published(name).config) == flops
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_a_step_multiplies_by_every_matrix_of_the_text(config):
+def test_step_flops_count_every_matrix_of_the_text(config):
     assert step_flops(config) == 2 * multiplied(config)
 
 
-def test_a_step_of_a_text_does_not_see_what_looks_at_images():
-    eyes, blind = find_published("llama-3.2-11b-vision").config, find_published("llama-3.1-8b").config
-    assert step_flops(eyes) == step_flops(blind)
-    assert torch_attention_bytes(eyes, 100) == torch_attention_bytes(blind, 100) == 4 * 32 * 32 * 100**2
-    assert eyes.kv_bytes(1, 2) == blind.kv_bytes(1, 2) == 128 * 1024
-    assert parameter_count(eyes) > parameter_count(blind)
+def test_costs_of_text_exclude_cross_attention():
+    vision, text = find_published("llama-3.2-11b-vision").config, find_published("llama-3.1-8b").config
+    assert step_flops(vision) == step_flops(text)
+    assert torch_attention_bytes(vision, 100) == torch_attention_bytes(text, 100) == 4 * 32 * 32 * 100**2
+    assert vision.kv_bytes(1, 2) == text.kv_bytes(1, 2) == 128 * 1024
+    assert parameter_count(vision) > parameter_count(text)
 
 
-def test_the_lens_unembeds_every_layer_but_the_last():
+def test_lens_flops_unembed_every_layer_but_the_last():
     assert lens_flops(CONFIG) == 2 * 2 * 37 * 32
 
 
-def test_a_trace_has_as_many_bytes_as_it_returns(config):
+def test_trace_bytes_equal_the_bytes_of_a_trace(config):
     model = Model("tiny", config, init_params(config, jax.random.key(0)))
     row = model.generate([[1, 2, 3]], max_new_tokens=2).rows[0]
     by_group = trace_bytes(config, Probes.all())
@@ -76,6 +76,6 @@ def test_a_trace_has_as_many_bytes_as_it_returns(config):
         assert sum(value.nbytes for value in values) == 2 * size, group
 
 
-def test_a_cache_has_as_many_bytes_as_it_takes(config):
+def test_kv_bytes_equal_the_bytes_of_a_cache(config):
     cache = empty_cache(config, 1, 24, stacked=False)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache)) == config.kv_bytes(24)

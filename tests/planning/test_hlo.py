@@ -1,4 +1,4 @@
-"""Collectives of small programs, compiled for four chips, of which we know what they send."""
+"""Collectives of small programs with known communication, compiled for four chips."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ N = 1024  # entries of each chip's part, in float32
 
 
 @pytest.fixture(scope="module")
-def found():
-    """What is found in a function of each chip's part of an array, compiled."""
+def compiled_collectives():
+    """Return a function: collectives of a compiled function of each chip's part of an array."""
     devices = np.array(topologies.get_topology_desc("v5e:2x2", platform="tpu").devices)
     mesh = Mesh(devices, ("m",), axis_types=(AxisType.Auto,))
 
@@ -35,7 +35,7 @@ def summed(x, y=1.0):
 
 
 @pytest.mark.parametrize(
-    ("function", "wanted"),
+    ("function", "expected"),
     [
         (lambda x: x + 1, {}),
         (summed, {"all-reduce": Collective(1, 4 * N)}),
@@ -49,29 +49,34 @@ def summed(x, y=1.0):
     ],
     ids=["none", "sum", "gather", "permute and all to all"],
 )
-def test_kinds_and_bytes(found, function, wanted):
-    assert found(function) == wanted
+def test_collectives_have_their_kinds_and_bytes(compiled_collectives, function, expected):
+    assert compiled_collectives(function) == expected
 
 
-def test_a_scan_counts_every_round(found):
+def test_scan_counts_every_iteration(compiled_collectives):
     def three(x):
         return jax.lax.scan(lambda c, y: (summed(c, y), None), x, jnp.arange(3.0))[0]
 
-    assert found(three) == {"all-reduce": Collective(3, 3 * 4 * N)}
-    twice = found(lambda x: jax.lax.scan(lambda c, y: (three(c) + y, summed(c).max()), x, jnp.arange(5.0))[0])
-    assert twice["all-reduce"] == Collective(5 * 3, 5 * 3 * 4 * N)  # that of what nobody reads is not there
+    assert compiled_collectives(three) == {"all-reduce": Collective(3, 3 * 4 * N)}
+    nested = compiled_collectives(
+        lambda x: jax.lax.scan(lambda c, y: (three(c) + y, summed(c).max()), x, jnp.arange(5.0))[0]
+    )
+    assert nested["all-reduce"] == Collective(5 * 3, 5 * 3 * 4 * N)  # the unused output's sum is compiled away
 
 
-def test_a_loop_whose_end_is_not_known_counts_once(found):
-    assert found(lambda x: jax.lax.while_loop(lambda c: c[0] < 100, summed, x)) == {"all-reduce": Collective(1, 4 * N)}
+def test_loop_of_unknown_length_counts_once(compiled_collectives):
+    collectives_of_loop = compiled_collectives(lambda x: jax.lax.while_loop(lambda c: c[0] < 100, summed, x))
+    assert collectives_of_loop == {"all-reduce": Collective(1, 4 * N)}
 
 
-def test_every_branch_counts(found):
-    either = found(lambda x: jax.lax.cond(x[0] > 0, summed, lambda y: jax.lax.all_gather(y, "m").max(0), x))
+def test_every_branch_of_a_conditional_counts(compiled_collectives):
+    either = compiled_collectives(
+        lambda x: jax.lax.cond(x[0] > 0, summed, lambda y: jax.lax.all_gather(y, "m").max(0), x)
+    )
     assert either == {"all-gather": Collective(1, 16 * N), "all-reduce": Collective(1, 4 * N)}
 
 
-# What the TPU compiler writes of a gather beside a product: three fusions, one collective.
+# The TPU compiler's text of a gather that overlaps a product: three fusions, one collective.
 CHAIN = """
 %start (p: bf16[8]) -> bf16[32] {
   %g.1 = bf16[32]{0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
@@ -91,7 +96,7 @@ ENTRY %main (p: bf16[8]) -> bf16[32] {
 """
 
 
-def test_one_that_runs_beside_other_work_counts_once():
+def test_collective_that_overlaps_other_work_counts_once():
     assert collectives(CHAIN) == {"all-gather": Collective(1, 64), "all-reduce": Collective(1, 16)}
 
 
@@ -107,11 +112,11 @@ def test_one_that_runs_beside_other_work_counts_once():
         ("c64[2]", 16),
     ],
 )
-def test_bytes_of_a_shape(shape, size):
+def test_shape_bytes_of_arrays_and_tuples(shape, size):
     assert shape_bytes(shape) == size
 
 
-def test_kernels():
+def test_kernel_names_are_listed_once():
     call = 'custom-call(%a, %b), custom_call_target="tpu_custom_call", x'
     other = 'custom-call(), custom_call_target="AllocateBuffer"'
     text = f"%one.3 = f32[] {call}\n%one.4.1 = f32[] {call}\n%two = (f32[], s32[]) {call}\n%c = f32[] {other}"

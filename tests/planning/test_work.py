@@ -1,4 +1,4 @@
-"""What is counted, against counts by hand and against what is counted for a whole model."""
+"""Work of a step, compared with counts by hand and with the cost of a whole model."""
 
 import dataclasses
 
@@ -20,7 +20,9 @@ from tests.engine.test_images import SEEING
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
 
 ROWS, CONTEXT = 8, 64
-EVEN = dataclasses.replace(CONFIG, layers=5, heads=4, kv_heads=2, vocab=64, feed_forward=64, context=CONTEXT)
+EVEN = dataclasses.replace(
+    CONFIG, num_layers=5, num_heads=4, kv_heads=2, vocab_size=64, feed_forward=64, context=CONTEXT
+)
 WINDOWED = dataclasses.replace(EVEN, pattern=(LayerKind(window=16), LayerKind()))
 
 
@@ -31,117 +33,117 @@ def job(config, probes=None, *, data=1, model=1, platform="tpu", rows=ROWS):
 
 
 def attention_flops(config, slots):
-    """Scores, and sums of values, of one token that sees so many slots in every layer."""
-    return 2 * 2 * config.heads * config.head_dim * slots
+    """Return the flops of scores and of sums of values, over the slots that one token attends to in all layers."""
+    return 2 * 2 * config.num_heads * config.head_dim * slots
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cpu"], ids=["stacked", "unrolled"])
-def test_a_step_on_one_device(platform):
+def test_decode_on_one_device_equals_the_model_s_cost(platform):
     found = decode_work(job(EVEN, platform=platform))
     assert found.cache == EVEN.kv_bytes(ROWS * CONTEXT, 2)
     assert found.flops == ROWS * (step_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT))
     assert found.tracing_flops == ROWS * (lens_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT) // 2)
-    norms, looked_up = (2 * 5 + 1) * EVEN.embed, 0 if EVEN.tied else EVEN.vocab * EVEN.embed
-    assert found.weights == 2 * (parameter_count(EVEN) - norms - looked_up)
+    norms, embedding = (2 * 5 + 1) * EVEN.embed_dim, 0 if EVEN.tied else EVEN.vocab_size * EVEN.embed_dim
+    assert found.weights == 2 * (parameter_count(EVEN) - norms - embedding)
 
 
-def test_without_probes_nothing_is_added():
+def test_no_probes_add_no_work():
     plain, traced = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN))
     assert plain.tracing == plain.tracing_flops == 0
     assert (plain.weights, plain.cache, plain.flops) == (traced.weights, traced.cache, traced.flops)
 
 
 @pytest.mark.parametrize("group", ["output", "attention"])
-def test_metrics_that_only_leave(group):
+def test_metrics_of_sums_add_only_their_own_bytes(group):
     probes = Probes.of(group)
     found = decode_work(job(EVEN, probes))
     assert (found.tracing, found.tracing_flops) == (ROWS * trace_bytes(EVEN, probes)[group], 0)
 
 
-def test_dispersion_looks_at_the_keys_again():
+def test_dispersion_reads_the_keys_again():
     found = decode_work(job(EVEN, Probes.of("dispersion")))
     assert found.tracing == EVEN.kv_bytes(ROWS * CONTEXT, 2) // 2 + ROWS * trace_bytes(EVEN, Probes.all())["dispersion"]
 
 
-def test_layers_with_windows_see_less():
+def test_layers_with_windows_read_fewer_keys():
     found = decode_work(job(WINDOWED))
     slots = 3 * 16 + 2 * CONTEXT  # of five layers, three have windows
     assert found.cache == EVEN.kv_bytes(ROWS * slots, 2) // 5
     assert found.flops == ROWS * (step_flops(EVEN) + attention_flops(EVEN, slots))
 
 
-def test_a_mesh_shares_it():
+def test_mesh_divides_the_work():
     one, shared = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN, Probes.none(), data=4, model=2))
     assert shared.weights == one.weights // 2
     assert shared.cache == one.cache // 8
     assert shared.flops == one.flops // 8
 
 
-def test_devices_that_share_a_head_of_keys_hold_it_both():
+def test_devices_that_share_a_key_head_both_hold_it():
     one, shared = decode_work(job(EVEN, Probes.none())), decode_work(job(EVEN, Probes.none(), model=4))
     assert shared.cache == one.cache // 2
-    halves = EVEN.layers * 2 * EVEN.kv_heads * EVEN.head_dim * EVEN.embed * 2  # k and v
+    halves = EVEN.num_layers * 2 * EVEN.kv_heads * EVEN.head_dim * EVEN.embed_dim * 2  # k and v
     assert shared.weights == (one.weights - halves) // 4 + halves // 2
 
 
-def test_images_are_looked_at_and_their_keys_not_made_again():
+def test_images_are_attended_to_without_computing_their_keys_again():
     found = decode_work(job(SEEING, Probes.none()))
     vision = SEEING.vision
-    looking = sum(kind.cross_attention for kind in SEEING.kinds)
+    image_layers = sum(kind.cross_attention for kind in SEEING.kinds)
     keys = vision.max_tiles * vision.patches
-    entries = 2 * ROWS * SEEING.kv_heads * SEEING.head_dim * looking * keys
+    entries = 2 * ROWS * SEEING.kv_heads * SEEING.head_dim * image_layers * keys
     assert found.cache == SEEING.kv_bytes(ROWS * CONTEXT, 2) + 2 * entries
-    projections = 2 * looking * SEEING.heads * SEEING.head_dim * SEEING.embed  # q and o
-    projections += 3 * looking * SEEING.feed_forward * SEEING.embed
-    text = SEEING.layers - looking
-    attention = text * attention_flops(SEEING, CONTEXT) + looking * attention_flops(SEEING, keys)
+    projections = 2 * image_layers * SEEING.num_heads * SEEING.head_dim * SEEING.embed_dim  # q and o
+    projections += 3 * image_layers * SEEING.feed_forward * SEEING.embed_dim
+    text = SEEING.num_layers - image_layers
+    attention = text * attention_flops(SEEING, CONTEXT) + image_layers * attention_flops(SEEING, keys)
     assert found.flops == ROWS * (step_flops(SEEING) + 2 * projections + attention)
 
 
-def test_prefill_feeds_a_group_and_unembeds_nothing():
+def test_prefill_feeds_a_group_without_unembedding():
     traced = job(EVEN)
     assert (traced.group, traced.chunk) == (2, 64)
     found = prefill_work(traced)
     positions = 2 * 64
-    unembedding = 2 * EVEN.vocab * EVEN.embed
+    unembedding = 2 * EVEN.vocab_size * EVEN.embed_dim
     assert found.flops == positions * (step_flops(EVEN) - unembedding + 5 * attention_flops(EVEN, CONTEXT))
     assert found.cache == EVEN.kv_bytes(positions, 2)
-    assert found.tracing == 2 * positions * 6 * EVEN.embed * 2
+    assert found.tracing == 2 * positions * 6 * EVEN.embed_dim * 2
     assert found.tracing_flops == 0
     assert prefill_work(job(EVEN, Probes.of("lens"))).tracing == 0
 
 
-def test_rows_are_rounded_as_the_pool_rounds_them():
-    """To whole parts of the data axis: 6 rows in 8, begun 4 at a time and not 1."""
+def test_rows_are_rounded_up_to_the_data_axis():
+    # 6 rows become 8, prefilled 4 at a time, as the engine's pool does it.
     found = job(EVEN, data=4, rows=6)
     assert (found.batch, found.group) == (8, 4)
     assert shard_bytes(found.state(found.group)) == shard_bytes(job(EVEN, rows=1).state(1))
 
 
-def test_prompts_that_are_measured():
+def test_measured_prompts_are_unembedded_and_traced():
     probes = Probes(prompt_positions=True)
     plain, found = prefill_work(job(EVEN)), prefill_work(job(EVEN, probes))
     positions = 2 * 64
-    assert found.flops == plain.flops + positions * 2 * EVEN.vocab * EVEN.embed
+    assert found.flops == plain.flops + positions * 2 * EVEN.vocab_size * EVEN.embed_dim
     assert found.tracing_flops == positions * (lens_flops(EVEN) + 5 * attention_flops(EVEN, CONTEXT) // 2)
     metrics = sum(trace_bytes(EVEN, probes).values()) - 4
     assert found.tracing == plain.tracing + positions * metrics + EVEN.kv_bytes(positions, 2) // 2
 
 
-def test_fewer_layers_of_the_lens():
+def test_layer_stride_unembeds_fewer_layers():
     probes = Probes.of("lens", layer_stride=2)
     found = decode_work(job(EVEN, probes))
     layers = 3  # of five: 1, 3, 5
-    assert found.tracing_flops == ROWS * 2 * (layers - 1) * EVEN.vocab * EVEN.embed
-    assert found.tracing == ROWS * (trace_bytes(EVEN, probes)["lens"] + 2 * layers * EVEN.embed * 2)
+    assert found.tracing_flops == ROWS * 2 * (layers - 1) * EVEN.vocab_size * EVEN.embed_dim
+    assert found.tracing == ROWS * (trace_bytes(EVEN, probes)["lens"] + 2 * layers * EVEN.embed_dim * 2)
 
 
-def test_bytes_of_shards():
+def test_shard_bytes_equal_the_first_device_s_slices():
     shared = job(EVEN, data=2, model=4)
-    held = shared.params, shared.state(ROWS)
+    arrays = shared.params, shared.state(ROWS)
 
     def on_the_first(x):
         index = next(iter(x.sharding.devices_indices_map(x.shape).values()))
         return np.zeros(x.shape, bool)[index].size * x.dtype.itemsize
 
-    assert shard_bytes(held) == sum(map(on_the_first, jax.tree.leaves(held)))
+    assert shard_bytes(arrays) == sum(map(on_the_first, jax.tree.leaves(arrays)))

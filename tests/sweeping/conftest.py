@@ -10,8 +10,8 @@ SMALL = {"limit": 5, "max_new_tokens": 3, "batch_size": 2, "probes": "output"}
 SETTINGS = {"models": "demo", "samplers": ["greedy", {"temperature": 0.8}], "settings": SMALL}
 
 
-class Told(Watch):
-    """Keeps what it is told."""
+class RecordingWatch(Watch):
+    """Keeps the arguments of its calls."""
 
     def __init__(self):
         self.ends, self.starts, self.prompts, self.written = [], [], 0, []
@@ -31,22 +31,22 @@ class Told(Watch):
 
 @pytest.fixture
 def programs_stay(monkeypatch):
-    """Compiled programs are kept from one sweep of the same model to the next."""
+    """Keep compiled programs from one sweep of the same model to the next."""
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Every batch is a part of its own."""
+    """Write every batch as its own part."""
     monkeypatch.setattr(run, "PART_SECONDS", 0.0)
 
 
 @pytest.fixture
 def swept(tmp_path, programs_stay, small_parts):
-    """Runs a sweep into a directory of the test's own: what it told, its manifest, the dataset."""
+    """Run a sweep into a directory of the test; return its callbacks' record, manifest and dataset."""
 
     def sweep(root="out", watch=None, **fields):
-        file, watch = tmp_path / "sweep.yaml", watch or Told()
+        file, watch = tmp_path / "sweep.yaml", watch or RecordingWatch()
         place = root if "://" in str(root) else tmp_path / root
         file.write_text(yaml.safe_dump(SETTINGS | fields))
         opened = open_sweep(read_sweep(file), place, watch)

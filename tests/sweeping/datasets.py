@@ -1,16 +1,16 @@
-"""Datasets compared row for row."""
+"""Comparison of datasets row by row."""
 
 import numpy as np
 
 
 def assert_same_dataset(got, want):
-    """The same runs, each with every prompt once, the same tokens and ids, and metrics within rounding."""
+    """Assert equal runs, each with every prompt once, equal tokens and ids, and metrics within rounding."""
     assert [run.partition for run in got.runs] == [run.partition for run in want.runs]
     assert all(run.info["complete"] for run in got.runs)
     for run in want.runs:
-        a, b = (list(found.filter(run=run.keys["run"]).rows) for found in (got, want))
-        assert [row.prompt for row in a] == [row.prompt for row in b]
-        for mine, other in zip(a, b, strict=True):
+        got_rows, want_rows = (list(dataset.filter(run=run.keys["run"]).rows) for dataset in (got, want))
+        assert [row.prompt for row in got_rows] == [row.prompt for row in want_rows]
+        for mine, other in zip(got_rows, want_rows, strict=True):
             assert mine.prompt_tokens.tolist() == other.prompt_tokens.tolist()
             assert mine.metrics["token"].tolist() == other.metrics["token"].tolist()
             assert (mine.text, mine.stop, mine.pieces) == (other.text, other.stop, other.pieces)

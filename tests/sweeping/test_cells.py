@@ -1,4 +1,4 @@
-"""What a sweep file may say, and the cells that come of it."""
+"""Sweep files, the cells they describe, and their error messages."""
 
 import pytest
 import yaml
@@ -10,7 +10,7 @@ from jaxtrace.sweeping import read_sweep
 
 @pytest.fixture
 def cells(tmp_path):
-    """The cells of a sweep file with some fields."""
+    """Return the cells of a sweep file with these fields."""
 
     def read(mesh=None, **fields):
         file = tmp_path / "sweep.yaml"
@@ -20,7 +20,7 @@ def cells(tmp_path):
     return read
 
 
-def test_every_combination_those_of_a_model_together(cells):
+def test_cells_are_all_combinations_ordered_by_model(cells):
     found = cells(
         models=["demo", "llama-3.2-1b"],
         tasks=["gsm8k", {"prompts": "mine.txt"}],
@@ -39,13 +39,13 @@ def test_every_combination_those_of_a_model_together(cells):
     assert {config.max_new_tokens for config in drawn} == {5}
 
 
-def test_the_least_that_a_file_says(cells):
+def test_a_model_is_enough_for_a_sweep(cells):
     (cell,) = cells(models="demo")
     assert cell.config == RunConfig()
     assert cell.partition.startswith("model=demo/task=own/run=greedy-all-")
 
 
-def test_a_run_keeps_its_name_whatever_does_not_change_its_rows(cells):
+def test_settings_that_do_not_change_rows_keep_the_run_s_name(cells):
     (cell,) = cells(models="demo", samplers={"temperature": 0.6, "top_p": 0.9}, probes=[["output", "lens"]])
     assert cell.run.startswith("t0.6-p0.9-seed0-output.lens-")
     for settings in ({"batch_size": 3}, {"mesh": "data=2"}, {"max_new_tokens": 64}):
@@ -57,7 +57,7 @@ def test_a_run_keeps_its_name_whatever_does_not_change_its_rows(cells):
     assert other[0].run != cell.run
 
 
-def test_names_are_as_given_and_their_partitions_can_be_read(cells, tmp_path):
+def test_names_come_from_paths_hub_ids_or_the_name_field(cells, tmp_path):
     (tmp_path / "my model").mkdir()
     found = cells(
         models=["meta-llama/Llama-3.2-1B", str(tmp_path / "my model"), {"model": "demo", "name": "small"}],
@@ -67,7 +67,7 @@ def test_names_are_as_given_and_their_partitions_can_be_read(cells, tmp_path):
     assert found[0].partition.startswith("model=meta-llama%2FLlama-3.2-1B/task=sums/run=greedy-all-")
 
 
-def test_an_axis_comes_before_settings_and_a_mesh_before_both(cells):
+def test_axes_override_settings_and_the_mesh_option_overrides_both(cells):
     found = cells(
         mesh="data=4",
         models=["demo", {"model": "gpt2", "batch_size": 1}],
@@ -85,12 +85,12 @@ def test_an_axis_comes_before_settings_and_a_mesh_before_both(cells):
         ({}, "models: Field required"),
         ({"models": "demo", "model": "demo"}, "model: no such setting; there are: models, tasks, samplers, seeds"),
         ({"models": []}, "models: is empty; give one at least"),
-        ({"models": {"name": "demo"}}, "models: an entry without a model"),
-        ({"models": "demo", "settings": {"tempo": 1}}, "settings: no such setting as 'tempo'; there are: alphas"),
-        ({"models": "demo", "settings": {"out": "x"}}, "settings: no such setting as 'out'"),
-        ({"models": "demo", "samplers": {"heat": 1}}, "samplers: no such setting as 'heat'"),
-        ({"models": "demo", "samplers": {"name": "hot"}}, "samplers: no such setting as 'name'"),
-        ({"models": "demo", "tasks": {"task": "mmlu", "seed": 1}, "seeds": [1]}, "tasks and seeds both say 'seed'"),
+        ({"models": {"name": "demo"}}, "models: the entry {'name': 'demo'} names no model; add 'model'"),
+        ({"models": "demo", "settings": {"tempo": 1}}, "settings: has no setting 'tempo'; choose from alphas"),
+        ({"models": "demo", "settings": {"out": "x"}}, "settings: has no setting 'out'"),
+        ({"models": "demo", "samplers": {"heat": 1}}, "samplers: has no setting 'heat'"),
+        ({"models": "demo", "samplers": {"name": "hot"}}, "samplers: has no setting 'name'"),
+        ({"models": "demo", "tasks": {"task": "mmlu", "seed": 1}, "seeds": [1]}, "tasks and seeds both set 'seed'"),
         (
             {"models": "demo", "samplers": "beam"},
             "demo on own: sampler: Input should be 'greedy', 'sample', 'entropix' or 'dslider'",
@@ -99,18 +99,18 @@ def test_an_axis_comes_before_settings_and_a_mesh_before_both(cells):
         ({"models": "demo", "seeds": ["one"]}, "demo on own: seed: Input should be a valid integer"),
         ({"models": "demo", "probes": ["heads"]}, "no probe group 'heads'"),
         ({"models": "gpt2"}, "gpt2 on own: nothing to trace"),
-        ({"models": ["demo", "demo"]}, "two entries are called 'demo'; give one another 'name'"),
-        ({"models": "demo", "tasks": ["mmlu", {"task": "mmlu", "limit": 3}]}, "two entries are called 'mmlu'"),
+        ({"models": ["demo", "demo"]}, "two entries are named 'demo'; give one of them another 'name'"),
+        ({"models": "demo", "tasks": ["mmlu", {"task": "mmlu", "limit": 3}]}, "two entries are named 'mmlu'"),
     ],
 )
-def test_what_is_refused(cells, fields, message):
+def test_bad_files_are_refused_in_one_line(cells, fields, message):
     with pytest.raises(ConfigError) as error:
         cells(**fields)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_names_of_samplers_that_decide(cells):
+def test_run_names_of_entropix_and_dslider(cells):
     found = cells(models="demo", samplers=["entropix", {"sampler": "entropix", "thresholds": "server"}, "dslider"])
     assert [cell.run.split("-all-")[0] for cell in found] == [
         "entropix-classic-seed0",

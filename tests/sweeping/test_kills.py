@@ -1,4 +1,4 @@
-"""A sweep that is killed at random moments, again and again, ends where an undisturbed one does."""
+"""A sweep that is killed at random moments and started again has the dataset of an undisturbed one."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ import yaml
 import jaxtrace as jt
 from tests.sweeping.datasets import assert_same_dataset
 
-KILLS = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 6
+KILLS = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 6  # of the nightly test
 SWEEP = {
     "models": "demo",
     "samplers": {"temperature": 0.8},
@@ -26,7 +26,7 @@ SWEEP = {
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """Starts a sweep in a process of its own that has all of jaxtrace imported: started(file, root)."""
+    """Return a function that starts a sweep in a forked process: started(file, root)."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.sweeping.process"])
     cache = tmp_path_factory.mktemp("programs")
@@ -45,8 +45,8 @@ def parts(root: Path) -> int:
     return sum(name.startswith("part-") for _, _, names in os.walk(root) for name in names)
 
 
-def killed_till_it_ends(start, root: Path, chance: random.Random, most: int) -> int:
-    """Starts a sweep again each time it is killed; after so many kills it is left to its end. How often it was."""
+def kill_until_complete(start, root: Path, chance: random.Random, most: int) -> int:
+    """Start a sweep again after each kill, let it end after `most` kills, and return the number of kills."""
     for kills in range(most + 1):
         process, files = start(root), parts(root) + chance.randrange(8)
         if kills < most:
@@ -62,7 +62,8 @@ def killed_till_it_ends(start, root: Path, chance: random.Random, most: int) -> 
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(started, tmp_path):
+@pytest.mark.parametrize("least", [1, pytest.param(KILLS, marks=pytest.mark.nightly)])
+def test_killed_sweep_has_the_dataset_of_an_undisturbed_one(started, tmp_path, least):
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(SWEEP))
     undisturbed = started(file, tmp_path / "want")
@@ -71,9 +72,9 @@ def test_killed_at_random_moments(started, tmp_path):
     seed = time.time_ns()
     print(f"seed {seed}")
     chance, kills, rounds = random.Random(seed), 0, 0
-    while kills < KILLS:
+    while kills < least:
         got = tmp_path / f"got-{rounds}"
-        kills += killed_till_it_ends(partial(started, file), got, chance, KILLS - kills)
+        kills += kill_until_complete(partial(started, file), got, chance, least - kills)
         rounds += 1
         assert_same_dataset(jt.open(got), jt.open(tmp_path / "want"))
         assert not [name for _, _, names in os.walk(got) for name in names if name.endswith(".tmp")]

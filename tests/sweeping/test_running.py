@@ -1,4 +1,4 @@
-"""Sweeps that are run, go on, fail and are damaged."""
+"""Sweeps that run, resume, fail and are repaired."""
 
 import errno
 import json
@@ -12,13 +12,13 @@ from jaxtrace.errors import JaxtraceError, StoreError
 from jaxtrace.model import Model
 from jaxtrace.run import prepare, run_config
 from jaxtrace.traces import parts, writer
-from tests.sweeping.conftest import SMALL, Told
+from tests.sweeping.conftest import SMALL, RecordingWatch
 from tests.sweeping.datasets import assert_same_dataset
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, request):
-    """The dataset of a sweep that nothing disturbed."""
+    """Directory of the dataset of an undisturbed sweep."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     request.addfinalizer(monkeypatch.undo)
@@ -30,22 +30,22 @@ def undisturbed(swept, whole):
     return swept(root=whole)[2]
 
 
-def test_every_cell_is_a_run_of_its_own(swept, tmp_path):
-    told, manifest, found = swept()
-    assert told.ends == [("greedy", "complete"), ("t0.8", "complete")]
-    assert told.starts == [("greedy", 5, 0), ("t0.8", 5, 0)]
-    assert told.prompts == 10 and sorted(told.written) == sorted([*range(5)] * 2)
+def test_every_cell_equals_a_single_run(swept, tmp_path):
+    watch, manifest, found = swept()
+    assert watch.ends == [("greedy", "complete"), ("t0.8", "complete")]
+    assert watch.starts == [("greedy", 5, 0), ("t0.8", 5, 0)]
+    assert watch.prompts == 10 and sorted(watch.written) == sorted([*range(5)] * 2)
     for (place, record), sampler in zip(manifest.records.items(), ("greedy", "sample"), strict=True):
         heat = {"temperature": 0.8} if sampler == "sample" else {}
-        lone = prepare(run_config(**SMALL, sampler=sampler, **heat, out=tmp_path / sampler)).trace()
+        single = prepare(run_config(**SMALL, sampler=sampler, **heat, out=tmp_path / sampler)).trace()
         (rows,) = [found.filter(run=run.keys["run"]).rows for run in found.runs if run.partition == place]
-        assert [row.metrics["token"].tolist() for row in rows] == [row.metrics["token"].tolist() for row in lone.rows]
+        assert [row.metrics["token"].tolist() for row in rows] == [row.metrics["token"].tolist() for row in single.rows]
         assert [row.prompt.id for row in rows] == [prompt.id for prompt in demo_prompts()[:5]]
-        assert (record.rows, record.tokens) == (5, sum(row.length for row in lone.rows))
+        assert (record.rows, record.tokens) == (5, sum(row.length for row in single.rows))
         assert record.tokens_per_second > 0
 
 
-def test_samples_are_prompts_of_their_own(swept):
+def test_samples_equal_repeated_prompts(swept):
     tasks = [{"text": "Where does", "samples": 3, "name": "sampled"}, {"text": ["Where does"] * 3}]
     _, _, found = swept(tasks=tasks, samplers={"temperature": 0.8}, settings=SMALL | {"max_new_tokens": 8})
     sampled, repeated = ([*found.filter(task=name).rows] for name in ("sampled", "text"))
@@ -55,41 +55,41 @@ def test_samples_are_prompts_of_their_own(swept):
     assert len({*map(tuple, tokens)}) > 1
 
 
-def test_what_is_complete_is_not_run_again(undisturbed, swept, whole, monkeypatch):
+def test_complete_sweep_loads_no_model(undisturbed, swept, whole, monkeypatch):
     monkeypatch.setattr(Model, "of", lambda *_, **__: pytest.fail("a model was loaded"))
-    told, _, found = swept(root=whole)
-    assert told.ends == []
+    watch, _, found = swept(root=whole)
+    assert watch.ends == []
     assert_same_dataset(found, undisturbed)
 
 
-def test_more_cells_come_to_those_that_are_there(undisturbed, swept, whole, tmp_path):
+def test_new_cells_are_added_to_a_dataset(undisturbed, swept, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
-    told, manifest, found = swept(samplers={"temperature": 0.8}, seeds=[0, 1])
-    assert told.ends == [("t0.8", "complete")]
+    watch, manifest, found = swept(samplers={"temperature": 0.8}, seeds=[0, 1])
+    assert watch.ends == [("t0.8", "complete")]
     assert len(manifest.records) == 3
     assert [run.keys["run"].split("-output")[0] for run in found.runs] == ["greedy", "t0.8-seed0", "t0.8-seed1"]
 
 
-def test_a_part_that_is_cut_short_or_gone_is_made_again(undisturbed, swept, tmp_path):
+def test_truncated_and_missing_parts_are_written_again(undisturbed, swept, tmp_path):
     _, _, found = swept()
-    cut, gone = (tmp_path / "out" / "tokens" / run.partition / "part-00001.parquet" for run in found.runs)
-    cut.write_bytes(cut.read_bytes()[:-100])
-    gone.unlink()
-    told, _, found = swept()
-    assert [name for name, _, done in told.starts if done == 3] == ["greedy", "t0.8"]
+    truncated, missing = (tmp_path / "out" / "tokens" / run.partition / "part-00001.parquet" for run in found.runs)
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    missing.unlink()
+    watch, _, found = swept()
+    assert [name for name, _, done in watch.starts if done == 3] == ["greedy", "t0.8"]
     assert_same_dataset(found, undisturbed)
 
 
-def test_without_its_manifest_a_sweep_finds_what_is_done(undisturbed, swept, tmp_path):
+def test_sweep_without_its_manifest_finds_complete_cells(undisturbed, swept, tmp_path):
     swept()
     (tmp_path / "out" / "sweep.json").unlink()
-    told, manifest, found = swept()
-    assert told.starts == [("greedy", 5, 5), ("t0.8", 5, 5)] and told.prompts == 0
+    watch, manifest, found = swept()
+    assert watch.starts == [("greedy", 5, 5), ("t0.8", 5, 5)] and watch.prompts == 0
     assert [record.rows for record in manifest.records.values()] == [5, 5]
     assert_same_dataset(found, undisturbed)
 
 
-def test_a_cell_that_fails_is_recorded_and_the_next_one_runs(undisturbed, swept, monkeypatch):
+def test_failed_cell_is_recorded_and_the_next_one_runs(undisturbed, swept, monkeypatch):
     rows = Model.generate_rows
 
     def failing(model, prompts, settings, *rest):
@@ -100,58 +100,58 @@ def test_a_cell_that_fails_is_recorded_and_the_next_one_runs(undisturbed, swept,
         yield from batches
 
     monkeypatch.setattr(Model, "generate_rows", failing)
-    told, manifest, _ = swept()
-    assert told.ends == [("greedy", "failed"), ("t0.8", "complete")]
+    watch, manifest, _ = swept()
+    assert watch.ends == [("greedy", "failed"), ("t0.8", "complete")]
     assert next(iter(manifest.records.values())).error == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
     monkeypatch.setattr(Model, "generate_rows", rows)
-    told, manifest, found = swept()
-    assert told.ends == [("greedy", "complete")] and told.starts[0][2] > 0
+    watch, manifest, found = swept()
+    assert watch.ends == [("greedy", "complete")] and watch.starts[0][2] > 0
     assert next(iter(manifest.records.values())).error is None
     assert_same_dataset(found, undisturbed)
 
 
-def test_a_full_disk_ends_a_sweep_and_leaves_what_is_complete(undisturbed, swept, tmp_path, monkeypatch):
-    write, left = parts.write_part, [13]
+def test_full_disk_ends_a_sweep_and_keeps_complete_cells(undisturbed, swept, tmp_path, monkeypatch):
+    write, room = parts.write_part, [13]
 
     def full(path, table):
-        left[0] -= 1
-        if left[0] < 0:
+        room[0] -= 1
+        if room[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, table)
 
     monkeypatch.setattr(writer, "write_part", full)
-    told = Told()
+    watch = RecordingWatch()
     with pytest.raises(StoreError, match=r"No space left on device; .* make room") as error:
-        swept(watch=told)
+        swept(watch=watch)
     assert "\n" not in str(error.value)
-    assert told.ends == [("greedy", "complete")]
+    assert watch.ends == [("greedy", "complete")]
     cells = json.loads((tmp_path / "out" / "sweep.json").read_text())["cells"]
     assert [cell["state"] for cell in cells.values()] == ["complete", "running"]
     monkeypatch.setattr(writer, "write_part", write)
-    told, _, found = swept()
-    assert told.ends == [("t0.8", "complete")] and told.starts[0][2] > 0
+    watch, _, found = swept()
+    assert watch.ends == [("t0.8", "complete")] and watch.starts[0][2] > 0
     assert_same_dataset(found, undisturbed)
 
 
-def test_programs_are_let_go_between_models(tmp_path, swept, monkeypatch):
+def test_programs_are_freed_between_models(tmp_path, swept, monkeypatch):
     times = []
     monkeypatch.setattr(jax, "clear_caches", lambda: times.append(0))
     monkeypatch.setattr(Model, "generate_rows", lambda *_: iter(()))
     models = ["demo", {"model": "demo", "name": "again"}, {"model": "demo", "name": "other", "mesh": "data=1"}]
-    told, _, _ = swept(models=models, samplers="greedy")
-    assert len(told.ends) == 3 and len(times) == 2
+    watch, _, _ = swept(models=models, samplers="greedy")
+    assert len(watch.ends) == 3 and len(times) == 2
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("sweep.json", '{"format": 99, "cells": {}}', "format 99, and this version reads format 1"),
-        ("sweep.json", "[]", "not a sweep's record"),
-        ("notes.txt", "mine", "holds notes.txt, and no sweep"),
-        ("run.json", "{}", "holds run.json, and no sweep"),
+        ("sweep.json", '{"format": 99, "cells": {}}', "has format 99, but this version reads format 1"),
+        ("sweep.json", "[]", "is not a sweep's record"),
+        ("notes.txt", "mine", "holds notes.txt and no sweep"),
+        ("run.json", "{}", "holds run.json and no sweep"),
     ],
 )
-def test_another_directory_is_refused(swept, tmp_path, name, text, message):
+def test_directory_of_something_else_is_refused(swept, tmp_path, name, text, message):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text(text)
     with pytest.raises(StoreError, match=message) as error:
@@ -159,7 +159,7 @@ def test_another_directory_is_refused(swept, tmp_path, name, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_refused(swept, tmp_path):
+def test_file_as_dataset_is_refused(swept, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(StoreError, match="is a file; name a directory"):
         swept()
@@ -185,13 +185,13 @@ def test_other_prompts_under_the_same_name_are_refused(swept, tmp_path, monkeypa
         ({"settings": {"mesh": "data=99"}}, "needs 99 devices"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_is_there(swept, tmp_path, fields, message):
+def test_mistakes_are_found_before_anything_is_written(swept, tmp_path, fields, message):
     with pytest.raises(JaxtraceError) as error:
         swept(**fields)
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_url(swept, undisturbed):
+def test_dataset_may_be_a_url(swept, undisturbed):
     _, _, found = swept(root="memory://a-sweep")
     assert_same_dataset(found, undisturbed)

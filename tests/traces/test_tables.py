@@ -71,7 +71,7 @@ def test_every_field_has_its_definition_and_types_are_narrow(stored):
     directory, _ = stored
     schema = pq.read_schema(directory / "layers" / "part-00000.parquet")
     assert schema.field("lens_kl").metadata[b"units"] == b"nats"
-    assert schema.field("lens_kl").metadata[b"definition"].decode() == METRICS["lens_kl"].text
+    assert schema.field("lens_kl").metadata[b"definition"].decode() == METRICS["lens_kl"].definition
     types = {field.name: str(field.type) for field in schema}
     assert (types["layer"], types["lens_kl"], types["lens_top1"]) == ("int32", "float", "int32")
     assert types["sink_mass"].startswith("list<") and "float" in types["sink_mass"]

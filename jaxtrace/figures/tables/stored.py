@@ -1,4 +1,4 @@
-"""What a stored trace is, as a table for the terminal."""
+"""Contents of a stored trace."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
-from jaxtrace.figures.checkpoint import in_bytes, named_table
+from jaxtrace.figures.tables.parts import format_bytes, named_values
 from jaxtrace.traces import StoredTrace
 
 
 def stored_table(trace: StoredTrace) -> Table:
-    """Its runs, prompts, tokens and bytes, found without reading more than the ends of files."""
+    """Return the runs, prompts, tokens and bytes of a stored trace; only the footers of its files are read."""
     runs, first = trace.runs, trace.runs[0]
     prompts, tokens, layers = (table.count_rows() for table in (trace.prompts, trace.tokens, trace.layers))
     size = sum(run.size for run in runs)
@@ -27,6 +27,6 @@ def stored_table(trace: StoredTrace) -> Table:
         "prompts": f"{prompts:,}",
         "tokens": f"{tokens:,}, and {layers:,} rows of tokens and layers",
         "precision": ", ".join(sorted({run.precision for run in runs})),
-        "on the disk": f"{in_bytes(size)}" + (f", {in_bytes(size / tokens)} per token" if tokens else ""),
+        "on the disk": format_bytes(size) + (f", {format_bytes(size / tokens)} per token" if tokens else ""),
     }
-    return named_table({name: escape(value) for name, value in rows.items()})
+    return named_values({name: escape(value) for name, value in rows.items()})

@@ -1,4 +1,4 @@
-"""A sweep as it runs, on the terminal."""
+"""A running sweep on the terminal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.manifest import Record
 from jaxtrace.sweeping.running import Watch
 
-LATEST = 8  # cells that the live table shows
+LATEST = 8  # cells in the live table
 
 
-class Progress(Watch):
-    """A live table of the latest cells where errors go to a terminal; a line for each that ends in any case."""
+class SweepProgress(Watch):
+    """A line for each cell that ends and, if errors go to a terminal, a live table of the latest cells."""
 
-    def __init__(self, console: Console, errors: Console, cells: int):
-        """For a number of cells; lines go to `console`, or above the table where there is one."""
+    def __init__(self, console: Console, errors: Console, cells: int) -> None:
+        """Prepare to follow a sweep.
+
+        Args:
+          console: receives the lines if there is no live table.
+          errors: receives the live table, and the lines above it.
+          cells: number of cells of the sweep.
+        """
         self._total, self._ended, self._checked = cells, 0, 0
         self._lines: list[tuple[str, str, str, str]] = []
         self._live = Live(console=errors, get_renderable=self._table, refresh_per_second=2, transient=True)
-        self._shown = errors.is_terminal and not console.quiet
-        self._console = errors if self._shown else console
+        self._is_live = errors.is_terminal and not console.quiet
+        self._console = errors if self._is_live else console
 
     def __enter__(self) -> Self:
-        if self._shown:
+        if self._is_live:
             self._live.start()
         return self
 
@@ -39,7 +45,7 @@ class Progress(Watch):
         self._live.stop()
 
     def say(self, line: str) -> None:
-        """Prints a line."""
+        """Print a line."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def checking(self, cell: Cell) -> None:
@@ -59,18 +65,18 @@ class Progress(Watch):
     def ended(self, cell: Cell, record: Record) -> None:
         self._ended += 1
         rate = "" if record.tokens_per_second is None else f"{record.tokens_per_second:.0f}"
-        what = record.error or f"{record.rows} prompts, {record.tokens} tokens, {rate or 0} tokens/s"
-        self.say(f"{cell.partition}: {record.state}, {what}")
+        outcome = record.error or f"{record.rows} prompts, {record.tokens} tokens, {rate or 0} tokens/s"
+        self.say(f"{cell.partition}: {record.state}, {outcome}")
         line = self._line(cell, record.state, str(record.rows), rate)
-        self._lines = [*(old for old in self._lines if old[:1] != line[:1]), line][-LATEST:]
+        self._lines = [*(earlier for earlier in self._lines if earlier[0] != line[0]), line][-LATEST:]
 
     @staticmethod
     def _line(cell: Cell, state: str, prompts: str, rate: str) -> tuple[str, str, str, str]:
         return f"{cell.model} on {cell.task}, {cell.run}", state, prompts, rate
 
     def _table(self) -> Table:
-        doing = f"{self._ended} done" if self._lines else f"{self._checked} checked"
-        table = Table(box=None, title=f"{self._total} cells, {doing}", title_justify="left")
+        stage = f"{self._ended} done" if self._lines else f"{self._checked} checked"
+        table = Table(box=None, title=f"{self._total} cells, {stage}", title_justify="left")
         for header in ("cell", "state", "prompts", "tokens/s"):
             table.add_column(header)
         for line in self._lines[-LATEST:]:

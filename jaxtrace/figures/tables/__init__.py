@@ -1,0 +1,1 @@
+"""Tables for the terminal: checkpoints, published models, plans, sweeps, stored traces, tuned lenses."""

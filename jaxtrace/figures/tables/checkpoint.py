@@ -1,0 +1,70 @@
+"""Shape of a checkpoint or a published model, and the cost of tracing it."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from jaxtrace.checkpoints.huggingface import Checkpoint
+from jaxtrace.figures.tables.parts import format_bytes, named_values, special_layers
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.published import Published
+from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
+from jaxtrace.settings.probes import Probes
+
+
+def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> Table:
+    """Return the shape, memory and tracing cost of a checkpoint, from its config alone."""
+    tokenizer = checkpoint.tokenizer
+    chat = "" if tokenizer is None else ", chat template" if tokenizer.has_chat_template else ", no chat template"
+    return named_values(
+        {
+            "checkpoint": checkpoint.name,
+            **_shape(checkpoint.config),
+            "tokenizer": ("none: prompts are token ids" if tokenizer is None else type(tokenizer.hf).__name__) + chat,
+            "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",
+            **_cost(checkpoint.config, probes, precision),
+        }
+    )
+
+
+def published_table(model: Published, probes: Probes, precision: str) -> Table:
+    """Return the shape, memory and tracing cost of a published model, without any of its files."""
+    rows = {
+        "published as": model.hub_id,
+        "belongs to": model.family,
+        "weights": f"jaxtrace trace {model.name} downloads them from the hub; --random draws random ones",
+    }
+    return named_values(rows | _shape(model.config) | _cost(model.config, probes, precision))
+
+
+def _shape(config: DecoderConfig) -> dict[str, str]:
+    parameters, special, vision = parameter_count(config), special_layers(config), config.vision
+    rows = {
+        "family": config.family,
+        "parameters": f"{parameters:,}  ({format_bytes(4 * parameters)} in float32)",
+        "layers": f"{config.num_layers}, {config.embed_dim} wide, feed-forward {config.feed_forward}"
+        + (special and f"; {special}"),
+        "heads": f"{config.num_heads} query, {config.kv_heads} key/value, {config.head_dim} wide",
+        "vocabulary": f"{config.vocab_size:,}{', tied' if config.tied else ''}",
+        "context": f"{config.context:,} tokens",
+    }
+    if vision is not None:
+        rows["images"] = (
+            f"at most {vision.max_tiles} tiles of {vision.image_size} pixels, {vision.patches:,} vectors each, "
+            f"through {vision.num_layers} + {vision.global_layers} layers"
+        )
+    return rows
+
+
+def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:
+    probes.check(config)
+    by_group = trace_bytes(config, probes, precision=precision)
+    groups = ", ".join(f"{name} {format_bytes(size)}" for name, size in by_group.items() if name)
+    lens = lens_flops(config, probes) if probes.lens else 0
+    attention = torch_attention_bytes(config, 4096)
+    return {
+        "cache per token": format_bytes(config.kv_bytes(1)) + " in float32",
+        "trace per token": f"{format_bytes(sum(by_group.values()))} in {precision}  ({groups})",
+        "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's, no extra weights read",
+        "instead of": f"{format_bytes(attention)} of attention weights for one prompt of 4,096 tokens",
+    }

@@ -1,0 +1,82 @@
+"""Runs carry the version of the metrics' definitions, and say so where definitions differ."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxtrace import schema
+from jaxtrace.errors import StoreError
+from jaxtrace.schema import METRICS_VERSION
+from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.studies._shared.traces import traces_of
+from jaxtrace.traces import TraceWriter, open_trace, partition_of
+from tests.traces.rows import INFO, make_row, make_trace
+
+NOTE = (
+    "runs of metrics_version 1 and 2 are together, between which the definition changed of entropy, surprise_z; "
+    "compare these metrics only among runs of one version"
+)
+
+
+@pytest.fixture
+def entropy_changed(monkeypatch):
+    """Version 2 of the definitions exists, and changes entropy."""
+    changed = dataclasses.replace(schema.METRICS["entropy"], changed=(2,))
+    monkeypatch.setitem(schema.QUANTITIES, "entropy", changed)
+
+
+def stored(root, version=METRICS_VERSION, partition="", resume=False):
+    options = {"partition": partition, "resume": resume, "metrics_version": version}
+    with TraceWriter(root, INFO, **options) as writer:
+        writer.write([(len(writer.done), make_row(0, 2))])
+    return root
+
+
+def test_a_run_without_a_version_has_version_one(tmp_path):
+    make_trace().save(tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run.pop("metrics_version") == METRICS_VERSION
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert open_trace(tmp_path).metrics_versions == (1,)
+
+
+def test_a_copy_keeps_the_version(tmp_path):
+    open_trace(stored(tmp_path / "a", 7)).save(tmp_path / "b")
+    assert open_trace(tmp_path / "b").metrics_versions == (7,)
+
+
+def test_a_dataset_of_two_definitions_names_the_metric(tmp_path, entropy_changed):
+    for version in (1, 2):
+        stored(tmp_path, version, partition_of(run=version))
+    with pytest.warns(UserWarning) as warned:
+        trace = open_trace(tmp_path)
+    assert [str(warning.message) for warning in warned] == [f"{tmp_path}: {NOTE}"]
+    assert trace.metrics_versions == (1, 2) and trace.filter(run=1).metrics_versions == (1,)
+
+
+def test_a_study_of_two_definitions_names_the_metric(tmp_path, entropy_changed):
+    places = [str(stored(tmp_path / str(version), version)) for version in (1, 2)]
+    with pytest.warns(UserWarning) as warned:
+        traces_of(StudyConfig(traces=places), tmp_path)
+    assert [str(warning.message) for warning in warned] == [f"{', '.join(places)}: {NOTE}"]
+
+
+def test_versions_of_equal_definitions_stand_together_without_a_word(tmp_path):
+    for version in (1, 2):
+        stored(tmp_path, version, partition_of(run=version))
+    assert open_trace(tmp_path).metrics_versions == (1, 2)
+
+
+def test_a_run_is_not_resumed_under_other_definitions(tmp_path, entropy_changed):
+    stored(tmp_path, 1)
+    with pytest.raises(
+        StoreError, match=r"metrics_version is 1 in the run there and 2 in this one, .* entropy"
+    ) as error:
+        stored(tmp_path, 2, resume=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_resumed_run_keeps_its_version(tmp_path):
+    stored(stored(tmp_path, 1), 2, resume=True)
+    assert open_trace(tmp_path).metrics_versions == (1,)
