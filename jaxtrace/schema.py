@@ -1,4 +1,4 @@
-"""What a metric is: one entry of one table, from which every column, label, unit, tag and documented table is made.
+"""The table of metrics, from which every column, label, unit, tag and documented table derives.
 
 To add a metric, add a `Metric` here, its computation in `engine/measure.py` and its oracle in `tests/oracle.py`.
 """

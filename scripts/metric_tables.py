@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jaxtrace.schema import DERIVED, METRICS, RAW, Metric, feature_names, in_tensorboard, token_column_metrics
+from jaxtrace.schema import DERIVED, METRICS, RAW, Metric, feature_names, in_tensorboard
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- metrics:begin(?: (\w+))? -->\n).*?(<!-- metrics:end -->)", re.DOTALL)
@@ -37,12 +37,6 @@ def raw_table() -> str:
     return _definitions(RAW.values())
 
 
-def columns_table() -> str:
-    """Return the table of the token columns of the report page."""
-    rows = ((f"`{name}`", m.column_label, m.unit, m.scale or "") for name, m in token_column_metrics().items())
-    return _table(("column", "label", "unit", "colours"), rows)
-
-
 def tensorboard_table() -> str:
     """Return the table of the metrics' TensorBoard tags."""
     rows = [
@@ -61,7 +55,6 @@ def features_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "recorded": recorded_table,
     "raw": raw_table,
-    "columns": columns_table,
     "tensorboard": tensorboard_table,
     "features": features_table,
 }
