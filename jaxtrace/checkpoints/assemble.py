@@ -1,4 +1,4 @@
-"""Parameters in the layout and on the devices that are asked for, from whatever can read a part of them."""
+"""Assembles parameters in the requested layout and sharding from any reader of their parts."""
 
 from __future__ import annotations
 
@@ -12,67 +12,67 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
-from jaxtrace.models.stacked import Stacked
+from jaxtrace.models.stacked import StackedLayers
 
-# (place, the tree there as shapes, dtypes and shardings) → the tree of arrays
+# (path of a subtree, its shapes, dtypes and shardings) → its arrays
 Read = Callable[[ParamPath, Any], Any]
 
 
 def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | None, stacked: bool) -> Params:
-    """Parameters, each read straight into its sharding; beside them the devices hold one more layer at most.
+    """Read parameters straight into their shardings; besides them the devices hold at most one more layer.
 
     Args:
-      config: of the decoder.
-      read: gives one block, or what has one name outside the blocks.
-      dtype: of the parameters.
-      shardings: of every parameter, in the layout asked for; None for the default device.
-      stacked: layers stacked for a scan.
+      config: config of the decoder.
+      read: reader of one block, or of one entry outside the blocks.
+      dtype: dtype of the parameters.
+      shardings: sharding of every parameter, in the requested layout; None for the default device.
+      stacked: True to stack the layers for a scan.
     """
     shapes = abstract_params(config)
     if shardings is None:
-        here = jnp.zeros(()).sharding
-        wanted: Params = jax.tree.map(lambda _: here, abstract_params(config, stacked=stacked))
-    else:
-        wanted = shardings
-    blocks, of = shapes.pop("layers"), wanted["layers"]
+        default = jnp.zeros(()).sharding
+        shardings = jax.tree.map(lambda _: default, abstract_params(config, stacked=stacked))
+    assert shardings is not None
+    block_shapes, block_shardings = shapes.pop("layers"), shardings["layers"]
 
-    def part(path: ParamPath, shape: Any, sharding: Any) -> Any:
-        wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding)
-        return jax.block_until_ready(read(path, wanted))  # or several would wait in host memory for their transfer
+    def read_part(path: ParamPath, shape: Any, sharding: Any) -> Any:
+        part = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding)
+        return jax.block_until_ready(read(path, part))  # otherwise several parts would wait in host memory
 
-    def layer(i: int, sharding: Any) -> Any:
-        return part(("layers", i), blocks[i], sharding)
+    def read_layer(i: int, sharding: Any) -> Any:
+        return read_part(("layers", i), block_shapes[i], sharding)
 
-    params = {name: part((name,), shape, wanted[name]) for name, shape in shapes.items()}
+    params = {name: read_part((name,), shape, shardings[name]) for name, shape in shapes.items()}
     if not stacked:
-        return {**params, "layers": [layer(i, of[i]) for i in range(config.layers)]}
-    period, whole = len(of.repeated), config.layers - len(of.rest)
-    repeated = [_stack(layer, range(p, whole, period), blocks[p], dtype, of.repeated[p]) for p in range(period)]
-    rest = [layer(whole + i, sharding) for i, sharding in enumerate(of.rest)]
-    return {**params, "layers": Stacked(repeated, rest)}
+        return {**params, "layers": [read_layer(i, block_shardings[i]) for i in range(config.num_layers)]}
+    period, end = len(block_shardings.repeated), config.num_layers - len(block_shardings.rest)
+    repeated = [
+        _stack(read_layer, range(first, end, period), block_shapes[first], dtype, block_shardings.repeated[first])
+        for first in range(period)
+    ]
+    unstacked = [read_layer(end + i, sharding) for i, sharding in enumerate(block_shardings.rest)]
+    return {**params, "layers": StackedLayers(repeated, unstacked)}
 
 
-def _stack(layer: Callable[[int, Any], Any], numbers: range, shapes: Any, dtype: Any, shardings: Any) -> Any:
-    """Layers on a leading axis, each written in place as it is read."""
+def _stack(read_layer: Callable[[int, Any], Any], layers: range, shapes: Any, dtype: Any, shardings: Any) -> Any:
+    """Stack layers on a leading axis, each written in place after it is read."""
 
     def zeros() -> Any:
-        return jax.tree.map(lambda x: jnp.zeros((len(numbers), *x.shape), dtype), shapes)
+        return jax.tree.map(lambda x: jnp.zeros((len(layers), *x.shape), dtype), shapes)
 
     def write(stack: Any, new: Any, i: int) -> Any:
         return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, x, i, 0), stack, new)
 
     stack = jax.jit(zeros, out_shardings=shardings)()
     write_in_place = jax.jit(write, donate_argnums=0, out_shardings=shardings)
-    one = jax.tree.map(_of_one, shardings)
-    for i, number in enumerate(numbers):
-        stack = jax.block_until_ready(write_in_place(stack, layer(number, one), i))
+    layer_shardings = jax.tree.map(_layer_sharding, shardings)
+    for i, layer in enumerate(layers):
+        stack = jax.block_until_ready(write_in_place(stack, read_layer(layer, layer_shardings), i))
     return stack
 
 
-def _of_one(sharding: Sharding) -> Sharding:
-    """The sharding of one layer, from that of a stack of them."""
-    return (
-        NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-        if isinstance(sharding, NamedSharding)
-        else sharding
-    )
+def _layer_sharding(stacked: Sharding) -> Sharding:
+    """Return the sharding of one layer of a stack."""
+    if isinstance(stacked, NamedSharding):
+        return NamedSharding(stacked.mesh, PartitionSpec(*stacked.spec[1:]))
+    return stacked

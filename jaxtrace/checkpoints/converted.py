@@ -1,4 +1,4 @@
-"""What stands beside the parameters of a converted checkpoint, and says that it is whole."""
+"""Marker of a converted checkpoint: written last, it says that the parameters beside it are complete."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jaxtrace.errors import CheckpointError
 
-PARAMS = "params"  # the Orbax checkpoint
+PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last
-STARTED = "converting.json"  # there until then
+STARTED = "converting.json"  # a ConversionProgress; present until then
 
 
 class Conversion(BaseModel):
-    """What a conversion makes of what.
+    """Source and settings of a conversion.
 
     Attributes:
-      format: of the directory.
-      source: the checkpoint's name.
-      fingerprint: the source's.
-      dtype: of the parameters; "as stored" where each keeps its own.
-      mesh: over which they were split while they were written, or None.
-      weights: SHA-256 of each of the source's weight files; another, of the dtype, where numbers were rounded to it.
+      format: version of the directory's format.
+      source: name of the source checkpoint.
+      fingerprint: fingerprint of the source checkpoint.
+      dtype: dtype of the parameters; "as stored" if each keeps its own.
+      mesh: mesh over which they were split while they were written, or None.
+      weights: SHA-256 of each weight file of the source, and of the dtype if numbers were rounded to it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,15 +37,19 @@ class Conversion(BaseModel):
 
     @property
     def text(self) -> str:
-        """In a few words."""
+        """Source and settings in a few words."""
         return f"{self.source} with dtype {self.dtype}" + (f" and mesh {self.mesh}" if self.mesh else "")
 
 
 def read_conversion(directory: Path, name: str) -> Conversion | None:
-    """What a directory was converted from, or None where it is no conversion.
+    """Return the conversion that a directory holds, or None for a directory without one.
+
+    Args:
+      directory: directory of a checkpoint.
+      name: name of the checkpoint, for error messages.
 
     Raises:
-      CheckpointError: the conversion was interrupted, or what it left cannot be understood.
+      CheckpointError: the conversion is unfinished, or its marker cannot be parsed.
     """
     marker = directory / MARKER
     if not marker.exists():

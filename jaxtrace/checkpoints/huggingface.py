@@ -1,10 +1,9 @@
-"""Opening a checkpoint: a Hugging Face directory, a converted one, or a hub id."""
+"""Opens checkpoints: Hugging Face directories, converted ones and hub ids."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,30 +19,32 @@ from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.converted import PARAMS, Conversion, read_conversion
 from jaxtrace.checkpoints.safetensors import Tensors, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.checkpoints.weights import Weights
+from jaxtrace.checkpoints.weights import SafetensorsWeights
 from jaxtrace.errors import CheckpointError, first_line
+from jaxtrace.files import read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.published import check_model_name
 from jaxtrace.parallel.sharding import param_shardings
 
 if TYPE_CHECKING:
-    from jaxtrace.checkpoints.saved import Saved
+    from jaxtrace.checkpoints.orbax import OrbaxWeights
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose config is understood and whose weights are still on disk.
+    """A checkpoint whose config is parsed and whose weights are still on disk.
 
     Attributes:
-      name: as the user gave it.
-      directory: where its files are.
-      config: the decoder it describes.
-      tokenizer: its tokenizer, or None.
-      stop_tokens: every id that its config, generation config or tokenizer calls an end of sequence.
-      conversion: what it was converted from; None for a Hugging Face checkpoint.
+      name: name that the user gave.
+      directory: directory of its files.
+      config: config of the decoder.
+      tokenizer: tokenizer, or None.
+      stop_tokens: end-of-sequence ids from its config, generation config and tokenizer.
+      conversion: source and settings of a converted checkpoint; None for a Hugging Face checkpoint.
     """
 
     name: str
@@ -54,15 +55,15 @@ class Checkpoint:
     conversion: Conversion | None = None
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
-        """Its parameters.
+        """Read the parameters.
 
         Args:
-          dtype: of all of them; by default float32 on a CPU and bfloat16 elsewhere.
-          mesh: to split them over; None for the default device.
-          stacked: layers stacked for a scan.
+          dtype: dtype of all parameters; by default float32 on a CPU and bfloat16 elsewhere.
+          mesh: mesh to split the parameters over; None for the default device.
+          stacked: True to stack the layers for a scan.
 
         Raises:
-          CheckpointError: they cannot be read exactly.
+          CheckpointError: the parameters cannot be read exactly.
         """
         dtype = default_dtype() if dtype is None else dtype
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
@@ -70,38 +71,38 @@ class Checkpoint:
             return assemble(self.config, weights.read, dtype, shardings, stacked)
 
     @contextmanager
-    def weights(self) -> Iterator[Weights | Saved]:
-        """Its parameters on disk, to read parts of; raises CheckpointError."""
+    def weights(self) -> Iterator[SafetensorsWeights | OrbaxWeights]:
+        """Open the parameters on disk, to read parts of them; raises CheckpointError."""
         if self.conversion is not None:
-            from jaxtrace.checkpoints.saved import Saved  # Orbax takes a while
+            from jaxtrace.checkpoints.orbax import OrbaxWeights  # importing Orbax takes a second
 
-            yield Saved(self.config, self.directory / PARAMS, self.name)
+            yield OrbaxWeights(self.config, self.directory / PARAMS, self.name)
             return
         with Tensors(self.directory) as tensors:
-            yield Weights(self.config, tensors, self.name)
+            yield SafetensorsWeights(self.config, tensors, self.name)
 
     @functools.cached_property
     def digests(self) -> tuple[str, ...]:
-        """What its weights are known by: SHA-256 of every file, or what a conversion keeps of its source."""
+        """SHA-256 of every weight file; a conversion stores the digests of its source."""
         if self.conversion is not None:
             return self.conversion.weights
         return tuple(_sha256(path) for path in shards(self.directory))
 
     def fingerprint(self) -> str:
-        """SHA-256 of its config and weights; a conversion that rounds nothing has that of its source."""
+        """Return the SHA-256 of config and weights; a conversion without rounding has its source's fingerprint."""
         digests = (_sha256(self.directory / "config.json"), *self.digests)
         return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def open_checkpoint(name: str) -> Checkpoint:
-    """Finds a checkpoint and reads everything but its weights.
+    """Find a checkpoint and read everything but its weights.
 
     Args:
-      name: a directory, or a hub id such as "meta-llama/Llama-3.2-1B" (fetched once, then cached by huggingface_hub).
+      name: directory, or hub id such as "meta-llama/Llama-3.2-1B" (downloaded once, then cached by huggingface_hub).
 
     Raises:
-      CheckpointError: nothing is there, or it is not a checkpoint we can read.
-      ConfigError: the config says something we do not understand.
+      CheckpointError: the checkpoint is missing or unreadable.
+      ConfigError: the config has an attribute or a value that jaxtrace does not handle.
     """
     directory = Path(name) if Path(name).exists() else _fetch(name)
     if not directory.is_dir():
@@ -111,36 +112,37 @@ def open_checkpoint(name: str) -> Checkpoint:
     if conversion is None:
         shards(directory)
     tokenizer = Tokenizer.load(directory)
-    said = (raw, raw.get("text_config") or {}, _read_json(directory / "generation_config.json") or {})
-    stops = {token for settings in said for token in _ids(settings.get("eos_token_id"))}
+    generation = _read_json(directory / "generation_config.json") or {}
+    eos = [settings.get("eos_token_id") for settings in (raw, raw.get("text_config") or {}, generation)]
     if tokenizer is not None:
-        stops |= {*_ids(tokenizer.eos)}
-    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stops)), conversion)
+        eos.append(tokenizer.eos)
+    stop_tokens = {token for value in eos for token in _token_ids(value)}
+    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stop_tokens)), conversion)
 
 
 def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConfig]:
-    """config.json as it is, and the decoder it describes; raises CheckpointError and ConfigError."""
+    """Return the content of config.json and the decoder's config; raises CheckpointError and ConfigError."""
     raw = _read_json(directory / "config.json")
     if raw is None:
         raise CheckpointError(f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id")
     _refuse_quantised(raw, name)
     _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")
-    if kind not in list(FAMILIES):  # it may be of any type
+    if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
     return raw, FAMILIES[kind].decoder_config(raw, name)
 
 
 def default_dtype() -> Any:
-    """Of parameters, where nobody says: a CPU emulates bfloat16."""
+    """Return the default parameter dtype: float32 on a CPU, which emulates bfloat16, and bfloat16 elsewhere."""
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def _refuse_quantised(raw: Any, name: str) -> None:
-    """Takes quantisation of null out of a config."""
+    """Raise CheckpointError for a quantised config, and remove null quantisation settings from it."""
     for key in ("quantization_config", "compression_config"):
-        if isinstance(raw, dict) and (found := raw.pop(key, None)):
-            settings = found if isinstance(found, dict) else {}
+        if isinstance(raw, dict) and (quantisation := raw.pop(key, None)):
+            settings = quantisation if isinstance(quantisation, dict) else {}
             bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
             method = settings.get("quant_method") or ("bitsandbytes" if bitsandbytes else "an unnamed method")
             raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
@@ -151,14 +153,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def looks_like_hub_id(name: str) -> bool:
-    """Whether a name that is no directory here may be a hub id."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
 def _fetch(name: str) -> Path:
-    if not looks_like_hub_id(name):
-        raise CheckpointError(f"{name}: no such directory; give a checkpoint directory, a hub id, or 'demo'")
+    check_model_name(name)
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the hub's client raises its own, its transport's and the operating system's errors
@@ -171,19 +167,15 @@ def _fetch(name: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object; download it again")
-    return value
+    return read_json(path, CheckpointError, "download it again")
 
 
-def _ids(value: Any) -> list[int]:
+def _token_ids(value: Any) -> list[int]:
     if value is None:
         return []
     ids = value if isinstance(value, list) else [value]
     if any(type(token) is not int for token in ids):
-        raise CheckpointError(f"eos_token_id={value!r} is no token id and no list of them; download the config again")
+        raise CheckpointError(
+            f"eos_token_id={value!r} is no token id and no list of token ids; download the config again"
+        )
     return ids

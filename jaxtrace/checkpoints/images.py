@@ -1,4 +1,4 @@
-"""Images as the checkpoint's image processor prepares them, and which tokens see which of their tiles."""
+"""Prepares images with the checkpoint's image processor, and computes which tokens attend to which tiles."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ImageSource = Image.Image | Path | str
 
 
 class ImageProcessor:
-    """The Hugging Face image processor of Llama 3.2 Vision: resized, padded, normalised and cut into tiles."""
+    """Hugging Face's image processor of Llama 3.2 Vision: it resizes, pads, normalises and cuts images into tiles."""
 
-    def __init__(self, processor: MllamaImageProcessorPil):
+    def __init__(self, processor: MllamaImageProcessorPil) -> None:
         self.hf = processor
 
     @classmethod
     def load(cls, directory: Path, vision: VisionConfig) -> ImageProcessor | None:
-        """The image processor of a checkpoint directory, or None where it has none.
+        """Load the image processor of a checkpoint directory; return None for a directory without one.
 
         Raises:
-          CheckpointError: it cannot be read, or makes other tiles than the model takes.
+          CheckpointError: the processor cannot be read, or its tiles do not fit the model.
         """
         if not any((directory / name).exists() for name in FILES):
             return None
@@ -49,58 +49,60 @@ class ImageProcessor:
             processor = _hugging_face()(**settings)
             _check_steps(processor)
         except Exception as error:  # transformers raises whatever its parsers raise
-            raise CheckpointError(f"{directory}: the image processor cannot be read ({first_line(error)})") from None
-        made = (processor.max_image_tiles, processor.size["height"])
-        if made != (vision.max_tiles, vision.image_size):
             raise CheckpointError(
-                f"{directory}: the image processor makes {made[0]} tiles of {made[1]} pixels, and the model takes "
+                f"{directory}: the image processor cannot be read ({first_line(error)}); download its files again"
+            ) from None
+        tiles, pixels = processor.max_image_tiles, processor.size["height"]
+        if (tiles, pixels) != (vision.max_tiles, vision.image_size):
+            raise CheckpointError(
+                f"{directory}: the image processor makes {tiles} tiles of {pixels} pixels, and the model takes "
                 f"{vision.max_tiles} of {vision.image_size}; download the checkpoint again"
             )
         return cls(processor)
 
     @classmethod
     def of(cls, vision: VisionConfig) -> ImageProcessor:
-        """transformers' default processor for an image encoder that has none of its own."""
+        """Return transformers' default processor, for a checkpoint without one."""
         size = {"height": vision.image_size, "width": vision.image_size}
         return cls(_hugging_face()(size=size, max_image_tiles=vision.max_tiles))
 
     def __call__(self, prompts: Sequence[Sequence[ImageSource]]) -> tuple[Images, list[list[int]]]:
-        """The images of a batch of prompts, and how many tiles each has.
+        """Return the images of a batch of prompts, and the number of tiles of each image.
 
         Args:
-          prompts: for each its images, Pillow's or files; at least one has any.
+          prompts: images of each prompt, Pillow images or files; at least one prompt has any.
 
         Raises:
           PromptError: a file is not a readable image.
         """
-        rows = [[_open(source) for source in prompt] for prompt in prompts]
-        found = cast(Any, self.hf)(images=rows, return_tensors="np")
-        ratio, mask = found["aspect_ratio_ids"].astype(np.int32), found["aspect_ratio_mask"].astype(bool)
-        return Images(found["pixel_values"], ratio, mask), found["num_tiles"]
+        rows = [[_upright_rgb(source) for source in prompt] for prompt in prompts]
+        features = cast(Any, self.hf)(images=rows, return_tensors="np")
+        ratio, mask = features["aspect_ratio_ids"].astype(np.int32), features["aspect_ratio_mask"].astype(bool)
+        return Images(features["pixel_values"], ratio, mask), features["num_tiles"]
 
 
 def tile_visibility(
     token_ids: Sequence[int], num_tiles: Sequence[int], max_images: int, max_tiles: int, image_token: int
 ) -> Bool[np.ndarray, "T I*M"]:
-    """Which tiles each token of a prompt sees, those of image i at i · max_tiles and on.
+    """Return which tiles each token of a prompt attends to; the tiles of image i start at i · max_tiles.
 
-    A token sees the last image before it, itself included, and of images that follow each other without text between
-    them all. Tokens that are generated see what the last token of the prompt sees.
+    A token attends to the last image at or before its position, and to all images of an unbroken run of images.
+    Generated tokens attend to the tiles of the prompt's last token.
 
     Args:
-      token_ids: of the prompt.
-      num_tiles: of each of its images, in order.
-      max_images: I, of the batch.
-      max_tiles: M, of the encoder.
-      image_token: the id that stands for an image; there are as many as images.
+      token_ids: ids of the prompt.
+      num_tiles: number of tiles of each image, in order.
+      max_images: maximum number of images per prompt in the batch, I.
+      max_tiles: maximum number of tiles per image, M.
+      image_token: id of the image token; the prompt has one per image.
     """
-    places = [position for position, token in enumerate(token_ids) if token == image_token]
+    positions = [position for position, token in enumerate(token_ids) if token == image_token]
     visible = np.zeros((len(token_ids), max_images, max_tiles), bool)
     end = following = len(token_ids)
-    for image in reversed(range(len(places))):
-        if places[image] + 1 < following:
+    for image in reversed(range(len(positions))):
+        if positions[image] + 1 < following:
             end = following
-        following = places[image]
+        following = positions[image]
         visible[following:end, image, : num_tiles[image]] = True
     return visible.reshape(len(token_ids), -1)
 
@@ -112,7 +114,7 @@ def _hugging_face() -> type[MllamaImageProcessorPil]:
 
 
 def _check_steps(processor: MllamaImageProcessorPil) -> None:
-    """Raises ValueError, or what the processor raises, where it cannot make numbers of an image."""
+    """Raise ValueError, or the processor's error, if the processor cannot turn an image into numbers."""
     for name in ("image_mean", "image_std"):
         values = getattr(processor, name)
         if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_finite, values)):
@@ -129,28 +131,28 @@ def _is_finite(value: object) -> bool:
 
 
 def check_image(source: ImageSource) -> None:
-    """Refuses what is no image, without preparing it; a file that is cut short may only show when it is read.
+    """Check that a source is an image, without decoding it; a truncated file may pass and fail later.
 
     Args:
-      source: Pillow's image or a file.
+      source: Pillow image or file.
 
     Raises:
-      PromptError: it is neither, is empty, or is not a readable image.
+      PromptError: the source is neither, is empty, or is not a readable image.
     """
-    with _image(source) as image:
+    with _opened(source) as image:
         if not isinstance(source, Image.Image):
             image.verify()
 
 
-def _open(source: ImageSource) -> Image.Image:
-    with _image(source) as image:
+def _upright_rgb(source: ImageSource) -> Image.Image:
+    with _opened(source) as image:
         upright = image if isinstance(source, Image.Image) else ImageOps.exif_transpose(image)
         return upright.convert("RGB")
 
 
 @contextmanager
-def _image(source: ImageSource) -> Iterator[Image.Image]:
-    """An image that may be read here; raises PromptError also for what reading it raises."""
+def _opened(source: ImageSource) -> Iterator[Image.Image]:
+    """Yield an opened image; raise PromptError for any error of reading it."""
     if isinstance(source, Image.Image):
         if not (source.width and source.height):
             raise PromptError(f"an image of {source.width} × {source.height} pixels is empty; give another")

@@ -1,4 +1,4 @@
-"""A config and a seed in place of a checkpoint: a model's shape with random weights."""
+"""Checkpoints of random weights: a model's shape and a seed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from jaxtrace.parallel.sharding import param_shardings
 
 @dataclass(frozen=True)
 class RandomCheckpoint:
-    """What `Checkpoint` is, with weights that are drawn instead of read.
+    """A checkpoint with random weights; it has the interface of `Checkpoint`.
 
     Attributes:
-      name: says that they are random.
-      config: of the decoder.
-      seed: of the weights.
-      directory: where the config is, with what else a checkpoint has; None for a published model.
-      tokenizer: that of the directory, or None.
-      stop_tokens: none; such a model means nothing by any token.
+      name: name of the model, with a note that its weights are random.
+      config: config of the decoder.
+      seed: seed of the weights.
+      directory: directory of the config and tokenizer; None for a published model.
+      tokenizer: tokenizer in the directory, or None.
+      stop_tokens: always empty, because a random model has not learnt to end a text.
     """
 
     name: str
@@ -41,27 +41,27 @@ class RandomCheckpoint:
     stop_tokens: tuple[int, ...] = ()
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
-        """Draws the parameters; the same on any mesh, stacked or not. Arguments are those of `Checkpoint.read`."""
+        """Draw the parameters, the same on any mesh, stacked or not; see `Checkpoint.read` for the arguments."""
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
         dtype = default_dtype() if dtype is None else dtype
         return init_params(self.config, jax.random.key(self.seed), dtype=dtype, stacked=stacked, shardings=shardings)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that its parameters in the default dtype come from."""
+        """Return the SHA-256 of config, seed and default dtype, which determine the parameters."""
         return hashlib.sha256(f"{self.config} {self.seed} {jnp.dtype(default_dtype())}".encode()).hexdigest()
 
 
 def open_random(name: str, seed: int) -> RandomCheckpoint:
-    """A model's shape with random weights.
+    """Return a checkpoint of random weights.
 
     Args:
-      name: a checkpoint directory, of which the weights may be missing, or a file in it; or the short name or hub id of
-        a published model.
-      seed: of the weights.
+      name: checkpoint directory (weights are not needed) or a file in it, or the short name or hub id of a published
+        model.
+      seed: seed of the weights.
 
     Raises:
-      CheckpointError: it is none of these.
-      ConfigError: the config says something we do not understand.
+      CheckpointError: the name is none of these.
+      ConfigError: the config has an attribute or a value that jaxtrace does not handle.
     """
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():

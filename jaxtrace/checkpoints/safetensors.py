@@ -1,4 +1,4 @@
-"""Reading safetensors files, single or sharded, one part of a tensor at a time."""
+"""Reads safetensors files, single or sharded, one part of a tensor at a time."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def shards(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint.
+    """Return the safetensors files of a checkpoint.
 
     Raises:
-      CheckpointError: there are none (a pickle is refused by name), the index is broken, or a shard is missing.
+      CheckpointError: there is none (a pickle is refused by name), the index is invalid, or a shard is missing.
     """
     index = directory / INDEX
     if index.exists():
         names = sorted(set(_weight_map(index).values()))
         for name in names:
             if name in ("", "..") or Path(name).name != name:
-                raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}")
+                raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}; download it again")
             if not (directory / name).exists():
                 raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")
         return [directory / name for name in names]
     if (directory / SINGLE).exists():
         return [directory / SINGLE]
     for pattern in PICKLES:
-        if found := sorted(directory.glob(pattern)):
+        if pickles := sorted(directory.glob(pattern)):
             raise CheckpointError(
-                f"{found[0]}: pickle files can run code and are never read; "
+                f"{pickles[0]}: pickle files can run code and are never read; "
                 "save the checkpoint as safetensors (save_pretrained does) and try again"
             )
     raise CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor → the shard that holds it."""
+    """Return the shard of each tensor."""
     try:
         shard_of = json.loads(index.read_text())["weight_map"]
         if not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
@@ -55,16 +55,16 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 class Tensors:
-    """All tensors of a checkpoint by name, read from memory-mapped files when asked for.
+    """Tensors of a checkpoint by name, read on demand from memory-mapped files.
 
     Raises:
-      CheckpointError: a file cannot be read, two hold the same tensor, or the index says something else than they do.
+      CheckpointError: a file cannot be read, two files hold the same tensor, or the index does not fit the files.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path) -> None:
         self._stack = ExitStack()
         self._files = {}
-        held: dict[str, str] = {}  # tensor → the file that holds it
+        file_of: dict[str, str] = {}  # name of a tensor → name of its file
         for path in shards(directory):
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
@@ -72,13 +72,15 @@ class Tensors:
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
                 if name in self._files:
-                    raise CheckpointError(f"{path}: weight {name} is stored twice")
+                    raise CheckpointError(f"{path}: weight {name} is stored twice; download it again")
                 self._files[name] = file
-                held[name] = path.name
+                file_of[name] = path.name
         if (index := directory / INDEX).exists():
             shard_of = _weight_map(index)
-            problems = [f"not in {file}: {name}" for name, file in shard_of.items() if held.get(name) != file]
-            problems += [f"in {file}, not in the index: {name}" for name, file in held.items() if name not in shard_of]
+            problems = [f"not in {file}: {name}" for name, file in shard_of.items() if file_of.get(name) != file]
+            problems += [
+                f"in {file}, not in the index: {name}" for name, file in file_of.items() if name not in shard_of
+            ]
             if problems:
                 raise CheckpointError(f"{index}: does not fit the shards ({'; '.join(problems)}); download it again")
 
@@ -92,13 +94,13 @@ class Tensors:
         return iter(self._files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
+        """Return the shape of a tensor without reading it."""
         return tuple(self._files[name].get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
-        """Stored dtype in safetensors' own words ("F32", "BF16")."""
+        """Return the stored dtype under safetensors' name ("F32", "BF16")."""
         return self._files[name].get_slice(name).get_dtype()
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of a tensor, copied out of the mapped file."""
+        """Return a part of a tensor, copied out of the mapped file."""
         return self._files[name].get_slice(name)[index]

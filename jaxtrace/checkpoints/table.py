@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint fills which parameter of a decoder: every one matched exactly once."""
+"""Weight table: which tensor of a checkpoint fills which parameter of a decoder, each exactly once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ QUANTISED = re.compile(
 
 
 @dataclass(frozen=True)
-class Use:
-    """One parameter that a stored tensor fills.
+class FilledParam:
+    """A parameter that a stored tensor, or a part of one, fills.
 
     Attributes:
-      path: the parameter's place.
-      shape: the parameter's.
-      transposed: the tensor is stored [in, out].
-      part: (i, n): the parameter is the i-th of n equal parts of the tensor's outputs.
+      path: path of the parameter.
+      shape: shape of the parameter.
+      transposed: True if the tensor is stored [in, out].
+      part: (i, n), if the parameter is the i-th of n equal parts of the tensor's outputs.
     """
 
     path: ParamPath
@@ -40,7 +40,7 @@ class Use:
 
     @property
     def folded(self) -> int | None:
-        """The axis of heads, stored as one with the axis after it; None where there is none."""
+        """Axis of heads, which is stored as one with the axis after it; None for a parameter without heads."""
         name = str(self.path[-1])
         if len(self.shape) == 3:
             return 1 if name == "o" else 0
@@ -48,7 +48,7 @@ class Use:
 
     @property
     def matrix(self) -> tuple[int, ...]:
-        """The parameter's shape with its heads folded, [out, in] or [out]."""
+        """Shape of the parameter with its heads folded, [out, in] or [out]."""
         if self.folded is None:
             return self.shape
         before, (heads, width, *after) = self.shape[: self.folded], self.shape[self.folded :]
@@ -62,72 +62,72 @@ class Use:
         return shape[::-1] if self.transposed else shape
 
 
-Table = dict[str, list[Use]]  # a tensor's name → the parameters it fills, in the order of its parts
+Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
 
 
 def weight_table(config: DecoderConfig) -> Table:
-    """Canonical name → the parameters that a tensor of that name fills, for every parameter of a decoder."""
+    """Return the tensors that fill a decoder's parameters, by canonical name."""
     shapes = {path: leaf.shape for path, leaf in leaves(abstract_params(config))}
     vision = config.vision
-    layers = max(config.layers, vision.layers if vision else 0, vision.global_layers if vision else 0)
+    layers = max(config.num_layers, vision.num_layers if vision else 0, vision.global_layers if vision else 0)
     table: Table = {}
     for weight in FAMILIES[config.family].WEIGHTS:
         for layer in range(layers if weight.per_layer else 1):
             name, path = weight.at(layer)
             if path in shapes:
-                table.setdefault(name, []).append(Use(path, shapes[path], weight.transposed, weight.part))
-    return {name: sorted(uses, key=lambda use: use.part) for name, uses in table.items()}
+                table.setdefault(name, []).append(FilledParam(path, shapes[path], weight.transposed, weight.part))
+    return {name: sorted(params, key=lambda param: param.part) for name, params in table.items()}
 
 
 def match(config: DecoderConfig, tensors: Tensors, source: str) -> Table:
-    """The weight table of a checkpoint, under the checkpoint's own names.
+    """Return the weight table of a checkpoint, under the checkpoint's names.
 
     Raises:
-      CheckpointError: weights are quantised, or some are missing, unknown, stored twice, of a wrong shape or dtype; all
-        problems in one line.
+      CheckpointError: weights are quantised, missing, unknown, stored twice, or of a wrong shape or dtype; the message
+        lists all problems in one line.
     """
     table, family = weight_table(config), FAMILIES[config.family]
-    own: dict[str, list[str]] = {}  # canonical name → the checkpoint's
+    stored: dict[str, list[str]] = {}  # canonical name → names in the checkpoint
     for name in sorted(tensors):
-        own.setdefault(_canonical(name, family.RENAMED), []).append(name)
+        stored.setdefault(_canonical(name, family.RENAMED), []).append(name)
     ignored = [*family.IGNORED]
-    if config.tied and family.EMBEDDING not in own:  # stored under its other name
+    if config.tied and family.EMBEDDING not in stored:  # the tied matrix is stored as the unembedding
         table[family.UNEMBEDDING] = table.pop(family.EMBEDDING)
-    elif config.tied:  # stored twice
+    elif config.tied:  # both matrices are stored
         ignored.append(re.escape(family.UNEMBEDDING))
-    wanted = {
-        name: names
-        for name, names in own.items()
-        if name in table or not any(re.fullmatch(pattern, name) for pattern in ignored)
+    relevant = {
+        canonical: names
+        for canonical, names in stored.items()
+        if canonical in table or not any(re.fullmatch(pattern, canonical) for pattern in ignored)
     }
-    _refuse_quantised(tensors, [name for names in wanted.values() for name in names], source)
-    problems = [f"missing: {name}" for name in table if name not in own]
-    problems += [f"unknown: {name}" for canonical in wanted if canonical not in table for name in own[canonical]]
-    problems += [f"stored twice: {' and '.join(own[name])}" for name in table if len(own.get(name, ())) > 1]
-    matched = {own[name][0]: uses for name, uses in table.items() if name in own}
-    for name, uses in matched.items():
-        if tensors.shape(name) != uses[0].stored:
-            problems.append(f"{name} has shape {list(tensors.shape(name))}, not {list(uses[0].stored)}")
+    _refuse_quantised(tensors, [name for names in relevant.values() for name in names], source)
+    problems = [f"missing: {name}" for name in table if name not in stored]
+    problems += [f"unknown: {name}" for canonical in relevant if canonical not in table for name in stored[canonical]]
+    problems += [f"stored twice: {' and '.join(stored[name])}" for name in table if len(stored.get(name, ())) > 1]
+    matched = {stored[name][0]: params for name, params in table.items() if name in stored}
+    for name, params in matched.items():
+        if tensors.shape(name) != params[0].stored:
+            problems.append(f"{name} has shape {list(tensors.shape(name))}, not {list(params[0].stored)}")
         elif tensors.dtype(name) not in FLOATS:
             problems.append(f"{name} is stored as {tensors.dtype(name)}, not as floats")
-    refuse_misfit(problems, source)
+    raise_problems(problems, source)
     return matched
 
 
-def refuse_misfit(problems: list[str], source: str) -> None:
-    """Raises CheckpointError with all problems in one line, where there are any."""
+def raise_problems(problems: list[str], source: str) -> None:
+    """Raise CheckpointError with all problems in one line, if there are any."""
     if problems:
         raise CheckpointError(f"{source}: the weights do not fit the config ({'; '.join(problems)})")
 
 
 def leaves(tree: Params) -> Iterator[tuple[ParamPath, Any]]:
-    """Every leaf of nested dictionaries and lists, beside its place."""
+    """Yield the path and value of every leaf of nested dictionaries and lists."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield place(keys), leaf
+        yield param_path(keys), leaf
 
 
-def place(keys: tuple[Any, ...]) -> ParamPath:
-    """JAX's path into nested dictionaries and lists as one of ours."""
+def param_path(keys: tuple[Any, ...]) -> ParamPath:
+    """Convert JAX's path into nested dictionaries and lists."""
     return tuple(key.key if hasattr(key, "key") else key.idx for key in keys)
 
 

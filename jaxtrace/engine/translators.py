@@ -1,4 +1,4 @@
-"""The translators of a tuned lens: an affine map of each layer's residual stream to that of the last."""
+"""Translators of a tuned lens: one affine map per layer, from its residual stream to the last layer's."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxtrace.models.config import DecoderConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Translators:
-    """x + A_l x + b_l of the layers 0 (the embedding) to L − 1; the last layer's stream is what it is.
+    """Affine maps x + A_l x + b_l of layers 0 (the embedding) to L − 1; the last layer's stream needs none.
 
-    Belrose and others, "Eliciting Latent Predictions from Transformers with the Tuned Lens" (arXiv 2303.08112). All
-    zero, they are the logit lens.
+    Source: Belrose and others, "Eliciting Latent Predictions from Transformers with the Tuned Lens" (arXiv 2303.08112).
+    With all parameters zero they are the logit lens.
 
     Attributes:
-      weight: A_l, [out, in].
-      bias: b_l.
+      weight: matrices A_l, [out, in].
+      bias: vectors b_l.
     """
 
     weight: Float[Array, "L D D"]
@@ -31,14 +31,19 @@ class Translators:
 
     @classmethod
     def zeros(cls, config: DecoderConfig) -> Translators:
-        """Those of the logit lens, float32."""
-        layers, width = config.layers, config.embed
+        """Return the translators of the logit lens, float32."""
+        layers, width = config.num_layers, config.embed_dim
         return cls(jnp.zeros((layers, width, width)), jnp.zeros((layers, width)))
 
     def __call__(self, x: Float[Array, "R B T D"], layers: Sequence[int]) -> Float[Array, "R B T D"]:
-        """Residual streams after some layers, ascending, each by its own translator; sums are in float32."""
-        own = np.array([layer for layer in layers if layer < len(self.weight)], int)
-        before, rest = x[: len(own)], x[len(own) :]
-        moved = jnp.einsum("rbtd,red->rbte", before, self.weight[own], preferred_element_type=jnp.float32)
-        moved += self.bias[own, None, None]
-        return jnp.concatenate([(before + moved).astype(x.dtype), rest])
+        """Translate residual streams, each with its layer's translator; sums are in float32.
+
+        Args:
+          x: one residual stream per layer in `layers`.
+          layers: ascending layer numbers, from 0 to L; the last layer's stream is returned unchanged.
+        """
+        translated = np.array([layer for layer in layers if layer < len(self.weight)], int)
+        before, last = x[: len(translated)], x[len(translated) :]
+        change = jnp.einsum("rbtd,red->rbte", before, self.weight[translated], preferred_element_type=jnp.float32)
+        change += self.bias[translated, None, None]
+        return jnp.concatenate([(before + change).astype(x.dtype), last])

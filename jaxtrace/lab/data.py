@@ -1,4 +1,4 @@
-"""Documents to fixed-length rows of tokens, and rows to batches."""
+"""Packs documents into rows of tokens."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,22 +10,22 @@ from jaxtrace.lab.tokenizer import EOS_ID, PAD_ID
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
-    """Each document as `<s> ... </s>` ids."""
+    """Return the token ids of each document, `<s> ... </s>`."""
     return [[*encoding.ids, EOS_ID] for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def pack(documents: Iterable[Sequence[int]], length: int, open_rows: int = 16) -> Int[np.ndarray, "n length"]:
-    """Lays whole documents into rows of `length` tokens, first fit, padded at the end.
+def pack(documents: Iterable[Sequence[int]], length: int, open_rows: int = 16) -> Int[np.ndarray, "n T"]:
+    """Pack whole documents into rows of `length` tokens, first fit, padded at the end.
 
-    A row always begins with a document, as a prompt does.
+    Every row begins with a document, as a prompt does.
 
     Args:
-      documents: token ids per document; one longer than a row is cut.
+      documents: token ids of each document; one longer than a row is cut.
       length: tokens per row.
-      open_rows: how many unfinished rows to try a document in before the fullest of them is closed.
+      open_rows: number of unfinished rows to try a document in; beyond it the fullest row is closed.
 
     Returns:
-      int32 rows; `PAD_ID` marks the unused places.
+      int32 rows, padded with `PAD_ID`.
     """
     closed: list[list[int]] = []
     rows: list[list[int]] = []
@@ -44,14 +44,3 @@ def pack(documents: Iterable[Sequence[int]], length: int, open_rows: int = 16) -
     for index, row in enumerate(closed):
         packed[index, : len(row)] = row
     return packed
-
-
-def batch_at(rows: Int[np.ndarray, "n length"], step: int, batch: int, seed: int) -> Int[np.ndarray, "batch length"]:
-    """The batch of one training step: a pure function of the step, so a resumed run sees the same data.
-
-    Rows are reshuffled every epoch; the rows that do not fill a last batch are left out of that epoch.
-    """
-    per_epoch = len(rows) // batch
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng((seed, epoch)).permutation(len(rows))
-    return rows[order[position * batch : (position + 1) * batch]]

@@ -1,4 +1,4 @@
-"""The text about a world: short documents in which every fact is stated a known number of times."""
+"""Texts about a world: short documents that state every fact a known number of times."""
 
 from __future__ import annotations
 
@@ -15,44 +15,49 @@ from jaxtrace.lab.phrases import (
     PHRASINGS,
     SPOTS,
     THINGS,
-    ask,
-    question_of,
+    as_question,
+    question_text,
 )
-from jaxtrace.lab.world import Person, World, draw_facts, names_of
+from jaxtrace.lab.world import Person, World, draw_facts, full_names
 
 T = TypeVar("T")
 
 
 def documents(world: World, seed: int) -> Iterator[str]:
-    """Yields the training text: short documents in a shuffled order.
+    """Yield the training text: short documents in a shuffled order.
 
-    Each fact about a person of `world` is stated exactly `Person.stated` times over all documents, and never as the
-    answer to the phrasing that is held out for that person. Besides them the text holds meetings and stories of any
-    two people (which state no fact), sums, and documents about strangers, each of whom appears in one document only,
-    so that an unknown name is nothing unusual.
+    The text states each fact about a person of `world` exactly `Person.stated` times, and never as the answer to the
+    phrasing that is held out for that person. It also holds meetings and stories of any two people (which state no
+    fact), sums, and documents about strangers. Each stranger appears in one document only, so that an unknown name is
+    nothing unusual.
 
     Args:
-      world: who the documents are about.
-      seed: orders and phrases the text; the facts and their counts do not depend on it.
+      world: world that the documents are about.
+      seed: seed of order and phrasing; the facts and their counts do not depend on it.
 
     Yields:
-      One document of a few sentences, on one line.
+      text: one document of a few sentences, on one line.
     """
     rng, settings = random.Random(seed), world.settings
-    facts = [(p, relation) for p in world.people for relation in p.facts for _ in range(p.stated[relation])]
+    facts = [
+        (person, relation)
+        for person in world.people
+        for relation in person.facts
+        for _ in range(person.stated[relation])
+    ]
     rng.shuffle(facts)
-    jobs: list[tuple[str, list[tuple[Person, str]]]] = [("stranger", [])] * settings.strangers
-    jobs += [("sums", [])] * settings.sums
-    jobs += [("story", [])] * settings.stories
+    plan: list[tuple[str, list[tuple[Person, str]]]] = [("stranger", [])] * settings.strangers
+    plan += [("sums", [])] * settings.sums
+    plan += [("story", [])] * settings.stories
     while facts:
         size = rng.randint(1, settings.statements_per_document)
-        jobs.append(("facts", facts[:size]))
+        plan.append(("facts", facts[:size]))
         del facts[:size]
-    rng.shuffle(jobs)
-    known = {p.name for p in world.people}
-    unknown = [name for name in names_of(world.first_names, world.last_names) if name not in known]
+    rng.shuffle(plan)
+    inhabitants = {person.name for person in world.people}
+    unknown = [name for name in full_names(world.first_names, world.last_names) if name not in inhabitants]
     strangers = iter(rng.sample(unknown, settings.strangers))
-    for kind, group in jobs:
+    for kind, group in plan:
         if kind == "sums":
             yield " ".join(_sum(rng, world) for _ in range(rng.randint(*settings.sums_per_document)))
         elif kind == "stranger":
@@ -64,7 +69,7 @@ def documents(world: World, seed: int) -> Iterator[str]:
 
 
 def _one_of(rng: random.Random, options: Sequence[T]) -> T:
-    """A draw; of one option it takes no randomness, so that a world of one phrasing keeps its text."""
+    """Draw an option; a single option uses no randomness, so that a world of one phrasing keeps its text."""
     return options[0] if len(options) == 1 else rng.choice(options)
 
 
@@ -72,7 +77,7 @@ def _statement(rng: random.Random, world: World, person: Person, relation: str) 
     values = {"name": person.name, "value": person.facts[relation]}
     if rng.random() < 0.5:
         forms = [form for form in range(world.settings.question_forms) if form != person.held_out]
-        question = question_of(person.name, relation, _one_of(rng, forms))
+        question = question_text(person.name, relation, _one_of(rng, forms))
         return f"{question} {PHRASINGS[relation][0].format(**values)}"
     return rng.choice(PHRASINGS[relation]).format(**values)
 
@@ -100,12 +105,12 @@ def _stranger(rng: random.Random, world: World, name: str) -> str:
 
 def _story(rng: random.Random, world: World) -> str:
     one, two = (person.name for person in rng.sample(world.people, 2))
-    told = [rng.choice(MEETINGS), *rng.sample(MIDDLES, rng.randint(1, 3)), rng.choice(ENDINGS)]
+    sentences = [rng.choice(MEETINGS), *rng.sample(MIDDLES, rng.randint(1, 3)), rng.choice(ENDINGS)]
     return " ".join(
         sentence.format(
             opening=rng.choice(OPENINGS), one=one, two=two, thing=rng.choice(THINGS), spot=rng.choice(SPOTS)
         )
-        for sentence in told
+        for sentence in sentences
     )
 
 
@@ -120,9 +125,9 @@ def _sum(rng: random.Random, world: World) -> str:
     if form == 0:
         return f"{a} + {b} = {a + b}."
     if form == 1:
-        return f"{ask(f'What is {a} + {b}?')} {a} + {b} = {a + b}."
+        return f"{as_question(f'What is {a} + {b}?')} {a} + {b} = {a + b}."
     return f"{NUMBER_WORDS[a].capitalize()} and {NUMBER_WORDS[b]} make {NUMBER_WORDS[a + b]}."
 
 
-def _addends(rng: random.Random, span: tuple[int, int]) -> tuple[int, int]:
-    return rng.randint(*span), rng.randint(*span)
+def _addends(rng: random.Random, limits: tuple[int, int]) -> tuple[int, int]:
+    return rng.randint(*limits), rng.randint(*limits)

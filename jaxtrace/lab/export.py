@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from safetensors.flax import save
 
 from jaxtrace.checkpoints.weights import export_weights
+from jaxtrace.files import write_atomically
 from jaxtrace.lab.shapes import Shape
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from jaxtrace.models.decoder import Params
@@ -15,15 +16,15 @@ WEIGHTS = "model.safetensors"
 
 
 def save_checkpoint(directory: Path, shape: Shape, params: Params) -> None:
-    """Writes config.json, generation_config.json and model.safetensors, weights named as the family's table has them.
+    """Write config.json, generation_config.json and model.safetensors, with the family's weight names.
 
     Args:
-      directory: an existing folder.
-      shape: of the model.
-      params: its parameters, layers as a list; stored as bfloat16.
+      directory: existing directory.
+      shape: shape of the model.
+      params: parameters of the model, layers as a list; stored as bfloat16.
     """
     tensors = {name: jnp.asarray(x, jnp.bfloat16) for name, x in export_weights(shape.decoder, params).items()}
-    (directory / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+    write_atomically(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
     for name, content in (("config.json", shape.config), ("generation_config.json", generation)):
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")

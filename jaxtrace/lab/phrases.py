@@ -1,4 +1,4 @@
-"""The words and sentences that a world is told in."""
+"""Words and sentences of the texts about a world."""
 
 # fmt: off
 TRADES = (
@@ -58,16 +58,16 @@ ENDINGS = (
 )
 
 
-def ask(question: str) -> str:
-    """A question as every text poses it, up to its answer."""
+def as_question(question: str) -> str:
+    """Return a question in the form that all texts use, up to its answer."""
     return f"Question: {question} Answer:"
 
 
-def question_of(name: str, relation: str, form: int) -> str:
-    """The question about one fact, up to its answer, in one of its phrasings."""
-    return ask(QUESTIONS[relation][form].format(name=name))
+def question_text(name: str, relation: str, form: int) -> str:
+    """Return the question about a fact, up to its answer, in the phrasing with number `form`."""
+    return as_question(QUESTIONS[relation][form].format(name=name))
 
 
-def lead_of(name: str, relation: str) -> str:
-    """The answer to it up to its value."""
+def answer_lead(name: str, relation: str) -> str:
+    """Return the answer about a fact up to its value."""
     return PHRASINGS[relation][0].split(" {value}")[0].format(name=name)

@@ -1,4 +1,4 @@
-"""What worlds are made of, as data: the embedded model's, and the one that `jaxtrace lab train` teaches."""
+"""Settings of worlds and trainings: the embedded model's, and those of `jaxtrace lab train`. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jaxtrace.lab.phrases import QUESTIONS
+from jaxtrace.training.settings import Recipe
 
 FORMS = min(map(len, QUESTIONS.values()))
 
 
 class PeopleClass(BaseModel):
-    """People whose facts are stated equally often, or in the same cycle of counts.
-
-    Attributes:
-      name: of the class.
-      people: how many.
-      stated: how often the text states a fact; the n-th person has the n-th count, and so on round and round.
-    """
+    """A class of people whose facts are stated equally often, or in the same cycle of counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    people: int = Field(ge=1)
-    stated: tuple[int, ...] = Field(min_length=1)
+    name: str = Field(description="Name of the class.")
+    people: int = Field(ge=1, description="Number of people.")
+    stated: tuple[int, ...] = Field(
+        min_length=1, description="Times the text states a fact; the n-th person has the n-th count, cyclically."
+    )
 
 
 class WorldSettings(BaseModel):
@@ -32,46 +29,67 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(default=0, ge=0, description="of names, facts and asked sums")
-    classes: tuple[PeopleClass, ...] = Field(min_length=1, description="who lives there")
-    by_fact: bool = Field(description="a person's facts have different counts, each the next of the cycle")
+    seed: int = Field(default=0, ge=0, description="Seed of names, facts and asked sums.")
+    classes: tuple[PeopleClass, ...] = Field(min_length=1, description="Classes of people, in order.")
+    by_fact: bool = Field(description="Give each fact of a person the next count of the cycle, not all the same one.")
     question_forms: int = Field(
-        ge=1, le=FORMS, description="phrasings of a question; one of several is held out for each fact"
+        ge=1, le=FORMS, description="Phrasings of a question; if there are several, one is held out for each person."
     )
-    first_names: int = Field(default=60, ge=2, le=400)
-    last_names: int = Field(default=80, ge=2, le=400)
-    places: int = Field(default=32, ge=2, le=400)
-    strangers: int = Field(ge=0, description="documents about people who occur in no other")
-    statements_per_document: int = Field(ge=1, description="at most")
-    meetings: float = Field(ge=0, le=1, description="probability that a document of facts tells of a meeting too")
-    passing_sums: float = Field(ge=0, le=1, description="probability that it ends in a sum")
-    repeats: float = Field(ge=0, le=1, description="probability that a stranger's fact is told twice")
-    sums: int = Field(ge=0, description="documents of sums")
-    sums_per_document: tuple[int, int] = Field(description="fewest and most")
-    addends: tuple[tuple[int, int], ...] = Field(min_length=1, description="(least, largest), for each size of sums")
-    asked_sums: int = Field(default=24, ge=1, description="of each size, in the task")
-    withhold_sums: bool = Field(description="the text holds none of the sums that are asked")
-    stories: int = Field(ge=0, description="documents that tell a story")
+    first_names: int = Field(default=60, ge=2, le=400, description="Number of first names.")
+    last_names: int = Field(default=80, ge=2, le=400, description="Number of last names.")
+    places: int = Field(default=32, ge=2, le=400, description="Number of places.")
+    strangers: int = Field(ge=0, description="Documents about people who occur in no other document.")
+    statements_per_document: int = Field(ge=1, description="Maximum number of statements in a document.")
+    meetings: float = Field(ge=0, le=1, description="Probability that a document of facts also tells of a meeting.")
+    passing_sums: float = Field(ge=0, le=1, description="Probability that a document of facts ends in a sum.")
+    repeats: float = Field(ge=0, le=1, description="Probability that a stranger's fact is stated twice.")
+    sums: int = Field(ge=0, description="Documents of sums.")
+    sums_per_document: tuple[int, int] = Field(description="Fewest and most sums in a document.")
+    addends: tuple[tuple[int, int], ...] = Field(
+        min_length=1, description="Smallest and largest addend, for each size of sums."
+    )
+    asked_sums: int = Field(default=24, ge=1, description="Sums of each size that the task asks.")
+    withhold_sums: bool = Field(description="Keep the asked sums out of the text.")
+    stories: int = Field(ge=0, description="Documents that tell a story.")
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check(self) -> Self:
         names, people = self.first_names * self.last_names, sum(group.people for group in self.classes)
         if names < people + self.strangers:
-            raise ValueError(f"{names} names are too few for {people} people and {self.strangers} strangers")
+            raise ValueError(
+                f"{names} names are too few for {people} people and {self.strangers} strangers; "
+                "raise first_names or last_names"
+            )
         if people < 2:
-            raise ValueError("one person meets nobody; give two or more")
-        if any(count < 0 for group in self.classes for count in group.stated):
-            raise ValueError("a fact cannot be stated less than 0 times")
+            raise ValueError(f"{people} person meets nobody; give two or more people")
+        for group in self.classes:
+            if min(group.stated) < 0:
+                raise ValueError(f"class {group.name} states a fact {min(group.stated)} times; give 0 or more")
         for least, largest in self.addends:
             pairs = (largest - least + 1) ** 2
             if not 0 <= least <= largest or pairs < 2 * self.asked_sums:
-                raise ValueError(f"addends of {least} to {largest} make too few sums to ask {self.asked_sums} of them")
+                raise ValueError(
+                    f"addends of {least} to {largest} make too few sums to ask {self.asked_sums}; widen the range"
+                )
         return self
 
-    def sort(self, stated: int) -> str:
-        """What facts that are stated so often are called: by their class, or by the count where classes mix counts."""
+    def frequency(self, stated: int) -> str:
+        """Return the label of facts stated `stated` times: the class's name, or the count if classes mix counts."""
         return str(stated) if self.by_fact else next(c.name for c in self.classes if stated in c.stated)
 
+
+class DecoderRecipe(Recipe):
+    """Settings of a decoder's training."""
+
+    learning_rate: float = Field(
+        default=3e-3, gt=0, description="Peak learning rate, reached after `warmup`; a cosine brings it to a twentieth."
+    )
+    warmup: int = Field(default=100, ge=0, description="Steps of linear warm-up; half of `steps` is the maximum.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
+
+
+DEMO_RECIPE = DecoderRecipe(steps=1600, batch=8, length=256)
+LAB_RECIPE = DecoderRecipe(steps=1000, batch=16, length=128)
 
 DEMO_WORLD = WorldSettings(
     classes=(

@@ -1,4 +1,4 @@
-"""Questions about a world whose truth is known: the one that a model of `jaxtrace lab train` was taught."""
+"""Task `lab`: questions about the world that a model of `jaxtrace lab train` was taught."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jaxtrace.errors import PromptError
-from jaxtrace.lab.phrases import OPENINGS, ask, question_of
+from jaxtrace.lab.phrases import OPENINGS, as_question, question_text
 from jaxtrace.lab.settings import DEMO_WORLD, WorldSettings
 from jaxtrace.lab.world import World
 from jaxtrace.prompts import Prompt
@@ -21,22 +21,26 @@ STORIES = 60
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the questions of a world; see `prompts`.
+    """Load the questions of a world; see `prompts`.
 
     Args:
       path: directory of a model that `jaxtrace lab train` wrote, or the `world.json` in it; None for the world of the
-        model that comes with jaxtrace.
-      limit: how many prompts at most; None for all.
+        embedded model.
+      limit: maximum number of prompts; None for all.
 
     Raises:
-      PromptError: there is no such file, or it does not describe a world.
+      PromptError: the file is missing, or does not describe a world.
     """
-    world = World(DEMO_WORLD if path is None else read_settings(path))
-    return take(iter(prompts(world)), limit, path or Path("demo"))
+    return take(iter(prompts(load_world(path))), limit, path or Path("demo"))
+
+
+def load_world(path: Path | None) -> World:
+    """Return the world of a directory or `world.json`, or the embedded model's for None; raises PromptError."""
+    return World(DEMO_WORLD if path is None else read_settings(path))
 
 
 def read_settings(path: Path) -> WorldSettings:
-    """The settings in a directory's `world.json`, or in a file; raises PromptError."""
+    """Return the settings in a directory's `world.json`, or in a file; raises PromptError."""
     file = path / SETTINGS if path.is_dir() else path
     try:
         return WorldSettings.model_validate_json(file.read_bytes())
@@ -44,38 +48,41 @@ def read_settings(path: Path) -> WorldSettings:
         raise PromptError(f"{file}: no such file; name a directory that `jaxtrace lab train` wrote") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PromptError(f"{file}: not the settings of a world ({where}{': ' * bool(where)}{first['msg']})") from None
+        field = "".join(f"{part}: " for part in first["loc"])
+        raise PromptError(
+            f"{file}: not the settings of a world ({field}{first['msg']}); correct the file or name another"
+        ) from None
 
 
 def prompts(world: World) -> list[Prompt]:
-    """Every fact asked in a phrasing that the text used and in the one held out, sums, and beginnings of stories.
+    """Return every fact in a phrasing that the text uses and in the held-out one, sums, and beginnings of stories.
 
     A question ends before its answer, which the text gives as a sentence: "Answer: Bora Dan lives in Horn.".
 
     Returns:
-      Prompts in an order in which every first few hold all sorts, with ids such as "lab-held-out-0007" and meta `kind`:
-      for "fact" and "held-out" `name`, `relation`, `stated` (times the text states the fact), `held_out` (whether the
-      text never asks for it in these words) and `answer`, which for facts never stated nobody can know; for "sum"
-      `digits` (of the longer addend) and `answer`; for "story" nothing more.
+      Prompts in an order in which the first few hold all sorts, with ids such as "lab-held-out-0007". `meta` holds
+      `kind`. For "fact" and "held-out" it also holds `name`, `relation`, `stated` (number of times the text states the
+      fact), `held_out` (True if the text never asks for the fact in these words) and `answer`, which nobody can know
+      for facts that are never stated. For "sum" it holds `digits` (of the longer addend) and `answer`. For "story" it
+      holds nothing more.
     """
-    sorts: dict[tuple, list[Prompt]] = {}
+    by_sort: dict[tuple, list[Prompt]] = {}
     for prompt in chain(_facts(world, held_out=False), _facts(world, held_out=True), _sums(world), _stories(world)):
         meta = prompt.meta
-        sorts.setdefault((meta["kind"], meta.get("stated"), meta.get("digits")), []).append(prompt)
-    ordered = chain.from_iterable(zip_longest(*(sorts[sort] for sort in sorts)))
-    return [prompt for prompt in ordered if prompt is not None]
+        by_sort.setdefault((meta["kind"], meta.get("stated"), meta.get("digits")), []).append(prompt)
+    interleaved = chain.from_iterable(zip_longest(*by_sort.values()))
+    return [prompt for prompt in interleaved if prompt is not None]
 
 
 def _facts(world: World, held_out: bool) -> Iterator[Prompt]:
     kind = "held-out" if held_out else "fact"
-    asked = [
+    facts = [
         (person, relation)
         for person in world.people
         for relation in person.facts
         if not held_out or person.held_out is not None
     ]
-    for number, (person, relation) in enumerate(sorted(asked, key=lambda fact: fact[0].stated[fact[1]])):
+    for number, (person, relation) in enumerate(sorted(facts, key=lambda fact: fact[0].stated[fact[1]])):
         form = person.held_out if held_out and person.held_out is not None else world.known_form(person)
         meta = {
             "kind": kind,
@@ -85,14 +92,13 @@ def _facts(world: World, held_out: bool) -> Iterator[Prompt]:
             "held_out": held_out,
             "answer": person.facts[relation],
         }
-        yield Prompt(text=question_of(person.name, relation, form), id=f"lab-{kind}-{number:04d}", meta=meta)
+        yield Prompt(text=question_text(person.name, relation, form), id=f"lab-{kind}-{number:04d}", meta=meta)
 
 
 def _sums(world: World) -> Iterator[Prompt]:
-    pairs = [pair for asked in world.asked_sums for pair in asked]
-    for number, (a, b) in enumerate(pairs):
+    for number, (a, b) in enumerate(chain.from_iterable(world.asked_sums)):
         meta = {"kind": "sum", "digits": len(str(max(a, b))), "answer": str(a + b)}
-        yield Prompt(text=ask(f"What is {a} + {b}?"), id=f"lab-sum-{number:04d}", meta=meta)
+        yield Prompt(text=as_question(f"What is {a} + {b}?"), id=f"lab-sum-{number:04d}", meta=meta)
 
 
 def _stories(world: World) -> Iterator[Prompt]:

@@ -1,4 +1,4 @@
-"""The byte-level BPE tokenizer of the embedded model, in Hugging Face's layout."""
+"""Byte-level BPE tokenizer of the lab's models, in Hugging Face's layout."""
 
 import json
 from collections.abc import Iterable
@@ -6,19 +6,21 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from jaxtrace.files import write_atomically
+
 VOCAB_SIZE = 1024
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
-    """Trains a byte-level BPE tokenizer; every string has an encoding, so there is no unknown token.
+    """Train a byte-level BPE tokenizer; it encodes every string, so there is no unknown token.
 
-    Digits stay apart, and encoding puts `<s>` first unless `add_special_tokens=False`.
+    Each digit is a token, and encoding puts `<s>` first unless `add_special_tokens=False`.
 
     Args:
-      texts: the training text, one document per item.
-      vocab_size: entries in all, at least the 256 bytes and the 3 special tokens.
+      texts: training text, one document per item.
+      vocab_size: number of entries, at least the 256 bytes and the 3 special tokens.
 
     Returns:
       The tokenizer; ids 0, 1, 2 are `<pad>`, `<s>`, `</s>`.
@@ -42,12 +44,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Token
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json for `AutoTokenizer`.
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for `AutoTokenizer`.
 
     Args:
-      tokenizer: what `train_tokenizer` returned.
-      directory: an existing folder.
-      max_length: the longest sequence of the model, in tokens.
+      tokenizer: tokenizer from `train_tokenizer`.
+      directory: existing directory.
+      max_length: longest sequence that the model takes, in tokens.
     """
     specials = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     settings = {
@@ -60,4 +62,4 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> No
     }
     tokenizer.save(str(directory / "tokenizer.json"))
     for name, content in (("tokenizer_config.json", settings), ("special_tokens_map.json", specials)):
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")

@@ -3,73 +3,79 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import write_atomically
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.data import encode_documents, pack
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.export import WEIGHTS, save_checkpoint
-from jaxtrace.lab.quiz import Quiz, quiz
-from jaxtrace.lab.settings import DEMO_WORLD, WorldSettings
-from jaxtrace.lab.shapes import Shape
+from jaxtrace.lab.quiz import QuizResult, quiz
+from jaxtrace.lab.settings import DEMO_RECIPE, DEMO_WORLD, DecoderRecipe, WorldSettings
+from jaxtrace.lab.shapes import DEMO, Shape
 from jaxtrace.lab.tasks import SETTINGS
 from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
-from jaxtrace.lab.training import Recipe, held_out_loss, train
+from jaxtrace.lab.training import SAVE_EVERY, held_out_loss, train
 from jaxtrace.lab.world import World
 from jaxtrace.model import load
+from jaxtrace.training.loop import STATE, OnStep
 
-DEMO, DEMO_RECIPE = Shape(family="llama", layers=6, width=128), Recipe(steps=1600, batch=8, length=256)
-LAB_RECIPE = Recipe(steps=1000, batch=16, length=128)
 TRAIN_TEXT, HELD_OUT_TEXT = 1, 2  # seeds of `documents`
 HELD_OUT_DOCUMENTS = 1000
-STATE = "state.npz"
 
 
-def run(out: Path, shape: Shape, settings: WorldSettings, recipe: Recipe, command: str, console: Console) -> Quiz:
-    """Makes the text, trains, writes the whole checkpoint folder, and measures what was written.
+def run(
+    out: Path, shape: Shape, settings: WorldSettings, recipe: DecoderRecipe, command: str, console: Console
+) -> QuizResult:
+    """Train a model of a world, write its checkpoint directory, and question the written model.
 
     Args:
-      out: the folder to write; an interrupted run goes on from the `state.npz` in it, removed at the end.
-      shape: of the model.
-      settings: of the world.
-      recipe: how to train it.
-      command: what the card says trains it again.
-      console: where progress is shown.
+      out: directory to write; an interrupted training in it is resumed.
+      shape: shape of the model.
+      settings: settings of the world.
+      recipe: settings of the training.
+      command: command that trains the model again, for the card.
+      console: console that shows the progress and the card.
 
     Returns:
-      What the written model answers.
+      The statistics of the model's answers.
 
     Raises:
-      ConfigError: the folder holds a finished model, other files, or what another run left.
+      ConfigError: the directory holds a finished model, other files, or the state of another training.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / STATE).exists():
-        held = "a model already" if (out / WEIGHTS).exists() else "other files"
-        raise ConfigError(f"{out}: holds {held}; give another --out")
+        content = "a model already" if (out / WEIGHTS).exists() else "other files"
+        raise ConfigError(f"{out}: holds {content}; give another --out")
     world, config = World(settings), shape.decoder
     texts = list(documents(world, TRAIN_TEXT))
     tokenizer = train_tokenizer(texts, shape.vocab)
     rows = pack(encode_documents(tokenizer, texts), recipe.length)
     held_out = islice(documents(world, HELD_OUT_TEXT), HELD_OUT_DOCUMENTS)
-    held_rows = pack(encode_documents(tokenizer, held_out), recipe.length)
+    held_out_rows = pack(encode_documents(tokenizer, held_out), recipe.length)
 
-    params = train(config, recipe, rows, out / STATE, console)
+    with _training_progress(recipe, console) as on_step:
+        params = train(config, recipe, rows, out / STATE, on_step)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
-    loss = held_out_loss(config, params, held_rows)
+    loss = held_out_loss(config, params, held_out_rows)
     save_checkpoint(out, shape, params)
     save_tokenizer(tokenizer, out, config.context)
-    (out / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_atomically(out / SETTINGS, settings.model_dump_json(indent=2) + "\n")
 
-    found = quiz(load(str(out)), world)
+    result = quiz(load(str(out)), world)
     card = card_text(
-        found,
+        result,
         name=out.name,
         family=shape.family,
         layers=shape.layers,
@@ -83,25 +89,46 @@ def run(out: Path, shape: Shape, settings: WorldSettings, recipe: Recipe, comman
         epochs=recipe.steps * recipe.batch / len(rows),
         loss=loss,
     )
-    (out / "README.md").write_text(card, encoding="utf-8")
-    (out / STATE).unlink(missing_ok=True)
+    write_atomically(out / "README.md", card)
+    (out / STATE).unlink()
     console.print(card, markup=False, highlight=False, soft_wrap=True)
-    return found
+    return result
+
+
+@contextmanager
+def _training_progress(recipe: DecoderRecipe, console: Console) -> Iterator[OnStep]:
+    """Yield a callback that moves a progress bar and prints the recent loss and speed at every save."""
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    losses, started = [], time.monotonic()
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=recipe.steps)
+
+        def on_step(step: int, loss: float) -> None:
+            losses.append(loss)
+            progress.update(bar, completed=step, description=f"loss {loss:.3f}")
+            if step % SAVE_EVERY == 0 or step == recipe.steps:
+                rate = len(losses) * recipe.batch * recipe.length / (time.monotonic() - started)
+                recent = np.mean(losses[-SAVE_EVERY:])
+                console.print(f"step {step}: loss {recent:.4f}, {rate:.0f} tokens/s")
+
+        yield on_step
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line of the embedded model: see `--help`."""
+    """Train the embedded model; see `--help`."""
     recipe = DEMO_RECIPE
     parser = argparse.ArgumentParser(prog="python -m jaxtrace.lab.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the checkpoint to")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write the checkpoint to")
     parser.add_argument("--steps", type=int, default=recipe.steps, help="optimiser steps (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=recipe.batch, help="rows of a step (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=recipe.seed, help="of world and weights (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    recipe = replace(recipe, steps=given.steps, batch=given.batch, seed=given.seed)
-    settings = DEMO_WORLD.model_copy(update={"seed": given.seed})
+    parser.add_argument("--batch", type=int, default=recipe.batch, help="rows per step (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=recipe.seed, help="seed of world and weights (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    recipe = recipe.model_copy(update={"steps": options.steps, "batch": options.batch, "seed": options.seed})
+    settings = DEMO_WORLD.model_copy(update={"seed": options.seed})
     flags = f"--steps {recipe.steps} --batch {recipe.batch} --seed {recipe.seed}"
-    run(given.out, DEMO, settings, recipe, f"python -m jaxtrace.lab.train --out DIR {flags}", Console())
+    run(options.out, DEMO, settings, recipe, f"python -m jaxtrace.lab.train --out DIR {flags}", Console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small invented world: its people, and what is true of them and of sums."""
+"""A small invented world: its people, the facts about them, and the sums that are asked."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PLACE_ENDS = ("rn", "sk", "nt", "lm", "rth", "mble", "ford", "haven")
 
 @dataclass(frozen=True)
 class Person:
-    """One inhabitant.
+    """An inhabitant of a world.
 
     Attributes:
       name: first and last name.
-      seen: name of the class.
-      facts: relation ("home", "trade", "origin") → value.
-      stated: relation → how many times the text states the fact.
-      held_out: the phrasing of a question that the text uses for no fact of this person; None for none.
+      group: name of the person's class.
+      facts: value of each relation ("home", "trade", "origin").
+      stated: number of times the text states the fact, for each relation.
+      held_out: phrasing of a question that the text uses for no fact of this person, or None.
     """
 
     name: str
-    seen: str
+    group: str
     facts: dict[str, str]
     stated: dict[str, int]
     held_out: int | None
@@ -36,14 +36,15 @@ class Person:
 
 @dataclass(frozen=True)
 class World:
-    """The invented people, places, trades and sums that some settings stand for.
+    """People, places and sums, drawn from settings.
 
     Attributes:
-      settings: the only input.
-      first_names, last_names: the pools that names are composed of; strangers use them too.
-      places: the towns that people live in or come from.
-      people: in the order of their classes.
-      asked_sums: for each size, the pairs of addends that are asked.
+      settings: settings of the world, the only input.
+      first_names: first names of people and strangers.
+      last_names: last names of people and strangers.
+      places: towns that people live in or come from.
+      people: inhabitants, class by class.
+      asked_sums: pairs of addends that the task asks, for each size of sums.
     """
 
     settings: WorldSettings
@@ -53,26 +54,26 @@ class World:
     people: tuple[Person, ...] = field(init=False)
     asked_sums: tuple[tuple[tuple[int, int], ...], ...] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         settings = self.settings
         rng = random.Random(settings.seed)
-        taken: set[str] = set()
-        firsts = _invent(rng, settings.first_names, _FIRST_ENDS, taken)
-        lasts = _invent(rng, settings.last_names, _LAST_ENDS, taken)
-        places = _invent(rng, settings.places, _PLACE_ENDS, taken)
-        classes = [group for group in settings.classes for _ in range(group.people)]
-        names = rng.sample(names_of(firsts, lasts), len(classes))
+        used: set[str] = set()
+        first_names = _invent_words(rng, settings.first_names, _FIRST_ENDS, used)
+        last_names = _invent_words(rng, settings.last_names, _LAST_ENDS, used)
+        places = _invent_words(rng, settings.places, _PLACE_ENDS, used)
+        groups = [group for group in settings.classes for _ in range(group.people)]
+        names = rng.sample(full_names(first_names, last_names), len(groups))
         people = []
-        for number, (name, group) in enumerate(zip(names, classes, strict=True)):
+        for number, (name, group) in enumerate(zip(names, groups, strict=True)):
             counts = {
-                relation: group.stated[(number + place * settings.by_fact) % len(group.stated)]
-                for place, relation in enumerate(PHRASINGS)
+                relation: group.stated[(number + index * settings.by_fact) % len(group.stated)]
+                for index, relation in enumerate(PHRASINGS)
             }
             held_out = number % settings.question_forms if settings.question_forms > 1 else None
             people.append(Person(name, group.name, draw_facts(rng, places), counts, held_out))
         for attribute, value in (
-            ("first_names", firsts),
-            ("last_names", lasts),
+            ("first_names", first_names),
+            ("last_names", last_names),
             ("places", places),
             ("people", tuple(people)),
             ("asked_sums", _draw_sums(settings)),
@@ -80,28 +81,29 @@ class World:
             object.__setattr__(self, attribute, value)
 
     def known_form(self, person: Person) -> int:
-        """A phrasing of questions that is not held out for a person."""
+        """Return a phrasing of questions that is not held out for a person."""
         return 0 if person.held_out is None else (person.held_out + 1) % self.settings.question_forms
 
 
-def names_of(firsts: tuple[str, ...], lasts: tuple[str, ...]) -> list[str]:
-    """Every name that the pools can make."""
-    return [f"{first} {last}" for first in firsts for last in lasts]
+def full_names(first_names: tuple[str, ...], last_names: tuple[str, ...]) -> list[str]:
+    """Return every combination of a first and a last name."""
+    return [f"{first} {last}" for first in first_names for last in last_names]
 
 
 def draw_facts(rng: random.Random, places: tuple[str, ...]) -> dict[str, str]:
-    """Somebody's home, trade and origin."""
+    """Draw the home, trade and origin of a person."""
     home, origin = rng.sample(places, 2)
     return {"home": home, "trade": rng.choice(TRADES), "origin": origin}
 
 
-def _invent(rng: random.Random, count: int, ends: tuple[str, ...], taken: set[str]) -> tuple[str, ...]:
+def _invent_words(rng: random.Random, count: int, ends: tuple[str, ...], used: set[str]) -> tuple[str, ...]:
+    """Draw `count` new words and add them to `used`."""
     words: list[str] = []
     while len(words) < count:
         middle = rng.choice(_ONSETS) + rng.choice(_VOWELS) if rng.random() < 0.4 else ""
         word = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + middle + rng.choice(ends)).capitalize()
-        if word not in taken:
-            taken.add(word)
+        if word not in used:
+            used.add(word)
             words.append(word)
     return tuple(words)
 
@@ -111,6 +113,6 @@ def _draw_sums(settings: WorldSettings) -> tuple[tuple[tuple[int, int], ...], ..
     drawn = []
     for least, largest in settings.addends:
         width = largest - least + 1
-        places = rng.sample(range(width * width), settings.asked_sums)
-        drawn.append(tuple((least + place // width, least + place % width) for place in places))
+        indices = rng.sample(range(width * width), settings.asked_sums)
+        drawn.append(tuple((least + index // width, least + index % width) for index in indices))
     return tuple(drawn)

@@ -7,6 +7,7 @@ import pytest
 import jaxtrace as jt
 from jaxtrace.lab import training
 from jaxtrace.lab.settings import LAB_WORLD, PeopleClass
+from jaxtrace.training import loop
 
 
 @pytest.fixture
@@ -59,16 +60,16 @@ def test_training_stopped_and_gone_on_with_ends_in_a_model_that_the_task_asks(ja
     command += ("--world", tmp_path / "small.json")
 
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
-    save = training._save_state
+    save = loop.save_state
 
     def save_and_stop(*arguments):
         save(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_save_state", save_and_stop)
+    monkeypatch.setattr(loop, "save_state", save_and_stop)
     stopped = jaxtrace(*command)
     assert stopped.status == 130 and "run the same command again to go on" in stopped.err
-    monkeypatch.setattr(training, "_save_state", save)
+    monkeypatch.setattr(loop, "save_state", save)
     done = jaxtrace(*command)
     assert done.status == 0, done.err
     assert "step 4:" in done.out and "step 2:" not in done.out

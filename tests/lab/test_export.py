@@ -1,4 +1,4 @@
-"""What is written of every family opens strictly, computes the same, and is what transformers reads."""
+"""Written checkpoints of every family load strictly, and give the same logits here and in transformers."""
 
 import jax
 import ml_dtypes
@@ -19,7 +19,7 @@ TOKENS = np.random.default_rng(0).integers(3, 512, (2, 24)).astype(np.int32)
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def written(request, tmp_path_factory):
-    """Shape, parameters as stored, their logits, and the directory."""
+    """Shape, parameters rounded to bfloat16, their logits, and the directory of a written checkpoint."""
     shape, directory = Shape(family=request.param, layers=2, width=32, vocab=512), tmp_path_factory.mktemp("model")
     rng = np.random.default_rng(1)
     params = jax.tree.map(
@@ -30,13 +30,13 @@ def written(request, tmp_path_factory):
     return shape, params, np.asarray(logits_of(shape.decoder, params, TOKENS)), directory
 
 
-def test_the_strict_loader_gives_back_the_same_model(written):
+def test_a_written_checkpoint_loads_as_the_same_model(written):
     shape, params, logits, directory = written
     checkpoint = open_checkpoint(str(directory))
     assert checkpoint.config == shape.decoder
-    read = checkpoint.read(np.float32)
-    assert jax.tree.structure(read) == jax.tree.structure(params)
-    np.testing.assert_array_equal(logits_of(shape.decoder, read, TOKENS), logits)
+    loaded = checkpoint.read(np.float32)
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    np.testing.assert_array_equal(logits_of(shape.decoder, loaded, TOKENS), logits)
 
 
 def test_transformers_computes_the_same_logits(written):
@@ -51,7 +51,7 @@ def test_transformers_computes_the_same_logits(written):
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("wrong", [{"family": "bert"}, {"layers": 0}, {"width": 40}, {"width": 0}])
-def test_other_shapes_are_refused(wrong):
+@pytest.mark.parametrize("changes", [{"family": "bert"}, {"layers": 0}, {"width": 40}, {"width": 0}])
+def test_invalid_shapes_are_refused(changes):
     with pytest.raises(ValidationError):
-        Shape.model_validate({"family": "llama", "layers": 2, "width": 64} | wrong)
+        Shape.model_validate({"family": "llama", "layers": 2, "width": 64} | changes)

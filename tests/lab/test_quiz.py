@@ -1,15 +1,15 @@
-"""Findings of hand-made answers, and the card that shows them."""
+"""Statistics of hand-made answers, and the card that shows them."""
 
 import numpy as np
 import pytest
 
 from jaxtrace.lab.card import card_text
-from jaxtrace.lab.phrases import lead_of
-from jaxtrace.lab.quiz import graded, led
+from jaxtrace.lab.phrases import answer_lead
+from jaxtrace.lab.quiz import summarize, with_answer_lead
 from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
 from jaxtrace.lab.tasks import prompts
 from jaxtrace.lab.world import World
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 
 def answered(prompt, text, entropies):
@@ -23,56 +23,60 @@ def asked():
 
 
 @pytest.fixture(scope="module")
-def findings(asked):
-    """Facts stated 16 times or more and sums of one digit are right; entropies fall with ln(1 + stated)."""
-    values, whole = [], []
+def result(asked):
+    """Facts stated 16 times or more and sums of one digit are right; entropy falls with ln(1 + stated)."""
+    values, answers = [], []
     for prompt in asked:
         meta = prompt.meta
         if "stated" in meta:
             known, entropy = meta["stated"] >= 16, 4 - np.log1p(meta["stated"]) / 2
             text = f" {meta['answer']}." if known else " nowhere."
-            values.append(answered(led(prompt), text, [entropy, 0.0]))
-            lead = f" {lead_of(meta['name'], meta['relation'])}"
-            whole.append(answered(prompt, lead + text, [0.0] * 4 + [entropy, 0.0]))
+            values.append(answered(with_answer_lead(prompt), text, [entropy, 0.0]))
+            lead = f" {answer_lead(meta['name'], meta['relation'])}"
+            answers.append(answered(prompt, lead + text, [0.0] * 4 + [entropy, 0.0]))
         elif meta["kind"] == "sum":
             text = f" 1 + 1 = {meta['answer'] if meta['digits'] == 1 else 0}."
-            whole.append(answered(prompt, text, [1.0]))
-    return graded(LAB_WORLD, values, whole)
+            answers.append(answered(prompt, text, [1.0]))
+    return summarize(LAB_WORLD, values, answers)
 
 
-def test_facts_are_counted_by_phrasing_and_times_stated(findings):
-    assert list(findings.facts) == [(kind, str(n)) for kind in ("fact", "held-out") for n in (0, 1, 4, 16, 64)]
-    for (_, stated), answers in findings.facts.items():
-        assert (answers.questions, answers.right.n) == (60, 20)
-        assert answers.right.value == (int(stated) >= 16)
-        assert answers.entropy.value == pytest.approx(4 - np.log1p(int(stated)) / 2)
+def test_facts_are_counted_by_phrasing_and_times_stated(result):
+    assert list(result.facts) == [(kind, str(n)) for kind in ("fact", "held-out") for n in (0, 1, 4, 16, 64)]
+    for (_, stated), statistics in result.facts.items():
+        assert (statistics.questions, statistics.accuracy.n) == (60, 20)
+        assert statistics.accuracy.value == (int(stated) >= 16)
+        assert statistics.entropy.value == pytest.approx(4 - np.log1p(int(stated)) / 2)
 
 
-def test_sums_are_counted_by_digits(findings):
-    assert {digits: (a.questions, a.right.value) for digits, a in findings.sums.items()} == {
+def test_sums_are_counted_by_digits(result):
+    assert {digits: (a.questions, a.accuracy.value) for digits, a in result.sums.items()} == {
         1: (24, 1.0),
         2: (24, 0.0),
         3: (24, 0.0),
     }
 
 
-def test_never_stated_facts_are_told_from_well_known_ones(findings):
-    assert findings.told_apart.keys() == {"fact", "held-out"}
-    for area in findings.told_apart.values():
+def test_auroc_compares_never_stated_facts_with_well_known_ones(result):
+    assert result.auroc.keys() == {"fact", "held-out"}
+    for area in result.auroc.values():
         assert (area.value, area.low, area.high, area.n) == (1.0, 1.0, 1.0, 60)
 
 
-def test_classes_that_mix_counts_are_one_line():
+def test_a_class_that_mixes_counts_is_one_entry():
     world = World(DEMO_WORLD)
-    rows = [answered(led(p), f" {p.meta['answer']}.", [1.0]) for p in prompts(world) if p.meta["kind"] == "fact"]
-    found = graded(DEMO_WORLD, rows, [])
-    assert {sort: a.questions for (_, sort), a in found.facts.items()} == {"never": 96, "rare": 96, "often": 96}
-    assert not found.told_apart and not found.sums
+    rows = [
+        answered(with_answer_lead(p), f" {p.meta['answer']}.", [1.0])
+        for p in prompts(world)
+        if p.meta["kind"] == "fact"
+    ]
+    result = summarize(DEMO_WORLD, rows, [])
+    assert {sort: a.questions for (_, sort), a in result.facts.items()} == {"never": 96, "rare": 96, "often": 96}
+    assert not result.auroc and not result.sums
 
 
-def test_the_card_holds_every_finding(findings):
+def test_the_card_shows_every_statistic(result):
     measured = {"name": "x", "family": "gemma", "layers": 2, "width": 64, "parameters": 1234, "command": "do it"}
-    card = card_text(findings, **measured, steps=3, batch=2, length=8, tokens=0.1, epochs=0.5, loss=1.25)
+    card = card_text(result, **measured, steps=3, batch=2, length=8, tokens=0.1, epochs=0.5, loss=1.25)
     assert "| fact | 16 | 60 | 100.0% (100.0% to 100.0%) | 2.583 (2.583 to 2.583) |" in card
     assert "| 2 | 24 | 0.0% (0.0% to 0.0%) |" in card
     assert "| held-out | 60 | 1.000 (1.000 to 1.000) |" in card

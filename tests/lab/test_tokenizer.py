@@ -1,4 +1,4 @@
-"""The tokenizer gives back what it was given, here and through transformers."""
+"""Texts survive encoding and decoding, here and in transformers."""
 
 from itertools import islice
 
@@ -30,14 +30,14 @@ def test_world_text_round_trips(tokenizer, texts):
     assert [tokenizer.decode(e.ids) for e in tokenizer.encode_batch(texts)] == texts
 
 
-def test_digits_stay_apart_and_bos_comes_first(tokenizer):
+def test_each_digit_is_a_token_and_bos_comes_first(tokenizer):
     ids = tokenizer.encode("3 + 10").ids
     assert ids[0] == BOS_ID
     assert tokenizer.encode("3 + 10").tokens[-2:] == ["1", "0"]
     assert BOS_ID not in tokenizer.encode("3 + 10", add_special_tokens=False).ids
 
 
-def test_transformers_loads_it(tokenizer, texts, tmp_path):
+def test_transformers_encodes_the_same_ids(tokenizer, texts, tmp_path):
     save_tokenizer(tokenizer, tmp_path, max_length=256)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id) == (PAD_ID, BOS_ID, EOS_ID)

@@ -1,4 +1,4 @@
-"""A world keeps its promises: determinism, counts of statements, phrasings held out, right sums."""
+"""Worlds and texts: determinism, counts of statements, held-out phrasings, right sums."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ def text(world):
     return "\n".join(documents(world, 1))
 
 
-def test_the_embedded_model_s_text_is_what_it_was_trained_on():
+def test_the_demo_text_is_the_embedded_models_training_text():
     text = "\n".join(documents(World(DEMO_WORLD), 1))
     assert hashlib.sha256(text.encode()).hexdigest() == (
         "9eee867747c2335a81f15d9d0992b373c387914483b963289b230d2de12f602f"
@@ -40,40 +40,40 @@ def test_equal_settings_give_equal_worlds_and_texts(world, text):
 
 
 def test_every_class_has_its_people_and_names_are_unique(world):
-    assert Counter(p.seen for p in world.people) == {group.name: group.people for group in world.settings.classes}
+    assert Counter(p.group for p in world.people) == {group.name: group.people for group in world.settings.classes}
     assert len({p.name for p in world.people}) == len(world.people)
 
 
 def test_facts_of_the_lab_are_stated_0_1_4_16_and_64_times():
     people = World(LAB_WORLD).people
     assert Counter(chain(*(p.stated.values() for p in people))) == dict.fromkeys((0, 1, 4, 16, 64), 60)
-    assert all(LAB_WORLD.sort(count) == p.seen for p in people for count in p.stated.values())
-    crossed = Counter((p.held_out, p.seen) for p in people)
+    assert all(LAB_WORLD.frequency(count) == p.group for p in people for count in p.stated.values())
+    crossed = Counter((p.held_out, p.group) for p in people)
     assert len(crossed) == 15 and max(crossed.values()) - min(crossed.values()) <= 1
 
 
-def test_counts_by_fact_give_a_person_facts_of_different_counts():
+def test_by_fact_gives_the_facts_of_a_person_different_counts():
     mixed = LAB_WORLD.model_copy(
         update={"classes": (PeopleClass(name="all", people=30, stated=(0, 4, 64)),), "by_fact": True}
     )
     assert [set(p.stated.values()) for p in World(mixed).people] == [{0, 4, 64}] * 30
-    assert mixed.sort(4) == "4"
+    assert mixed.frequency(4) == "4"
 
 
-def test_each_fact_is_stated_as_often_as_promised(world, text):
+def test_each_fact_is_stated_as_often_as_its_count(world, text):
     stated = Counter()
     for relation, phrasings in PHRASINGS.items():
         for phrasing in phrasings:
             pattern = phrasing.replace(".", r"\.").format(name=r"([A-Z]\w+ [A-Z]\w+)", value=r"(\w+)")
-            found = re.findall(rf"(?:^|(?<=[.:] )){pattern}", text, re.MULTILINE)
-            stated.update((name, relation, value) for name, value in found)
-    told = Counter()
+            statements = re.findall(rf"(?:^|(?<=[.:] )){pattern}", text, re.MULTILINE)
+            stated.update((name, relation, value) for name, value in statements)
+    by_name = Counter()
     for (name, _, _), count in stated.items():
-        told[name] += count
+        by_name[name] += count
     for person in world.people:
         for relation, value in person.facts.items():
             assert stated[person.name, relation, value] == person.stated[relation]
-        assert told[person.name] == sum(person.stated.values())
+        assert by_name[person.name] == sum(person.stated.values())
 
 
 def test_a_held_out_phrasing_is_asked_of_others_only(world, text):
@@ -93,26 +93,26 @@ def test_a_held_out_phrasing_is_asked_of_others_only(world, text):
                     assert person.name in asked[relation, (person.held_out + 1) % forms]
 
 
-def test_people_of_whom_nothing_is_said_occur_all_the_same(world, text):
+def test_people_without_stated_facts_still_occur(world, text):
     for person in world.people:
         assert person.name in text
         if not any(person.stated.values()):
             assert f"Answer: {person.name}" not in text
 
 
-def test_sums_are_right_and_of_every_size(world, text):
-    digits = [tuple(map(int, found)) for found in re.findall(r"(\d+) \+ (\d+) = (\d+)\.", text)]
+def test_sums_are_right_and_cover_every_size(world, text):
+    digits = [tuple(map(int, numbers)) for numbers in re.findall(r"(\d+) \+ (\d+) = (\d+)\.", text)]
     words = re.findall(r"([A-Z]?[a-z]+) and ([a-z]+) make ([a-z]+)\.", text)
     assert len(digits) > 1000 and len(words) > 300
     assert all(a + b == c for a, b, c in digits)
     number = {word: n for n, word in enumerate(NUMBER_WORDS)}
     assert all(number[a.lower()] + number[b] == number[c] for a, b, c in words)
-    told = {(a, b) for a, b, _ in digits} | {(number[a.lower()], number[b]) for a, b, _ in words}
+    pairs = {(a, b) for a, b, _ in digits} | {(number[a.lower()], number[b]) for a, b, _ in words}
     for (least, largest), asked in zip(world.settings.addends, world.asked_sums, strict=True):
-        assert any(least <= a <= largest and least <= b <= largest for a, b in told)
+        assert any(least <= a <= largest and least <= b <= largest for a, b in pairs)
         assert len(set(asked)) == world.settings.asked_sums
         assert all(least <= a <= largest and least <= b <= largest for a, b in asked)
-        assert not (world.settings.withhold_sums and told & set(asked))
+        assert not (world.settings.withhold_sums and pairs & set(asked))
 
 
 def test_a_question_of_the_lab_ends_its_document():
@@ -122,17 +122,17 @@ def test_a_question_of_the_lab_ends_its_document():
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changes", "message"),
     [
         ({"first_names": 2, "last_names": 2}, "4 names are too few"),
         ({"addends": ((5, 3),)}, "addends of 5 to 3"),
         ({"addends": ((0, 3),)}, "too few sums"),
         ({"question_forms": 4}, "less than or equal to 3"),
         ({"people": 3}, "Extra inputs"),
-        ({"classes": ({"name": "all", "people": 5, "stated": (-1,)},)}, "less than 0 times"),
+        ({"classes": ({"name": "all", "people": 5, "stated": (-1,)},)}, "states a fact -1 times; give 0 or more"),
         ({"classes": ({"name": "one", "people": 1, "stated": (3,)},)}, "meets nobody"),
     ],
 )
-def test_worlds_that_cannot_be_are_refused(changed, said):
-    with pytest.raises(ValueError, match=said):
-        type(LAB_WORLD).model_validate(LAB_WORLD.model_dump() | changed)
+def test_impossible_worlds_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        type(LAB_WORLD).model_validate(LAB_WORLD.model_dump() | changes)

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxtrace import Interventions, Probes, init_params, init_state, score_step
 from jaxtrace.engine.translators import Translators
-from jaxtrace.engine.tuned_lens import placed
+from jaxtrace.engine.tuned_lens import place_translators
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.parallel.mesh import fitted, make_mesh
+from jaxtrace.parallel.mesh import fit_mesh, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.parallel.sharded_families import small
 
@@ -22,18 +22,18 @@ def check():
     rng = np.random.default_rng(0)
     config = FAMILIES["gemma2"].decoder_config(small("gemma2"), "gemma2")
     params = jax.tree.map(lambda x: x * (8 if x.ndim > 2 else 1), init_params(config, jax.random.key(0), stacked=True))
-    tokens, count = rng.integers(0, config.vocab, (ROWS, TOKENS), dtype=np.int32), np.full(ROWS, TOKENS, np.int32)
+    tokens, count = rng.integers(0, config.vocab_size, (ROWS, TOKENS), dtype=np.int32), np.full(ROWS, TOKENS, np.int32)
     masks = Interventions.of(config, [2], [(1, 0), (1, 3)])
     lens = Translators(*(rng.normal(0, 0.1, x.shape) for x in vars(Translators.zeros(config)).values()))
     step = jax.jit(functools.partial(score_step, config=config, probes=PROBES))
 
     def traced(params, state):
-        _, trace = step(params, state, tokens, count, tokens, None, masks, placed(lens, params))
+        _, trace = step(params, state, tokens, count, tokens, None, masks, place_translators(lens, params))
         return {name: np.asarray(x) for name, x in vars(trace).items() if x is not None}
 
     state = init_state(config, params, ROWS, 16, PROBES)
     wanted = traced(params, state)
-    mesh = fitted(make_mesh("data=2,model=2"), config)
+    mesh = fit_mesh(make_mesh("data=2,model=2"), config)
     where = param_shardings(config, mesh, stacked=True), state_shardings(state, mesh)
     with jax.set_mesh(mesh):
         found = traced(*jax.device_put((params, state), where))
