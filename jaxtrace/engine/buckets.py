@@ -1,4 +1,4 @@
-"""Few sizes: how many positions are fed at once, and how many a cache holds, so that few programs are compiled."""
+"""Sizes of chunks and caches, rounded to a few values so that few programs are compiled."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 CHUNK_WIDTHS = (16, 32, 64, 128, 256)  # positions fed at once
-LEAST_SLOTS = 64  # of a cache; larger ones have twice as many, four times as many, …
-CALL = 128  # what a call costs beside its positions, in positions
+LEAST_SLOTS = 64  # of a cache; larger caches double it repeatedly
+CALL = 128  # fixed cost of a call, in positions
 
 
 def cache_slots(positions: int, context: int) -> int:
-    """Slots of a cache for so many positions of the context."""
+    """Return the number of cache slots for a number of positions, limited by the context."""
     slots = LEAST_SLOTS
     while slots < positions:
         slots *= 2
@@ -21,38 +21,38 @@ def cache_slots(positions: int, context: int) -> int:
 
 
 def chunk_widths(positions: int) -> list[int]:
-    """Widths of the chunks that cover so many positions: the widest ones, then the narrowest that holds the rest."""
-    full, rest = divmod(positions, CHUNK_WIDTHS[-1])
-    tail = [min(width for width in CHUNK_WIDTHS if width >= rest)] if rest else []
-    return [CHUNK_WIDTHS[-1]] * full + tail
+    """Return the widths of chunks that cover the positions: the widest ones, then the narrowest that fits the tail."""
+    full, tail = divmod(positions, CHUNK_WIDTHS[-1])
+    last = [min(width for width in CHUNK_WIDTHS if width >= tail)] if tail else []
+    return [CHUNK_WIDTHS[-1]] * full + last
 
 
-def best_width(left: Int[np.ndarray, " B"], room: int) -> int:
-    """The width of a chunk that feeds the most of the positions that rows have left, for what it costs.
+def best_width(remaining: Int[np.ndarray, " B"], room: int) -> int:
+    """Return the chunk width that feeds the most positions for its cost.
 
     Args:
-      left: positions that each row has yet to feed.
-      room: the widest that fits.
+      remaining: number of positions that each row still has to feed.
+      room: widest chunk that fits into the cache.
     """
     fitting = [width for width in CHUNK_WIDTHS if width <= room]
-    return max(fitting, key=lambda width: np.minimum(left, width).sum() / (len(left) * width + CALL))
+    return max(fitting, key=lambda width: np.minimum(remaining, width).sum() / (len(remaining) * width + CALL))
 
 
 def chunks(
     rows: Sequence[Int[np.ndarray, " P *m"]], widths: list[int]
 ) -> Iterator[tuple[Int[np.ndarray, "B T *m"], Int[np.ndarray, " B"]]]:
-    """Rows in chunks of positions, one after the other."""
-    at = 0
+    """Yield consecutive chunks of the rows' positions, each as `chunk` returns it."""
+    start = 0
     for width in widths:
-        yield chunk([row[at : at + width] for row in rows], width)
-        at += width
+        yield chunk([row[start : start + width] for row in rows], width)
+        start += width
 
 
 def chunk(
     rows: Sequence[Int[np.ndarray, " P *m"]], width: int
 ) -> tuple[Int[np.ndarray, "B T *m"], Int[np.ndarray, " B"]]:
-    """Rows of at most so many positions, padded on the right, and how many of them are each row's own."""
+    """Pad rows of at most `width` positions on the right; return them and their lengths."""
     padded = np.zeros((len(rows), width, *rows[0].shape[1:]), rows[0].dtype)
-    for place, row in zip(padded, rows, strict=True):
-        place[: len(row)] = row
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
     return padded, np.array([len(row) for row in rows], np.int32)

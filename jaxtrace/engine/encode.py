@@ -1,4 +1,4 @@
-"""Prompts to token ids, and the refusal of those that cannot be fed."""
+"""Prompts as token ids and image tiles, with errors for prompts that cannot be fed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image, tile_visibility
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.engine.pool import Looked
+from jaxtrace.engine.pool import PromptImages
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
@@ -30,38 +30,38 @@ def encode(
     chat: bool,
     last_twice: bool = False,
 ) -> list[tuple[Prompt, np.ndarray]]:
-    """Prompts beside their token ids, int32.
+    """Return each prompt with its token ids, int32.
 
     Args:
       prompts: texts, lists of token ids, or `Prompt`s.
-      model: its name, for messages.
-      config: of its decoder, for the vocabulary and the context.
-      tokenizer: None where prompts must be ids.
-      chat: put texts as a chat's first turn where the tokenizer has a template.
-      last_twice: the last token of each is fed twice.
+      model: name of the model, for error messages.
+      config: config of the decoder; its vocabulary and context are checked.
+      tokenizer: tokenizer of the model; None if prompts must be ids.
+      chat: True formats a text as the first turn of a chat if the tokenizer has a template.
+      last_twice: True feeds the last token of each prompt twice.
 
     Raises:
-      PromptError: a prompt is empty, longer than the context, text without a tokenizer, has an unknown id, or an image
-        that cannot be read or has no place in it.
+      PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; or an
+        image is unreadable or has no image token.
     """
     _check_list(prompts)
-    given = [_as_prompt(prompt) for prompt in prompts]
-    return [_encode(i, prompt, model, config, tokenizer, chat, last_twice) for i, prompt in enumerate(given)]
+    return [
+        _encode(i, _as_prompt(prompt), model, config, tokenizer, chat, last_twice) for i, prompt in enumerate(prompts)
+    ]
 
 
 def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | None) -> Sequence[PromptLike]:
-    """Prompts with the images that belong to each, None leaving what a prompt has of its own.
+    """Attach images to prompts; an entry of None keeps the prompt's own images.
 
     Raises:
-      PromptError: there are more or fewer entries than prompts.
+      PromptError: the number of entries differs from the number of prompts.
     """
     _check_list(prompts)
     if images is None:
         return prompts
     if isinstance(images, ImageSource) or len(images) != len(prompts):
         raise PromptError("images must be a list with one entry for each prompt: an image, a list of images, or None")
-    pairs = zip(prompts, images, strict=True)
-    return [_with_images(_as_prompt(prompt), some) for prompt, some in pairs]
+    return [_attach(_as_prompt(prompt), entry) for prompt, entry in zip(prompts, images, strict=True)]
 
 
 def _check_list(prompts: Sequence[PromptLike]) -> None:
@@ -69,30 +69,31 @@ def _check_list(prompts: Sequence[PromptLike]) -> None:
         raise PromptError("prompts must be a list; put the one text in brackets")
 
 
-def _with_images(prompt: Prompt, images: ImagesLike) -> Prompt:
+def _attach(prompt: Prompt, images: ImagesLike) -> Prompt:
     if images is None:
         return prompt
-    several = tuple(images) if isinstance(images, (list, tuple)) else (images,)
-    return dataclasses.replace(prompt, images=several)
+    return dataclasses.replace(prompt, images=tuple(images) if isinstance(images, (list, tuple)) else (images,))
 
 
-def looked(processor: ImageProcessor, config: DecoderConfig, prompt: Prompt, tokens: np.ndarray, most: int) -> Looked:
-    """The images of a prompt, filled up to `most` with empty ones."""
+def load_prompt_images(
+    processor: ImageProcessor, config: DecoderConfig, prompt: Prompt, tokens: np.ndarray, most: int
+) -> PromptImages:
+    """Read the images of a prompt and cut them into tiles, padded with empty images to `most`."""
     assert config.vision is not None and config.image_token is not None
     tiles, size = config.vision.max_tiles, config.vision.image_size
-    blank: Any = (
+    padded: Any = (
         np.zeros((most, tiles, config.vision.channels, size, size), np.float32),
         np.zeros(most, np.int32),
         np.zeros((most, tiles), bool),
     )
-    images = Images(*blank)
+    images = Images(*padded)
     counts: list[int] = []
     if prompt.images:
-        found, (counts,) = processor([prompt.images])
-        for empty, some in zip(jax.tree.leaves(images), jax.tree.leaves(found), strict=True):
-            empty[: len(counts)] = some[0]
+        processed, (counts,) = processor([prompt.images])
+        for target, values in zip(jax.tree.leaves(images), jax.tree.leaves(processed), strict=True):
+            target[: len(counts)] = values[0]
     visible = tile_visibility(tokens.tolist(), counts, most, tiles, config.image_token)
-    return Looked(images, visible)
+    return PromptImages(images, visible)
 
 
 def _encode(
@@ -117,18 +118,18 @@ def _encode(
         raise PromptError(f"{name}: is empty; give it at least one token")
     ids += ids[-1:] * last_twice
     if prompt.images and config.vision is None:
-        raise PromptError(f"{name}: has images, and {model} sees none; leave them out, or name a vision model")
-    marks = ids.count(config.image_token) if config.image_token is not None else 0
-    if marks != len(prompt.images):
+        raise PromptError(f"{name}: has images, and {model} sees none; remove them, or name a vision model")
+    image_tokens = ids.count(config.image_token) if config.image_token is not None else 0
+    if image_tokens != len(prompt.images):
         raise PromptError(
-            f"{name}: has {len(prompt.images)} images and {marks} image tokens; "
+            f"{name}: has {len(prompt.images)} images and {image_tokens} image tokens; "
             f"put one (id {config.image_token}) where each image belongs"
         )
     for image in prompt.images:
         check_image(image)
-    known = config.vocab + config.extra_tokens
+    known = config.vocab_size + config.extra_tokens
     if bad := [i for i in ids if not 0 <= i < known]:
-        raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {known}; leave it out")
+        raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {known}; remove it")
     if len(ids) > config.context:
         raise PromptError(
             f"{name}: has {len(ids)} tokens, and the context of {model} holds {config.context}; shorten it"

@@ -1,4 +1,4 @@
-"""Running prompts through the steps: rows refilled as they finish, and metrics drained while the device works."""
+"""Loops that run prompts through the steps: finished rows are refilled, and metrics drain while the device works."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxtrace.engine.buckets import best_width, chunk
-from jaxtrace.engine.gather import Gathered, Metrics, OnProgress
 from jaxtrace.engine.measure import StepTrace
-from jaxtrace.engine.pool import Entry, Look, Pool, score
+from jaxtrace.engine.metric_buffer import MetricBuffer, Metrics, OnProgress
+from jaxtrace.engine.pool import ImageLoader, Pool, PoolEntry, score_chunk
 from jaxtrace.engine.samplers import Sampler
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.step import State, StopRules, decode_step, stop_rules
@@ -25,7 +25,7 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.settings.probes import Probes
 
 FOREVER = np.int32(np.iinfo(np.int32).max)
-REFILL = 1  # what a refill costs, in decode steps
+REFILL = 1  # cost of a refill, in decode steps
 
 
 @functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "steps"), donate_argnames="state")
@@ -42,27 +42,28 @@ def decode_chunk(
     sampler: Sampler,
     steps: int,
 ) -> tuple[State, StepTrace, Bool[Array, "n B"], Bool[Array, " B"], Int[Array, ""]]:
-    """Up to `steps` decode steps; ends early when no row is active, or rows that are not have cost too much.
+    """Run up to `steps` decode steps; end early if no row is active or finished rows have used up the patience.
 
     Args:
-      params, state, stop, interventions, lens, config, probes, sampler: as `decode_step` takes them.
-      patience: row-steps that rows which are not active may be computed along.
-      steps: most steps.
+      params: see `decode_step`, like state, stop, interventions, lens, config, probes and sampler.
+      patience: number of row-steps that may be spent on finished rows.
+      steps: largest number of steps.
 
     Returns:
-      (state, traces [steps, B, …], which rows were active at each step, which are active now, patience left).
+      (state, traces [steps, B, …], active rows at each step, active rows now, patience left).
     """
-    changes = {"interventions": interventions, "lens": lens}
-    step = functools.partial(decode_step, params, stop=stop, config=config, probes=probes, sampler=sampler, **changes)
-    one = jax.eval_shape(step, state)[1]
-    traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), one)
+    options = {"interventions": interventions, "lens": lens}
+    step = functools.partial(decode_step, params, stop=stop, config=config, probes=probes, sampler=sampler, **options)
+    shapes = jax.eval_shape(step, state)[1]
+    traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
     valid = jnp.zeros((steps, *state.active.shape), bool)
+    Carry = tuple[Any, State, Array, StepTrace, Array]
 
-    def going(carry):
+    def unfinished(carry: Carry) -> Bool[Array, ""]:
         i, state, patience, *_ = carry
         return (i < steps) & jnp.any(state.active) & (patience > 0)
 
-    def body(carry):
+    def body(carry: Carry) -> Carry:
         i, state, patience, traces, valid = carry
         patience -= jnp.sum(~state.active, dtype=jnp.int32)
         valid = valid.at[i].set(state.active)
@@ -71,8 +72,8 @@ def decode_chunk(
         return i + 1, state, patience, traces, valid
 
     start = (0, state, jnp.asarray(patience), traces, valid)
-    _, state, patience, traces, valid = jax.lax.while_loop(going, body, start)
-    active = jnp.copy(state.active)  # a buffer of its own: the state's is donated to the next call
+    _, state, patience, traces, valid = jax.lax.while_loop(unfinished, body, start)
+    active = jnp.copy(state.active)  # a separate buffer: the next call donates the state's
     return state, traces, valid, active, patience
 
 
@@ -83,59 +84,69 @@ def generate_rows(
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
     numbers: Sequence[int] | None = None,
-    look: Look | None = None,
+    load_images: ImageLoader | None = None,
     lens: Translators | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
-    """Metrics of every step of every prompt's continuation, with its index, in order, as soon as they are there.
+    """Continue prompts and yield the metrics of every step, in the order of the prompts, as soon as they are complete.
 
-    Of several processes each gives out the prompts of its own rows. `numbers`, by default the indices, seed the draws;
-    `lens` is that of the lens metrics, None for the logit lens.
+    All tokens of a prompt but the last are prefilled; every step, the first one included, is then the same decode step.
+    While a chunk of steps runs, the metrics of the previous chunk drain to the host. A chunk ends when finished rows
+    have idled for the cost of a refill; waiting prompts then take their rows.
 
-    A prompt but for its last token is prefilled; every step, the first included, is then the one decode step. While a
-    chunk of steps runs, the metrics of the chunk before it are drained to the host. A chunk ends when rows that are
-    done have idled for what a refill costs; waiting prompts then take their places.
+    Args:
+      config: config of the decoder.
+      params: parameters of the decoder.
+      prompts: token ids of each prompt.
+      settings: settings of the run.
+      on_progress: callback with (new prompts, new tokens, sum of their entropies).
+      numbers: numbers that seed the prompts' draws; None for their indices.
+      load_images: loads a prompt's images by its index; None if no prompt has images.
+      lens: translators for the lens metrics; None for the logit lens.
+
+    Yields:
+      Lists of (index of the prompt, its metrics). Each of several processes yields the prompts of its own rows.
     """
     entries = [
-        Entry(
+        PoolEntry(
             tokens,
-            fed=len(tokens) - 1,
+            prefill=len(tokens) - 1,
             positions=min(len(tokens) + settings.max_new_tokens, config.context),
             draws=min(settings.max_new_tokens, config.context + 1 - len(tokens)),
         )
         for tokens in prompts
     ]
-    pool = Pool(config, params, settings, entries, numbers, look, lens)
+    pool = Pool(config, params, settings, entries, numbers, load_images, lens)
     stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
-    options = {"sampler": settings.sampler, "steps": settings.steps}
-    gathered = Gathered(on_progress, pool.own)
+    static = {"config": config, "probes": settings.probes, "sampler": settings.sampler, "steps": settings.steps}
+    buffer = MetricBuffer(on_progress, pool.local_rows)
 
     def run(patience: Any) -> Any:
         with pool.on_mesh():
-            pool.state, *out = decode_chunk(
-                params, pool.state, stop, patience, *pool.changes, config=config, probes=settings.probes, **options
+            pool.state, *results = decode_chunk(
+                params, pool.state, stop, patience, *pool.interventions_and_lens, **static
             )
-        return list(pool.holders), *out
+        return list(pool.row_prompts), *results
 
-    def refilled() -> Any:
+    def refill_and_run() -> Any:
         pool.admit()
-        for group, trace, count in pool.measured:
-            gathered.begin(pool.everyone(trace), group, count)
-        pool.measured.clear()
-        patience = REFILL * len(pool.holders) if pool.waiting else FOREVER
-        return run(pool.everywhere(np.int32(patience))) if pool.busy else None
+        for group, trace, count in pool.prompt_traces:
+            buffer.add_prompts(pool.gather_to_host(trace), group, count)
+        pool.prompt_traces.clear()
+        patience = REFILL * len(pool.row_prompts) if pool.waiting else FOREVER
+        return run(pool.replicate(np.int32(patience))) if pool.busy else None
 
-    running = refilled()
+    running = refill_and_run()
     while running:
-        holders, trace, *small = running
-        following = run(small[-1])  # returns at once where a refill is due
-        valid, active, patience = pool.everyone(small)
+        row_prompts, trace, *flags = running
+        following = run(flags[-1])  # returns at once if a refill is due
+        valid, active, patience = pool.gather_to_host(flags)
         if patience <= 0 or not active.any():
             pool.release(~active)
-            following = None  # lets go of its traces
-            following = refilled()
+            following = None  # frees its traces before the refill
+            following = refill_and_run()
         counts = valid.sum(axis=0)
-        steps = {row: (slice(count), row) for row, count in enumerate(counts) if count}
-        yield from gathered.add(pool.fetched(trace, rows=1), holders, steps, done=~active)
+        slices = {row: (slice(count), row) for row, count in enumerate(counts) if count}
+        yield from buffer.add_steps(pool.local_to_host(trace, rows=1), row_prompts, slices, finished=~active)
         running = following
 
 
@@ -145,58 +156,49 @@ def score_rows(
     texts: Sequence[Int[np.ndarray, " P"]],
     settings: Settings,
     on_progress: OnProgress = lambda *_: None,
-    look: Look | None = None,
+    load_images: ImageLoader | None = None,
     lens: Translators | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
-    """Metrics of every position of given texts, with the text's index, in order, as soon as they are there.
+    """Score texts and yield the metrics of every position, in the order of the texts, as soon as they are complete.
 
-    Of several processes each gives out the texts of its own rows.
-
-    Texts are fed in chunks of positions, each row at its own place in its text; where a text is done, the next one
-    begins. The metrics of a chunk are drained while the next one runs.
+    Texts are fed in chunks of positions, each row at its own position in its text; where a text ends, the next one
+    starts. The metrics of a chunk drain while the next one runs. Arguments and yielded values match `generate_rows`.
     """
-    entries = [Entry(tokens, fed=0, positions=len(tokens), draws=0) for tokens in texts]
+    entries = [PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0) for tokens in texts]
     targets = [np.append(tokens[1:], np.int32(-1)) for tokens in texts]
-    pool = Pool(config, params, settings, entries, look=look, lens=lens)
-    gathered = Gathered(on_progress, pool.own)
-    at = np.zeros(len(pool.holders), int)  # each row's place in its text
+    pool = Pool(config, params, settings, entries, load_images=load_images, lens=lens)
+    static = {"config": config, "probes": settings.probes}
+    buffer = MetricBuffer(on_progress, pool.local_rows)
+    position = np.zeros(len(pool.row_prompts), int)  # next position of each row in its text
     pool.admit()
     running = None
     while pool.busy or running:
         following = None
         if pool.busy:
-            holders = list(pool.holders)
-            left = np.array([0 if text is None else len(texts[text]) for text in holders]) - at
-            width = best_width(left, pool.slots - at.max())
-            places = [slice(start, start + width) for start in at]
-            tokens, count = chunk(_cut(texts, holders, places), width)
-            ahead, _ = chunk(_cut(targets, holders, places), width)
-            visible = chunk(_cut(pool.visible, holders, places), width)[0] if pool.visible else None
+            row_texts = list(pool.row_prompts)
+            remaining = np.array([0 if text is None else len(texts[text]) for text in row_texts]) - position
+            width = best_width(remaining, pool.slots - position.max())
+            spans = [slice(start, start + width) for start in position]
+            tokens, count = chunk(_spans(texts, row_texts, spans), width)
+            next_tokens, _ = chunk(_spans(targets, row_texts, spans), width)
+            visible = chunk(_spans(pool.visible, row_texts, spans), width)[0] if pool.visible else None
             with pool.on_mesh():
-                pool.state, trace = score(
-                    params,
-                    pool.state,
-                    tokens,
-                    count,
-                    ahead,
-                    visible,
-                    *pool.changes,
-                    config=config,
-                    probes=settings.probes,
+                pool.state, trace = score_chunk(
+                    params, pool.state, tokens, count, next_tokens, visible, *pool.interventions_and_lens, **static
                 )
-            done = left <= width
-            following = holders, trace, count, done
-            at = np.where(done, 0, at + count)
-            pool.release(done)
+            finished = remaining <= width
+            following = row_texts, trace, count, finished
+            position = np.where(finished, 0, position + count)
+            pool.release(finished)
             pool.admit()
         if running:
-            holders, trace, counts, done = running
-            steps = {row: (row, slice(count)) for row, count in enumerate(counts) if count}
-            yield from gathered.add(pool.fetched(trace, rows=0), holders, steps, done)
+            row_texts, trace, counts, finished = running
+            slices = {row: (row, slice(count)) for row, count in enumerate(counts) if count}
+            yield from buffer.add_steps(pool.local_to_host(trace, rows=0), row_texts, slices, finished)
         running = following
 
 
-def _cut(rows: Any, holders: list[int | None], places: list[slice]) -> list[np.ndarray]:
-    """The part of each row's prompt that stands at its place; nothing for an idle row."""
-    some = next(rows[holder] for holder in holders if holder is not None)
-    return [some[:0] if holder is None else rows[holder][at] for holder, at in zip(holders, places, strict=True)]
+def _spans(arrays: Any, row_texts: list[int | None], spans: list[slice]) -> list[np.ndarray]:
+    """Return the span of each row's text in its array; an empty one for an idle row."""
+    empty = next(arrays[text] for text in row_texts if text is not None)[:0]
+    return [empty if text is None else arrays[text][span] for text, span in zip(row_texts, spans, strict=True)]

@@ -1,4 +1,4 @@
-"""From a forward pass to metrics: the one place where a step's quantities are put together."""
+"""Metrics of a forward pass: the one module that computes a step's quantities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jaxtrace.engine.translators import Translators
 from jaxtrace.kernels import dispersion_of, softmax_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
-from jaxtrace.models.forward import Forward, attention_weights, final_norm, unembed
-from jaxtrace.models.on_mesh import largest_logits, moments_of_logits
+from jaxtrace.models.forward import ForwardResult, attention_weights, final_norm, unembed
+from jaxtrace.models.on_mesh import largest_logits, sharded_unembed_moments
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
 
@@ -24,10 +24,10 @@ from jaxtrace.settings.probes import Probes
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepTrace:
-    """Metrics of one step [B, …] or of T scored positions [B, T, …]; None for what the probes leave out.
+    """Metrics of one step [B, …] or of T scored positions [B, T, …]; None for a metric that the probes exclude.
 
-    Names, units and definitions are those of `schema.QUANTITIES`. Layers are those that the probes choose, after the
-    embedding in `hidden_norm` and `hidden_delta_step`.
+    `schema.QUANTITIES` has each metric's unit and definition. The layer axis L holds the layers that the probes select;
+    L1 holds the embedding before them.
     """
 
     token: Int[Array, "*s"] | None = None
@@ -63,14 +63,14 @@ class StepTrace:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Drawable:
-    """What a position's next token is drawn from.
+class SamplerInput:
+    """Inputs of the draw after each position.
 
     Attributes:
-      top1: the most likely token.
-      finite: whether no logit is NaN or +∞.
-      logits: None unless asked for.
-      metrics: those that a sampler needs.
+      top1: most likely token.
+      finite: False if a logit is NaN or +∞.
+      logits: raw logits, float32; None for greedy draws.
+      metrics: metrics that the sampler needs.
     """
 
     top1: Int[Array, "B T"]
@@ -79,16 +79,16 @@ class Drawable:
     metrics: StepTrace = StepTrace()
 
 
-NOTHING = Probes.none()
+NO_PROBES = Probes.none()
 
 
-def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NOTHING) -> dict[str, Any]:
-    """What the forward pass has to return for these probes, and for those that a sampler needs."""
-    looking = [each for each in (probes, needs) if each.attention or each.dispersion]
+def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NO_PROBES) -> dict[str, Any]:
+    """Return the options of `forward` that these probes, and the ones that a sampler needs, require."""
+    on_attention = [each for each in (probes, needs) if each.attention or each.dispersion]
     return {
-        "moments": bool(looking),
+        "moments": bool(on_attention),
         "head_jsd": probes.dispersion or needs.dispersion,
-        "layers": tuple(sorted({layer for each in looking or [probes] for layer in each.layers(config)})),
+        "layers": tuple(sorted({layer for each in on_attention or [probes] for layer in each.layers(config)})),
         "stream": probes.stream(config),
     }
 
@@ -96,7 +96,7 @@ def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NOTHING
 def measure(
     config: DecoderConfig,
     params: Params,
-    result: Forward,
+    result: ForwardResult,
     before: Float[Array, "B L1 D"] | None,
     start: Int[Array, " B"],
     probes: Probes,
@@ -104,58 +104,67 @@ def measure(
     *,
     targets: Int[Array, "B T"] | None = None,
     keep_logits: bool = False,
-    needs: Probes = NOTHING,
-) -> tuple[StepTrace, Drawable]:
-    """Metrics of the positions of a forward pass, and what their next tokens are drawn from.
+    needs: Probes = NO_PROBES,
+) -> tuple[StepTrace, SamplerInput]:
+    """Compute the metrics of a forward pass's positions, and the inputs of the draws after them.
 
     Args:
-      config, params: of the decoder.
-      result: its forward pass over T positions.
-      before: residual stream of the position before the first, of the layers `probes.carried`.
-      start: position of the first.
-      probes: what to measure.
-      lens: of the lens metrics; None for the logit lens.
-      targets: tokens whose `logprob` is wanted; NaN for −1 (none) and for a token beyond the vocabulary (an image).
-      keep_logits: return the logits, for a sampler.
-      needs: metrics of the groups output, attention and dispersion that a sampler needs; the forward pass has the
-        `forward_flags` of both.
+      config: config of the decoder.
+      params: parameters of the decoder.
+      result: forward pass over T positions, with the `forward_flags` of `probes` and `needs`.
+      before: residual stream of the position before the first one, one row per layer in `probes.carried`.
+      start: position of the first of the T positions.
+      probes: metrics to compute for the trace.
+      lens: translators for the lens metrics; None for the logit lens.
+      targets: tokens for `logprob`, which is NaN for −1 (no token) and for an id beyond the vocabulary (an image).
+      keep_logits: True if the sampler reads the logits.
+      needs: metrics that the sampler needs, from the groups output, attention and dispersion.
     """
     trace: dict[str, Array | None] = {}
     needed: dict[str, Array | None] = {}
     keep_logits |= probes.top_tokens > 0
-    alone = needs.output and not probes.output
+    unrecorded = needs.output and not probes.output
     with jax.named_scope("unembed"):
         if probes.output or probes.lens or needs.output:
-            orders = () if alone and not probes.lens_renyi else probes.alphas
-            wanted = dataclasses.replace(probes, output=probes.output or needs.output, alphas=orders)
-            outputs, drawable = _outputs(config, params, result, wanted, lens, targets, keep_logits)
-            trace |= {name: x for name, x in outputs.items() if not (alone and QUANTITIES[name].group == "output")}
+            alphas = () if unrecorded and not probes.lens_renyi else probes.alphas
+            computed = dataclasses.replace(probes, output=probes.output or needs.output, alphas=alphas)
+            outputs, sampler_input = _outputs(config, params, result, computed, lens, targets, keep_logits)
+            trace |= {name: x for name, x in outputs.items() if not (unrecorded and QUANTITIES[name].group == "output")}
             needed |= {name: outputs[name] for name in ("entropy", "varentropy") if needs.output}
         else:
             logits = unembed(config, params, result.hidden)
-            rows = softmax_moments(logits, implementation="xla")  # which the partitioner can split
-            drawable = Drawable(rows.top1, jnp.isfinite(rows.moments.m), logits)
+            rows = softmax_moments(logits, implementation="xla")  # the partitioner can split XLA operations only
+            sampler_input = SamplerInput(rows.top1, jnp.isfinite(rows.moments.m), logits)
     with jax.named_scope("attention_metrics"):
-        there = forward_flags(config, probes, needs)["layers"]
-        trace |= _attention(result, there, probes.layers(config), probes)
-        needed |= _attention(result, there, needs.layers(config), needs)
+        computed_layers = forward_flags(config, probes, needs)["layers"]
+        trace |= _attention(result, computed_layers, probes.layers(config), probes)
+        needed |= _attention(result, computed_layers, needs.layers(config), needs)
     if probes.hidden:
         assert before is not None
         with jax.named_scope("hidden_metrics"):
             trace |= _hidden(result, probes.layers(config), before, start)
     with jax.named_scope("raw_material"):
-        trace |= _raw(config, params, result, start, probes, drawable)
-    return StepTrace(**trace), dataclasses.replace(drawable, metrics=StepTrace(**needed))
+        trace |= _raw(config, params, result, start, probes, sampler_input)
+    return StepTrace(**trace), dataclasses.replace(sampler_input, metrics=StepTrace(**needed))
 
 
-def _outputs(config, params, result, probes, lens, targets, keep_logits):
+def _outputs(
+    config: DecoderConfig,
+    params: Params,
+    result: ForwardResult,
+    probes: Probes,
+    lens: Translators | None,
+    targets: Int[Array, "B T"] | None,
+    keep_logits: bool,
+) -> tuple[dict[str, Array | None], SamplerInput]:
+    """Compute the groups output and lens from one unembedding of all their rows."""
     residual = result.residual(probes.layers(config)) if probes.lens else result.hidden[None]
     if probes.lens and lens is not None:
         residual = lens(residual, probes.layers(config))
     groups, b, t, _ = residual.shape
     normed = final_norm(config, params, residual)
-    targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab)
-    rows = moments_of_logits(
+    targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab_size)
+    rows = sharded_unembed_moments(
         normed,
         unembedding(params),
         targets,
@@ -163,18 +172,18 @@ def _outputs(config, params, result, probes, lens, targets, keep_logits):
         soft_cap=config.logit_soft_cap,
         keep_logits=keep_logits,
     )
-    at = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
+    by_position = lambda x: x.reshape(b, t, *x.shape[1:])  # noqa: E731
     by_layer = lambda x: jnp.moveaxis(x.reshape(groups, b, t), 0, -1)  # noqa: E731
-    trace = {}
+    trace: dict[str, Array | None] = {}
     if probes.output:
         last = jax.tree.map(lambda x: x[-1], rows.moments)
         trace |= {
-            "entropy": at(last.entropy),
-            "varentropy": at(last.varentropy),
-            "renyi": at(rows.renyi),
-            "top1_prob": at(last.p_max),
-            "top1_top2_gap": at(rows.top1_top2_gap),
-            "logprob": None if targets is None else jnp.where(known, at(rows.target_logprob), jnp.nan),
+            "entropy": by_position(last.entropy),
+            "varentropy": by_position(last.varentropy),
+            "renyi": by_position(rows.renyi),
+            "top1_prob": by_position(last.p_max),
+            "top1_top2_gap": by_position(rows.top1_top2_gap),
+            "logprob": None if targets is None else jnp.where(known, by_position(rows.target_logprob), jnp.nan),
         }
     if probes.lens:
         trace |= {
@@ -185,37 +194,46 @@ def _outputs(config, params, result, probes, lens, targets, keep_logits):
             "lens_top1_prob": by_layer(rows.moments.p_max),
         }
     if probes.lens_renyi:
-        trace["lens_renyi"] = _lens_renyi(config, params, normed, probes.alphas).at[:, :, -1].set(at(rows.renyi))
+        trace["lens_renyi"] = (
+            _lens_renyi(config, params, normed, probes.alphas).at[:, :, -1].set(by_position(rows.renyi))
+        )
     finite = jnp.isfinite(rows.moments.logsumexp[-1])
-    return trace, Drawable(at(rows.top1[-1]), at(finite), at(rows.logits) if keep_logits else None)
+    return trace, SamplerInput(
+        by_position(rows.top1[-1]), by_position(finite), by_position(rows.logits) if keep_logits else None
+    )
 
 
-def _lens_renyi(config, params, normed: Float[Array, "G B T D"], alphas: tuple[float, ...]) -> Float[Array, "B T G A"]:
-    """Of all groups as rows of output: the only ones of which `unembed_moments` keeps Rényi sums."""
+def _lens_renyi(
+    config: DecoderConfig, params: Params, normed: Float[Array, "G B T D"], alphas: tuple[float, ...]
+) -> Float[Array, "B T G A"]:
+    """Return the Rényi entropies of every layer's prediction.
+
+    `unembed_moments` keeps Rényi sums for output rows only, so the layers go through it a second time as output rows.
+    """
     groups, b, t, width = normed.shape
     rows = jnp.moveaxis(normed, 0, 1).reshape(1, b, groups * t, width)
     options = {"alphas": alphas, "soft_cap": config.logit_soft_cap, "keep_logits": False}
-    renyi = moments_of_logits(rows, unembedding(params), None, **options).renyi
+    renyi = sharded_unembed_moments(rows, unembedding(params), None, **options).renyi
     return jnp.moveaxis(renyi.reshape(b, groups, t, len(alphas)), 1, 2)
 
 
 def _known(targets: Int[Array, "B T"], vocab: int) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
-    """Targets with 0 where there is none among the vocabulary, and where there is one."""
+    """Return (targets with 0 for each one outside the vocabulary, True for each one inside it)."""
     known = (targets >= 0) & (targets < vocab)
     return jnp.where(known, targets, 0), known
 
 
 def _attention(
-    result: Forward, there: tuple[int, ...], layers: tuple[int, ...], probes: Probes
+    result: ForwardResult, computed: tuple[int, ...], layers: tuple[int, ...], probes: Probes
 ) -> dict[str, Array | None]:
-    """Of some of the layers whose attention is there."""
+    """Return the attention metrics of `layers`, a subset of the layers `computed` in the forward pass."""
     trace = {}
     if not (probes.attention or probes.dispersion):
         return trace
     attention = result.attention
-    if layers != there:
-        places = np.array([there.index(layer) for layer in layers])
-        attention = jax.tree.map(lambda x: x[places], attention)
+    if layers != computed:
+        indices = np.array([computed.index(layer) for layer in layers])
+        attention = jax.tree.map(lambda x: x[indices], attention)
     moments = attention.moments
     assert moments is not None
     by_layer = lambda x: jnp.moveaxis(x, 0, 2)  # noqa: E731
@@ -236,33 +254,42 @@ def _attention(
 
 
 def _hidden(
-    result: Forward, layers: tuple[int, ...], before: Float[Array, "B L1 D"], start: Int[Array, " B"]
+    result: ForwardResult, layers: tuple[int, ...], before: Float[Array, "B L1 D"], start: Int[Array, " B"]
 ) -> dict[str, Array]:
-    def of(layers: Sequence[int]) -> Float[Array, "B T R D"]:
+    def residual(layers: Sequence[int]) -> Float[Array, "B T R D"]:
         return jnp.moveaxis(result.residual(layers).astype(jnp.float32), 0, 2)
 
-    own, below = of((0, *layers)), of([layer - 1 for layer in layers])
-    previous = jnp.concatenate([before[:, None], own[:, :-1]], axis=1)
-    first = (start[:, None] + jnp.arange(own.shape[1]) == 0)[..., None]
+    after, below = residual((0, *layers)), residual([layer - 1 for layer in layers])
+    previous = jnp.concatenate([before[:, None], after[:, :-1]], axis=1)
+    first = (start[:, None] + jnp.arange(after.shape[1]) == 0)[..., None]
     length = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axis=-1))  # noqa: E731
-    norm = length(own)
-    dot = jnp.sum(own[:, :, 1:] * below, axis=-1)
+    norm = length(after)
+    dot = jnp.sum(after[:, :, 1:] * below, axis=-1)
     product = norm[..., 1:] * length(below)
     return {
         "hidden_norm": norm,
-        "hidden_delta_layer": length(own[:, :, 1:] - below),
-        "hidden_delta_step": jnp.where(first, jnp.nan, length(own - previous)),
+        "hidden_delta_layer": length(after[:, :, 1:] - below),
+        "hidden_delta_step": jnp.where(first, jnp.nan, length(after - previous)),
         "hidden_cosine_layer": dot / jnp.where(product == 0, 1.0, product),
     }
 
 
-def _raw(config, params, result, start, probes, drawable) -> dict[str, Array]:
+def _raw(
+    config: DecoderConfig,
+    params: Params,
+    result: ForwardResult,
+    start: Int[Array, " B"],
+    probes: Probes,
+    sampler_input: SamplerInput,
+) -> dict[str, Array]:
+    """Return the raw material that the probes ask for."""
     trace = {}
     if probes.residuals:
         trace["residuals"] = jnp.moveaxis(result.residual(probes.residuals).astype(jnp.float32), 0, 2)
     if probes.top_tokens:
-        values, ids = largest_logits(drawable.logits, probes.top_tokens)
-        total = jax.nn.logsumexp(drawable.logits, axis=-1, keepdims=True)
+        assert sampler_input.logits is not None
+        values, ids = largest_logits(sampler_input.logits, probes.top_tokens)
+        total = jax.nn.logsumexp(sampler_input.logits, axis=-1, keepdims=True)
         trace |= {"top_ids": ids, "top_logprobs": values - total}
     if probes.attention_rows:
         trace["attention_rows"] = attention_weights(config, params, result, start, probes.attention_rows)

@@ -1,4 +1,4 @@
-"""A pool of rows that run together: prompts are begun in a state of their own, and replace those that are done."""
+"""A pool of rows that run together: prompts are prefilled in groups, and replace rows that have finished."""
 
 from __future__ import annotations
 
@@ -18,68 +18,69 @@ from jaxtyping import Array, Bool, Int
 from jaxtrace.engine.buckets import cache_slots, chunk_widths, chunks
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.engine.settings import Settings
-from jaxtrace.engine.slots import begin, put, repeat, resize
+from jaxtrace.engine.slots import idle_rows, init_rows, insert_rows, resize_cache
 from jaxtrace.engine.step import State, prefill, score_step
 from jaxtrace.engine.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import Sight
-from jaxtrace.parallel.processes import everyone, fetched, own_rows
+from jaxtrace.models.layers import ImageMask
+from jaxtrace.parallel.processes import gather_to_host, local_to_host, local_rows
 
-GROUPS = 4  # a full pool is begun in so many groups: few programs, and short prompts are not padded to long ones
-TOO_LARGE = 4  # a cache so many times larger than its rows need is cut to their size
+GROUPS = 4  # a full pool is prefilled in this many groups: few programs, and little padding of short prompts
+TOO_LARGE = 4  # a cache this many times larger than its rows need is cut to their size
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A prompt to run.
+class PoolEntry:
+    """A prompt that waits for a row.
 
     Attributes:
-      tokens: its ids.
-      fed: how many of them are fed before its row takes its place.
-      positions: how many its row may come to feed in all.
-      draws: how many tokens it may draw.
+      tokens: token ids of the prompt.
+      prefill: number of tokens to feed before the row joins the pool.
+      positions: largest number of positions that the row may feed in all.
+      draws: largest number of tokens that the row may draw.
     """
 
     tokens: Int[np.ndarray, " P"]
-    fed: int
+    prefill: int
     positions: int
     draws: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Looked:
-    """The images of a prompt.
+class PromptImages:
+    """Images of a prompt.
 
     Attributes:
-      images: `Images` without the rows' axis.
-      visible: which tiles each token sees.
+      images: `Images` without the axis of rows.
+      visible: True for each image tile that a token sees.
     """
 
     images: Images
     visible: Bool[np.ndarray, "P M"]
 
 
-Look = Callable[[int], Looked]  # of a prompt by its index; one without images has empty ones, as many
+ImageLoader = Callable[[int], PromptImages]  # index of a prompt → its images, padded with empty ones to one number
 
 
 class Pool:
-    """B rows that run together, each with a prompt or idle; as many more as a mesh needs to split them evenly.
+    """B rows that run together, each idle or with a prompt. A mesh raises B until it splits the rows evenly.
 
-    The cache has as many slots as the rows need, in few sizes. It grows when a prompt comes that needs more.
+    The cache has a slot for each position that the rows need, rounded up to a few sizes. It grows when a prompt needs
+    more.
 
     Attributes:
-      state: of the rows.
-      slots: positions that its cache holds.
-      holders: the prompt of each row, None for an idle one.
-      visible: which tiles the tokens of the held prompts see, by prompt; empty without images.
-      own: the rows whose traces this process, of several, reads.
-      measured: of the positions that new prompts fed, where these are probed: (row, prompt) pairs, their traces
-        [A, T, …], and how many of the T positions are each row's own.
-      changes: the interventions and the lens that every step takes, where the parameters are.
+      state: state of the rows.
+      slots: number of cache slots.
+      row_prompts: prompt of each row, None for an idle row.
+      visible: image tiles that the tokens of each running prompt see, by prompt; empty without images.
+      local_rows: True for the rows whose traces this process reads.
+      prompt_traces: traces of the prompt positions that were prefilled with probes, since the caller last cleared the
+        list: ((row, prompt) pairs, traces [A, T, …], number of each row's positions before the padding).
+      interventions_and_lens: interventions and translators for every step, on the devices of the parameters.
     """
 
     state: State
@@ -89,168 +90,177 @@ class Pool:
         config: DecoderConfig,
         params: Params,
         settings: Settings,
-        entries: Sequence[Entry],
+        entries: Sequence[PoolEntry],
         numbers: Sequence[int] | None = None,
-        look: Look | None = None,
+        load_images: ImageLoader | None = None,
         lens: Translators | None = None,
-    ):
-        """A pool of idle rows.
+    ) -> None:
+        """Create a pool of idle rows.
 
         Args:
-          config, params, settings: of the run.
-          entries: the prompts.
-          numbers: that seed the prompts' draws; their indices if None.
-          look: how a prompt's images are had, a few prompts ahead of their use; None where no prompt has any.
-          lens: of the lens metrics, placed as the parameters are; None for the logit lens.
+          config: config of the decoder.
+          params: parameters of the decoder.
+          settings: settings of the run.
+          entries: prompts to run.
+          numbers: numbers that seed the prompts' draws; None for their indices.
+          load_images: loads a prompt's images; called a few prompts ahead. None if no prompt has images.
+          lens: translators for the lens metrics, on the devices of the parameters; None for the logit lens.
         """
-        where = params["embedding"].sharding if params["embedding"].committed else None
+        sharding = params["embedding"].sharding if params["embedding"].committed else None
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._sampler = settings.sampler
-        self._mesh = cast(Mesh, where.mesh) if isinstance(where, NamedSharding) else None
+        self._mesh = cast(Mesh, sharding.mesh) if isinstance(sharding, NamedSharding) else None
         parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
-        size = multiple(min(settings.batch_size, len(entries)), parts)
-        self._where = where
-        self._key = jax.random.wrap_key_data(self.everywhere(jax.random.key_data(jax.random.key(settings.seed))))
-        interventions = jax.tree.map(self.everywhere, settings.interventions)
-        self.changes: tuple[Interventions | None, Translators | None] = (interventions, lens)
+        size = round_up(min(settings.batch_size, len(entries)), parts)
+        self._sharding = sharding
+        self._key = jax.random.wrap_key_data(self.replicate(jax.random.key_data(jax.random.key(settings.seed))))
+        interventions = jax.tree.map(self.replicate, settings.interventions)
+        self.interventions_and_lens: tuple[Interventions | None, Translators | None] = (interventions, lens)
         self._numbers = range(len(entries)) if numbers is None else numbers
         self._group = group_size(size, parts)
         self._waiting = deque(range(len(entries)))
-        self._looks = look and _ahead(look, len(entries), self._group)
+        self._images = load_images and _prefetch(load_images, len(entries), self._group)
         self.slots = 0
-        self.holders: list[int | None] = [None] * size
+        self.row_prompts: list[int | None] = [None] * size
         self.visible: dict[int, Bool[np.ndarray, "P M"]] = {}
-        self.own = own_rows(self._mesh, size)
-        self.measured: list[tuple[list[tuple[int, int]], StepTrace, Int[np.ndarray, " A"]]] = []
+        self.local_rows = local_rows(self._mesh, size)
+        self.prompt_traces: list[tuple[list[tuple[int, int]], StepTrace, Int[np.ndarray, " A"]]] = []
 
     @property
     def waiting(self) -> bool:
-        """Whether there are prompts that have had no row yet."""
+        """True if a prompt has had no row yet."""
         return bool(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Whether a row has a prompt."""
-        return any(holder is not None for holder in self.holders)
+        """True if a row has a prompt."""
+        return any(prompt is not None for prompt in self.row_prompts)
 
-    def everywhere(self, x: Array | np.ndarray | np.generic) -> Array:
-        """An array where the parameters are, as a program of them returns it: another place is another program."""
+    def replicate(self, x: Array | np.ndarray | np.generic) -> Array:
+        """Copy an array to every device of the parameters.
+
+        The layout is the one that programs over the parameters return; another layout would compile another program.
+        """
         if self._mesh is None:
-            return jax.device_put(x, self._where)
+            return jax.device_put(x, self._sharding)
         host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, NamedSharding(self._mesh, PartitionSpec()), lambda at: host[at])
+        sharding = NamedSharding(self._mesh, PartitionSpec())
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     def on_mesh(self) -> AbstractContextManager[Any]:
-        """Where the steps are run: kernels are split over the mesh that is set."""
+        """Return the context for running steps: it sets the mesh over which kernels are split."""
         return nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
-    def everyone(self, tree: Any) -> Any:
-        """Arrays on the host, in every process."""
-        return everyone(tree, self._mesh)
+    def gather_to_host(self, tree: Any) -> Any:
+        """Copy whole arrays to the host, in every process."""
+        return gather_to_host(tree, self._mesh)
 
-    def fetched(self, tree: Any, rows: int) -> Any:
-        """Arrays on the host, of this process's rows; `rows` is their axis. Scalars are of every row."""
-        return fetched(tree, self._mesh, rows)
+    def local_to_host(self, tree: Any, rows: int) -> Any:
+        """Copy this process's rows to the host, and scalars of every row; `rows` is the axis of the rows."""
+        return local_to_host(tree, self._mesh, rows)
 
     def release(self, rows: Bool[np.ndarray, " B"]) -> None:
-        """Makes rows idle."""
+        """Make rows idle."""
         for row in np.flatnonzero(rows):
-            self.visible.pop(cast(int, self.holders[row]), None)
-            self.holders[row] = None
+            self.visible.pop(cast(int, self.row_prompts[row]), None)
+            self.row_prompts[row] = None
 
     def admit(self) -> None:
-        """Puts waiting prompts, in order, into all idle rows."""
-        idle = [row for row, holder in enumerate(self.holders) if holder is None]
-        taken = [(row, self._waiting.popleft()) for row in idle[: len(self._waiting)]]
-        for row, prompt in taken:
-            self.holders[row] = prompt
-        looks = {prompt: next(self._looks) for _, prompt in taken} if self._looks else {}
-        self.visible |= {prompt: looked.visible for prompt, looked in looks.items()}
-        taken.sort(key=lambda pair: self._entries[pair[1]].fed)
-        for at in range(0, len(taken), self._group):
-            group = taken[at : at + self._group]
-            missing = self._group - len(group)
-            begun = self._begun(group, missing, looks)
-            self._make_room(begun)
-            rows = np.array([row for row, _ in group] + [len(self.holders)] * missing)
-            self.state = put(self.state, begun, rows, config=self._config, slots=self.slots, mesh=self._mesh)
+        """Put waiting prompts, in order, into the idle rows."""
+        idle = [row for row, prompt in enumerate(self.row_prompts) if prompt is None]
+        admitted = [(row, self._waiting.popleft()) for row in idle[: len(self._waiting)]]
+        for row, prompt in admitted:
+            self.row_prompts[row] = prompt
+        images = {prompt: next(self._images) for _, prompt in admitted} if self._images else {}
+        self.visible |= {prompt: each.visible for prompt, each in images.items()}
+        admitted.sort(key=lambda pair: self._entries[pair[1]].prefill)
+        for start in range(0, len(admitted), self._group):
+            group = admitted[start : start + self._group]
+            padding = self._group - len(group)
+            new = self._prefilled(group, padding, images)
+            self._fit_cache(new)
+            rows = np.array([row for row, _ in group] + [len(self.row_prompts)] * padding)
+            self.state = insert_rows(self.state, new, rows, config=self._config, slots=self.slots, mesh=self._mesh)
 
-    def _begun(self, group: list[tuple[int, int]], missing: int, looks: dict[int, Looked]) -> State:
-        """A state of rows whose prompts were fed as far as they say, and of some without a prompt."""
+    def _prefilled(self, group: list[tuple[int, int]], padding: int, images: dict[int, PromptImages]) -> State:
+        """Return a state of the group's prompts after their prefill, and of `padding` rows without a prompt."""
         prompts = [prompt for _, prompt in group]
-        entries = [self._entries[prompt] for prompt in prompts] + [NOTHING] * missing
-        numbers = np.array([self._numbers[prompt] for prompt in prompts] + [0] * missing)
-        widths = chunk_widths(max(entry.fed for entry in entries))
+        entries = [self._entries[prompt] for prompt in prompts] + [EMPTY] * padding
+        numbers = np.array([self._numbers[prompt] for prompt in prompts] + [0] * padding)
+        widths = chunk_widths(max(entry.prefill for entry in entries))
         slots = cache_slots(sum(widths), self._config.context)
-        images, sights = None, None
-        if looks:
-            found = [looks[prompt] for prompt in prompts]
-            found += [Looked(jax.tree.map(np.zeros_like, found[0].images), found[0].visible[:1])] * missing
-            images = jax.tree.map(lambda *xs: np.stack(xs), *(looked.images for looked in found))
-            sights = [looked.visible for looked in found]
+        stacked_images, image_masks = None, None
+        if images:
+            of_rows = [images[prompt] for prompt in prompts]
+            of_rows += [PromptImages(jax.tree.map(np.zeros_like, of_rows[0].images), of_rows[0].visible[:1])] * padding
+            stacked_images = jax.tree.map(lambda *xs: np.stack(xs), *(each.images for each in of_rows))
+            image_masks = [each.visible for each in of_rows]
         static = {"config": self._config, "probes": self._probes}
         options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
-        state = begin(self._params, self._key, numbers, images, **options, **static)
-        pieces = chunks([entry.tokens[: entry.fed] for entry in entries], widths)
-        ahead = chunks([entry.tokens[1 : entry.fed + 1] for entry in entries], widths)
-        seen = [None] * len(widths) if sights is None else (visible for visible, _ in chunks(sights, widths))
+        state = init_rows(self._params, self._key, numbers, stacked_images, **options, **static)
+        fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)
+        following = chunks([entry.tokens[1 : entry.prefill + 1] for entry in entries], widths)
+        masks = [None] * len(widths) if image_masks is None else (mask for mask, _ in chunks(image_masks, widths))
         with self.on_mesh():
-            for (tokens, count), (targets, _), visible in zip(pieces, ahead, seen, strict=True):
+            for (tokens, count), (targets, _), visible in zip(fed, following, masks, strict=True):
                 if self._probes.prompt_positions:
-                    state, trace = score(self._params, state, tokens, count, targets, visible, *self.changes, **static)
+                    state, trace = score_chunk(
+                        self._params, state, tokens, count, targets, visible, *self.interventions_and_lens, **static
+                    )
                     if self._sampler.decides:
                         trace = dataclasses.replace(trace, quadrant=jnp.full_like(trace.token, -1))
-                    self.measured.append((group, trace, count))
+                    self.prompt_traces.append((group, trace, count))
                 else:
-                    state = _prefill(self._params, state, tokens, count, visible, self.changes[0], **static)
-        if sights is not None:
-            assert state.sight is not None
-            last: Any = np.array([visible[entry.fed] for visible, entry in zip(sights, entries, strict=True)])
-            state = dataclasses.replace(state, sight=Sight(state.sight.own, last[:, None]))
+                    interventions = self.interventions_and_lens[0]
+                    state = _prefill_chunk(self._params, state, tokens, count, visible, interventions, **static)
+        if image_masks is not None:
+            assert state.image_mask is not None
+            last: Any = np.array([mask[entry.prefill] for mask, entry in zip(image_masks, entries, strict=True)])
+            state = dataclasses.replace(state, image_mask=ImageMask(state.image_mask.row_tiles, last[:, None]))
         return dataclasses.replace(
             state,
-            token=np.array([entry.tokens[entry.fed] for entry in entries], np.int32),
+            token=np.array([entry.tokens[entry.prefill] for entry in entries], np.int32),
             remaining=np.array([entry.draws for entry in entries], np.int32),
         )
 
-    def _make_room(self, begun: State) -> None:
-        """Gives the cache as many slots as the prompts of its rows need; makes the state where there is none."""
-        held = [self._entries[prompt] for prompt in self.holders if prompt is not None]
-        need = max(max(entry.positions, sum(chunk_widths(entry.fed))) for entry in held)
-        slots = cache_slots(need, self._config.context)
-        rows = len(self.holders)
+    def _fit_cache(self, template: State) -> None:
+        """Resize the cache to what the running prompts need; create the pool's state before the first prompts."""
+        running = [self._entries[prompt] for prompt in self.row_prompts if prompt is not None]
+        needed = max(max(entry.positions, sum(chunk_widths(entry.prefill))) for entry in running)
+        slots = cache_slots(needed, self._config.context)
+        rows = len(self.row_prompts)
         if self.slots == 0:
-            self.state = repeat(begun, config=self._config, rows=rows, slots=slots, mesh=self._mesh)
-        elif slots > self.slots or (slots * TOO_LARGE <= self.slots and len(held) == rows):
-            self.state = resize(self.state, config=self._config, slots=slots, mesh=self._mesh)
+            self.state = idle_rows(template, config=self._config, rows=rows, slots=slots, mesh=self._mesh)
+        elif slots > self.slots or (slots * TOO_LARGE <= self.slots and len(running) == rows):
+            self.state = resize_cache(self.state, config=self._config, slots=slots, mesh=self._mesh)
         else:
             return
         self.slots = slots
 
 
-def multiple(count: int, parts: int) -> int:
-    """The least number that is no smaller and can be split evenly."""
-    return -(-count // parts) * parts
+def round_up(count: int, divisor: int) -> int:
+    """Return the smallest multiple of `divisor` that is at least `count`."""
+    return -(-count // divisor) * divisor
 
 
 def group_size(rows: int, parts: int) -> int:
-    """How many prompts are begun together, of a pool of so many rows that are split into parts."""
-    return multiple(max(1, rows // GROUPS), parts)
+    """Return the number of prompts that are prefilled together, in a pool of rows that a mesh splits into parts."""
+    return round_up(max(1, rows // GROUPS), parts)
 
 
-NOTHING = Entry(np.zeros(1, np.int32), 0, 1, 0)
-_prefill = jax.jit(prefill, static_argnames=("config", "probes"), donate_argnames="state")
-score = jax.jit(score_step, static_argnames=("config", "probes"), donate_argnames="state")
+EMPTY = PoolEntry(np.zeros(1, np.int32), 0, 1, 0)
+_prefill_chunk = jax.jit(prefill, static_argnames=("config", "probes"), donate_argnames="state")
+score_chunk = jax.jit(score_step, static_argnames=("config", "probes"), donate_argnames="state")
 
 
-def _ahead(make: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
-    """make(0) … make(count − 1), made in a thread, up to so many ahead."""
+def _prefetch(load: Callable[[int], T], count: int, ahead: int) -> Iterator[T]:
+    """Yield load(0) … load(count − 1), computed in a thread up to `ahead` items in advance."""
     executor = ThreadPoolExecutor(1)
     try:
-        pending = deque(executor.submit(make, i) for i in range(min(ahead, count)))
+        pending = deque(executor.submit(load, i) for i in range(min(ahead, count)))
         for i in range(count):
             if i + ahead < count:
-                pending.append(executor.submit(make, i + ahead))
+                pending.append(executor.submit(load, i + ahead))
             yield pending.popleft().result()
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

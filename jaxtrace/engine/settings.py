@@ -1,4 +1,4 @@
-"""How prompts are run."""
+"""Settings of the engine: how rows are run, with every choice resolved."""
 
 from __future__ import annotations
 
@@ -7,30 +7,41 @@ import dataclasses
 from jaxtrace.engine.samplers import Greedy, Sampler
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.sampling import DecodingSettings
+from jaxtrace.settings.validation import validated
+
+DEFAULTS = DecodingSettings()
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How rows are run.
+    """Settings of the engine.
 
     Attributes:
-      probes: what to measure.
-      batch_size: rows run at once.
-      max_new_tokens: most tokens a row draws (generate).
-      sampler: how it draws them.
+      probes: metrics to record.
+      batch_size: number of rows run at once.
+      max_new_tokens: largest number of tokens drawn for a row (generate).
+      sampler: sampler that draws them.
       stop_tokens: ids that end a row.
-      stop_repeats: this many identical tokens in a row end it; 0 never does.
-      seed: of the rows' random keys; a row's key is folded with its index, whatever its batch.
+      stop_repeats: number of identical tokens in a row that end it; 0 never ends it.
+      seed: seed of the rows' random keys; a row's key is folded with its index, whatever its batch.
       steps: decode steps per call of the device.
-      interventions: what is left out of the forward pass; None for nothing.
+      interventions: ablation of the forward pass; None for none.
+
+    Raises:
+      ConfigError: a number is out of range.
     """
 
     probes: Probes
-    batch_size: int = 16
-    max_new_tokens: int = 64
+    batch_size: int = DEFAULTS.batch_size
+    max_new_tokens: int = DEFAULTS.max_new_tokens
     sampler: Sampler = Greedy()  # noqa: RUF009
     stop_tokens: tuple[int, ...] = ()
-    stop_repeats: int = 0
-    seed: int = 0
+    stop_repeats: int = DEFAULTS.stop_repeats
+    seed: int = DEFAULTS.seed
     steps: int = 16
     interventions: Interventions | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in DecodingSettings.model_fields}
+        validated(DecodingSettings, numbers, "settings")

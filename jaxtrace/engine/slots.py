@@ -1,4 +1,4 @@
-"""A state's rows and slots: rows begun, put in the place of others, and a cache that grows with what they need."""
+"""Rows and cache slots of a state: new rows, row replacement, and caches that grow with what the rows need."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jaxtrace.models.cache import KVCache, LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
-from jaxtrace.models.stacked import Stacked
+from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.parallel.sharding import state_shardings
 from jaxtrace.settings.probes import Probes
 
 
 @functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "slots", "mesh"))
-def begin(
+def init_rows(
     params: Params,
     key: Key[Array, ""],
     numbers: Int[Array, " A"],
@@ -36,53 +36,52 @@ def begin(
     slots: int,
     mesh: Mesh | None,
 ) -> State:
-    """A state of rows of which nothing is fed; the key of each is `key` folded with its number."""
+    """Return a state of new rows; the random key of each is `key` folded with the row's number."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-    begun = init_state(config, params, len(numbers), slots, probes, keys=keys, images=images, sampler=sampler)
-    return placed(begun, mesh)
+    state = init_state(config, params, len(numbers), slots, probes, keys=keys, images=images, sampler=sampler)
+    return _on_mesh(state, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "mesh"))
-def repeat(begun: State, *, config: DecoderConfig, rows: int, slots: int, mesh: Mesh | None) -> State:
-    """A state of B rows like the first one of `begun`, of which none is active."""
+def idle_rows(template: State, *, config: DecoderConfig, rows: int, slots: int, mesh: Mesh | None) -> State:
+    """Return a state of inactive rows, each a copy of the first row of `template`."""
 
     def first(path: Any, x: Array) -> Array:
         return jnp.take(x, jnp.zeros(rows, jnp.int32), axis=_row_axis(path))
 
-    state = jax.tree_util.tree_map_with_path(first, _with_slots(begun, config, slots))
-    return placed(dataclasses.replace(state, active=jnp.zeros(rows, bool)), mesh)
+    state = jax.tree_util.tree_map_with_path(first, _with_slots(template, config, slots))
+    return _on_mesh(dataclasses.replace(state, active=jnp.zeros(rows, bool)), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "slots", "mesh"))
-def resize(state: State, *, config: DecoderConfig, slots: int, mesh: Mesh | None) -> State:
-    """The state with a cache of so many slots; what rows have fed must fit."""
-    return placed(_with_slots(state, config, slots), mesh)
+def resize_cache(state: State, *, config: DecoderConfig, slots: int, mesh: Mesh | None) -> State:
+    """Return the state with another number of cache slots; the positions fed so far must fit."""
+    return _on_mesh(_with_slots(state, config, slots), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "slots", "mesh"), donate_argnames="state")
-def put(
-    state: State, begun: State, rows: Int[Array, " A"], *, config: DecoderConfig, slots: int, mesh: Mesh | None
+def insert_rows(
+    state: State, new: State, rows: Int[Array, " A"], *, config: DecoderConfig, slots: int, mesh: Mesh | None
 ) -> State:
-    """The state, of so many slots, with rows that were begun in the place of some of its own; row B is no row."""
+    """Replace rows of the state, which has `slots` cache slots, by new ones; row number B is dropped."""
 
     def write(path: Any, old: Array, new: Array) -> Array:
         return old.at[(slice(None),) * _row_axis(path) + (rows,)].set(new, mode="drop")
 
-    return placed(jax.tree_util.tree_map_with_path(write, state, _with_slots(begun, config, slots)), mesh)
+    return _on_mesh(jax.tree_util.tree_map_with_path(write, state, _with_slots(new, config, slots)), mesh)
 
 
-def placed(state: State, mesh: Mesh | None) -> State:
-    """On a mesh, every part where it is used."""
+def _on_mesh(state: State, mesh: Mesh | None) -> State:
     return state if mesh is None else jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
 
 
 def _row_axis(path: Any) -> int:
-    """Which axis of a state's array is that of the rows."""
+    """Return the axis of a state's array that holds the rows: 1 for caches of stacked layers, else 0."""
     return int(any(getattr(key, "name", None) == "repeated" for key in path))
 
 
 def _with_slots(state: State, config: DecoderConfig, slots: int) -> State:
-    """The state with the first so many of its slots of text, and empty ones where it has fewer."""
+    """Cut or zero-pad the text caches of a state to a number of slots."""
 
     def fit(x: Array, axis: int) -> Array:
         kept = jax.lax.slice_in_dim(x, 0, min(slots, x.shape[axis]), axis=axis)
@@ -97,8 +96,8 @@ def _with_slots(state: State, config: DecoderConfig, slots: int) -> State:
         return [layer(*each) for each in zip(kinds, old, strict=False)]
 
     cache: KVCache = state.cache
-    if isinstance(cache, Stacked):
-        cache = Stacked(layers(config.pattern, cache.repeated), layers(config.pattern, cache.rest))
+    if isinstance(cache, StackedLayers):
+        cache = StackedLayers(layers(config.pattern, cache.repeated), layers(config.pattern, cache.tail))
     else:
         cache = layers(config.kinds, cache)
     return dataclasses.replace(state, cache=cache)

@@ -1,4 +1,4 @@
-"""The steps: pure functions (params, state, …) → (state, StepTrace), to be jitted, looped, vmapped, differentiated."""
+"""The steps: pure functions (params, state, …) → (state, StepTrace) for jit, scan, vmap and grad."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.models.cache import KVCache, empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked
-from jaxtrace.models.forward import Forward, forward, look
+from jaxtrace.models.forward import ForwardResult, encode_images, forward
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import Sight
+from jaxtrace.models.layers import ImageMask
 from jaxtrace.settings.probes import Probes
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a batch of B rows stands between steps.
+    """State of a batch of B rows between two steps.
 
     Attributes:
       cache: keys and values of the positions fed so far.
-      length: how many positions each row has fed.
-      token: the token each row feeds next.
-      hidden: residual stream of the last position fed, of the layers `probes.carried`; None where these are none.
-      sight: the row's tiles, and those that the last token fed sees; None without images.
-      key: random key of each row; a draw uses it folded with the position, so a row draws the same in any batch.
-      active: rows that still draw. A row that does not is computed along, and does not move.
-      remaining: how many tokens each row may still draw.
-      repeats: how many times in a row `token` was drawn, itself included; 0 before the first draw.
-      drawing: what the sampler keeps of each row, the rows first.
+      length: number of positions that each row has fed.
+      token: token that each row feeds next.
+      hidden: residual stream of the last fed position, one row per layer in `probes.carried`; None if it is empty.
+      image_mask: image tiles that each row has, and the ones that its last fed token sees; None without images.
+      key: random key of each row. A draw folds the position into it, so a row draws the same tokens in any batch.
+      active: True for rows that still draw. Finished rows are still computed, but their state is frozen.
+      remaining: number of tokens that each row may still draw.
+      repeats: number of times in a row that `token` was drawn; 0 before the first draw.
+      sampler_state: state of the sampler, with the rows first.
     """
 
     cache: KVCache
     length: Int[Array, " B"]
     token: Int[Array, " B"]
     hidden: Float[Array, "B L1 D"] | None
-    sight: Sight | None
+    image_mask: ImageMask | None
     key: Key[Array, " B"]
     active: Bool[Array, " B"]
     remaining: Int[Array, " B"]
     repeats: Int[Array, " B"]
-    drawing: Any
+    sampler_state: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StopRules:
-    """When a row stops, beside running out of `remaining`.
+    """Conditions that end a row before `remaining` does.
 
     Attributes:
       tokens: ids that end a row; may be empty.
-      repeats: this many identical tokens in a row end it; 0 never does.
+      repeats: number of identical tokens in a row that end it; 0 disables the rule.
     """
 
     tokens: Int[Array, " E"]
@@ -69,7 +69,7 @@ class StopRules:
 
 
 def stop_rules(tokens: tuple[int, ...] = (), repeats: int = 0) -> StopRules:
-    """StopRules of plain numbers."""
+    """Return StopRules from plain numbers."""
     return StopRules(jnp.array(tokens, jnp.int32).reshape(-1), jnp.asarray(repeats, jnp.int32))
 
 
@@ -84,38 +84,42 @@ def init_state(
     images: Images | None = None,
     sampler: Sampler = Greedy(),  # noqa: B008
 ) -> State:
-    """An empty state: nothing fed, every row active, no limit on what it draws, images looked at.
+    """Return an empty state: nothing fed, every row active without a limit, images encoded.
 
     Args:
-      config, params: of the decoder; the cache takes the parameters' dtype and layer layout.
-      batch: rows (B).
-      slots: positions the cache can hold (S).
-      probes: those of the steps to come.
-      keys: one per row; by default split from seed 0.
-      images: of the rows; their keys and values are computed here, once.
-      sampler: that of the steps to come.
+      config: config of the decoder.
+      params: parameters of the decoder; the cache takes their dtype and layer layout.
+      batch: number of rows (B).
+      slots: number of positions that the cache can hold (S).
+      probes: probes of the steps that will use the state.
+      keys: random key of each row; None splits the key of seed 0.
+      images: images of the rows; their keys and values are computed here, once.
+      sampler: sampler of the steps that will use the state.
     """
     dtype, carried = params["embedding"].dtype, probes.carried(config)
-    zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — buffers of their own, so that the state can be donated
-    image_keys, sight = 0, None
+    zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — one buffer per field, so that the state can be donated
+    image_keys, image_mask = 0, None
     if images is not None:
         assert config.vision is not None
-        image_keys, sight = images.keys(config.vision), Sight(images.own, jnp.zeros_like(images.own)[:, None])
+        image_keys, image_mask = (
+            images.keys(config.vision),
+            ImageMask(images.row_tiles, jnp.zeros_like(images.row_tiles)[:, None]),
+        )
     cache = empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype, image_keys=image_keys)
     if images is not None:
-        some, see = jnp.any(images.aspect_ratio > 0), functools.partial(look, config, params, images=images)
-        cache = jax.lax.cond(some, see, lambda cache: cache, cache)
+        encode = functools.partial(encode_images, config, params, images=images)
+        cache = jax.lax.cond(jnp.any(images.aspect_ratio > 0), encode, lambda cache: cache, cache)
     return State(
         cache=cache,
         length=zeros(),
         token=zeros(),
-        hidden=jnp.zeros((batch, len(carried), config.embed), dtype) if carried else None,
-        sight=sight,
+        hidden=jnp.zeros((batch, len(carried), config.embed_dim), dtype) if carried else None,
+        image_mask=image_mask,
         key=jax.random.split(jax.random.key(0), batch) if keys is None else keys,
         active=jnp.ones(batch, bool),
         remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
         repeats=zeros(),
-        drawing=sampler.init(batch, config.vocab),
+        sampler_state=sampler.init(batch, config.vocab_size),
     )
 
 
@@ -130,16 +134,23 @@ def prefill(
     config: DecoderConfig,
     probes: Probes,
 ) -> State:
-    """Feeds T tokens of each row, of which the first `count` are its own, and measures nothing.
+    """Feed up to T tokens of each row without measuring them.
 
-    `visible` says which tiles of its images each token sees, None without images; `interventions` what is left out of
-    the forward pass.
+    Args:
+      params: parameters of the decoder.
+      state: state of the batch.
+      tokens: tokens of each row, padded on the right.
+      count: number of tokens of each row before the padding.
+      visible: True for each image tile that a token sees; None without images.
+      interventions: blocks and heads to ablate; None for none.
+      config: config of the decoder; static.
+      probes: probes of the steps that will use the state; static.
     """
-    sight = _sight(state, visible)
+    image_mask = _image_mask(state, visible)
     carried = probes.carried(config)
-    given = {"sight": sight, "interventions": interventions}
-    result = forward(config, params, tokens, state.cache, state.length, stream=carried, **given)
-    return _advanced(state, result, count, sight, carried)
+    options = {"image_mask": image_mask, "interventions": interventions}
+    result = forward(config, params, tokens, state.cache, state.length, stream=carried, **options)
+    return _advance(state, result, count, image_mask, carried)
 
 
 def score_step(
@@ -155,17 +166,28 @@ def score_step(
     config: DecoderConfig,
     probes: Probes,
 ) -> tuple[State, StepTrace]:
-    """Feeds T tokens of each row, of which the first `count` are its own, and measures every position.
+    """Feed up to T tokens of each row and measure every position.
 
-    `targets` are the tokens that come next, for `logprob`; −1 where none does. `visible` and `interventions` are those
-    of `prefill`; `lens` translates the layers' residual streams for their lens metrics, None for the logit lens.
-    Returns a StepTrace [B, T, …]; positions past `count` hold nothing of meaning.
+    Args:
+      params: parameters of the decoder.
+      state: state of the batch.
+      tokens: tokens of each row, padded on the right.
+      count: number of tokens of each row before the padding.
+      targets: next token after each position, for `logprob`; −1 if there is none.
+      visible: True for each image tile that a token sees; None without images.
+      interventions: blocks and heads to ablate; None for none.
+      lens: translators of the residual streams for the lens metrics; None for the logit lens.
+      config: config of the decoder; static.
+      probes: metrics to compute; static.
+
+    Returns:
+      The state after the tokens, and a StepTrace [B, T, …]. Its values at padded positions are undefined.
     """
-    sight = _sight(state, visible)
-    given = {"sight": sight, "interventions": interventions, **forward_flags(config, probes)}
-    result = forward(config, params, tokens, state.cache, state.length, **given)
+    image_mask = _image_mask(state, visible)
+    options = {"image_mask": image_mask, "interventions": interventions, **forward_flags(config, probes)}
+    result = forward(config, params, tokens, state.cache, state.length, **options)
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
-    state = _advanced(state, result, count, sight, probes.carried(config))
+    state = _advance(state, result, count, image_mask, probes.carried(config))
     return state, dataclasses.replace(trace, token=targets)
 
 
@@ -180,87 +202,101 @@ def decode_step(
     probes: Probes,
     sampler: Sampler = Greedy(),  # noqa: B008
 ) -> tuple[State, StepTrace]:
-    """Feeds each row's token, measures the distribution of the next one, and draws it.
+    """Feed each row's token, measure the distribution of the next token, and draw it.
 
-    A row whose logits are NaN or infinite draws nothing (−1), has NaN for its metrics, and stops.
-    With images, the token sees what `state.sight` says: by default the tiles that the token before it saw.
+    A row whose logits are NaN or infinite draws −1, has NaN metrics, and stops. With images, the token sees the tiles
+    in `state.image_mask`: by default the same ones as the token before it.
 
     Args:
-      params: of the decoder.
-      state: of the batch.
-      stop: when rows stop; None for never.
-      interventions: what is left out of the forward pass; None for nothing.
-      lens: translates the layers' residual streams for their lens metrics; None for the logit lens.
-      config, probes, sampler: static.
+      params: parameters of the decoder.
+      state: state of the batch.
+      stop: conditions that end a row; None for none.
+      interventions: blocks and heads to ablate; None for none.
+      lens: translators of the residual streams for the lens metrics; None for the logit lens.
+      config: config of the decoder; static.
+      probes: metrics to compute; static.
+      sampler: sampler of the next token; static.
 
     Returns:
-      The state after the draw, and a StepTrace [B, …] whose `token` is the token drawn.
+      The state after the draw, and a StepTrace [B, …] whose `token` is the drawn token.
 
     Raises:
-      ConfigError: the state was begun for a sampler that keeps something else of its rows.
+      ConfigError: the state was initialised for a sampler with another kind of state.
     """
-    begun = jax.eval_shape(lambda: sampler.init(len(state.token), config.vocab))
-    if _shapes(begun) != _shapes(state.drawing):
+    expected = jax.eval_shape(lambda: sampler.init(len(state.token), config.vocab_size))
+    if _shapes(expected) != _shapes(state.sampler_state):
         raise ConfigError(
-            f"the state was not begun for this {type(sampler).__name__}; give the sampler to init_state too"
+            f"the state was not initialised for this {type(sampler).__name__}; pass the sampler to init_state too"
         )
     greedy, needs = type(sampler) is Greedy, sampler.needs
-    given = {"sight": state.sight, "interventions": interventions, **forward_flags(config, probes, needs)}
-    result = forward(config, params, state.token[:, None], state.cache, state.length, **given)
-    wanted = {"keep_logits": not greedy, "needs": needs}
-    trace, drawable = measure(config, params, result, state.hidden, state.length, probes, lens, **wanted)
-    trace, drawable = jax.tree.map(lambda x: x[:, 0], (trace, drawable))
+    options = {"image_mask": state.image_mask, "interventions": interventions, **forward_flags(config, probes, needs)}
+    result = forward(config, params, state.token[:, None], state.cache, state.length, **options)
+    trace, inputs = measure(
+        config,
+        params,
+        result,
+        state.hidden,
+        state.length,
+        probes,
+        lens,
+        keep_logits=not greedy,
+        needs=needs,
+    )
+    trace, inputs = jax.tree.map(lambda x: x[:, 0], (trace, inputs))
     with jax.named_scope("sample"):
-        drawn, below, drawing, quadrant = drawable.top1, 0.0, state.drawing, None
+        drawn, below_max, sampler_state, quadrant = inputs.top1, 0.0, state.sampler_state, None
         if not greedy:
-            logits = drawable.logits
+            logits = inputs.logits
             keys = jax.vmap(jax.random.fold_in)(state.key, state.length)
-            draw = sampler(logits, keys, drawable.metrics, state.drawing)
-            drawn, drawing, quadrant = draw.token, draw.state, draw.quadrant
-            below = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0] - jnp.max(logits, axis=-1)
-        finite = drawable.finite
+            output = sampler(logits, keys, inputs.metrics, state.sampler_state)
+            drawn, sampler_state, quadrant = output.token, output.state, output.quadrant
+            below_max = jnp.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0] - jnp.max(logits, axis=-1)
+        finite = inputs.finite
         drawn = jnp.where(finite, drawn, -1)
         quadrant = None if quadrant is None else jnp.where(finite, quadrant, -1)
     trace = dataclasses.replace(trace, token=drawn, quadrant=quadrant)
     if probes.output:
-        trace = dataclasses.replace(trace, logprob=below + jnp.log(trace.top1_prob))
+        trace = dataclasses.replace(trace, logprob=below_max + jnp.log(trace.top1_prob))
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
     remaining = state.remaining - 1
-    going = finite & (remaining > 0)
+    unfinished = finite & (remaining > 0)
     if stop is not None:
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
-        going &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
+        unfinished &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
     active = state.active
 
-    def of_active(new: Array, old: Array) -> Array:
+    def if_active(new: Array, old: Array) -> Array:
         return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    after = _advanced(state, result, active.astype(jnp.int32), state.sight, probes.carried(config))
+    fed = _advance(state, result, active.astype(jnp.int32), state.image_mask, probes.carried(config))
     return dataclasses.replace(
-        after,
+        fed,
         token=jnp.where(active & finite, drawn, state.token),
-        active=active & going,
-        remaining=of_active(remaining, state.remaining),
-        repeats=of_active(repeats, state.repeats),
-        drawing=jax.tree.map(of_active, drawing, state.drawing),
+        active=active & unfinished,
+        remaining=if_active(remaining, state.remaining),
+        repeats=if_active(repeats, state.repeats),
+        sampler_state=jax.tree.map(if_active, sampler_state, state.sampler_state),
     ), trace
 
 
-def _shapes(drawing: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
-    """How what a sampler keeps is built, and the shape and dtype of each array in it."""
-    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda x: x, drawing))
+def _shapes(tree: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
+    """Return the structure of a pytree, and the shape and dtype of each of its arrays."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda x: x, tree))
     return structure, [(x.shape, x.dtype) for x in leaves]
 
 
-def _sight(state: State, visible: Bool[Array, "B T M"] | None) -> Sight | None:
-    """What the tokens of a call see."""
-    return None if state.sight is None or visible is None else Sight(state.sight.own, visible)
+def _image_mask(state: State, visible: Bool[Array, "B T M"] | None) -> ImageMask | None:
+    """Return the image mask of the tokens of a call; None without images."""
+    return None if state.image_mask is None or visible is None else ImageMask(state.image_mask.row_tiles, visible)
 
 
-def _advanced(
-    state: State, result: Forward, count: Int[Array, " B"], sight: Sight | None, carried: tuple[int, ...]
+def _advance(
+    state: State, result: ForwardResult, count: Int[Array, " B"], image_mask: ImageMask | None, carried: tuple[int, ...]
 ) -> State:
-    """The state after `count` positions of each row were fed, seeing `sight`; layers of its `hidden` are `carried`."""
+    """Return the state after the first `count` positions of each row were fed with `image_mask`.
+
+    `carried` lists the layers in the state's `hidden`.
+    """
     fed, last = (count > 0)[:, None, None], jnp.maximum(count - 1, 0)
     hidden = state.hidden
     if hidden is not None:
@@ -268,10 +304,10 @@ def _advanced(
             0, 1
         )
         hidden = jnp.where(fed, latest, hidden)
-    if sight is not None:
-        assert state.sight is not None
-        latest = jnp.take_along_axis(sight.visible, last[:, None, None], axis=1)
-        sight = Sight(sight.own, jnp.where(fed, latest, state.sight.visible))
+    if image_mask is not None:
+        assert state.image_mask is not None
+        latest = jnp.take_along_axis(image_mask.visible, last[:, None, None], axis=1)
+        image_mask = ImageMask(image_mask.row_tiles, jnp.where(fed, latest, state.image_mask.visible))
     return dataclasses.replace(
-        state, cache=result.cache, length=state.length + count, hidden=hidden, sight=sight or state.sight
+        state, cache=result.cache, length=state.length + count, hidden=hidden, image_mask=image_mask or state.image_mask
     )

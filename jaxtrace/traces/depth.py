@@ -1,4 +1,4 @@
-"""From which layer on a lens says what the model says."""
+"""The layer from which the lens agrees with the model."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,14 @@ import numpy as np
 
 
 def prediction_depth(lens_top1: np.ndarray, layers: Sequence[int]) -> np.ndarray:
-    """First of some layers whose top-1 is the last one's and stays so: [steps, layers] → float [steps]."""
+    """Return the first of the layers whose top-1 token equals the last layer's and stays so, for each step.
+
+    Args:
+      lens_top1: int [steps, layers], top-1 tokens of the lens.
+      layers: number of each layer, ascending.
+
+    Returns:
+      Float [steps], layer numbers.
+    """
     agrees = (lens_top1 == lens_top1[:, -1:])[:, ::-1]
     return np.array(layers, float)[len(layers) - np.cumprod(agrees, 1).sum(1)]

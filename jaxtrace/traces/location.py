@@ -1,10 +1,9 @@
-"""Where files of a trace lie: a local disk, or whatever fsspec reaches by a URL."""
+"""Locations of trace files: a local disk, or any file system that fsspec reaches by a URL."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,16 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from jaxtrace.errors import StoreError
+from jaxtrace.files import atomic_file
 
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """A file or a directory, there or not.
+    """A file or a directory, which may not exist.
 
     Attributes:
       fs: its file system.
-      path: its path on that.
+      path: its path on the file system.
     """
 
     fs: AbstractFileSystem
@@ -31,10 +31,10 @@ class Location:
 
     @classmethod
     def of(cls, root: str | Path | Location) -> Location:
-        """That of a local path or a URL ("s3://bucket/study", "memory://study", "file:///data/study").
+        """Return the location of a local path or a URL ("s3://bucket/study", "memory://study", "file:///data/study").
 
         Raises:
-          StoreError: no file system of that name, or its package is not installed.
+          StoreError: fsspec does not know the file system, or its package is not installed.
         """
         if isinstance(root, Location):
             return root
@@ -52,51 +52,46 @@ class Location:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Last part of the path."""
         return self.path.rpartition("/")[2]
 
     @property
     def parent(self) -> Location:
-        """The directory it is in."""
+        """Directory that holds it."""
         return Location(self.fs, self.path.rpartition("/")[0])
 
     @property
     def local(self) -> bool:
-        """Whether it is on a local disk."""
+        """True on a local disk."""
         return isinstance(self.fs, LocalFileSystem)
 
+    def exists(self) -> bool:
+        """Return True if there is a file or a directory."""
+        return self.fs.exists(self.path)
+
     def names(self) -> list[str]:
-        """Names of what is in a directory; none if it is not there."""
+        """Return the names of a directory's entries; none if the directory does not exist."""
         try:
             return [path.rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.path, detail=False)]
         except FileNotFoundError:
             return []
 
     def files(self) -> dict[str, int]:
-        """Paths, from here, of all files in a directory and those below it, with their sizes in bytes."""
-        found: Any = self.fs.find(self.path, detail=True)
-        return {path.removeprefix(self.path).lstrip("/"): entry["size"] for path, entry in sorted(found.items())}
+        """Return the size in bytes of each file below a directory, by its path relative to the directory."""
+        entries: Any = self.fs.find(self.path, detail=True)
+        return {path.removeprefix(self.path).lstrip("/"): entry["size"] for path, entry in sorted(entries.items())}
 
     @contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
-        """Opens a file that takes its name only when it is whole and, on a local disk, there to stay.
+        """Open a file that appears under its name only once it is complete.
 
-        Until then it is called `.NAME.tmp`: readers of a directory of Parquet files leave out names with a dot.
-        Elsewhere it is sent in one piece when it is closed.
+        A local file is synced to the disk first, see `atomic_file`; a remote one is sent in one piece when it is
+        closed.
         """
-        if not self.local:
+        if self.local:
+            with atomic_file(Path(self.path)) as file:
+                yield file
+        else:
             buffer = io.BytesIO()
             yield buffer
             self.fs.pipe_file(self.path, buffer.getvalue())
-            return
-        path = Path(self.path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

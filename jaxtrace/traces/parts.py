@@ -1,4 +1,4 @@
-"""The numbered parts of the three tables: `TABLE/PARTITION/part-00000.parquet` and on."""
+"""Numbered parts of the three tables: `TABLE/PARTITION/part-00000.parquet`, part-00001 and so on."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,31 +12,31 @@ from jaxtrace.errors import StoreError
 from jaxtrace.traces.location import Location
 
 TABLES = ("tokens", "layers", "prompts")  # written in this order
-CHECKED = ds.ParquetFileFormat(
+CHECKED_PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
 
 
 def part_name(number: int, process: int | None = None) -> str:
-    """The file name of a part in each table's directory; of one process of several, with its number."""
+    """Return the file name of a part; with several processes it contains the number of the process."""
     return f"part-{number:05d}.parquet" if process is None else f"part-{process:03d}-{number:05d}.parquet"
 
 
 def part_number(name: str) -> tuple[int, ...]:
-    """The numbers in a part's name, its own last: names in this order are parts in the order they were written."""
+    """Return the numbers in a part's name, its own number last. They sort like the times of writing."""
     return tuple(int(number) for number in name.removesuffix(".parquet").split("-")[1:])
 
 
-def whole_parts(files: Mapping[str, Iterable[str]]) -> list[str]:
-    """The names of the parts that all tables have, in the order they were written; `files` are names by table."""
+def complete_parts(files: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the names of parts that all tables have, in the order of writing; `files` maps a table to its files."""
     names = set.intersection(*({name for name in files[table] if _is_part(name)} for table in TABLES))
     return sorted(names, key=part_number)
 
 
 def write_part(path: Location, table: pa.Table) -> None:
-    """Writes one part of one table, whole or not at all.
+    """Write one part of one table atomically.
 
-    Floats are split into streams of bytes and given no dictionary: a fifth smaller and three times as fast.
+    Floats use byte-stream split without a dictionary: files are a fifth smaller and written three times as fast.
     """
     floats = [name for field in table.schema if (name := _float_column(field))]
     others = [field.name for field in table.schema if not _float_column(field)]
@@ -46,39 +46,39 @@ def write_part(path: Location, table: pa.Table) -> None:
 
 
 def read_part(path: Location, columns: list[str] | None = None) -> pa.Table:
-    """Reads one part of one table, its checksums verified.
+    """Read one part of one table and verify its checksums.
 
     Raises:
-      StoreError: it cannot be read.
+      StoreError: the part cannot be read.
     """
-    with _explained(path), pq.ParquetFile(path.path, filesystem=path.fs, page_checksum_verification=True) as file:
+    with _store_errors(path), pq.ParquetFile(path.path, filesystem=path.fs, page_checksum_verification=True) as file:
         return file.read(columns)
 
 
 def read_schema(path: Location) -> pa.Schema:
-    """The columns of a part; raises as `read_part`."""
-    with _explained(path), pq.ParquetFile(path.path, filesystem=path.fs) as file:
+    """Return the columns of a part; raises like `read_part`."""
+    with _store_errors(path), pq.ParquetFile(path.path, filesystem=path.fs) as file:
         return file.schema_arrow
 
 
 @contextmanager
-def _explained(path: Location) -> Iterator[None]:
+def _store_errors(path: Location) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise StoreError(
             f"{path}: cannot be read ({reason}); restore it, or delete {path.name} of all three tables and resume the "
-            "run: its prompts are done again"
+            "run, which repeats its prompts"
         ) from error
 
 
 def part_prompts(tables: dict[str, Location], name: str) -> list[int] | None:
-    """The prompts of a part, None where a file of it is cut short or the tables disagree on how many rows it has.
+    """Return the prompt numbers of a part; None if a file is damaged or the tables disagree on the number of rows.
 
     Args:
-      tables: where each table's parts are.
-      name: of the part.
+      tables: directory of each table's parts.
+      name: name of the part.
     """
     try:
         prompts = read_part(tables["prompts"] / name, ["prompt", "length"])
@@ -91,7 +91,7 @@ def part_prompts(tables: dict[str, Location], name: str) -> list[int] | None:
 
 
 def _row_count(path: Location) -> int:
-    with _explained(path), pq.ParquetFile(path.path, filesystem=path.fs) as file:
+    with _store_errors(path), pq.ParquetFile(path.path, filesystem=path.fs) as file:
         return file.metadata.num_rows
 
 
@@ -100,7 +100,7 @@ def _is_part(name: str) -> bool:
 
 
 def _float_column(field: pa.Field) -> str | None:
-    """The column's path in the file if it holds floats."""
+    """Return the column's path in the Parquet file if it holds floats, else None."""
     if pa.types.is_floating(field.type):
         return field.name
     if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):

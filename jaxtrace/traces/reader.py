@@ -1,4 +1,4 @@
-"""Stored traces, read when they are asked for: one run, or a dataset of many."""
+"""Stored traces, read lazily: one run, or a dataset of many."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import xarray as xr
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import definition_note
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import CHECKED, TABLES, read_part, read_schema, whole_parts
-from jaxtrace.traces.run_json import RUN, find_partitions, keys_of, read_run
+from jaxtrace.traces.parts import CHECKED_PARQUET, TABLES, complete_parts, read_part, read_schema
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.run_json import RUN, find_partitions, partition_keys, read_run
 from jaxtrace.traces.tables import SHAPE, from_tables
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.trace import Trace
 
-KEPT = 8  # parts in memory
-NEEDED = ("probes", *SHAPE)  # of info, for arrays of rows of several runs
+CACHED_PARTS = 8
+SAME_DIMS = ("probes", *SHAPE)  # keys of `Trace.info` on which runs must agree to share one xarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +31,13 @@ class StoredRun:
     """One run of a dataset.
 
     Attributes:
-      root: of the dataset.
-      partition: its place in that; "" where it is the only one.
-      info: of its trace, with "complete".
-      config: all that was asked for.
-      precision: of its floats.
-      parts: names of its whole parts.
-      size: bytes of these.
+      root: directory of the dataset.
+      partition: place of the run in the dataset; "" for a single run.
+      info: `Trace.info` of the run, with "complete".
+      config: complete configuration of the run.
+      precision: precision of the floats, "float32" or "float16".
+      parts: names of its complete parts.
+      size: size of the parts in bytes.
       metrics_version: version of the definitions by which its rows were measured.
     """
 
@@ -51,32 +52,32 @@ class StoredRun:
 
     @property
     def keys(self) -> dict[str, str]:
-        """What its partition says: its model, its task, …"""
-        return keys_of(self.partition)
+        """Keys of its partition: its model, its task, …"""
+        return partition_keys(self.partition)
 
     def part(self, table: str, name: str) -> Location:
-        """Where a part of a table lies."""
+        """Return the location of a part of a table."""
         return self.root / table / self.partition / name
 
 
 class StoredRows(Sequence[Row]):
-    """Rows in the order of runs, and of prompts in a run. A part is read when a row of it is needed; few are kept."""
+    """Rows in the order of runs, then of prompts. A part is read on first access; a few parts stay in memory."""
 
-    def __init__(self, runs: Sequence[StoredRun], prompts: Container[int] | None):
+    def __init__(self, runs: Sequence[StoredRun], prompts: Container[int] | None) -> None:
         self._runs, self._prompts = runs, prompts
-        self._part = functools.lru_cache(KEPT)(self._read_part)
+        self._part = functools.lru_cache(CACHED_PARTS)(self._read_part)
 
     @functools.cached_property
     def lengths(self) -> list[int]:
-        """Numbers of steps."""
+        """Number of steps of each row."""
         return self.column("length")
 
     def column(self, name: str) -> list[Any]:
-        """A column of the table of prompts."""
+        """Return a column of the prompts table, in the order of the rows."""
         columns = {}
         for i, part in dict.fromkeys((i, part) for i, part, _ in self._index):
-            found = read_part(self._runs[i].part("prompts", part), ["prompt", name]).to_pydict()
-            columns[i, part] = dict(zip(found["prompt"], found[name], strict=True))
+            table = read_part(self._runs[i].part("prompts", part), ["prompt", name]).to_pydict()
+            columns[i, part] = dict(zip(table["prompt"], table[name], strict=True))
         return [columns[i, part][prompt] for i, part, prompt in self._index]
 
     def __len__(self) -> int:
@@ -94,15 +95,15 @@ class StoredRows(Sequence[Row]):
 
     @functools.cached_property
     def _index(self) -> list[tuple[int, str, int]]:
-        """(number of the run, part, prompt) of every row."""
-        found = []
+        """(index of the run, part, prompt) of every row."""
+        index = []
         for i, run in enumerate(self._runs):
-            of_run = []
+            entries = []
             for name in run.parts:
                 prompts = read_part(run.part("prompts", name), ["prompt"])["prompt"].to_pylist()
-                of_run += [(i, name, prompt) for prompt in prompts if self._prompts is None or prompt in self._prompts]
-            found += sorted(of_run, key=lambda entry: entry[2])
-        return found
+                entries += [(i, name, prompt) for prompt in prompts if self._prompts is None or prompt in self._prompts]
+            index += sorted(entries, key=lambda entry: entry[2])
+        return index
 
     def _read_part(self, i: int, name: str) -> dict[int, Row]:
         run = self._runs[i]
@@ -111,13 +112,13 @@ class StoredRows(Sequence[Row]):
 
 @dataclasses.dataclass(frozen=True)
 class StoredTrace(Trace):
-    """A trace on a disk, or several of one dataset. Rows and tables are read when they are asked for.
+    """A stored run, or several runs of one dataset, read lazily.
 
     Attributes:
-      rows: of all runs, in their order.
-      info: of the run; of several, what they agree on, and whether all are complete.
-      runs: those it is of.
-      only: numbers of the prompts it is narrowed to; None for all.
+      rows: rows of all runs, in the order of the runs.
+      info: `Trace.info` of the run; for several runs, the entries on which they agree, and "complete" if all are.
+      runs: runs that it contains.
+      only: numbers of the prompts to which it is filtered; None for all.
     """
 
     runs: tuple[StoredRun, ...] = ()
@@ -125,7 +126,7 @@ class StoredTrace(Trace):
 
     @classmethod
     def of(cls, runs: Sequence[StoredRun], only: frozenset[int] | None = None) -> StoredTrace:
-        """That of some runs, and of some of their prompts."""
+        """Combine runs into one trace, filtered to the prompts in `only` if given."""
         first, *others = (run.info for run in runs)
         info = {key: x for key, x in first.items() if all(key in other and other[key] == x for other in others)}
         info["complete"] = all(run.info["complete"] for run in runs)
@@ -134,38 +135,38 @@ class StoredTrace(Trace):
     def filter(
         self, *, prompts: int | Iterable[int] | None = None, **keys: str | float | Iterable[str | float]
     ) -> StoredTrace:
-        """A part of it, found without reading a table.
+        """Select runs and prompts without reading a table.
 
         Args:
           prompts: numbers of prompts.
-          keys: what a run's partition must say: model="demo", or one of several: task=("gsm8k", "mmlu").
+          keys: accepted values of the runs' partition keys: model="demo", or several: task=("gsm8k", "mmlu").
 
         Raises:
-          StoreError: no run has such a key or such a value; the message lists those there are.
+          StoreError: no run has such a key or value; the message lists the existing values.
         """
         runs = list(self.runs)
-        for key, wanted in keys.items():
-            several = wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
+        for key, accepted in keys.items():
+            several = accepted if isinstance(accepted, Iterable) and not isinstance(accepted, str) else [accepted]
             values = {str(x) for x in several}
-            there = sorted({run.keys[key] for run in runs if key in run.keys})
+            existing = sorted({run.keys[key] for run in runs if key in run.keys})
             runs = [run for run in runs if run.keys.get(key) in values]
             if not runs:
-                some = f"there are: {', '.join(there)}" if there else "no run has such a key"
-                raise StoreError(f"{self.runs[0].root}: no run with {key}={' or '.join(sorted(values))}; {some}")
+                choices = f"there are: {', '.join(existing)}" if existing else "no run has such a key"
+                raise StoreError(f"{self.runs[0].root}: no run with {key}={' or '.join(sorted(values))}; {choices}")
         only = self.only
         if prompts is not None:
-            asked = frozenset(prompts if isinstance(prompts, Iterable) else [prompts])
-            only = asked if only is None else asked & only
+            numbers = frozenset(prompts if isinstance(prompts, Iterable) else [prompts])
+            only = numbers if only is None else numbers & only
         return StoredTrace.of(runs, only)
 
     @property
     def texts(self) -> list[str]:
-        """The completions (generate) or texts (score)."""
+        """Completions (generate) or texts (score)."""
         return cast(StoredRows, self.rows).column("completion")
 
     @property
     def lengths(self) -> list[int]:
-        """The number of steps of each row."""
+        """Number of steps of each row."""
         return cast(StoredRows, self.rows).lengths
 
     @property
@@ -175,38 +176,38 @@ class StoredTrace(Trace):
 
     @property
     def prompt_steps(self) -> list[int]:
-        """How many steps of each row are positions of its prompt."""
+        """Number of steps of each row that are prompt positions."""
         rows = cast(StoredRows, self.rows)
         return rows.column("prompt_steps") if self.info.get("prompt_positions") else [0] * len(rows)
 
     @property
     def tokens(self) -> ds.Dataset:
-        """The table of tokens, unread: `tokens.to_table(columns=["entropy"], filter=ds.field("step") == 0)`."""
+        """Tokens table, unread: `tokens.to_table(columns=["entropy"], filter=ds.field("step") == 0)`."""
         return self._dataset("tokens")
 
     @property
     def layers(self) -> ds.Dataset:
-        """The table of tokens and layers, unread."""
+        """Layers table, unread."""
         return self._dataset("layers")
 
     @property
     def prompts(self) -> ds.Dataset:
-        """The table of prompts, unread."""
+        """Prompts table, unread."""
         return self._dataset("prompts")
 
     def to_xarray(self) -> xr.Dataset:
-        """As `Trace.to_xarray`; raises StoreError where runs differ in the dimensions of their metrics."""
+        """Return the xarray of `Trace.to_xarray`; raises StoreError if runs differ in the dims of their metrics."""
         self._check_alike()
         return super().to_xarray()
 
     @property
     def traced_layers(self) -> tuple[int, ...]:
-        """As `Trace.traced_layers`; raises StoreError where runs differ."""
+        """Layers, from 1, whose metrics were recorded; raises StoreError if runs differ."""
         self._check_alike()
         return super().traced_layers
 
     def _check_alike(self) -> None:
-        if differing := [key for key in NEEDED if any(run.info.get(key) != self.info.get(key) for run in self.runs)]:
+        if differing := [key for key in SAME_DIMS if any(run.info.get(key) != self.info.get(key) for run in self.runs)]:
             raise StoreError(
                 f"{self.runs[0].root}: the runs differ in {' and '.join(differing)}; filter to those that agree"
             )
@@ -215,33 +216,33 @@ class StoredTrace(Trace):
         root, keys = self.runs[0].root, pa.schema([(key, pa.string()) for key in self.runs[0].keys])
         paths = [run.part(table, name) for run in self.runs for name in run.parts]
         firsts = [read_schema(run.part(table, run.parts[0])) for run in self.runs if run.parts]
-        found = ds.dataset(
+        dataset = ds.dataset(
             [path.path for path in paths],
             schema=pa.unify_schemas([*firsts, keys]),
-            format=CHECKED,
+            format=CHECKED_PARQUET,
             filesystem=root.fs,
             partitioning=ds.partitioning(keys, flavor="hive"),
             partition_base_dir=(root / table).path,
         )
-        return found if self.only is None else found.filter(ds.field("prompt").isin(sorted(self.only)))
+        return dataset if self.only is None else dataset.filter(ds.field("prompt").isin(sorted(self.only)))
 
 
 def open_trace(root: str | Path) -> StoredTrace:
-    """Opens what a trace or a sweep wrote; of a run that was cut off, whatever it finished.
+    """Open a stored run, or the dataset of a sweep; an interrupted run opens with its complete parts.
 
-    Descriptions of runs and names of parts are read now, the rest when it is asked for.
+    This reads the descriptions of runs and the names of parts; everything else is read on access.
 
     Args:
-      root: the directory, or its URL.
+      root: directory, or its fsspec URL.
 
     Returns:
-      The rows in the order of their prompts, exactly as they were (but for the digits that "float16" leaves out).
-      `info` is as it was written, with tuples as lists, and with "complete": False where the run did not reach its
-      end. `meta` of a prompt has lists for tuples too.
+      The rows in the order of their prompts, exactly as they were written (precision "float16" rounds floats). `info`
+      is as it was written, with lists for tuples, and with "complete": False if the run did not reach its end. `meta`
+      of a prompt has lists for tuples too.
 
     Raises:
-      StoreError: not a trace directory, or one of another format; one line that names it. A damaged file is
-        told of so when it is read.
+      StoreError: the directory holds no trace, or one of another format; one line that names it. Reading a damaged file
+        raises it later.
     """
     place = Location.of(root)
     if not (partitions := find_partitions(place)):
@@ -254,7 +255,7 @@ def open_trace(root: str | Path) -> StoredTrace:
 
 
 def is_trace(root: str | Path) -> bool:
-    """Whether a trace can be opened there; a name that is no place is none."""
+    """Return True if a trace can be opened there; False for an unknown file system."""
     try:
         return bool(find_partitions(Location.of(root)))
     except (StoreError, OSError):
@@ -266,10 +267,10 @@ def _stored_run(root: Location, partition: str, files: dict[str, dict[str, int]]
     info = run["info"] | {"complete": run["complete"]}
     if "alphas" in info:
         info["alphas"] = [float(alpha) for alpha in info["alphas"]]
-    own = {
-        table: {path.rpartition("/")[2]: size for path, size in of.items() if path.rpartition("/")[0] == partition}
-        for table, of in files.items()
+    run_files = {
+        table: {path.rpartition("/")[2]: size for path, size in sizes.items() if path.rpartition("/")[0] == partition}
+        for table, sizes in files.items()
     }
-    parts = tuple(whole_parts(own))
-    size = sum(own[table][name] for table in TABLES for name in parts)
+    parts = tuple(complete_parts(run_files))
+    size = sum(run_files[table][name] for table in TABLES for name in parts)
     return StoredRun(root, partition, info, run["config"], run["precision"], parts, size, run["metrics_version"])

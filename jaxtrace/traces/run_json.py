@@ -1,4 +1,4 @@
-"""What `run.json` says: what made a trace, and whether it is complete."""
+"""The file `run.json`: the description of a run, and whether it is complete."""
 
 import json
 import math
@@ -10,51 +10,50 @@ from jaxtrace.traces.location import Location
 
 FORMAT = 1
 RUN = "run.json"
-RUNS = "runs"  # holds those of a dataset with partitions
+RUNS = "runs"  # directory of the descriptions in a dataset with partitions
 
 
 def partition_of(**keys: Any) -> str:
-    """The partition of a run that is one of many: "model=demo/task=quiz" of model="demo", task="quiz".
+    """Return the partition of a run in a dataset: "model=demo/task=quiz" for model="demo", task="quiz".
 
-    What stands for something in a path is percent-encoded, as Hive does; pyarrow, Polars and DuckDB undo it.
+    Special characters of paths are percent-encoded, as Hive does; pyarrow, Polars and DuckDB decode them.
     """
     return "/".join(f"{key}={quote(str(value), safe=' ')}" for key, value in keys.items())
 
 
-def keys_of(partition: str) -> dict[str, str]:
-    """The inverse of `partition_of`, as text."""
+def partition_keys(partition: str) -> dict[str, str]:
+    """Return the keys of a partition, as text; the inverse of `partition_of`."""
     pairs = (part.partition("=") for part in partition.split("/") if part)
     return {key: unquote(value) for key, _, value in pairs}
 
 
 def run_path(root: Location, partition: str) -> Location:
-    """Where the description of a run lies."""
+    """Return the location of a run's description."""
     return root / f"{RUNS}/{partition}/{RUN}" if partition else root / RUN
 
 
 def find_partitions(root: Location) -> list[str]:
-    """Partitions of the runs that a directory holds: [""] for one run without, none for no run."""
-    if root.fs.exists((root / RUN).path):
+    """Return the partitions of a directory's runs: [""] for a single run without a partition, [] for no run."""
+    if (root / RUN).exists():
         return [""]
     return [path.removesuffix(f"/{RUN}") for path in (root / RUNS).files() if path.endswith(f"/{RUN}")]
 
 
 def read_run(root: Location, partition: str = "") -> dict[str, Any]:
-    """Reads a run's description.
+    """Read a run's description.
 
     Raises:
-      StoreError: there is none, it is broken, or its format is not the one this version reads.
+      StoreError: the file is missing or damaged, or this version of jaxtrace does not read its format.
     """
     path = run_path(root, partition)
     try:
         run = json.loads(path.fs.cat_file(path.path))
         if run["format"] != FORMAT:
             raise StoreError(
-                f"{path}: format {run['format']}, and this version reads format {FORMAT}; "
+                f"{path}: has format {run['format']}, and this version reads format {FORMAT}; "
                 "open it with the version of jaxtrace that wrote it"
             )
-        found = {key: run[key] for key in ("format", "complete", "created", "info", "config")}
-        return found | {
+        return {key: run[key] for key in ("format", "complete", "created", "info", "config")} | {
             "precision": run.get("precision", "float32"),
             "metrics_version": run.get("metrics_version", 1),
         }
@@ -67,19 +66,19 @@ def read_run(root: Location, partition: str = "") -> dict[str, Any]:
 
 
 def write_run(root: Location, partition: str, run: dict[str, Any]) -> None:
-    """Writes a run's description, whole or not at all."""
+    """Write a run's description atomically."""
     with run_path(root, partition).writing() as file:
         file.write((json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold of `value`: arrays and tuples become lists; inf and NaN become "inf" and "nan"."""
+def to_json_value(value: Any) -> Any:
+    """Convert a value for JSON: arrays and tuples become lists, inf and NaN become "inf" and "nan"."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -1,7 +1,7 @@
 """Rows of a trace as three Arrow tables, and back.
 
-A value that is missing (NaN, or −1 of an integer metric) is null, so that a mean in SQL leaves it out.
-The metadata of every field holds its definition and units.
+A missing value (NaN, or −1 for an integer metric) is null, so a mean in SQL ignores it. The metadata of every field
+holds its definition and units.
 """
 
 import json
@@ -15,12 +15,12 @@ import pyarrow as pa
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import METRICS, Metric, chosen_layers
 from jaxtrace.settings.probes import PROBE_OPTIONS
-from jaxtrace.traces.columns import flat_values, lists, nullable, rounded, values_of
+from jaxtrace.traces.columns import column_values, list_column, list_values, nullable_column, round_to_float16
 from jaxtrace.traces.raw import raw_columns, raw_metrics
-from jaxtrace.traces.run_json import plain
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.run_json import to_json_value
 
-# Of a trace's info: what gives the tables their columns.
+# Keys of `Trace.info` that determine the columns.
 SHAPE = ("mode", "layers", "heads", *PROBE_OPTIONS)
 PRECISIONS = ("float32", "float16")
 STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
@@ -30,24 +30,23 @@ STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
 def to_tables(
     numbered: Sequence[tuple[int, Row]], info: dict[str, Any], precision: str = "float32"
 ) -> dict[str, pa.Table]:
-    """Lays rows out as the tables "tokens", "layers" and "prompts".
+    """Return the tables "tokens", "layers" and "prompts" of some rows.
 
     Args:
-      numbered: at least one row, with the number of its prompt; all with the same metrics.
-      info: of the trace; its mode, layers, alphas and raw material are used.
-      precision: of floats. "float16" rounds them to the 11 significant bits of a float16, and keeps the range and the
-        type of float32, which every reader knows; the bits that are gone cost nothing once compressed.
+      numbered: (number of the prompt, row) pairs, at least one; all rows have the same metrics.
+      info: `Trace.info`; its mode, layers, alphas and raw material are read.
+      precision: "float32", or "float16" to round floats to the 11 significant bits of a float16. Rounded floats keep
+        the range and the type of float32, which every reader knows; the zeroed bits vanish in compression.
 
     Returns:
-      tokens: one row per prompt and step. `position` is the place in the sequence of the token whose
-        next-token distribution this is: prompt length − 1 + step (generate), step (score). Raw
-        material as lists.
-      layers: one row per prompt, step and layer, 0 and those that were traced (no row when there is no metric of
-        layers); metrics of heads as lists.
+      tokens: one row per prompt and step. `position` is the index in the sequence of the token whose next-token
+        distribution this is: prompt length − 1 + step (generate), step (score). Raw material is in lists.
+      layers: one row per prompt, step and layer (0 and the traced layers); no row without layer metrics. Metrics of
+        heads are in lists.
       prompts: one row per prompt.
     """
     prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
-    stored = {"float32": lambda table: table, "float16": rounded}[precision]
+    stored = {"float32": lambda table: table, "float16": round_to_float16}[precision]
     return {
         "tokens": stored(_tokens(rows, prompts, info)),
         "layers": stored(_layers(rows, prompts, info)),
@@ -56,7 +55,7 @@ def to_tables(
 
 
 def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple[int, Row]]:
-    """The inverse of `to_tables`: (prompt number, row) in the order of the table "prompts"."""
+    """Return (prompt number, row) pairs in the order of the table "prompts"; the inverse of `to_tables`."""
     metrics = _read_metrics(tables["tokens"], tables["layers"], info)
     prompts = tables["prompts"].to_pylist()
     pieces = tables["tokens"]["token_text"].to_pylist()
@@ -86,9 +85,9 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
 
 
 class _Columns:
-    """Gathers named columns, each with its definition, into a table."""
+    """Columns with their definitions, to be assembled into a table."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.fields: list[pa.Field] = []
         self.arrays: list[pa.Array] = []
 
@@ -117,9 +116,9 @@ def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
         if metric.dims == ("alpha",):
             for i, alpha in enumerate(info["alphas"]):
                 text = f"Rényi entropy of order {alpha:g} of the next-token distribution"
-                columns.add(_alpha_name(name, alpha), nullable(values[:, i], metric), text, metric.unit)
+                columns.add(_alpha_name(name, alpha), nullable_column(values[:, i], metric), text, metric.unit)
         else:
-            columns.add(name, nullable(values, metric), metric.definition, metric.unit)
+            columns.add(name, nullable_column(values, metric), metric.definition, metric.unit)
         if name == "token":
             pieces = [piece for row in rows for piece in row.pieces]
             columns.add("token_text", pa.array(pieces, pa.string()), "the text of token")
@@ -144,17 +143,17 @@ def _layers(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
         values = np.concatenate([row.metrics[name] for row in rows])
         if "head" in metric.dims:
             present = layer >= metric.first_layer
-            array = lists(values, metric, present * values.shape[-1], present)
+            array = list_column(values, metric, present * values.shape[-1], present)
         else:
             missing = -1 if metric.integer else np.nan
             padded = np.pad(values, ((0, 0), (metric.first_layer, 0)), constant_values=missing)
-            array = nullable(padded.reshape(-1), metric)
+            array = nullable_column(padded.reshape(-1), metric)
         columns.add(name, array, metric.definition, metric.unit)
     return columns.table()
 
 
 def _prompts(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> pa.Table:
-    metas = [json.dumps(plain(row.prompt.meta), ensure_ascii=False) for row in rows]
+    metas = [json.dumps(to_json_value(row.prompt.meta), ensure_ascii=False) for row in rows]
     columns = _Columns()
     columns.add("prompt", pa.array(prompts), "number of the prompt in the run")
     columns.add("id", pa.array([row.prompt.id for row in rows], pa.string()), "its name in its task")
@@ -178,25 +177,25 @@ def _image_name(image: Any) -> str:
 
 
 def _read_metrics(tokens: pa.Table, layers: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]:
-    found = {}
+    metrics = {}
     for name, metric in METRICS.items():
         if "layer" in metric.dims:
             if name in layers.column_names:
-                found[name] = _read_layers(layers[name], metric, info)
+                metrics[name] = _read_layers(layers[name], metric, info)
         elif "alpha" in metric.dims:
             names = [_alpha_name(name, alpha) for alpha in info["alphas"]]
             if names and names[0] in tokens.column_names:
-                found[name] = np.stack([values_of(tokens[column], metric) for column in names], axis=1)
+                metrics[name] = np.stack([column_values(tokens[column], metric) for column in names], axis=1)
         elif name in tokens.column_names:
-            found[name] = values_of(tokens[name], metric)
-    return found
+            metrics[name] = column_values(tokens[name], metric)
+    return metrics
 
 
 def _read_layers(column: pa.ChunkedArray, metric: Metric, info: dict[str, Any]) -> np.ndarray:
     layers = len(_chosen(info)) + 1
     if "head" in metric.dims:
-        return flat_values(column, metric).reshape(-1, layers - metric.first_layer, info["heads"])
-    return values_of(column, metric).reshape(-1, layers)[:, metric.first_layer :]
+        return list_values(column, metric).reshape(-1, layers - metric.first_layer, info["heads"])
+    return column_values(column, metric).reshape(-1, layers)[:, metric.first_layer :]
 
 
 def _chosen(info: dict[str, Any]) -> tuple[int, ...]:

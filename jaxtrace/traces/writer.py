@@ -1,4 +1,4 @@
-"""Writes a trace as it is made, so that what is finished survives whatever comes next."""
+"""Writer of a trace during its run: what is written survives a crash."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,21 +11,20 @@ from typing import Any, Self
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import METRICS_VERSION, changed_between
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, part_name, part_number, part_prompts, whole_parts, write_part
-from jaxtrace.traces.run_json import FORMAT, RUN, plain, read_run, run_path, write_run
+from jaxtrace.traces.parts import TABLES, complete_parts, part_name, part_number, part_prompts, write_part
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.run_json import FORMAT, RUN, read_run, run_path, to_json_value, write_run
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
-from jaxtrace.traces.trace import Row, Trace
 
-MADE_OF = ("checkpoint", "prompts", "lens")
-BATCH = 64
+INPUTS = ("checkpoint", "prompts", "lens")  # hashes in `Trace.info` on which the rows depend
 
 
 class TraceWriter:
-    """A run open for writing; a context manager that marks it complete when it ends well.
+    """A run open for writing; as a context manager it marks the run complete on a normal exit.
 
     Attributes:
-      root: the directory of the trace, or of the dataset that the run is a part of.
-      done: the numbers of the prompts that are stored, whole, by any process.
+      root: directory of the trace, or of the dataset that contains the run.
+      done: numbers of the prompts that any process has stored completely.
     """
 
     def __init__(
@@ -39,30 +38,30 @@ class TraceWriter:
         precision: str = "float32",
         process: int | None = None,
         metrics_version: int = METRICS_VERSION,
-    ):
-        """Starts a run, or goes on with one.
+    ) -> None:
+        """Start a run, or resume one.
 
         Args:
-          root: a local directory or any fsspec URL ("s3://bucket/study"); made if need be. Without a partition it is
-            empty, or with `resume` holds a run to go on with.
-          info: `Trace.info` of the trace to come.
-          config: all that was asked for; a run is resumed only under an equal one.
-          resume: go on with the run that is there, after removing what it did not finish and parts that are damaged;
-            where there is none, start one. The stored info stays.
-          partition: where the run is one of many in a dataset, its place among them, from `partition_of`:
-            "model=demo/task=quiz". Its parts are `ROOT/TABLE/PARTITION/part-00000.parquet`, its description
+          root: local directory or fsspec URL ("s3://bucket/study"), created if needed. Without a partition it must be
+            empty, or with `resume` may hold a run.
+          info: `Trace.info` of the new trace.
+          config: complete configuration of the run; a run resumes only under an equal one.
+          resume: True resumes an existing run after deleting its partial and damaged parts, or starts a run if there is
+            none. The stored info is kept.
+          partition: place of the run in a dataset of many, from `partition_of`: "model=demo/task=quiz"; "" for a single
+            run. The parts are `ROOT/TABLE/PARTITION/part-00000.parquet`, the description is
             `ROOT/runs/PARTITION/run.json`.
           precision: "float32", or "float16" for floats rounded to the 11 significant bits of a float16.
-          process: which of several processes this is, None for a single one. Each writes parts of its own; process 0
-            also starts, mends and completes the run, so it is made before those of the others, and closed after.
+          process: number of this process among several, None for a single one. Each process writes its own parts.
+            Process 0 also starts, repairs and completes the run: create it before the others and close it after them.
           metrics_version: version of the definitions by which the rows were measured.
 
         Raises:
-          StoreError: there is another run or other files, the place cannot be written, or is to be resumed under
-            another configuration; the message names the first field that differs.
+          StoreError: the directory holds another run or other files, cannot be written, or holds a run of another
+            configuration; the message names the first field that differs.
         """
         if precision not in PRECISIONS:
-            raise StoreError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+            raise StoreError(f"precision {precision!r} is unknown; give one of: {', '.join(PRECISIONS)}")
         self.root = Location.of(root)
         self.done: set[int] = set()
         self._partition, self._process = partition, process
@@ -74,45 +73,45 @@ class TraceWriter:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "precision": precision,
             "metrics_version": metrics_version,
-            "info": plain(info),
-            "config": plain(config),
+            "info": to_json_value(info),
+            "config": to_json_value(config),
         }
         self._info = info
-        with self._explained("name a directory that can be written"):
+        with self._store_errors("name a directory that can be written"):
             if self._leading:
                 self._begin(resume)
-            elif not self.root.fs.exists(run_path(self.root, partition).path):
+            elif not run_path(self.root, partition).exists():
                 raise StoreError(
-                    f"{self.root}: process {process} sees no run there; name a place that all processes see"
+                    f"{self.root}: process {process} sees no run there; name a directory that all processes see"
                 )
-            self._count()
+            self._find_done()
 
     def write(self, rows: Sequence[tuple[int, Row]]) -> None:
-        """Appends finished rows as one part; when this returns, they are stored.
+        """Append finished rows as one part; they are stored when this returns.
 
         Args:
-          rows: at least one, each with the number of its prompt.
+          rows: (number of the prompt, row) pairs, at least one.
 
         Raises:
-          StoreError: the disk is full or cannot be written; the parts finished before stay readable.
+          StoreError: the disk is full or cannot be written; earlier parts stay readable.
         """
         name = part_name(self._part, self._process)
         tables = to_tables(rows, self._info, self._run["precision"])
-        with self._explained("the parts already finished stay readable; make room or mend it, then resume"):
+        with self._store_errors("the parts already finished stay readable; free space or repair the disk, then resume"):
             for table in TABLES:
                 write_part(self._tables[table] / name, tables[table])
         self._part += 1
         self.done.update(number for number, _ in rows)
 
     def close(self) -> None:
-        """Marks the run complete, where this process leads.
+        """Mark the run complete; only the leading process does so.
 
         Raises:
           StoreError: the disk is full or cannot be written.
         """
         self._run["complete"] = True
         if self._leading:
-            with self._explained("the parts already finished stay readable; make room, then resume"):
+            with self._store_errors("the parts already finished stay readable; free space, then resume"):
                 write_run(self.root, self._partition, self._run)
 
     def __enter__(self) -> Self:
@@ -129,33 +128,33 @@ class TraceWriter:
         return self._process in (None, 0)
 
     def _begin(self, resume: bool) -> None:
-        """Describes the run, new or old, as incomplete."""
+        """Write the description of the new or resumed run, marked incomplete."""
         root, path = self.root, run_path(self.root, self._partition)
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the trace")
-        if self._partition and root.fs.exists((root / RUN).path):
+        if self._partition and (root / RUN).exists():
             raise StoreError(f"{root}: holds one run, not a dataset of several; name another directory")
-        if path.fs.exists(path.path):
+        if path.exists():
             if not resume:
                 raise StoreError(f"{path.parent}: already holds a run; resume it, or name another directory")
-            self._run = self._agreed(read_run(root, self._partition))
-        elif any(name != f".{RUN}.tmp" for name in self._names_in_the_way(path.parent)):
+            self._run = self._resumed(read_run(root, self._partition))
+        elif any(name != f".{RUN}.tmp" for name in self._existing_names(path.parent)):
             raise StoreError(f"{root}: holds files that are no trace; name an empty directory or a new one")
         root.fs.makedirs(path.parent.path, exist_ok=True)
         write_run(root, self._partition, self._run)
         for folder in self._tables.values():
             root.fs.makedirs(folder.path, exist_ok=True)
 
-    def _names_in_the_way(self, own: Location) -> list[str]:
-        """Of files where this run is to be."""
-        return [name for folder in (own, *self._tables.values()) for name in folder.names()]
+    def _existing_names(self, description: Location) -> list[str]:
+        """Return the names of files in the directories of this run."""
+        return [name for folder in (description, *self._tables.values()) for name in folder.names()]
 
-    def _agreed(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """The description of a run that is to go on."""
+    def _resumed(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the stored description, marked incomplete; raise StoreError if it disagrees with this run."""
         if difference := _first_difference("", _must_agree(stored), _must_agree(self._run)):
-            field, was, now = difference
+            field, old, new = difference
             raise StoreError(
-                f"{self.root}: {field} is {was} in the run there and {now} in this one; "
+                f"{self.root}: {field} is {old} in the run there and {new} in this one; "
                 "resume with the same configuration, or name another directory"
             )
         versions = stored["metrics_version"], self._run["metrics_version"]
@@ -167,45 +166,31 @@ class TraceWriter:
             )
         return stored | {"complete": False}
 
-    def _count(self) -> None:
-        """Finds what is done; the leading process removes what is not whole."""
+    def _find_done(self) -> None:
+        """Find the stored prompts; the leading process deletes incomplete and damaged parts."""
         names = {table: folder.names() for table, folder in self._tables.items()}
-        found = {name: part_prompts(self._tables, name) for name in whole_parts(names)}
-        whole = {name: prompts for name, prompts in found.items() if prompts is not None}
+        prompts = {name: part_prompts(self._tables, name) for name in complete_parts(names)}
+        readable = {name: numbers for name, numbers in prompts.items() if numbers is not None}
         for table, folder in self._tables.items():
             for name in names[table]:
-                if self._leading and "part-" in name and name not in whole:
+                if self._leading and "part-" in name and name not in readable:
                     path = folder / name
                     path.fs.rm_file(path.path)
-        self.done.update(*whole.values())
-        self._part = max((part_number(name)[-1] + 1 for name in whole), default=0)
+        self.done.update(*readable.values())
+        self._part = max((part_number(name)[-1] + 1 for name in readable), default=0)
 
     @contextmanager
-    def _explained(self, remedy: str) -> Iterator[None]:
+    def _store_errors(self, advice: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             reason = error.strerror or " ".join(str(error).split())
-            raise StoreError(f"{error.filename or self.root}: {reason}; {remedy}") from error
-
-
-def save(trace: Trace, root: str | Path, precision: str = "float32") -> None:
-    """Writes a whole trace; a trace that is marked incomplete stays so.
-
-    Raises:
-      StoreError: there is a run or other files, or the place cannot be written.
-    """
-    info = {key: value for key, value in trace.info.items() if key != "complete"}
-    writer = TraceWriter(root, info, precision=precision, metrics_version=min(trace.metrics_versions))
-    for start in range(0, len(trace.rows), BATCH):
-        writer.write([*enumerate(trace.rows[start : start + BATCH], start)])
-    if trace.info.get("complete", True):
-        writer.close()
+            raise StoreError(f"{error.filename or self.root}: {reason}; {advice}") from error
 
 
 def _must_agree(run: dict[str, Any]) -> dict[str, Any]:
-    """The configuration, what gives the tables their columns, hashes of weights and prompts; versions may differ."""
-    info = {key: run["info"].get(key) for key in (*SHAPE, *MADE_OF)}
+    """Return the parts of a description that must not change on resume; versions of software may."""
+    info = {key: run["info"].get(key) for key in (*SHAPE, *INPUTS)}
     return {"config": run["config"], "info": info, "precision": run["precision"]}
 
 

@@ -8,10 +8,10 @@ from jaxtrace.models.decoder import stack_layers
 
 CONFIG = DecoderConfig(
     family="llama",
-    vocab=37,
-    embed=32,
-    layers=3,
-    heads=4,
+    vocab_size=37,
+    embed_dim=32,
+    num_layers=3,
+    num_heads=4,
     kv_heads=2,
     head_dim=8,
     feed_forward=48,
@@ -37,7 +37,7 @@ def stacked(model):
 def prompts():
     """Prompts of unequal lengths, one of a single token; with 20 more tokens each, all fit the same 64 cache slots."""
     rng = np.random.default_rng(1)
-    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 1, 40, 17)]
+    return [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in (5, 1, 40, 17)]
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def attention(config, params, x):
         for name in ("q", "k", "v")
     )
     q, k = rotated(config, q), rotated(config, k)
-    group, length = config.heads // config.kv_heads, len(x)
+    group, length = config.num_heads // config.kv_heads, len(x)
     scores = np.einsum("nth,nsh->nts", q, k.repeat(group, axis=0)) / math.sqrt(config.head_dim)
     visible = np.tril(np.ones((length, length), bool))
     weights = oracle.softmax(np.where(visible, scores, -np.inf))

@@ -18,10 +18,10 @@ from tests.engine.reference import assert_same, at
 IMAGE = 40  # of 37 tokens and 8 more
 LOOKING = LayerKind(rope=None, cross_attention=True)
 VISION = VisionConfig(
-    embed=16,
-    layers=2,
+    embed_dim=16,
+    num_layers=2,
     global_layers=1,
-    heads=2,
+    num_heads=2,
     feed_forward=24,
     image_size=12,
     patch_size=4,
@@ -74,7 +74,7 @@ def test_a_batch_is_each_prompt_alone(model, scored):
 
 def test_a_prompt_without_images_in_a_model_without_them(model, scored):
     """Layers that look at images are skipped: the others are numbered as if they were not."""
-    blind = dataclasses.replace(SEEING, layers=2, pattern=CONFIG.pattern, vision=None, image_token=None)
+    blind = dataclasses.replace(SEEING, num_layers=2, pattern=CONFIG.pattern, vision=None, image_token=None)
     params = {name: x for name, x in model.params.items() if name != "vision"}
     params["layers"] = [model.params["layers"][i] for i in (0, 2)]
     want = Model("blind", blind, params).score([PROMPTS[1]]).rows[0].metrics

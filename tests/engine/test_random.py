@@ -115,7 +115,7 @@ def test_a_random_model_is_traced(directory):
     assert (model.image_processor is None) == (model.config.vision is None)
     row = model.generate([[1, 2, 3]], max_new_tokens=3, probes=Probes.of("output")).rows[0]
     assert row.length == 3
-    assert 0 < row.metrics["entropy"][0] <= np.log(model.config.vocab) + 1e-5
+    assert 0 < row.metrics["entropy"][0] <= np.log(model.config.vocab_size) + 1e-5
 
 
 def test_a_directory_gives_its_tokenizer():

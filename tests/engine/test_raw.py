@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtrace import ConfigError, Model, Probes, decode_step, init_params, init_state
-from jaxtrace.engine.gather import joined
+from jaxtrace.engine.metric_buffer import concatenate_steps
 from jaxtrace.models.config import LayerKind, Rope
 from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.schema import QUANTITIES
@@ -119,9 +119,9 @@ def test_stacked_layers_give_the_same(stacked, prompts, raw_scored):
 
 def test_rows_over_caches_of_unequal_sizes_are_joined():
     parts = [np.ones((2, 1, 4), np.float32), np.ones((1, 1, 8), np.float32)]
-    whole = joined("attention_rows", parts)
+    whole = concatenate_steps("attention_rows", parts)
     np.testing.assert_array_equal(np.isnan(whole).sum(axis=(1, 2)), [4, 4, 0])
-    assert joined("entropy", [np.ones(2), np.ones(3)]).shape == (5,)
+    assert concatenate_steps("entropy", [np.ones(2), np.ones(3)]).shape == (5,)
 
 
 def test_rows_over_windows_and_soft_caps_have_the_entropies_of_their_heads():
@@ -150,7 +150,7 @@ def test_it_comes_back_from_the_disk(raw_generated, raw_scored, tmp_path):
             columns=["step", "position", "residual_3", "top_ids", "attention_3_2"]
         ).to_pandas()
         assert (tokens.attention_3_2.map(len) == tokens.position + 1).all()
-        assert (tokens.residual_3.map(len) == CONFIG.embed).all() and (tokens.top_ids.map(len) == 5).all()
+        assert (tokens.residual_3.map(len) == CONFIG.embed_dim).all() and (tokens.top_ids.map(len) == 5).all()
         assert (tokens.step.min() < 0) == (trace.info["mode"] == "generate") and tokens.position.min() == 0
         layers = back.layers.to_table(columns=["layer", "hdi"]).to_pandas()
         assert sorted(set(layers.layer)) == [0, *CHOSEN]
@@ -189,7 +189,7 @@ def test_a_lens_of_fewer_layers_unembeds_fewer_rows(model):
         step = jax.jit(lambda params, state: decode_step(params, state, config=model.config, probes=probes)[1])
         return step.lower(model.params, state).compile().cost_analysis()["flops"]
 
-    unembedded = 2 * CONFIG.vocab * CONFIG.embed
+    unembedded = 2 * CONFIG.vocab_size * CONFIG.embed_dim
     assert flops(1) - flops(3) >= 2 * 2 * unembedded  # two rows, two layers fewer
 
 
@@ -212,6 +212,6 @@ def test_what_a_model_has_not_is_refused(model):
 def test_the_last_layer_is_always_among_the_chosen():
     for layers in range(1, 9):
         for stride in range(1, 10):
-            chosen = Probes(layer_stride=stride).layers(dataclasses.replace(CONFIG, layers=layers))
+            chosen = Probes(layer_stride=stride).layers(dataclasses.replace(CONFIG, num_layers=layers))
             assert chosen[-1] == layers and set(jnp.diff(jnp.array(chosen)).tolist()) <= {stride}
             assert min(chosen) <= stride

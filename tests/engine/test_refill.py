@@ -16,7 +16,7 @@ from tests.engine.automaton import automaton
 from tests.engine.conftest import CONFIG
 from tests.engine.reference import assert_same
 
-LONG = dataclasses.replace(CONFIG, context=700, layers=2)
+LONG = dataclasses.replace(CONFIG, context=700, num_layers=2)
 LENGTHS = (3, 40, 1, 12, 90, 2, 5, 50, 9, 1, 33, 6)
 PROBES = Probes.of("output", "attention", "hidden")
 DRAWN = Settings(
@@ -30,7 +30,7 @@ DRAWN = Settings(
 )
 SHAPES = {
     "llama": {},
-    "windows, stacked": {"layers": 3, "pattern": (LayerKind(window=7, rope=Rope(100.0)), LayerKind())},
+    "windows, stacked": {"num_layers": 3, "pattern": (LayerKind(window=7, rope=Rope(100.0)), LayerKind())},
     "gpt2": {
         "pattern": (LayerKind(rope=None),),
         "learned_positions": True,
@@ -60,7 +60,7 @@ def model():
 @pytest.fixture(scope="module")
 def prompts():
     rng = np.random.default_rng(2)
-    return [rng.integers(0, CONFIG.vocab, size).tolist() for size in LENGTHS]
+    return [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in LENGTHS]
 
 
 def drawn(model, prompts, settings, numbers=None):
@@ -128,7 +128,7 @@ def test_few_programs(model):
 
     def sweep(lengths):
         with counted() as count:
-            drawn(model, [rng.integers(0, CONFIG.vocab, size).tolist() for size in lengths], settings)
+            drawn(model, [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in lengths], settings)
         return count.programs
 
     assert sweep(rng.permutation(np.arange(1, 201, 2))) <= 30
@@ -152,7 +152,7 @@ def test_a_slow_consumer_and_one_that_leaves(model, prompts):
 def test_a_cache_that_grows_and_shrinks(model, batch_size):
     """From 64 slots to 768, which is the context's own need, and back."""
     rng = np.random.default_rng(4)
-    prompts = [rng.integers(0, CONFIG.vocab, size).tolist() for size in (5, 9, 690, 3, 4, 5)]
+    prompts = [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in (5, 9, 690, 3, 4, 5)]
     settings = dataclasses.replace(DRAWN, probes=Probes.of("output"), batch_size=batch_size)
     rows = drawn(model, prompts, settings)
     for i in (0, 2, 5):

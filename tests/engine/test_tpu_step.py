@@ -16,7 +16,7 @@ from jaxtrace import Probes
 from jaxtrace.engine.step import decode_step, init_state, score_step
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import abstract_params
-from jaxtrace.parallel.mesh import fitted
+from jaxtrace.parallel.mesh import fit_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.kernels import tpu  # noqa: F401 — sets what libtpu reads when it is loaded
 from tests.parallel import collectives
@@ -31,13 +31,13 @@ CAPPED = dataclasses.replace(
 
 
 # On a mesh: fewer heads of keys and values than devices along "model", and a vocabulary that these do not divide.
-MESHED = dataclasses.replace(PLAIN, kv_heads=1, vocab=4099)
-MESHED_CAPPED = dataclasses.replace(CAPPED, kv_heads=1, vocab=4099)
+MESHED = dataclasses.replace(PLAIN, kv_heads=1, vocab_size=4099)
+MESHED_CAPPED = dataclasses.replace(CAPPED, kv_heads=1, vocab_size=4099)
 
 
 def compiled(config, shape, step, *arguments):
     devices = np.array(topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[: np.prod(shape)])
-    mesh = fitted(Mesh(devices.reshape(shape), ("data", "model"), axis_types=(AxisType.Auto,) * 2), config)
+    mesh = fit_mesh(Mesh(devices.reshape(shape), ("data", "model"), axis_types=(AxisType.Auto,) * 2), config)
 
     def placed(shapes, shardings, dtype=None):
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=s), shapes, shardings)

@@ -4,7 +4,8 @@ import numpy as np
 
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import METRICS
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
 SIZES = {"layer": 3, "head": 2, "alpha": 4}
 INFO = {
@@ -17,7 +18,7 @@ INFO = {
 
 
 def make_row(index: int, steps: int, groups: tuple[str, ...] | None = None) -> Row:
-    """A row of random metrics; of the named groups, or of all."""
+    """Return a row of random metrics of the named groups; None for all groups."""
     rng = np.random.default_rng(index)
     metrics = {}
     for name, metric in METRICS.items():
@@ -47,12 +48,12 @@ def make_row(index: int, steps: int, groups: tuple[str, ...] | None = None) -> R
 
 
 def make_trace(groups: tuple[str, ...] | None = None) -> Trace:
-    """Five rows of 0 to 6 steps."""
+    """Return a trace of five rows with 0 to 6 steps."""
     return Trace([make_row(i, steps, groups) for i, steps in enumerate([4, 1, 0, 6, 3])], dict(INFO))
 
 
 def assert_same_row(got: Row, want: Row) -> None:
-    """Every field equal, and every array bit for bit."""
+    """Assert that all fields are equal, and all arrays bit for bit."""
     for field in ("prompt", "prompt_pieces", "pieces", "text", "stop"):
         assert getattr(got, field) == getattr(want, field), field
     for name in want.metrics:

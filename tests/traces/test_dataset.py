@@ -1,4 +1,4 @@
-"""A dataset of many runs: one layout, on any file system, that jaxtrace and other tools read in part."""
+"""Datasets of many runs, on any file system, read in part by jaxtrace and other tools."""
 
 import duckdb
 import fsspec
@@ -14,7 +14,7 @@ from jaxtrace.traces import TraceWriter, open_trace, partition_of
 from jaxtrace.traces import reader as reader_module
 from tests.traces.rows import INFO, assert_same_row, make_row
 
-RUNS = [  # keys, numbers of its prompts
+RUNS = [  # (partition keys, prompt numbers) of each run
     ({"model": "tiny/one", "task": "quiz", "run": "greedy-0"}, range(4)),
     ({"model": "tiny/one", "task": "story", "run": "greedy-0"}, range(2)),
     ({"model": "two", "task": "quiz", "run": "sample-1"}, range(3)),
@@ -22,7 +22,7 @@ RUNS = [  # keys, numbers of its prompts
 
 
 def make(root, precision="float32"):
-    """Three runs, the last one cut off."""
+    """Write three runs, the last one interrupted."""
     for keys, numbers in RUNS:
         info = INFO | {"model": keys["model"]}
         writer = TraceWriter(root, info, {"seed": 1}, partition=partition_of(**keys), precision=precision)
@@ -40,7 +40,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(params=["local", "file", "memory"])
 def root(request, tmp_path):
-    """Places to write to."""
+    """Yield a root for each file system."""
     if request.param == "memory":
         yield "memory://study"
         fsspec.filesystem("memory").rm("/study", recursive=True)
@@ -48,7 +48,7 @@ def root(request, tmp_path):
         yield {"local": str(tmp_path / "study"), "file": f"file://{tmp_path}/study"}[request.param]
 
 
-def test_every_run_comes_back_from_everywhere(root):
+def test_every_run_is_read_back_from_every_file_system(root):
     trace = open_trace(make(root))
     assert [run.keys for run in trace.runs] == [keys for keys, _ in RUNS]
     assert [run.info["complete"] for run in trace.runs] == [True, True, False]
@@ -61,7 +61,7 @@ def test_every_run_comes_back_from_everywhere(root):
     assert trace.tokens.to_table(columns=["entropy"]).num_rows == 27
 
 
-def test_a_run_goes_on_everywhere(root):
+def test_run_resumes_on_every_file_system(root):
     writer = TraceWriter(root, INFO)
     writer.write([(0, make_row(0, 3))])
     writer.write([(1, make_row(1, 3))])
@@ -78,7 +78,7 @@ def test_a_run_goes_on_everywhere(root):
     assert_same_row(trace.rows[1], make_row(1, 3))
 
 
-def test_info_is_what_the_runs_agree_on(dataset):
+def test_info_holds_the_entries_on_which_runs_agree(dataset):
     trace = open_trace(dataset)
     assert trace.info == {key: INFO[key] for key in INFO if key != "model"} | {"complete": False}
     one = trace.filter(model="tiny/one")
@@ -86,7 +86,7 @@ def test_info_is_what_the_runs_agree_on(dataset):
     assert one.to_xarray().sizes["prompt"] == 6
 
 
-def test_filters(dataset):
+def test_filters_select_runs_and_prompts(dataset):
     trace = open_trace(dataset)
     assert [len(trace.filter(task=task).rows) for task in ("quiz", "story", ["quiz", "story"])] == [7, 2, 9]
     some = trace.filter(task="quiz", prompts=[3, 1])
@@ -98,7 +98,7 @@ def test_filters(dataset):
     assert list(trace.filter(prompts=()).rows) == []
 
 
-def test_a_filter_that_nothing_passes(dataset):
+def test_filter_without_a_match_names_the_choices(dataset):
     trace = open_trace(dataset)
     with pytest.raises(StoreError, match="no run with task=poem; there are: quiz, story"):
         trace.filter(task="poem")
@@ -106,7 +106,7 @@ def test_a_filter_that_nothing_passes(dataset):
         trace.filter(colour="red")
 
 
-def test_runs_that_differ_make_no_array(tmp_path):
+def test_runs_of_different_dims_make_no_array(tmp_path):
     TraceWriter(tmp_path, INFO, partition="model=a").write([(0, make_row(0, 3))])
     TraceWriter(tmp_path, INFO | {"mode": "score"}, partition="model=b").write([(0, make_row(0, 3))])
     with pytest.raises(StoreError, match="the runs differ in mode; filter to those that agree"):
@@ -115,12 +115,12 @@ def test_runs_that_differ_make_no_array(tmp_path):
         summary_table(open_trace(tmp_path))
 
 
-def test_nothing_is_read_before_it_is_asked_for(dataset, monkeypatch):
-    read, whole = [], reader_module.read_part
+def test_parts_are_read_on_access_only(dataset, monkeypatch):
+    read, read_completely = [], reader_module.read_part
 
     def read_part(path, columns=None):
         read.append((path.path.removeprefix(f"{dataset}/"), columns))
-        return whole(path, columns)
+        return read_completely(path, columns)
 
     monkeypatch.setattr(reader_module, "read_part", read_part)
     one = open_trace(dataset).filter(model="tiny/one", task="quiz", prompts=range(1, 3))
@@ -130,20 +130,20 @@ def test_nothing_is_read_before_it_is_asked_for(dataset, monkeypatch):
     del read[:]
     for _ in range(2):
         assert one.rows[1].prompt.id == "made-0002"
-    of_run = "model=tiny%2Fone/task=quiz/run=greedy-0/part-00002.parquet"
-    assert read == [(f"{table}/{of_run}", None) for table in ("tokens", "layers", "prompts")]
+    part = "model=tiny%2Fone/task=quiz/run=greedy-0/part-00002.parquet"
+    assert read == [(f"{table}/{part}", None) for table in ("tokens", "layers", "prompts")]
 
 
-def test_few_parts_are_kept(tmp_path):
+def test_few_parts_stay_in_memory(tmp_path):
     writer = TraceWriter(tmp_path, INFO)
-    for number in range(2 * reader_module.KEPT):
+    for number in range(2 * reader_module.CACHED_PARTS):
         writer.write([(number, make_row(number, 1))])
     rows = open_trace(tmp_path).rows
-    assert [row.prompt.id for row in rows] == [f"made-{i:04d}" for i in range(2 * reader_module.KEPT)]
-    assert rows._part.cache_info().currsize == reader_module.KEPT
+    assert [row.prompt.id for row in rows] == [f"made-{i:04d}" for i in range(2 * reader_module.CACHED_PARTS)]
+    assert rows._part.cache_info().currsize == reader_module.CACHED_PARTS
 
 
-def test_a_predicate_is_pushed_down(dataset):
+def test_filters_on_columns_are_pushed_down(dataset):
     tokens = open_trace(dataset).tokens
     found = tokens.to_table(columns=["entropy", "run"], filter=(ds.field("step") == 1) & (ds.field("model") == "two"))
     assert found["run"].to_pylist() == ["sample-1"] * 3
@@ -152,7 +152,7 @@ def test_a_predicate_is_pushed_down(dataset):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_other_tools_read_it_as_one(tmp_path, precision):
+def test_other_tools_read_the_dataset(tmp_path, precision):
     make(tmp_path, precision)
     want = {}
     for keys, numbers in RUNS:
@@ -176,7 +176,7 @@ def test_other_tools_read_it_as_one(tmp_path, precision):
     assert len(pd.read_parquet(tmp_path / "prompts")) == 9
 
 
-def test_partitions_are_paths():
+def test_partition_keys_invert_partition_of():
     keys = {"model": "meta-llama/Llama-3.2-1B", "task": "a b", "run": "α=1"}
     assert partition_of(**keys).count("/") == 2
-    assert reader_module.keys_of(partition_of(**keys)) == keys
+    assert reader_module.partition_keys(partition_of(**keys)) == keys

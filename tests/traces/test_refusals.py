@@ -1,4 +1,4 @@
-"""What cannot be written or read is told in one line that names the file and the remedy."""
+"""Errors of reading and writing: one line with the file, the problem and the advice."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxtrace.errors import StoreError
-from jaxtrace.traces import TraceWriter, open_trace, save
+from jaxtrace.traces import TraceWriter, open_trace
 from tests.traces.rows import INFO, make_row, make_trace
 
 
@@ -20,23 +20,23 @@ def refused(message, call, *args, **options):
 
 @pytest.fixture
 def stored(tmp_path):
-    save(make_trace(), tmp_path / "run")
+    make_trace().save(tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_a_directory_that_holds_a_run(stored):
+def test_directory_with_a_run_is_refused(stored):
     refused("already holds a run; resume it, or name another", TraceWriter, stored, INFO)
-    refused("already holds a run", save, make_trace(), stored)
+    refused("already holds a run", make_trace().save, stored)
 
 
-def test_a_directory_that_holds_something_else(tmp_path):
+def test_directory_with_other_files_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for resume in (False, True):
         refused("holds files that are no trace; name an empty", TraceWriter, tmp_path, INFO, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_path_that_is_a_file(tmp_path):
+def test_path_of_a_file_is_refused(tmp_path):
     path = tmp_path / "run"
     path.write_text("")
     refused("run: is a file; name a directory", TraceWriter, path, INFO)
@@ -44,7 +44,7 @@ def test_a_path_that_is_a_file(tmp_path):
     refused("run: not a trace directory, it has no run.json", open_trace, path)
 
 
-def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
+def test_missing_permission_is_explained(tmp_path, monkeypatch):
     def makedirs(path, *args, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
@@ -53,16 +53,16 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["tokens", "layers", "prompts"])
-def test_a_full_disk(tmp_path, monkeypatch, failing):
+def test_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch, failing):
     writer = TraceWriter(tmp_path, INFO)
     writer.write([(0, make_row(0, 3))])
-    whole = pq.write_table
+    write_completely = pq.write_table
 
     def write_table(table, file, **options):
         if failing in file.name:
             file.write(b"PAR1")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        whole(table, file, **options)
+        write_completely(table, file, **options)
 
     monkeypatch.setattr(pq, "write_table", write_table)
     refused("No space left on device; the parts already finished stay readable", writer.write, [(1, make_row(1, 3))])
@@ -73,7 +73,7 @@ def test_a_full_disk(tmp_path, monkeypatch, failing):
     assert len(open_trace(tmp_path).rows) == 2
 
 
-def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
+def test_full_disk_at_the_end_leaves_the_run_incomplete(tmp_path, monkeypatch):
     def replace(path, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -83,7 +83,7 @@ def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
     assert open_trace(tmp_path).info["complete"] is False
 
 
-def test_not_a_trace_directory(tmp_path):
+def test_opening_no_trace_directory_is_refused(tmp_path):
     refused("not a trace directory, it has no run.json; name one that does", open_trace, tmp_path)
     refused("not a trace directory", open_trace, tmp_path / "gone")
     (tmp_path / "run.json").mkdir()
@@ -91,21 +91,21 @@ def test_not_a_trace_directory(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '"format"', '{"format": 1}', "\udcff"])
-def test_a_broken_run_json(stored, text):
+def test_damaged_run_json_is_refused(stored, text):
     (stored / "run.json").write_bytes(text.encode(errors="surrogateescape"))
     refused("run.json: not a description of a run; restore it", open_trace, stored)
     refused("run.json: not a description of a run", TraceWriter, stored, INFO, resume=True)
 
 
-def test_an_unknown_format(stored):
+def test_unknown_format_is_refused(stored):
     run = json.loads((stored / "run.json").read_text(encoding="utf-8")) | {"format": 2}
     (stored / "run.json").write_text(json.dumps(run))
-    refused("format 2, and this version reads format 1; open it with", open_trace, stored)
+    refused("has format 2, and this version reads format 1; open it with", open_trace, stored)
 
 
 @pytest.mark.parametrize("table", ["tokens", "layers", "prompts"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
-def test_a_damaged_part(stored, table, damage):
+def test_damaged_part_is_refused_on_access(stored, table, damage):
     path = stored / table / "part-00000.parquet"
     data = bytearray(path.read_bytes())
     if damage == "flipped":
@@ -118,23 +118,25 @@ def test_a_damaged_part(stored, table, damage):
         refused("prompts/part-00000.parquet: cannot be read", lambda: trace.texts)
 
 
-def test_an_unknown_file_system():
+def test_unknown_file_system_is_refused():
     message = "nowhere://bucket/study: .*; name a local directory or a URL that fsspec knows"
     refused(message, TraceWriter, "nowhere://bucket/study", INFO)
     refused(message, open_trace, "nowhere://bucket/study")
 
 
-def test_an_unknown_precision(tmp_path):
-    refused("no precision 'float8'; there are: float32, float16", TraceWriter, tmp_path, INFO, precision="float8")
+def test_unknown_precision_is_refused(tmp_path):
+    refused(
+        "precision 'float8' is unknown; give one of: float32, float16", TraceWriter, tmp_path, INFO, precision="float8"
+    )
 
 
-def test_a_run_and_a_dataset_of_runs_do_not_mix(stored, tmp_path):
+def test_single_run_and_dataset_do_not_mix(stored, tmp_path):
     refused("run: holds one run, not a dataset of several", TraceWriter, stored, INFO, partition="model=a")
     TraceWriter(tmp_path / "study", INFO, partition="model=a")
     refused("study: holds files that are no trace", TraceWriter, tmp_path / "study", INFO, resume=True)
 
 
-def test_a_partition_that_holds_a_run_or_other_files(tmp_path):
+def test_partition_with_a_run_or_other_files_is_refused(tmp_path):
     TraceWriter(tmp_path, INFO, partition="model=a")
     refused("runs/model=a: already holds a run; resume it", TraceWriter, tmp_path, INFO, partition="model=a")
     (tmp_path / "tokens" / "model=b").mkdir()

@@ -1,4 +1,4 @@
-"""A run that is cut off keeps what it finished, and goes on from there."""
+"""Interrupted runs keep their finished parts and resume from them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ CONFIG = {"model": "tiny", "sampler": {"seed": 1, "temperature": 0.7}, "limit": 
 
 @pytest.fixture
 def cut_off(tmp_path):
-    """Two whole parts, and of the third what a kill leaves."""
+    """Create a run of two complete parts, and a third part as a kill leaves it."""
     directory = tmp_path / "run"
     writer = TraceWriter(directory, INFO, CONFIG)
     for start in (0, 2, 4):
@@ -30,7 +30,7 @@ def cut_off(tmp_path):
     return directory
 
 
-def test_an_unfinished_run_opens(cut_off):
+def test_interrupted_run_opens_with_its_finished_rows(cut_off):
     trace = open_trace(cut_off)
     assert trace.info["complete"] is False
     for i, row in enumerate(trace.rows):
@@ -38,7 +38,7 @@ def test_an_unfinished_run_opens(cut_off):
     assert len(trace.rows) == 4
 
 
-def test_resume_goes_on(cut_off):
+def test_resume_deletes_partial_parts_and_continues(cut_off):
     created = json.loads((cut_off / "run.json").read_text(encoding="utf-8"))["created"]
     with TraceWriter(cut_off, INFO | {"version": "newer"}, CONFIG, resume=True) as writer:
         assert writer.done == {0, 1, 2, 3}
@@ -55,7 +55,7 @@ def test_resume_goes_on(cut_off):
     assert json.loads((cut_off / "run.json").read_text(encoding="utf-8"))["created"] == created
 
 
-def test_resume_after_a_part_was_deleted(cut_off):
+def test_resume_repeats_a_deleted_part(cut_off):
     for table in ("tokens", "layers", "prompts"):
         (cut_off / table / "part-00000.parquet").unlink()
     with TraceWriter(cut_off, INFO, CONFIG, resume=True) as writer:
@@ -64,7 +64,7 @@ def test_resume_after_a_part_was_deleted(cut_off):
     assert [row.length for row in open_trace(cut_off).rows] == [3, 2, 3, 2]
 
 
-def test_a_complete_run_is_incomplete_while_it_is_resumed(tmp_path):
+def test_complete_run_is_incomplete_while_it_is_resumed(tmp_path):
     for _ in range(2):
         with TraceWriter(tmp_path, INFO, CONFIG, resume=True) as writer:
             assert open_trace(tmp_path).info["complete"] is False
@@ -73,14 +73,14 @@ def test_a_complete_run_is_incomplete_while_it_is_resumed(tmp_path):
     assert len(open_trace(tmp_path).rows) == 2
 
 
-def test_resume_where_nothing_is_starts(tmp_path):
+def test_resume_without_a_run_starts_one(tmp_path):
     (tmp_path / ".run.json.tmp").write_bytes(b"{")
     with TraceWriter(tmp_path, INFO, CONFIG, resume=True) as writer:
         assert writer.done == set()
     assert open_trace(tmp_path).info["complete"] is True
 
 
-def test_an_error_leaves_the_run_incomplete(tmp_path):
+def test_interrupted_writer_leaves_the_run_incomplete(tmp_path):
     with pytest.raises(KeyboardInterrupt), TraceWriter(tmp_path, INFO) as writer:
         writer.write([(0, make_row(0, 3))])
         raise KeyboardInterrupt
@@ -114,7 +114,7 @@ def test_resume_with_other_columns_is_refused(cut_off):
 
 
 @pytest.mark.parametrize("table", ["tokens", "layers", "prompts"])
-def test_resume_does_a_truncated_part_again(cut_off, table):
+def test_resume_repeats_a_truncated_part(cut_off, table):
     path = cut_off / table / "part-00000.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     with TraceWriter(cut_off, INFO, CONFIG, resume=True) as writer:
@@ -126,13 +126,13 @@ def test_resume_does_a_truncated_part_again(cut_off, table):
 
 
 @pytest.mark.parametrize("table", ["tokens", "layers"])
-def test_resume_does_a_part_again_whose_tables_disagree(cut_off, table):
+def test_resume_repeats_a_part_whose_tables_disagree(cut_off, table):
     path = cut_off / table / "part-00000.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     assert TraceWriter(cut_off, INFO, CONFIG, resume=True).done == {2, 3}
 
 
-def test_processes_write_parts_of_their_own(tmp_path):
+def test_each_process_writes_its_own_parts(tmp_path):
     writers = [TraceWriter(tmp_path, INFO, process=process) for process in range(2)]
     for number in range(4):
         writers[number % 2].write([(number, make_row(number, 2))])
@@ -152,14 +152,14 @@ def test_processes_write_parts_of_their_own(tmp_path):
     assert len(open_trace(tmp_path).rows) == 5
 
 
-def test_tuples_and_infinity_in_a_configuration(tmp_path):
+def test_configuration_with_tuples_and_infinity_resumes(tmp_path):
     config = {"alphas": (0.5, float("inf"))}
     TraceWriter(tmp_path, INFO, config)
     assert TraceWriter(tmp_path, INFO, config, resume=True).done == set()
 
 
-def test_a_kill_while_writing(tmp_path):
-    """A process that is killed in the middle of its third part leaves two."""
+def test_kill_while_writing_keeps_the_finished_parts(tmp_path):
+    """Kill a process in the middle of its third part."""
     code = f"""
 import os, signal
 import pyarrow.parquet as pq
@@ -168,13 +168,13 @@ from tests.traces.rows import INFO, make_row
 writer = TraceWriter({str(tmp_path)!r}, INFO)
 writer.write([(0, make_row(0, 3))])
 writer.write([(1, make_row(1, 3))])
-whole, calls = pq.write_table, []
+write_completely, calls = pq.write_table, []
 def write_table(table, file, **options):
     calls.append(0)
     if len(calls) == 2:
         file.write(b"PAR1")
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(table, file, **options)
+    write_completely(table, file, **options)
 pq.write_table = write_table
 writer.write([(2, make_row(2, 3))])
 """

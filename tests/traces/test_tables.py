@@ -1,4 +1,4 @@
-"""The tables as other tools see them, with no jaxtrace."""
+"""The stored tables, read by other tools without jaxtrace."""
 
 import json
 
@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxtrace.schema import METRICS
-from jaxtrace.traces import save
 from jaxtrace.traces.trace import Trace
 from tests.traces.rows import INFO, make_row, make_trace
 
@@ -22,7 +21,7 @@ def stored(tmp_path_factory):
     return directory, trace
 
 
-def test_pandas_tokens(stored):
+def test_pandas_reads_the_tokens_table(stored):
     directory, trace = stored
     tokens = pd.read_parquet(directory / "tokens")
     assert list(tokens)[:5] == ["prompt", "step", "position", "token", "token_text"]
@@ -33,31 +32,31 @@ def test_pandas_tokens(stored):
         "renyi_inf",
     ]
     assert len(tokens) == sum(row.length for row in trace.rows)
-    mine = tokens[tokens.prompt == 3]
+    selected = tokens[tokens.prompt == 3]
     row = trace.rows[3]
-    assert mine.step.tolist() == list(range(6))
-    assert mine.position.tolist() == [len(row.prompt_tokens) - 1 + step for step in range(6)]
-    assert mine.token_text.tolist() == list(row.pieces)
-    np.testing.assert_array_equal(mine["renyi_inf"], row.metrics["renyi"][:, 3])
-    np.testing.assert_allclose(tokens.entropy.mean(), np.nanmean(_all(trace, "entropy")), rtol=1e-6)
+    assert selected.step.tolist() == list(range(6))
+    assert selected.position.tolist() == [len(row.prompt_tokens) - 1 + step for step in range(6)]
+    assert selected.token_text.tolist() == list(row.pieces)
+    np.testing.assert_array_equal(selected["renyi_inf"], row.metrics["renyi"][:, 3])
+    np.testing.assert_allclose(tokens.entropy.mean(), np.nanmean(_concatenated(trace, "entropy")), rtol=1e-6)
 
 
-def test_pandas_layers(stored):
+def test_pandas_reads_the_layers_table(stored):
     directory, trace = stored
     layers = pd.read_parquet(directory / "layers")
     assert len(layers) == sum(row.length for row in trace.rows) * 4
     row = trace.rows[3]
-    mine = layers[(layers.prompt == 3) & (layers.step == 5)].set_index("layer")
-    assert mine.index.tolist() == [0, 1, 2, 3]
-    np.testing.assert_array_equal(mine.lens_kl, [np.nan, *row.metrics["lens_kl"][5]])
-    np.testing.assert_array_equal(mine.hidden_norm, row.metrics["hidden_norm"][5])
-    assert mine.attention_entropy[0] is None
-    np.testing.assert_array_equal(mine.attention_entropy[2], row.metrics["attention_entropy"][5, 1])
+    selected = layers[(layers.prompt == 3) & (layers.step == 5)].set_index("layer")
+    assert selected.index.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(selected.lens_kl, [np.nan, *row.metrics["lens_kl"][5]])
+    np.testing.assert_array_equal(selected.hidden_norm, row.metrics["hidden_norm"][5])
+    assert selected.attention_entropy[0] is None
+    np.testing.assert_array_equal(selected.attention_entropy[2], row.metrics["attention_entropy"][5, 1])
     top1 = layers.lens_top1.dropna()
-    assert len(top1) == (_all(trace, "lens_top1") >= 0).sum()
+    assert len(top1) == (_concatenated(trace, "lens_top1") >= 0).sum()
 
 
-def test_pandas_prompts(stored):
+def test_pandas_reads_the_prompts_table(stored):
     directory, trace = stored
     prompts = pd.read_parquet(directory / "prompts")
     assert prompts.prompt.tolist() == [0, 1, 2, 3, 4]
@@ -67,7 +66,7 @@ def test_pandas_prompts(stored):
     assert prompts.tokens[4].tolist() == trace.rows[4].prompt_tokens.tolist()
 
 
-def test_every_field_has_its_definition_and_types_are_narrow(stored):
+def test_fields_have_definitions_and_narrow_types(stored):
     directory, _ = stored
     schema = pq.read_schema(directory / "layers" / "part-00000.parquet")
     assert schema.field("lens_kl").metadata[b"units"] == b"nats"
@@ -82,7 +81,7 @@ def test_every_field_has_its_definition_and_types_are_narrow(stored):
         part.close()
 
 
-def test_run_json_is_plain_json(stored):
+def test_run_json_is_strict_json(stored):
     directory, _ = stored
     run = json.loads((directory / "run.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert run["format"] == 1 and run["complete"] is True and run["config"] is None
@@ -90,26 +89,26 @@ def test_run_json_is_plain_json(stored):
     assert run["created"].endswith("+00:00")
 
 
-def test_position_of_a_score(tmp_path):
-    save(Trace([make_row(2, 5)], INFO | {"mode": "score"}), tmp_path)
+def test_scored_positions_start_at_zero(tmp_path):
+    Trace([make_row(2, 5)], INFO | {"mode": "score"}).save(tmp_path)
     assert pd.read_parquet(tmp_path / "tokens").position.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_without_layer_metrics_the_layers_table_is_empty(tmp_path):
-    save(make_trace(("output",)), tmp_path)
+def test_layers_table_without_layer_metrics_is_empty(tmp_path):
+    make_trace(("output",)).save(tmp_path)
     assert pd.read_parquet(tmp_path / "layers").empty
 
 
-def test_polars(stored):
+def test_polars_reads_the_layers_table(stored):
     polars = pytest.importorskip("polars")
     directory, trace = stored
     layers = polars.read_parquet(directory / "layers" / "*.parquet")
-    want = np.nanmean(_all(trace, "attention_entropy"))
+    want = np.nanmean(_concatenated(trace, "attention_entropy"))
     got = layers.select(polars.col("attention_entropy").explode(empty_as_null=False).mean()).item()
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_duckdb(stored):
+def test_duckdb_joins_the_tables(stored):
     duckdb = pytest.importorskip("duckdb")
     directory, trace = stored
     with duckdb.connect() as base:
@@ -121,7 +120,7 @@ def test_duckdb(stored):
             """
         ).fetchall()
         heads = base.sql(f"select avg(h) from (select unnest(sink_mass) h from '{directory}/layers/*.parquet')")
-        np.testing.assert_allclose(heads.fetchall()[0][0], np.nanmean(_all(trace, "sink_mass")), rtol=1e-5)
+        np.testing.assert_allclose(heads.fetchall()[0][0], np.nanmean(_concatenated(trace, "sink_mass")), rtol=1e-5)
     assert [(name, steps) for name, steps, *_ in rows] == [
         ("made-0000", 4),
         ("made-0001", 1),
@@ -131,5 +130,5 @@ def test_duckdb(stored):
     np.testing.assert_allclose(rows[2][2], np.nanmean(trace.rows[3].metrics["entropy"]), rtol=1e-5)
 
 
-def _all(trace, name):
+def _concatenated(trace, name):
     return np.concatenate([row.metrics[name] for row in trace.rows])

@@ -1,4 +1,4 @@
-"""Traces with labelled dims: which metric has which, and what stands where nothing was measured."""
+"""Labelled arrays of a trace: the dims of each metric, and the values of missing entries."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def ds(scored):
     return scored.to_xarray()
 
 
-def test_dims_and_sizes(ds, model, prompts):
+def test_metrics_have_their_dims_and_sizes(ds, model, prompts):
     assert ds.sizes == {"prompt": 4, "step": max(map(len, prompts)), "layer": 4, "head": 4, "alpha": 3}
     assert set(ds.data_vars) == {"length", *RECORDED}
     for dims, names in DIMS.items():
@@ -48,19 +48,19 @@ def test_dims_and_sizes(ds, model, prompts):
             assert ds[name].dims == (*STEP, *dims)
             assert ds[name].dtype == (np.int32 if name in ("token", "lens_top1") else np.float32)
     assert ds["entropy"].attrs["units"] == "nats"
-    np.testing.assert_array_equal(ds["layer"], range(model.config.layers + 1))
+    np.testing.assert_array_equal(ds["layer"], range(model.config.num_layers + 1))
     np.testing.assert_allclose(ds["alpha"], [0.5, 2, 5])
 
 
-def test_steps_that_a_row_did_not_reach_are_empty(ds, prompts):
+def test_steps_beyond_the_end_of_a_row_are_missing(ds, prompts):
     np.testing.assert_array_equal(ds["length"], [len(prompt) for prompt in prompts])
     for name, metric in RECORDED.items():
         for i, prompt in enumerate(prompts):
-            rest = ds[name].isel(prompt=i, step=slice(len(prompt), None)).values
-            assert ((rest == -1) if metric.integer else np.isnan(rest)).all()
+            beyond = ds[name].isel(prompt=i, step=slice(len(prompt), None)).values
+            assert ((beyond == -1) if metric.integer else np.isnan(beyond)).all()
 
 
-def test_the_embedding_has_values_where_a_metric_says_so(ds):
+def test_embedding_layer_has_values_for_some_metrics_only(ds):
     for name, metric in RECORDED.items():
         if "layer" not in metric.dims:
             continue
@@ -71,7 +71,7 @@ def test_the_embedding_has_values_where_a_metric_says_so(ds):
             assert ((embedding == -1) if metric.integer else np.isnan(embedding)).all()
 
 
-def test_layer_l_is_layer_l(ds, scored, prompts):
+def test_layer_coordinates_match_the_rows(ds, scored, prompts):
     for i, row in enumerate(scored.rows):
         reached = {"prompt": i, "step": slice(len(prompts[i]))}
         for name, values in row.metrics.items():
@@ -81,7 +81,7 @@ def test_layer_l_is_layer_l(ds, scored, prompts):
             np.testing.assert_array_equal(got, values, err_msg=name)
 
 
-def test_the_first_position_moved_from_nowhere(ds, generated):
+def test_first_position_has_no_hidden_delta_step(ds, generated):
     assert np.isnan(ds["hidden_delta_step"].isel(step=0)).all()
     first = generated.to_xarray()["hidden_delta_step"].isel(step=0)
     single = np.array([len(row.prompt_tokens) == 1 for row in generated.rows])
@@ -89,13 +89,13 @@ def test_the_first_position_moved_from_nowhere(ds, generated):
     assert np.isfinite(first.values[~single]).all()
 
 
-def test_only_what_was_probed(model, prompts):
+def test_array_holds_recorded_metrics_only(model, prompts):
     ds = model.generate(prompts, max_new_tokens=2, probes=Probes.none()).to_xarray()
     assert set(ds.data_vars) == {"length", "token"}
     assert (ds["token"] >= 0).all()
 
 
-def test_a_trace_of_rows_of_ones_own():
+def test_trace_of_user_made_rows():
     row = Row(
         Prompt(id="a"),
         np.array([1]),

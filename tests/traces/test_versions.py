@@ -1,4 +1,4 @@
-"""Runs carry the version of the metrics' definitions, and say so where definitions differ."""
+"""Stored versions of the metrics' definitions, and warnings if they differ."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from jaxtrace import schema
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import METRICS_VERSION
 from jaxtrace.studies._shared.settings import StudyConfig
-from jaxtrace.studies._shared.traces import traces_of
+from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.traces import TraceWriter, open_trace, partition_of
 from tests.traces.rows import INFO, make_row, make_trace
 
@@ -21,7 +21,7 @@ NOTE = (
 
 @pytest.fixture
 def entropy_changed(monkeypatch):
-    """Version 2 of the definitions exists, and changes entropy."""
+    """Add a version 2 of the definitions that changes entropy."""
     changed = dataclasses.replace(schema.METRICS["entropy"], changed=(2,))
     monkeypatch.setitem(schema.QUANTITIES, "entropy", changed)
 
@@ -33,7 +33,7 @@ def stored(root, version=METRICS_VERSION, partition="", resume=False):
     return root
 
 
-def test_a_run_without_a_version_has_version_one(tmp_path):
+def test_run_without_a_version_has_version_one(tmp_path):
     make_trace().save(tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     assert run.pop("metrics_version") == METRICS_VERSION
@@ -41,12 +41,12 @@ def test_a_run_without_a_version_has_version_one(tmp_path):
     assert open_trace(tmp_path).metrics_versions == (1,)
 
 
-def test_a_copy_keeps_the_version(tmp_path):
+def test_copied_run_keeps_its_version(tmp_path):
     open_trace(stored(tmp_path / "a", 7)).save(tmp_path / "b")
     assert open_trace(tmp_path / "b").metrics_versions == (7,)
 
 
-def test_a_dataset_of_two_definitions_names_the_metric(tmp_path, entropy_changed):
+def test_dataset_of_two_definitions_warns_and_names_the_metrics(tmp_path, entropy_changed):
     for version in (1, 2):
         stored(tmp_path, version, partition_of(run=version))
     with pytest.warns(UserWarning) as warned:
@@ -55,20 +55,20 @@ def test_a_dataset_of_two_definitions_names_the_metric(tmp_path, entropy_changed
     assert trace.metrics_versions == (1, 2) and trace.filter(run=1).metrics_versions == (1,)
 
 
-def test_a_study_of_two_definitions_names_the_metric(tmp_path, entropy_changed):
+def test_study_of_two_definitions_warns_and_names_the_metrics(tmp_path, entropy_changed):
     places = [str(stored(tmp_path / str(version), version)) for version in (1, 2)]
     with pytest.warns(UserWarning) as warned:
-        traces_of(StudyConfig(traces=places), tmp_path)
+        study_traces(StudyConfig(traces=places), tmp_path)
     assert [str(warning.message) for warning in warned] == [f"{', '.join(places)}: {NOTE}"]
 
 
-def test_versions_of_equal_definitions_stand_together_without_a_word(tmp_path):
+def test_versions_with_equal_definitions_do_not_warn(tmp_path):
     for version in (1, 2):
         stored(tmp_path, version, partition_of(run=version))
     assert open_trace(tmp_path).metrics_versions == (1, 2)
 
 
-def test_a_run_is_not_resumed_under_other_definitions(tmp_path, entropy_changed):
+def test_resume_under_other_definitions_is_refused(tmp_path, entropy_changed):
     stored(tmp_path, 1)
     with pytest.raises(
         StoreError, match=r"metrics_version is 1 in the run there and 2 in this one, .* entropy"
@@ -77,6 +77,6 @@ def test_a_run_is_not_resumed_under_other_definitions(tmp_path, entropy_changed)
     assert "\n" not in str(error.value)
 
 
-def test_a_resumed_run_keeps_its_version(tmp_path):
+def test_resumed_run_keeps_its_version(tmp_path):
     stored(stored(tmp_path, 1), 2, resume=True)
     assert open_trace(tmp_path).metrics_versions == (1,)

@@ -1,4 +1,4 @@
-"""Dirichlet distributions over K tokens, many at once: fits, likelihoods, and what they expect of entropies."""
+"""Dirichlet distributions over K tokens, one per row: fits, likelihoods, expected entropies."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Bool, Float, Key
 
-LARGEST = 1e6  # a concentration beyond which float32 no longer tells one from the next
+LARGEST = 1e6  # float32 cannot tell larger concentrations apart
 ITERATIONS = 140
 
 
 def log_likelihood(alpha: Float[Array, "*r K"], logp: Float[Array, "*r K"]) -> Float[Array, "*r"]:
-    """ln of the density of Dir(α) at p: Σ (α − 1) ln p + ln Γ(Σα) − Σ ln Γ(α)."""
+    """Return the log density of Dir(α) at p: Σ (α − 1) ln p + ln Γ(Σα) − Σ ln Γ(α)."""
     return jnp.sum((alpha - 1) * logp - gammaln(alpha), axis=-1) + gammaln(jnp.sum(alpha, axis=-1))
 
 
 def expected_log(alpha: Float[Array, "*r K"]) -> Float[Array, "*r K"]:
-    """E[ln p] under Dir(α): ψ(α) − ψ(Σα)."""
+    """Return E[ln p] under Dir(α): ψ(α) − ψ(Σα)."""
     return digamma(alpha) - digamma(jnp.sum(alpha, axis=-1, keepdims=True))
 
 
 def expected_entropy(alpha: Float[Array, "*r K"]) -> Float[Array, "*r"]:
-    """E[H(p)] under Dir(α) in nats: ψ(Σα + 1) − Σ (α / Σα) ψ(α + 1) (Wolpert and Wolf 1995)."""
+    """Return E[H(p)] under Dir(α) in nats: ψ(Σα + 1) − Σ (α / Σα) ψ(α + 1) (Wolpert and Wolf 1995)."""
     total = jnp.sum(alpha, axis=-1)
     return digamma(total + 1) - jnp.sum(alpha * digamma(alpha + 1), axis=-1) / total
 
 
 def expected_varentropy(alpha: Float[Array, "*r K"]) -> Float[Array, "*r"]:
-    """E[V(p)] under Dir(α) in nats²: E[Σ p ln² p] − E[H²], both in closed form (Wolpert and Wolf 1995)."""
+    """Return E[V(p)] under Dir(α) in nats²: E[Σ p ln² p] − E[H²], both in closed form (Wolpert and Wolf 1995)."""
     total = jnp.sum(alpha, axis=-1)
     one, two = total[..., None] + 1, total[..., None] + 2
     share = alpha / total[..., None]
@@ -37,12 +37,13 @@ def expected_varentropy(alpha: Float[Array, "*r K"]) -> Float[Array, "*r"]:
     off = alpha * (digamma(alpha + 1) - digamma(two))
     pairs = jnp.square(jnp.sum(off, axis=-1)) - jnp.sum(jnp.square(off), axis=-1)
     pairs -= trigamma(two[..., 0]) * (jnp.square(total) - jnp.sum(jnp.square(alpha), axis=-1))
-    own = alpha * (alpha + 1) * (jnp.square(digamma(alpha + 2) - digamma(two)) + trigamma(alpha + 2) - trigamma(two))
-    return second - (pairs + jnp.sum(own, axis=-1)) / (total * (total + 1))
+    diagonal = jnp.square(digamma(alpha + 2) - digamma(two)) + trigamma(alpha + 2) - trigamma(two)
+    diagonal *= alpha * (alpha + 1)
+    return second - (pairs + jnp.sum(diagonal, axis=-1)) / (total * (total + 1))
 
 
 def draw_log(keys: Key[Array, " B"], alpha: Float[Array, "B K"]) -> Float[Array, "B K"]:
-    """ln p of a draw p ~ Dir(α) of each row."""
+    """Draw p ~ Dir(α) for each row and return ln p."""
     return jax.nn.log_softmax(jax.vmap(jax.random.loggamma)(keys, alpha), axis=-1)
 
 
@@ -53,22 +54,22 @@ def fit(
     tolerance: float = 1e-4,
     iterations: int = ITERATIONS,
 ) -> Float[Array, "B K"]:
-    """The α of which E[ln p] is the target: that of the greatest likelihood for observations of this mean ln p.
+    """Return the α whose E[ln p] equals the target: the maximum-likelihood fit to observations with this mean ln p.
 
-    Newton's method with the Hessian's diagonal and rank-one part (Minka 2000), each α moved by half of itself at most;
-    a row is done when its largest error is below the tolerance.
+    Newton's method with the Hessian's diagonal and rank-one part (Minka 2000). A step moves each α by at most half of
+    itself. A row is finished when its largest error is below the tolerance.
 
     Args:
-      target: mean ln p; Σ exp(target) < 1, or there is none. α stays below 1e6 in any case.
-      start: of the search, above 0.
-      tolerance: of E[ln p], in nats.
-      iterations: most of them.
+      target: mean ln p. A fit exists only if Σ exp(target) < 1; α stays below 1e6 in any case.
+      start: initial α, above 0.
+      tolerance: accepted error of E[ln p], in nats.
+      iterations: largest number of steps.
     """
 
     def missing(alpha: Float[Array, "B K"]) -> Float[Array, "B K"]:
         return target - expected_log(alpha)
 
-    def going(carry: tuple[Array, Array, Bool[Array, " B"]]) -> Bool[Array, ""]:
+    def unfinished(carry: tuple[Array, Array, Bool[Array, " B"]]) -> Bool[Array, ""]:
         return (carry[0] < iterations) & jnp.any(carry[2])
 
     def body(carry: tuple[Array, Array, Bool[Array, " B"]]) -> tuple[Array, Array, Bool[Array, " B"]]:
@@ -82,11 +83,14 @@ def fit(
         return i + 1, alpha, _off(missing(alpha), tolerance)
 
     start = jnp.asarray(start, jnp.float32)
-    return jax.lax.while_loop(going, body, (jnp.int32(0), start, _off(missing(start), tolerance)))[1]
+    return jax.lax.while_loop(unfinished, body, (jnp.int32(0), start, _off(missing(start), tolerance)))[1]
 
 
 def trigamma(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """ψ₁(x) for x > 0: the recurrence up to 6, then its asymptotic series; within 1e-6 of it relative in float32."""
+    """Return ψ₁(x) for x > 0, with a relative error below 1e-6 in float32.
+
+    The recurrence raises x to 6 or more; the asymptotic series gives the value there.
+    """
     total = jnp.zeros_like(x)
     for _ in range(6):
         small = x < 6

@@ -1,4 +1,4 @@
-"""The plain samplers, and the cuts that others share."""
+"""Greedy and temperature sampling, and the filters (top-k, top-p, min-p) that other samplers share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxtrace.engine.measure import StepTrace
-from jaxtrace.engine.samplers.protocol import Drawn, Sampler
-from jaxtrace.errors import ConfigError
+from jaxtrace.engine.samplers.protocol import Sampler, SamplerOutput
 from jaxtrace.kernels import softmax_moments
 from jaxtrace.kernels.moments import MASKED
+from jaxtrace.settings.sampling import SamplingSettings
+from jaxtrace.settings.validation import validated
 
+DEFAULTS = SamplingSettings()
 MAGNITUDE = 2**31 - 1  # the bits of a float without its sign
 
 
 @dataclass(frozen=True)
 class Greedy(Sampler):
-    """The most likely token, the lowest id among equals."""
+    """Takes the most likely token, the lowest id among equals."""
 
     def __call__(
         self,
@@ -28,34 +30,31 @@ class Greedy(Sampler):
         keys: Key[Array, " B"] | None = None,
         metrics: StepTrace | None = None,
         state: Any = None,
-    ) -> Drawn:
-        return Drawn(softmax_moments(logits).top1)
+    ) -> SamplerOutput:
+        return SamplerOutput(softmax_moments(logits).top1)
 
 
 @dataclass(frozen=True)
 class Sample(Sampler):
-    """Draws from softmax(logits / temperature), cut by top-k, then top-p, then min-p.
+    """Draws from softmax(logits / temperature) after top-k, then top-p, then min-p filtering.
 
     Attributes:
-      temperature: above 0.
-      top_k: keep this many most likely tokens; 0 keeps all.
-      top_p: keep the smallest set of most likely tokens whose probability reaches this.
-      min_p: keep tokens at least this fraction as likely as the most likely one.
+      temperature: divisor of the logits, above 0.
+      top_k: number of most likely tokens to keep; 0 keeps all.
+      top_p: probability to keep: the smallest set of most likely tokens that reaches it, in (0, 1].
+      min_p: smallest probability to keep, as a fraction of the most likely token's, in [0, 1].
 
     Raises:
-      ConfigError: a value out of range.
+      ConfigError: a value is out of range.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    temperature: float = DEFAULTS.temperature
+    top_k: int = DEFAULTS.top_k
+    top_p: float = DEFAULTS.top_p
+    min_p: float = DEFAULTS.min_p
 
-    def __post_init__(self):
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature} must be above 0; use the greedy sampler for 0")
-        if self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
-            raise ConfigError("a sampler needs top_k >= 0, 0 < top_p <= 1 and 0 <= min_p <= 1")
+    def __post_init__(self) -> None:
+        validated(SamplingSettings, vars(self), "sampler 'sample'")
 
     def __call__(
         self,
@@ -63,44 +62,44 @@ class Sample(Sampler):
         keys: Key[Array, " B"],
         metrics: StepTrace | None = None,
         state: Any = None,
-    ) -> Drawn:
-        return Drawn(jax.vmap(jax.random.categorical)(keys, self.processed(logits)).astype(jnp.int32))
+    ) -> SamplerOutput:
+        return SamplerOutput(jax.vmap(jax.random.categorical)(keys, self.processed(logits)).astype(jnp.int32))
 
     def processed(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
-        """The logits that are drawn from: cut tokens at −1e30."""
+        """Return the scaled and filtered logits; removed tokens are at −1e30."""
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
-            logits = most_likely(logits, self.top_k)
+            logits = filter_top_k(logits, self.top_k)
         if self.top_p < 1:
-            logits = nucleus(logits, self.top_p)
+            logits = filter_top_p(logits, self.top_p)
         if self.min_p > 0:
-            logits = likely(logits, self.min_p)
+            logits = filter_min_p(logits, self.min_p)
         return logits
 
 
-def most_likely(logits: Float[Array, "B V"], top_k: Float[Array, " B"] | float) -> Float[Array, "B V"]:
-    """The logits, but −1e30 of all but so many most likely tokens and their equals."""
-    return _cut(logits, jnp.ones_like(logits), top_k)
+def filter_top_k(logits: Float[Array, "B V"], top_k: Float[Array, " B"] | float) -> Float[Array, "B V"]:
+    """Set all logits to −1e30 but the `top_k` largest ones and those equal to the last of these."""
+    return _filter_by_weight(logits, jnp.ones_like(logits), top_k)
 
 
-def nucleus(logits: Float[Array, "B V"], top_p: Float[Array, " B"] | float) -> Float[Array, "B V"]:
-    """The logits, but −1e30 outside the smallest set of most likely tokens whose probability reaches `top_p`."""
-    return _cut(logits, jax.nn.softmax(logits, axis=-1), top_p)
+def filter_top_p(logits: Float[Array, "B V"], top_p: Float[Array, " B"] | float) -> Float[Array, "B V"]:
+    """Set logits to −1e30 outside the smallest set of most likely tokens whose probability reaches `top_p`."""
+    return _filter_by_weight(logits, jax.nn.softmax(logits, axis=-1), top_p)
 
 
-def likely(logits: Float[Array, "B V"], min_p: Float[Array, " B"] | float) -> Float[Array, "B V"]:
-    """The logits, but −1e30 of tokens less than `min_p` times as likely as the most likely one."""
+def filter_min_p(logits: Float[Array, "B V"], min_p: Float[Array, " B"] | float) -> Float[Array, "B V"]:
+    """Set logits to −1e30 for tokens less than `min_p` times as likely as the most likely one."""
     least = jnp.max(logits, axis=-1) + jnp.log(min_p)
     return jnp.where(logits < least[:, None], MASKED, logits)
 
 
-def _cut(
+def _filter_by_weight(
     logits: Float[Array, "B V"], weights: Float[Array, "B V"], limit: Float[Array, " B"] | float
 ) -> Float[Array, "B V"]:
-    """The logits, but −1e30 where those above have a weight of `limit` or more together.
+    """Set logits to −1e30 where the weights of all larger logits sum to `limit` or more.
 
-    What is kept is found by halving the range of floats, in whose order their bits are: that takes sums alone, and so
-    stays on a vocabulary's devices, which a sort would gather.
+    The smallest kept logit is found by bisection over the bit patterns of floats, which sort like the floats. That
+    needs only sums, so a vocabulary split over devices stays split; a sort would gather it.
     """
     bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
     order = jnp.where(bits < 0, bits ^ MAGNITUDE, bits)
@@ -108,8 +107,8 @@ def _cut(
     def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low & high) + ((low ^ high) >> 1)
-        few = jnp.sum(jnp.where(order > middle[:, None], weights, 0), axis=-1) < limit
-        return jnp.where(few, low, middle + 1), jnp.where(few, middle, high)
+        below = jnp.sum(jnp.where(order > middle[:, None], weights, 0), axis=-1) < limit
+        return jnp.where(below, low, middle + 1), jnp.where(below, middle, high)
 
     ends = jnp.full(len(logits), -MAGNITUDE - 1, jnp.int32), jnp.full(len(logits), MAGNITUDE, jnp.int32)
     least, _ = jax.lax.fori_loop(0, 32, halved, ends)

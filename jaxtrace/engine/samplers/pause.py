@@ -1,4 +1,4 @@
-"""The token that stands for a thought."""
+"""The pause token of entropix, which stands for a thought."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ PAUSE = " ..."  # entropix's: token 2564 of Llama 3
 
 
 def pause_token(tokenizer: Tokenizer | None, text: str | None = None) -> int | None:
-    """The id of a pause token.
+    """Return the id of a pause token, or None if there is none.
 
     Args:
-      tokenizer: of the model; there is no pause without one.
-      text: that of a token, or an id in digits; None for " ..." where that is one token, else no pause.
+      tokenizer: tokenizer of the model, or None.
+      text: text of one token, or an id in digits. None stands for " ..." if the tokenizer has that as one token, and
+        for no pause otherwise.
 
     Raises:
-      ConfigError: the text is no token of the tokenizer, or there is no tokenizer.
+      ConfigError: the text is not one token of the tokenizer, or there is no tokenizer.
     """
     if text is not None and text.isdecimal():
         return int(text)

@@ -1,4 +1,4 @@
-"""What a sampler is: a pure function of logits, metrics, a state and keys of its rows, static under jit."""
+"""The interface of a sampler: a pure function of logits, metrics, state and keys, static under jit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxtrace.settings.probes import Probes
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """What a sampler gives back.
+class SamplerOutput:
+    """Result of one draw per row.
 
     Attributes:
-      token: of each row.
-      state: of each row, for its next draw.
-      quadrant: what was decided for each row, a number of `schema.QUADRANTS`; None of a sampler that decides nothing.
+      token: drawn token of each row.
+      state: sampler state of each row, for its next draw.
+      quadrant: decision for each row, an index into `schema.QUADRANTS`; None from a sampler that decides nothing.
     """
 
     token: Int[Array, " B"]
@@ -29,32 +29,34 @@ class Drawn:
 
 
 class Sampler(Protocol):
-    """Anything hashable that draws one token per row; one that inherits from it has defaults for all but the draw."""
+    """A hashable object that draws one token per row. Subclasses inherit defaults for everything but `__call__`."""
 
     @property
     def needs(self) -> Probes:
-        """The metrics that a draw looks at, of the groups output, attention and dispersion.
+        """Metrics that a draw reads, from the groups output, attention and dispersion.
 
-        The step computes them for it where they are not recorded.
+        The step computes them for the sampler even if the trace does not record them.
         """
         return Probes.none()
 
     @property
     def decides(self) -> bool:
-        """Whether its draws have a quadrant, which is then recorded."""
+        """True if each draw has a quadrant; the trace then records it."""
         return False
 
     def init(self, batch: int, vocab: int) -> Any:
-        """The state of rows that have drawn nothing: a pytree of arrays with the rows first, or None."""
+        """Return the state of rows that have drawn nothing: a pytree of arrays with the rows first, or None."""
         return None
 
-    def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"], metrics: StepTrace, state: Any) -> Drawn:
-        """Draws a token for each row, as it would for the row alone.
+    def __call__(
+        self, logits: Float[Array, "B V"], keys: Key[Array, " B"], metrics: StepTrace, state: Any
+    ) -> SamplerOutput:
+        """Draw a token for each row; a row's token must not depend on the other rows.
 
         Args:
-          logits: float32. Beyond the vocabulary there may be a few more, at −1e30.
-          keys: of each row, for this draw alone.
-          metrics: what it needs, [B, …]; of the layers that `needs` chooses.
-          state: of each row, from its last draw or `init`.
+          logits: raw logits, float32. A few columns beyond the vocabulary may follow, at −1e30.
+          keys: random key of each row, used for this draw only.
+          metrics: metrics that the sampler needs, [B, …], for the layers that `needs` selects.
+          state: state of each row, from its last draw or from `init`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which uncertainty calls for which draw: entropix's published thresholds and settings as data, with their base."""
+"""Entropix's published thresholds and draw settings as data: which uncertainty calls for which draw."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ Bounds = tuple[tuple[Measure, float], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """Where measures lie: strictly above some bounds and strictly below others; anywhere where it has none."""
+    """An open region of measures; without bounds it contains every point.
+
+    Attributes:
+      above: (measure, bound) pairs; each measure must be strictly above its bound.
+      below: (measure, bound) pairs; each measure must be strictly below its bound.
+    """
 
     above: Bounds = ()
     below: Bounds = ()
@@ -31,7 +36,7 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
-    """constant + Σ weight · measure, truncated to a whole number where it says so, kept within [low, high]."""
+    """A draw setting: constant + Σ weight · measure, truncated to an integer if `truncated`, clipped to [low, high]."""
 
     constant: float
     weights: Bounds = ()
@@ -47,8 +52,8 @@ class Formula:
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
-    """Settings of a draw: temperature, then min-p, top-k and top-p in this order."""
+class DrawSettings:
+    """Settings of a draw; temperature, min-p, top-k and top-p apply in this order."""
 
     temperature: Formula
     top_p: Formula
@@ -61,67 +66,69 @@ class Thresholds:
     """A version of entropix's rule.
 
     Attributes:
-      base: of the logarithms in which entropies (base) and varentropies (base²) are given to regions and formulas.
-      regions: of flowing, treading, exploring and resampling; the first that holds is taken, adaptive where none does.
-      draws: settings of treading (where no pause token is put), exploring, resampling and adaptive.
-      candidates: how many tokens adaptive draws; the one that the model finds likeliest is taken.
+      base: base of the logarithms for entropies; regions and formulas get them in this unit, varentropies in its
+        square.
+      regions: regions of flowing, treading, exploring and resampling. The first that contains the measures applies;
+        adaptive applies if none does.
+      draws: settings of treading (without a pause token), exploring, resampling and adaptive.
+      candidates: number of tokens that adaptive draws; it takes the one that the model finds most likely.
     """
 
     base: float
     regions: tuple[Region, Region, Region, Region]
-    draws: tuple[Draw, Draw, Draw, Draw]
+    draws: tuple[DrawSettings, DrawSettings, DrawSettings, DrawSettings]
     candidates: int = 5
 
     def __repr__(self) -> str:
         return next((name.upper() for name, table in TABLES.items() if table == self), f"Thresholds({vars(self)})")
 
     def uses(self, measure: Measure) -> bool:
-        """Whether a region or a formula has the measure."""
+        """Return True if a region or a formula reads the measure."""
         bounds = [region.above + region.below for region in self.regions]
         weights = [formula.weights for draw in self.draws for formula in vars(draw).values()]
         return any(name == measure for pairs in bounds + weights for name, _ in pairs)
 
 
-def quadrant(
+def choose_quadrant(
     regions: tuple[Region, Region, Region, Region], measures: Mapping[Measure, Float[Array, " B"]]
 ) -> Int[Array, " B"]:
-    """The number of the first region that holds for each row; `ADAPTIVE` where none does."""
-    found = jnp.full(measures["entropy"].shape, ADAPTIVE, jnp.int32)
+    """Return the index of the first region that contains each row's measures; `ADAPTIVE` if none does."""
+    chosen = jnp.full(measures["entropy"].shape, ADAPTIVE, jnp.int32)
     for number in reversed(range(len(regions))):
-        holds = jnp.ones(found.shape, bool)
+        holds = jnp.ones(chosen.shape, bool)
         for name, bound in regions[number].above:
             holds &= measures[name] > bound
         for name, bound in regions[number].below:
             holds &= measures[name] < bound
-        found = jnp.where(holds, number, found)
-    return found
+        chosen = jnp.where(holds, number, chosen)
+    return chosen
 
 
 def measures_of(metrics: StepTrace, base: float) -> dict[Measure, Float[Array, " B"]]:
-    """What regions and formulas look at, from a step's metrics; those of attention are means over layers and heads.
+    """Compute the measures that regions and formulas read; attention measures are means over layers and heads.
 
-    - entropy, varentropy, attention_entropy, attention_varentropy: the metrics, in logarithms of `base`.
-    - agreement: 1 − head_jsd / ln(heads), from 0 (every head looks elsewhere) to 1; where head_jsd is there.
-    - interaction: √attention_varentropy in nats: the spread of the scores under the weights, which are their softmax.
-    - tempering: √((1.2 H + 2) / (H + 1e-6)) of the entropy H in nats, by which the server version divides its surprise.
+    - entropy, varentropy, attention_entropy, attention_varentropy: the step's metrics, in logarithms of `base`.
+    - agreement: 1 − head_jsd / ln(heads), from 0 (every head looks elsewhere) to 1; absent without head_jsd.
+    - interaction: √attention_varentropy in nats, the spread of the scores under their own softmax.
+    - tempering: √((1.2 H + 2) / (H + 1e-6)) with the entropy H in nats; the server version's temperature factor.
     """
     assert metrics.entropy is not None and metrics.varentropy is not None
     unit = math.log(base)
-    found: dict[Measure, Array] = {
+    measures: dict[Measure, Array] = {
         "entropy": metrics.entropy / unit,
         "varentropy": metrics.varentropy / unit**2,
         "tempering": jnp.sqrt((1.2 * metrics.entropy + 2) / (metrics.entropy + 1e-6)),
     }
     if metrics.attention_entropy is not None and metrics.attention_varentropy is not None:
         heads = metrics.attention_entropy.shape[-1]
-        found |= {
+        measures |= {
             "attention_entropy": jnp.nanmean(metrics.attention_entropy, axis=(1, 2)) / unit,
             "attention_varentropy": jnp.nanmean(metrics.attention_varentropy, axis=(1, 2)) / unit**2,
             "interaction": jnp.nanmean(jnp.sqrt(jnp.maximum(metrics.attention_varentropy, 0)), axis=(1, 2)),
         }
         if metrics.head_jsd is not None:
-            found["agreement"] = 1 - jnp.nanmean(metrics.head_jsd, axis=1) / math.log(max(heads, 2))
-    return found
+            measures["agreement"] = 1 - jnp.nanmean(metrics.head_jsd, axis=1) / math.log(max(heads, 2))
+    return measures
 
 
 def _times(scale: float, constant: float, low: float = -math.inf, high: float = math.inf, **weights: float) -> Formula:
@@ -131,9 +138,9 @@ def _times(scale: float, constant: float, low: float = -math.inf, high: float = 
 
 _UNCERTAIN = {"entropy": 1.0, "varentropy": 1.0}
 
-CLASSIC_BASE = Draw(_times(0.666, 1.0), Formula(0.9), Formula(27), Formula(0.03))
-# Commit e55e9a3, with its errors corrected: the temperature of resampling is at most 2 as in later versions, where it
-# was at least 2.
+CLASSIC_BASE = DrawSettings(_times(0.666, 1.0), Formula(0.9), Formula(27), Formula(0.03))
+# Commit e55e9a3 with its errors corrected. Resampling's temperature is at most 2, as in later versions; the commit made
+# it at least 2.
 CLASSIC = Thresholds(
     base=2,
     regions=(
@@ -154,7 +161,7 @@ CLASSIC = Thresholds(
             temperature=_times(0.666, 2.0, high=2.0, attention_varentropy=0.5),
             top_p=_times(1, 0.9, low=0.5, attention_entropy=-0.2),
         ),
-        Draw(
+        DrawSettings(
             temperature=_times(
                 0.666, 1.0, entropy=0.3, varentropy=0.3, attention_entropy=0.2, attention_varentropy=0.2, agreement=-0.2
             ),
@@ -165,7 +172,7 @@ CLASSIC = Thresholds(
     ),
 )
 
-SERVER_BASE = Draw(Formula(0.8), Formula(0.9), Formula(40), Formula(0.05))
+SERVER_BASE = DrawSettings(Formula(0.8), Formula(0.9), Formula(40), Formula(0.05))
 # Commit 9d41be6.
 SERVER = Thresholds(
     base=2,
@@ -203,7 +210,7 @@ SERVER = Thresholds(
 
 TABLES = {"classic": CLASSIC, "server": SERVER}
 
-# Of the Dirichlet sampler (commit 0a7f7bb), in nats.
+# Regions of the Dirichlet sampler (commit 0a7f7bb), in nats.
 DSLIDER_REGIONS = (
     Region(below=(("entropy", 0.3), ("varentropy", 1.2))),
     Region(above=(("entropy", 2.5),), below=(("varentropy", 1.2),)),
