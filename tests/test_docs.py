@@ -1,13 +1,12 @@
-"""The pages of the studies: every command on them runs on the embedded model."""
+"""Study pages: every command on them runs on the embedded model."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from jaxtrace.cli import app
+from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
 VERBS = re.compile(r"^jaxtrace (study|confidence|lab|tuned-lens) ", re.MULTILINE)
@@ -15,7 +14,7 @@ STUDIES = [page for page in sorted((ROOT / "docs").glob("*.md")) if VERBS.search
 
 
 def commands(page):
-    """The lines of its sh blocks, whole."""
+    """Return the whole command lines of a page's sh blocks."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
@@ -23,10 +22,10 @@ def commands(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", STUDIES, ids=lambda page: page.stem)
 def test_every_command_runs(page, tmp_path, monkeypatch):
-    """In one process, where what one command compiled the next one finds, as a reader does on the disk."""
+    """In one process, which keeps compiled programs for the next command, as the compile cache does for a reader."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
         program, *words = shlex.split(command, comments=True)
-        done = CliRunner().invoke(app, words)
-        assert program == "jaxtrace" and done.exit_code == 0, f"{command}\n{done.output[-4000:]}"
+        done = run_command(*words)
+        assert program == "jaxtrace" and done.status == 0, f"{command}\n{done.out[-4000:]}{done.err[-4000:]}"

@@ -1,5 +1,6 @@
-"""The README says what is so: its examples run, its table is the schema's, its commands are real."""
+"""README and docs are true: their examples run, their metric tables are the schema's, their options exist."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
-from jaxtrace.cli import app
-from jaxtrace.run import RunConfig, run_config
+from jaxtrace.cli.app import APP
+from jaxtrace.cli.options import Command
+from jaxtrace.settings.run import RunConfig, run_config
 from scripts import metric_tables
 
 ROOT = Path(__file__).parent.parent
@@ -19,27 +20,35 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {page.stem: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 
 
-def examples(text):
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+# Runs every example in a namespace of its own, in one process, and prints one line for each: what it printed, as JSON.
+RUN_EXAMPLES = """
+import contextlib, io, json, sys
+for example in json.loads(sys.stdin.read()):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example, example, "exec"), {"__name__": "__main__"})
+    print(json.dumps(printed.getvalue()))
+"""
 
 
-@pytest.mark.parametrize("example", examples(README), ids=range(len(examples(README))))
-def test_python_examples_run(example, tmp_path):
-    runs(example, tmp_path)
-
-
-@pytest.mark.parametrize("example", examples(DOCS["devices"]), ids=range(len(examples(DOCS["devices"]))))
-def test_examples_on_many_devices_run(example, tmp_path):
-    runs(example, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8")
-
-
-def runs(example, tmp_path, **variables):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
+@pytest.mark.parametrize(
+    ("page", "variables"),
+    [(README, {}), (DOCS["devices"], {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"})],
+    ids=["README", "devices"],
+)
+def test_python_examples_run_and_print(page, variables, tmp_path):
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", RUN_EXAMPLES],
+        input=json.dumps(examples),
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(printed) == len(examples) and all(text.strip() for text in printed)
 
 
 def test_metric_tables_are_those_of_the_schema():
@@ -47,24 +56,26 @@ def test_metric_tables_are_those_of_the_schema():
     assert not metric_tables.stale_pages(), "run python scripts/metric_tables.py"
 
 
-def test_options_it_names_exist():
-    known = set(_options(typer.main.get_command(app)))
+def test_options_in_the_pages_exist():
+    known = set(_options(APP))
     text = "\n".join([README, *DOCS.values()])
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in _ours(block)]
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in _commands(block)]
     options = set(re.findall(r"--[a-z][a-z-]+", " ".join([*commands, *re.findall(r"`(--[^`]*)`", text)])))
     assert options >= {"--task", "--limit", "--score", "--config", "--resume", "--distributed", "--search", "--dry-run"}
     assert sorted(options - known) == []
 
 
-def _options(command):
-    """Options of a verb, and of all verbs under it."""
-    yield from (option for parameter in command.params for option in parameter.opts)
-    for verb in getattr(command, "commands", {}).values():
-        yield from _options(verb)
+def _options(verb):
+    """Yield the options of a verb, or of every verb of a group."""
+    if isinstance(verb, Command):
+        yield from (option for action in verb.parser()._actions for option in action.option_strings)
+    else:
+        for member in verb.members().values():
+            yield from _options(member())
 
 
-def _ours(block):
-    """The part of each command that is jaxtrace's."""
+def _commands(block):
+    """Return the part of each command line that belongs to jaxtrace."""
     lines = block.replace("\\\n", " ").splitlines()
     return [re.split(r"[&#\"]", line[line.index("jaxtrace ") :])[0] for line in lines if "jaxtrace " in line]
 
@@ -72,6 +83,6 @@ def _ours(block):
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
 def test_configurations_are_valid(file):
     config = run_config(file)
-    given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    assert set(given) <= set(RunConfig.model_fields)
-    assert config.model == given["model"]
+    fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert set(fields) <= set(RunConfig.model_fields)
+    assert config.model == fields["model"]

@@ -1,3 +1,5 @@
+"""`python -m jaxtrace.cli`."""
+
 from jaxtrace.cli import main
 
 main()

@@ -1,4 +1,4 @@
-"""The one app, and what its verbs have in common."""
+"""Entry point: finds the verb, and turns errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -6,92 +6,108 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
-import typer
-from jax.errors import JaxRuntimeError
-from rich.console import Console
+from jaxtrace.cli.options import Group, Member
+from jaxtrace.cli.output import errors, fail
+from jaxtrace.errors import JaxtraceError
 
-from jaxtrace.errors import ConfigError, JaxtraceError
-from jaxtrace.kernels import Unsupported
+VERBS = (
+    "trace",
+    "sweep",
+    "plan",
+    "report",
+    "models",
+    "info",
+    "grade",
+    "tuned-lens",
+    "convert",
+)  # as `--help` lists them
+MODULES = {"report": "show", "models": "show", "info": "show", "tuned-lens": "tuned_lens"}  # others: the verb's name
 
-app = typer.Typer(
-    help="A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+
+def _member(module: str, name: str) -> Member:
+    return lambda: getattr(import_module(f"jaxtrace.cli.{module}"), name)
+
+
+def _studies() -> Mapping[str, Member]:
+    from jaxtrace.cli.study import study_command
+    from jaxtrace.studies.registry import known_studies
+
+    return {name: functools.partial(study_command, study) for name, study in known_studies().items()}
+
+
+STUDY = Group("study", "Analyse stored traces: one study each, with tables, pictures and a page.", _studies)
+CONFIDENCE = Group(
+    "confidence",
+    "Learn from traces how likely an answer is right, and apply it.",
+    lambda: {name: _member("confidence", f"{name}_confidence") for name in ("train", "apply")},
 )
-console = Console()
-errors = Console(stderr=True)
+LAB = Group("lab", "Train small models of a world whose truth is known.", lambda: {"train": _member("lab", "train")})
+APP = Group(
+    "",
+    "A language model's own uncertainty: entropy and varentropy of every step, head and layer.",
+    lambda: {
+        **{verb: _member(MODULES.get(verb, verb), verb.replace("-", "_")) for verb in VERBS},
+        **{group.name: lambda group=group: group for group in (STUDY, CONFIDENCE, LAB)},
+    },
+)
 
 
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Turns what a user can mend into one line and exit status 2, and Ctrl-C into 130."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except (JaxtraceError, Unsupported) as error:
-            fail(str(error), 2)
-        except BrokenPipeError:
-            raise  # the reader of our output has enough; typer ends quietly
-        except OSError as error:
-            fail(f"{error.filename or 'a file'}: {error.strerror or error}; mend it, or name another place", 2)
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
-        except JaxRuntimeError as error:
-            if not _of_several():
-                raise
-            reason = str(error).splitlines()[0][:200]
-            fail(f"another process failed or is gone ({reason}); start all of them again (trace: with --resume)", 1)
-
-    return run
-
-
-def fail(message: str, status: int) -> None:
-    errors.print(f"jaxtrace: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(status)
-
-
-Option = functools.partial(typer.Option, show_default=False)
-
-Distributed = Annotated[
-    bool, Option("--distributed", help="One of several processes; TPU pods, SLURM, Kubernetes and MPI are recognised.")
-]
-Coordinator = Annotated[str | None, Option(help="HOST:PORT of process 0, where no cluster is recognised.")]
-Processes = Annotated[int | None, Option(help="How many processes there are; with --coordinator.")]
-Process = Annotated[int | None, Option(help="Which one this is, from 0; with --coordinator.")]
-
-
-def join(distributed: bool, coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the other processes if there are to be some; all but the first then print nothing but errors."""
-    if distributed or coordinator is not None:
-        from jaxtrace.parallel import processes as several
-
-        several.join(coordinator, processes, process)
-        console.quiet = not several.leading()
-    elif processes is not None or process is not None:
-        raise ConfigError("--processes and --process: of whom? name process 0's --coordinator HOST:PORT too")
+def run(words: Sequence[str]) -> None:
+    """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            APP.execute(words)
+    except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
+        fail(str(error), 2)
+    except BrokenPipeError:
+        raise  # the reader of standard output has stopped reading; `main` ends quietly
+    except OSError as error:
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}; fix it, or name another place", 2)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except _loaded("jax.errors", "JaxRuntimeError") as error:
+        if not _has_other_processes():
+            raise
+        reason = str(error).splitlines()[0][:200]
+        fail(f"another process failed or ended ({reason}); start all processes again (trace: with --resume)", 1)
 
 
 def main() -> None:
     """Entry point of the `jaxtrace` command."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
-        app(prog_name="jaxtrace")
+        run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output once more
+        sys.exit(1)
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
-        if not status or not _of_several():
+        if not status or not _has_other_processes():
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stderr.flush()
-        os._exit(int(status))  # JAX would wait for the others, which wait for this one
+        os._exit(int(status))  # JAX would wait for the other processes, which wait for this one
 
 
-def _of_several() -> bool:
-    from jaxtrace.parallel.processes import of_several
+def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:
+    """Return an error class of a module if the module is loaded; otherwise the error cannot have been raised."""
+    return (getattr(sys.modules[module], name),) if module in sys.modules else ()
 
-    return of_several() is not None
+
+def _has_other_processes() -> bool:
+    processes = sys.modules.get("jaxtrace.parallel.processes")
+    return processes is not None and processes.process_number() is not None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    errors.print(
+        f"jaxtrace: {' '.join(str(message).split())}", style="yellow", markup=False, highlight=False, soft_wrap=True
+    )

@@ -3,92 +3,109 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from rich.table import Table
+from pydantic import BaseModel, ConfigDict, Field
 
-from jaxtrace.cli.app import Option, console, verb
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, say
+from jaxtrace.settings.run import OUTPUT
+from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
-confidence_app = typer.Typer(help="How sure of an answer one may be, learned from traces.", no_args_is_help=True)
+TRACE_EXISTS = {"positional": "TRACE", "exists": "name the directory of a trace"}
 
 
-@confidence_app.command("train")
-@verb
-def train_confidence(
-    traces: Annotated[list[str], typer.Argument(metavar="TRACE", help="Directories or URLs of traces.")],
-    out: Annotated[Path, Option(help="Directory of the confidence, its tables, pictures and page.")],
-    labels: Annotated[
-        Path | None,
-        Option(
-            help="What `jaxtrace grade` wrote, or .csv or .jsonl of prompt (id) and label. Default: rules on strings."
-        ),
-    ] = None,
-    keep: Annotated[str | None, Option(help="logistic or mlp: which one to keep. Default: logistic.")] = None,
-    hidden: Annotated[int | None, Option(help="Units of the network's hidden layer. Default: 16.")] = None,
-    penalty: Annotated[float | None, Option(help="On squared weights, of answers. Default: 0.3.")] = None,
-    token_penalty: Annotated[float | None, Option(help="The same of tokens. Default: 0.003.")] = None,
-    group: Annotated[
-        str | None, Option(help="Key of meta whose prompts stay together. Default: each by itself.")
-    ] = None,
-    folds: Annotated[int | None, Option(help="Parts of the cross-validation by group. Default: 5.")] = None,
-    resamples: Annotated[int | None, Option(help="Of groups, for intervals. Default: 1000.")] = None,
-    seed: Annotated[int | None, Option(help="Of all that is drawn at random. Default: 0.")] = None,
-) -> None:
-    """Learn to tell right answers from wrong ones, and compare that with what needs no learning."""
-    arguments = locals()
-    from jaxtrace.run import validated
+class ConfidenceTrainOptions(BaseModel):
+    """Options of `jaxtrace confidence train` besides the training's settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    traces: tuple[str, ...] = Field(
+        min_length=1, description="Directories or URLs of traces.", json_schema_extra=TRACE_EXISTS
+    )
+    labels: Path | None = Field(
+        None,
+        description="File of `jaxtrace grade`, or .csv or .jsonl of prompt (id) and label. Default: rules on strings.",
+        json_schema_extra={"exists": "name a file that can be read"},
+    )
+    out: Path = Field(
+        description="Directory of the confidence, its tables, pictures and page.", json_schema_extra=OUTPUT
+    )
+
+
+@command(
+    "confidence train",
+    ConfidenceTrainOptions,
+    ConfidenceConfig,
+    example="jaxtrace confidence train runs/demo --labels runs/demo-labels.jsonl --out confidence",
+)
+def train_confidence(given: Given) -> None:
+    """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
+    options, config = given.settings(ConfidenceTrainOptions), given.settings(ConfidenceConfig)
     from jaxtrace.studies._shared.page import write_study
+    from jaxtrace.studies.confidence.compute import train
     from jaxtrace.studies.confidence.files import save
-    from jaxtrace.studies.confidence.study import ConfidenceConfig, train
     from jaxtrace.traces import open_trace
 
-    given = {name: arguments[name] for name in ConfidenceConfig.model_fields if arguments[name] is not None}
-    config = validated(ConfidenceConfig, given, "settings")
-    confidence, result = train({place: open_trace(place) for place in traces}, labels, config)
-    save(confidence, out, {"traces": traces, "labels": labels and str(labels), **config.model_dump()})
-    page = write_study(result, out)
+    traces = {place: open_trace(place) for place in options.traces}
+    confidence, result = train(traces, options.labels, config)
+    labels = options.labels and str(options.labels)
+    save(confidence, options.out, {"traces": [*traces], "labels": labels, **config.model_dump()})
+    page = write_study(result, options.out)
     for name in ("answers", "tokens"):
-        console.print(_measured(name, result.tables[name].frame))
+        console.print(_score_table(name, result.tables[name].frame))
     for note in result.notes:
         console.print(note, markup=False, highlight=False)
-    console.print(str(page), markup=False, highlight=False, soft_wrap=True)
+    say(page)
 
 
-@confidence_app.command("apply")
-@verb
-def apply_confidence(
-    directory: Annotated[Path, typer.Argument(metavar="CONFIDENCE", help="Directory that `confidence train` wrote.")],
-    trace: Annotated[str, typer.Argument(help="Directory or URL of a trace.")],
-    out: Annotated[Path, Option(help="Directory of answers.parquet and tokens.parquet.")],
-) -> None:
+class ConfidenceApplyOptions(BaseModel):
+    """Options of `jaxtrace confidence apply`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    confidence: Path = Field(
+        description="Directory that `jaxtrace confidence train` wrote.", json_schema_extra={"positional": "CONFIDENCE"}
+    )
+    trace: str = Field(description="Directory or URL of a trace.", json_schema_extra=TRACE_EXISTS)
+    out: Path = Field(description="Directory of answers.parquet and tokens.parquet.", json_schema_extra=OUTPUT)
+
+
+@command(
+    "confidence apply", ConfidenceApplyOptions, example="jaxtrace confidence apply confidence runs/demo --out scores"
+)
+def apply_confidence(given: Given) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
+    options = given.settings(ConfidenceApplyOptions)
     from jaxtrace.studies.confidence.files import load
     from jaxtrace.traces import open_trace
 
-    answers, tokens = load(directory).apply(open_trace(trace))
-    out.mkdir(parents=True, exist_ok=True)
+    answers, tokens = load(options.confidence).apply(open_trace(options.trace))
+    options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("answers", answers), ("tokens", tokens)):
-        frame.to_parquet(out / f"{name}.parquet", index=False)
-    found = answers["confidence"]
+        frame.to_parquet(options.out / f"{name}.parquet", index=False)
+    scores = answers["confidence"]
     console.print(
-        f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {found.mean():.3f}, "
-        f"median {found.median():.3f}, {found.min():.3f} to {found.max():.3f}",
+        f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {scores.mean():.3f}, "
+        f"median {scores.median():.3f}, {scores.min():.3f} to {scores.max():.3f}",
         highlight=False,
     )
     console.print(
-        f"{answers['unlike'].mean():.1%} of their features are far from those of the training; where that is more than "
-        "a few, the confidence means nothing",
+        f"{answers['out_of_range'].mean():.1%} of their features are out of the training's range; if that is more than "
+        "a few per cent, the confidence means nothing",
         highlight=False,
     )
-    console.print(f"{out}: answers.parquet, tokens.parquet", markup=False, highlight=False, soft_wrap=True)
+    say(f"{options.out}: answers.parquet, tokens.parquet")
 
 
-def _measured(name: str, frame: pd.DataFrame) -> Table:
-    """The measures that fit a terminal, each with its interval."""
+def _score_table(name: str, frame: pd.DataFrame) -> Table:
+    """Return the columns that fit a terminal, each estimate with its interval."""
+    from rich.table import Table
+
     intervals = {"auroc": "AUROC", "auroc_gain": "over entropy's"}
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.title = f"\n{name}: {frame['n'][0]}, in {frame['groups'][0]} groups"

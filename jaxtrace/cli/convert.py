@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from pydantic import BaseModel, ConfigDict, Field
 
-from jaxtrace.cli.app import Option, app, console, errors, fail, verb
+from jaxtrace.cli.checks import check_model
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import errors, fail, say
+from jaxtrace.settings.run import DEVICES, MODEL, OUTPUT
 
 
-@app.command()
-@verb
-def convert(
-    model: Annotated[str, typer.Argument(help="Checkpoint directory, hub id, or 'demo'.")],
-    out: Annotated[Path, typer.Argument(help="A new directory, or that of the same conversion, interrupted.")],
-    dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. Default: as stored.")] = None,
-    mesh: Annotated[
-        str | None, Option(help="Devices to split each layer over while it is written: data=1,model=8.")
-    ] = None,
-) -> None:
-    """Write a checkpoint as Orbax, which any mesh reads fast; never the whole model in memory."""
+class ConvertOptions(BaseModel):
+    """Options of `jaxtrace convert`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    model: str = Field(
+        description="Checkpoint directory, hub id, or 'demo'.", json_schema_extra=MODEL | {"positional": "MODEL"}
+    )
+    out: Path = Field(
+        description="New directory, or the directory of the same conversion, interrupted.",
+        json_schema_extra=OUTPUT | {"positional": "OUT"},
+    )
+    dtype: str | None = Field(
+        None, description="float32, bfloat16 or float16. Default: as stored.", json_schema_extra=OUTPUT
+    )
+    mesh: str | None = Field(
+        None,
+        description="Devices to split each layer over during the conversion: data=1,model=8.",
+        json_schema_extra=DEVICES,
+    )
+
+
+@command("convert", ConvertOptions, example="jaxtrace convert demo demo-orbax --dtype bfloat16")
+def convert(given: Given) -> None:
+    """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
+    options = given.settings(ConvertOptions)
+    check_model(options.model)
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     from jaxtrace.checkpoints.convert import convert as write
     from jaxtrace.model import open_model_checkpoint
 
-    checkpoint = open_model_checkpoint(model)
+    checkpoint = open_model_checkpoint(options.model)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,7 +59,7 @@ def convert(
             def on_progress(written: int, total: int) -> None:
                 progress.update(bar, description="converting", completed=written, total=total)
 
-            write(checkpoint, out, dtype=dtype, mesh=mesh, on_progress=on_progress)
+            write(checkpoint, options.out, dtype=options.dtype, mesh=options.mesh, on_progress=on_progress)
     except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on", 130)
-    console.print(f"{out}: load it by this name, as any checkpoint", markup=False, highlight=False, soft_wrap=True)
+        fail("interrupted; run the same command again to resume", 130)
+    say(f"{options.out}: load it by this name, like any checkpoint")

@@ -6,84 +6,113 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Self
 
-import typer
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jaxtrace.cli.app import Option, app, console, errors, verb
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, errors, say
+from jaxtrace.settings.run import OUTPUT
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
 
 
-@app.command()
-@verb
-def grade(
-    directory: Annotated[str, typer.Argument(metavar="TRACE", help="Directory or URL of a trace.")],
-    out: Annotated[Path, Option(help="The file of labels, JSON lines.")],
-    judge_url: Annotated[str | None, Option(help="Base URL of an OpenAI-compatible chat API.")] = None,
-    judge_model: Annotated[str | None, Option(help="A model there that grades answers in words.")] = None,
-    critic_model: Annotated[str | None, Option(help="A model there that finds the first wrong step.")] = None,
-    cache: Annotated[Path | None, Option(help="Directory of answers already paid for. Default: OUT.cache.")] = None,
-    timeout: Annotated[float, Option(help="Seconds to wait for the API, each time. Default: 60.")] = 60.0,
-    retries: Annotated[int, Option(help="Times to ask again where the API fails. Default: 3.")] = 3,
-    letter_anywhere: Annotated[
-        bool, Option("--letter-anywhere", help="MMLU: the right letter counts wherever it stands alone.")
-    ] = False,
-) -> None:
-    """Grade the answers of a trace by rules, or by a model that is asked; other studies read the labels.
+class GradeOptions(BaseModel):
+    """Options of `jaxtrace grade`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    trace: str = Field(
+        description="Directory or URL of a trace.",
+        json_schema_extra={"positional": "TRACE", "exists": "name the directory of a trace"},
+    )
+    letter_anywhere: bool = Field(False, description="MMLU: accept the right letter wherever it stands alone.")
+    judge_url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible chat API.", json_schema_extra={"group": "Judge"}
+    )
+    judge_model: str | None = Field(
+        None, description="Model of that API that grades answers in words.", json_schema_extra={"group": "Judge"}
+    )
+    critic_model: str | None = Field(
+        None, description="Model of that API that finds the first wrong step.", json_schema_extra={"group": "Judge"}
+    )
+    cache: Path | None = Field(
+        None,
+        description="Directory of stored replies of the API. Default: OUT.cache.",
+        json_schema_extra={"group": "Judge"},
+    )
+    timeout: float = Field(
+        60.0, description="Seconds to wait for each reply of the API.", json_schema_extra={"group": "Judge"}
+    )
+    retries: int = Field(
+        3, description="Number of further requests after the API fails.", json_schema_extra={"group": "Judge"}
+    )
+    out: Path = Field(description="File of labels, JSON lines.", json_schema_extra=OUTPUT)
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> Self:
+        if bool(self.judge_url) != bool(self.judge_model or self.critic_model):
+            raise ValueError(
+                "--judge-url needs --judge-model or --critic-model, and they need it; give both, or neither"
+            )
+        return self
+
+
+@command("grade", GradeOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
+def grade(given: Given) -> None:
+    """Grade the answers of a trace by rules, or by a judge model; studies read the labels.
 
     The API's key is read from $OPENAI_API_KEY.
     """
+    options = given.settings(GradeOptions)
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.chat import Chat
-    from jaxtrace.grading.critic import criticised, is_criticised
-    from jaxtrace.grading.judge import is_judged, judged
+    from jaxtrace.grading.critic import criticize_answers, needs_critic
+    from jaxtrace.grading.judge import judge_answers, needs_judge
     from jaxtrace.grading.labels import label_of, write_labels
     from jaxtrace.traces import open_trace
 
-    trace = open_trace(directory)
+    trace = open_trace(options.trace)
     if trace.info.get("mode") != "generate":
-        raise StudyError(f"{directory}: is of given text, which answers nothing; grade a trace that generates")
-    if bool(judge_url) != bool(judge_model or critic_model):
-        raise StudyError("--judge-url needs --judge-model or --critic-model, and they need it; give both, or neither")
+        raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
     def chat(model: str) -> Chat:
-        answers = cache or out.with_name(f"{out.name}.cache")
-        return Chat(judge_url or "", model, answers, timeout=timeout, retries=retries)
+        answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
+        return Chat(options.judge_url or "", model, answers, timeout=options.timeout, retries=options.retries)
 
-    rows = [replace(row, metrics={}) for row in trace.rows]  # which may be large
-    labels = [label_of(row, letter_anywhere=letter_anywhere) for row in rows]
-    if judge_model:
-        with chat(judge_model) as judge:
-            labels = _watched("judge", sum(is_judged(row) for row in rows), lambda on: judged(rows, labels, judge, on))
-    if critic_model:
-        pairs = zip(rows, labels, strict=True)
-        with chat(critic_model) as critic:
-            count = sum(is_criticised(*pair) for pair in pairs)
-            labels = _watched("critic", count, lambda on: criticised(rows, labels, critic, on))
-    write_labels(labels, out)
-    _print(labels)
-    console.print(str(out), markup=False, highlight=False, soft_wrap=True)
+    rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
+    labels = [label_of(row, letter_anywhere=options.letter_anywhere) for row in rows]
+    if options.judge_model:
+        with chat(options.judge_model) as judge:
+            count = sum(needs_judge(row) for row in rows)
+            labels = _with_bar("judge", count, lambda on: judge_answers(rows, labels, judge, on))
+    if options.critic_model:
+        with chat(options.critic_model) as critic:
+            count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
+            labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
+    write_labels(labels, options.out)
+    _print_counts(labels)
+    say(options.out)
 
 
-def _watched(name: str, count: int, asked: Callable[[Callable[[int], None]], list[Label]]) -> list[Label]:
-    """What a model that is asked says, with a bar on standard error."""
+def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], list[Label]]) -> list[Label]:
+    """Return the labels that a model gives, with a bar on standard error meanwhile."""
     from rich.progress import Progress
 
     with Progress(console=errors, disable=console.quiet) as progress:
         bar = progress.add_task(name, total=count)
-        return asked(lambda answers: progress.update(bar, advance=answers))
+        return request(lambda answers: progress.update(bar, advance=answers))
 
 
-def _print(labels: list[Label]) -> None:
-    """How many answers got which grade by which rule, and how many have a wrong step."""
+def _print_counts(labels: list[Label]) -> None:
+    """Print the number of answers with each grade by each rule, and with a wrong step."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("answers", "grade", "by")
-    for (found, by), count in Counter((label.grade.value, label.by) for label in labels).most_common():
-        table.add_row(str(count), found, escape(by))
+    for (value, by), count in Counter((label.grade.value, label.by) for label in labels).most_common():
+        table.add_row(str(count), value, escape(by))
     for by, count in Counter(label.wrong_by for label in labels if label.wrong_by).most_common():
         table.add_row(str(count), "wrong step", escape(by))
     console.print(table)

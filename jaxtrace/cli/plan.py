@@ -2,64 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import BaseModel, ConfigDict, Field
 
-import typer
+from jaxtrace.cli.checks import check_run
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, errors
+from jaxtrace.settings.run import DEMO, DEVICES, MODEL, OUTPUT, RunConfig, run_config
 
-from jaxtrace.cli.app import Option, app, console, errors, verb
+
+class PlanOptions(BaseModel):
+    """Options of `jaxtrace plan`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    model: str = Field(
+        DEMO,
+        description="Name that `jaxtrace models` lists, directory with a config.json, or 'demo'.",
+        json_schema_extra=MODEL,
+    )
+    dtype: str | None = Field(
+        None,
+        description="Parameters and caches: float32, bfloat16 or float16. Default: bfloat16, float32 on CPUs.",
+        json_schema_extra=MODEL,
+    )
+    topology: str = Field(
+        "v5e-1",
+        description="Kind and number of chips: v4-, v5e-, v5p-, v6e-, 7x-, or CPU devices: cpu-8.",
+        json_schema_extra=DEVICES,
+    )
+    mesh: str | None = Field(
+        None, description="Sizes of the mesh's axes: data=2,model=8. Default: chosen.", json_schema_extra=DEVICES
+    )
+    batch: int = Field(8, description="Number of rows that run together.")
+    context: int | None = Field(
+        None, description="Positions of a row, prompt and new tokens. Default: 4096, or the model's context if shorter."
+    )
+    search: bool = Field(
+        False,
+        description="If the run does not fit, find what does: more chips, or fewer rows.",
+        json_schema_extra=OUTPUT,
+    )
+    as_json: bool = Field(
+        False, description="Print the figures as JSON.", json_schema_extra=OUTPUT | {"option": "--json"}
+    )
 
 
-@app.command()
-@verb
-def plan(
-    model: Annotated[str, Option(help="Name that `models` lists, directory with a config.json, or 'demo'.")] = "demo",
-    topology: Annotated[
-        str, Option(help="Kind and number of chips: v4-, v5e-, v5p-, v6e-, 7x-, or CPU devices: cpu-8. Default: v5e-1.")
-    ] = "v5e-1",
-    batch: Annotated[int, Option(help="Rows that run together. Default: 8.")] = 8,
-    context: Annotated[
-        int | None, Option(help="Positions of a row, prompt and new tokens. Default: 4096, or the model's own.")
-    ] = None,
-    probes: Annotated[str, Option(help="Groups, comma-separated, all or none. Default: all.")] = "all",
-    dtype: Annotated[
-        str | None, Option(help="float32, bfloat16 or float16. Default: bfloat16, on CPUs float32.")
-    ] = None,
-    mesh: Annotated[str | None, Option(help="Sizes that make up its devices: data=2,model=8. Default: chosen.")] = None,
-    search: Annotated[
-        bool, Option("--search", help="Find what fits, if this does not: more chips, fewer rows.")
-    ] = False,
-    json: Annotated[bool, Option("--json", help="Print the figures as JSON.")] = False,
-) -> None:
-    """Say whether a run fits a slice of TPUs and what bounds its speed, with no TPU there.
+@command(
+    "plan",
+    PlanOptions,
+    (RunConfig, ("probes",)),
+    example="jaxtrace plan --model llama-3.2-1b --topology v5e-4 --batch 16 --context 2048",
+)
+def plan(given: Given) -> None:
+    """Check whether a run fits a TPU slice, and what limits its speed (no TPU needed).
 
-    Compiles the real steps for it; reads no weights. Exits 0 if it fits, and 1 if it does not.
+    The real steps are compiled for the slice; no weights are read. The exit status is 0 if the run fits, and 1 if not.
     """
+    options, run = given.settings(PlanOptions), run_config(**given.fields(RunConfig), random=True)
+    check_run(run.model_copy(update={"model": options.model}))
     import jax
 
-    from jaxtrace.figures.plan import found_line, plan_table
+    from jaxtrace.figures.tables.plan import fitting_line, plan_table
     from jaxtrace.planning.plan import Plan, Request
-    from jaxtrace.planning.plan import plan as make
+    from jaxtrace.planning.plan import plan as make_plan
     from jaxtrace.planning.search import largest_batch, smallest_topology
-    from jaxtrace.settings.probes import Probes
 
-    jax.config.update("jax_platforms", "cpu")  # nothing is run: an accelerator that is here stays free
-    groups = Probes.of(*(group.strip() for group in probes.split(",")))
-    others: list[Plan] = []
-    with errors.status(f"compiling for {topology}") as status:
+    jax.config.update("jax_platforms", "cpu")  # nothing runs: an accelerator of this machine stays free
+    fitting: list[Plan] = []
+    with errors.status(f"compiling for {options.topology}") as status:
 
         def on_try(request: Request) -> None:
             status.update(f"compiling {request.batch} rows for {request.topology.name}")
 
-        found = make(model, topology, batch=batch, context=context, probes=groups, dtype=dtype, mesh=mesh)
-        if search and not found.fits:
-            others = [other for other in (smallest_topology(found, on_try), largest_batch(found, on_try)) if other]
-    if json:
-        console.print_json(data=found.as_dict() | {"fitting": [other.as_dict() for other in others]})
+        result = make_plan(
+            options.model,
+            options.topology,
+            batch=options.batch,
+            context=options.context,
+            probes=run.recorded,
+            dtype=options.dtype,
+            mesh=options.mesh,
+        )
+        if options.search and not result.fits:
+            fitting = [other for other in (smallest_topology(result, on_try), largest_batch(result, on_try)) if other]
+    if options.as_json:
+        console.print_json(data=result.as_dict() | {"fitting": [other.as_dict() for other in fitting]})
     else:
-        console.print(plan_table(found))
-        for other in others:
-            console.print(found_line(other))
-        if search and not found.fits and not others:
+        console.print(plan_table(result))
+        for other in fitting:
+            console.print(fitting_line(other))
+        if options.search and not result.fits and not fitting:
             console.print("no larger slice that is listed fits it, and no smaller batch fits this one", style="red")
-    if not found.fits:
-        raise typer.Exit(1)
+    if not result.fits:
+        raise SystemExit(1)

@@ -1,13 +1,17 @@
-"""How long work shows that it goes on: bars on standard error."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-from jaxtrace.cli.app import console, errors
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from jaxtrace.cli.output import console, errors
+from jaxtrace.compilation import counted
 
 if TYPE_CHECKING:
     from jaxtrace.compilation import Compilations
@@ -19,9 +23,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
-    """Gives a function of (how many are done, of how many, what else to say); the bar is there from its first call."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Open a bar.
 
+    Args:
+      label: text before the bar.
+      unit: plural noun of what is counted.
+
+    Yields:
+      A function of (number done, total, further text); the bar appears at its first call.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -43,6 +53,26 @@ def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
             progress.stop()
 
 
+class Bars:
+    """Progress of a study: a bar for each of its runs and counters."""
+
+    def __enter__(self) -> Self:
+        self._counted = counted()
+        self._compiled = self._counted.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._counted.__exit__(kind, error, trace)
+
+    def run(self, label: str, run: Run) -> Trace:
+        """Execute a prepared run to its end and return its trace."""
+        return with_progress(run, self._compiled, label)
+
+    counter = staticmethod(counter)
+
+
 def with_progress(
     run: Run,
     compiled: Compilations,
@@ -50,27 +80,28 @@ def with_progress(
     board: Board | None = None,
     profile: Profile | None = None,
 ) -> Trace:
-    """Runs to the end with a bar on standard error.
+    """Execute a run to its end with a bar on standard error, and return its trace.
 
     Args:
-      run: one that is ready.
-      compiled: what is compiled meanwhile; its time is not counted as the run's.
-      label: before the bar.
-      board, profile: what else follows the run.
+      run: prepared run.
+      compiled: count of compilations during the run, whose time is excluded from the rate.
+      label: text before the bar.
+      board: TensorBoard writer to inform.
+      profile: profiler to inform.
     """
     with counter(label, "prompts") as show:
         show(run.done, run.total, "compiling")
         began, prompts, tokens, entropy = time.monotonic(), run.done, 0, 0.0
 
-        def on_progress(new_prompts: int, new_tokens: int, new_entropy: float) -> None:
+        def on_progress(prompts_added: int, tokens_added: int, entropy_added: float) -> None:
             nonlocal prompts, tokens, entropy
-            prompts, tokens, entropy = prompts + new_prompts, tokens + new_tokens, entropy + new_entropy
+            prompts, tokens, entropy = prompts + prompts_added, tokens + tokens_added, entropy + entropy_added
             working = max(time.monotonic() - began - compiled.seconds, 1e-9)
             rate = f"{tokens / working:.0f} tokens/s"
             if tokens and entropy == entropy:
                 rate += f"  mean entropy {entropy / tokens:.3f} nats"
             show(prompts, run.total, rate)
-            for watching in filter(None, (board, profile)):
-                watching.on_progress(new_prompts, new_tokens, new_entropy)
+            for observer in filter(None, (board, profile)):
+                observer.on_progress(prompts_added, tokens_added, entropy_added)
 
         return run.trace(on_progress, board.on_rows if board else lambda _: None)

@@ -1,85 +1,102 @@
-"""Verbs that show what is there: `report`, `models`, `info`."""
+"""Verbs that show what exists: `report`, `models`, `info`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from pydantic import BaseModel, ConfigDict, Field
 
-from jaxtrace.cli.app import Option, app, console, verb
-from jaxtrace.cli.probes import AttentionRows, LayerStride, LensRenyi, Precision, ProbeGroups, Residuals, TopTokens
+from jaxtrace.cli.checks import check_model
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, say
 from jaxtrace.errors import ConfigError
+from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+
+RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "attention_rows", "lens_renyi", "alphas", "precision")
 
 
-@app.command()
-@verb
-def report(
-    directory: Annotated[str, typer.Argument(help="Directory or URL of a trace.")],
-    out: Annotated[Path | None, Option(help="The page. Default: DIRECTORY/report.html.")] = None,
-    confidence: Annotated[
-        Path | None, Option(help="Directory that `confidence train` wrote; its score is the text's colour.")
-    ] = None,
-) -> None:
+class ReportOptions(BaseModel):
+    """Options of `jaxtrace report`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    trace: str = Field(
+        description="Directory or URL of a trace.",
+        json_schema_extra={"positional": "TRACE", "exists": "name the directory of a trace"},
+    )
+    out: Path | None = Field(None, description="Page to write. Default: TRACE/report.html.", json_schema_extra=OUTPUT)
+    confidence: Path | None = Field(
+        None,
+        description="Directory that `jaxtrace confidence train` wrote; its scores colour the text.",
+        json_schema_extra={"exists": "name a directory that `jaxtrace confidence train` wrote"},
+    )
+
+
+@command("report", ReportOptions, example="jaxtrace report runs/demo --out report.html")
+def report(given: Given) -> None:
     """Write one self-contained HTML page of a trace."""
+    options = given.settings(ReportOptions)
     from jaxtrace.figures import write_report
     from jaxtrace.traces import open_trace
     from jaxtrace.traces.location import Location
 
-    if out is None and not Location.of(directory).local:
-        raise ConfigError(f"{directory}: is not on this machine's disk; name the page with --out")
-    trace, sure = open_trace(directory), None
-    if confidence is not None:
-        from jaxtrace.studies.confidence import load
+    if options.out is None and not Location.of(options.trace).local:
+        raise ConfigError(f"{options.trace}: not on this machine's disk; name the page with --out")
+    trace, confidence = open_trace(options.trace), None
+    if options.confidence is not None:
+        from jaxtrace.studies.confidence.files import load
 
-        sure = load(confidence).of_rows(trace)
-    page = write_report(trace, out or Path(directory) / "report.html", sure)
-    console.print(str(page), markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-@verb
-def models(wanted: Annotated[str, typer.Argument(metavar="FAMILY", help="Family, or part of a name.")] = "") -> None:
-    """List the published models that jaxtrace knows, their shapes and what a trace of them costs per token."""
-    from jaxtrace.figures.published import models_table
-
-    console.print(models_table(wanted))
+        confidence = load(options.confidence).answer_confidences(trace)
+    say(write_report(trace, options.out or Path(options.trace) / "report.html", confidence))
 
 
-@app.command()
-@verb
-def info(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|TRACE",
-            help="Checkpoint directory, hub id, name that `models` lists, or 'demo'; or directory or URL of a trace.",
-        ),
-    ],
-    probes: ProbeGroups = None,
-    layer_stride: LayerStride = None,
-    residuals: Residuals = None,
-    top_tokens: TopTokens = None,
-    attention_rows: AttentionRows = None,
-    lens_renyi: LensRenyi = None,
-    precision: Precision = None,
-) -> None:
-    """Say what a checkpoint is, and what a trace of it costs per token; or what a trace is, and what it costs."""
-    chosen = {name: value for name, value in locals().items() if value is not None}
-    from jaxtrace.figures.checkpoint import checkpoint_table, published_table
-    from jaxtrace.figures.stored import stored_table
+class ModelsOptions(BaseModel):
+    """Options of `jaxtrace models`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    family: str = Field("", description="Family, or part of a name.", json_schema_extra={"positional": "FAMILY"})
+
+
+@command("models", ModelsOptions, example="jaxtrace models llama")
+def models(given: Given) -> None:
+    """List the published models that jaxtrace knows, their shapes and the bytes of a trace per token."""
+    family = given.settings(ModelsOptions).family
+    from jaxtrace.figures.tables.published import models_table
+
+    console.print(models_table(family))
+
+
+class InfoOptions(BaseModel):
+    """Options of `jaxtrace info` besides what a trace records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    source: str = Field(
+        description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'; or directory or URL "
+        "of a trace.",
+        json_schema_extra={"positional": "MODEL|TRACE"},
+    )
+
+
+@command("info", InfoOptions, (RunConfig, RECORDED), example="jaxtrace info demo --probes output,lens")
+def info(given: Given) -> None:
+    """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
+    source = given.settings(InfoOptions).source
+    run = run_config(**given.fields(RunConfig), random=True)
+    if "://" not in source:
+        check_model(source)
+    from jaxtrace.figures.tables.checkpoint import checkpoint_table, published_table
+    from jaxtrace.figures.tables.stored import stored_table
     from jaxtrace.model import open_model_checkpoint
     from jaxtrace.models.published import find_published
-    from jaxtrace.run import run_config
     from jaxtrace.traces import is_trace, open_trace
 
-    if is_trace(model):
-        console.print(stored_table(open_trace(model)))
+    if is_trace(source):
+        console.print(stored_table(open_trace(source)))
         return
-    settings = run_config(**chosen, random=True)
-    recorded = settings.recorded, settings.precision
-    published = None if "/" in model or Path(model).exists() else find_published(model)
+    published = None if "/" in source or Path(source).exists() else find_published(source)
     if published is None:
-        console.print(checkpoint_table(open_model_checkpoint(model), *recorded))
+        console.print(checkpoint_table(open_model_checkpoint(source), run.recorded, run.precision))
     else:
-        console.print(published_table(published, *recorded))
+        console.print(published_table(published, run.recorded, run.precision))

@@ -3,66 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from pydantic import BaseModel, ConfigDict, Field
 
-from jaxtrace.cli.app import (
-    Coordinator,
-    Distributed,
-    Option,
-    Process,
-    Processes,
-    app,
-    console,
-    errors,
-    fail,
-    join,
-    verb,
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, errors, fail
+from jaxtrace.cli.processes import ProcessOptions
+from jaxtrace.settings.run import OUTPUT, RunConfig
+
+
+class SweepOptions(BaseModel):
+    """Options of `jaxtrace sweep`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    file: Path = Field(
+        description="YAML file of models, tasks, samplers, seeds, probes and settings.",
+        json_schema_extra={"positional": "FILE"},
+    )
+    out: str | None = Field(
+        None, description="Directory or URL of the dataset. Default: sweeps/NAME of the file.", json_schema_extra=OUTPUT
+    )
+    dry_run: bool = Field(False, description="Check the sweep and estimate its cost; run nothing.")
+    bandwidth: float | None = Field(
+        None, ge=1e-3, description="GB/s of a device's memory, with --dry-run. Default: measured here."
+    )
+    tflops: float | None = Field(
+        None, ge=1e-6, description="TFLOP/s of a device, with --dry-run. Default: measured here."
+    )
+
+
+@command(
+    "sweep",
+    SweepOptions,
+    (RunConfig, ("mesh",)),
+    ProcessOptions,
+    example="jaxtrace sweep configs/sweeps/demo.yaml --dry-run",
 )
-
-
-@app.command()
-@verb
-def sweep(
-    file: Annotated[Path, typer.Argument(help="YAML of models, tasks, samplers, seeds, probes and settings.")],
-    out: Annotated[
-        str | None, Option(help="Directory or URL of the dataset. Default: sweeps/NAME of the file.")
-    ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Check, and say what it comes to; run nothing.")] = False,
-    mesh: Annotated[str | None, Option(help="Devices, in place of the file's: data=1,model=8.")] = None,
-    bandwidth: Annotated[
-        float | None, Option(help="With --dry-run: GB/s of a device's memory. Default: measured here.", min=1e-3)
-    ] = None,
-    tflops: Annotated[
-        float | None, Option(help="With --dry-run: TFLOP/s of a device. Default: measured here.", min=1e-6)
-    ] = None,
-    distributed: Distributed = False,
-    coordinator: Coordinator = None,
-    processes: Processes = None,
-    process: Process = None,
-) -> None:
-    """Run every model on every task in every setting; run it again to go on where it was."""
-    join(distributed, coordinator, processes, process)
+def sweep(given: Given) -> None:
+    """Run every model on every task in every setting; run the command again to resume."""
+    options = given.settings(SweepOptions)
+    given.settings(ProcessOptions).join()
     from jaxtrace.sweeping import Machine, estimate_sweep, open_sweep, read_sweep
 
-    cells, root = read_sweep(file, mesh), out or f"sweeps/{file.stem}"
-    if dry_run:
-        from jaxtrace.figures.sweep import sweep_table
+    cells = read_sweep(options.file, **given.fields(RunConfig))
+    root = options.out or f"sweeps/{options.file.stem}"
+    if options.dry_run:
+        from jaxtrace.figures.tables.sweep import sweep_table
 
-        machine = Machine.of(bandwidth, tflops)
+        machine = Machine.of(options.bandwidth, options.tflops)
         console.print(sweep_table(estimate_sweep(cells, root, machine), machine))
         return
-    from jaxtrace.figures.progress import Progress
+    from jaxtrace.figures.sweep_progress import SweepProgress
 
     try:
-        with Progress(console, errors, len(cells)) as progress:
+        with SweepProgress(console, errors, len(cells)) as progress:
             opened = open_sweep(cells, root, progress)
             opened.run(progress)
     except KeyboardInterrupt:
-        fail(f"interrupted; what is finished is kept in {root}; run the same command again to go on", 130)
+        fail(f"interrupted; finished work is kept in {root}; run the same command again to resume", 130)
     for place in opened.manifest.others(cells):
-        progress.say(f"{place}: is not of this sweep file, and left as it is")
+        progress.say(f"{place}: not in this sweep file, and left unchanged")
     if failed := sum(opened.manifest.of(cell).state == "failed" for cell in cells):
-        fail(f"{failed} of {len(cells)} cells failed; the same command tries them again", 1)
+        fail(f"{failed} of {len(cells)} cells failed; run the same command again to retry them", 1)
     progress.say(f"{root}: complete, {len(cells)} cell{'s' * (len(cells) != 1)}")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from jaxtrace.errors import CheckpointError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.settings.validation import did_you_mean
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedModel:
     """One published model.
 
     Attributes:
@@ -35,11 +38,23 @@ class Published:
         return FAMILIES[self.raw["model_type"]].decoder_config(self.raw, self.hub_id)
 
 
-def find_published(name: str) -> Published | None:
+def find_published(name: str) -> PublishedModel | None:
     """The published model of a short name, its unmistakable beginning, or a hub id, in any case; None for none."""
     exact = [model for model in PUBLISHED if name.lower() in (model.name, model.hub_id.lower())]
     found = exact or [model for model in PUBLISHED if model.name.startswith(f"{name.lower()}-")]
     return found[0] if len(found) == 1 else None
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Return whether a name that is no directory here may be a hub id."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def check_model_name(name: str) -> None:
+    """Raise CheckpointError if a name is no path here, no published model and cannot be a hub id."""
+    if not Path(name).exists() and find_published(name) is None and not looks_like_hub_id(name):
+        nearest = did_you_mean(name, [model.name for model in PUBLISHED])
+        raise CheckpointError(f"{name}: no such directory{nearest}give a checkpoint directory, a hub id, or 'demo'")
 
 
 def published_shape(name: str) -> DecoderConfig | None:
@@ -208,7 +223,7 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
 }
 
 PUBLISHED = tuple(
-    Published(family, hub_id, parameters, raw, hub_id.split("/")[1].lower().removesuffix("-pt"))
+    PublishedModel(family, hub_id, parameters, raw, hub_id.split("/")[1].lower().removesuffix("-pt"))
     for family, sizes in _FAMILIES.items()
     for hub_id, parameters, raw in sizes
 )

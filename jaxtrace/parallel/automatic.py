@@ -1,4 +1,4 @@
-"""The mesh that a model is loaded onto: the one that is named, or one that is chosen for it."""
+"""Mesh of a model: the one that the user names, or one chosen from the model's size."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from jax.sharding import Mesh
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
-from jaxtrace.parallel.mesh import divides, fitted, make_mesh, mesh
+from jaxtrace.parallel.mesh import divides, fit_mesh, make_mesh, mesh
 from jaxtrace.parallel.sharding import param_shardings
 
 AUTO = "auto"
-SHARE = 0.6  # of a device's memory that weights may take; caches, traces and what the steps need take the rest
+WEIGHT_SHARE = 0.6  # share of a device's memory for weights; caches, traces and temporaries need the rest
 
 
-def chosen_mesh(mesh: Mesh | str | None, config: DecoderConfig, itemsize: int) -> Mesh | None:
-    """The mesh that is meant, fitted to a model whose parameters have so many bytes each.
+def resolve_mesh(mesh: Mesh | str | None, config: DecoderConfig, itemsize: int) -> Mesh | None:
+    """Return the mesh for a model, fitted to it; None for the default device.
 
     Args:
-      mesh: or its text, such as "data=2,model=4"; "auto" for that of `automatic_mesh`; None for the default device.
-      config: of the decoder.
-      itemsize: bytes of a parameter.
+      mesh: mesh, or its text, such as "data=2,model=4"; "auto" for `automatic_mesh`; None for the default device.
+      config: decoder's config.
+      itemsize: size of a parameter in bytes.
 
     Raises:
-      ConfigError: the text cannot be understood, there are too few devices, the mesh does not divide the model, or some
-        process has no device in it.
+      ConfigError: the text is malformed, there are too few devices, the mesh does not divide the model, or a process
+        has no device in the mesh.
     """
     if mesh == AUTO:
         mesh = automatic_mesh(config, itemsize)
-    found = make_mesh(mesh) if isinstance(mesh, str) else mesh
-    there = set() if found is None else {device.process_index for device in found.devices.flat}
-    if jax.process_count() > 1 and len(there) < jax.process_count():
+    built = make_mesh(mesh) if isinstance(mesh, str) else mesh
+    processes = set() if built is None else {device.process_index for device in built.devices.flat}
+    if jax.process_count() > 1 and len(processes) < jax.process_count():
         raise ConfigError(
-            f"mesh {mesh!r}: leaves some of the {jax.process_count()} processes without a device; "
-            f"make it of all {jax.device_count()}"
+            f"mesh {mesh!r}: some of the {jax.process_count()} processes have no device in it; "
+            f"use all {jax.device_count()} devices"
         )
-    return None if found is None else fitted(found, config)
+    return None if built is None else fit_mesh(built, config)
 
 
 def automatic_mesh(
@@ -48,43 +48,43 @@ def automatic_mesh(
     devices: Sequence[Any] | None = None,
     memory: int | None = None,
 ) -> Mesh | None:
-    """A mesh of all devices for a model; None where there is but one.
+    """Choose a mesh of all devices for a model; None for a single device.
 
-    The parameters are split over the fewest devices whose memory holds them, or over the most that can share them where
-    that is not enough; the rows of a batch are split over the rest. Where a device's memory is not known (the devices
-    of a CPU share it), they are split over the most devices that have key/value heads of their own.
+    The parameters are split over the fewest devices whose memory holds them, or over as many as possible if no number
+    suffices; the rows of a batch are split over the other axis. If a device's memory is unknown (CPU devices share it),
+    the parameters are split over the most devices that have key/value heads of their own.
 
     Args:
-      config: of the decoder.
-      itemsize: bytes of a parameter.
-      devices: None for all that JAX sees.
-      memory: of each device in bytes; None for what it says of itself.
+      config: decoder's config.
+      itemsize: size of a parameter in bytes.
+      devices: devices to use; None for all that JAX sees.
+      memory: memory of each device in bytes; None to ask the device.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) == 1:
         return None
-    memory = memory_of(devices[0]) if memory is None else memory
+    memory = device_memory(devices[0]) if memory is None else memory
     possible = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and divides(n, config)]
     meshes = [mesh(data=len(devices) // n, model=n, devices=devices) for n in possible]
     if memory is None:
-        return next(found for found in reversed(meshes) if config.kv_heads % found.shape["model"] == 0)
-    fitting = (found for found in meshes if weight_bytes(config, found, itemsize) <= SHARE * memory)
-    return next(fitting, meshes[-1])
+        return next(each for each in reversed(meshes) if config.kv_heads % each.shape["model"] == 0)
+    large_enough = (each for each in meshes if weight_bytes(config, each, itemsize) <= WEIGHT_SHARE * memory)
+    return next(large_enough, meshes[-1])
 
 
 def weight_bytes(config: DecoderConfig, mesh: Mesh, itemsize: int) -> int:
-    """Bytes of parameters on each device of a mesh."""
-    parts = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(where.shard_shape(x.shape), x.dtype),
+    """Return the bytes of parameters on each device of a mesh."""
+    sizes = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(sharding.shard_shape(x.shape), x.dtype).size,
         abstract_params(config),
         param_shardings(config, mesh),
     )
-    return itemsize * sum(part.size for part in jax.tree.leaves(parts))
+    return itemsize * sum(jax.tree.leaves(sizes))
 
 
-def memory_of(device: Any) -> int | None:
-    """Bytes of memory of a device, or None where it does not say."""
+def device_memory(device: Any) -> int | None:
+    """Return the memory of a device in bytes, or None if the device does not report it."""
     try:
         return (device.memory_stats() or {}).get("bytes_limit")
-    except (NotImplementedError, jax.errors.JaxRuntimeError):  # a device that is only compiled for
+    except (NotImplementedError, jax.errors.JaxRuntimeError):  # a compile-only device of a topology
         return None

@@ -20,7 +20,7 @@ def entries(name: str, implied: Entry | None = None) -> BeforeValidator:
     def read(value: Any) -> tuple[Entry, ...]:
         listed = value if isinstance(value, list | tuple) else [value]
         if not listed:
-            raise ValueError("is empty; give one at least, or drop the setting")
+            raise ValueError("give at least one entry, or drop the setting")
         return tuple((implied or {}) | entry if isinstance(entry, dict) else {name: entry} for entry in listed)
 
     return BeforeValidator(read)

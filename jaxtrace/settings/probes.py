@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.models.config import DecoderConfig
 from jaxtrace.schema import GROUPS, QUANTITIES, chosen_layers
 
 DEFAULT_ALPHAS = (0.5, 2.0, 5.0)
-LEAST_ALPHA = 0.01  # below it, e^{αu} of entries that are cut as absent is not 0 any more
+LEAST_ALPHA = 0.01  # below it, e^{αu} of masked entries is no longer 0
+
+
+class LayerAttention(Protocol):
+    """The part of a layer's description that probes need."""
+
+    @property
+    def cross_attention(self) -> bool:
+        """True if the layer attends to an image."""
+        ...
+
+
+class DecoderSizes(Protocol):
+    """The part of a decoder's config that probes need; `DecoderConfig` has it."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Number of query heads."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens of the vocabulary."""
+        ...
+
+    def kind(self, layer: int) -> LayerAttention:
+        """Return the description of a layer, from 0."""
+        ...
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Groups of metrics, and raw material. What is not asked for is not computed.
+    """Groups of metrics and raw material to record; nothing else is computed.
 
     Attributes:
       output: entropy, varentropy, Rényi entropies, top-1 and gap of the next-token distribution.
-      attention: entropy, varentropy, sink mass of every head's attention.
-      dispersion: how differently the heads of a layer look.
+      attention: entropy, varentropy and sink mass of every head's attention.
+      dispersion: differences between the attention of a layer's heads.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
-      hidden: norms and movements of the residual stream.
-      alphas: orders of the Rényi entropies (with `output` and `lens_renyi`).
-      layer_stride: metrics of layers are of every so many-th layer, the last one among them.
-      residuals: layers whose residual stream is given out, 0 the embedding.
-      top_tokens: so many of the most likely tokens are given out, with their log-probabilities.
-      attention_rows: (layer from 1, query head from 0) pairs whose attention weights are given out.
-      prompt_positions: where texts are continued, the positions of the prompt before its last are measured too.
-      lens_renyi: Rényi entropies of every layer's prediction (with `lens`), which is unembedded a second time for them.
+      hidden: norms and changes of the residual stream.
+      alphas: orders of the Rényi entropies (with `output` and `lens_renyi`); 0, or at least 0.01.
+      layer_stride: distance between recorded layers; the last layer is always recorded.
+      residuals: layers whose residual stream is stored; 0 is the embedding.
+      top_tokens: number of most likely tokens to store, with their log-probabilities.
+      attention_rows: (layer from 1, query head from 0) pairs whose attention weights are stored.
+      prompt_positions: True to also record the prompt's positions before its last one, when texts are continued.
+      lens_renyi: True to record Rényi entropies of every layer's prediction (with `lens`), at the cost of a second
+        unembedding.
+
+    Raises:
+      ConfigError: a value is out of range.
     """
 
     output: bool = True
@@ -45,49 +80,45 @@ class Probes:
     prompt_positions: bool = False
     lens_renyi: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = [f"{alpha:g}" for alpha in self.alphas]
         if not all(alpha == 0 or alpha >= LEAST_ALPHA for alpha in self.alphas) or len({*names}) < len(names):
-            raise ConfigError(
-                f"alphas {', '.join(names)}: orders of Rényi entropies are 0 or at least {LEAST_ALPHA}, each once"
-            )
+            raise ConfigError(f"alphas is {', '.join(names)}; each must be 0 or at least {LEAST_ALPHA}, and given once")
         if self.layer_stride < 1:
-            raise ConfigError(f"layer_stride {self.layer_stride}: give 1 for every layer, 2 for every second, …")
+            raise ConfigError(f"layer_stride is {self.layer_stride}; give 1 for every layer, 2 for every second, …")
         if self.top_tokens < 0:
-            raise ConfigError(
-                f"top_tokens {self.top_tokens}: give how many of the likeliest tokens to keep, 0 for none"
-            )
+            raise ConfigError(f"top_tokens is {self.top_tokens}; give the number of tokens to store, 0 for none")
         if self.lens_renyi and not self.lens:
-            raise ConfigError("lens_renyi: is of the lens; record the group lens too, or leave it out")
+            raise ConfigError("lens_renyi needs the group lens; record it too, or drop lens_renyi")
         for name in ("residuals", "attention_rows"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ConfigError(f"{name} {getattr(self, name)}: name each once")
+                raise ConfigError(f"{name} is {getattr(self, name)}; name each entry once")
 
     @classmethod
     def all(cls) -> Probes:
-        """Every group."""
+        """Return probes of every group."""
         return cls()
 
     @classmethod
     def none(cls) -> Probes:
-        """No group: the plain step, which returns tokens and nothing else."""
+        """Return probes of no group: the plain step, which returns tokens only."""
         return cls.of()
 
     @classmethod
     def of(cls, *groups: str, **options: Any) -> Probes:
-        """The named groups; "all" and "none" are names too.
+        """Return probes of the named groups.
 
         Args:
-          groups: their names.
-          options: the other fields.
+          groups: names of groups; "all" and "none" are also accepted.
+          options: other fields of the class.
 
         Raises:
-          ConfigError: a name that is no group, or an option out of range.
+          ConfigError: a name is no group, or an option is out of range.
         """
         if unknown := set(groups) - {*GROUPS, "all", "none"}:
             raise ConfigError(f"no probe group {sorted(unknown)[0]!r}; there are: all, none, {', '.join(GROUPS)}")
-        wanted = set(GROUPS) if "all" in groups else set(groups)
-        return cls(**{group: group in wanted for group in GROUPS}, **options)
+        chosen = set(GROUPS) if "all" in groups else set(groups)
+        return cls(**{group: group in chosen for group in GROUPS}, **options)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -96,39 +127,42 @@ class Probes:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what a step returns, but for what its sampler adds."""
-        return tuple(name for name, of in QUANTITIES.items() if not of.group or getattr(self, of.group, False))
+        """Names of the metrics that a step returns, without those that its sampler adds."""
+        return tuple(
+            name for name, metric in QUANTITIES.items() if not metric.group or getattr(self, metric.group, False)
+        )
 
-    def layers(self, config: DecoderConfig) -> tuple[int, ...]:
-        """The layers, from 1, whose metrics are recorded."""
-        return chosen_layers(config.layers, self.layer_stride)
+    def layers(self, config: DecoderSizes) -> tuple[int, ...]:
+        """Return the layers, from 1, whose metrics are recorded."""
+        return chosen_layers(config.num_layers, self.layer_stride)
 
-    def carried(self, config: DecoderConfig) -> tuple[int, ...]:
-        """Layers whose residual stream one step keeps for the next."""
+    def carried(self, config: DecoderSizes) -> tuple[int, ...]:
+        """Return the layers whose residual stream one step keeps for the next."""
         return (0, *self.layers(config)) if self.hidden else ()
 
-    def stream(self, config: DecoderConfig) -> tuple[int, ...]:
-        """Layers whose residual stream a step needs, ascending."""
+    def stream(self, config: DecoderSizes) -> tuple[int, ...]:
+        """Return the layers whose residual stream a step needs, ascending."""
         layers = {*self.carried(config), *self.residuals, *(layer - 1 for layer, _ in self.attention_rows)}
         layers |= set(self.layers(config)) if self.lens else set()
         layers |= {layer - 1 for layer in self.layers(config)} if self.hidden else set()
         return tuple(sorted(layers))
 
-    def check(self, config: DecoderConfig) -> None:
-        """Raises ConfigError for a layer, head or number of tokens that a decoder does not have."""
+    def check(self, config: DecoderSizes) -> None:
+        """Raise ConfigError if a layer, a head or a number of tokens does not exist in a decoder."""
         for layer in self.residuals:
-            if not 0 <= layer <= config.layers:
-                raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.layers}")
+            if not 0 <= layer <= config.num_layers:
+                raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.num_layers}")
         for layer, head in self.attention_rows:
-            if not (1 <= layer <= config.layers and 0 <= head < config.heads):
+            if not (1 <= layer <= config.num_layers and 0 <= head < config.num_heads):
                 raise ConfigError(
-                    f"attention_rows: no head {head} of layer {layer}; there are layers 1 to {config.layers} "
-                    f"and heads 0 to {config.heads - 1}"
+                    f"attention_rows: no head {head} of layer {layer}; there are layers 1 to {config.num_layers} "
+                    f"and heads 0 to {config.num_heads - 1}"
                 )
             if config.kind(layer - 1).cross_attention:
-                raise ConfigError(f"attention_rows: layer {layer} looks at images, not at positions; leave it out")
-        if self.top_tokens > config.vocab:
-            raise ConfigError(f"top_tokens: {self.top_tokens} of a vocabulary of {config.vocab}; give fewer")
+                raise ConfigError(f"attention_rows: layer {layer} attends to images, not to positions; drop it")
+        if self.top_tokens > config.vocab_size:
+            raise ConfigError(f"top_tokens is {self.top_tokens}; the vocabulary has {config.vocab_size}, so give fewer")
 
 
-OPTIONS = tuple(field.name for field in fields(Probes) if field.name not in GROUPS)  # what they say beside their groups
+# Fields of `Probes` besides the groups.
+PROBE_OPTIONS = tuple(field.name for field in fields(Probes) if field.name not in GROUPS)

@@ -19,14 +19,14 @@ from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.compilation import counted
 from jaxtrace.errors import StoreError, first_line
 from jaxtrace.model import Model
-from jaxtrace.parallel.automatic import chosen_mesh
-from jaxtrace.parallel.processes import alike, as_first, barrier, of_several
+from jaxtrace.parallel.automatic import resolve_mesh
+from jaxtrace.parallel.processes import raise_together, broadcast_from_leader, barrier, process_number
 from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import Manifest, Record
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, part_prompts, read_part, whole_parts
+from jaxtrace.traces.parts import TABLES, complete_parts, part_prompts, read_part
 
 
 class Watch:
@@ -69,7 +69,7 @@ class Sweep:
           StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
         """
         loaded: _LoadedModel | None = None
-        incomplete = as_first(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
+        incomplete = broadcast_from_leader(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
         for cell in itertools.compress(self.cells, incomplete):
             run: Run | None = None
             try:
@@ -77,19 +77,19 @@ class Sweep:
                     loaded = None
                     gc.collect()
                     jax.clear_caches()  # each compiled program holds memory maps, of which Linux allows 65,530
-                    loaded = alike(lambda cell=cell: _LoadedModel.of(cell))
+                    loaded = raise_together(lambda cell=cell: _LoadedModel.of(cell))
                 run = self._start(cell, loaded)
                 self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may succeed
                 # Once a run has started, the other processes may be waiting inside it.
-                if _is_fatal(error) or (run is not None and of_several() is not None):
+                if _is_fatal(error) or (run is not None and process_number() is not None):
                     raise
                 self.manifest.update(cell, state="failed", error=f"{type(error).__name__}: {first_line(error)}")
             watch.ended(cell, self.manifest.of(cell))
 
     def _start(self, cell: Cell, loaded: _LoadedModel) -> Run:
         self.manifest.update(cell, state="running", error=None)
-        encoded = alike(lambda: encode_prompts(cell.config, loaded.checkpoint))
+        encoded = raise_together(lambda: encode_prompts(cell.config, loaded.checkpoint))
         root, partition = str(self.root), cell.partition
         return start(cell.config, loaded.checkpoint, loaded.model, encoded, root, resume=True, partition=partition)
 
@@ -151,7 +151,7 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     checked = check(cells, offline=False, on_cell=watch.checking)
     for each in checked:
         if each.config is not None:
-            chosen_mesh(each.cell.config.mesh, each.config, np.dtype(default_dtype()).itemsize)
+            resolve_mesh(each.cell.config.mesh, each.config, np.dtype(default_dtype()).itemsize)
         _confirm(place, manifest, each)
     manifest.write()
     barrier("the sweep is checked")
@@ -174,7 +174,7 @@ def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
 def stored_lengths(root: Location, partition: str) -> list[int] | None:
     """Return the number of steps of every stored prompt of a cell; None if one of its parts is truncated."""
     tables = {table: root / table / partition for table in TABLES}
-    names = whole_parts({table: folder.names() for table, folder in tables.items()})
+    names = complete_parts({table: folder.names() for table, folder in tables.items()})
     if any(part_prompts(tables, name) is None for name in names):
         return None
     return [n for name in names for n in read_part(tables["prompts"] / name, ["length"])["length"].to_pylist()]

@@ -1,4 +1,4 @@
-"""Files of data read row by row; whatever is wrong with one becomes a one-line `PromptError`."""
+"""Readers of data files, row by row; every fault of a file is a one-line `PromptError`."""
 
 import csv
 import itertools
@@ -7,18 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields each line of a UTF-8 file with its number, from 1; a byte order mark is dropped.
+    """Yield each line of a UTF-8 file with its number, from 1; a byte order mark is dropped.
 
     Args:
-      path: the file; it is read as it is asked for, so a large one costs no memory.
+      path: file to read; lines are read one at a time, so that a large file costs no memory.
 
     Raises:
       PromptError: the file is missing, a directory, unreadable or not UTF-8.
@@ -35,14 +32,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields each row of a CSV file, as column → cell, with the number of the line it starts on.
+    """Yield each row of a CSV file, as column → cell, with the number of the line that it starts on.
 
     Args:
-      path: a UTF-8 file whose first row names the columns.
+      path: UTF-8 file whose first row names the columns.
 
     Raises:
-      PromptError: what `read_lines` raises; a broken quote; an empty row; a row with more or fewer
-        cells than the header; a column named twice.
+      PromptError: an error of `read_lines`; a broken quote; an empty row; a row with more or fewer cells than the
+        header; a column named twice.
     """
     rows = read_cells(path)
     _, header = next(rows, (1, []))
@@ -61,10 +58,10 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the cells of each row of a UTF-8 CSV file, a header included, with the line that the row starts on.
+    """Yield the cells of each row of a UTF-8 CSV file, the header included, with the line that the row starts on.
 
     Raises:
-      PromptError: what `read_lines` raises; a broken quote.
+      PromptError: an error of `read_lines`; a broken quote.
     """
     rows = csv.reader((line for _, line in read_lines(path)), strict=True)
     start = 1
@@ -73,21 +70,21 @@ def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield start, cells
             start = rows.line_num + 1
     except csv.Error as error:
-        raise PromptError(f"{path}, line {start}: {error}; mend the quotes of that row") from error
+        raise PromptError(f"{path}, line {start}: {error}; correct the quotes of that row") from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields the JSON value of each line of a UTF-8 file, with the line's number.
+    """Yield the JSON value of each line of a UTF-8 file, with the line's number.
 
     Raises:
-      PromptError: what `read_lines` raises; a line that is empty or not JSON.
+      PromptError: an error of `read_lines`; a line that is empty or not JSON.
     """
     for line, text in read_lines(path):
         if not text.strip():
             raise PromptError(f"{path}, line {line}: an empty line; delete it")
         try:
-            value = json.loads(text, parse_constant=_no_constant)
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            value = json.loads(text, parse_constant=_refuse_constant)
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair
         except (ValueError, RecursionError) as error:
             raise PromptError(
                 f"{path}, line {line}: not JSON ({error}); write one object or string per line"
@@ -96,7 +93,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields each row of a Parquet file with its number, from 1; raises PromptError where it cannot be read."""
+    """Yield each row of a Parquet file with its number, from 1; raises PromptError if it cannot be read."""
+    import pyarrow as pa  # here, so that the list of tasks stays light to import
+    import pyarrow.parquet as pq
+
     try:
         with path.open("rb") as file:
             rows = pq.read_table(file).to_pylist()
@@ -107,23 +107,23 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def take(prompts: Iterable[Prompt], limit: int | None, path: Path) -> list[Prompt]:
-    """Gathers the first `limit` prompts, or all of them.
+    """Return the first `limit` prompts, or all of them.
 
     Args:
-      prompts: made one at a time, so that what lies past `limit` is never read.
-      limit: how many at most; None for all.
-      path: the file they come from, for the messages.
+      prompts: iterator that reads prompts one at a time, so that rows past `limit` are never read.
+      limit: maximum number; None for all.
+      path: file of the prompts, for the messages.
 
     Raises:
       PromptError: `limit` is below 1, or there is no prompt at all.
     """
     if limit is not None and limit < 1:
-        raise PromptError(f"a limit of {limit} leaves no prompt; give at least 1, or none for all")
-    taken = list(itertools.islice(prompts, limit))
-    if not taken:
+        raise PromptError(f"a limit of {limit} allows no prompt; give at least 1, or no limit")
+    first = list(itertools.islice(prompts, limit))
+    if not first:
         raise PromptError(f"{path}: holds no prompt; name a file that does")
-    return taken
+    return first
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")

@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""Tasks by name; imports no library that `jaxtrace --help` would wait for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
+from jaxtrace.settings.validation import did_you_mean
 from jaxtrace.tasks import (
     factual_creative,
     files,
@@ -24,12 +25,12 @@ from jaxtrace.tasks import (
 
 @dataclass(frozen=True)
 class Task:
-    """A source of prompts.
+    """Source of prompts.
 
     Attributes:
-      load: (file or None, limit or None) → prompts.
-      text: what it is, in a line.
-      size: how many prompts its data on the hub makes; None where that is not fixed.
+      load: function from (file or None, limit or None) to prompts.
+      text: description in one line.
+      size: number of prompts of its data on the hub; None if that is not fixed.
     """
 
     load: Callable[[Path | None, int | None], list[Prompt]]
@@ -40,16 +41,18 @@ class Task:
 BUILT_IN: dict[str, Task] = {
     "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely", 817),
     "tinystories": Task(tinystories.load, "the first 20 words of short stories for children", 21_990),
-    "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories as they are, to score", 21_990),
-    "story-questions": Task(story_questions.load, "requests of three kinds about such stories"),
-    "story-questions-leak": Task(partial(story_questions.load, leak=True), "the same, scrambled as once published"),
+    "tinystories-whole": Task(partial(tinystories.load, words=None), "the same stories in full, to score", 21_990),
+    "story-questions": Task(story_questions.load, "requests of three kinds about stories for children"),
+    "story-questions-leak": Task(
+        partial(story_questions.load, leak=True), "the same, shuffled as the published code does"
+    ),
     "formats": Task(formats.load, "546 requests for a chat log, a poem or a scientific piece about 182 topics", 546),
     "simpleqa": Task(simpleqa.load, "4,326 short questions of fact", 4_326),
     "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319),
     "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042),
     "mmlu-styles": Task(mmlu_styles.load, "the same, of up to 1,000 characters, in four styles of asking"),
     "factual-creative": Task(factual_creative.load, "200 requests, for facts and for inventions, of 100 topics", 200),
-    "prompts": Task(files.load, "a file of yours: .txt, .jsonl or .csv"),
+    "prompts": Task(files.load, "your own file: .txt, .jsonl or .csv"),
 }
 
 
@@ -59,18 +62,23 @@ def known_tasks() -> dict[str, Task]:
     return BUILT_IN | {entry.name: entry.load() for entry in entry_points(group="jaxtrace.tasks")}
 
 
+def find_task(name: str) -> Task:
+    """Return a task by name; raises PromptError with the nearest name if there is none."""
+    tasks = known_tasks()
+    if name not in tasks:
+        raise PromptError(f"no task is named {name!r}{did_you_mean(name, tasks)}choose one of {', '.join(tasks)}")
+    return tasks[name]
+
+
 def load_task(name: str, data: Path | None = None, limit: int | None = None) -> list[Prompt]:
-    """Loads the prompts of a task.
+    """Return the prompts of a task.
 
     Args:
-      name: one of `known_tasks()`.
-      data: a local copy of its data; None for the hub's.
-      limit: how many prompts at most; None for all.
+      name: name in `known_tasks()`.
+      data: local copy of its data; None for the hub's.
+      limit: maximum number of prompts; None for all.
 
     Raises:
       PromptError: the task is unknown, or its data cannot be read; one line that says what to do.
     """
-    tasks = known_tasks()
-    if name not in tasks:
-        raise PromptError(f"no task is named '{name}'; choose one of {', '.join(tasks)}")
-    return tasks[name].load(data, limit)
+    return find_task(name).load(data, limit)

@@ -1,5 +1,6 @@
-"""Converted checkpoints: the same bits by another way, and a directory that is whole or says that it is not."""
+"""Converted checkpoints hold the same bits as their source; a directory is complete or reports that it is not."""
 
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 import jaxtrace
 from jaxtrace import CheckpointError, ConfigError
 from jaxtrace.checkpoints import convert as converting
-from jaxtrace.checkpoints import saved
+from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.huggingface import open_checkpoint
 from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, Folder
@@ -30,30 +31,30 @@ STORED = {
 }
 
 
-def same_traces(one, other, **how):
-    """Bit for bit, every metric."""
-    traces = [jaxtrace.load(str(name), **how).generate(PROMPTS, max_new_tokens=4) for name in (one, other)]
+def assert_same_traces(one, other, **options):
+    """Compare every metric, bit for bit."""
+    traces = [jaxtrace.load(str(name), **options).generate(PROMPTS, max_new_tokens=4) for name in (one, other)]
     for a, b in zip(*(trace.rows for trace in traces), strict=True):
         assert set(a.metrics) == set(b.metrics)
         for name, values in a.metrics.items():
             np.testing.assert_array_equal(values, b.metrics[name], err_msg=name)
 
 
-def same_parameters(one, other):
-    """Bit for bit."""
+def assert_same_parameters(one, other):
+    """Compare every parameter, bit for bit."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert (a.dtype, a.sharding) == (b.dtype, b.sharding)
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-def same_as(source, out):
-    same_parameters(open_checkpoint(str(source)).read(), open_checkpoint(str(out)).read())
+def assert_same_checkpoint(source, out):
+    assert_same_parameters(open_checkpoint(str(source)).read(), open_checkpoint(str(out)).read())
 
 
-def stored_as(folder, kinds):
+def stored_as(folder, dtypes):
     for i, name in enumerate(sorted(folder.weights)):
-        folder.weights[name] = folder.weights[name].astype(kinds[i % len(kinds)])
+        folder.weights[name] = folder.weights[name].astype(dtypes[i % len(dtypes)])
     return folder
 
 
@@ -61,63 +62,66 @@ TIED = CONFIG | {"tie_word_embeddings": True}
 CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused": GPT2}
 
 
-@pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("config", CONFIGS)
-def test_parameters_are_those_of_the_source(folder_of, tmp_path, config, stored):
+@pytest.mark.parametrize(
+    ("config", "stored"),
+    [("untied", "float32"), ("tied", "bfloat16"), ("two kinds of layers", "mixed"), ("fused", "mixed")],
+)
+def test_a_conversion_keeps_every_parameter(folder_of, tmp_path, config, stored):
     source = open_checkpoint(stored_as(folder_of(CONFIGS[config]), STORED[stored]).write_sharded())
     convert(source, tmp_path / "out")
     converted = open_checkpoint(str(tmp_path / "out"))
     for dtype, stacked in (("float32", False), ("bfloat16", True)):
-        same_parameters(*(checkpoint.read(dtype, stacked=stacked) for checkpoint in (source, converted)))
+        assert_same_parameters(*(checkpoint.read(dtype, stacked=stacked) for checkpoint in (source, converted)))
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["unrolled", "stacked"])
-@pytest.mark.parametrize(("config", "stored"), [("tied", "bfloat16"), ("untied", "mixed")])
-def test_traces_are_those_of_the_source(folder_of, tmp_path, config, stored, stacked):
-    source = stored_as(folder_of(CONFIGS[config]), STORED[stored]).write_sharded()
+def test_a_conversion_gives_the_same_traces(folder, tmp_path):
+    source = stored_as(folder, STORED["mixed"]).write_sharded()
     convert(open_checkpoint(source), tmp_path / "out")
-    same_traces(source, tmp_path / "out", stacked=stacked, dtype="bfloat16" if stored == "bfloat16" else "float32")
+    assert_same_traces(source, tmp_path / "out", dtype="float32")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("stored", STORED)
-def test_rounding_is_that_of_a_load(folder, tmp_path, stored, dtype):
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [("float32", "bfloat16"), ("float32", "float16"), ("bfloat16", "float32"), ("mixed", "float16")],
+)
+def test_a_conversion_rounds_as_a_load_does(folder, tmp_path, stored, dtype):
     source = open_checkpoint(stored_as(folder, STORED[stored]).write())
     convert(source, tmp_path / "out", dtype=dtype)
     converted = open_checkpoint(str(tmp_path / "out"))
-    same_parameters(source.read(dtype), converted.read(dtype))
+    assert_same_parameters(source.read(dtype), converted.read(dtype))
 
 
-def test_the_fingerprint_is_that_of_the_source_unless_numbers_were_rounded(folder, tmp_path):
+def test_only_rounding_changes_the_fingerprint(folder, tmp_path):
     source = open_checkpoint(stored_as(folder, STORED["bfloat16"]).write())
-    found = {}
+    fingerprints = {}
     for dtype in (None, "bfloat16", "float32", "float16"):
         convert(source, tmp_path / str(dtype), dtype=dtype)
-        found[dtype] = open_checkpoint(str(tmp_path / str(dtype))).fingerprint()
-    assert found[None] == found["bfloat16"] == found["float32"] == source.fingerprint() != found["float16"]
+        fingerprints[dtype] = open_checkpoint(str(tmp_path / str(dtype))).fingerprint()
+    assert fingerprints[None] == fingerprints["bfloat16"] == fingerprints["float32"] == source.fingerprint()
+    assert fingerprints["float16"] != source.fingerprint()
     config = tmp_path / "None" / "config.json"
     config.write_text(config.read_text().replace("1e-05", "1e-06"))
     assert open_checkpoint(str(tmp_path / "None")).fingerprint() != source.fingerprint()
 
 
-def test_a_conversion_of_a_conversion(folder, tmp_path):
+def test_a_conversion_can_be_converted(folder, tmp_path):
     source = stored_as(folder, STORED["mixed"]).write_sharded()
     convert(open_checkpoint(source), tmp_path / "one")
     convert(open_checkpoint(str(tmp_path / "one")), tmp_path / "two")
-    same_as(source, tmp_path / "two")
+    assert_same_checkpoint(source, tmp_path / "two")
     assert len({open_checkpoint(str(x)).fingerprint() for x in (source, tmp_path / "one", tmp_path / "two")}) == 1
 
 
-def test_what_lies_in_the_directory(folder, tmp_path):
+def test_files_of_a_converted_checkpoint(folder, tmp_path):
     source = stored_as(folder, STORED["bfloat16"]).write_sharded()
     (folder.path / "generation_config.json").write_text('{"eos_token_id": 7}')
     (folder.path / "notes.txt").write_text("mine")
     convert(open_checkpoint(source), tmp_path / "out")
     names = ["config.json", "generation_config.json", "jaxtrace.json", "params"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
-    said = json.loads((tmp_path / "out" / "jaxtrace.json").read_text())
-    assert said["source"] == source and said["dtype"] == "as stored"
-    assert said["fingerprint"] == open_checkpoint(source).fingerprint()
+    marker = json.loads((tmp_path / "out" / "jaxtrace.json").read_text())
+    assert marker["source"] == source and marker["dtype"] == "as stored"
+    assert marker["fingerprint"] == open_checkpoint(source).fingerprint()
     assert open_checkpoint(str(tmp_path / "out")).stop_tokens == (2, 7)
     with pytest.warns(UserWarning, match="Sharding info not provided"):
         plain = ocp.load(str(tmp_path / "out" / "params"))
@@ -126,94 +130,91 @@ def test_what_lies_in_the_directory(folder, tmp_path):
 
 
 def test_progress_counts_bytes(folder, tmp_path):
-    said = []
-    convert(open_checkpoint(folder.write()), tmp_path / "out", on_progress=lambda *counts: said.append(counts))
+    counts = []
+    convert(open_checkpoint(folder.write()), tmp_path / "out", on_progress=lambda *written: counts.append(written))
     total = sum(values.nbytes for values in folder.weights.values())
-    assert said == sorted(said) and said[-1] == (total, total) and {total for _, total in said} == {total}
+    assert counts == sorted(counts) and counts[-1] == (total, total) and {whole for _, whole in counts} == {total}
 
 
-@pytest.mark.parametrize("done", range(6))
-def test_an_interrupted_conversion_goes_on(folder, tmp_path, monkeypatch, done):
-    source, out = open_checkpoint(folder.write()), tmp_path / "out"
-    written = []
-
-    def write_part(*arguments, whole=saved.write_part):
-        if len(written) == done:
-            raise KeyboardInterrupt
-        written.append(arguments[1])
-        whole(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(saved, "write_part", write_part)
-        if done < 5:
-            with pytest.raises(KeyboardInterrupt):
-                convert(source, out)
-        else:
-            patch.setattr(saved, "finish", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                convert(source, out)
-    with pytest.raises(CheckpointError, match="half-written; run the same jaxtrace convert again"):
-        jaxtrace.load(str(out))
-    rest = []
-    monkeypatch.setattr(saved, "write_part", lambda *a, whole=saved.write_part: (rest.append(a[1]), whole(*a)))
-    convert(source, out)
-    assert len(rest) == (5 if done == 5 else 5 - done)  # joining cannot be gone on with
-    same_as(folder.path, out)
-
-
-def interrupted(*_):
+def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_interrupted_before_the_last_word(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "parts", [pytest.param(n, marks=() if n in (0, 2, 5) else pytest.mark.nightly) for n in range(6)]
+)
+def test_an_interrupted_conversion_is_resumed(folder, tmp_path, monkeypatch, parts):
+    """Interrupt before the part with this number; after all 5, while they are joined."""
     source, out = open_checkpoint(folder.write()), tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            converting,
-            "_replace",
-            lambda path, content, whole=converting._replace: (
-                interrupted() if path.name == "jaxtrace.json" else whole(path, content)
-            ),
-        )
-        with pytest.raises(KeyboardInterrupt):
-            convert(source, out)
+    write_part, written = orbax.write_part, []
+
+    def write_some(directory, path, tree):
+        if len(written) == parts:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_part(directory, path, tree)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(orbax, "write_part", write_some)
+        patch.setattr(orbax, "finish", interrupt)
+        convert(source, out)
+    with pytest.raises(CheckpointError, match="half-written; run the same jaxtrace convert again"):
+        jaxtrace.load(str(out))
+    resumed = []
+    monkeypatch.setattr(orbax, "write_part", lambda *part: (resumed.append(part[1]), write_part(*part)))
+    convert(source, out)
+    assert len(resumed) == (5 if parts == 5 else 5 - parts)  # an interrupted join starts again
+    assert_same_checkpoint(folder.path, out)
+
+
+def test_a_conversion_without_its_marker_is_finished(folder, tmp_path, monkeypatch):
+    source, out = open_checkpoint(folder.write()), tmp_path / "out"
+    write_json = converting._write_json
+
+    def write_all_but_the_marker(path, content):
+        if path.name == "jaxtrace.json":
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(converting, "_write_json", write_all_but_the_marker)
+        convert(source, out)
     with pytest.raises(CheckpointError, match="half-written"):
         jaxtrace.load(str(out))
-    monkeypatch.setattr(saved, "write_part", interrupted)
+    monkeypatch.setattr(orbax, "write_part", interrupt)
     convert(source, out)
-    same_as(folder.path, out)
+    assert_same_checkpoint(folder.path, out)
 
 
 @pytest.mark.slow
-def test_a_killed_process(tmp_path):
-    """kill -9 at several moments, then the same command again."""
-    config = CONFIG | {"num_hidden_layers": 40}
-    folder = Folder(tmp_path / "tiny", config)
+@pytest.mark.parametrize("moment", [0.0, pytest.param(0.4, marks=pytest.mark.nightly)])
+def test_a_killed_conversion_is_resumed(tmp_path, moment):
+    """Kill the process some seconds after the first part has begun, then convert again."""
+    folder = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": 40})
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jaxtrace.cli", "convert", folder.write(), str(out)]
-    for moment in (0.0, 0.4):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
-        until = time.monotonic() + 60
-        while not (out / "params.partial_save").exists():
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.01)
-        time.sleep(moment)
-        assert process.poll() is None, "finished before it was killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with pytest.raises(CheckpointError, match="half-written"):
-            jaxtrace.load(str(out))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    deadline = time.monotonic() + 60
+    while not (out / "params.partial_save").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(moment)
+    assert process.poll() is None, "finished before it was killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(CheckpointError, match="half-written"):
+        jaxtrace.load(str(out))
     convert(open_checkpoint(str(folder.path)), out)
-    same_as(folder.path, out)
+    assert_same_checkpoint(folder.path, out)
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "jaxtrace.json", "params"]
 
 
 def refused(checkpoint, out, *parts, error=CheckpointError, **options):
-    """Converting fails in one line and changes nothing."""
+    """Assert that converting fails in one line that contains all parts, and changes no file."""
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(error) as caught:
+    with pytest.raises(error) as raised:
         convert(checkpoint, out, **options)
-    message = str(caught.value)
+    message = str(raised.value)
     assert "\n" not in message and not [part for part in parts if str(part) not in message], message
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
@@ -225,7 +226,7 @@ def test_another_conversion_is_refused(folder, tmp_path, monkeypatch, finished):
         convert(source, out)
     else:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(saved, "finish", interrupted)
+            patch.setattr(orbax, "finish", interrupt)
             convert(source, out)
     text = f"holds the conversion of {source.name} with dtype as stored, not of {source.name} with dtype "
     refused(source, out, out, text + "float16", "name another directory", dtype="float16")
@@ -234,16 +235,16 @@ def test_another_conversion_is_refused(folder, tmp_path, monkeypatch, finished):
     refused(open_checkpoint(folder.write()), out, "whose files have changed since", "name another directory")
 
 
-def test_the_same_conversion_again_does_nothing(folder, tmp_path, monkeypatch):
+def test_a_finished_conversion_is_not_repeated(folder, tmp_path, monkeypatch):
     source, out = open_checkpoint(folder.write()), tmp_path / "out"
     convert(source, out)
-    monkeypatch.setattr(saved, "write_part", interrupted)
+    monkeypatch.setattr(orbax, "write_part", interrupt)
     convert(source, out)
     shutil.move(folder.path, tmp_path / "moved")
     convert(open_checkpoint(str(tmp_path / "moved")), out)
 
 
-def test_other_places_are_refused(folder, tmp_path):
+def test_other_directories_and_settings_are_refused(folder, tmp_path):
     source = open_checkpoint(folder.write())
     refused(source, folder.path, folder.path, "holds files that are no conversion", "name a new directory")
     (tmp_path / "file").write_text("mine")
@@ -254,16 +255,39 @@ def test_other_places_are_refused(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_that_does_not_fit_leaves_nothing(folder, tmp_path):
+def test_an_invalid_source_writes_nothing(folder, tmp_path):
     del folder.weights["model.norm.weight"]
     refused(open_checkpoint(folder.write()), tmp_path / "out", "missing: model.norm.weight")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def converted(tmp_path, converted_once):
+    """A function that returns a fresh copy of the conversion of a config."""
+
+    def copy(config=CONFIG):
+        return shutil.copytree(converted_once(json.dumps(config)), tmp_path / "out")
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def converted_once(tmp_path_factory):
+    """A function that converts a checkpoint of a config, given as JSON, once."""
+
+    @functools.cache
+    def directory(config):
+        folder = Folder(tmp_path_factory.mktemp("source") / "tiny", json.loads(config))
+        out = tmp_path_factory.mktemp("converted") / "out"
+        convert(open_checkpoint(folder.write()), out)
+        return out
+
+    return directory
+
+
 @pytest.mark.parametrize("text", ["{", "{}", '{"format": 2}'])
-def test_a_marker_that_is_not_ours(folder, tmp_path, text):
-    source, out = open_checkpoint(folder.write()), tmp_path / "out"
-    convert(source, out)
+def test_an_invalid_marker_is_refused(folder, converted, text):
+    source, out = open_checkpoint(folder.write()), converted()
     (out / "jaxtrace.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"jaxtrace.json: not what this version of jaxtrace writes"):
         jaxtrace.load(str(out))
@@ -273,7 +297,7 @@ def test_a_marker_that_is_not_ours(folder, tmp_path, text):
 PARTS = ("attention.k", "attention.o", "attention.q", "attention.v", "attention_norm.weight", "feed_forward.down")
 PARTS += ("feed_forward.gate", "feed_forward.up", "feed_forward_norm.weight")
 BIASES = [f"layers.{i}.attention.{name}_bias" for i in range(2) for name in "koqv"]
-# name → (config, what changes in it, the problems)
+# name → (config, changes after the conversion, problems)
 CHANGED = {
     "a layer less": (CONFIG, {"num_hidden_layers": 1}, [f"unknown: layers.1.{part}" for part in PARTS]),
     "a layer more": (CONFIG, {"num_hidden_layers": 3}, [f"missing: layers.2.{part}" for part in PARTS]),
@@ -289,75 +313,73 @@ CHANGED = {
 }
 
 
-def unreadable(out, at=""):
+def assert_unreadable(out, at=""):
     with pytest.raises(CheckpointError) as error:
         jaxtrace.load(str(out))
     assert str(error.value) == f"{out}: the parameters{at} cannot be read; convert it again, into a new directory"
 
 
-def test_parameters_that_were_lost(folder, tmp_path):
-    """In a process of its own: TensorStore's threads complain on after Orbax has given up."""
-    out = tmp_path / "out"
-    convert(open_checkpoint(folder.write()), out)
+def test_lost_parameters_are_reported(converted):
+    """Load in a subprocess, because TensorStore's threads print errors after Orbax has failed."""
+    out = converted()
     for file in (out / "params").rglob("d/*"):
         file.unlink()
     script = (
         "import sys, jaxtrace\ntry:\n    jaxtrace.load(sys.argv[1])\nexcept jaxtrace.CheckpointError as error:\n"
         "    print(error)"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, str(out)],
         capture_output=True,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert done.stdout == f"{out}: the parameters cannot be read; convert it again, into a new directory\n"
+    assert process.stdout == f"{out}: the parameters cannot be read; convert it again, into a new directory\n"
     shutil.rmtree(out / "params")
-    unreadable(out)
+    assert_unreadable(out)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content)])
-def test_a_damaged_file(folder, tmp_path, damage):
-    out = tmp_path / "out"
-    convert(open_checkpoint(folder.write()), out)
+def test_damaged_metadata_is_reported(converted, damage):
+    out = converted()
     file = out / "params" / "state" / "_METADATA"
     file.write_bytes(damage(file.read_bytes()))
-    unreadable(out)
+    assert_unreadable(out)
 
 
-def test_numbers_that_were_cut_off(folder_of, tmp_path):
-    out = tmp_path / "out"
-    convert(open_checkpoint(folder_of(CONFIG | {"vocab_size": 5000, "tie_word_embeddings": True}).write()), out)
+def test_truncated_parameters_are_reported(converted):
+    out = converted(TIED | {"vocab_size": 5000})
     file = max((out / "params").rglob("d/*"), key=lambda file: file.stat().st_size)
     file.write_bytes(file.read_bytes()[:1000])
-    unreadable(out, " at embedding")
+    assert_unreadable(out, " at embedding")
 
 
 @pytest.mark.parametrize("change", CHANGED)
-def test_a_config_that_was_changed_since(folder_of, tmp_path, change):
-    config, changed, problems = CHANGED[change]
-    out = tmp_path / "out"
-    convert(open_checkpoint(folder_of(config).write()), out)
-    (out / "config.json").write_text(json.dumps(config | changed))
+def test_a_config_that_no_longer_fits_is_refused(converted, change):
+    config, changes, problems = CHANGED[change]
+    out = converted(config)
+    (out / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(CheckpointError) as error:
         jaxtrace.load(str(out))
     assert str(error.value) == f"{out}: the weights do not fit the config ({'; '.join(problems)})"
 
 
-def test_a_full_disk(folder, tmp_path):
-    """A process that may write no file beyond a few kilobytes."""
+def test_a_full_disk_is_reported(folder, tmp_path):
+    """Limit the file size of the process to a few kilobytes."""
     script = (
-        "import resource, sys; from jaxtrace.cli import app; import jaxtrace.checkpoints.convert\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.argv[1:] = ['convert', *sys.argv[1:]]; app()"
+        "import resource, sys; from jaxtrace.cli import main; import jaxtrace.checkpoints.convert\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.argv[1:] = ['convert', *sys.argv[1:]]; main()"
     )
     out = tmp_path / "out"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, folder.write(), str(out)],
         capture_output=True,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"jaxtrace: {out}: cannot be written") and done.stderr.count("\n") == 1, done.stderr
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith(f"jaxtrace: {out}: cannot be written") and process.stderr.count("\n") == 1, (
+        process.stderr
+    )
     convert(open_checkpoint(str(folder.path)), out)
-    same_as(folder.path, out)
+    assert_same_checkpoint(folder.path, out)

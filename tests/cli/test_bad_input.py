@@ -221,7 +221,7 @@ def test_kernels_that_there_are_not(refused, tmp_path, monkeypatch):
         *sampled,
         "--out",
         tmp_path / "run",
-        names=["abacus: no such implementation", "there are:"],
+        names=["abacus: no such implementation", "choose from"],
     )
     assert list(jt.open(tmp_path / "run").rows) == []
 

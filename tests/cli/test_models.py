@@ -36,9 +36,9 @@ def test_every_model_is_listed_whole(jaxtrace):
     for model in PUBLISHED:
         (at,) = [i for i, line in enumerate(lines) if line.split()[:1] == [model.name]]
         assert f"{model.parameters:,}" in lines[at]
-        assert f"{model.config.heads}/{model.config.kv_heads} × {model.config.head_dim}" in lines[at]
+        assert f"{model.config.num_heads}/{model.config.kv_heads} × {model.config.head_dim}" in lines[at]
         hub_id, layers, context, *_ = lines[at + 1].split()
-        assert (hub_id, layers, context) == (model.hub_id, str(model.config.layers), f"{model.config.context:,}")
+        assert (hub_id, layers, context) == (model.hub_id, str(model.config.num_layers), f"{model.config.context:,}")
     assert {model.family for model in PUBLISHED} <= {*lines}
 
 
@@ -79,7 +79,7 @@ def test_a_part_of_a_name(jaxtrace, wanted, names):
 def test_a_part_of_no_name(jaxtrace):
     done = jaxtrace("models", "mamba")
     assert (done.status, done.out) == (2, "")
-    assert done.err == "jaxtrace: no published model is called 'mamba'; jaxtrace models lists them all\n"
+    assert done.err == "jaxtrace: 'mamba': no published model has this name; run jaxtrace models to list all\n"
 
 
 def test_info_of_a_published_name_asks_nobody(jaxtrace, monkeypatch, tmp_path):

@@ -37,14 +37,14 @@ def test_what_does_not(jaxtrace):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--topology", "v5e-3"), "topology 'v5e-3': there is none; there are v4, v5e, v5p, v6e, 7x with -1, -4, -8"),
-        (("--topology", "v5e-4", "--mesh", "data=1,model=3"), "makes 3 devices, and v5e-4 has 4"),
+        (("--topology", "v5e-3"), "topology 'v5e-3': is unknown; choose one of v4, v5e, v5p, v6e, 7x with -1, -4, -8"),
+        (("--topology", "v5e-4", "--mesh", "data=1,model=3"), "has 3 devices, but v5e-4 has 4"),
         (("--topology", "v5e-16", "--mesh", "model=16"), "16 parts do not divide"),
         (("--topology", "v5e-4", "--mesh", "heads=4"), "not sizes of data and model"),
         (("--model", "gone"), "neither a published model nor a directory"),
-        (("--context", 100_000), "context=100000: give 1 row or more, of 1 to "),
+        (("--context", 100_000), "context=100000: batch must be 1 or more, context 1 to "),
         (("--batch", 0), "batch=0"),
-        (("--dtype", "int8"), "there are bfloat16, float16, float32"),
+        (("--dtype", "int8"), "dtype: is 'int8'; it must be one of bfloat16, float16, float32"),
         (("--probes", "all,lense"), "no probe group 'lense'"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",

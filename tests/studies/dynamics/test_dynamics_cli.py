@@ -3,28 +3,24 @@
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import jaxtrace as jt
-from jaxtrace.cli import app
-from jaxtrace.cli.study.common import configured
+from jaxtrace.cli.study import study_settings
 from jaxtrace.engine.encode import encode
 from jaxtrace.errors import ConfigError
 from jaxtrace.run import RunConfig, run_config
 from jaxtrace.studies._shared.traces import traced_config
 from jaxtrace.studies.dynamics.compute import DynamicsConfig
+from tests.commands import run_command
 from tests.figures import traces as made
 
 CONFIG = jt.DecoderConfig(
-    family="llama", vocab=9, embed=8, layers=1, heads=1, kv_heads=1, head_dim=8, feed_forward=8, context=6
+    family="llama", vocab_size=9, embed_dim=8, num_layers=1, num_heads=1, kv_heads=1, head_dim=8, feed_forward=8, context=6
 )
 
 
 def study(*arguments):
-    done = CliRunner().invoke(app, ["study", "dynamics", *map(str, arguments)])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
+    return run_command("study", "dynamics", *arguments)
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -37,7 +33,7 @@ def test_a_prompt_that_has_no_room_for_it():
     encode([[1] * 6], "tiny", CONFIG, None, chat=False)
     with pytest.raises(jt.PromptError, match="has 7 tokens, and the context of tiny holds 6"):
         encode([[1] * 6], "tiny", CONFIG, None, chat=False, last_twice=True)
-    with pytest.raises(ConfigError, match="score feeds texts as they are"):
+    with pytest.raises(ConfigError, match="score feeds texts unchanged"):
         run_config(score=True, compat_duplicate_last_prompt_token=True)
     assert not RunConfig().compat_duplicate_last_prompt_token
 
@@ -46,12 +42,12 @@ def test_bad_input(tmp_path):
     rng = np.random.default_rng(0)
     made.trace([made.row(rng, ["a"] * 6, groups=("output",))]).save(tmp_path / "few")
     done = study(tmp_path / "few", "--out", tmp_path / "out")
-    assert done.exit_code == 2 and done.stderr.count("\n") == 1
-    assert "--probes that include attention,hidden" in done.stderr
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "--probes that include attention,hidden" in done.err
     done = study("--out", tmp_path / "out")
-    assert done.exit_code == 2 and "give traces to study, or models" in done.stderr
+    assert done.status == 2 and "give traces to study, or models" in done.err
     done = study(tmp_path / "few", "--hdi", "sum", "--out", tmp_path / "out")
-    assert done.exit_code == 2 and "'std', 'var', 'cv', 'fano', 'range' or 'jsd'" in done.stderr
+    assert done.status == 2 and "'std', 'var', 'cv', 'fano', 'range' or 'jsd'" in done.err
 
 
 @pytest.mark.parametrize("from_file", [False, True])
@@ -60,13 +56,13 @@ def test_traces_that_are_there_were_fed_as_they_were(tmp_path, from_file):
     file.write_text(f"traces: [{tmp_path}]" if from_file else "tau: 0.3")
     where = () if from_file else (tmp_path,)
     done = study(*where, "--config", file, "--compat-duplicate-last-prompt-token", "--out", tmp_path / "out")
-    assert done.exit_code == 2 and done.stderr.count("\n") == 1
-    assert "--compat-duplicate-last-prompt-token is of runs that are to be made" in done.stderr
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "--compat-duplicate-last-prompt-token affects only runs that the study makes" in done.err
 
 
 @pytest.mark.parametrize("name", ["dynamics", "dynamics-demo"])
 def test_the_files_of_settings(pytestconfig, tmp_path, name):
-    config = configured(DynamicsConfig, pytestconfig.rootpath / "configs" / "studies" / f"{name}.yaml", {})
+    config = study_settings(DynamicsConfig, pytestconfig.rootpath / "configs" / "studies" / f"{name}.yaml", {}, {})
     runs = [traced_config(config, model, tmp_path) for model in config.models]
     assert all(run.probes == ("output", "attention", "dispersion", "hidden") for run in runs)
     if name == "dynamics":  # the published protocol
@@ -78,7 +74,7 @@ def test_the_files_of_settings(pytestconfig, tmp_path, name):
 def test_a_run_with_the_last_prompt_token_twice(tmp_path):
     runs = ("--model", "demo", "--limit", 1, "--max-new-tokens", 8)
     done = study(*runs, "--compat-duplicate-last-prompt-token", "--long", "parquet", "--out", tmp_path)
-    assert done.exit_code == 0, done.stderr
+    assert done.status == 0, done.err
     assert (tmp_path / "study.html").exists() and (tmp_path / "tables" / "classes.csv").exists()
     trace = jt.open(tmp_path / "traces" / "demo")
     model = jt.load("demo", mesh=None)

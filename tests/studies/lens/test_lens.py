@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from jaxtrace.cli import app
 from jaxtrace.errors import StudyError
 from jaxtrace.files import read_yaml
 from jaxtrace.prompts import Prompt
-from jaxtrace.run import validated
+from jaxtrace.settings.validation import validated
 from jaxtrace.studies._shared.labels import grouping, labelling, of_model, of_run
 from jaxtrace.studies._shared.page import write_study
 from jaxtrace.studies._shared.traces import traced_config
@@ -20,6 +18,7 @@ from jaxtrace.studies.lens.compute import LensConfig, lens
 from jaxtrace.studies.lens.profiles import parse_metric
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.writer import TraceWriter
+from tests.commands import run_command
 from tests.figures.traces import row, trace
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "studies"
@@ -223,15 +222,14 @@ def test_what_cannot_be_studied_says_why(kinds):
 def test_the_verb_writes_what_the_study_finds_and_refuses_in_a_line(kinds, tmp_path):
     kinds["tiny"].save(tmp_path / "trace")
     arguments = ["study", "lens", str(tmp_path / "trace"), "--by", "kind", "--neighbours", "3", "--out", str(tmp_path)]
-    done = CliRunner().invoke(app, [*arguments, "--folds", "5", "--windows", "each", "--steps", "4"])
-    assert done.exit_code == 0, done.output
+    done = run_command(*arguments, "--folds", "5", "--windows", "each", "--steps", "4")
+    assert done.status == 0, done.err
     table = pd.read_csv(tmp_path / "tables" / "auc.csv")
     assert set(table["k"]) == {3} and set(table["folds"]) == {5} and (table["n"] == 60).all()
     assert set(pd.read_csv(tmp_path / "tables" / "profiles.csv")["window"]) == {1, 2, 3, 4}
-    refused = CliRunner().invoke(app, [*arguments, "--folds", "21"])
-    assert refused.exit_code == 2
-    assert refused.stderr.strip().count("\n") == 0
-    assert "has 20 answers, fewer than the 21 folds" in refused.stderr
+    refused = run_command(*arguments, "--folds", "21")
+    assert refused.status == 2 and refused.err.count("\n") == 1
+    assert "has 20 answers, fewer than the 21 folds" in refused.err
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("lens-*.yaml")), ids=lambda file: file.stem)

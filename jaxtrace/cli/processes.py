@@ -1,0 +1,46 @@
+"""Options that join several processes into one run."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from jaxtrace.cli.output import console
+from jaxtrace.settings.run import DEVICES
+
+
+class ProcessOptions(BaseModel):
+    """The processes that make one run together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    distributed: bool = Field(
+        False,
+        description="Join the other processes; TPU pods, SLURM, Kubernetes and MPI are recognised.",
+        json_schema_extra=DEVICES,
+    )
+    coordinator: str | None = Field(
+        None, description="HOST:PORT of process 0, if no cluster is recognised.", json_schema_extra=DEVICES
+    )
+    processes: int | None = Field(
+        None, description="Number of processes, with --coordinator.", json_schema_extra=DEVICES
+    )
+    process: int | None = Field(
+        None, description="Number of this process, from 0, with --coordinator.", json_schema_extra=DEVICES
+    )
+
+    @model_validator(mode="after")
+    def _check_coordinator(self) -> Self:
+        alone = not self.distributed and self.coordinator is None
+        if alone and (self.processes is not None or self.process is not None):
+            raise ValueError("--processes and --process need a coordinator; name process 0's --coordinator HOST:PORT")
+        return self
+
+    def join(self) -> None:
+        """Join the other processes, if any; all processes but the first then print only errors."""
+        if self.distributed or self.coordinator is not None:
+            from jaxtrace.parallel import processes
+
+            processes.join(self.coordinator, self.processes, self.process)
+            console.quiet = not processes.is_leader()

@@ -1,0 +1,97 @@
+"""`jaxtrace study NAME`: one verb for each registered study."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jaxtrace.cli.checks import check_run
+from jaxtrace.cli.options import Command, Given
+from jaxtrace.cli.output import console, say
+from jaxtrace.errors import ConfigError
+from jaxtrace.files import read_yaml
+from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.settings.validation import validated
+from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.studies.registry import Study
+
+
+class StudyOptions(BaseModel):
+    """Options of every study besides its settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    config: Path | None = Field(None, description="YAML file of the study's settings; options override it.")
+    out: Path | None = Field(
+        None,
+        description="Directory of the result: tables, pictures, study.html. Default: studies/NAME.",
+        json_schema_extra=OUTPUT,
+    )
+
+
+def run_study(study: Study, given: Given) -> None:
+    """Execute a study, write its result, and print its tables and notes."""
+    options = given.settings(StudyOptions)
+    settings = study_settings(study.settings, options.config, given.fields(study.settings), given.fields(RunConfig))
+    for model in settings.models:
+        check_run(run_config(**{**settings.run, "model": model}))
+    out = options.out or Path("studies") / study.name
+    from jaxtrace.cli.progress import Bars
+    from jaxtrace.studies._shared.page import terminal_table, write_study
+
+    with Bars() as bars:
+        result = study.execute(settings, out, bars)
+    page = write_study(result, out)
+    for file in result.files:
+        say(file)
+    for name, table in result.tables.items():
+        console.print(terminal_table(name, table))
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False)
+    say(page)
+
+
+def study_settings(kind: type[StudyConfig], file: Path | None, given: Mapping[str, Any], run: Mapping[str, Any]) -> Any:
+    """Return a study's settings from a YAML file and options that override it.
+
+    Args:
+      kind: class of the settings.
+      file: YAML mapping of its fields; None for defaults.
+      given: fields of `kind` given as options; traces replace the file's models, and models its traces.
+      run: fields of `RunConfig` given as options; they override the file's `run`.
+
+    Raises:
+      ConfigError: the file is unreadable, a field is unknown or out of range, or an option that affects only runs is
+        given beside traces.
+    """
+    fields = {} if file is None else read_yaml(file)
+    if "traces" in given:
+        fields.pop("models", None)
+    if "models" in given:
+        fields.pop("traces", None)
+    runs_only = {f"--{name.replace('_', '-')}" for name in run}
+    for name in given:
+        extra: Any = kind.model_fields[name].json_schema_extra or {}
+        if extra.get("runs_only"):
+            runs_only.add(extra["option"])
+    if runs_only and (given.get("traces") or fields.get("traces")):
+        raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
+    fields |= {**given, "run": {**fields.get("run", {}), **run}}
+
+    def place(field: str) -> str:
+        return "settings" if file is None or field in given else str(file)
+
+    return validated(kind, fields, place)
+
+
+def study_command(study: Study) -> Command:
+    """Return the verb of a study."""
+    run_settings = (RunConfig, study.run_settings)
+    function = functools.partial(run_study, study)
+    return Command(
+        f"study {study.name}", study.summary, function, (study.settings, run_settings, StudyOptions), study.example
+    )

@@ -1,0 +1,59 @@
+"""`jaxtrace tuned-lens`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jaxtrace.cli.checks import check_run, task_list
+from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.output import console, fail
+from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.training.settings import LensRecipe
+
+
+class TunedLensOptions(BaseModel):
+    """Options of `jaxtrace tuned-lens` besides the training's settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    out: Path = Field(
+        Path("lens"),
+        description="Directory of the lens; an interrupted training in it is resumed.",
+        json_schema_extra=OUTPUT,
+    )
+
+
+@command(
+    "tuned-lens",
+    (RunConfig, ("model", "task", "data", "prompts", "limit", "mesh")),
+    LensRecipe,
+    TunedLensOptions,
+    example="jaxtrace tuned-lens demo --task lab --steps 250 --out lens",
+    notes=task_list,
+)
+def tuned_lens(given: Given) -> None:
+    """Train a tuned lens: a translator from each layer's residual stream to the last layer's prediction."""
+    run, recipe = run_config(**given.fields(RunConfig)), given.settings(LensRecipe)
+    out = given.settings(TunedLensOptions).out
+    check_run(run)
+    from jaxtrace.cli.progress import counter
+    from jaxtrace.figures.tables.lens import lens_table
+    from jaxtrace.model import Model
+    from jaxtrace.run import load_prompts, open_config_model
+    from jaxtrace.training.tuned_lens import tune
+
+    model = Model.from_checkpoint(open_config_model(run), mesh=run.mesh)
+    ids = [tokens for _, tokens in model.encode(load_prompts(run), chat=False)]
+    text = " ".join(filter(None, (run.task or str(run.prompts or "prompts"), run.data and str(run.data))))
+    try:
+        with counter("training", "steps") as show:
+            card, kl = tune(
+                model, ids, text, recipe, out, lambda done, loss: show(done, recipe.steps, f"KL {loss:.4f} nats")
+            )
+    except KeyboardInterrupt:
+        fail(f"interrupted; finished steps are kept in {out}; run the same command again to resume", 130)
+    console.print(lens_table(card, kl))
+    console.print(f"{out}: lens.safetensors, lens.json", markup=False, highlight=False)
+    console.print(f"jaxtrace trace {run.model} --lens {out} …  traces with it", markup=False, highlight=False)

@@ -1,0 +1,208 @@
+"""Settings of a run: what YAML files, `jaxtrace.run` and `jaxtrace trace` accept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from jaxtrace.errors import ConfigError
+from jaxtrace.files import read_yaml
+from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
+from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
+from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, validated
+
+DEMO = "demo"  # the model that comes with jaxtrace
+AUTO = "auto"  # the mesh that is chosen for a model
+
+PROMPT_SOURCES = ("task", "prompts", "text")
+SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
+EXECUTION_FIELDS = {"out", "mesh", "batch_size"}  # change how and where a run executes, not its results
+
+MODEL, PROMPT, RECORD = {"group": "Model"}, {"group": "Prompt"}, {"group": "What to record"}
+OUTPUT, DEVICES = {"group": "Output"}, {"group": "Devices"}
+READABLE = {"exists": "name a file that can be read"}
+
+
+class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
+    """Every setting of a run. Unknown fields are refused.
+
+    The command line's options are made from the fields. `json_schema_extra` holds what a field's name does not tell:
+    "group" is the option's group in `--help`; "positional" the placeholder of a positional argument; "option" another
+    name for the option; "exists" advice for a path that must exist.
+    """
+
+    model: str = Field(
+        DEMO,
+        description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'.",
+        json_schema_extra=MODEL | {"positional": "MODEL"},
+    )
+    random: bool = Field(
+        False,
+        description="Random weights of the model's shape, and random prompts if none are given.",
+        json_schema_extra=MODEL,
+    )
+    lens: Path | None = Field(
+        None,
+        description="Directory of a tuned lens of the model. Default: the logit lens.",
+        json_schema_extra=MODEL | {"exists": "name a directory that `jaxtrace tuned-lens` wrote"},
+    )
+    task: str | None = Field(None, description="Task to take prompts from, by name.", json_schema_extra=PROMPT)
+    data: Path | None = Field(
+        None,
+        description="Data file of the task. Default: the hub's copy.",
+        json_schema_extra=PROMPT | READABLE,
+    )
+    prompts: Path | None = Field(
+        None, description="File of prompts: .txt, .jsonl or .csv.", json_schema_extra=PROMPT | READABLE
+    )
+    text: Annotated[tuple[str, ...], ONE_OR_MORE] = Field(
+        (), description="A prompt; repeat the option for several.", json_schema_extra=PROMPT
+    )
+    image: Annotated[tuple[Path, ...], ONE_OR_MORE] = Field(
+        (),
+        description="An image for each text, for a model with an image encoder; repeat the option for several.",
+        json_schema_extra=PROMPT | READABLE,
+    )
+    limit: int | None = Field(None, ge=1, description="Trace at most this many prompts.", json_schema_extra=PROMPT)
+    samples: int = Field(
+        1, ge=1, description="Number of answers drawn for each prompt, independently.", json_schema_extra=PROMPT
+    )
+    score: bool = Field(
+        False, description="Trace the texts themselves instead of continuing them.", json_schema_extra=PROMPT
+    )
+    raw: bool = Field(False, description="Feed prompts without the chat template.", json_schema_extra=PROMPT)
+    compat_duplicate_last_prompt_token: bool = Field(
+        False,
+        description="Feed the prompt's last token twice, as Algorithm 1 of arXiv 2604.03589 does.",
+        json_schema_extra=PROMPT,
+    )
+    probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
+        ("all",),
+        description="Groups of metrics, comma-separated: output, attention, dispersion, lens, hidden, all, none.",
+        json_schema_extra=RECORD,
+    )
+    alphas: Annotated[tuple[float, ...], COMMA_SEPARATED] = Field(
+        Probes.alphas, description="Orders of the Rényi entropies, comma-separated.", json_schema_extra=RECORD
+    )
+    layer_stride: int = Field(
+        Probes.layer_stride,
+        description="Record every n-th layer (the last one is always included).",
+        json_schema_extra=RECORD,
+    )
+    residuals: Annotated[tuple[int, ...], COMMA_SEPARATED] = Field(
+        Probes.residuals,
+        description="Layers whose residual stream is stored, comma-separated; 0 is the embedding: 0,8,16.",
+        json_schema_extra=RECORD,
+    )
+    top_tokens: int = Field(
+        Probes.top_tokens,
+        description="Store this many of the most likely next tokens, with their log-probabilities.",
+        json_schema_extra=RECORD,
+    )
+    attention_rows: Annotated[tuple[tuple[int, int], ...], PAIRS] = Field(
+        Probes.attention_rows,
+        description="LAYER:HEAD pairs whose attention weights are stored, comma-separated: 3:0,3:1.",
+        json_schema_extra=RECORD,
+    )
+    prompt_positions: bool = Field(
+        Probes.prompt_positions,
+        description="Record the prompt's own positions too, before its last one.",
+        json_schema_extra=RECORD,
+    )
+    lens_renyi: bool = Field(
+        Probes.lens_renyi,
+        description="Record Rényi entropies of every layer's prediction, which needs a second unembedding.",
+        json_schema_extra=RECORD,
+    )
+    precision: Literal["float32", "float16"] = Field(
+        "float32", description="Precision of stored floats.", json_schema_extra=RECORD
+    )
+    out: str | Path | None = Field(
+        None, description="Directory or URL of the trace. Default: runs/MODEL-TIME.", json_schema_extra=OUTPUT
+    )
+    mesh: Annotated[str | None, BeforeValidator(lambda mesh: None if mesh == "none" else mesh)] = Field(
+        AUTO,
+        description="Devices: model splits the parameters, data splits the batch, as in data=1,model=8; 'none' uses "
+        "one device.",
+        json_schema_extra=DEVICES,
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        sources = self.prompt_sources
+        if len(sources) > 1:
+            raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
+        if not sources and not self.random and self.model != DEMO:
+            raise ValueError("nothing to trace; give a task, a prompts file, or a text")
+        if self.image and len(self.image) != len(self.text):
+            raise ValueError(f"{len(self.image)} images for {len(self.text)} texts; give one image for each text")
+        if self.data and not self.task:
+            raise ValueError(f"data is {self.data} without a task; name the task too")
+        changed = [name for name in SAMPLING_FIELDS if getattr(self, name) != type(self).model_fields[name].default]
+        if self.sampler != "sample" and changed:
+            raise ValueError(
+                f"{changed[0]} is {getattr(self, changed[0])} with sampler {self.sampler!r}; use sampler 'sample'"
+            )
+        if self.sampler != "entropix" and self.thresholds != "classic":
+            raise ValueError(f"thresholds is {self.thresholds!r} with sampler {self.sampler!r}; use sampler 'entropix'")
+        if self.sampler not in ("entropix", "dslider") and self.pause is not None:
+            raise ValueError(
+                f"pause is {self.pause!r} with sampler {self.sampler!r}; use sampler 'entropix' or 'dslider'"
+            )
+        if self.score and (self.sampler != "greedy" or self.stop_repeats):
+            raise ValueError("score draws no tokens; drop sampler and stop_repeats")
+        if self.score and self.prompt_positions:
+            raise ValueError("score records every position; drop prompt_positions")
+        if self.score and self.compat_duplicate_last_prompt_token:
+            raise ValueError("score feeds texts unchanged; drop compat_duplicate_last_prompt_token")
+        if self.samples > 1 and self.sampler == "greedy":
+            raise ValueError(
+                f"samples is {self.samples}, and the greedy sampler draws equal ones; use sampler 'sample', 'entropix' "
+                "or 'dslider'"
+            )
+        try:
+            _ = self.recorded
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def prompt_sources(self) -> list[str]:
+        """Names of the fields that give prompts."""
+        return [name for name in PROMPT_SOURCES if getattr(self, name)]
+
+    @property
+    def recorded(self) -> Probes:
+        """Metrics and raw material to record."""
+        return Probes.of(*self.probes, **{name: getattr(self, name) for name in PROBE_OPTIONS})
+
+    def directory(self) -> str | Path:
+        """Return the directory or URL of the trace; without `out`, one named after the model and the time."""
+        return self.out or Path("runs") / f"{Path(self.model).name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
+    """Return the settings of a run from a YAML file and fields that override it.
+
+    A source of prompts in `overrides` replaces the file's source, and another sampler drops the file's sampling fields.
+
+    Args:
+      file: YAML mapping of fields of `RunConfig`; None for defaults.
+      overrides: fields of `RunConfig`.
+
+    Raises:
+      ConfigError: the file is unreadable, or a field is unknown or out of range; one line names it.
+    """
+    fields = {} if file is None else read_yaml(file)
+    if any(overrides.get(source) for source in PROMPT_SOURCES):
+        fields = {name: value for name, value in fields.items() if name not in (*PROMPT_SOURCES, "data", "image")}
+    if overrides.get("sampler", "sample") != "sample":
+        fields = {name: value for name, value in fields.items() if name not in SAMPLING_FIELDS}
+
+    def place(field: str) -> str:
+        return "settings" if file is None or field in overrides else str(file)
+
+    return validated(RunConfig, {**fields, **overrides}, place)

@@ -1,0 +1,80 @@
+"""Settings of drawn tokens: defaults and ranges that runs and the engine's samplers share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SAMPLING = {"group": "Sampling"}
+
+SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
+ThresholdsName = Literal["classic", "server"]
+
+
+class SamplerSettings(BaseModel):
+    """Choice of a sampler."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    sampler: SamplerName = Field("greedy", description="How tokens are drawn.", json_schema_extra=SAMPLING)
+    thresholds: ThresholdsName = Field(
+        "classic", description="Version of the rule of sampler 'entropix'.", json_schema_extra=SAMPLING
+    )
+    pause: str | None = Field(
+        None,
+        description="Pause token of the samplers 'entropix' and 'dslider', as text or id. Default: ' ...' if that is "
+        "one token.",
+        json_schema_extra=SAMPLING,
+    )
+
+
+class SamplingSettings(BaseModel):
+    """Temperature and cuts of the sampler 'sample', applied in the order top-k, top-p, min-p."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    temperature: float = Field(
+        1.0, gt=0, description="Divisor of the logits before a draw.", json_schema_extra=SAMPLING
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Keep the smallest set of most likely tokens whose probability reaches this.",
+        json_schema_extra=SAMPLING,
+    )
+    top_k: int = Field(
+        0, ge=0, description="Keep this many of the most likely tokens; 0 keeps all.", json_schema_extra=SAMPLING
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Keep tokens at least this fraction as likely as the most likely one.",
+        json_schema_extra=SAMPLING,
+    )
+
+
+class DecodingSettings(BaseModel):
+    """Size of a batch, length of an answer, and seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    batch_size: int = Field(16, ge=1, description="Prompts run at once.", json_schema_extra={"group": "Devices"})
+    max_new_tokens: int = Field(
+        64, ge=1, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
+    )
+    stop_repeats: int = Field(
+        0,
+        ge=0,
+        description="Number of identical tokens in a row that end an answer; 0 never ends it.",
+        json_schema_extra=SAMPLING,
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed of the sampler, of random weights and of random prompts.",
+        json_schema_extra=SAMPLING,
+    )

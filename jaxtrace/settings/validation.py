@@ -1,0 +1,89 @@
+"""Checks that turn a mapping of fields into settings, or into one line that says what to change."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from jaxtrace.errors import ConfigError
+
+LONGEST_VALUE = 60  # characters of a wrong value that a message shows
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def _split_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _split_pairs(value: Any) -> Any:
+    return [pair.split(":") if isinstance(pair, str) else pair for pair in _split_commas(value)]
+
+
+# A lone text or path where several are allowed: "entropy" for ("entropy",).
+ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)
+COMMA_SEPARATED = BeforeValidator(_split_commas)  # "0,8" for (0, 8)
+PAIRS = BeforeValidator(_split_pairs)  # "3:2,5:0" for ((3, 2), (5, 0))
+
+
+def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[str], str]) -> T:
+    """Return a pydantic model of some fields.
+
+    Args:
+      kind: class of the model.
+      fields: values by the names of the model's fields.
+      place: where the fields are written, for the message; or a function of a field's name ("" for several fields).
+
+    Raises:
+      ConfigError: a field is unknown, missing or out of range; one line names the place, the first wrong field, its
+        value and what to do.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        where = place if isinstance(place, str) else place(path[0] if path else "")
+        raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
+
+
+def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return (
+            f"{field}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
+        )
+    if error["type"] == "missing":
+        return f"{field} is missing; give it"
+    if not field:
+        return message
+    value = error["input"]
+    value = value if isinstance(value, str) and len(value.split()) == 1 else repr(value)
+    if len(value) > LONGEST_VALUE:
+        value = f"{value[:LONGEST_VALUE]}…"
+    advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
+    return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'NAME'? " with the known name nearest to a misspelt one, or "; " if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}? " if near else "; "
+
+
+def check_paths(settings: BaseModel) -> None:
+    """Raise ConfigError for the first path of some settings that does not exist, of those that must.
+
+    A field says so with "exists" in its `json_schema_extra`, whose text is the message's advice. URLs are not checked.
+    """
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        advice = extra.get("exists") if isinstance(extra, dict) else None
+        value = getattr(settings, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if advice and path is not None and "://" not in str(path) and not Path(path).exists():
+                raise ConfigError(f"{path}: No such file or directory; {advice}")
