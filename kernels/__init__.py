@@ -1,4 +1,4 @@
-"""Softmax moments from inside attention and unembedding. Imports nothing of jaxtrace: usable alone."""
+"""Operations that return softmax moments from inside attention and unembedding; imports nothing of jaxtrace."""
 
 from .attention import AttentionMoments as AttentionMoments
 from .cross_attention import cross_attention as cross_attention

@@ -1,8 +1,8 @@
-"""What the attention kernels for Hopper GPUs (Mosaic GPU) share: 64 rows at a time over the slots that they see.
+"""Sweep that the attention kernels for Hopper GPUs (Mosaic GPU) share: 64 rows at a time over the slots they see.
 
-A block of threads holds 64 rows (queries × the heads of a group) of one key/value head, and goes over the blocks of
-slots that any of them counts, or over its share of those where there are too few rows to fill the machine. Products are
-`wgmma` of bfloat16 with float32 sums; a float32 number is the sum of three bfloat16 ones.
+A thread block holds 64 rows (queries × the heads of a group) of one key/value head. It reads the blocks of slots that
+any of its rows counts. Where too few rows fill the machine, several thread blocks share the slots of the same rows.
+Products are `wgmma` of bfloat16 with float32 sums; a float32 number is the sum of three bfloat16 pieces.
 """
 
 from __future__ import annotations
@@ -16,53 +16,59 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import grouped
-from .gpu_tiles import entries, interpreter, too_old
+from .attention import Keys, Queries, Values, group_heads
+from .gpu_tiles import bfloat16_pieces, interpreter, sum_terms, too_old
 from .moments import MASKED
 from .soft_cap import soft_capped
-from .tiles import Sums, moved
+from .tiles import RunningSums, shift_sums
 
-ROWS = 64  # of a wgmma
-SLOTS = 64  # of a block of keys
-LANES = 16  # the width of heads is padded to a multiple of it
-SHARED_MEMORY = 220 * 1024  # bytes of a block of threads on Hopper, less what the compiler takes
+ROWS = 64  # rows of a wgmma
+SLOTS = 64  # slots of a block of keys
+LANES = 16  # head widths are padded to a multiple of this
+SHARED_MEMORY = 220 * 1024  # bytes of a thread block on Hopper, less what the compiler takes
 PROCESSORS = 132
 
-# The products of parts (the larger first) that make up one of their sums, the smallest first.
+# Products of pieces (the larger first) that add up to one product of their sums, the smallest first.
 PRODUCTS = {1: ((0, 0),), 3: ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0))}
 
 
 def refuses(q: Array, k: Array, *_: Any, arrays: int = 2, **__: Any) -> str | None:
-    """Why a sweep over `arrays` arrays, keys and values or keys alone, cannot serve a call, or None."""
+    """Return why a sweep over `arrays` arrays (keys and values, or keys only) cannot serve a call, or None."""
     if reason := too_old():
         return reason
     if q.dtype != k.dtype or q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"multiplies bfloat16 or float32, not {q.dtype} with {k.dtype}"
     width = pl.cdiv(k.shape[2], LANES) * LANES
-    if stages(parts_of(q.dtype), width + SLOTS, arrays * width) <= 0:
+    if pipeline_stages(piece_count(q.dtype), width + SLOTS, arrays * width) <= 0:
         return f"blocks of {q.dtype} heads of {k.shape[2]} do not fit shared memory"
     return None
 
 
-def parts_of(dtype: Any) -> int:
-    """Of how many bfloat16 numbers a number of this type is the sum."""
+def piece_count(dtype: Any) -> int:
+    """Return the number of bfloat16 pieces that make up a number of this dtype."""
     return 3 if dtype == jnp.float32 else 1
 
 
-def stages(parts: int, held: int, block: int) -> int:
-    """How many blocks `block` wide, at most two, fit shared memory beside what is `held` wide, all of 64 rows."""
-    return min((SHARED_MEMORY // (2 * parts * ROWS) - held) // block, 2)
+def pipeline_stages(pieces: int, resident: int, block: int) -> int:
+    """Return the number of blocks, at most two, that fit shared memory beside the resident arrays.
+
+    Args:
+      pieces: bfloat16 pieces of a number.
+      resident: total width of the arrays that stay, of 64 rows each.
+      block: total width of one block's arrays, of 64 rows each.
+    """
+    return min((SHARED_MEMORY // (2 * pieces * ROWS) - resident) // block, 2)
 
 
-class Plan(NamedTuple):
-    """Which slots a block of threads reads, and which of them each row counts.
+class SlotPlan(NamedTuple):
+    """Slots that a thread block reads, and slots that each row counts.
 
     Attributes:
-      first: the first slot that a row counts.
-      last: the last one; −1 for a row that counts none.
-      blocks: first block of slots of each share, and how many.
-      ends: slots from here on hold nothing of the row.
-      rows: how many rows there are, less padding.
+      first: first slot that a row counts.
+      last: last slot that a row counts; −1 for a row that counts none.
+      blocks: (first block of slots, number of blocks) of each share.
+      ends: first slot of each batch row that no query counts; slots from here on hold garbage.
+      rows: number of rows without padding.
     """
 
     first: Int[Array, "B R"]
@@ -74,72 +80,69 @@ class Plan(NamedTuple):
     @classmethod
     def of(
         cls, first: Int[Array, "B T"], last: Int[Array, "B T"], group: int, slots: int, others: int, smallest: int
-    ) -> Plan:
-        """The plan of rows (query, head of the group) that count the slots first … last of their query.
+    ) -> SlotPlan:
+        """Return the plan of rows (query, head of the group) that count the slots first … last of their query.
 
         Args:
-          first, last: of each query; last < first counts none.
+          first: first slot of each query.
+          last: last slot of each query; last < first counts none.
           group: rows of a query.
-          slots: S.
-          others: how many blocks of threads go over the same rows.
-          smallest: number of slots that no share goes below.
+          slots: number of slots, S.
+          others: number of thread blocks that read the same rows.
+          smallest: smallest number of slots in a share.
         """
         b, t = first.shape
         empty = first > last
 
-        def rows(x, none):
-            x = jnp.repeat(jnp.where(empty, none, x), group, axis=1)
-            return jnp.pad(x, ((0, 0), (0, -t * group % ROWS)), constant_values=none)
+        def to_rows(x: Int[Array, "B T"], no_slot: int) -> Int[Array, "B R"]:
+            x = jnp.repeat(jnp.where(empty, no_slot, x), group, axis=1)
+            return jnp.pad(x, ((0, 0), (0, -t * group % ROWS)), constant_values=no_slot)
 
-        first, last = rows(first, slots), rows(jnp.minimum(last, slots - 1), -1)
+        first, last = to_rows(first, slots), to_rows(jnp.minimum(last, slots - 1), -1)
         row_blocks = first.shape[1] // ROWS
         shares = max(1, min(2 * PROCESSORS // (b * others * row_blocks), slots // smallest))
         low = jnp.min(first.reshape(b, row_blocks, ROWS), axis=-1) // SLOTS
         high = jnp.max(last.reshape(b, row_blocks, ROWS), axis=-1) // SLOTS + 1
-        each = (jnp.maximum(high - low, 0) + shares - 1) // shares
-        start = low[..., None] + each[..., None] * jnp.arange(shares)
-        blocks = jnp.stack([start, jnp.clip(high[..., None] - start, 0, each[..., None])], axis=-1)
+        share = (jnp.maximum(high - low, 0) + shares - 1) // shares
+        start = low[..., None] + share[..., None] * jnp.arange(shares)
+        blocks = jnp.stack([start, jnp.clip(high[..., None] - start, 0, share[..., None])], axis=-1)
         arrays = (first, last, blocks, jnp.max(last, axis=1) + 1)
         return cls(*(x.astype(jnp.int32) for x in arrays), rows=t * group)
 
 
-def rows_of(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K R H"]:
-    """Queries as rows (query, head of the group) of each key/value head, padded to whole tiles."""
+def rows_of(q: Queries, kv_heads: int) -> Float[Array, "B K R H"]:
+    """Return the queries as rows (query, head of the group) of each key/value head, padded to whole tiles."""
     b, h = q.shape[0], q.shape[3]
-    return padded(jnp.swapaxes(grouped(q, kv_heads), 2, 3).reshape(b, kv_heads, -1, h), ROWS, LANES)
+    return padded(jnp.swapaxes(group_heads(q, kv_heads), 2, 3).reshape(b, kv_heads, -1, h), ROWS, LANES)
 
 
-def queries_of(x: Float[Array, "B K R *x"], queries: int, group: int) -> Float[Array, "B T N *x"]:
-    """What was found for each row, for each query and head."""
+def by_query(x: Float[Array, "B K R *x"], queries: int, group: int) -> Float[Array, "B T N *x"]:
+    """Return per-row results arranged by query and head."""
     b, kv_heads = x.shape[:2]
     x = x[:, :, : queries * group].reshape(b, kv_heads, queries, group, *x.shape[3:])
     return jnp.moveaxis(x, 1, 2).reshape(b, queries, kv_heads * group, *x.shape[4:])
 
 
-def operands(x: Float[Array, "B K M W"]) -> Array:
-    """The parts of x, the largest first, [parts · B · K, M, W]: the copy engine takes one axis beside two of tiles."""
-    found = []
-    for _ in range(parts_of(x.dtype)):
-        found.append(x.astype(jnp.bfloat16))
-        x = x - found[-1].astype(x.dtype)
-    return jnp.concatenate(found).reshape(-1, *x.shape[2:])
+def operands(x: Float[Array, "B K M W"]) -> Float[Array, "P M W"]:
+    """Return the pieces of x, [pieces · B · K, M, W]: the copy engine takes one axis beside two of tiles."""
+    return bfloat16_pieces(x).reshape(-1, *x.shape[2:])
 
 
 def padded(x: Float[Array, "B K M W"], m: int, w: int) -> Array:
-    """x with its last two axes padded to multiples of m and w: the copy engine cuts no tile."""
+    """Pad the last two axes of x to multiples of m and w: the copy engine copies whole tiles only."""
     return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % m), (0, -x.shape[3] % w)))
 
 
 def tiled(head_dim: int) -> tuple[plgpu.TilingTransform, plgpu.SwizzleTransform]:
-    """How the operands of `wgmma` lie in shared memory."""
+    """Return the layout of `wgmma` operands in shared memory."""
     swizzle = plgpu.find_swizzle(16 * head_dim)
     return plgpu.TilingTransform((8, swizzle // 2)), plgpu.SwizzleTransform(swizzle)  # pyright: ignore[reportAbstractUsage]
 
 
 def product(a: Sequence[Any], b: Sequence[Any]) -> Float[Array, "M N"]:
-    """a @ b in float32, of the parts of each in shared memory."""
+    """Return a @ b in float32, given the pieces of each in shared memory."""
 
-    def multiply(acc):
+    def multiply(acc: Any) -> Float[Array, "M N"]:
         for i, j in PRODUCTS[len(a)]:
             plgpu.wgmma(acc, a[i], b[j])
         return acc[...]
@@ -148,51 +151,52 @@ def product(a: Sequence[Any], b: Sequence[Any]) -> Float[Array, "M N"]:
 
 
 def along_rows(x: Array, width: int) -> Array:
-    """x [M] as [M, width]."""
+    """Broadcast x [M] to [M, width]."""
     return jax.lax.broadcast_in_dim(x, (x.shape[0], width), [0])
 
 
 def iota(shape: tuple[int, int], axis: int) -> Int[Array, "M N"]:
+    """Return the index along an axis, in the layout of a `wgmma` result."""
     return plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=plgpu.Layout.WGMMA)
 
 
 def filled(shape: tuple[int, ...], value: float) -> Array:
-    """Rows of numbers, or one number for each row, all the same."""
+    """Return an array of one value, [rows, columns] or [rows], in registers."""
     layout = plgpu.Layout.WGMMA if len(shape) == 2 else plgpu.Layout.WGMMA.reduce(1)
     return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
 
 
 def load_rows(ref: Any) -> Array:
-    """A number for each row from device memory."""
+    """Load one number per row from device memory."""
     return plgpu.load(ref, layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)  # pyright: ignore[reportCallIssue]
 
 
 def counted(slot: Int[Array, ""], first: Int[Array, " M"], last: Int[Array, " M"]) -> Bool[Array, "M N"]:
-    """Which slots of the block from `slot` on each row counts."""
+    """Return the mask of the slots that each row counts, in the block that begins at `slot`."""
     slots = slot + iota((ROWS, SLOTS), 1)
     return (slots >= along_rows(first, SLOTS)) & (slots <= along_rows(last, SLOTS))
 
 
-def joined(
+def add_scores(
     m: Float[Array, " M"], sums: Sequence[Array], scores: Float[Array, "M N"]
 ) -> tuple[Float[Array, " M"], list[Array], Float[Array, "M N"]]:
-    """The new maximum, the sums (l, or l, a and b) about it with these scores in them, and e^u of the scores."""
-    new = jnp.maximum(m, jnp.max(scores, axis=1))
-    here = entries(scores, along_rows(new, scores.shape[1]))
+    """Return the maximum and the sums (l, or l, a and b) with these scores added, and e^u of the scores."""
+    new_m = jnp.maximum(m, jnp.max(scores, axis=1))
+    terms = sum_terms(scores, along_rows(new_m, scores.shape[1]))
     l, a, b = (*sums, 0.0, 0.0)[:3]  # noqa: E741 (its name in the definition)
-    before = moved(Sums(l, a, b), m - new)
-    return new, [x + jnp.sum(y, axis=1) for x, y, _ in zip(before[:3], here[:3], sums, strict=False)], here.l
+    before = shift_sums(RunningSums(l, a, b), m - new_m)
+    return new_m, [x + jnp.sum(y, axis=1) for x, y, _ in zip(before[:3], terms[:3], sums, strict=False)], terms.l
 
 
-class Block(NamedTuple):
-    """What a step of `sweep` is given: the scores of a block of slots, and where they are.
+class ScoreBlock(NamedTuple):
+    """Scores of a block of slots, which `sweep` gives to its step.
 
     Attributes:
-      scores: `MASKED` where a row does not count the slot.
-      slot: the first one.
-      end: slots from here on hold garbage.
-      values: the parts of the values in shared memory.
-      place: row of the batch, and key/value head.
+      scores: attention scores; `MASKED` where a row does not count the slot.
+      slot: first slot of the block.
+      end: first slot that no query counts; slots from here on hold garbage.
+      values: pieces of the values, in shared memory.
+      place: (batch row, key/value head).
     """
 
     scores: Float[Array, "64 64"]
@@ -206,9 +210,9 @@ def sweep(
     step: Callable[..., tuple[Array, ...]],
     initial: Sequence[tuple[tuple[int, ...], float]],
     rows: Float[Array, "B K R H"],
-    k: Float[Array, "B K H S"],
-    v: Float[Array, "B K S H"] | None,
-    plan: Plan,
+    k: Keys,
+    v: Values | None,
+    plan: SlotPlan,
     *,
     scale: float,
     soft_cap: float | None,
@@ -217,93 +221,97 @@ def sweep(
     scratch: Sequence[Any] = (),
     outputs: Sequence[jax.ShapeDtypeStruct] = (),
 ) -> Sequence[Array]:
-    """Folds `step` over the blocks of slots of every block of rows and share.
+    """Fold `step` over the blocks of slots of every block of rows and share.
 
     Args:
-      step: (Block, carry, *scratch, *outputs) → carry.
-      initial: shape and value of every array of the carry: (64,) or (64, N).
-      rows, k, v, plan: what to go over, rows and their width padded; v may be missing.
-      scale, soft_cap: of the scores.
-      name: of the kernel.
-      interpret: on a CPU, by the interpreter.
+      step: function of (ScoreBlock, carry, *scratch, *outputs); returns the next carry.
+      initial: (shape, value) of every array of the carry; shapes are (64,) or (64, N).
+      rows: rows, padded to whole tiles.
+      k: keys.
+      v: values, or None.
+      plan: slots to read and to count.
+      scale: factor on the scores.
+      soft_cap: soft cap of the scores, or None.
+      name: name of the kernel.
+      interpret: whether to run on a CPU, by the interpreter.
       scratch: shared memory for `step`.
       outputs: arrays that `step` writes.
 
     Returns:
-      The arrays of the carry, [Z, B, K, R, …], then the outputs. Of a lone block of rows only the first `plan.rows`,
-      rounded up to 8, come back.
+      The arrays of the carry, [Z, B, K, R, …], then the outputs. A single block of rows returns only its first
+      `plan.rows` rows, rounded up to 8.
     """
     b, kv_heads, count, h = rows.shape
-    parts, shares, row_blocks = parts_of(rows.dtype), plan.blocks.shape[2], count // ROWS
-    kept = rows_kept(plan)
+    pieces, shares, row_blocks = piece_count(rows.dtype), plan.blocks.shape[2], count // ROWS
+    kept = kept_rows(plan)
     keys_values = [padded(k, LANES, SLOTS), *([] if v is None else [padded(v, SLOTS, LANES)])]
 
-    def body(q_gmem, *refs):
+    def body(q_gmem: Any, *refs: Any) -> None:
         keys_values_gmem, refs = refs[: len(keys_values)], refs[len(keys_values) :]
         (first_gmem, last_gmem, blocks_gmem, ends_gmem), refs = refs[:4], refs[4:]
         carry_gmem, outputs_gmem = refs[: len(initial)], refs[len(initial) :]
         share, head, row = (jax.lax.axis_index(name) for name in ("share", "head", "row"))
         batch, block = row // row_blocks, row % row_blocks
-        mine = pl.ds(block * ROWS, ROWS)
+        block_rows = pl.ds(block * ROWS, ROWS)
         start, steps = (blocks_gmem[batch, block, share, i] for i in range(2))
-        first, last = load_rows(first_gmem.at[batch, mine]), load_rows(last_gmem.at[batch, mine])
+        first, last = load_rows(first_gmem.at[batch, block_rows]), load_rows(last_gmem.at[batch, block_rows])
         end = ends_gmem[batch]
-        of_part = [(part * b + batch) * kv_heads + head for part in range(parts)]
+        piece_index = [(piece * b + batch) * kv_heads + head for piece in range(pieces)]
         specs = [
             plgpu.BlockSpec((h, SLOTS), lambda i: (0, start + i), transforms=tiled(h)),
             plgpu.BlockSpec((SLOTS, h), lambda i: (start + i, 0), transforms=tiled(h)),
         ][: len(keys_values)]
 
-        def run(q_smem, barrier, *scratch):
-            for part in range(parts):
-                plgpu.copy_gmem_to_smem(q_gmem.at[of_part[part], mine], q_smem.at[part], barrier)
+        def run(q_smem: Any, barrier: Any, *scratch: Any) -> Any:
+            for piece in range(pieces):
+                plgpu.copy_gmem_to_smem(q_gmem.at[piece_index[piece], block_rows], q_smem.at[piece], barrier)
             plgpu.barrier_wait(barrier)
 
-            def one(indices, *refs):
-                *refs, carry = refs
-                keys, values = refs[:parts], refs[parts:]
+            def visit(indices: Any, *refs: Any) -> tuple[Array, ...]:
+                *tiles, carry = refs
+                keys, values = tiles[:pieces], tiles[pieces:]
                 slot = (start + indices[0]) * SLOTS
-                scores = soft_capped(product([q_smem.at[part] for part in range(parts)], keys) * scale, soft_cap)
+                scores = soft_capped(product([q_smem.at[piece] for piece in range(pieces)], keys) * scale, soft_cap)
                 scores = jnp.where(counted(slot, first, last), scores, MASKED)
-                return step(Block(scores, slot, end, values, (batch, head)), carry, *scratch, *outputs_gmem)
+                return step(ScoreBlock(scores, slot, end, values, (batch, head)), carry, *scratch, *outputs_gmem)
 
             return plgpu.emit_pipeline(
-                one,
+                visit,
                 grid=(steps,),
-                in_specs=[spec for spec in specs for _ in range(parts)],
-                max_concurrent_steps=stages(parts, h + SLOTS, h * len(keys_values)),
+                in_specs=[spec for spec in specs for _ in range(pieces)],
+                max_concurrent_steps=pipeline_stages(pieces, h + SLOTS, h * len(keys_values)),
                 init_carry=tuple(filled(shape, value) for shape, value in initial),
-            )(*(ref.at[i] for ref in keys_values_gmem for i in of_part))
+            )(*(ref.at[i] for ref in keys_values_gmem for i in piece_index))
 
         results = pl.run_scoped(
             run,
-            plgpu.SMEM((parts, ROWS, h), jnp.bfloat16, transforms=tiled(h)),
-            plgpu.Barrier(num_arrivals=parts),
+            plgpu.SMEM((pieces, ROWS, h), jnp.bfloat16, transforms=tiled(h)),
+            plgpu.Barrier(num_arrivals=pieces),
             *scratch,
         )
 
-        def store(*buffers):
+        def store(*buffers: Any) -> None:
             for buffer, x in zip(buffers, results, strict=True):
                 buffer[...] = x
             plgpu.commit_smem()
             for buffer, output in zip(buffers, carry_gmem, strict=True):
-                to = output.at[share, batch, head, pl.ds(block * ROWS, kept)]
-                plgpu.copy_smem_to_gmem(buffer.at[pl.ds(0, kept)], to)
+                target = output.at[share, batch, head, pl.ds(block * ROWS, kept)]
+                plgpu.copy_smem_to_gmem(buffer.at[pl.ds(0, kept)], target)
             plgpu.wait_smem_to_gmem(0)
 
         pl.run_scoped(store, *(plgpu.SMEM(shape, jnp.float32) for shape, _ in initial))
 
     shape = (shares, b, kv_heads, kept * row_blocks)
-    products = len(keys_values) * len(PRODUCTS[parts])
+    products = len(keys_values) * len(PRODUCTS[pieces])
     return plgpu.kernel(
         body,
-        out_type=[*(jax.ShapeDtypeStruct((*shape, *each[1:]), jnp.float32) for each, _ in initial), *outputs],
+        out_type=[*(jax.ShapeDtypeStruct((*shape, *x[1:]), jnp.float32) for x, _ in initial), *outputs],
         grid=(shares, kv_heads, b * row_blocks),
         grid_names=("share", "head", "row"),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * rows.size * k.shape[3],
             transcendentals=b * kv_heads * count * k.shape[3],
-            bytes_accessed=2 * parts * (rows.size + len(keys_values) * k.size),
+            bytes_accessed=2 * pieces * (rows.size + len(keys_values) * k.size),
         ),
         compiler_params=arithmetic(soft_cap),
         interpret=interpreter(interpret),
@@ -312,10 +320,10 @@ def sweep(
 
 
 def arithmetic(soft_cap: float | None) -> plgpu.CompilerParams:
-    """The processor's own exponential (2e-7 of its value), but not its tanh (5e-4)."""
+    """Allow the processor's approximate exponential (relative error 2e-7), but not its approximate tanh (5e-4)."""
     return plgpu.CompilerParams(approx_math=soft_cap is None)
 
 
-def rows_kept(plan: Plan) -> int:
-    """How many rows of a block come back."""
+def kept_rows(plan: SlotPlan) -> int:
+    """Return the number of a block's rows that the kernel returns."""
     return min(ROWS, pl.cdiv(plan.rows, 8) * 8)

@@ -1,4 +1,4 @@
-"""Choosing an implementation of an operation: by argument, by environment variable, by platform."""
+"""Choice of an operation's implementation: by argument, by environment variable, by platform."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Unsupported(ValueError):
 
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Iterator[None]:
-    """Choices made inside are those of another platform: for programs that are compiled here to run elsewhere.
+    """Choose implementations for another platform inside this context: for programs compiled here to run elsewhere.
 
-    A function that `jax.jit` has traced already keeps the choice it was traced with.
+    A function that `jax.jit` has traced already keeps the implementation it was traced with.
     """
     token = _target.set(platform)
     try:
@@ -34,7 +34,7 @@ def compiling_for(platform: str) -> Iterator[None]:
 
 
 def target_platform() -> str:
-    """The platform that programs traced now will run on."""
+    """Return the platform that programs traced now will run on."""
     return _target.get() or jax.default_backend()
 
 
@@ -43,11 +43,11 @@ class Implementation:
     """One way to compute an operation.
 
     Attributes:
-      function: takes the operation's arguments.
-      platforms: where it runs; empty means everywhere.
-      refuses: takes the same arguments, and says why the function cannot serve them, or None.
-      differentiable: by JAX itself. The gradients of those that are not are those of the "xla" implementation, which
-        computes the call again.
+      function: function of the operation's arguments.
+      platforms: platforms it runs on; empty means every platform.
+      refuses: function of the same arguments; returns why they cannot be served, or None.
+      differentiable: whether JAX differentiates the function itself. Otherwise its gradients come from the "xla"
+        implementation, which computes the call again.
     """
 
     function: Callable[..., Any]
@@ -56,24 +56,24 @@ class Implementation:
     differentiable: bool = True
 
     def refusal(self, platform: str) -> str | None:
-        """Why it cannot run on `platform`, or None."""
+        """Return why it cannot run on `platform`, or None."""
         if self.platforms and platform not in self.platforms:
             return f"runs on {', '.join(self.platforms)}, and this is {platform}"
         return None
 
 
 class Operation:
-    """An operation and its implementations, the preferred first."""
+    """An operation and its implementations, the preferred one first."""
 
-    def __init__(self, name: str, **implementations: Implementation):
+    def __init__(self, name: str, **implementations: Implementation) -> None:
         self.name = name
         self.implementations = implementations
 
     @classmethod
-    def of_modules(cls, name: str, *, tpu: Any, gpu: Any, xla: Any, reference: Any) -> Operation:
-        """One whose implementations are the functions of its name in four modules.
+    def from_modules(cls, name: str, *, tpu: Any, gpu: Any, xla: Any, reference: Any) -> Operation:
+        """Return the operation whose implementations are the functions called `name` in four modules.
 
-        The Pallas ones say in `refuses` what they cannot serve; with `interpret` they run anywhere, slowly.
+        A Pallas module's `refuses` says what it cannot serve; with `interpret` its function runs anywhere, slowly.
         """
 
         def pallas(module: Any, *platforms: str, **options: bool) -> Implementation:
@@ -91,25 +91,25 @@ class Operation:
         )
 
     def __call__(self, *args: Any, implementation: str | None = None, **kwargs: Any) -> Any:
-        """Calls the implementation named by the argument, else by $JAXTRACE_KERNELS, else the platform's first.
+        """Call the implementation named by the argument, else by $JAXTRACE_KERNELS, else the platform's first.
 
         $JAXTRACE_KERNELS holds names of implementations, in order of preference, separated by commas.
 
         Raises:
-          Unsupported: no wanted implementation exists, runs here and serves these arguments.
+          Unsupported: no requested implementation exists, runs here and serves these arguments.
         """
         chosen = self.choose(implementation, *args, **kwargs)
         if chosen.differentiable:
             return chosen.function(*args, **kwargs)
-        return _recomputing(chosen.function, self.implementations["xla"].function, args, kwargs)
+        return _with_gradients_of(self.implementations["xla"].function, chosen.function, args, kwargs)
 
     def choose(self, implementation: str | None = None, *args: Any, **kwargs: Any) -> Implementation:
-        """The implementation that a call gets; raises `Unsupported`."""
+        """Return the implementation that serves a call; raises `Unsupported`."""
         variable = os.environ.get(VARIABLE, "")
-        wanted = [implementation] if implementation else [name.strip() for name in variable.split(",") if name.strip()]
+        requested = [implementation] if implementation else list(filter(None, map(str.strip, variable.split(","))))
         platform = target_platform()
         reasons = []
-        for name in wanted or self.implementations:
+        for name in requested or self.implementations:
             candidate = self.implementations.get(name)
             if candidate is None:
                 reasons.append(f"{name}: no such implementation")
@@ -119,26 +119,28 @@ class Operation:
                 return candidate
             reasons.append(f"{name}: {reason}")
         known = ", ".join(self.implementations)
-        raise Unsupported(f"{self.name}: no implementation serves ({'; '.join(reasons)}); there are: {known}")
+        raise Unsupported(
+            f"{self.name}: no implementation serves this call ({'; '.join(reasons)}); choose from {known}"
+        )
 
 
-def _recomputing(
-    function: Callable[..., Any], differentiable: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+def _with_gradients_of(
+    differentiable: Callable[..., Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """`function`, whose gradients are those of a `differentiable` one that computes the same."""
+    """Call `function`; its gradients are the ones of `differentiable`, which computes the same."""
     arrays = {name: x for name, x in kwargs.items() if isinstance(x, jax.Array)}
     static = {name: x for name, x in kwargs.items() if name not in arrays}
-    again = functools.partial(differentiable, **static)
+    recompute = functools.partial(differentiable, **static)
 
     @jax.custom_vjp
-    def call(args, arrays):
+    def call(args: Any, arrays: Any) -> Any:
         return function(*args, **arrays, **static)
 
-    def forward(args, arrays):
+    def forward(args: Any, arrays: Any) -> Any:
         return call(args, arrays), (args, arrays)
 
-    def backward(inputs, cotangents):
-        return jax.vjp(lambda args, arrays: again(*args, **arrays), *inputs)[1](cotangents)
+    def backward(inputs: Any, cotangents: Any) -> Any:
+        return jax.vjp(lambda args, arrays: recompute(*args, **arrays), *inputs)[1](cotangents)
 
     call.defvjp(forward, backward)
     return call(args, arrays)

@@ -1,6 +1,6 @@
-"""What the Mosaic GPU kernels share: sums over one tile after another, about a maximum that grows, in registers.
+"""Helpers of the Mosaic GPU kernels: sums over one tile after another, about a growing maximum, in registers.
 
-Nothing here fixes a shape: a sum may belong to a row, or to each of many lanes that are joined at the end.
+No function here fixes a shape: a sum may belong to a row, or to each of many lanes that are merged at the end.
 """
 
 from __future__ import annotations
@@ -12,48 +12,49 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import mosaic_gpu
+from jaxtyping import Array, Float
 
 from .moments import FLOOR, MASKED
-from .tiles import Sums
+from .tiles import RunningSums
 
 plgpu: Any = mosaic_gpu  # jax 0.10 and 0.12 differ in what it holds
 INTERPRETED = hasattr(plgpu, "InterpretGPUParams")  # from jax 0.12 on
 
 
 def too_old() -> str | None:
-    """Why no GPU kernel can serve a call under this jax, or None."""
+    """Return why no GPU kernel can serve a call under this jax, or None."""
     return None if INTERPRETED else "needs jax 0.12"
 
 
 def interpreter(interpret: bool) -> Any:
-    """The `interpret` argument of `plgpu.kernel`."""
+    """Return the `interpret` argument of `plgpu.kernel`."""
     return plgpu.InterpretGPUParams() if interpret else None
 
 
-def entries(scores: Any, m: Any, alphas: tuple[float, ...] = ()) -> Sums:
-    """The share of every score in the sums about m, which has the scores' shape; 0 for an absent one."""
+def sum_terms(scores: Any, m: Any, alphas: tuple[float, ...] = ()) -> RunningSums:
+    """Return each score's terms of the sums about m, which has the scores' shape; 0 for an absent score."""
     absent = scores <= MASKED
     u = jnp.maximum(scores - m, FLOOR)
     e, *r = (jnp.where(absent, 0.0, power) for power in _powers(u, alphas))
-    return Sums(e, e * u, e * u * u, tuple(r))
+    return RunningSums(e, e * u, e * u * u, tuple(r))
 
 
-def pieces(x: Any) -> Any:
-    """[pieces, …] of bfloat16 that add up to x, the largest first: one of bfloat16, three of other types.
+def bfloat16_pieces(x: Float[Array, "*x"]) -> Array:
+    """Split x into bfloat16 pieces [P, …] that add up to it, the largest first: one of bfloat16, three of other dtypes.
 
-    Rounding is asked for by name: XLA may leave out a conversion to bfloat16 and back.
+    `reduce_precision` rounds explicitly because XLA may remove a conversion to bfloat16 and back.
     """
     if x.dtype == jnp.bfloat16:
         return x[None]
-    rest, found = x.astype(jnp.float32), []
+    remainder, pieces = x.astype(jnp.float32), []
     for _ in range(3):
-        found.append(lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
-        rest = rest - found[-1]
-    return jnp.stack(found).astype(jnp.bfloat16)
+        pieces.append(lax.reduce_precision(remainder, exponent_bits=8, mantissa_bits=7))
+        remainder = remainder - pieces[-1]
+    return jnp.stack(pieces).astype(jnp.bfloat16)
 
 
 def _powers(u: Any, alphas: tuple[float, ...]) -> Iterator[Any]:
-    """e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where those are exact."""
+    """Yield e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where those are exact."""
     root = jnp.exp(u / 2)
     yield root * root
     for alpha in alphas:

@@ -1,4 +1,4 @@
-"""Attention over a long cache for XLA: one tile of keys after another, and only those that some query sees."""
+"""Attention over a long cache for XLA: one tile of keys after another, reading only tiles that some query sees."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 TILE = 512  # keys
-LONG = 1024  # slots of a cache from which on several queries go through it in tiles
+LONG = 1024  # cache slots; from this length on, several queries read the cache tile by tile
 
 Carry = TypeVar("Carry")
 
 
-def in_tiles(queries: int, keys: int) -> bool:
-    """Whether a cache is to be gone through in tiles; one query's scores are held at once, and shared by operations."""
+def reads_tiles(queries: int, keys: int) -> bool:
+    """Return whether a cache is read in tiles; a single query holds all its scores, which operations then share."""
     return queries > 1 and keys >= LONG
 
 
-def over_key_tiles(
+def fold_key_tiles(
     step: Callable[[Carry, Callable[[Array, int], Array], Bool[Array, "B T S"], Bool[Array, "B T S"]], Carry],
     init: Carry,
     position: Int[Array, "B T"],
     first: Int[Array, "B T"],
     keys: int,
 ) -> Carry:
-    """Folds the tiles of a cache, in order.
+    """Fold `step` over the tiles of a cache, in order.
 
     Args:
-      step: (what is carried, a function that cuts a tile out of an array along an axis of keys, the keys of the tile
-        that each query sees, which of them is the first that it sees) → what is carried.
-      init: carried into the first tile.
-      position: of each query.
-      first: key that each query sees.
-      keys: slots of the cache, at least `TILE`.
+      step: function of (carry, function that slices the tile from an array along an axis of keys, mask of the tile's
+        keys that each query sees, mask of the first key that each query sees); returns the next carry.
+      init: carry before the first tile.
+      position: position of each query.
+      first: first key that each query sees.
+      keys: number of cache slots, at least `TILE`.
+
+    Returns:
+      The carry after the last tile.
     """
     lowest, highest = jnp.min(first), jnp.max(position)
 
@@ -49,7 +52,7 @@ def over_key_tiles(
             cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, at, TILE, axis)  # noqa: E731
             return step(carry, cut, mask, mask & (slots == first[..., None]))
 
-        seen = (begin <= highest) & (begin + TILE > lowest)
-        return jax.lax.cond(seen, work, lambda carry: carry, carry), None
+        visible = (begin <= highest) & (begin + TILE > lowest)
+        return jax.lax.cond(visible, work, lambda carry: carry, carry), None
 
     return jax.lax.scan(fold, init, jnp.arange(-(-keys // TILE)))[0]

@@ -1,4 +1,4 @@
-"""What the Pallas kernels share: a row's sums, which are kept while one tile of its scores after another is added."""
+"""Running sums that the Pallas kernels keep of a row while they add one tile of its scores after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from jax import lax
 from .moments import FLOOR
 
 
-class Sums(NamedTuple):
-    """Σ e^u, Σ e^u u, Σ e^u u² and the Rényi sums Σ e^{αu}, one per α, about a maximum that is kept beside them."""
+class RunningSums(NamedTuple):
+    """Sums of a row about a maximum that is kept beside them.
+
+    Attributes:
+      l: Σ e^u.
+      a: Σ e^u u.
+      b: Σ e^u u².
+      r: Rényi sums Σ e^{αu}, one per α.
+    """
 
     l: Any  # noqa: E741 (its name in the definition)
     a: Any
@@ -20,17 +27,17 @@ class Sums(NamedTuple):
     r: tuple[Any, ...] = ()
 
 
-def moved(sums: Sums, d: Any, alphas: tuple[float, ...] = ()) -> Sums:
-    """Sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
+def shift_sums(sums: RunningSums, d: Any, alphas: tuple[float, ...] = ()) -> RunningSums:
+    """Return sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
     d = jnp.maximum(d, FLOOR)
     c = jnp.exp(d)
     a = c * (sums.a + d * sums.l)
     b = c * (sums.b + d * (2 * sums.a + d * sums.l))
-    return Sums(c * sums.l, a, b, tuple(power(alpha, c, d) * r for alpha, r in zip(alphas, sums.r, strict=True)))
+    return RunningSums(c * sums.l, a, b, tuple(power(alpha, c, d) * r for alpha, r in zip(alphas, sums.r, strict=True)))
 
 
 def power(alpha: float, e: Any, u: Any) -> Any:
-    """e^{αu}, from e = e^u where that is exact."""
+    """Return e^{αu}, computed from e = e^u where that is exact."""
     if math.isinf(alpha) or alpha == 1:
         return e
     if alpha == int(alpha) and 2 <= alpha <= 16:

@@ -1,4 +1,4 @@
-"""Every metric once more in float64 NumPy, from its definition: slow, plain, free of jaxtrace code.
+"""Float64 NumPy version of every metric, written from its definition: slow, plain, free of jaxtrace code.
 
 Names are the metric names. Axis letters: B batch, T query positions, S key positions, N query heads,
 K key/value heads, H head dim, D embed, V vocabulary, L layers. Units are nats.
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def log_softmax(scores):
-    """ln p over the last axis; a score of −inf is an absent entry, and a row may have none present."""
+    """Return ln p over the last axis; a score of −inf is an absent entry, and a row may have no entry."""
     scores = np.asarray(scores, np.float64)
     top = scores.max(axis=-1, keepdims=True)
     shifted = scores - np.where(np.isfinite(top), top, 0.0)
@@ -21,44 +21,39 @@ def log_softmax(scores):
 
 
 def softmax(scores):
+    """Return p over the last axis."""
     return np.exp(log_softmax(scores))
 
 
 def _ln(p):
-    """ln p, and 0 where p is 0: every use is multiplied by p."""
+    """Return ln p, and 0 where p is 0: every use is multiplied by p."""
     return np.log(np.where(p > 0, p, 1.0))
 
 
 def entropy_of(p):
-    """−Σ p ln p over the last axis."""
+    """Return −Σ p ln p over the last axis."""
     p = np.asarray(p, np.float64)
     return -(p * _ln(p)).sum(axis=-1)
 
 
 def varentropy_of(p):
-    """Σ p (ln p + entropy)² over the last axis."""
+    """Return Σ p (ln p + entropy)² over the last axis."""
     p = np.asarray(p, np.float64)
     return (p * (_ln(p) + entropy_of(p)[..., None]) ** 2).sum(axis=-1)
 
 
 def renyi_of(p, alpha):
-    """ln(Σ p^α) / (1 − α); the limits are ln(support), the entropy, and −ln max p. 0 for an empty row."""
+    """Return ln(Σ p^α) / (1 − α); its limits are ln(support), the entropy, and −ln max p. 0 for an empty row."""
     p = np.asarray(p, np.float64)
-    there = p.sum(axis=-1) > 0
+    has_entry = p.sum(axis=-1) > 0
     if alpha == 1:
         return entropy_of(p)
     if alpha == 0:
         return np.log(np.maximum((p > 0).sum(axis=-1), 1))
     if alpha == math.inf:
-        return -np.log(np.where(there, p.max(axis=-1), 1.0))
+        return -np.log(np.where(has_entry, p.max(axis=-1), 1.0))
     powers = np.where(p > 0, np.where(p > 0, p, 1.0) ** alpha, 0.0).sum(axis=-1)
-    return np.log(np.where(there, powers, 1.0)) / (1 - alpha)
-
-
-def kl_of(p, q):
-    """KL(p ‖ q) = Σ p (ln p − ln q) over the last axis."""
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    return (p * (_ln(p) - _ln(q))).sum(axis=-1)
+    return np.log(np.where(has_entry, powers, 1.0)) / (1 - alpha)
 
 
 # ---- next-token distribution ---------------------------------------------------------------------
@@ -73,16 +68,12 @@ def entropy(logits):
     return entropy_of(softmax(logits))
 
 
-def entropy_normalized(logits):
-    return entropy(logits) / math.log(np.shape(logits)[-1])
-
-
 def varentropy(logits):
     return varentropy_of(softmax(logits))
 
 
 def renyi(logits, alpha):
-    """Rényi entropy; the limit 0 counts entries that are there, however small their probability."""
+    """Return the Rényi entropy; the limit 0 counts the present entries, however small their probability."""
     if alpha == 0:
         return np.log(np.maximum((np.asarray(logits) > -np.inf).sum(axis=-1), 1))
     return renyi_of(softmax(logits), alpha)
@@ -95,17 +86,8 @@ def logsumexp(logits):
 
 
 def logprob(logits, token):
-    """ln p[token]: token has the shape of logits without its last axis."""
+    """Return ln p[token]; token has the shape of logits without its last axis."""
     return np.take_along_axis(log_softmax(logits), np.asarray(token)[..., None], axis=-1)[..., 0]
-
-
-def surprisal(logits, token):
-    return -logprob(logits, token)
-
-
-def surprise_z(logits, token):
-    """(surprisal − entropy) / √varentropy; only defined where the varentropy is not 0."""
-    return (surprisal(logits, token) - entropy(logits)) / np.sqrt(varentropy(logits))
 
 
 def top1(logits):
@@ -117,7 +99,7 @@ def top1_prob(logits):
 
 
 def top1_top2_gap(logits):
-    """p₍₁₎ − p₍₂₎; with one entry there is no second, and its probability is 0."""
+    """Return p₍₁₎ − p₍₂₎; the second probability of a row of one entry is 0."""
     ranked = np.sort(softmax(logits), axis=-1)
     return ranked[..., -1] - (ranked[..., -2] if ranked.shape[-1] > 1 else 0.0)
 
@@ -126,12 +108,12 @@ def top1_top2_gap(logits):
 
 
 def unembed(hidden, unembedding, soft_cap=None):
-    """Logits [..., V] of hidden [..., D] and unembedding [V, D]."""
+    """Return the logits [..., V] of hidden [..., D] and unembedding [V, D]."""
     return soft_capped(np.asarray(hidden, np.float64) @ np.asarray(unembedding, np.float64).T, soft_cap)
 
 
 def lens(logits):
-    """Metrics of lens logits [L, ..., V], layers 1…L; the last layer is the output distribution."""
+    """Return the metrics of lens logits [L, ..., V], layers 1…L; the last layer is the output distribution."""
     p = softmax(logits)
     h = entropy_of(p)
     return {
@@ -145,7 +127,7 @@ def lens(logits):
 
 
 def lens_kl(logits):
-    """KL(final ‖ lens_l) [L, ...]."""
+    """Return KL(final ‖ lens_l) [L, ...]."""
     ln_p = log_softmax(logits)
     p_final = np.exp(ln_p[-1])
     ln_p = np.where(np.isfinite(ln_p), ln_p, 0.0)
@@ -153,7 +135,7 @@ def lens_kl(logits):
 
 
 def prediction_depth(tokens):
-    """First layer (from 1) of lens_top1 [L] that already has the final token and keeps it."""
+    """Return the first layer (from 1) of lens_top1 [L] that has the final token and keeps it."""
     depth = len(tokens)
     while depth > 1 and tokens[depth - 2] == tokens[-1]:
         depth -= 1
@@ -161,36 +143,32 @@ def prediction_depth(tokens):
 
 
 def hidden(x, x_before=None):
-    """Metrics of the residual stream x [L + 1, D], row 0 the embedding; x_before is that of step t − 1."""
+    """Return the metrics of the residual stream x [L + 1, D], row 0 the embedding; x_before is the stream at t − 1."""
     x = np.asarray(x, np.float64)
     norm = np.sqrt((x**2).sum(axis=-1))
-    found = {
+    metrics = {
         "hidden_norm": norm[1:],
         "hidden_delta_layer": np.sqrt(((x[1:] - x[:-1]) ** 2).sum(axis=-1)),
         "hidden_cosine_layer": (x[1:] * x[:-1]).sum(axis=-1) / (norm[1:] * norm[:-1]),
     }
     if x_before is not None:
-        found["hidden_delta_step"] = np.sqrt(((x - np.asarray(x_before, np.float64)) ** 2).sum(axis=-1))[1:]
-    return found
-
-
-def kv_bytes(layers, kv_heads, head_dim, bytes_per_element, tokens):
-    return layers * 2 * kv_heads * head_dim * bytes_per_element * tokens
+        metrics["hidden_delta_step"] = np.sqrt(((x - np.asarray(x_before, np.float64)) ** 2).sum(axis=-1))[1:]
+    return metrics
 
 
 # ---- attention -----------------------------------------------------------------------------------
 
 
 def visible_keys(position, keys, window=None):
-    """Indices of the keys seen from `position`: min(position + 1, window) of them, none if it is < 0."""
+    """Return the indices of the min(position + 1, window) keys seen from `position`; none for a negative one."""
     first = 0 if window is None else max(0, position + 1 - window)
     return np.arange(first, min(position + 1, keys))
 
 
 def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
-    """Metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q, k and v [B, K, S, H].
+    """Return metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q, k and v [B, K, S, H].
 
-    `positions` [B, T] is the place of each query among the keys; a negative one sees nothing, and all is 0.
+    `positions` [B, T] is the position of each query among the keys; a negative one sees no key, and all is 0.
     """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     batch, queries, heads, _ = q.shape
@@ -198,36 +176,36 @@ def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
     weights = np.zeros((batch, queries, heads, keys))
     names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
     names += ("attention_entropy_no_sink", "attention_distance")
-    found = {name: np.zeros((batch, queries, heads)) for name in names}
+    metrics = {name: np.zeros((batch, queries, heads)) for name in names}
     output = np.zeros((batch, queries, heads, v.shape[-1]))
     for b, t, n in np.ndindex(batch, queries, heads):
         position = int(positions[b][t])
-        seen = visible_keys(position, keys, window)
-        if len(seen) == 0:
+        visible = visible_keys(position, keys, window)
+        if len(visible) == 0:
             continue
-        a = softmax(soft_capped(k[b, n // group, seen] @ q[b, t, n] * scale, soft_cap))
-        weights[b, t, n, seen] = a
-        output[b, t, n] = a @ v[b, n // group, seen]
-        for name, value in attention_row(a, position - seen).items():
-            found[name][b, t, n] = value
-    return found | {"weights": weights, "output": output}
+        a = softmax(soft_capped(k[b, n // group, visible] @ q[b, t, n] * scale, soft_cap))
+        weights[b, t, n, visible] = a
+        output[b, t, n] = a @ v[b, n // group, visible]
+        for name, value in attention_row(a, position - visible).items():
+            metrics[name][b, t, n] = value
+    return metrics | {"weights": weights, "output": output}
 
 
 def attention_row(a, distance):
-    """Metrics of the weights `a` over the visible keys of one query, the sink being the first of them."""
-    rest = a[1:].sum()
+    """Return the metrics of the weights `a` over the visible keys of one query; the sink is the first key."""
+    no_sink = a[1:].sum()
     return {
         "attention_entropy": entropy_of(a),
         "attention_entropy_normalized": entropy_of(a) / math.log(len(a)) if len(a) > 1 else 0.0,
         "attention_varentropy": varentropy_of(a),
         "sink_mass": a[0],
-        "attention_entropy_no_sink": entropy_of(a[1:] / rest) if rest > 0 else 0.0,
+        "attention_entropy_no_sink": entropy_of(a[1:] / no_sink) if no_sink > 0 else 0.0,
         "attention_distance": (a * distance).sum(),
     }
 
 
 def head_dispersion(head_entropy, kind="std"):
-    """Spread of attention_entropy [..., N] over the query heads: `std` is hdi, `var` is head_entropy_var."""
+    """Return the spread of attention_entropy [..., N] over the query heads; `std` is hdi, `var` is head_entropy_var."""
     h = np.asarray(head_entropy, np.float64)
     mean = h.mean(axis=-1)
     var = ((h - mean[..., None]) ** 2).mean(axis=-1)
@@ -238,6 +216,6 @@ def head_dispersion(head_entropy, kind="std"):
 
 
 def head_jsd(weights):
-    """H(mean_h a_h) − mean_h H(a_h) of weights [..., N, S]."""
+    """Return H(mean_h a_h) − mean_h H(a_h) of weights [..., N, S]."""
     weights = np.asarray(weights, np.float64)
     return entropy_of(weights.mean(axis=-2)) - entropy_of(weights).mean(axis=-1)

@@ -1,10 +1,10 @@
-"""cross_attention: queries of a text over the keys of its images, with the moments of every query's weights."""
+"""Cross-attention: queries of a text over the keys of its images, with the moments of every query's weights."""
 
 from __future__ import annotations
 
 from jaxtyping import Array, Bool, Float
 
-from ..attention import AttentionMoments, check_shapes, only_xla
+from ..attention import AttentionMoments, check_shapes, require_xla
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
@@ -30,22 +30,23 @@ def cross_attention(
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
-    """Attention of T queries over groups of keys: the tiles of images.
+    """Compute attention of T queries over groups of keys: the tiles of images.
 
     Args:
       q: queries; N is a multiple of K.
-      k, v: keys, slots last, and values, in M groups of S/M, one after another.
-      groups: the groups each query sees.
+      k: keys, slots last, in M consecutive groups of S/M.
+      v: values, in the same groups.
+      groups: groups that each query sees.
       scale: factor on the scores.
       moments: whether to return the moments of the weights. Their sink is the first key a query sees.
-      implementation: its name; None for the platform's default.
+      implementation: name of the implementation; None for the platform's default.
 
     Returns:
-      (output in q's dtype, AttentionMoments [B, T, N] or None), zeros for a query that sees nothing, with the bounds of
-      `prefill_attention`.
+      (output in q's dtype, AttentionMoments [B, T, N] or None); zeros for a query that sees no key. Error bounds are
+      the ones of `prefill_attention`.
 
     Raises:
-      Unsupported: the implementation asked for is not to be had.
+      Unsupported: the requested implementation is unavailable here.
       ValueError: shapes do not agree.
     """
     _check("cross_attention", q, k, v, groups)
@@ -62,10 +63,10 @@ def cross_dispersion(
     axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T"]:
-    """`head_dispersion` of the same weights; arguments and errors are those of `cross_attention`."""
+    """Compute `head_dispersion` of the weights of `cross_attention`, whose arguments and errors it shares."""
     _check("cross_dispersion", q, k, None, groups)
     if axis_name is not None:
-        only_xla("cross_dispersion", implementation)
+        require_xla("cross_dispersion", implementation)
         return xla.cross_dispersion(q, k, groups, scale=scale, axis_name=axis_name)
     return DISPERSION(q, k, groups, scale=scale, implementation=implementation)
 
@@ -73,4 +74,7 @@ def cross_dispersion(
 def _check(name: str, q: Array, k: Array, v: Array | None, groups: Array) -> None:
     check_shapes(name, q, k, v)
     if groups.ndim != 3 or groups.shape[:2] != q.shape[:2] or not groups.shape[2] or k.shape[3] % groups.shape[2]:
-        raise ValueError(f"{name}: groups {groups.shape} do not fit queries {q.shape} and {k.shape[3]} keys")
+        raise ValueError(
+            f"{name}: groups {groups.shape} do not fit queries {q.shape} and {k.shape[3]} keys; "
+            "give [B, T, M], with M a divisor of the keys"
+        )

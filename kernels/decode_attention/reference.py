@@ -1,6 +1,6 @@
-"""decode_attention, obviously: prefill_attention's reference with one query per row."""
+"""Reference decode attention: the reference of prefill_attention with one query per row."""
 
-from ..attention import one_query
+from ..attention import decode_from_prefill
 from ..prefill_attention.reference import prefill_attention
 
-decode_attention = one_query(prefill_attention)
+decode_attention = decode_from_prefill(prefill_attention)

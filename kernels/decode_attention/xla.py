@@ -1,10 +1,23 @@
-"""decode_attention for XLA: a block of one query per row."""
+"""Decode attention for XLA: a block of one query per row."""
 
-from ..attention import one_query, visible_keys
+from jaxtyping import Array, Int
+
+from ..attention import AttentionSums, Keys, Queries, Values, decode_from_prefill, visible_keys
 from ..prefill_attention.xla import attend
 
 
-@one_query
-def decode_attention(q, k, v, position, *, scale, window, soft_cap, moments):
+@decode_from_prefill
+def decode_attention(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    position: Int[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute attention of one query per row, at `position`, with all its scores at once."""
     mask, first = visible_keys(position[:, None], k.shape[3], window)
     return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)

@@ -1,17 +1,21 @@
-"""head_dispersion, obviously: every head's weights, their mean, and the entropies of both."""
+"""Reference head dispersion: every head's weights, their mean, and the entropies of both."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from ..attention import positions, visible_keys
-from ..prefill_attention.reference import attention_weights, entropy_of
+from ..attention import Keys, Queries, positions, visible_keys
+from ..prefill_attention.reference import attention_weights, pairwise_entropy
 
 
-def head_dispersion(q, k, start, *, scale, window, soft_cap):
+def head_dispersion(
+    q: Queries, k: Keys, start: Int[Array, " B"], *, scale: float, window: int | None, soft_cap: float | None
+) -> Float[Array, "B T"]:
+    """Compute head_dispersion from all weights at once."""
     mask, _ = visible_keys(positions(q, start), k.shape[3], window)
     return divergence(attention_weights(q, k, mask, scale, soft_cap))
 
 
-def divergence(weights):
-    """Jensen–Shannon divergence [B, T] over the heads of weights [B, K, G, T, S]."""
+def divergence(weights: Float[Array, "B K G T S"]) -> Float[Array, "B T"]:
+    """Return the Jensen–Shannon divergence over the heads of attention weights."""
     mixture = jnp.mean(weights, axis=(1, 2))
-    return jnp.maximum(entropy_of(mixture) - jnp.mean(entropy_of(weights), axis=(1, 2)), 0.0)
+    return jnp.maximum(pairwise_entropy(mixture) - jnp.mean(pairwise_entropy(weights), axis=(1, 2)), 0.0)

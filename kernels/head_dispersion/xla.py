@@ -1,74 +1,101 @@
-"""head_dispersion for XLA: the scores of a block of queries again, and the entropy of the heads' mean.
+"""Head dispersion for XLA: the scores of a block of queries again, and the entropy of the heads' mean.
 
-Within one jitted step these scores are the very expression that `prefill_attention` computes on the same block, which
-XLA then shares between them.
+Within one jitted step these scores are the same expression that `prefill_attention` computes on the same block, so XLA
+computes them once.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import key_tiles
-from ..attention import first_visible, grouped, positions, visible_keys
-from ..key_tiles import over_key_tiles
-from ..moments import Moments, shifted
-from ..prefill_attention.xla import block_scores, over_query_blocks
+from ..attention import Keys, Queries, first_visible, group_heads, positions, visible_keys
+from ..key_tiles import fold_key_tiles
+from ..moments import Moments, entropy_of, shifted
+from ..prefill_attention.xla import block_scores, map_query_blocks
+
+Axes = str | tuple[str, ...] | None
 
 
-def head_dispersion(q, k, start, *, scale, window, soft_cap, axis_name=None):
+def head_dispersion(
+    q: Queries,
+    k: Keys,
+    start: Int[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
+    axis_name: Axes = None,
+) -> Float[Array, "B T"]:
+    """Compute head_dispersion a block of queries at a time."""
     keys = k.shape[3]
 
-    def block(q, position):
+    def whole_cache(q: Queries, position: Int[Array, "B T"]) -> Float[Array, "B T"]:
         mask, _ = visible_keys(position, keys, window)
         return divergence(block_scores(q, k, mask, scale, soft_cap), axis_name)
 
-    def block_of_tiles(q, position):
-        return divergence_of_tiles(q, k, position, first_visible(position, window), scale, soft_cap, axis_name)
+    def by_tiles(q: Queries, position: Int[Array, "B T"]) -> Float[Array, "B T"]:
+        return tiled_divergence(q, k, position, first_visible(position, window), scale, soft_cap, axis_name)
 
-    tiled = key_tiles.in_tiles(q.shape[1], keys)
-    of_block, held = (block_of_tiles, key_tiles.TILE) if tiled else (block, keys)
-    return over_query_blocks(of_block, q, positions(q, start), held)
+    tiled = key_tiles.reads_tiles(q.shape[1], keys)
+    function, held_keys = (by_tiles, key_tiles.TILE) if tiled else (whole_cache, keys)
+    return map_query_blocks(function, q, positions(q, start), held_keys)
 
 
-def divergence(scores, axis_name=None):
-    """Jensen–Shannon divergence [B, T] over the heads of masked scores [B, K, G, T, S], and of those along an axis."""
+def divergence(scores: Float[Array, "B K G T S"], axis_name: Axes = None) -> Float[Array, "B T"]:
+    """Return the Jensen–Shannon divergence over the heads of masked scores, here and along a mesh axis."""
     moments = Moments.of(scores)
-    mixture_entropy = entropy_of_mean(scores, moments, axis_name)
-    return jnp.maximum(mixture_entropy - mean_over_heads(moments.entropy, axis_name), 0.0)
+    return _divergence_of(mixture_entropy(scores, moments, axis_name), moments, axis_name)
 
 
-def divergence_of_tiles(q, k, position, first, scale, soft_cap, axis_name):
-    """The same of queries [B, T, N, H] over a long cache, in two passes: the heads' moments, then their mean."""
-    moments = Moments.empty(grouped(q, k.shape[1]).shape[:-1])
-    along = position, first, k.shape[3]
+def tiled_divergence(
+    q: Queries,
+    k: Keys,
+    position: Int[Array, "B T"],
+    first: Int[Array, "B T"],
+    scale: float,
+    soft_cap: float | None,
+    axis_name: Axes,
+) -> Float[Array, "B T"]:
+    """Return the divergence over a long cache in two passes: the heads' moments, then the entropy of their mean."""
 
-    def scores(cut, mask):
+    def scores(cut: Callable[[Array, int], Array], mask: Bool[Array, "B T S"]) -> Float[Array, "B K G T S"]:
         return block_scores(q, cut(k, 3), mask, scale, soft_cap)
 
-    moments = over_key_tiles(
-        lambda moments, cut, mask, _: moments.merge(Moments.of(scores(cut, mask))), moments, *along
+    def fold(step: Callable[..., Any], init: Any) -> Any:
+        return fold_key_tiles(step, init, position, first, k.shape[3])
+
+    moments = fold(
+        lambda moments, cut, mask, _: moments.merge(Moments.of(scores(cut, mask))),
+        Moments.empty(group_heads(q, k.shape[1]).shape[:-1]),
     )
-    mixture_entropy = over_key_tiles(
-        lambda total, cut, mask, _: total + entropy_of_mean(scores(cut, mask), moments, axis_name),
+    entropy = fold(
+        lambda total, cut, mask, _: total + mixture_entropy(scores(cut, mask), moments, axis_name),
         jnp.zeros(position.shape),
-        *along,
     )
-    return jnp.maximum(mixture_entropy - mean_over_heads(moments.entropy, axis_name), 0.0)
+    return _divergence_of(entropy, moments, axis_name)
 
 
-def entropy_of_mean(scores, moments, axis_name):
-    """Σ −m ln m [B, T] over some keys, m the mean over heads of the weights that `moments` normalise.
+def mixture_entropy(scores: Float[Array, "B K G T S"], moments: Moments, axis_name: Axes) -> Float[Array, "B T"]:
+    """Return Σ −m ln m over some keys; m is the mean over heads of the weights that `moments` normalise.
 
-    The mean is a product of e^u with 1 / (heads · l): as a reduction over the heads it takes XLA's CPU backend five
+    The mean is a product of e^u with 1 / (heads · l). As a reduction over the heads it takes XLA's CPU backend five
     times as long (32 heads, 64 queries of 512 keys: 5.2 ms against 0.9).
     """
     shares = moments.p_max / (scores.shape[1] * scores.shape[2])
     weights = jnp.exp(shifted(scores, moments.m))
     mixture = jnp.einsum("bkgt,bkgts->bts", shares, weights, precision=jax.lax.Precision.HIGHEST)
-    mixture = mixture if axis_name is None else jax.lax.pmean(mixture, axis_name)
-    return -jnp.sum(mixture * jnp.log(jnp.where(mixture > 0, mixture, 1.0)), axis=-1)
+    return entropy_of(_mean_along(mixture, axis_name))
 
 
-def mean_over_heads(x, axis_name):
-    """The mean over the heads [B, K, G, …] of this device, and of those along an axis."""
-    mean = jnp.mean(x, axis=(1, 2))
-    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+def _divergence_of(mixed: Float[Array, "B T"], moments: Moments, axis_name: Axes) -> Float[Array, "B T"]:
+    """Return the divergence, given the entropy of the heads' mean and the moments [B, K, G, T] of each head."""
+    return jnp.maximum(mixed - _mean_along(jnp.mean(moments.entropy, axis=(1, 2)), axis_name), 0.0)
+
+
+def _mean_along(x: Float[Array, "*x"], axis_name: Axes) -> Float[Array, "*x"]:
+    """Return the mean of x over the devices along a mesh axis, or x itself without one."""
+    return x if axis_name is None else jax.lax.pmean(x, axis_name)

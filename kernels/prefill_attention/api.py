@@ -1,14 +1,14 @@
-"""prefill_attention: causal attention of many queries over a cache, with the moments of every query's weights."""
+"""Prefill attention: causal attention of many queries over a cache, with the moments of every query's weights."""
 
 from __future__ import annotations
 
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments, check_shapes, check_within, each_row, positions, visible_count
+from ..attention import AttentionMoments, check_capacity, check_shapes, positions, start_per_row, visible_count
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
-OPERATION = Operation.of_modules("prefill_attention", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
+OPERATION = Operation.from_modules("prefill_attention", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def prefill_attention(
@@ -23,30 +23,30 @@ def prefill_attention(
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
-    """Causal attention of T queries at positions start … start + T − 1.
+    """Compute causal attention of T queries at positions start … start + T − 1.
 
     Args:
       q: queries; N is a multiple of K.
-      k, v: the cache; slot s holds position s. Keys have their slots last. Slots that no query sees may hold anything
-        finite.
-      start: position of the first query, for all rows or for each; a query at a negative position sees nothing.
+      k: cached keys, slots last; slot s holds position s. Slots that no query sees may hold any finite value.
+      v: cached values.
+      start: position of the first query, for all rows or per row; a query at a negative position sees no key.
       scale: factor on the scores.
-      window: how many keys a query sees, itself included; None for all.
-      soft_cap: scores become cap · tanh(scores / cap).
+      window: number of keys a query sees, itself included; None for all.
+      soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
       moments: whether to return the moments of the weights.
-      implementation: its name; None for the platform's default.
+      implementation: name of the implementation; None for the platform's default.
 
     Returns:
-      (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees nothing gives zeros. Entropies are
+      (output in q's dtype, AttentionMoments [B, T, N] or None). A query that sees no key gives zeros. Entropies are
       within 1e-5 nats, varentropies within 1e-4 nats² of float64, for scores of standard deviation 6 over 4,096 keys.
 
     Raises:
-      Unsupported: the implementation asked for is not to be had.
+      Unsupported: the requested implementation is unavailable here.
       ValueError: shapes do not agree, or a position is beyond the cache.
     """
-    start = each_row(start, len(q))
+    start = start_per_row(start, len(q))
     check_shapes("prefill_attention", q, k, v, start, window)
-    check_within("prefill_attention", start + q.shape[1], k.shape[3])
+    check_capacity("prefill_attention", start + q.shape[1], k.shape[3])
     sums = OPERATION(
         q, k, v, start, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
     )

@@ -1,27 +1,31 @@
-"""prefill_attention for Hopper GPUs: blocks of 64 rows, each over the slots that its queries see.
+"""Prefill attention for Hopper GPUs: blocks of 64 rows, each over the slots that its queries see.
 
-The first visible slot is left out of the sums and added afterwards, in plain JAX, and so are the shares of a split
-sequence joined: both by the moment algebra.
+The sums exclude the first visible slot. Plain JAX adds it afterwards, and merges the shares of a split sequence; both
+by the moment algebra.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionSums, positions, with_sink
+from ..attention import AttentionSums, Keys, Queries, Values, first_visible, merge_sink, positions, weight_of
 from ..attention_gpu import (
     ROWS,
     SLOTS,
-    Plan,
+    ScoreBlock,
+    SlotPlan,
+    add_scores,
     along_rows,
+    by_query,
     iota,
-    joined,
-    parts_of,
+    piece_count,
     product,
-    queries_of,
     rows_of,
     sweep,
     tiled,
@@ -30,51 +34,73 @@ from ..attention_gpu import refuses as refuses
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
 
-SHARE = 256  # slots: no share of a row goes below
+SHARE = 256  # smallest number of slots in a share of a row
 
 
 def prefill_attention(
-    q, k, v, start, *, scale, window, soft_cap, moments, interpret=False, name="prefill_attention"
+    q: Queries,
+    k: Keys,
+    v: Values,
+    start: Int[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
+    moments: bool,
+    interpret: bool = False,
+    name: str = "prefill_attention",
 ) -> AttentionSums:
+    """Compute prefill_attention on a Hopper GPU."""
     _, queries, heads, _ = q.shape
     kv_heads, slots = k.shape[1], k.shape[3]
     group = heads // kv_heads
     position = positions(q, start)
-    first = jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
-    plan = Plan.of(first + 1 if moments else first, position, group, slots, kv_heads, SHARE)
-    options = {"scale": scale, "soft_cap": soft_cap}
+    first = first_visible(position, window)
+    plan = SlotPlan.of(first + 1 if moments else first, position, group, slots, kv_heads, SHARE)
+    options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap}
     sums = weighted_sums(rows_of(q, kv_heads), k, v, plan, moments=moments, interpret=interpret, name=name, **options)
-    out, rest = jax.tree.map(lambda x: queries_of(x, queries, group), sums)
+    out, counted = jax.tree.map(lambda x: by_query(x, queries, group), sums)
     if not moments:
-        return AttentionSums((out / jnp.where(rest.l == 0, 1.0, rest.l)[..., None]).astype(q.dtype), None, None)
-    sink, value = first_slot(q, k, v, first, position, **options)
-    whole = with_sink(rest, sink)
-    of_rest, of_sink = (jnp.exp(jnp.maximum(m - whole.m, FLOOR)) * whole.p_max for m in (rest.m, sink))
-    return AttentionSums((out * of_rest[..., None] + value * of_sink[..., None]).astype(q.dtype), sink, rest)
+        return AttentionSums((out / jnp.where(counted.l == 0, 1.0, counted.l)[..., None]).astype(q.dtype))
+    sink_score, sink_value = first_slot(q, k, v, first, position, **options)
+    all_keys = merge_sink(counted, sink_score)
+    share, sink_share = (weight_of(score, all_keys)[..., None] for score in (counted.m, sink_score))
+    return AttentionSums((out * share + sink_value * sink_share).astype(q.dtype), sink_score, counted)
 
 
-def weighted_sums(rows, k, v, plan, *, scale, soft_cap, moments, interpret, name):
-    """Σ e^u v [B, K, R, H] of the slots that each row counts, and their Moments; a and b are 0 without `moments`."""
-    h, parts = rows.shape[3], parts_of(rows.dtype)
+def weighted_sums(
+    rows: Float[Array, "B K R H"],
+    k: Keys,
+    v: Values,
+    plan: SlotPlan,
+    *,
+    scale: float,
+    soft_cap: float | None,
+    moments: bool,
+    interpret: bool,
+    name: str,
+) -> tuple[Float[Array, "B K R H"], Moments]:
+    """Return Σ e^u v of the slots that each row counts, and their moments; a and b are 0 without `moments`."""
+    h, pieces = rows.shape[3], piece_count(rows.dtype)
     carried = 3 if moments else 1
 
-    def step(block, carry, weights_smem):
+    def step(block: ScoreBlock, carry: tuple[Array, ...], weights_smem: Any) -> tuple[Array, ...]:
         out, m, *sums = carry
-        new, sums, weights = joined(m, sums, block.scores)
-        for part in range(parts):
+        new_m, sums, weights = add_scores(m, sums, block.scores)
+        for piece in range(pieces):
             rounded = weights.astype(jnp.bfloat16)
-            weights_smem[part] = rounded
+            weights_smem[piece] = rounded
             weights = weights - rounded.astype(jnp.float32)
 
         @pl.when(block.slot + SLOTS > block.end)
-        def _():
-            held = block.slot + iota((SLOTS, h), 0) < block.end
+        def _() -> None:
+            filled = block.slot + iota((SLOTS, h), 0) < block.end
             for ref in block.values:
-                ref[...] = jnp.where(held, ref[...], jnp.bfloat16(0))
+                ref[...] = jnp.where(filled, ref[...], jnp.bfloat16(0))
 
         plgpu.commit_smem()
-        out = out * along_rows(jnp.exp(jnp.maximum(m - new, FLOOR)), h)
-        return out + product([weights_smem.at[part] for part in range(parts)], block.values), new, *sums
+        out = out * along_rows(jnp.exp(jnp.maximum(m - new_m, FLOOR)), h)
+        return out + product([weights_smem.at[piece] for piece in range(pieces)], block.values), new_m, *sums
 
     out, m, *sums = sweep(
         step,
@@ -87,16 +113,25 @@ def weighted_sums(rows, k, v, plan, *, scale, soft_cap, moments, interpret, name
         soft_cap=soft_cap,
         name=name,
         interpret=interpret,
-        scratch=[plgpu.SMEM((parts, ROWS, SLOTS), jnp.bfloat16, transforms=tiled(h))],
+        scratch=[plgpu.SMEM((pieces, ROWS, SLOTS), jnp.bfloat16, transforms=tiled(h))],
     )
     l, a, b = (*sums, *[jnp.zeros_like(m)] * (3 - carried))  # noqa: E741 (its name in the definition)
-    whole = Moments(m, l, a, b, jnp.zeros((*m.shape, 0))).merge_axis(0)
-    out = out[..., : v.shape[3]] * jnp.exp(jnp.maximum(m - whole.m, FLOOR))[..., None]
-    return jnp.sum(out, axis=0), whole
+    merged = Moments(m, l, a, b, jnp.zeros((*m.shape, 0))).merge_axis(0)
+    out = out[..., : v.shape[3]] * jnp.exp(jnp.maximum(m - merged.m, FLOOR))[..., None]
+    return jnp.sum(out, axis=0), merged
 
 
-def first_slot(q, k, v, first, position, *, scale, soft_cap):
-    """Score [B, T, N] and value [B, T, N, H] of each query's first visible slot; `MASKED` and 0 where there is none."""
+def first_slot(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    first: Int[Array, "B T"],
+    position: Int[Array, "B T"],
+    *,
+    scale: float,
+    soft_cap: float | None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B T N H"]]:
+    """Return the score and value of each query's first visible slot; `MASKED` and 0 for a query that sees none."""
     b, t, n, h = q.shape
     kv_heads = k.shape[1]
     key = jnp.take_along_axis(k, first[:, None, None], axis=3)
@@ -108,7 +143,7 @@ def first_slot(q, k, v, first, position, *, scale, soft_cap):
         precision=jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None,
         preferred_element_type=jnp.float32,
     )
-    seen = (position >= 0)[..., None]
-    sink = jnp.where(seen, soft_capped(scores * scale, soft_cap).reshape(b, t, n), MASKED)
+    sees_key = (position >= 0)[..., None]
+    score = jnp.where(sees_key, soft_capped(scores * scale, soft_cap).reshape(b, t, n), MASKED)
     value = jnp.repeat(jnp.moveaxis(value, 1, 2), n // kv_heads, axis=2)
-    return sink, jnp.where(seen[..., None], value, 0.0)
+    return score, jnp.where(sees_key[..., None], value, 0.0)

@@ -1,39 +1,75 @@
-"""prefill_attention, obviously: every weight of every head, and the textbook formula of each quantity."""
+"""Reference prefill attention: every weight of every head, and the textbook formula of each quantity."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
-from ..attention import AttentionSums, grouped, masked, positions, scores_of, ungrouped, visible_keys
+from ..attention import (
+    AttentionSums,
+    Keys,
+    Queries,
+    Values,
+    attention_scores,
+    group_heads,
+    mask_scores,
+    positions,
+    ungroup_heads,
+    visible_keys,
+)
 from ..moments import MASKED
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
 
-def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
+def prefill_attention(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    start: Int[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute prefill_attention from all weights at once."""
     mask, first = visible_keys(positions(q, start), k.shape[3], window)
     return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)
 
 
-def attend(q, k, v, mask, first, *, scale, soft_cap, moments):
-    """Attention over the keys in `mask` [B, T, S], given the first key that each query sees [B, T]."""
+def attend(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Bool[Array, "B T S"],
+    first: Int[Array, "B T"],
+    *,
+    scale: float,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute attention over the keys in `mask`, given the first key that each query sees."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
-    out = ungrouped(jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
+    out = ungroup_heads(jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
     if not moments:
-        return AttentionSums(out, None, None)
-    scores = masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
+        return AttentionSums(out)
+    scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
+    scores = mask_scores(scores, mask[:, None, None])
     is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
-    rest = softmax_moments(jnp.where(is_sink, MASKED, scores), alphas=(), temperature=None).moments
-    sink = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
-    return AttentionSums(out, ungrouped(sink), jax.tree.map(ungrouped, rest))
+    no_sink = softmax_moments(jnp.where(is_sink, MASKED, scores), alphas=(), temperature=None).moments
+    sink_score = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
+    return AttentionSums(out, ungroup_heads(sink_score), jax.tree.map(ungroup_heads, no_sink))
 
 
-def entropy_of(weights):
-    """−Σ a ln a over the last axis; a weight of 0 adds nothing, and has no gradient."""
+def pairwise_entropy(weights: Float[Array, "*r S"]) -> Float[Array, "*r"]:
+    """Return −Σ a ln a over the last axis, summed pairwise; a weight of 0 adds nothing and has no gradient."""
     return -pairwise_sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)))
 
 
-def attention_weights(q, k, mask, scale, soft_cap):
-    """Softmax weights [B, K, G, T, S]; all zero where nothing is visible."""
-    scores = scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
+def attention_weights(
+    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
+) -> Float[Array, "B K G T S"]:
+    """Return the softmax weights; all zero for a query that sees no key."""
+    scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     mask = mask[:, None, None]
     top = jnp.max(jnp.where(mask, scores, -jnp.inf), axis=-1, keepdims=True)
     weights = jnp.where(mask, jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)

@@ -1,4 +1,4 @@
-"""prefill_attention for TPUs: blocks of rows, the heads of a group folded in, each over the blocks that it sees."""
+"""Prefill attention for TPUs: blocks of rows (query × head of a group), each over the blocks of slots it sees."""
 
 import functools
 

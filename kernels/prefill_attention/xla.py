@@ -1,112 +1,157 @@
-"""prefill_attention for XLA: blocks of queries, each over the whole cache, or over tiles of a long one."""
+"""Prefill attention for XLA: blocks of queries, each over the whole cache, or over tiles of a long one."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import key_tiles
 from ..attention import (
     AttentionSums,
+    Keys,
+    Queries,
+    Values,
+    attention_scores,
     first_visible,
-    grouped,
-    masked,
+    group_heads,
+    mask_scores,
+    merge_sink,
     positions,
-    scores_of,
-    ungrouped,
+    ungroup_heads,
     visible_keys,
-    with_sink,
 )
-from ..key_tiles import over_key_tiles
+from ..key_tiles import fold_key_tiles
 from ..moments import FLOOR, MASKED, Moments, shifted
 
-BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which several passes find in a cache
+BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which stay in a cache for several passes
 
 
-def prefill_attention(q, k, v, start, *, scale, window, soft_cap, moments):
+def prefill_attention(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    start: Int[Array, " B"],
+    *,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute prefill_attention a block of queries at a time."""
     keys = k.shape[3]
-    options = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
+    options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
 
-    def block(q, position):
+    def whole_cache(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
         mask, first = visible_keys(position, keys, window)
         return attend(q, k, v, mask, first, **options)
 
-    def block_of_tiles(q, position):
+    def by_tiles(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
         return attend_tiles(q, k, v, position, first_visible(position, window), **options)
 
-    tiled = key_tiles.in_tiles(q.shape[1], keys)
-    of_block, held = (block_of_tiles, key_tiles.TILE) if tiled else (block, keys)
-    return over_query_blocks(of_block, q, positions(q, start), held)
+    tiled = key_tiles.reads_tiles(q.shape[1], keys)
+    function, held_keys = (by_tiles, key_tiles.TILE) if tiled else (whole_cache, keys)
+    return map_query_blocks(function, q, positions(q, start), held_keys)
 
 
-def over_query_blocks(function, q, seen, keys):
-    """Applies `function(q, seen)`, both [B, T, …], to blocks of T, and joins the results."""
+def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_query: Array, keys: int) -> Any:
+    """Apply `function(q, of_query)`, both [B, T, …], to blocks of T, and join the results.
+
+    Args:
+      function: function of a block of queries and of its slice of `of_query`; its results are [B, T, …].
+      q: queries.
+      of_query: an array [B, T, …] that is cut like the queries.
+      keys: number of keys whose scores `function` holds at once for each query.
+    """
     b, t, n, _ = q.shape
     size = max(1, BLOCK_ENTRIES // (b * n * keys))
     if t <= size:
-        return function(q, seen)
+        return function(q, of_query)
     count = -(-t // size)
     size = -(-t // count)
 
-    def blocks(x):
+    def blocks(x: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (0, count * size - t), *((0, 0),) * (x.ndim - 2)))
         return jnp.moveaxis(padded.reshape(b, count, size, *x.shape[2:]), 1, 0)
 
-    result = jax.lax.map(lambda xs: function(*xs), (blocks(q), blocks(seen)))
+    result = jax.lax.map(lambda xs: function(*xs), (blocks(q), blocks(of_query)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count * size, *x.shape[3:])[:, :t], result)
 
 
-def block_scores(q, k, mask, scale, soft_cap):
-    """Scores [B, K, G, T, S] of q[B, T, N, H], those outside `mask` [B, T, S] marked absent."""
-    return masked(scores_of(grouped(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap), mask[:, None, None])
+def block_scores(
+    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
+) -> Float[Array, "B K G T S"]:
+    """Return the scores, the ones outside `mask` at `MASKED`."""
+    scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
+    return mask_scores(scores, mask[:, None, None])
 
 
-def attend(q, k, v, mask, first, *, scale, soft_cap, moments):
-    """Attention of q[B, T, N, H] over the keys in `mask`, scores of all of it held at once.
-
-    `first` [B, T] is the first key that each query sees.
-    """
+def attend(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Bool[Array, "B T S"],
+    first: Int[Array, "B T"],
+    *,
+    scale: float,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
     scores = block_scores(q, k, mask, scale, soft_cap)
-    if not moments:
-        whole = Moments.of(scores)
-        out = weighted(shifted(scores, whole.m), v) * whole.p_max[..., None]
-        return AttentionSums(ungrouped(out).astype(q.dtype), None, None)
-    is_first = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
-    sink = jnp.max(jnp.where(is_first, scores, MASKED), axis=-1)
-    rest = Moments.of(jnp.where(is_first, MASKED, scores))
-    whole = with_sink(rest, sink)
-    out = weighted(shifted(scores, whole.m), v) * whole.p_max[..., None]
-    return AttentionSums(ungrouped(out).astype(q.dtype), ungrouped(sink), jax.tree.map(ungrouped, rest))
+    if moments:
+        is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
+        sink_score = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
+        no_sink = Moments.of(jnp.where(is_sink, MASKED, scores))
+        all_keys = merge_sink(no_sink, sink_score)
+    else:
+        sink_score = no_sink = None
+        all_keys = Moments.of(scores)
+    out = weighted_values(shifted(scores, all_keys.m), v) * all_keys.p_max[..., None]
+    return AttentionSums(ungroup_heads(out).astype(q.dtype), *jax.tree.map(ungroup_heads, (sink_score, no_sink)))
 
 
-def attend_tiles(q, k, v, position, first, *, scale, soft_cap, moments):
-    """The same over a long cache: what a query sees is given by its own position and its first key."""
-    options = {"scale": scale, "soft_cap": soft_cap}
-    heads = grouped(q, k.shape[1]).shape[:-1]
-    sums = Moments.empty(heads)
+def attend_tiles(
+    q: Queries,
+    k: Keys,
+    v: Values,
+    position: Int[Array, "B T"],
+    first: Int[Array, "B T"],
+    *,
+    scale: float,
+    soft_cap: float | None,
+    moments: bool,
+) -> AttentionSums:
+    """Compute attention over a long cache, given each query's position and the first key it sees."""
+    heads = group_heads(q, k.shape[1]).shape[:-1]
+    empty = Moments.empty(heads)
 
-    def step(carry, cut, mask, is_first):
-        out, m, sink, rest = carry
+    def step(
+        carry: tuple[Array, Array, Array, Moments],
+        cut: Callable[[Array, int], Array],
+        mask: Bool[Array, "B T S"],
+        is_sink: Bool[Array, "B T S"],
+    ) -> tuple[Array, Array, Array, Moments]:
+        out, m, sink_score, counted = carry
         keys, values = cut(k, 3), cut(v, 2)
-        scores = block_scores(q, keys, mask, **options)
-        largest = jnp.maximum(m, jnp.max(scores, axis=-1))
-        scale_of_old = jnp.exp(jnp.maximum(m - largest, FLOOR))
-        out = out * scale_of_old[..., None] + weighted(shifted(scores, largest), values)
+        scores = block_scores(q, keys, mask, scale, soft_cap)
+        new_m = jnp.maximum(m, jnp.max(scores, axis=-1))
+        rescale = jnp.exp(jnp.maximum(m - new_m, FLOOR))
+        out = out * rescale[..., None] + weighted_values(shifted(scores, new_m), values)
         if moments:
-            is_first = is_first[:, None, None]
-            sink = jnp.maximum(sink, jnp.max(jnp.where(is_first, scores, MASKED), axis=-1))
-            scores = jnp.where(is_first, MASKED, scores)
-        return out, largest, sink, rest.merge(Moments.of(scores))
+            is_sink = is_sink[:, None, None]
+            sink_score = jnp.maximum(sink_score, jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1))
+            scores = jnp.where(is_sink, MASKED, scores)
+        return out, new_m, sink_score, counted.merge(Moments.of(scores))
 
-    init = jnp.zeros((*heads, v.shape[3])), sums.m, sums.m, sums
-    out, _, sink, rest = over_key_tiles(step, init, position, first, k.shape[3])
-    whole = with_sink(rest, sink) if moments else rest
-    out = ungrouped(out * whole.p_max[..., None]).astype(q.dtype)
-    return (
-        AttentionSums(out, ungrouped(sink), jax.tree.map(ungrouped, rest))
-        if moments
-        else AttentionSums(out, None, None)
-    )
+    init = jnp.zeros((*heads, v.shape[3])), empty.m, empty.m, empty
+    out, _, sink_score, counted = fold_key_tiles(step, init, position, first, k.shape[3])
+    all_keys = merge_sink(counted, sink_score) if moments else counted
+    out = ungroup_heads(out * all_keys.p_max[..., None]).astype(q.dtype)
+    return AttentionSums(out, *jax.tree.map(ungroup_heads, (sink_score, counted))) if moments else AttentionSums(out)
 
 
-def weighted(u, v):
-    """Σ_s e^u v of u[B, K, G, T, S], in float32."""
+def weighted_values(u: Float[Array, "B K G T S"], v: Values) -> Float[Array, "B K G T H"]:
+    """Return Σ_s e^u v in float32."""
     return jnp.einsum("bkgts,bksh->bkgth", jnp.exp(u).astype(v.dtype), v, preferred_element_type=jnp.float32)

@@ -1,34 +1,44 @@
-"""softmax_moments for NVIDIA GPUs (Mosaic GPU, Hopper and later): every byte of the logits is read once.
+"""Softmax moments for NVIDIA GPUs (Mosaic GPU, Hopper and later): every byte of the logits is read once.
 
-A row is cut into parts, one for each block of 128 threads. Every register lane keeps the sums, the top two and the
-maximum of the entries that pass through it, so that nothing crosses lanes until the part is read; the parts of a
-row are merged by the moment algebra.
+A row is cut into parts, one per block of 128 threads. Every register lane keeps the sums, the top two and the maximum
+of the entries that pass through it, so no data crosses lanes until the part is read. The parts of a row are merged by
+the moment algebra.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jaxtyping import Array, Float
 
-from ..gpu_tiles import entries, interpreter, plgpu, too_old
+from ..gpu_tiles import interpreter, plgpu, sum_terms, too_old
 from ..moments import MASKED, Moments
-from ..tiles import Sums, moved
+from ..tiles import RunningSums, shift_sums
 from .types import SoftmaxSums
 
 TILE = 4096  # entries that are loaded before the first is used: 16 KiB in float32
-BLOCKS = 1024  # wanted at least, to fill the 132 multiprocessors of an H100 several times over
+BLOCKS = 1024  # target number of thread blocks: fills the 132 multiprocessors of an H100 several times over
 
 
-def refuses(logits, *, alphas, temperature):
+def refuses(*_: Any, **__: Any) -> str | None:
+    """Return why the kernel cannot serve a call, or None."""
     return too_old()
 
 
-def softmax_moments(logits, *, alphas, temperature, interpret=False):
+def softmax_moments(
+    logits: Float[Array, "R V"],
+    *,
+    alphas: tuple[float, ...],
+    temperature: Float[Array, " R"] | None,
+    interpret: bool = False,
+) -> SoftmaxSums:
+    """Compute softmax_moments on an NVIDIA GPU."""
     rows, size = logits.shape
     if size < TILE:
         logits = jnp.pad(logits, ((0, 0), (0, TILE - size)), constant_values=-jnp.inf)
@@ -53,10 +63,20 @@ def softmax_moments(logits, *, alphas, temperature, interpret=False):
     )
     (m, l, a, b, *r), second, top1 = kernel(logits, temperature)  # noqa: E741
     r = jnp.stack(r, axis=-1) if alphas else jnp.zeros((*m.shape, 0))
-    return SoftmaxSums(Moments(m, l, a, b, r, alphas), top1, second).joined(0)
+    return SoftmaxSums(Moments(m, l, a, b, r, alphas), top1, second).join(0)
 
 
-def _part_of_row(logits, temperatures, sums_out, second_out, top1_out, *, alphas, tiles_of_part):
+def _part_of_row(
+    logits: Any,
+    temperatures: Any,
+    sums_out: Any,
+    second_out: Any,
+    top1_out: Any,
+    *,
+    alphas: tuple[float, ...],
+    tiles_of_part: int,
+) -> None:
+    """Read one part of one row."""
     row, part = lax.axis_index("row"), lax.axis_index("part")
     temperature = None if temperatures is None else temperatures[row]
     size = logits.shape[1]
@@ -66,13 +86,13 @@ def _part_of_row(logits, temperatures, sums_out, second_out, top1_out, *, alphas
     layout = plgpu.Layout.WG_STRIDED((width,), vector)
     lane = plgpu.broadcasted_iota(jnp.int32, (width,), 0, layout=layout)
 
-    def full(value, dtype=jnp.float32):
+    def full(value: float, dtype: Any = jnp.float32) -> Any:
         return plgpu.layout_cast(jnp.full((width,), value, dtype), layout)
 
-    def tile(i, carry):
+    def tile(i: Any, carry: Any) -> Any:
         m, second, top1, sums = carry
         begin = (part * tiles_of_part + i) * TILE
-        shifted = jnp.minimum(begin, size - TILE)  # the last tile begins early; what it has again is masked
+        shifted = jnp.minimum(begin, size - TILE)  # the last tile begins early; entries it repeats are masked
         begins = [shifted + j * width for j in range(TILE // width)]
         loaded = [plgpu.load(logits.at[row, pl.ds(at, width)], layout=layout, optimized=False) for at in begins]
         before = m
@@ -87,20 +107,20 @@ def _part_of_row(logits, temperatures, sums_out, second_out, top1_out, *, alphas
             top1 = jnp.where(score > m, index, top1)
             m = jnp.maximum(m, score)
             scores.append(score)
-        sums = moved(sums, before - m, alphas)
+        sums = shift_sums(sums, before - m, alphas)
         for score in scores:
-            sums = jax.tree.map(jnp.add, sums, entries(score, m, alphas))
+            sums = jax.tree.map(jnp.add, sums, sum_terms(score, m, alphas))
         return m, second, top1, sums
 
     zero = full(0.0)
-    carry = full(MASKED), full(MASKED), full(0, jnp.int32), Sums(zero, zero, zero, tuple(zero for _ in alphas))
+    carry = full(MASKED), full(MASKED), full(0, jnp.int32), RunningSums(zero, zero, zero, tuple(zero for _ in alphas))
     steps = jnp.minimum(tiles_of_part, tiles - part * tiles_of_part)
     m, second, top1, sums = lax.fori_loop(0, steps, tile, carry)
 
     largest = jnp.max(m)
-    sums = moved(sums, m - largest, alphas)
+    sums = shift_sums(sums, m - largest, alphas)
     for i, value in enumerate((largest, *map(jnp.sum, (sums.l, sums.a, sums.b, *sums.r)))):
         sums_out[i, part, row] = value
-    best = jnp.minimum(jnp.min(jnp.where(m == largest, top1, size)), size - 1)  # a row of NaN has none
+    best = jnp.minimum(jnp.min(jnp.where(m == largest, top1, size)), size - 1)  # a NaN row has no largest entry
     top1_out[part, row] = best
     second_out[part, row] = jnp.max(jnp.where(top1 == best, second, m))

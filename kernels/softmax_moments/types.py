@@ -1,4 +1,4 @@
-"""What softmax_moments returns, and the sums it comes from."""
+"""Result of softmax_moments, and the mergeable sums behind it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SoftmaxMoments:
     """Moments of softmax rows and their two most likely entries.
 
     Attributes:
-      moments: of the row.
+      moments: moments of the row.
       top1: index of the largest score, the lowest index among equals.
       top1_top2_gap: largest minus second largest probability; 1 for a row of one entry.
     """
@@ -30,43 +30,43 @@ class SoftmaxMoments:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SoftmaxSums:
-    """What an implementation of softmax_moments returns: sums over the row, or over a part of it.
+    """Unfinished result, which every implementation of softmax_moments returns: sums over a row, or a part of it.
 
     Attributes:
-      moments: of the part.
+      moments: moments of the part.
       top1: index in the part of its largest score, the lowest among equals.
-      second: its second largest score, which may equal the largest; `MASKED` where there is none.
+      second: second largest score of the part, which may equal the largest; `MASKED` if the part has one entry.
     """
 
     moments: Moments
     top1: Int[Array, " R"]
     second: Float[Array, " R"]
 
-    def over(self, axis_name: str | tuple[str, ...], part: int) -> SoftmaxSums:
-        """The sums of whole rows whose parts of `part` entries each are on the devices along mesh axes."""
-        return jax.lax.all_gather(self, axis_name).joined(part)
+    def all_gather(self, axis_name: str | tuple[str, ...], part: int) -> SoftmaxSums:
+        """Return the sums of whole rows whose parts of `part` entries each are on the devices along mesh axes."""
+        return jax.lax.all_gather(self, axis_name).join(part)
 
-    def joined(self, part: int) -> SoftmaxSums:
-        """The sums of whole rows from those of their parts, which lie along a new first axis, `part` entries each."""
+    def join(self, part: int) -> SoftmaxSums:
+        """Return the sums of whole rows from the sums of their parts along the first axis, `part` entries each."""
         top1, second = top_two_of_parts(self.moments.m, self.top1, self.second, part)
         return SoftmaxSums(self.moments.merge_axis(0), top1, second)
 
     @property
     def result(self) -> SoftmaxMoments:
-        """The finished quantities."""
+        """Finished quantities."""
         return SoftmaxMoments(self.moments, self.top1, top1_top2_gap(self.moments, self.second))
 
 
 def top_two_of_parts(
     largest: Float[Array, "P ..."], top1: Int[Array, "P ..."], second: Float[Array, "P ..."], part: int
 ) -> tuple[Int[Array, "*r"], Float[Array, "*r"]]:
-    """(index of the largest score, the second largest score) of rows cut in P parts of `part` entries."""
+    """Return (index of the largest score, second largest score) of rows cut in P parts of `part` entries."""
     best = jnp.argmax(largest, axis=0)[None]
     index = jnp.take_along_axis(top1, best, axis=0)[0] + best[0] * part
-    mine = jnp.arange(len(largest)).reshape(-1, *(1,) * (largest.ndim - 1)) == best
-    return index.astype(jnp.int32), jnp.max(jnp.where(mine, second, largest), axis=0)
+    is_best = jnp.arange(len(largest)).reshape(-1, *(1,) * (largest.ndim - 1)) == best
+    return index.astype(jnp.int32), jnp.max(jnp.where(is_best, second, largest), axis=0)
 
 
 def top1_top2_gap(moments: Moments, second: Float[Array, "*r"]) -> Float[Array, "*r"]:
-    """p₁ − p₂ of each row, from its second largest score."""
+    """Return p₁ − p₂ of each row, from its second largest score."""
     return moments.p_max * (1 - jnp.exp(jnp.maximum(second - moments.m, FLOOR)))

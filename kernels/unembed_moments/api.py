@@ -1,6 +1,8 @@
-"""unembed_moments: hidden states × unembedding → moments, with no stored logits."""
+"""Moments of hidden states × unembedding, without stored logits."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -9,7 +11,7 @@ from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 from .types import UnembedMoments
 
-OPERATION = Operation.of_modules("unembed_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
+OPERATION = Operation.from_modules("unembed_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
 
 
 def unembed_moments(
@@ -21,53 +23,62 @@ def unembed_moments(
     targets: Int[Array, " R"] | None = None,
     keep_logits: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
-    rest: Float[Array, "E D"] | None = None,
+    extra_rows: Float[Array, "E D"] | None = None,
     implementation: str | None = None,
 ) -> UnembedMoments:
-    """Moments of softmax(hidden · unembeddingᵀ) for the output rows and their lenses, in one product.
+    """Return the moments of softmax(hidden · unembeddingᵀ) for the output rows and their lenses, in one product.
 
     Args:
       hidden: normalised hidden states; group G−1 is the model's output, the groups before it are lens rows that
         are compared with it row by row.
-      unembedding: one row per token, as tied embeddings are stored.
-      alphas: orders of the Rényi entropies, of the output alone.
-      soft_cap: logits become cap · tanh(logits / cap).
-      targets: token ids whose log-probability under the output is wanted.
-      keep_logits: also return the output's logits [R, V], for a sampler.
+      unembedding: unembedding matrix, one row per token, as tied embeddings are stored.
+      alphas: orders of the Rényi entropies of the output.
+      soft_cap: soft cap c of the logits, which become c · tanh(logits / c).
+      targets: token ids whose log-probability under the output is returned.
+      keep_logits: whether to return the output's logits [R, V], for a sampler.
       axis_name: mesh axis, or axes, within `jax.shard_map`, over which the vocabulary is split evenly: `unembedding` is
         this device's part, `targets` are ids of the whole vocabulary, and all devices get the whole rows' result by one
-        exchange of a few scalars a row; `logits` are this device's part.
-      rest: where the vocabulary cannot be split evenly, the last few rows of this device's part, which the last device
-        lacks: what stands there in their place does not count, and its `logits` are −1e30.
-      implementation: its name; None for the platform's default.
+        exchange of a few scalars per row; `logits` are this device's part.
+      extra_rows: last rows of this device's part, where the vocabulary cannot be split evenly. The last device lacks
+        them: it ignores the values it is given, and their `logits` are −1e30.
+      implementation: name of the implementation; None for the platform's default.
 
     Returns:
       UnembedMoments; entropy within 1e-5 nats and varentropy within 1e-4 nats² of float64 given the same logits. A row
-      with a logit of NaN or +∞ is NaN (and so is its lenses' `kl`); others are not touched.
+      with a logit of NaN or +∞ is NaN (and so is its lenses' `kl`); other rows are unaffected.
 
     Raises:
-      Unsupported: the implementation asked for is not to be had.
+      Unsupported: the requested implementation is unavailable here.
       ValueError: shapes do not agree.
     """
     if hidden.ndim != 3 or unembedding.ndim != 2:
-        raise ValueError(f"unembed_moments: {hidden.shape} and {unembedding.shape} are not [G, R, D] and [V, D]")
-    own, width = unembedding.shape
-    part = own + (0 if rest is None else len(rest))
+        raise ValueError(
+            f"unembed_moments: hidden {hidden.shape} and unembedding {unembedding.shape} have the wrong rank; "
+            "give [G, R, D] and [V, D]"
+        )
+    vocabulary, width = unembedding.shape
     if hidden.shape[2] != width:
-        raise ValueError(f"unembed_moments: hidden states are {hidden.shape[2]} wide, and the unembedding {width}")
-    if not (hidden.size and own):
-        raise ValueError("unembed_moments: needs at least one group, one row and one token")
+        raise ValueError(
+            f"unembed_moments: hidden states are {hidden.shape[2]} wide, the unembedding {width}; give equal widths"
+        )
+    if not (hidden.size and vocabulary):
+        raise ValueError(
+            f"unembed_moments: hidden {hidden.shape} or unembedding {unembedding.shape} is empty; "
+            "give at least one group, one row and one token"
+        )
+    part = vocabulary + (0 if extra_rows is None else len(extra_rows))
     if targets is not None:
         if targets.shape != hidden.shape[1:2]:
             raise ValueError(
-                f"unembed_moments: {targets.shape[0]} targets for {hidden.shape[1]} rows; give one to each"
+                f"unembed_moments: targets {targets.shape} do not fit {hidden.shape[1]} rows; give one to each row"
             )
         if axis_name is not None:
             targets = targets - jax.lax.axis_index(axis_name) * part
-    options = {"alphas": alphas, "soft_cap": soft_cap, "keep_logits": keep_logits}
+    options: dict[str, Any] = {"alphas": alphas, "soft_cap": soft_cap, "keep_logits": keep_logits}
     sums = OPERATION(hidden, unembedding, targets=targets, implementation=implementation, **options)
-    if rest is not None:
-        there = jax.lax.axis_index(axis_name) < jax.lax.axis_size(axis_name) - 1
-        few = xla.of_few(hidden, rest, there, targets=None if targets is None else targets - own, **options)
-        sums = sums.followed_by(few, own, alphas)
-    return (sums if axis_name is None else sums.over(axis_name, part, alphas)).result(alphas)
+    if extra_rows is not None:
+        present = jax.lax.axis_index(axis_name) < jax.lax.axis_size(axis_name) - 1
+        extra_targets = None if targets is None else targets - vocabulary
+        extra = xla.unembed_if_present(hidden, extra_rows, present, targets=extra_targets, **options)
+        sums = sums.followed_by(extra, vocabulary, alphas)
+    return (sums if axis_name is None else sums.all_gather(axis_name, part, alphas)).result(alphas)

@@ -1,12 +1,12 @@
-"""unembed_moments for NVIDIA GPUs (Mosaic GPU, Hopper): a tile of logits lives in registers and nowhere else.
+"""unembed_moments for NVIDIA GPUs (Mosaic GPU, Hopper): a tile of logits exists in registers only.
 
-A block of 128 threads takes 64 rows, of any groups, and one part of the vocabulary. It streams both operands through
-shared memory, and adds the sums of each tile of the vocabulary to those of its rows. A lens needs the output's logits
-beside its own: where there are lenses, the output's hidden state of every row is multiplied by the same tile as well,
-which costs arithmetic and no bytes. The parts are merged by the moment algebra.
+A block of 128 threads computes 64 rows, of any groups, and one part of the vocabulary. It streams both operands through
+shared memory and adds each tile of the vocabulary to its rows' sums. A lens needs the output's logits beside its own:
+with lenses, the output's hidden state of every row is multiplied by the same tile as well, which costs arithmetic but
+no bytes. The parts are merged by the moment algebra.
 
-The matrix unit takes bfloat16. Other numbers are written as sums of three of those, and the products of all terms but
-the smallest make one as exact as float32's.
+The matrix unit multiplies bfloat16. Other numbers are sums of three bfloat16 pieces; the products of all pieces but the
+smallest are as exact as float32's.
 """
 
 from __future__ import annotations
@@ -19,24 +19,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Int
 
-from ..gpu_tiles import entries, interpreter, pieces, plgpu, too_old
+from ..gpu_tiles import bfloat16_pieces, interpreter, plgpu, sum_terms, too_old
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
-from ..tiles import Sums, moved
+from ..tiles import RunningSums, shift_sums
 from .types import UnembedSums
 
-ROWS = 64  # of a block: those of one instruction of the matrix unit
-COLUMNS = 32  # tokens whose logits are read out together: so few that two blocks fit a multiprocessor
-WIDTH = 32  # the hidden width is padded to a multiple of this, and multiplied by one or two times as much in a step
-BLOCKS = 264  # wanted at least: two for each of the 132 multiprocessors of an H100
+ROWS = 64  # rows of a block: the ones of one instruction of the matrix unit
+COLUMNS = 32  # tokens whose logits are read together; few enough that two blocks fit a multiprocessor
+WIDTH = 32  # the hidden width is padded to a multiple of this; a step multiplies one or two times as much
+BLOCKS = 264  # target number of thread blocks: two for each of the 132 multiprocessors of an H100
 
 
-def refuses(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits):
+def refuses(*_: Any, **__: Any) -> str | None:
+    """Return why the kernel cannot serve a call, or None."""
     return too_old()
 
 
-def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits, interpret=False):
+def unembed_moments(
+    hidden: Float[Array, "G R D"],
+    unembedding: Float[Array, "V D"],
+    *,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    targets: Int[Array, " R"] | None,
+    keep_logits: bool,
+    interpret: bool = False,
+) -> UnembedSums:
+    """Compute unembed_moments on an NVIDIA GPU."""
     groups, rows, _ = hidden.shape
     vocabulary = len(unembedding)
     hidden, unembedding = _padded(hidden, (1, 1, WIDTH)), _padded(unembedding, (8, WIDTH))
@@ -51,20 +63,20 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
     parts = pl.cdiv(tiles, tiles_of_part)
 
     # The output comes first: the kernel writes the logits of the first rows.
-    own = pieces(_padded(jnp.roll(hidden, 1, axis=0).reshape(-1, width), (8, 1)))
+    row_states = bfloat16_pieces(_padded(jnp.roll(hidden, 1, axis=0).reshape(-1, width), (8, 1)))
     output = None
     if groups > 1:
-        output = pieces(_padded(jnp.broadcast_to(hidden[-1:], hidden.shape).reshape(-1, width), (8, 1)))
+        output = bfloat16_pieces(_padded(jnp.broadcast_to(hidden[-1:], hidden.shape).reshape(-1, width), (8, 1)))
     if targets is not None:
         targets = jnp.pad(targets, (0, blocks * ROWS - rows), constant_values=-1)
 
-    def shared(shape, dtype=jnp.bfloat16):
+    def shared(shape: tuple[int, ...], dtype: Any = jnp.bfloat16) -> Any:
         size = jnp.dtype(dtype).itemsize
         swizzle = min(128, step * size)
         transforms = plgpu.TilingTransform((8, swizzle // size)), plgpu.SwizzleTransform(swizzle)
         return plgpu.SMEM((*shape, step), dtype, transforms=transforms)
 
-    operand = shared((stages, len(own), ROWS))
+    operand = shared((stages, len(row_states), ROWS))
     scalars = 6 + len(alphas)
     kernel = plgpu.kernel(
         functools.partial(
@@ -74,20 +86,20 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
             jax.ShapeDtypeStruct((scalars, parts, blocks * ROWS), jnp.float32),
             jax.ShapeDtypeStruct((parts, blocks * ROWS), jnp.int32),
             jax.ShapeDtypeStruct((parts, blocks * ROWS), jnp.float32) if targets is not None else None,
-            jax.ShapeDtypeStruct((_up(rows, 8), _up(vocabulary, 32)), jnp.float32) if keep_logits else None,
+            jax.ShapeDtypeStruct((_round_up(rows, 8), _round_up(vocabulary, 32)), jnp.float32) if keep_logits else None,
         ),
         grid=(parts, blocks),
         grid_names=("part", "block"),  # blocks that read the same part run side by side
         kernel_name="unembed_moments",
         cost_estimate=pl.CostEstimate(
-            flops=2 * own.size * vocabulary * (1 if groups == 1 else 2),
+            flops=2 * row_states.size * vocabulary * (1 if groups == 1 else 2),
             transcendentals=groups * rows * vocabulary * (1 if groups == 1 else 3),
-            bytes_accessed=unembedding.nbytes + own.nbytes + 4 * keep_logits * rows * vocabulary,
+            bytes_accessed=unembedding.nbytes + row_states.nbytes + 4 * keep_logits * rows * vocabulary,
         ),
         interpret=interpreter(interpret),
         scratch_types=dict(
             scratch=_Scratch(
-                own=operand,
+                row_states=operand,
                 output=operand if groups > 1 else None,
                 weights=shared((stages, columns), unembedding.dtype),
                 pieces=None if exact else shared((3, columns)),
@@ -96,14 +108,14 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
             )
         ),
     )
-    sums, top1, target, logits = kernel(own, output, unembedding, targets)
+    sums, top1, target, logits = kernel(row_states, output, unembedding, targets)
 
-    def by_group(x):
+    def by_group(x: Array) -> Array:
         return jnp.roll(x[..., : groups * rows].reshape(*x.shape[:-1], groups, rows), -1, axis=-2)
 
     m, l, a, b, cross, second, *r = by_group(sums)  # noqa: E741
     r = jnp.stack([x[:, -1] for x in r], axis=-1) if alphas else jnp.zeros((parts, rows, 0))
-    parts_of_rows = UnembedSums(
+    part_sums = UnembedSums(
         moments=Moments(m, l, a, b, jnp.zeros((*m.shape, 0))),
         r=r,
         top1=by_group(top1),
@@ -112,15 +124,22 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         target=None if target is None else target[:, :rows],
         logits=None,
     )
-    return dataclasses.replace(
-        parts_of_rows.joined(0, alphas), logits=logits[:rows, :vocabulary] if keep_logits else None
-    )
+    return dataclasses.replace(part_sums.join(0, alphas), logits=logits[:rows, :vocabulary] if keep_logits else None)
 
 
 class _Scratch(NamedTuple):
-    """Shared memory of a block: both operands' tiles in flight, and what a tile becomes."""
+    """Shared memory of a thread block.
 
-    own: Any
+    Attributes:
+      row_states: tiles in flight of the rows' hidden states.
+      output: tiles in flight of the output's hidden states; None without lenses.
+      weights: tiles in flight of the unembedding.
+      pieces: bfloat16 pieces of a tile of the unembedding; None for bfloat16.
+      logits: logits on their way to device memory; None unless kept.
+      loaded: barriers of the tiles in flight.
+    """
+
+    row_states: Any
     output: Any
     weights: Any
     pieces: Any
@@ -128,11 +147,22 @@ class _Scratch(NamedTuple):
     loaded: Any
 
 
-class _Rows(NamedTuple):
-    """What is known of a block's rows, [ROWS] each, after some tiles."""
+class _BlockState(NamedTuple):
+    """State of a block's rows after some tiles, [ROWS] each.
+
+    Attributes:
+      m: largest logit.
+      sums: sums about m.
+      second: second largest logit.
+      top1: index of the largest logit.
+      target: logit of the target.
+      output_m: largest logit of the output.
+      output_l: Σ e^u of the output.
+      cross: Σ e^{u_out} (u_out − u_row).
+    """
 
     m: Any
-    sums: Sums
+    sums: RunningSums
     second: Any
     top1: Any
     target: Any
@@ -141,69 +171,70 @@ class _Rows(NamedTuple):
     cross: Any
 
 
-def _padded(x, multiples):
-    """x with zeros up to multiples of these sizes: the copy engine cuts no tile."""
-    return jnp.pad(x, [(0, _up(size, multiple) - size) for size, multiple in zip(x.shape, multiples, strict=True)])
+def _padded(x: Array, multiples: tuple[int, ...]) -> Array:
+    """Pad x with zeros to multiples of these sizes: the copy engine copies whole tiles only."""
+    return jnp.pad(x, [(0, _round_up(size, n) - size) for size, n in zip(x.shape, multiples, strict=True)])
 
 
-def _up(size, multiple):
+def _round_up(size: int, multiple: int) -> int:
     return pl.cdiv(size, multiple) * multiple
 
 
 def _part_of_rows(
-    own,
-    output,
-    weights,
-    targets,
-    sums_out,
-    top1_out,
-    target_out,
-    logits_out,
+    row_states: Any,
+    output: Any,
+    weights: Any,
+    targets: Any,
+    sums_out: Any,
+    top1_out: Any,
+    target_out: Any,
+    logits_out: Any,
     *,
-    scratch,
-    vocabulary,
-    tiles_of_part,
-    alphas,
-    soft_cap,
-):
+    scratch: _Scratch,
+    vocabulary: int,
+    tiles_of_part: int,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+) -> None:
+    """Read one part of the vocabulary for one block of rows."""
     part, row = lax.axis_index("part"), lax.axis_index("block") * ROWS
     stages, columns, step_width = scratch.weights.shape
     first = part * tiles_of_part
     tiles = jnp.minimum(tiles_of_part, pl.cdiv(vocabulary, columns) - first)
     steps = weights.shape[1] // step_width
-    rows_here = pl.ds(row, ROWS)
+    block_rows = pl.ds(row, ROWS)
 
-    def load(step):
+    def load(step: Any) -> None:
         slot, at = lax.rem(step, stages), pl.ds(lax.rem(step, steps) * step_width, step_width)
         loaded = scratch.loaded.at[slot]
         tile = pl.ds((first + lax.div(step, steps)) * columns, columns)
-        plgpu.copy_gmem_to_smem(own.at[:, rows_here, at], scratch.own.at[slot], loaded)
+        plgpu.copy_gmem_to_smem(row_states.at[:, block_rows, at], scratch.row_states.at[slot], loaded)
         if output is not None:
-            plgpu.copy_gmem_to_smem(output.at[:, rows_here, at], scratch.output.at[slot], loaded)
+            plgpu.copy_gmem_to_smem(output.at[:, block_rows, at], scratch.output.at[slot], loaded)
         plgpu.copy_gmem_to_smem(weights.at[tile, at], scratch.weights.at[slot], loaded)
 
-    def multiply(step, accumulators):
+    def multiply(step: Any, accumulators: Any) -> None:
         slot = lax.rem(step, stages)
         plgpu.barrier_wait(scratch.loaded.at[slot])
         if scratch.pieces is None:
             factors = [scratch.weights.at[slot]]
         else:
             factors = [scratch.pieces.at[i] for i in range(3)]
-            rest = scratch.weights[slot].astype(jnp.float32)
+            remainder = scratch.weights[slot].astype(jnp.float32)
             for piece in factors:
-                high = rest.astype(jnp.bfloat16)
-                piece[...] = high
-                rest = rest - high.astype(jnp.float32)
+                rounded = remainder.astype(jnp.bfloat16)
+                piece[...] = rounded
+                remainder = remainder - rounded.astype(jnp.float32)
             plgpu.commit_smem()
-        for accumulator, operand in zip(accumulators, (scratch.own, scratch.output), strict=False):
+        for accumulator, operand in zip(accumulators, (scratch.row_states, scratch.output), strict=False):
             for i in range(operand.shape[1]):
                 for piece in factors[: 3 - i]:
                     plgpu.wgmma(accumulator, operand.at[slot, i], piece.transpose((1, 0)))
         plgpu.wgmma_wait(0)
         pl.when(step + stages < tiles * steps)(lambda: load(step + stages))
 
-    def products(tile):
-        def accumulate(*accumulators):
+    def products(tile: Any) -> Any:
+        def accumulate(*accumulators: Any) -> list[Any]:
             lax.fori_loop(0, steps, lambda k, _: multiply(tile * steps + k, accumulators), None)
             return [accumulator[...] for accumulator in accumulators]
 
@@ -212,74 +243,75 @@ def _part_of_rows(
 
     layout = plgpu.Layout.WGMMA.reduce(1)
     index = plgpu.broadcasted_iota(jnp.int32, (ROWS, COLUMNS), 1, layout=plgpu.Layout.WGMMA)
-    target = None if targets is None else plgpu.load(targets.at[rows_here], layout=layout, optimized=False)
+    target = None if targets is None else plgpu.load(targets.at[block_rows], layout=layout, optimized=False)
 
-    def full(value, dtype=jnp.float32):
+    def full(value: float, dtype: Any = jnp.float32) -> Any:
         return plgpu.layout_cast(jnp.full((ROWS,), value, dtype), layout)
 
-    def wide(x):
+    def wide(x: Any) -> Any:
         return lax.broadcast_in_dim(x, (ROWS, COLUMNS), (0,))
 
-    def tile(i, known):
-        tiles_of_rows = products(i)
+    def tile(i: Any, state: _BlockState) -> _BlockState:
+        logits = products(i)
         for at in range(0, columns, COLUMNS):
-            part_of_tile = [x[:, at : at + COLUMNS] for x in tiles_of_rows]
-            known = read(part_of_tile, (first + i) * columns + at, known)
-        return known
+            state = read([x[:, at : at + COLUMNS] for x in logits], (first + i) * columns + at, state)
+        return state
 
-    def read(tiles_of_rows, column, known):
-        at = index + column
-        there = at < vocabulary
-        capped = (soft_capped(x, soft_cap) for x in tiles_of_rows)
-        logits, *of_output = (jnp.where(there, jnp.maximum(x, MASKED), MASKED) for x in capped)
+    def read(products: list[Any], column: Any, state: _BlockState) -> _BlockState:
+        """Return the state with some tokens added, given the rows' products and, with lenses, the output's."""
+        tokens = index + column
+        inside = tokens < vocabulary
+        capped = (soft_capped(x, soft_cap) for x in products)
+        logits, *output_logits = (jnp.where(inside, jnp.maximum(x, MASKED), MASKED) for x in capped)
         if logits_out is not None:
             pl.when(row < logits_out.shape[0])(lambda: store(logits, column))
         best = jnp.max(logits, axis=1)
-        m = jnp.maximum(known.m, best)
-        here = entries(logits, wide(m), alphas)
-        best_at = jnp.min(jnp.where(logits == wide(best), at, vocabulary), axis=1)
-        next_best = jnp.max(jnp.where(at == wide(best_at), MASKED, logits), axis=1)
-        new = known._replace(
+        m = jnp.maximum(state.m, best)
+        terms = sum_terms(logits, wide(m), alphas)
+        before = shift_sums(state.sums, state.m - m, alphas)
+        best_at = jnp.min(jnp.where(logits == wide(best), tokens, vocabulary), axis=1)
+        next_best = jnp.max(jnp.where(tokens == wide(best_at), MASKED, logits), axis=1)
+        new = state._replace(
             m=m,
-            sums=jax.tree.map(lambda x, y: x + jnp.sum(y, axis=1), moved(known.sums, known.m - m, alphas), here),
-            second=jnp.maximum(jnp.maximum(known.second, next_best), jnp.minimum(known.m, best)),
-            top1=jnp.where(best > known.m, best_at, known.top1),
+            sums=jax.tree.map(lambda x, y: x + jnp.sum(y, axis=1), before, terms),
+            second=jnp.maximum(jnp.maximum(state.second, next_best), jnp.minimum(state.m, best)),
+            top1=jnp.where(best > state.m, best_at, state.top1),
         )
         if target is not None:
-            found = jnp.max(jnp.where(at == wide(target), logits, MASKED), axis=1)
-            new = new._replace(target=jnp.maximum(known.target, found))
-        return compared(known, new, logits, *of_output) if of_output else new
+            target_logit = jnp.max(jnp.where(tokens == wide(target), logits, MASKED), axis=1)
+            new = new._replace(target=jnp.maximum(state.target, target_logit))
+        return compare(state, new, logits, *output_logits) if output_logits else new
 
-    def compared(known, new, logits, of_output):
-        """`new` with the sums over a tile of the output's logits beside the row's own."""
-        output_m = jnp.maximum(known.output_m, jnp.max(of_output, axis=1))
-        d = jnp.maximum(known.m - new.m, FLOOR)
-        d_output = jnp.maximum(known.output_m - output_m, FLOOR)
-        u, u_output = logits - wide(new.m), of_output - wide(output_m)
-        e = entries(of_output, wide(output_m)).l
-        cross = jnp.exp(d_output) * (known.cross + known.output_l * (d_output - d))
+    def compare(state: _BlockState, new: _BlockState, logits: Any, output_logits: Any) -> _BlockState:
+        """Return `new` with the sums over a tile of the output's logits beside the row's own."""
+        output_m = jnp.maximum(state.output_m, jnp.max(output_logits, axis=1))
+        d = jnp.maximum(state.m - new.m, FLOOR)
+        d_output = jnp.maximum(state.output_m - output_m, FLOOR)
+        u, u_output = logits - wide(new.m), output_logits - wide(output_m)
+        e = sum_terms(output_logits, wide(output_m)).l
+        cross = jnp.exp(d_output) * (state.cross + state.output_l * (d_output - d))
         return new._replace(
             output_m=output_m,
-            output_l=jnp.exp(d_output) * known.output_l + jnp.sum(e, axis=1),
+            output_l=jnp.exp(d_output) * state.output_l + jnp.sum(e, axis=1),
             cross=cross + jnp.sum(e * (u_output - u), axis=1),
         )
 
-    def store(logits, column):
+    def store(logits: Any, column: Any) -> None:
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
         plgpu.store(scratch.logits, logits, optimized=False)
         plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(scratch.logits, logits_out.at[rows_here, pl.ds(column, COLUMNS)])
+        plgpu.copy_smem_to_gmem(scratch.logits, logits_out.at[block_rows, pl.ds(column, COLUMNS)])
 
     for step in range(stages):
         pl.when(step < tiles * steps)(functools.partial(load, jnp.int32(step)))
     zero, masked = full(0.0), full(MASKED)
-    known = lax.fori_loop(
+    state = lax.fori_loop(
         0,
         tiles,
         tile,
-        _Rows(
+        _BlockState(
             m=masked,
-            sums=Sums(zero, zero, zero, tuple(zero for _ in alphas)),
+            sums=RunningSums(zero, zero, zero, tuple(zero for _ in alphas)),
             second=masked,
             top1=full(0, jnp.int32),
             target=masked,
@@ -288,10 +320,10 @@ def _part_of_rows(
             cross=zero,
         ),
     )
-    sums = known.sums
-    for i, value in enumerate((known.m, sums.l, sums.a, sums.b, known.cross, known.second, *sums.r)):
-        plgpu.store(sums_out.at[i, part, rows_here], value, optimized=False)
-    plgpu.store(top1_out.at[part, rows_here], known.top1, optimized=False)
+    sums = state.sums
+    for i, value in enumerate((state.m, sums.l, sums.a, sums.b, state.cross, state.second, *sums.r)):
+        plgpu.store(sums_out.at[i, part, block_rows], value, optimized=False)
+    plgpu.store(top1_out.at[part, block_rows], state.top1, optimized=False)
     if target is not None:
-        plgpu.store(target_out.at[part, rows_here], known.target, optimized=False)
+        plgpu.store(target_out.at[part, block_rows], state.target, optimized=False)
     plgpu.wait_smem_to_gmem(0)

@@ -1,6 +1,7 @@
-"""unembed_moments, obviously: all logits at once, and one pass for each quantity."""
+"""Reference unembed_moments: all logits at once, and one pass for each quantity."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from ..moments import MASKED
 from ..soft_cap import soft_capped
@@ -8,7 +9,16 @@ from ..softmax_moments.reference import pairwise_sum, softmax_moments
 from .types import UnembedSums
 
 
-def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits):
+def unembed_moments(
+    hidden: Float[Array, "G R D"],
+    unembedding: Float[Array, "V D"],
+    *,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    targets: Int[Array, " R"] | None,
+    keep_logits: bool,
+) -> UnembedSums:
+    """Compute unembed_moments from all logits at once."""
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
     logits = soft_capped(logits, soft_cap)
     rows = softmax_moments(logits, alphas=(), temperature=None)
@@ -20,13 +30,13 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         top1=rows.top1,
         second=rows.second[-1],
         cross=pairwise_sum(jnp.exp(u[-1]) * (u[-1] - u)),
-        target=None if targets is None else target_of(logits[-1], targets),
+        target=None if targets is None else target_logits(logits[-1], targets),
         logits=logits[-1] if keep_logits else None,
     )
 
 
-def target_of(logits, targets):
-    """Logit [R] of each row's target, `MASKED` for one outside the vocabulary."""
-    there = (targets >= 0) & (targets < logits.shape[-1])
-    found = jnp.take_along_axis(logits, jnp.where(there, targets, 0)[:, None], axis=-1)[:, 0]
-    return jnp.where(there, found, MASKED)
+def target_logits(logits: Float[Array, "R V"], targets: Int[Array, " R"]) -> Float[Array, " R"]:
+    """Return the logit of each row's target, `MASKED` for a target outside the vocabulary."""
+    inside = (targets >= 0) & (targets < logits.shape[-1])
+    values = jnp.take_along_axis(logits, jnp.where(inside, targets, 0)[:, None], axis=-1)[:, 0]
+    return jnp.where(inside, values, MASKED)

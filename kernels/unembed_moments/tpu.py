@@ -1,8 +1,8 @@
-"""unembed_moments for TPUs (Mosaic): the product a tile of the vocabulary at a time, its logits read where they fall.
+"""unembed_moments for TPUs (Mosaic): one tile of the vocabulary at a time, its logits read from VMEM.
 
-A block holds some of the output's rows and the lens rows that are compared with them, and meets every tile of the
-unembedding: one product, then its rows eight at a time, those of the output first. For up to some hundreds of rows
-there is one block, and the unembedding is read once.
+A block holds some of the output's rows and the lens rows that are compared with them, and reads every tile of the
+unembedding: one product, then its rows eight at a time, the output's first. Up to some hundreds of rows form one block,
+and the unembedding is read once.
 """
 
 from __future__ import annotations
@@ -15,56 +15,75 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
 
 from ..moments import FLOOR, MASKED, Moments
 from ..soft_cap import soft_capped
-from ..tiles import Sums, moved
+from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import (
     LANES,
     LARGEST_INDEX,
     SUBLANES,
-    Top,
-    add,
+    TopTwo,
+    add_sums,
+    empty_sums,
+    empty_top,
     interpreter,
-    no_sums,
-    no_top,
-    of_tile,
     packed,
+    tile_sums,
     total,
     unpacked,
-    with_top,
+    update_top,
 )
-from .tpu_blocks import Blocks
+from .tpu_blocks import UnembedBlocks
 from .types import UnembedSums
 
 SERVED = (jnp.float32, jnp.bfloat16)
 
 
-class _Rows(NamedTuple):
-    """What is known of rows after some tiles; `cross` is of lens rows, `target` and the Rényi sums of the output's."""
+class _RowState(NamedTuple):
+    """State of rows after some tiles.
 
-    top: Top
-    sums: Sums
+    Attributes:
+      top: top two logits.
+      sums: sums about the largest logit; the Rényi sums are the output's.
+      cross: Σ e^{u_out} (u_out − u_row) of lens rows.
+      target: logit of the target of output rows.
+    """
+
+    top: TopTwo
+    sums: RunningSums
     cross: Any
     target: Any
 
 
-def refuses(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits):
+def refuses(hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"], **_: Any) -> str | None:
+    """Return why the kernel cannot serve these arguments, or None."""
     if hidden.dtype not in SERVED or unembedding.dtype not in SERVED:
-        return f"takes float32 and bfloat16, and these are {hidden.dtype} and {unembedding.dtype}"
+        return f"supports float32 and bfloat16, not {hidden.dtype} with {unembedding.dtype}"
     size = len(unembedding)
     return None if size <= LARGEST_INDEX else f"a vocabulary of {size} is larger than 2**24"
 
 
-def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits, interpret=False):
+def unembed_moments(
+    hidden: Float[Array, "G R D"],
+    unembedding: Float[Array, "V D"],
+    *,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    targets: Int[Array, " R"] | None,
+    keep_logits: bool,
+    interpret: bool = False,
+) -> UnembedSums:
+    """Compute unembed_moments on a TPU."""
     groups, rows, width = hidden.shape
     size = len(unembedding)
     hidden = hidden.astype(jnp.promote_types(hidden.dtype, unembedding.dtype))
-    blocks = Blocks.of(groups, rows, size, width, hidden.dtype.itemsize)
-    wanted = jnp.full(rows, -1, jnp.int32) if targets is None else targets
-    state = jax.eval_shape(lambda: packed(_nothing(blocks.count * blocks.size, alphas)))
+    blocks = UnembedBlocks.of(groups, rows, size, width, hidden.dtype.itemsize)
+    target_ids = jnp.full(rows, -1, jnp.int32) if targets is None else targets
+    state = jax.eval_shape(lambda: packed(_empty_state(blocks.count * blocks.size, alphas)))
     kept = rows if blocks.count == 1 else blocks.rows
-    beside = pltpu.VMEM((blocks.beside, blocks.tokens), jnp.float32)
+    kept_output = pltpu.VMEM((blocks.kept_output, blocks.tokens), jnp.float32)
     resident = pl.Buffered(1 if blocks.width == width else 2)
     result, *logits = pl.pallas_call(
         functools.partial(_kernel, blocks=blocks, size=size, alphas=alphas, soft_cap=soft_cap, keep_logits=keep_logits),
@@ -81,9 +100,9 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         out_shape=[state, jax.ShapeDtypeStruct((rows, size), jnp.float32)][: 1 + keep_logits],
         scratch_shapes=[
             pltpu.VMEM((blocks.size, blocks.tokens), jnp.float32),
-            beside,
-            beside,
-            pltpu.VMEM((blocks.beside, LANES), jnp.float32),
+            kept_output,
+            kept_output,
+            pltpu.VMEM((blocks.kept_output, LANES), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
         cost_estimate=pl.CostEstimate(
@@ -93,90 +112,103 @@ def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logi
         ),
         interpret=interpreter(interpret),
         name="unembed_moments",
-    )(blocks.of_output(wanted), blocks.arranged(hidden), unembedding)
-    found = jax.tree.map(lambda x: x[..., 0], unpacked(blocks.by_group(result, rows), _nothing(1, alphas)))
-    sums = found.sums
+    )(blocks.arranged_output(target_ids), blocks.arranged(hidden), unembedding)
+    state = jax.tree.map(lambda x: x[..., 0], unpacked(blocks.by_group(result, rows), _empty_state(1, alphas)))
+    top, sums = state.top, state.sums
     return UnembedSums(
-        moments=Moments(found.top.largest, sums.l, sums.a, sums.b, jnp.zeros((groups, rows, 0), jnp.float32)),
+        moments=Moments(top.largest, sums.l, sums.a, sums.b, jnp.zeros((groups, rows, 0), jnp.float32)),
         r=jnp.stack([r[-1] for r in sums.r], axis=1) if alphas else jnp.zeros((rows, 0), jnp.float32),
-        top1=found.top.index.astype(jnp.int32),
-        second=found.top.second[-1],
-        cross=found.cross,
-        target=None if targets is None else found.target[-1],
+        top1=top.index.astype(jnp.int32),
+        second=top.second[-1],
+        cross=state.cross,
+        target=None if targets is None else state.target[-1],
         logits=logits[0] if keep_logits else None,
     )
 
 
-def _nothing(rows, alphas):
+def _empty_state(rows: int, alphas: tuple[float, ...]) -> _RowState:
     zero, masked = jnp.zeros((rows, 1), jnp.float32), jnp.full((rows, 1), MASKED, jnp.float32)
-    return _Rows(no_top(rows), no_sums(rows, alphas), zero, masked)
+    return _RowState(empty_top(rows), empty_sums(rows, alphas), zero, masked)
 
 
-def _kernel(targets_ref, hidden_ref, unembedding_ref, state_ref, *refs, blocks, size, alphas, soft_cap, keep_logits):
-    """One tile of the unembedding for one block: its share of the product and, once that is whole, of the sums."""
+def _kernel(
+    targets_ref: Any,
+    hidden_ref: Any,
+    unembedding_ref: Any,
+    state_ref: Any,
+    *refs: Any,
+    blocks: UnembedBlocks,
+    size: int,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    keep_logits: bool,
+) -> None:
+    """Add one tile of the unembedding to one block: to the product and, when that is complete, to the sums."""
     kept_refs, (logits_ref, u_ref, e_ref, output_ref) = refs[:keep_logits], refs[keep_logits:]
     j, k = pl.program_id(1), pl.program_id(2)
     first = j * blocks.tokens
 
     @pl.when((j == 0) & (k == 0))
-    def _():
-        state_ref[...] = packed(_nothing(blocks.size, alphas))
+    def _() -> None:
+        state_ref[...] = packed(_empty_state(blocks.size, alphas))
 
     product = _product(hidden_ref[...], unembedding_ref[...].astype(hidden_ref.dtype))
 
     @pl.when(k == 0)
-    def _():
+    def _() -> None:
         logits_ref[...] = product
 
     @pl.when(k > 0)
-    def _():
+    def _() -> None:
         logits_ref[...] += product
 
-    def read(at):
-        """Of eight rows: their scores, what was known of them, and their u, e^u, top and sums."""
+    def read(at: Any) -> tuple[Any, Any, _RowState, TopTwo, Any]:
+        """Return the scores, token ids, old state, new top two and shift of the maximum of eight rows."""
         scores = soft_capped(logits_ref[at, :], soft_cap)
         tokens = first + lax.broadcasted_iota(jnp.int32, scores.shape, 1)
         scores = jnp.where(tokens < size, scores, MASKED)
-        old = unpacked(state_ref[at, :], _nothing(SUBLANES, alphas))
-        top = with_top(old.top, scores, first)
+        old = unpacked(state_ref[at, :], _empty_state(SUBLANES, alphas))
+        top = update_top(old.top, scores, first)
         return scores, tokens, old, top, jnp.maximum(old.top.largest - top.largest, FLOOR)
 
-    def of_output(i, _):
+    def add_output(i: Any, _: None) -> None:
         at = _eight(i)
         scores, tokens, old, top, d = read(at)
-        u, e, sums = of_tile(scores, top.largest, alphas)
+        u, e, sums = tile_sums(scores, top.largest, alphas)
         hit = tokens == targets_ref[at, :]
-        here = total(hit.astype(jnp.float32)) > 0
-        target = jnp.where(here, total(jnp.where(hit, scores, 0.0)), old.target)
-        state_ref[at, :] = packed(_Rows(top, add(moved(old.sums, d, alphas), sums), old.cross, target))
+        has_target = total(hit.astype(jnp.float32)) > 0
+        target = jnp.where(has_target, total(jnp.where(hit, scores, 0.0)), old.target)
+        sums = add_sums(shift_sums(old.sums, d, alphas), sums)
+        state_ref[at, :] = packed(_RowState(top, sums, old.cross, target))
         if blocks.lens:
             u_ref[at, :], e_ref[at, :], output_ref[at, :] = u, e, packed((d, old.sums.l))
         if keep_logits:
             logits_ref[at, :] = scores
 
-    def of_lens(i, _):
-        at, beside = _eight(blocks.output // SUBLANES + i), _eight(i % (blocks.output // SUBLANES))
+    def add_lens(i: Any, _: None) -> None:
+        at, output_at = _eight(blocks.output // SUBLANES + i), _eight(i % (blocks.output // SUBLANES))
         scores, _, old, top, d = read(at)
-        u, _, sums = of_tile(scores, top.largest)
-        d_output, l_output = unpacked(output_ref[beside, :], (0, 0))
+        u, _, sums = tile_sums(scores, top.largest)
+        d_output, l_output = unpacked(output_ref[output_at, :], (0, 0))
         cross = jnp.exp(d_output) * (old.cross + l_output * (d_output - d))
-        cross += total(e_ref[beside, :] * (u_ref[beside, :] - u))
-        sums = add(moved(old.sums._replace(r=()), d), sums)._replace(r=old.sums.r)
-        state_ref[at, :] = packed(_Rows(top, sums, cross, old.target))
+        cross += total(e_ref[output_at, :] * (u_ref[output_at, :] - u))
+        sums = add_sums(shift_sums(old.sums._replace(r=()), d), sums)._replace(r=old.sums.r)
+        state_ref[at, :] = packed(_RowState(top, sums, cross, old.target))
 
     @pl.when(k == pl.num_programs(2) - 1)
-    def _():
-        lax.fori_loop(0, blocks.output // SUBLANES, of_output, None)
-        lax.fori_loop(0, pl.cdiv(blocks.lens, SUBLANES), of_lens, None)
+    def _() -> None:
+        lax.fori_loop(0, blocks.output // SUBLANES, add_output, None)
+        lax.fori_loop(0, pl.cdiv(blocks.lens, SUBLANES), add_lens, None)
         for kept_ref in kept_refs:
             kept_ref[...] = logits_ref[: len(kept_ref)]
 
 
-def _eight(i):
+def _eight(i: Any) -> Any:
+    """Return the slice of the i-th eight rows."""
     return pl.ds(pl.multiple_of(i * SUBLANES, SUBLANES), SUBLANES)
 
 
-def _product(x, y):
-    """x yᵀ, with float32's own precision where that is what they are."""
+def _product(x: Float[Array, "R D"], y: Float[Array, "V D"]) -> Float[Array, "R V"]:
+    """Return x yᵀ in float32, at the highest precision for float32 operands."""
     precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision, preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""What unembed_moments returns, and the sums it comes from."""
+"""Result of unembed_moments, and the mergeable sums behind it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class UnembedMoments:
     """Moments of G groups of R rows of logits; the last group is the model's output, the others its lenses.
 
     Attributes:
-      moments: of every row, without Rényi sums.
+      moments: moments of every row, without Rényi sums.
       renyi: Rényi entropies of the output rows, one per α.
-      top1: each row's most likely token.
+      top1: most likely token of each row.
       kl: KL(output ‖ row) in nats; 0 for the output itself.
-      top1_top2_gap: of the output rows.
+      top1_top2_gap: largest minus second largest probability of the output rows.
       target_logprob: ln p[target] of the output rows; None without targets.
-      logits: the output's logits, float32; None unless asked for.
+      logits: logits of the output, float32; None unless requested.
     """
 
     moments: Moments
@@ -39,16 +39,16 @@ class UnembedMoments:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class UnembedSums:
-    """What an implementation of unembed_moments returns: sums over the vocabulary, or over a part of it.
+    """Unfinished result, which every implementation returns: sums over the vocabulary, or over a part of it.
 
     Attributes:
-      moments: of every row, without Rényi sums.
+      moments: moments of every row, without Rényi sums.
       r: Rényi sums of the output rows about their largest logits, one per α.
       top1: index in the part of each row's largest logit, the lowest among equals.
-      second: second largest logit of the output rows; `MASKED` where there is none.
+      second: second largest logit of the output rows; `MASKED` if the part has one token.
       cross: Σ e^{u_out} (u_out − u_row), each u about its row's largest logit; 0 for the last group.
-      target: the output's logit at the target; `MASKED` where that is not in this part; None without targets.
-      logits: the output's; None unless asked for.
+      target: logit of the output at the target; `MASKED` if the target is outside this part; None without targets.
+      logits: logits of the output; None unless requested.
     """
 
     moments: Moments
@@ -59,44 +59,41 @@ class UnembedSums:
     target: Float[Array, " R"] | None
     logits: Float[Array, "R V"] | None
 
-    def over(self, axis_name: str | tuple[str, ...], part: int, alphas: tuple[float, ...]) -> UnembedSums:
-        """The sums over vocabularies whose parts of `part` entries each are on the devices along mesh axes.
+    def all_gather(self, axis_name: str | tuple[str, ...], part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """Return the sums over vocabularies whose parts of `part` entries each are on the devices along mesh axes.
 
-        The logits stay with their devices.
+        The logits stay on their devices.
         """
         scalars = dataclasses.replace(self, logits=None)
-        return dataclasses.replace(jax.lax.all_gather(scalars, axis_name).joined(part, alphas), logits=self.logits)
+        return dataclasses.replace(jax.lax.all_gather(scalars, axis_name).join(part, alphas), logits=self.logits)
 
     def followed_by(self, other: UnembedSums, part: int, alphas: tuple[float, ...]) -> UnembedSums:
-        """The sums over this part of the vocabulary, of `part` entries, and over that which comes after it."""
-        one, two = (dataclasses.replace(sums, logits=None) for sums in (self, other))
-        joined = jax.tree.map(lambda *xs: jnp.stack(xs), one, two).joined(part, alphas)
-        both = [sums.logits for sums in (self, other) if sums.logits is not None]
-        return dataclasses.replace(joined, logits=jnp.concatenate(both, axis=-1) if both else None)
+        """Return the sums over this part of the vocabulary, of `part` entries, and over the part after it."""
+        scalars = (dataclasses.replace(sums, logits=None) for sums in (self, other))
+        joined = jax.tree.map(lambda *xs: jnp.stack(xs), *scalars).join(part, alphas)
+        logits = [sums.logits for sums in (self, other) if sums.logits is not None]
+        return dataclasses.replace(joined, logits=jnp.concatenate(logits, axis=-1) if logits else None)
 
-    def joined(self, part: int, alphas: tuple[float, ...]) -> UnembedSums:
-        """The sums of whole rows from those of their parts, which lie along a new first axis, `part` entries each.
-
-        The logits are left out.
-        """
+    def join(self, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+        """Return the sums of whole rows, without logits, from their parts along the first axis, `part` entries each."""
         top1, _ = top_two_of_parts(self.moments.m, self.top1, self.moments.m, part)
         _, second = top_two_of_parts(self.moments.m[:, -1], self.top1[:, -1], self.second, part)
         output = self.output(alphas).merge_axis(0)
         moments = self.moments.merge_axis(0)
-        moved = jnp.maximum(self.moments.m - moments.m, FLOOR)
-        moved_output = moved[:, -1:]
-        cross = self.cross + self.moments.l[:, -1:] * (moved_output - moved)
-        cross = jnp.sum(jnp.exp(moved_output) * cross, axis=0)
+        shift = jnp.maximum(self.moments.m - moments.m, FLOOR)
+        output_shift = shift[:, -1:]
+        cross = self.cross + self.moments.l[:, -1:] * (output_shift - shift)
+        cross = jnp.sum(jnp.exp(output_shift) * cross, axis=0)
         target = None if self.target is None else jnp.max(self.target, axis=0)
         return UnembedSums(moments, output.r, top1, second, cross, target, None)
 
     def output(self, alphas: tuple[float, ...]) -> Moments:
-        """Moments of the output rows, Rényi sums included."""
+        """Return the moments of the output rows, Rényi sums included."""
         m, l, a, b = (x[..., -1, :] for x in (self.moments.m, self.moments.l, self.moments.a, self.moments.b))  # noqa: E741
         return Moments(m, l, a, b, self.r, alphas)
 
     def result(self, alphas: tuple[float, ...]) -> UnembedMoments:
-        """The finished quantities."""
+        """Return the finished quantities."""
         output, log_l = self.output(alphas), jnp.log(self.moments.l)
         kl = self.cross[:-1] / output.l - log_l[-1] + log_l[:-1]
         return UnembedMoments(

@@ -1,48 +1,73 @@
-"""unembed_moments for XLA: blocks of rows with their whole vocabulary, read out a few rows at a time.
+"""unembed_moments for XLA: blocks of rows with their whole vocabulary, read a few rows at a time.
 
-The product is one matrix product per block: splitting the vocabulary instead was measured slower on a CPU (6 rows ×
-32,000 tokens: 1.9 ms whole, 3.7 to 5.3 ms in tiles of 2,000 to 8,000), because a tile of the unembedding is copied
-before it is used. The passes over its logits are made on a few rows at a time, which stay in a core's cache.
+The product is one matrix product per block. Splitting the vocabulary instead was measured slower on a CPU (6 rows ×
+32,000 tokens: 1.9 ms whole, 3.7 to 5.3 ms in tiles of 2,000 to 8,000), because XLA copies a tile of the unembedding
+before it uses it. The passes over the logits read a few rows at a time, which stay in a core's cache.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from ..linear import linear
 from ..moments import MASKED, Moments
 from ..soft_cap import soft_capped
 from ..softmax_moments.xla import top_two
-from .reference import target_of
+from .reference import target_logits
 from .types import UnembedSums
 
 BLOCK_ENTRIES = 1 << 24  # logits of one product: 64 MiB in float32
-CACHE_ENTRIES = 1 << 19  # logits read out together: 2 MiB
+CACHE_ENTRIES = 1 << 19  # logits read together: 2 MiB
 
 
-def unembed_moments(hidden, unembedding, *, alphas, soft_cap, targets, keep_logits):
+def unembed_moments(
+    hidden: Float[Array, "G R D"],
+    unembedding: Float[Array, "V D"],
+    *,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    targets: Int[Array, " R"] | None,
+    keep_logits: bool,
+) -> UnembedSums:
+    """Compute unembed_moments a block of rows at a time."""
     groups, _, width = hidden.shape
     vocabulary = unembedding.shape[0]
 
-    def block(hidden, targets):
-        # Rows of all groups side by side: XLA's CPU backend is slower over the same rows in three dimensions.
+    def block(hidden: Float[Array, "G R D"], targets: Int[Array, " R"] | None) -> UnembedSums:
+        # Two dimensions, because XLA's CPU backend is slower over the same rows in three.
         logits = linear(hidden.reshape(-1, width), unembedding, jnp.float32)
         logits = soft_capped(logits, soft_cap).reshape(groups, -1, vocabulary)
-        read = functools.partial(_read, alphas=alphas, keep_logits=keep_logits)
-        return _by_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)
+        read = functools.partial(_read_logits, alphas=alphas, keep_logits=keep_logits)
+        return _map_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)
 
-    return _by_rows(block, BLOCK_ENTRIES // (groups * vocabulary), hidden, targets)
+    return _map_rows(block, BLOCK_ENTRIES // (groups * vocabulary), hidden, targets)
 
 
-def of_few(hidden, unembedding, there, *, alphas, soft_cap, targets, keep_logits):
-    """unembed_moments over a few tokens, which are absent unless `there`."""
+def unembed_if_present(
+    hidden: Float[Array, "G R D"],
+    unembedding: Float[Array, "V D"],
+    present: Bool[Array, ""],
+    *,
+    alphas: tuple[float, ...],
+    soft_cap: float | None,
+    targets: Int[Array, " R"] | None,
+    keep_logits: bool,
+) -> UnembedSums:
+    """Compute unembed_moments over a few tokens, which are absent unless `present`."""
     logits = soft_capped(linear(hidden, unembedding, jnp.float32), soft_cap)
-    return _read(jnp.where(there, logits, MASKED), targets, alphas=alphas, keep_logits=keep_logits)
+    return _read_logits(jnp.where(present, logits, MASKED), targets, alphas=alphas, keep_logits=keep_logits)
 
 
-def _by_rows(function, size, grouped, targets):
-    """Applies `function(grouped [G, size, …], targets [size])` to as many rows at a time, and joins the results."""
+def _map_rows(
+    function: Callable[[Array, Array | None], UnembedSums],
+    size: int,
+    grouped: Float[Array, "G R X"],
+    targets: Int[Array, " R"] | None,
+) -> UnembedSums:
+    """Apply `function(grouped [G, size, X], targets [size])` to `size` rows at a time, and join the results."""
     rows = grouped.shape[1]
     size = max(1, size)
     if rows <= size:
@@ -53,22 +78,23 @@ def _by_rows(function, size, grouped, targets):
     grouped = jnp.pad(grouped, ((0, 0), (0, pad), (0, 0)))
     split = None if targets is None else jnp.pad(targets, (0, pad)).reshape(count, size)
 
-    def part(i, targets):
+    def part(i: Int[Array, ""], targets: Int[Array, " R"] | None) -> UnembedSums:
         return function(jax.lax.dynamic_slice_in_dim(grouped, i * size, size, axis=1), targets)
 
     result = jax.lax.map(lambda xs: part(*xs), (jnp.arange(count), split))
 
-    def flat(x):
+    def flat(x: Array) -> Array:
         return x.reshape(count * size, *x.shape[2:])[:rows]
 
-    by_group = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.cross))
-    rest = (result.r, result.second, result.target, result.logits)
-    moments, top1, cross = by_group
-    r, second, target, logits = jax.tree.map(flat, rest)
+    moments, top1, cross = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.cross))
+    r, second, target, logits = jax.tree.map(flat, (result.r, result.second, result.target, result.logits))
     return UnembedSums(moments, r, top1, second, cross, target, logits)
 
 
-def _read(logits, targets, *, alphas, keep_logits):
+def _read_logits(
+    logits: Float[Array, "G R V"], targets: Int[Array, " R"] | None, *, alphas: tuple[float, ...], keep_logits: bool
+) -> UnembedSums:
+    """Return the sums of logits that are held at once."""
     groups, rows, vocabulary = logits.shape
     flat = logits.reshape(-1, vocabulary)
     largest, top1, second = top_two(flat)
@@ -85,6 +111,6 @@ def _read(logits, targets, *, alphas, keep_logits):
         top1=top1,
         second=second[-rows:],
         cross=cross,
-        target=None if targets is None else target_of(output, targets),
+        target=None if targets is None else target_logits(output, targets),
         logits=output if keep_logits else None,
     )

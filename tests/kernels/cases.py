@@ -1,4 +1,6 @@
-"""Rows that are hard on a softmax, the bounds all implementations are held to, and the comparison."""
+"""Rows that are numerically hard for a softmax, the error bounds of all implementations, and the comparison."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +21,20 @@ DTYPES = ("float32", "bfloat16")
 
 
 def implementations(operation):
-    """Names of the implementations that run on this machine."""
+    """Return the names of the implementations that run on this machine."""
     platform = jax.default_backend()
     names = [name for name, one in operation.implementations.items() if one.refusal(platform) is None]
     return [name for name in names if not (name.startswith("pallas_gpu") and too_old())]
 
 
+@functools.cache
+def compiled(function, **options):
+    """Return `function` with these options under `jax.jit`, one object per set of options, so that it compiles once."""
+    return jax.jit(functools.partial(function, **options))
+
+
 def served(call, *args):
-    """The call's result; skips the test where a GPU's shared memory is too small for it."""
+    """Return the call's result; skips the test if a GPU's shared memory is too small for it."""
     try:
         return call(*args)
     except Unsupported as refusal:
@@ -36,11 +44,11 @@ def served(call, *args):
 
 
 def logit_rows(size, seed=0):
-    """{name: row [size]} of float32 logits; −inf, −1e30 and the lowest float mark absent entries."""
+    """Return {name: row [size]} of float32 logits; −inf, −1e30 and the lowest float mark absent entries."""
     rng = np.random.default_rng(seed + size)
-    at = int(rng.integers(size))
-    here = np.arange(size) == at
-    some = (rng.random(size) < 0.3) | here
+    peak = int(rng.integers(size))
+    is_peak = np.arange(size) == peak
+    present = (rng.random(size) < 0.3) | is_peak
     normal = rng.normal(0, 2, size)
     rows = {
         "normal": normal,
@@ -48,46 +56,46 @@ def logit_rows(size, seed=0):
         "normal - 300": normal - 300,
         "wide": rng.normal(0, 6, size),
         "heavy tail": np.clip(rng.standard_cauchy(size), -1e3, 1e3),
-        "peaked": np.where(here, 45, normal),
-        "peaked + 300": np.where(here, 45, normal) + 300,
-        "far ahead": np.where(here, 1000.0, 0.0),
+        "peaked": np.where(is_peak, 45, normal),
+        "peaked + 300": np.where(is_peak, 45, normal) + 300,
+        "far ahead": np.where(is_peak, 1000.0, 0.0),
         "ramp": np.linspace(0, -80, size),
         "uniform": np.full(size, 7.25),
         "uniform + 300": np.full(size, 300.0),
-        "one hot": np.where(here, 3.0, -np.inf),
-        "uniform support": np.where(some, 1.5, -np.inf),
-        "masked -inf": np.where(some, normal, -np.inf),
-        "masked -1e30": np.where(some, normal, -1e30),
-        "masked lowest": np.where(some, normal, np.finfo(np.float32).min),
-        "masked -1e9": np.where(some, normal, -1e9),
+        "one hot": np.where(is_peak, 3.0, -np.inf),
+        "uniform support": np.where(present, 1.5, -np.inf),
+        "masked -inf": np.where(present, normal, -np.inf),
+        "masked -1e30": np.where(present, normal, -1e30),
+        "masked lowest": np.where(present, normal, np.finfo(np.float32).min),
+        "masked -1e9": np.where(present, normal, -1e9),
         "empty -inf": np.full(size, -np.inf),
         "empty lowest": np.full(size, np.finfo(np.float32).min),
     }
     for lead in (1, 5, 7, 9, 12):
-        rows[f"plateau {lead} below one"] = np.where(here, float(lead), 0.0)
+        rows[f"plateau {lead} below one"] = np.where(is_peak, float(lead), 0.0)
     rows["plateau 7 below the first"] = np.where(np.arange(size) == 0, 7.0, 0.0)
     return {name: row.astype(np.float32) for name, row in rows.items()}
 
 
 def as_oracle(x):
-    """The float64 values of a JAX array, absent entries at −inf."""
+    """Return the float64 values of a JAX array, absent entries at −inf."""
     x = np.asarray(jnp.asarray(x).astype(jnp.float32), np.float64)
     return np.where(x <= -9e29, -np.inf, x)
 
 
 def on_grid(rng, shape, sd, step):
-    """Normal numbers rounded to multiples of `step`: their products and sums are exact in float32."""
+    """Return normal numbers rounded to multiples of `step`: their products and sums are exact in float32."""
     return np.round(rng.normal(0, sd, shape) / step).astype(np.float32) * np.float32(step)
 
 
 def assert_near(got, want, bound, what, names=None, relative=0.0):
-    """Every entry within `bound` (plus `relative` times its size), and finite; says which row is not."""
+    """Check that every entry is finite and within `bound` (plus `relative` times its size); name the rows that fail."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
     error = np.abs(got - want) - relative * np.abs(want)
-    bad = np.argwhere(~(error <= bound))
-    if len(bad):
-        where = [names[i[0]] if names else tuple(map(int, i)) for i in bad[:10]]
-        pairs = [(got[tuple(i)], want[tuple(i)]) for i in bad[:10]]
+    failed = np.argwhere(~(error <= bound))
+    if len(failed):
+        where = [names[i[0]] if names else tuple(map(int, i)) for i in failed[:10]]
+        pairs = [(got[tuple(i)], want[tuple(i)]) for i in failed[:10]]
         lines = [f"  {at}: {x:.9g}, expected {y:.9g}" for at, (x, y) in zip(where, pairs, strict=True)]
-        raise AssertionError(f"{what}: {len(bad)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines))
+        raise AssertionError(f"{what}: {len(failed)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines))

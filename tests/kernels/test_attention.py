@@ -1,6 +1,5 @@
 """prefill_attention and decode_attention: every implementation against the oracle, and each other."""
 
-import functools
 from dataclasses import dataclass
 
 import jax
@@ -42,7 +41,7 @@ class Case:
     offset: float = 0.0
 
     def arrays(self, rng, dtype):
-        """q, k (slots last), v on a grid where, for scale 1/8, every score is exact in float32."""
+        """Return q, k (slots last), v on a grid where, for scale 1/8, every score is exact in float32."""
         b, h = len(self.start), self.head_dim
         q = cases.on_grid(rng, (b, self.queries, self.kv_heads * self.group, h), 8 / h**0.5, 1 / 16)
         k = cases.on_grid(rng, (b, self.kv_heads, self.keys, h), self.sd, 1 / 8)
@@ -59,30 +58,26 @@ class Case:
         return np.array(self.start)[:, None] + np.arange(self.queries)
 
 
-# start −1 is an empty row (length 0), start 0 sees one key.
+# Start −1 is an empty row (length 0), start 0 sees one key. Cases that differ in their numbers only share one shape, so
+# that they compile once.
 PREFILL_CASES = [
     Case((0,), 1, 1, 1, 1),
-    Case((0, 7), 9, 16, 2, 1),
     Case((-3, 0, 20), 6, 33, 2, 4, 128),
     Case((5,), 4, 130, 1, 8, 256),
     Case((0, 60), 8, 70, 2, 2, window=5),
-    Case((0, 10), 8, 40, 1, 4, 128, window=1),
-    Case((3,), 8, 40, 1, 4, 256, window=16, soft_cap=5.0, sd=6.0),
-    Case((0, 3), 8, 64, 2, 2, soft_cap=50.0, sd=6.0),
+    Case((0, 10), 8, 40, 2, 1, window=1),
+    Case((3,), 8, 40, 1, 4, window=16, soft_cap=5.0, sd=6.0),
     Case((0, 90), 8, 100, 2, 2, offset=300.0),
-    Case((0, 90), 8, 100, 2, 2, offset=-300.0, window=40),
-    Case((40,), 8, 64, 2, 2, sd=20.0),
-    Case((40,), 8, 64, 2, 2, sd=0.0),
+    Case((0, 90), 8, 100, 2, 2, offset=-300.0),
+    Case((0, 90), 8, 100, 2, 2, sd=20.0),
+    Case((0, 90), 8, 100, 2, 2, sd=0.0),
 ]
 DECODE_CASES = [
     Case((-1, 0, 1, 2, 126), 1, 127, 2, 1),
     Case((-1, 0, 63, 30), 1, 64, 1, 8, 128),
-    Case((-1, 0, 63, 62), 1, 64, 2, 4, 256),
     Case((-1, 0, 3, 4, 63), 1, 64, 2, 2, window=4),
-    Case((0, 7), 1, 16, 2, 2, window=1, soft_cap=50.0),
     Case((-1, 4, 99), 1, 100, 1, 2, soft_cap=20.0, sd=6.0),
-    Case((0, 5, 99), 1, 100, 2, 2, offset=300.0),
-    Case((999,), 1, 1000, 1, 1),
+    Case((-1, 4, 99), 1, 100, 1, 2, soft_cap=20.0, offset=300.0),
 ]
 
 
@@ -93,24 +88,19 @@ def check(case, q, k, v, output, moments, dtype):
         cases.assert_near(getattr(moments, name), want[definition], bound, name)
 
 
-@functools.cache
-def compiled(function, **options):
-    return jax.jit(functools.partial(function, **options))
-
-
 def prefill(implementation, case, q, k, v, **options):
-    call = compiled(prefill_attention, implementation=implementation, **case.options, **options)
+    call = cases.compiled(prefill_attention, implementation=implementation, **case.options, **options)
     return cases.served(call, q, k, v, jnp.asarray(case.start, jnp.int32))
 
 
 def decode(implementation, case, q, k, v, **options):
-    call = compiled(decode_attention, implementation=implementation, **case.options, **options)
+    call = cases.compiled(decode_attention, implementation=implementation, **case.options, **options)
     result = cases.served(call, q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
     return jax.tree.map(lambda x: x[:, None], result)
 
 
 CASES = [(prefill, case, "float32") for case in PREFILL_CASES] + [(decode, case, "float32") for case in DECODE_CASES]
-CASES += [(attend, case, "bfloat16") for attend, case, _ in CASES[::4]]
+CASES += [(prefill, PREFILL_CASES[3], "bfloat16"), (decode, DECODE_CASES[1], "bfloat16")]
 EACH = [(prefill, name) for name in cases.implementations(PREFILL)]
 EACH += [(decode, name) for name in cases.implementations(DECODE)]
 RUNS = [(*each, case, dtype) for each in EACH for attend, case, dtype in CASES if attend is each[0]]
@@ -121,7 +111,7 @@ def title(x):
 
 
 @pytest.mark.parametrize(("attend", "implementation", "case", "dtype"), RUNS, ids=title)
-def test_against_oracle(attend, implementation, case, dtype, rng):
+def test_agrees_with_oracle(attend, implementation, case, dtype, rng):
     q, k, v = case.arrays(rng, dtype)
     output, moments = attend(implementation, case, q, k, v)
     assert output.dtype == q.dtype
@@ -134,19 +124,15 @@ def test_against_oracle(attend, implementation, case, dtype, rng):
 
 @pytest.mark.parametrize(("attend", "implementation"), EACH, ids=title)
 class TestEachImplementation:
-    @pytest.mark.parametrize("dtype", cases.DTYPES)
-    def test_scores_of_sd_6_over_4096_keys(self, attend, implementation, dtype, rng):
+    def test_stays_exact_for_scores_of_sd_6_over_4096_keys(self, attend, implementation, rng):
         case = Case((4095,), 1, 4096, 2, 4)
-        q, k, v = (
-            rng.normal(0, 6, (1, 1, 8, 64)),
-            rng.normal(0, 1, (1, 2, 64, 4096)),
-            np.ones((1, 2, 4096, 64)),
-        )
-        q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
-        check(case, q, k, v, *attend(implementation, case, q, k, v), dtype)
+        shapes = {"q": (6, (1, 1, 8, 64)), "k": (1, (1, 2, 64, 4096))}
+        q, k = (jnp.asarray(rng.normal(0, sd, shape), jnp.float32) for sd, shape in shapes.values())
+        v = jnp.ones((1, 2, 4096, 64))
+        check(case, q, k, v, *attend(implementation, case, q, k, v), "float32")
 
-    def test_one_head_one_row_over_4096_keys(self, attend, implementation):
-        """One score 7 above all others: the row where adding up in the wrong order costs most."""
+    def test_stays_exact_for_one_head_of_one_row_over_4096_keys(self, attend, implementation):
+        """One score is 7 above all others: this row loses most if it is added up in the wrong order."""
         case = Case((4095,), 1, 4096, 1, 1)
         k = jnp.zeros((1, 1, 64, 4096)).at[0, 0, 0, 1].set(7 * 8.0)
         v = k.swapaxes(2, 3)
@@ -154,15 +140,15 @@ class TestEachImplementation:
         output, moments = attend(implementation, case, q, k, v)
         check(case, q, k, v, output, moments, "float32")
 
-    def test_no_moments_the_same_output(self, attend, implementation, rng):
-        case = Case((2, 9), 1, 20, 2, 2)
+    def test_output_is_the_same_without_moments(self, attend, implementation, rng):
+        case = Case((-1, 4, 19), 1, 20, 2, 2)
         arrays = case.arrays(rng, "float32")
-        bare, nothing = attend(implementation, case, *arrays, moments=False)
-        assert nothing is None
-        cases.assert_near(bare, attend(implementation, case, *arrays)[0], 1e-6, "output")
+        output, moments = attend(implementation, case, *arrays, moments=False)
+        assert moments is None
+        cases.assert_near(output, attend(implementation, case, *arrays)[0], 1e-6, "output")
 
-    def test_what_lies_beyond_the_length_is_not_read(self, attend, implementation, rng):
-        case = Case((-1, 0, 9), 1, 20, 2, 2, window=8)
+    def test_slots_beyond_the_length_are_ignored(self, attend, implementation, rng):
+        case = Case((-1, 4, 9), 1, 20, 2, 2)
         q, k, v = case.arrays(rng, "float32")
         beyond = (jnp.arange(20) > jnp.asarray(case.start)[:, None])[:, None, None]
         clean = attend(implementation, case, q, k, v)
@@ -170,43 +156,43 @@ class TestEachImplementation:
         dirty = attend(implementation, case, q, jnp.where(beyond, 3e4, k), dirty_v)
         jax.tree.map(np.testing.assert_array_equal, clean, dirty)
 
-    def test_a_row_alone_is_the_row_in_a_batch(self, attend, implementation, rng):
+    def test_rows_are_independent_of_their_batch(self, attend, implementation, rng):
         case = Case((-1, 4, 19), 1, 20, 2, 2)
         q, k, v = case.arrays(rng, "float32")
         together = attend(implementation, case, q, k, v)
         for b, start in enumerate(case.start):
-            one = slice(b, b + 1)
-            alone = attend(implementation, Case((start,), 1, 20, 2, 2), q[one], k[one], v[one])
+            row = slice(b, b + 1)
+            alone = attend(implementation, Case((start,), 1, 20, 2, 2), q[row], k[row], v[row])
             for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
-                cases.assert_near(x, y[one], 1e-5, "row alone")
+                cases.assert_near(x, y[row], 1e-5, "row alone")
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(PREFILL))
-class TestPrefill:
-    def test_one_start_for_all_rows(self, implementation, rng):
-        case = Case((4, 4), 3, 20, 2, 2)
-        arrays = case.arrays(rng, "float32")
-        want = prefill(implementation, case, *arrays)
-        for start in (4, jnp.int32(4)):
-            got = compiled(prefill_attention, implementation=implementation, **case.options)(*arrays, start)
-            jax.tree.map(lambda x, y: cases.assert_near(x, y, 1e-6, "one start"), got, want)
-
-    def test_decode_gives_the_same_step_by_step(self, implementation, rng):
-        case = Case((-2, 5), 6, 20, 2, 2, window=4)
-        q, k, v = case.arrays(rng, "float32")
-        whole = prefill(implementation, case, q, k, v)
-        call = compiled(decode_attention, implementation=implementation, **case.options)
-        for t in range(case.queries):
-            lengths = jnp.asarray(np.maximum(case.positions[:, t] + 1, 0), jnp.int32)
-            step = call(q[:, t], k, v, lengths)
-            jax.tree.map(lambda x, y, t=t: cases.assert_near(x, y[:, t], 1e-5, "step"), step, whole)
+def test_decode_repeats_prefill_step_by_step(implementation, rng):
+    case = Case((-2, 5), 6, 20, 2, 2, window=4)
+    q, k, v = case.arrays(rng, "float32")
+    together = prefill(implementation, case, q, k, v)
+    call = cases.compiled(decode_attention, implementation=implementation, **case.options)
+    for t in range(case.queries):
+        lengths = jnp.asarray(np.maximum(case.positions[:, t] + 1, 0), jnp.int32)
+        step = call(q[:, t], k, v, lengths)
+        jax.tree.map(lambda x, y, t=t: cases.assert_near(x, y[:, t], 1e-5, "step"), step, together)
 
 
-def test_blocks_of_queries_change_nothing(rng, monkeypatch):
+def test_one_start_serves_all_rows(rng):
+    case = Case((4, 4), 3, 20, 2, 2)
+    arrays = case.arrays(rng, "float32")
+    want = prefill("xla", case, *arrays)
+    for start in (4, jnp.int32(4)):
+        got = cases.compiled(prefill_attention, implementation="xla", **case.options)(*arrays, start)
+        jax.tree.map(lambda x, y: cases.assert_near(x, y, 1e-6, "one start"), got, want)
+
+
+def test_blocks_of_queries_do_not_change_the_result(rng, monkeypatch):
     case = Case((0, 3), 7, 20, 2, 2, window=6)
     q, k, v = case.arrays(rng, "float32")
-    compiled.cache_clear()
-    # Three queries a block, the last one padded.
+    cases.compiled.cache_clear()
+    # Three queries per block, the last one padded.
     monkeypatch.setattr(xla, "BLOCK_ENTRIES", 3 * 2 * 4 * 20)
     check(case, q, k, v, *prefill("xla", case, q, k, v), "float32")
     assert prefill("xla", case, q, k, v, moments=False)[1] is None

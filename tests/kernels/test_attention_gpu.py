@@ -1,4 +1,4 @@
-"""What the GPU's attention kernels share: who reads which slots, and inputs larger than one block of anything."""
+"""Helpers of the GPU's attention kernels: the plan of slots, pieces of float32, and inputs larger than one block."""
 
 import functools
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtrace.kernels import head_dispersion, prefill_attention
-from jaxtrace.kernels.attention_gpu import ROWS, SLOTS, Plan, operands, refuses
-from jaxtrace.kernels.gpu_tiles import too_old
+from jaxtrace.kernels.attention_gpu import ROWS, SLOTS, SlotPlan, refuses
+from jaxtrace.kernels.gpu_tiles import bfloat16_pieces, too_old
 
 from . import cases
 
@@ -19,7 +19,7 @@ def test_every_slot_a_row_counts_is_read_once(queries, group, window):
     slots = 1000
     last = np.array([[-1], [0], [500], [slots - queries]]) + np.arange(queries)
     first = np.zeros_like(last) if window is None else np.maximum(last - window + 1, 0)
-    plan = Plan.of(jnp.asarray(first), jnp.asarray(last), group, slots, 1, 128)
+    plan = SlotPlan.of(jnp.asarray(first), jnp.asarray(last), group, slots, 1, 128)
     assert plan.rows == queries * group
     assert plan.first.shape[1] % ROWS == 0
     row_first, row_last, blocks = (np.asarray(x) for x in (plan.first, plan.last, plan.blocks))
@@ -34,15 +34,17 @@ def test_every_slot_a_row_counts_is_read_once(queries, group, window):
             np.testing.assert_array_equal(np.sort(counted), np.array(want, int))
 
 
-def test_the_parts_of_a_float32_number_add_up_to_it(rng):
-    x = jnp.asarray(rng.normal(0, 100, (2, 3, 4, 16)), jnp.float32)
-    parts = operands(x)
-    assert parts.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(parts.astype(jnp.float32).reshape(3, *x.shape).sum(0), x)
+@pytest.mark.parametrize(("dtype", "count"), [("bfloat16", 1), ("float16", 3), ("float32", 3)])
+def test_pieces_add_up_exactly(dtype, count, rng):
+    x = jnp.asarray(rng.standard_cauchy((5, 400)), dtype)
+    pieces = jax.jit(bfloat16_pieces)(x)
+    assert pieces.shape == (count, 5, 400)
+    assert pieces.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(pieces, np.float64).sum(0), np.asarray(x, np.float64))
 
 
 @pytest.mark.skipif(too_old() is not None, reason=f"GPU kernels: {too_old()}")
-def test_what_does_not_fit_shared_memory_is_refused():
+def test_heads_that_do_not_fit_shared_memory_are_refused():
     def reason(width, dtype, **options):
         return refuses(jnp.zeros((1, 1, width), dtype), jnp.zeros((1, 1, width, 8), dtype), **options)
 
@@ -53,7 +55,7 @@ def test_what_does_not_fit_shared_memory_is_refused():
 
 
 @pytest.mark.skipif(too_old() is not None, reason=f"GPU kernels: {too_old()}")
-def test_many_blocks_of_rows(rng):
+def test_many_blocks_of_rows_agree_with_xla(rng):
     shapes = (1, 70, 6, 40), (1, 2, 40, 140), (1, 2, 140, 40)
     q, k, v = (jnp.asarray(rng.normal(0, 1, shape), jnp.float32) for shape in shapes)
     options = {"scale": 0.5, "window": 50}

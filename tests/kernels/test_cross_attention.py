@@ -18,7 +18,7 @@ SCALE = 0.25
 
 
 def arrays(rng, dtype="float32"):
-    """q, k (slots last), v, and groups that leave out the first, the last, all, none."""
+    """Return q, k (slots last), v, and groups that exclude the first, the last, all or none."""
     q = rng.normal(0, 2, (B, T, K * G, H))
     k, v = rng.normal(0, 1, (2, B, K, GROUPS * SIZE, H))
     groups = rng.random((B, T, GROUPS)) < 0.6
@@ -27,45 +27,45 @@ def arrays(rng, dtype="float32"):
 
 
 def expected(q, k, v, groups):
-    """(output, {metric: [B, T, N]}, divergence) in float64."""
+    """Return (output, {metric: [B, T, N]}, divergence) in float64."""
     q, k, v = (np.asarray(x.astype(jnp.float32), np.float64) for x in (q, k.swapaxes(2, 3), v))
     out, weights = np.zeros(q.shape), np.zeros((*q.shape[:3], k.shape[2]))
-    found = {name: np.zeros(q.shape[:3]) for name, _ in BOUNDS.values()}
+    metrics = {name: np.zeros(q.shape[:3]) for name, _ in BOUNDS.values()}
     for b, t, n in np.ndindex(q.shape[:3]):
-        seen = np.flatnonzero(np.repeat(np.asarray(groups)[b, t], SIZE))
-        if len(seen) == 0:
+        visible = np.flatnonzero(np.repeat(np.asarray(groups)[b, t], SIZE))
+        if len(visible) == 0:
             continue
-        a = oracle.softmax(SCALE * k[b, n // G, seen] @ q[b, t, n])
-        out[b, t, n] = a @ v[b, n // G, seen]
-        weights[b, t, n, seen] = a
+        a = oracle.softmax(SCALE * k[b, n // G, visible] @ q[b, t, n])
+        out[b, t, n] = a @ v[b, n // G, visible]
+        weights[b, t, n, visible] = a
         for name, value in oracle.attention_row(a, np.zeros(len(a))).items():
-            if name in found:
-                found[name][b, t, n] = value
-    return out, found, oracle.head_jsd(weights)
+            if name in metrics:
+                metrics[name][b, t, n] = value
+    return out, metrics, oracle.head_jsd(weights)
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(ATTENTION))
 class TestCrossAttention:
     @pytest.mark.parametrize("dtype", cases.DTYPES)
-    def test_against_oracle(self, implementation, dtype, rng):
+    def test_agrees_with_oracle(self, implementation, dtype, rng):
         q, k, v, groups = arrays(rng, dtype)
-        out, found, divergence = expected(q, k, v, groups)
+        out, metrics, divergence = expected(q, k, v, groups)
         got, moments = cross_attention(q, k, v, groups, scale=SCALE, implementation=implementation)
         assert got.dtype == dtype
         cases.assert_near(got.astype(jnp.float32), out, OUTPUT[dtype], "output")
         for field, (name, bound) in BOUNDS.items():
-            cases.assert_near(getattr(moments, field), found[name], bound, name)
+            cases.assert_near(getattr(moments, field), metrics[name], bound, name)
         jsd = cross_dispersion(q, k, groups, scale=SCALE, implementation=implementation)
         cases.assert_near(jsd, divergence, cases.DISPERSION, "head_jsd")
 
-    def test_moments_are_only_computed_if_asked_for(self, implementation, rng):
+    def test_output_is_the_same_without_moments(self, implementation, rng):
         q, k, v, groups = arrays(rng)
         out, moments = cross_attention(q, k, v, groups, scale=SCALE, moments=False, implementation=implementation)
         assert moments is None
         cases.assert_near(out, expected(q, k, v, groups)[0], OUTPUT["float32"], "output")
 
 
-def test_blocks_of_queries_change_nothing(rng, monkeypatch):
+def test_blocks_of_queries_do_not_change_the_result(rng, monkeypatch):
     q, k, v, groups = arrays(rng)
     whole = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
     monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * B * K * G * GROUPS * SIZE)

@@ -1,4 +1,4 @@
-"""Which implementation a call gets, and what it says when there is none."""
+"""Choice of the implementation that serves a call, and the error if there is none."""
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,11 @@ def operation():
     )
 
 
-def test_the_first_that_runs_here(operation):
+def test_first_implementation_that_runs_here_is_chosen(operation):
     assert operation(0) == "here"
 
 
-def test_the_argument_wins_over_the_variable(operation, monkeypatch):
+def test_argument_overrides_the_variable(operation, monkeypatch):
     monkeypatch.setenv(VARIABLE, "here")
     assert operation(0, implementation="everywhere") == "everywhere"
 
@@ -42,31 +42,33 @@ def test_the_argument_wins_over_the_variable(operation, monkeypatch):
     ("value", "chosen"),
     [("everywhere", "everywhere"), ("elsewhere,everywhere,here", "everywhere"), ("", "here")],
 )
-def test_the_variable_names_them_in_order(operation, monkeypatch, value, chosen):
+def test_variable_lists_implementations_in_order(operation, monkeypatch, value, chosen):
     monkeypatch.setenv(VARIABLE, value)
     assert operation(0) == chosen
 
 
-def test_an_unknown_name_lists_what_there_is(operation):
-    with pytest.raises(Unsupported, match=r"toy: .*abax: no such implementation.*elsewhere, here, everywhere"):
+def test_unknown_name_lists_the_known_ones(operation):
+    with pytest.raises(
+        Unsupported, match=r"toy: .*abax: no such implementation.*choose from elsewhere, here, everywhere"
+    ):
         operation(0, implementation="abax")
 
 
-def test_another_platform_s_name_says_why(operation):
+def test_implementation_of_another_platform_says_why(operation):
     with pytest.raises(Unsupported, match=f"elsewhere: runs on abacus, slide rule, and this is {HERE}"):
         operation(0, implementation="elsewhere")
 
 
-def test_one_error_gathers_every_reason(monkeypatch):
+def test_error_lists_every_reason(monkeypatch):
     only = Operation(
         "toy",
         first=Implementation(lambda: None, ("abacus",)),
         second=Implementation(lambda: None, ("slide rule",)),
     )
-    with pytest.raises(Unsupported) as caught:
+    with pytest.raises(Unsupported) as error:
         only()
-    assert "first: runs on abacus" in str(caught.value)
-    assert "second: runs on slide rule" in str(caught.value)
+    assert "first: runs on abacus" in str(error.value)
+    assert "second: runs on slide rule" in str(error.value)
     monkeypatch.setenv(VARIABLE, "third,first")
     with pytest.raises(Unsupported, match="third: no such implementation; first: runs on abacus"):
         only()
@@ -74,19 +76,19 @@ def test_one_error_gathers_every_reason(monkeypatch):
 
 @pytest.mark.parametrize("operation", [SOFTMAX, UNEMBED, DECODE, PREFILL, DISPERSION], ids=lambda op: op.name)
 class TestEveryOperation:
-    def test_has_a_reference_that_runs_anywhere(self, operation):
+    def test_reference_runs_anywhere(self, operation):
         assert operation.implementations["reference"].refusal("abacus") is None
 
-    def test_obeys_the_variable(self, operation, monkeypatch):
+    def test_variable_is_obeyed(self, operation, monkeypatch):
         monkeypatch.setenv(VARIABLE, "reference")
         assert operation.choose() is operation.implementations["reference"]
 
-    def test_refuses_an_unknown_name(self, operation):
+    def test_unknown_name_is_refused(self, operation):
         with pytest.raises(Unsupported, match=f"{operation.name}: .*cuda: no such implementation.*reference"):
             operation.choose("cuda")
 
 
-def test_a_public_function_passes_the_name_on(monkeypatch):
+def test_public_function_passes_the_name_on(monkeypatch):
     with pytest.raises(Unsupported, match="softmax_moments"):
         softmax_moments(jnp.zeros(3), implementation="cuda")
     monkeypatch.setenv(VARIABLE, "cuda")

@@ -1,4 +1,4 @@
-"""The GPU kernels are lowered for Hopper with no GPU here, which settles layouts, copies and shared memory."""
+"""Lowering of the GPU kernels for Hopper without a GPU, which checks layouts, copies and shared memory."""
 
 import functools
 
@@ -21,25 +21,29 @@ ALPHAS = (0.5, 2.0, 5.0)
 
 
 def kernels_in(function, *shapes):
-    """How many Mosaic GPU kernels a function of arrays [(shape, dtype)] calls once it is lowered for CUDA."""
+    """Return the number of Mosaic GPU kernels that a function of arrays [(shape, dtype)] calls, lowered for CUDA."""
     arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     with compiling_for("gpu"):
         lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
     return lowered.as_text().count("@mosaic_gpu_v2")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("size", [5, 32_003, 128_256])
+@pytest.mark.parametrize(("size", "dtype"), [(5, "float32"), (32_003, "bfloat16"), (128_256, "float16")])
 def test_softmax_moments(size, dtype):
     call = functools.partial(softmax_moments, alphas=ALPHAS)
     assert kernels_in(call, ((3, size), dtype)) == 1
     assert kernels_in(lambda x, t: call(x, temperature=t), ((3, size), dtype), ((3,), jnp.float32)) == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("groups", "rows", "width", "vocabulary"),
-    [(1, 1, 2048, 128_256), (17, 4, 2048, 128_256), (7, 1, 288, 32_000), (13, 3, 768, 50_257), (1, 2048, 4096, 32_000)],
+    ("groups", "rows", "width", "vocabulary", "dtype"),
+    [
+        (1, 1, 2048, 128_256, "bfloat16"),
+        (17, 4, 2048, 128_256, "bfloat16"),
+        (7, 1, 288, 32_000, "float32"),
+        (13, 3, 768, 50_257, "float32"),
+        (1, 2048, 4096, 32_000, "float32"),
+    ],
 )
 def test_unembed_moments(groups, rows, width, vocabulary, dtype):
     operands = ((groups, rows, width), dtype), ((vocabulary, width), dtype)
@@ -53,11 +57,17 @@ def cache(dtype, batch, kv_heads, width, slots):
 
 
 @pytest.mark.parametrize(
-    ("width", "dtype", "served"),
-    [(48, "bfloat16", 1), (64, "bfloat16", 1), (256, "bfloat16", 1), (64, "float32", 1), (256, "float32", 0)],
+    ("width", "dtype", "moments", "served"),
+    [
+        (48, "bfloat16", True, 1),
+        (64, "bfloat16", False, 1),
+        (256, "bfloat16", True, 1),
+        (64, "float32", True, 1),
+        (64, "float32", False, 1),
+        (256, "float32", True, 0),
+    ],
 )
-@pytest.mark.parametrize("moments", [True, False])
-def test_decode_attention(width, dtype, served, moments):
+def test_decode_attention(width, dtype, moments, served):
     k, v, lengths = cache(dtype, 2, 2, width, 1000)
     call = functools.partial(decode_attention, scale=0.125, moments=moments)
     assert kernels_in(call, ((2, 14, width), dtype), k, v, lengths) == served
@@ -73,8 +83,10 @@ def test_prefill_attention(width, dtype, options):
     assert kernels_in(call, ((2, 200, 8, width), dtype), k, v, start) == 1
 
 
-@pytest.mark.parametrize(("queries", "kernels"), [(1, 1), (200, 2)])
-@pytest.mark.parametrize(("width", "dtype"), [(128, "bfloat16"), (64, "float32")])
+@pytest.mark.parametrize(
+    ("queries", "kernels", "width", "dtype"),
+    [(1, 1, 128, "bfloat16"), (1, 1, 64, "float32"), (200, 2, 128, "bfloat16"), (200, 2, 64, "float32")],
+)
 def test_head_dispersion(queries, kernels, width, dtype):
     k, _, start = cache(dtype, 2, 2, width, 512)
     call = functools.partial(head_dispersion, scale=0.125)

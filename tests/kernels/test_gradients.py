@@ -1,6 +1,4 @@
-"""Gradients of the metrics: closed forms for logits, differences of the oracle for queries and keys."""
-
-import functools
+"""Gradients of the metrics: closed forms for logits, finite differences of the oracle for queries and keys."""
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +26,20 @@ DEFINITIONS = ["attention_entropy", "attention_varentropy", "attention_entropy_n
 DEFINITIONS += ["attention_entropy_no_sink", "sink_mass"]
 STEP = 1e-5
 ROWS = cases.logit_rows(200)
+WINDOWED = {"window": 3, "soft_cap": 4.0}
+
+
+def with_options(operation):
+    """Return (implementation, options): every one with a window and a soft cap, and XLA without.
+
+    The gradients of a Pallas kernel are the ones of XLA, so that one call shows that they are used.
+    """
+    names = cases.implementations(operation)
+    return [(name, WINDOWED) for name in names] + [("xla", {"window": None, "soft_cap": None})]
 
 
 def along(function, x, direction):
-    """Central difference of a float64 function at x."""
+    """Return the central difference of a float64 function at x."""
     return (function(x + STEP * direction) - function(x - STEP * direction)) / (2 * STEP)
 
 
@@ -44,31 +52,27 @@ def slope(logits, metric):
 
 @pytest.mark.parametrize("metric", ["entropy", "varentropy"])
 @pytest.mark.parametrize("implementation", cases.implementations(SOFTMAX))
-class TestLogits:
-    @pytest.mark.parametrize("name", ROWS)
-    def test_closed_form(self, implementation, metric, name):
-        call = gradient_of_rows(implementation, metric)
-        want = slope(cases.as_oracle(ROWS[name]), metric)
-        cases.assert_near(call(jnp.asarray(ROWS[name])), want, 2e-5, f"d {metric} / d logits")
+def test_logits_agree_with_closed_form(implementation, metric):
+    def total(logits):
+        return getattr(softmax_moments(logits, implementation=implementation).moments, metric).sum()
 
-
-@functools.cache
-def gradient_of_rows(implementation, metric):
-    return jax.jit(jax.grad(lambda x: getattr(softmax_moments(x, implementation=implementation).moments, metric)))
+    logits = jnp.asarray(np.stack(list(ROWS.values())))
+    want = np.stack([slope(row, metric) for row in cases.as_oracle(logits)])
+    cases.assert_near(jax.jit(jax.grad(total))(logits), want, 2e-5, f"d {metric} / d logits", list(ROWS))
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(UNEMBED))
-@pytest.mark.parametrize("soft_cap", [None, 5.0])
-def test_hidden(implementation, soft_cap, rng):
+def test_hidden_states_agree_with_finite_differences(implementation, rng):
+    soft_cap = 5.0
     hidden, unembedding = rng.normal(0, 1, (3, 2, 16)), rng.normal(0, 0.5, (50, 16))
     direction = rng.normal(0, 1, hidden.shape)
     targets = np.array([3, 7])
 
-    def oracle_of(x):
+    def oracle_metrics(x):
         logits = oracle.unembed(x, unembedding, soft_cap)
         return oracle.entropy(logits).sum() + oracle.lens_kl(logits).sum() + oracle.logprob(logits[-1], targets).sum()
 
-    def of(x):
+    def metrics(x):
         got = unembed_moments(
             x,
             jnp.float32(unembedding),
@@ -78,76 +82,75 @@ def test_hidden(implementation, soft_cap, rng):
         )
         return got.moments.entropy.sum() + got.kl.sum() + got.target_logprob.sum()
 
-    got = (np.asarray(jax.jit(jax.grad(of))(jnp.float32(hidden)), np.float64) * direction).sum()
-    assert got == pytest.approx(along(oracle_of, hidden, direction), abs=2e-4)
+    got = (np.asarray(jax.jit(jax.grad(metrics))(jnp.float32(hidden)), np.float64) * direction).sum()
+    assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)
 
 
-@pytest.mark.parametrize(("window", "soft_cap"), [(None, None), (3, 4.0)])
 class TestAttention:
-    """Rows: a text that begins (one key seen), one in the middle of its cache, one that sees nothing."""
+    """Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key."""
 
     starts = np.array([0, 4, -3])
     scale = 0.7
 
     @pytest.fixture
     def arrays(self, rng):
-        """(q, k), and a direction in each."""
+        """Return (q, k), and a direction in each."""
         shapes = (3, 3, 4, 8), (3, 2, 9, 8)
         return tuple(rng.normal(0, 1, s) for s in shapes), tuple(rng.normal(0, 1, s) for s in shapes)
 
-    def compare(self, of, oracle_of, arrays):
+    def compare(self, metrics, oracle_metrics, arrays):
         point, directions = arrays
-        slopes = jax.jit(jax.jacrev(of, argnums=(0, 1)))(*map(jnp.float32, point))
+        slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
         for i, direction in enumerate(directions):
-            moved = lambda x, i=i: oracle_of(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
+            moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
             axes = tuple(range(1, 1 + direction.ndim))
             got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=axes)
             cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
 
-    @pytest.mark.parametrize("implementation", cases.implementations(PREFILL))
-    def test_prefill(self, implementation, window, soft_cap, arrays):
-        options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
+    @pytest.mark.parametrize(("implementation", "options"), with_options(PREFILL), ids=str)
+    def test_prefill_agrees_with_finite_differences(self, implementation, options, arrays):
+        options = {"scale": self.scale, **options}
 
-        def of(q, k):
+        def metrics(q, k):
             starts = jnp.int32(self.starts)
             call = prefill_attention(q, k.swapaxes(2, 3), k, starts, implementation=implementation, **options)
             return jnp.stack([getattr(call[1], name).sum() for name in METRICS] + [call[0].sum()])
 
-        def oracle_of(q, k):
+        def oracle_metrics(q, k):
             positions = self.starts[:, None] + np.arange(3)
             want = oracle.attention(q, k, k, positions, **options)
             by_metric = [want[name].sum() for name in DEFINITIONS]
             return np.array([*by_metric, want["output"].sum()])
 
-        self.compare(of, oracle_of, arrays)
+        self.compare(metrics, oracle_metrics, arrays)
 
-    @pytest.mark.parametrize("implementation", cases.implementations(DECODE))
-    def test_decode(self, implementation, window, soft_cap, arrays):
-        options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
+    @pytest.mark.parametrize(("implementation", "options"), with_options(DECODE), ids=str)
+    def test_decode_agrees_with_finite_differences(self, implementation, options, arrays):
+        options = {"scale": self.scale, **options}
         lengths = np.array([1, 6, 0])
 
-        def of(q, k):
+        def metrics(q, k):
             keys, rows = k.swapaxes(2, 3), jnp.int32(lengths)
             _, got = decode_attention(q[:, 0], keys, k, rows, implementation=implementation, **options)
             return jnp.stack([getattr(got, name).sum() for name in METRICS])
 
-        def oracle_of(q, k):
+        def oracle_metrics(q, k):
             want = oracle.attention(q[:, :1], k, k, lengths[:, None] - 1, **options)
             return np.array([want[name].sum() for name in DEFINITIONS])
 
-        self.compare(of, oracle_of, arrays)
+        self.compare(metrics, oracle_metrics, arrays)
 
-    @pytest.mark.parametrize("implementation", cases.implementations(DISPERSION))
-    def test_head_dispersion(self, implementation, window, soft_cap, arrays):
-        options = {"scale": self.scale, "window": window, "soft_cap": soft_cap}
+    @pytest.mark.parametrize(("implementation", "options"), with_options(DISPERSION), ids=str)
+    def test_head_dispersion_agrees_with_finite_differences(self, implementation, options, arrays):
+        options = {"scale": self.scale, **options}
 
-        def of(q, k):
+        def metrics(q, k):
             keys, starts = k.swapaxes(2, 3), jnp.int32(self.starts)
             got = head_dispersion(q, keys, starts, implementation=implementation, **options)
             return got.sum()[None]
 
-        def oracle_of(q, k):
+        def oracle_metrics(q, k):
             positions = self.starts[:, None] + np.arange(3)
             return oracle.head_jsd(oracle.attention(q, k, k, positions, **options)["weights"]).sum()[None]
 
-        self.compare(of, oracle_of, arrays)
+        self.compare(metrics, oracle_metrics, arrays)

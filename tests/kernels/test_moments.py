@@ -20,7 +20,6 @@ ALPHAS = (0.0, 0.5, 1.0, 2.0, 5.0, math.inf)
 
 of = jax.jit(lambda scores, where: Moments.of(scores, where=where, alphas=ALPHAS))
 merge = jax.jit(lambda x, y: x.merge(y))
-# One program that merges the parts of a row in two ways.
 merge_axis = jax.jit(lambda scores, masks: Moments.of(scores[None], where=masks, alphas=ALPHAS).merge_axis(0))
 
 rows = st.lists(st.floats(-60, 60, width=32), min_size=SIZE, max_size=SIZE).map(np.float32)
@@ -31,7 +30,7 @@ parts = st.lists(st.integers(0, PARTS - 1), min_size=SIZE, max_size=SIZE).map(np
 offsets = st.sampled_from([0.0, 300.0, -300.0])
 
 
-def same(x, y):
+def assert_same(x, y):
     cases.assert_near(x.m, y.m, 0, "m")
     for name in ("l", "a", "b", "r"):
         cases.assert_near(getattr(x, name), getattr(y, name), 1e-5, name, relative=1e-5)
@@ -43,32 +42,32 @@ def same(x, y):
 @given(any_row, parts)
 def test_merge_is_commutative_and_associative(row, part):
     x, y, z = (of(row, part == i) for i in range(3))
-    same(merge(x, y), merge(y, x))
-    same(merge(merge(x, y), z), merge(x, merge(y, z)))
+    assert_same(merge(x, y), merge(y, x))
+    assert_same(merge(merge(x, y), z), merge(x, merge(y, z)))
 
 
 @given(any_row, masks)
 def test_empty_is_neutral(row, mask):
     x = of(row, mask)
     empty = Moments.empty((), ALPHAS)
-    same(merge(x, empty), x)
-    same(merge(empty, x), x)
-    same(merge(empty, empty), empty)
+    assert_same(merge(x, empty), x)
+    assert_same(merge(empty, x), x)
+    assert_same(merge(empty, empty), empty)
 
 
 @given(any_row, masks, parts, st.permutations(range(PARTS)))
-def test_any_split_gives_the_whole_row(row, mask, part, order):
+def test_any_split_merges_to_the_whole_row(row, mask, part, order):
     whole = of(row, mask)
     tiles = [of(row, mask & (part == i)) for i in order]
     merged = tiles[0]
     for tile in tiles[1:]:
         merged = merge(merged, tile)
-    same(merged, whole)
-    same(merge_axis(row, np.stack([mask & (part == i) for i in range(PARTS)])), whole)
+    assert_same(merged, whole)
+    assert_same(merge_axis(row, np.stack([mask & (part == i) for i in range(PARTS)])), whole)
 
 
 @given(any_row, masks, offsets)
-def test_bounds_and_oracle(row, mask, offset):
+def test_metrics_keep_their_bounds_and_agree_with_oracle(row, mask, offset):
     row = row + np.float32(offset)
     x = of(row, mask)
     absent = np.where(mask, row, -np.inf)
@@ -82,7 +81,7 @@ def test_bounds_and_oracle(row, mask, offset):
 
 
 @given(st.lists(st.integers(-(2**10), 2**10), min_size=SIZE, max_size=SIZE), masks, offsets)
-def test_a_shift_changes_nothing(units, mask, offset):
+def test_shift_does_not_change_the_sums(units, mask, offset):
     row = np.float32(units) / 16  # exact at every offset
     x, y = of(row, mask), of(row + np.float32(offset), mask)
     if mask.any():
@@ -92,13 +91,13 @@ def test_a_shift_changes_nothing(units, mask, offset):
 
 
 @given(any_row, masks, st.permutations(range(SIZE)))
-def test_a_permutation_changes_nothing(row, mask, order):
+def test_permutation_does_not_change_the_moments(row, mask, order):
     order = np.array(order)
-    same(of(row[order], mask[order]), of(row, mask))
+    assert_same(of(row[order], mask[order]), of(row, mask))
 
 
 @given(st.floats(-300, 300, width=32), masks)
-def test_equal_scores(value, mask):
+def test_equal_scores_have_entropy_ln_n(value, mask):
     x = of(np.full(SIZE, value, np.float32), mask)
     n = max(int(mask.sum()), 1)
     cases.assert_near(x.entropy, math.log(n), 1e-6, "entropy")
@@ -112,7 +111,7 @@ def test_renyi_falls_with_alpha(row, mask):
     assert (np.diff(renyi) <= 2e-6).all(), renyi
 
 
-def test_worked_value():
+def test_worked_value_of_the_definition():
     p = np.array([0.75] + [0.001] * 250)
     x = Moments.of(jnp.log(jnp.asarray(p, jnp.float32)))
     bits = math.log(2)
@@ -122,7 +121,7 @@ def test_worked_value():
     assert oracle.varentropy_of(p) / bits**2 == pytest.approx(17.103, abs=5e-4)
 
 
-def test_largest_varentropy_of_a_large_vocabulary():
+def test_largest_varentropy_of_a_large_vocabulary_is_reached():
     rest = 128_255
     peaks = np.linspace(0.05, 0.95, 91)
     largest = max(oracle.varentropy_of([p] + [(1 - p) / rest] * rest) for p in peaks[35:60])
@@ -132,15 +131,15 @@ def test_largest_varentropy_of_a_large_vocabulary():
     assert float(Moments.of(row[None]).varentropy[0]) == pytest.approx(largest, abs=0.01)
 
 
-def test_an_empty_row_is_zero():
+def test_moments_of_an_empty_row_are_zero():
     x = Moments.of(jnp.full((2, 5), -jnp.inf), alphas=ALPHAS)
     for value in (x.entropy, x.varentropy, x.renyi, x.p_max, x.l):
         np.testing.assert_array_equal(value, np.zeros_like(value))
 
 
-def test_moments_are_a_pytree_that_scans_and_vmaps(rng):
+def test_moments_scan_and_vmap_as_a_pytree(rng):
     scores = jnp.asarray(rng.normal(0, 2, (4, 3, 10)), jnp.float32)
     each = jax.vmap(lambda s: Moments.of(s, alphas=ALPHAS))(scores)
     whole, _ = jax.lax.scan(lambda x, y: (x.merge(y), None), Moments.empty((3,), ALPHAS), each)
-    same(whole, Moments.of(jnp.moveaxis(scores, 0, 1).reshape(3, 40), alphas=ALPHAS))
-    same(whole, each.merge_axis(0))
+    assert_same(whole, Moments.of(jnp.moveaxis(scores, 0, 1).reshape(3, 40), alphas=ALPHAS))
+    assert_same(whole, each.merge_axis(0))

@@ -1,4 +1,4 @@
-"""A row of NaN yields NaN for that row alone, under jit as without."""
+"""NaN stays in its row: other rows are unaffected."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from . import cases
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(SOFTMAX))
-@pytest.mark.parametrize("whole", [True, False], ids=["all of it", "one entry"])
-def test_a_row_of_nan_is_nan(implementation, whole):
+@pytest.mark.parametrize("whole", [True, False], ids=["whole row", "one entry"])
+def test_logits_with_nan_affect_their_row_only(implementation, whole):
     logits = jax.random.normal(jax.random.key(0), (3, 500))
     logits = logits.at[1].set(jnp.nan) if whole else logits.at[1, 7].set(jnp.nan)
     rows = jax.jit(lambda x: softmax_moments(x, alphas=(0.5, 2.0), implementation=implementation))(logits)
@@ -26,7 +26,7 @@ def test_a_row_of_nan_is_nan(implementation, whole):
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(UNEMBED))
-def test_a_hidden_state_of_nan_is_nan(implementation):
+def test_hidden_state_with_nan_affects_its_row_only(implementation):
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 8)).at[0, 1].set(jnp.nan)
     unembedding = jax.random.normal(jax.random.key(1), (50, 8))
     rows = jax.jit(lambda h: unembed_moments(h, unembedding, implementation=implementation))(hidden)
@@ -56,24 +56,24 @@ ATTENTION = [
 
 
 def attention_case(rng):
-    """q, k, v and start of a row whose two queries see nothing and one key, and of one that sees 150 of 300 slots."""
+    """Return q, k, v, start: the queries of row 0 see no key and one key, the ones of row 1 see 149 and 150 of 300."""
     arrays = rng.normal(0, 1, (2, 2, 4, 64)), rng.normal(0, 1, (2, 2, 64, 300)), rng.normal(0, 1, (2, 2, 300, 64))
     return *(jnp.asarray(x, jnp.float32) for x in arrays), jnp.int32([-1, 148])
 
 
 @pytest.mark.parametrize(("call", "implementation"), ATTENTION)
-def test_a_query_of_nan_is_nan(call, implementation, rng):
+def test_query_with_nan_affects_itself_only(call, implementation, rng):
     q, k, v, start = attention_case(rng)
     q = q.at[1, 0, 2, 5].set(jnp.nan)
     run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))
     for metric in run(q, k, v, start):
-        bad = np.zeros(metric.shape, bool)
-        bad[1, 0, 2 if call is not dispersion else 0] = True
-        np.testing.assert_array_equal(np.isnan(metric), bad)
+        is_nan = np.zeros(metric.shape, bool)
+        is_nan[1, 0, 2 if call is not dispersion else 0] = True
+        np.testing.assert_array_equal(np.isnan(metric), is_nan)
 
 
 @pytest.mark.parametrize(("call", "implementation"), [x for x in ATTENTION if x[1].startswith("pallas")])
-def test_slots_that_no_query_sees_may_hold_nan(call, implementation, rng):
+def test_invisible_slots_may_hold_nan(call, implementation, rng):
     q, k, v, start = attention_case(rng)
     beyond = (jnp.arange(300) > start[:, None] + (call is not decode))[:, None, None]
     run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))

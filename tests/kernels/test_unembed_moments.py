@@ -1,5 +1,6 @@
 """unembed_moments: every implementation against the oracle's product, lens by lens."""
 
+import functools
 import math
 
 import jax
@@ -16,14 +17,14 @@ from . import cases
 
 ALPHAS = (0.5, 2.0, 5.0, math.inf)
 # groups, rows, embed, vocabulary, soft_cap
-SHAPES = [(1, 1, 16, 1, None), (3, 5, 64, 127, None), (4, 2, 64, 1000, 30.0), (2, 3, 96, 32_000, None)]
-SHAPES += [(1, 2, 32, 131_072, None), (5, 1, 64, 5003, 5.0)]
+SHAPES = [(1, 1, 16, 1, None), (3, 5, 64, 127, None), (4, 2, 64, 1000, 30.0), (1, 2, 32, 131_072, None)]
+SHAPES += [(5, 1, 64, 5003, 5.0)]
 
-RUNS = [(shape, "float32") for shape in SHAPES] + [(shape, "bfloat16") for shape in SHAPES[1:3]]
+RUNS = [(shape, "float32") for shape in SHAPES] + [(SHAPES[2], "bfloat16")]
 
 
 def problem(rng, groups, rows, embed, vocabulary, dtype, offset=0.0, peak=0.0):
-    """Hidden states and unembedding on a grid where every product is exact in float32; logits of sd 2."""
+    """Return (hidden, unembedding, targets) on a grid where every product is exact in float32; logits have sd 2."""
     hidden = cases.on_grid(rng, (groups, rows, embed), 1.0, 1 / 8)
     unembedding = cases.on_grid(rng, (vocabulary, embed), 2 / math.sqrt(embed), 1 / 64)
     hidden[..., :2] = 16, 8
@@ -51,39 +52,35 @@ def check(got, hidden, unembedding, targets, soft_cap):
     cases.assert_near(got.logits, logits[-1], 1e-5, "logits", relative=1e-6)
 
 
-def call(implementation, soft_cap=None, keep_logits=True):
-    options = dict(alphas=ALPHAS, soft_cap=soft_cap, keep_logits=keep_logits, implementation=implementation)
+@functools.cache
+def call(implementation, soft_cap=None):
+    options = dict(alphas=ALPHAS, soft_cap=soft_cap, keep_logits=True, implementation=implementation)
     return jax.jit(lambda h, w, t: unembed_moments(h, w, targets=t, **options))
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(OPERATION))
 class TestUnembedMoments:
     @pytest.mark.parametrize(("shape", "dtype"), RUNS, ids=str)
-    def test_against_oracle(self, implementation, shape, dtype, rng):
+    def test_agrees_with_oracle(self, implementation, shape, dtype, rng):
         *sizes, soft_cap = shape
         if implementation == "pallas_gpu_interpret" and sizes[3] > 10_000:
-            pytest.skip("the GPU interpreter takes half a minute, and a vocabulary of 5,003 goes the same way")
+            pytest.skip("the GPU interpreter takes half a minute, and a vocabulary of 5,003 takes the same branches")
         hidden, unembedding, targets = problem(rng, *sizes, dtype)
         got = call(implementation, soft_cap)(hidden, unembedding, targets)
         check(got, hidden, unembedding, targets, soft_cap)
 
     @pytest.mark.parametrize(("offset", "peak"), [(300, 0), (-300, 0), (0, 45), (300, 45)])
-    def test_offset_and_peaked(self, implementation, offset, peak, rng):
-        hidden, unembedding, targets = problem(rng, 2, 3, 64, 1000, "float32", offset, peak)
+    def test_offset_and_peaked_logits_stay_exact(self, implementation, offset, peak, rng):
+        hidden, unembedding, targets = problem(rng, 3, 3, 64, 1000, "float32", offset, peak)
         check(call(implementation)(hidden, unembedding, targets), hidden, unembedding, targets, None)
 
-    def test_numbers_off_the_grid(self, implementation, rng):
+    def test_rounded_products_stay_within_bounds(self, implementation, rng):
         hidden = jnp.asarray(rng.normal(0, 1, (3, 4, 256)), jnp.float32)
         unembedding = jnp.asarray(rng.normal(0, 2 / 16, (5000, 256)), jnp.float32)
         targets = jnp.asarray(rng.integers(0, 5000, 4), jnp.int32)
         check(call(implementation)(hidden, unembedding, targets), hidden, unembedding, targets, None)
 
-    def test_blocks_of_rows_change_nothing(self, implementation, rng, monkeypatch):
-        hidden, unembedding, targets = problem(rng, 3, 7, 64, 1000, "float32")
-        monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * 3 * 1000)  # two rows a block, the last one padded
-        check(call(implementation, 30.0)(hidden, unembedding, targets), hidden, unembedding, targets, 30.0)
-
-    def test_what_is_not_asked_for_is_not_there(self, implementation, rng):
+    def test_results_that_are_not_requested_are_none(self, implementation, rng):
         hidden, unembedding, _ = problem(rng, 2, 3, 16, 50, "float32")
         got = jax.jit(lambda h, w: unembed_moments(h, w, implementation=implementation))(hidden, unembedding)
         assert got.target_logprob is None
@@ -91,7 +88,7 @@ class TestUnembedMoments:
         assert got.renyi.shape == (3, 0)
         assert got.top1.dtype == jnp.int32
 
-    def test_the_last_lens_is_the_output(self, implementation, rng):
+    def test_equal_lens_has_no_divergence(self, implementation, rng):
         hidden, unembedding, targets = problem(rng, 1, 3, 64, 1000, "float32")
         hidden = jnp.concatenate([-hidden, hidden, hidden])
         got = call(implementation)(hidden, unembedding, targets)
@@ -101,7 +98,7 @@ class TestUnembedMoments:
         assert (np.asarray(got.kl[0]) > 0).all()
 
     def test_lenses_do_not_change_the_output(self, implementation, rng):
-        hidden, unembedding, targets = problem(rng, 4, 3, 64, 1000, "float32")
+        hidden, unembedding, targets = problem(rng, 3, 3, 64, 1000, "float32")
         run = call(implementation)
         many, one = run(hidden, unembedding, targets), run(hidden[-1:], unembedding, targets)
         cases.assert_near(many.moments.entropy[-1:], one.moments.entropy, cases.ENTROPY, "entropy")
@@ -109,16 +106,22 @@ class TestUnembedMoments:
         cases.assert_near(many.target_logprob, one.target_logprob, cases.LOG_PROBABILITY, "target_logprob")
 
 
+def test_blocks_of_rows_do_not_change_the_result(rng, monkeypatch):
+    hidden, unembedding, targets = problem(rng, 3, 7, 64, 1000, "float32")
+    monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * 3 * 1000)  # two rows per block, the last one padded
+    check(call("xla", 30.0)(hidden, unembedding, targets), hidden, unembedding, targets, 30.0)
+
+
 @pytest.mark.parametrize(
     ("rows", "most_rows", "vmem", "blocks", "parts"),
-    [(17, 24, 1 << 20, 3, 1), (17, 768, 1 << 19, 1, 2), (13, 24, 1, 2, 2), (3, 768, 1, 1, 2)],
-    ids=["blocks of rows", "parts of the width", "both", "few rows"],
+    [(13, 24, 1, 2, 2), (3, 768, 1, 1, 2)],
+    ids=["blocks of rows and parts of the width", "few rows"],
 )
-def test_tpu_blocks_change_nothing(rows, most_rows, vmem, blocks, parts, rng, monkeypatch):
+def test_tpu_blocks_do_not_change_the_result(rows, most_rows, vmem, blocks, parts, rng, monkeypatch):
     monkeypatch.setattr(tpu_blocks, "MOST_ROWS", most_rows)
     monkeypatch.setattr(tpu_blocks, "VMEM", vmem)
-    used = tpu_blocks.Blocks.of(3, rows, 700, 256, itemsize=4)
-    assert (used.count, 256 // used.width) == (blocks, parts)
+    plan = tpu_blocks.UnembedBlocks.of(3, rows, 700, 256, itemsize=4)
+    assert (plan.count, 256 // plan.width) == (blocks, parts)
     hidden, unembedding, targets = problem(rng, 3, rows, 256, 700, "float32")
     got = call("pallas_tpu_interpret", 30.0)(hidden, unembedding, targets)
     check(got, hidden, unembedding, targets, 30.0)

@@ -55,7 +55,7 @@ def _unembed(rng, split):
     def uneven(hidden, unembedding, targets):
         """805 tokens in eight parts of 101: the last device lacks three, and is given others."""
         own = jax.lax.dynamic_slice_in_dim(unembedding, 101 * jax.lax.axis_index(AXIS), 101)
-        return call(hidden, own[:98], targets, axis_name=AXIS, rest=own[98:])
+        return call(hidden, own[:98], targets, axis_name=AXIS, extra_rows=own[98:])
 
     hidden, unembedding, targets = arrays
     arrays = hidden, unembedding.at[805:].set(9.0), targets.at[3].set(804)
