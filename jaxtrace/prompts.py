@@ -1,4 +1,4 @@
-"""What a task hands to the tracer."""
+"""Prompts, as tasks give them and runs trace them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to trace: text, or token ids for a checkpoint without a tokenizer.
+    """Prompt of one row: text, or token ids for a checkpoint without a tokenizer.
 
     Attributes:
-      text: the prompt as a person wrote it; None when `tokens` is given.
-      tokens: the exact ids to feed; None when `text` is given.
-      id: a stable name within its task ("truthfulqa-0017").
-      images: what the text is about, for a model that sees: files, or Pillow images.
-      meta: what else the task knows (category, answers); JSON-serialisable, stored beside the trace.
+      text: text as a person wrote it; None if `tokens` is given.
+      tokens: exact ids to feed; None if `text` is given.
+      id: stable name within its task ("truthfulqa-0017").
+      images: images for a multimodal model: files, or Pillow images.
+      meta: metadata from the task (category, answers), JSON-serialisable; stored with the trace.
     """
 
     text: str | None = None

@@ -1,5 +1,5 @@
-"""Which answers of a trace are right: by rules on strings, or by a model that is asked. Never guessed."""
+"""Grades of answers: by rules on strings, or by a judge model; an answer that neither can grade is ungraded."""
 
-from jaxtrace.grading.strings import Grade, Graded, grade, graded
+from jaxtrace.grading.strings import Grade, RuleGrade, grade, grade_with_rule
 
-__all__ = ["Grade", "Graded", "grade", "graded"]
+__all__ = ["Grade", "RuleGrade", "grade", "grade_with_rule"]

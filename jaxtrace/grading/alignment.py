@@ -1,29 +1,29 @@
-"""From a quote of an answer to the steps that drew it."""
+"""Alignment of a quote from an answer with the steps that drew it."""
 
 from __future__ import annotations
 
 import re
 from itertools import accumulate
 
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 
-def steps_of(quote: str, row: Row) -> tuple[int, int] | None:
-    """The first and the last step that draw a token of a quote; None where it is not in the answer exactly once.
+def steps_of_quote(quote: str, row: Row) -> tuple[int, int] | None:
+    """Return the first and the last step that draw a token of a quote, or None unless the answer has it exactly once.
 
-    Steps count from 0 at the one that draws the answer's first token, whatever of the prompt was traced. A token of
-    which only a part is quoted counts. White space matches any other white space.
+    Steps count from 0 at the one that draws the answer's first token, whether or not the prompt was traced. A token
+    counts if any part of it is quoted. White space matches any other white space.
 
     Args:
-      quote: a passage of the answer, word for word.
-      row: the trace of a generated answer.
+      quote: passage of the answer, word for word.
+      row: trace of a generated answer.
     """
     pieces = row.pieces[row.prompt_steps :]
     words = quote.split()
-    found = list(re.finditer(r"\s+".join(map(re.escape, words)), "".join(pieces))) if words else []
-    if len(found) != 1:
+    matches = list(re.finditer(r"\s+".join(map(re.escape, words)), "".join(pieces))) if words else []
+    if len(matches) != 1:
         return None
-    start, end = found[0].span()
+    start, end = matches[0].span()
     ends = list(accumulate(map(len, pieces)))
     first = next(i for i, stop in enumerate(ends) if stop > start)
     last = next(i for i, stop in enumerate(ends) if stop >= end)

@@ -1,4 +1,4 @@
-"""Questions to a model behind the OpenAI-compatible chat API, each paid for once."""
+"""Client of an OpenAI-compatible chat API that stores replies, so that each question is paid for once."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ import openai
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import write_atomically
 
 T = TypeVar("T", bound=BaseModel)
 
 KEY = "OPENAI_API_KEY"
-AT_ONCE = 8  # requests that wait for an answer at the same time
-NEVER = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)  # no question gets an answer
+CONCURRENT_REQUESTS = 8
+# Errors that every further question would meet too.
+FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """What a model said.
+    """Reply of a model.
 
     Attributes:
-      value: the validated answer; None where there is none.
-      why: why there is none; "" where there is one.
+      value: validated reply; None if there is none.
+      why: reason why there is no value; "" if there is one.
     """
 
     value: T | None
     why: str = ""
 
 
-class Shape(BaseModel):
-    """An answer's shape, as strict as structured outputs want it: no field besides those named."""
+class StructuredReply(BaseModel):
+    """Base of the models of a reply. Structured outputs need one without additional fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Chat:
-    """A model that answers with JSON of a given shape.
+    """Connection to a model that replies with JSON of a given schema.
 
-    Answers are kept in a directory, one file for each request, under the hash of all that is sent; what was answered is
-    not asked again, nonsense included. The API key is read from $OPENAI_API_KEY, sent to the model's server, and
+    Replies are stored in a directory, one file per request, named by the hash of the request; a stored reply is never
+    requested again, even if it is invalid. The API key is read from $OPENAI_API_KEY, sent to the model's server, and
     neither stored nor printed.
     """
 
-    def __init__(self, url: str, model: str, cache: Path, *, timeout: float = 60.0, retries: int = 3):
-        """For a model behind a server.
+    def __init__(self, url: str, model: str, cache: Path, *, timeout: float = 60.0, retries: int = 3) -> None:
+        """Connect to a model behind a server.
 
         Args:
-          url: the base URL, such as "https://api.openai.com/v1" or "http://localhost:8000/v1".
-          model: its name there.
-          cache: a directory, made if need be.
-          timeout: seconds to wait for the server each time.
-          retries: how often a request is sent again, after longer and longer pauses, where the server is busy, fails
-            or does not answer in time.
+          url: base URL, such as "https://api.openai.com/v1" or "http://localhost:8000/v1".
+          model: name of the model on the server.
+          cache: directory of stored replies; created if missing.
+          timeout: seconds to wait for each response.
+          retries: number of times to repeat a request, after growing pauses, if the server is busy, fails or times out.
 
         Raises:
-          StudyError: the URL is none.
+          StudyError: the URL is not one of a chat API.
         """
         self.model = model
         self._shown = _without_secrets(url)
         self._url, self._cache = url, cache
-        key = os.environ.get(KEY) or "none"  # servers of one's own ask for none
+        key = os.environ.get(KEY) or "none"  # local servers need no key
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)
 
     def __enter__(self) -> Self:
@@ -88,59 +89,62 @@ class Chat:
         kind: type[T],
         on_answer: Callable[[int], None] = lambda _: None,
     ) -> list[Reply[T]]:
-        """Asks about many things, several at once; equal ones once.
+        """Send one request per item of data, several at a time; equal items are sent once.
 
         Args:
-          system: what to do.
-          data: what to do it with. Each is sent as JSON, so that no text in it can pass for more than a value.
-          kind: the shape of an answer.
-          on_answer: called with how many of `data` an answer serves, as they come in.
+          system: instruction to the model.
+          data: items, each sent as JSON so that no text in it can pass for an instruction.
+          kind: schema of a reply.
+          on_answer: callback, called at each reply with the number of items that it serves.
 
         Returns:
-          For each of `data` the answer, or why there is none: the server did not answer in time, failed, or said what
-          is no `kind`.
+          Reply to each item; without a value if the server timed out or failed, or the reply does not fit `kind`.
 
         Raises:
-          StudyError: the server cannot be reached, refuses the key, or does not have the model. Answers until then are
-            kept.
+          StudyError: the server cannot be reached, refuses the key, or does not have the model. Replies until then stay
+            stored.
         """
-        requests = [self._request(system, one, kind) for one in data]
-        places = [self._cache / f"{_hash({'url': self._url, **request})}.json" for request in requests]
+        requests = [self._request(system, item, kind) for item in data]
+        files = [self._cache / f"{_hash({'url': self._url, **request})}.json" for request in requests]
         replies: dict[Path, Reply[T]] = {}
-        pool = ThreadPoolExecutor(AT_ONCE)
+        pool = ThreadPoolExecutor(CONCURRENT_REQUESTS)
         try:
-            unique = dict(zip(places, requests, strict=True))
-            begun = {pool.submit(self._ask, place, request, kind): place for place, request in unique.items()}
-            for future in as_completed(begun):
-                place = begun[future]
-                replies[place] = future.result()
-                on_answer(places.count(place))
+            unique = dict(zip(files, requests, strict=True))
+            pending = {pool.submit(self._ask, file, request, kind): file for file, request in unique.items()}
+            for future in as_completed(pending):
+                file = pending[future]
+                replies[file] = future.result()
+                on_answer(files.count(file))
         finally:
             pool.shutdown(cancel_futures=True)
-        return [replies[place] for place in places]
+        return [replies[file] for file in files]
 
-    def _ask(self, place: Path, request: dict[str, Any], kind: type[T]) -> Reply[T]:
-        if not place.exists():
+    def _ask(self, file: Path, request: dict[str, Any], kind: type[T]) -> Reply[T]:
+        if not file.exists():
             try:
-                said = self._send(request)
+                content = self._send(request)
             except openai.APITimeoutError:
                 return Reply(None, "no answer in time")
             except openai.APIConnectionError:
-                raise StudyError(f"{self._shown}: cannot be reached; start the server, or mend the URL") from None
-            except NEVER as error:
-                what = f"{self._shown}: refuses {self.model} with status {error.status_code}"
-                raise StudyError(f"{what}; mend the URL, the model's name, or ${KEY}") from None
+                raise StudyError(f"{self._shown}: cannot be reached; start the server, or correct the URL") from None
+            except FATAL as error:
+                raise StudyError(
+                    f"{self._shown}: refuses {self.model} with status {error.status_code}; "
+                    f"correct the URL, the model's name, or ${KEY}"
+                ) from None
             except openai.APIStatusError as error:
                 about = f" ({error.param})" if error.param else ""
                 return Reply(None, f"status {error.status_code}{about}")
             except ValidationError:
-                return Reply(None, "an answer that is none of a chat API")
-            _write(place, {"request": request, "reply": said})
-        reply = json.loads(place.read_text(encoding="utf-8"))["reply"]
+                return Reply(None, "a response that is not a chat API's")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stored = json.dumps({"request": request, "reply": content}, ensure_ascii=False, indent=1)
+            write_atomically(file, stored, shared=True)
+        reply = json.loads(file.read_text(encoding="utf-8"))["reply"]
         try:
             return Reply(kind.model_validate_json(reply))
         except ValidationError:
-            return Reply(None, "an answer of another shape")
+            return Reply(None, "a reply that does not fit the schema")
 
     def _request(self, system: str, data: dict[str, str], kind: type[BaseModel]) -> dict[str, Any]:
         schema = {"name": kind.__name__.lower(), "strict": True, "schema": kind.model_json_schema()}
@@ -155,8 +159,8 @@ class Chat:
         }
 
     def _send(self, request: dict[str, Any]) -> str:
-        answer = self._client.chat.completions.with_raw_response.create(**request)
-        return _Answer.model_validate_json(answer.content).choices[0].message.content or ""
+        response = self._client.chat.completions.with_raw_response.create(**request)
+        return _Completion.model_validate_json(response.content).choices[0].message.content or ""
 
 
 class _Message(BaseModel):
@@ -167,12 +171,12 @@ class _Choice(BaseModel):
     message: _Message
 
 
-class _Answer(BaseModel):
+class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
 
 
 def _without_secrets(url: str) -> str:
-    """A URL as it may be shown; raises StudyError where it is none."""
+    """Return a URL without password and query, or raise StudyError if it is not a URL of http or https."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -184,21 +188,13 @@ def _without_secrets(url: str) -> str:
 
 
 def _no_url(text: str) -> StudyError:
-    """The error of a text, which shows neither a user and password nor a query in it."""
-    plain = re.split("[?#]", text, maxsplit=1)[0]
-    shown = "" if "@" in text[len(plain) :] else plain.rpartition("@")[2]
+    """Return the error for a text that is not a URL; it shows neither user, password nor query."""
+    without_query = re.split("[?#]", text, maxsplit=1)[0]
+    shown = "" if "@" in text[len(without_query) :] else without_query.rpartition("@")[2]
     return StudyError(
-        f"{shown or 'what was given'}: not the URL of a chat API; give one such as http://localhost:8000/v1"
+        f"{shown or 'the given URL'}: not the URL of a chat API; give one such as http://localhost:8000/v1"
     )
 
 
 def _hash(request: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-
-
-def _write(place: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    beside.replace(place)

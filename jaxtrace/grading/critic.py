@@ -1,14 +1,14 @@
-"""A model that points at the first wrong step of a solution."""
+"""Critic: a model that points at the first wrong step of a solution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jaxtrace.grading.alignment import steps_of
-from jaxtrace.grading.chat import Chat, Reply, Shape
+from jaxtrace.grading.alignment import steps_of_quote
+from jaxtrace.grading.chat import Chat, Reply, StructuredReply
 from jaxtrace.grading.labels import Label
 from jaxtrace.grading.strings import Grade
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 TASK = """\
 You look for the first mistake in a solution. The user's message is one JSON object with the texts "problem", \
@@ -23,49 +23,49 @@ only once. Where nothing is wrong or nothing can be decided, give null.
 Reply with JSON: {"quote": "…" | null}."""
 
 
-class Critique(Shape):
+class Critique(StructuredReply):
     """A critic's reply."""
 
     quote: str | None
 
 
-def criticised(
+def criticize_answers(
     rows: Sequence[Row], labels: Sequence[Label], chat: Chat, on_answer: Callable[[int], None] = lambda _: None
 ) -> list[Label]:
-    """Labels with the first wrong step of incorrect answers to problems with a worked solution.
+    """Return labels with the first wrong step of each incorrect answer to a problem with a worked solution.
 
     Args:
-      rows: what was answered.
-      labels: theirs.
-      chat: the critic.
-      on_answer: as for `Chat.ask_all`.
+      rows: answers.
+      labels: label of each answer.
+      chat: connection to the critic.
+      on_answer: callback of `Chat.ask_all`.
 
     Returns:
-      The labels. Where the critic does not answer, finds nothing, or quotes what is not in the answer exactly once,
-      there is no wrong step, and `wrong_by` says why.
+      The labels. If the critic does not answer, finds no mistake, or its quote is not in the answer exactly once, there
+      is no wrong step, and `wrong_by` says why.
 
     Raises:
       StudyError: the critic cannot be reached, or refuses.
     """
-    found = list(labels)
-    asked = [i for i, (row, label) in enumerate(zip(rows, labels, strict=True)) if is_criticised(row, label)]
-    replies = chat.ask_all(TASK, [_data(rows[i]) for i in asked], Critique, on_answer)
-    for i, reply in zip(asked, replies, strict=True):
-        found[i] = found[i].model_copy(update=_wrong(rows[i], reply, f"critic {chat.model}"))
-    return found
+    criticized = list(labels)
+    selected = [i for i, (row, label) in enumerate(zip(rows, labels, strict=True)) if needs_critic(row, label)]
+    replies = chat.ask_all(TASK, [_data(rows[i]) for i in selected], Critique, on_answer)
+    for i, reply in zip(selected, replies, strict=True):
+        criticized[i] = labels[i].model_copy(update=_wrong_steps(rows[i], reply, f"critic {chat.model}"))
+    return criticized
 
 
-def is_criticised(row: Row, label: Label) -> bool:
-    """Whether the answer is for a critic: an incorrect one to a problem whose solution is known."""
+def needs_critic(row: Row, label: Label) -> bool:
+    """Return whether a critic should read the answer: an incorrect one to a problem with a known solution."""
     return label.grade is Grade.INCORRECT and "solution" in row.prompt.meta and row.prompt.text is not None
 
 
-def _wrong(row: Row, reply: Reply[Critique], by: str) -> dict[str, object]:
+def _wrong_steps(row: Row, reply: Reply[Critique], by: str) -> dict[str, object]:
     if reply.value is None:
         return {"wrong_by": f"{by}: {reply.why}"}
     if reply.value.quote is None:
         return {"wrong_by": f"{by}: no wrong step found"}
-    steps = steps_of(reply.value.quote, row)
+    steps = steps_of_quote(reply.value.quote, row)
     if steps is None:
         return {"wrong_by": f"{by}: a quote that is not in the answer exactly once"}
     return {"wrong_by": by, "wrong_from": steps[0], "wrong_to": steps[1]}

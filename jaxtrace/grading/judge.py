@@ -1,14 +1,14 @@
-"""A model that grades short answers against a reference."""
+"""Judge: a model that grades short answers against a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from jaxtrace.grading.chat import Chat, Shape
+from jaxtrace.grading.chat import Chat, StructuredReply
 from jaxtrace.grading.labels import Label
-from jaxtrace.grading.strings import Grade, listed
-from jaxtrace.traces.trace import Row
+from jaxtrace.grading.strings import Grade, answer_list
+from jaxtrace.traces.row import Row
 
 TASK = """\
 You compare an answer with a reference answer. The user's message is one JSON object with the texts "question", \
@@ -26,51 +26,51 @@ question in return, or something too vague to compare.
 Reply with JSON: {"grade": "correct" | "incorrect" | "not_attempted"}."""
 
 
-class Verdict(Shape):
+class Verdict(StructuredReply):
     """A judge's reply."""
 
     grade: Literal["correct", "incorrect", "not_attempted"]
 
 
-def judged(
+def judge_answers(
     rows: Sequence[Row], labels: Sequence[Label], chat: Chat, on_answer: Callable[[int], None] = lambda _: None
 ) -> list[Label]:
-    """Labels with the grades of a judge where there is a question with a reference answer in words.
+    """Return labels with a judge's grades of answers to questions that have a reference answer in words.
 
-    Answers of MMLU and GSM8K and of `jaxtrace.lab`'s tasks keep the grade by their rules, which are exact.
+    Answers to MMLU, GSM8K and `jaxtrace.lab`'s tasks keep the grade by their rules, which are exact.
 
     Args:
-      rows: what was answered.
-      labels: theirs by rules on strings.
-      chat: the judge.
-      on_answer: as for `Chat.ask_all`.
+      rows: answers.
+      labels: label of each answer by rules on strings.
+      chat: connection to the judge.
+      on_answer: callback of `Chat.ask_all`.
 
     Returns:
-      The labels; where the judge does not answer, or not with a grade, the answer is ungraded and `by` says why.
+      The labels. If the judge does not answer with a grade, the answer is ungraded and `by` says why.
 
     Raises:
       StudyError: the judge cannot be reached, or refuses.
     """
-    found = list(labels)
-    asked = [i for i, row in enumerate(rows) if is_judged(row)]
-    replies = chat.ask_all(TASK, [_data(rows[i]) for i in asked], Verdict, on_answer)
-    for i, reply in zip(asked, replies, strict=True):
+    judged = list(labels)
+    selected = [i for i, row in enumerate(rows) if needs_judge(row)]
+    replies = chat.ask_all(TASK, [_data(rows[i]) for i in selected], Verdict, on_answer)
+    for i, reply in zip(selected, replies, strict=True):
         grade = Grade(reply.value.grade) if reply.value else Grade.UNGRADED
         by = f"judge {chat.model}" + (f": {reply.why}" if reply.why else "")
-        found[i] = found[i].model_copy(update={"grade": grade, "by": by})
-    return found
+        judged[i] = labels[i].model_copy(update={"grade": grade, "by": by})
+    return judged
 
 
-def is_judged(row: Row) -> bool:
-    """Whether it is for a judge: a whole answer to a text with a reference answer that no exact rule serves."""
-    known = row.prompt.meta.keys()
-    exact = known & {"choices", "solution", "stated", "digits"}
-    asked = row.prompt.text is not None and not exact and bool(known & {"answer", "correct_answers"})
-    return asked and row.stop != "not_finite"
+def needs_judge(row: Row) -> bool:
+    """Return whether a judge should grade the row: a whole answer with a reference that no exact rule covers."""
+    keys = row.prompt.meta.keys()
+    has_exact_rule = bool(keys & {"choices", "solution", "stated", "digits"})
+    has_reference = bool(keys & {"answer", "correct_answers"})
+    return row.prompt.text is not None and has_reference and not has_exact_rule and row.stop != "not_finite"
 
 
 def _data(row: Row) -> dict[str, str]:
     meta = row.prompt.meta
-    reference = str(meta["answer"]) if "answer" in meta else "; or: ".join(listed(meta["correct_answers"]))
-    wrong = {"wrong": "; or: ".join(listed(meta["incorrect_answers"]))} if "incorrect_answers" in meta else {}
+    reference = str(meta["answer"]) if "answer" in meta else "; or: ".join(answer_list(meta["correct_answers"]))
+    wrong = {"wrong": "; or: ".join(answer_list(meta["incorrect_answers"]))} if "incorrect_answers" in meta else {}
     return {"question": row.prompt.text or "", "reference": reference, **wrong, "answer": row.text}

@@ -1,4 +1,4 @@
-"""Grades of a trace's answers as a file of JSON lines, which other studies read."""
+"""Labels of a trace's answers as a file of JSON lines, which studies read."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jaxtrace.errors import StudyError
-from jaxtrace.grading.strings import Grade, graded
+from jaxtrace.files import write_atomically
+from jaxtrace.grading.strings import Grade, grade_with_rule
 from jaxtrace.tasks.reading import read_jsonl
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 
 class Label(BaseModel):
-    """What is known of one answer.
+    """Label of one answer.
 
     Attributes:
-      prompt: the prompt's id.
-      completion: a digest of the answer's text; with the id it says whose label it is.
-      grade: of the whole answer.
-      by: the rule, or the model asked, that said so; of what is ungraded, why.
-      wrong_from, wrong_to: the first and the last step that draws a token of the first wrong step of its reasoning,
-        counted from 0 at the first token drawn; None where no critic pointed at one.
-      wrong_by: the critic, or why there is no wrong step from it; "" where none was asked.
+      prompt: id of the prompt.
+      completion: digest of the answer's text; with the id it identifies the answer.
+      grade: grade of the whole answer.
+      by: rule or model that gave the grade; for an ungraded answer, the reason.
+      wrong_from, wrong_to: first and last step that draws a token of the first mistake, counted from 0 at the first
+        drawn token; None if no critic pointed at a mistake.
+      wrong_by: critic, and the reason if it gave no wrong step; "" without a critic.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,63 +40,61 @@ class Label(BaseModel):
 
 
 def label_of(row: Row, *, letter_anywhere: bool = False) -> Label:
-    """The label of a row by its task's rule on strings, as `graded` takes them.
+    """Return the label of a row by its task's rule on strings; see `grade_with_rule`.
 
-    What was drawn before the logits were NaN or infinite is no answer, and ungraded.
+    An answer that ended in NaN or infinite logits is ungraded.
     """
     if row.stop == "not_finite":
         return Label(prompt=row.prompt.id, completion=digest(row.text), grade=Grade.UNGRADED, by="logits not finite")
-    found = graded(row.prompt, row.text, letter_anywhere=letter_anywhere)
-    return Label(prompt=row.prompt.id, completion=digest(row.text), grade=found.grade, by=found.by)
+    graded = grade_with_rule(row.prompt, row.text, letter_anywhere=letter_anywhere)
+    return Label(prompt=row.prompt.id, completion=digest(row.text), grade=graded.grade, by=graded.by)
 
 
 def labels_for(rows: Iterable[Row], file: Path | None = None) -> list[Label]:
-    """The labels of some rows, in their order.
+    """Return the labels of some rows, in their order.
 
     Args:
-      rows: of a trace.
-      file: where labels were written; without it answers are graded by rules on strings.
+      rows: rows of a trace.
+      file: file of labels; None grades the answers by rules on strings.
 
     Raises:
       StudyError: the file cannot be read, or lacks a row.
     """
     if file is None:
         return [label_of(row) for row in rows]
-    there = {(label.prompt, label.completion): label for label in read_labels(file)}
-    found = []
+    stored = {(label.prompt, label.completion): label for label in read_labels(file)}
+    labels = []
     for row in rows:
-        label = there.get((row.prompt.id, digest(row.text)))
+        label = stored.get((row.prompt.id, digest(row.text)))
         if label is None:
             raise StudyError(
                 f"{file}: has no label of the answer to {row.prompt.id}; grade this trace with --out {file}"
             )
-        found.append(label)
-    return found
+        labels.append(label)
+    return labels
 
 
 def read_labels(file: Path) -> list[Label]:
-    """The labels of a file.
+    """Return the labels of a file.
 
     Raises:
-      JaxtraceError: it cannot be read, or has a line that is no label; the message names it.
+      JaxtraceError: the file cannot be read, or has a line that is no label; the message names the line.
     """
     labels = []
     for number, record in read_jsonl(file):
         try:
             labels.append(Label.model_validate(record))
         except ValidationError:
-            raise StudyError(f"{file}, line {number}: not a label; write the file anew with jaxtrace grade") from None
+            raise StudyError(f"{file}, line {number}: not a label; write the file again with jaxtrace grade") from None
     return labels
 
 
 def write_labels(labels: Sequence[Label], file: Path) -> None:
-    """Writes one line of JSON for each, whole or not at all."""
+    """Write one line of JSON per label; the file is complete or absent."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.tmp")
-    beside.write_text("".join(f"{label.model_dump_json()}\n" for label in labels), encoding="utf-8")
-    beside.replace(file)
+    write_atomically(file, "".join(f"{label.model_dump_json()}\n" for label in labels))
 
 
 def digest(text: str) -> str:
-    """The first 16 hex digits of a text's SHA-256."""
+    """Return the first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Grades by rules on strings, each task's own."""
+"""Grades by rules on strings, one rule per task."""
 
 import re
 import unicodedata
@@ -11,11 +11,12 @@ from typing import Any
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.gsm8k import MARK
 from jaxtrace.tasks.mmlu import LETTERS
-from jaxtrace.tasks.truthfulqa import parted
+from jaxtrace.tasks.published import has_letter_anywhere
+from jaxtrace.tasks.truthfulqa import split_answers
 
 
 class Grade(StrEnum):
-    """What an answer is; `UNGRADED` where no rule, judge or reference answer says."""
+    """Grade of an answer; `UNGRADED` if no rule, judge or reference answer decides."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
@@ -24,12 +25,12 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True)
-class Graded:
-    """A grade and where it comes from.
+class RuleGrade:
+    """Grade and the rule that gave it.
 
     Attributes:
-      grade: the grade.
-      by: the rule that said so, or why none did.
+      grade: grade of the answer.
+      by: name of the rule, or the reason why none applies.
     """
 
     grade: Grade
@@ -49,96 +50,96 @@ LETTER = re.compile(rf"(?<!\w)(?<!\w['’])(?!{ARTICLE})[{LETTERS}](?!['’]?\w)
 
 
 def grade(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) -> Grade:
-    """The grade of an answer by its task's rule; see `graded`."""
-    return graded(prompt, completion, letter_anywhere=letter_anywhere).grade
+    """Return the grade of an answer by its task's rule; see `grade_with_rule`."""
+    return grade_with_rule(prompt, completion, letter_anywhere=letter_anywhere).grade
 
 
-def graded(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) -> Graded:
-    """Grades an answer by the rule that the fields of `prompt.meta` call for.
+def grade_with_rule(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) -> RuleGrade:
+    """Grade an answer by the rule that the fields of `prompt.meta` select.
 
-    - "choices" and "answer" (MMLU): the first of A to D that stands alone and is no article. None is no attempt.
-    - "solution" and "answer" (GSM8K): equality with the number after "####", or with the last number where there is
-      no such mark; `by` tells the two apart. No number is no attempt.
-    - "stated" or "digits", and "answer" (facts and sums of `jaxtrace.lab`): the first sentence ends with the answer.
-    - "correct_answers" and "incorrect_answers" (TruthfulQA): the whole text is one of them; otherwise ungraded. Each
-      is a list, or a text that ";" parts.
-    - "answer" alone (SimpleQA, prompt files): its words stand in the text, in order and without a gap, once case,
-      accents, punctuation and articles are gone. Otherwise, an empty text or one that says it does not know is no
-      attempt, and what is left is incorrect: other wordings of a right answer too, which a judge would see.
-    - none of these: ungraded.
+    - "choices" and "answer" (MMLU): the first of A to D that is a word and not an article decides. An answer without
+      one is not attempted.
+    - "solution" and "answer" (GSM8K): the number after "####", or the last number if the mark is absent, must be equal;
+      `by` names the case. An answer without a number is not attempted.
+    - "stated" or "digits", and "answer" (facts and sums of `jaxtrace.lab`): the first sentence must end with it.
+    - "correct_answers" and "incorrect_answers" (TruthfulQA): the whole text must be one of them; other texts are
+      ungraded. Each is a list, or a text with ";" between answers.
+    - "answer" alone (SimpleQA, prompt files): the text must contain its words in order and without a gap, after case,
+      accents, punctuation and articles are removed. Otherwise an empty text, or one that says it does not know, is not
+      attempted, and every other text is incorrect, also a right answer in other words, which only a judge recognises.
+    - none of these: the answer is ungraded.
 
     Args:
-      prompt: what was asked.
-      completion: the answer as text, without the prompt.
-      letter_anywhere: MMLU by the looser rule of Entropy-Lens (arXiv 2502.16570): correct if the right letter stands
-        alone anywhere.
+      prompt: prompt that was answered.
+      completion: text of the answer, without the prompt.
+      letter_anywhere: use Entropy-Lens's looser rule for MMLU (arXiv 2502.16570): the right letter may be any word.
     """
     meta = prompt.meta
     if "answer" not in meta:
         if {"correct_answers", "incorrect_answers"} <= meta.keys():
-            return _listed(meta, completion)
-        return Graded(Grade.UNGRADED, "no reference answer")
+            return _grade_listed(meta, completion)
+        return RuleGrade(Grade.UNGRADED, "no reference answer")
     answer = str(meta["answer"])
     if "choices" in meta and answer in list(LETTERS):
-        return _letter(answer, completion, letter_anywhere)
+        return _grade_letter(answer, completion, letter_anywhere)
     if "solution" in meta and NUMBER.fullmatch(answer):
-        return _number(answer, completion)
+        return _grade_number(answer, completion)
     if meta.keys() & {"stated", "digits"}:
         right = f" {completion}".split(".")[0].endswith(f" {answer}")
-        return Graded(Grade.CORRECT if right else Grade.INCORRECT, "first sentence")
-    return _words(answer, completion)
+        return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, "first sentence")
+    return _grade_words(answer, completion)
 
 
-def normalised(text: str) -> str:
-    """Lower-case words with single spaces between: no accents, no punctuation, no articles."""
+def normalize_text(text: str) -> str:
+    """Return the lower-case words of a text, one space apart, without accents, punctuation and articles."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
     words = re.sub(r"[\W_]+", " ", plain).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def listed(answers: str | Sequence[str]) -> Sequence[str]:
-    """Listed answers one by one; those of a cell of a CSV file are parted by ";", as in TruthfulQA.csv."""
-    return parted(answers) if isinstance(answers, str) else answers
+def answer_list(answers: str | Sequence[str]) -> Sequence[str]:
+    """Return answers as a list; a text, such as a cell of TruthfulQA.csv, has ";" between its answers."""
+    return split_answers(answers) if isinstance(answers, str) else answers
 
 
-def _letter(answer: str, completion: str, anywhere: bool) -> Graded:
+def _grade_letter(answer: str, completion: str, anywhere: bool) -> RuleGrade:
     letters = LETTER.findall(completion)
     if not letters:
-        return Graded(Grade.NOT_ATTEMPTED, "no letter")
-    right = answer in letters if anywhere else answer == letters[0]
-    return Graded(Grade.CORRECT if right else Grade.INCORRECT, "letter anywhere" if anywhere else "first letter")
+        return RuleGrade(Grade.NOT_ATTEMPTED, "no letter")
+    right = has_letter_anywhere(answer, letters) if anywhere else answer == letters[0]
+    return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, "letter anywhere" if anywhere else "first letter")
 
 
-def _number(answer: str, completion: str) -> Graded:
+def _grade_number(answer: str, completion: str) -> RuleGrade:
     _, mark, after = completion.rpartition(MARK)
     numbers = NUMBER.findall(after)
     if not numbers:
-        return Graded(Grade.NOT_ATTEMPTED, f"no number after {MARK}" if mark else "no number")
+        return RuleGrade(Grade.NOT_ATTEMPTED, f"no number after {MARK}" if mark else "no number")
     number = numbers[0] if mark else numbers[-1]
     right = _value(number) == _value(answer)
-    return Graded(Grade.CORRECT if right else Grade.INCORRECT, f"number after {MARK}" if mark else "last number")
+    return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, f"number after {MARK}" if mark else "last number")
 
 
 def _value(number: str) -> Decimal:
     return Decimal(number.replace(",", "").replace("$", ""))
 
 
-def _listed(meta: Mapping[str, Any], completion: str) -> Graded:
-    said = normalised(completion)
-    right = {normalised(text) for text in [*listed(meta["correct_answers"]), meta.get("best_answer", "")]}
-    wrong = {normalised(text) for text in listed(meta["incorrect_answers"])}
-    if not said or (said in right) == (said in wrong):
-        return Graded(Grade.UNGRADED, "not word for word a listed answer")
-    return Graded(Grade.CORRECT if said in right else Grade.INCORRECT, "listed answer")
+def _grade_listed(meta: Mapping[str, Any], completion: str) -> RuleGrade:
+    text = normalize_text(completion)
+    right = {normalize_text(answer) for answer in [*answer_list(meta["correct_answers"]), meta.get("best_answer", "")]}
+    wrong = {normalize_text(answer) for answer in answer_list(meta["incorrect_answers"])}
+    if not text or (text in right) == (text in wrong):
+        return RuleGrade(Grade.UNGRADED, "not word for word a listed answer")
+    return RuleGrade(Grade.CORRECT if text in right else Grade.INCORRECT, "listed answer")
 
 
-def _words(answer: str, completion: str) -> Graded:
-    said, wanted = normalised(completion), normalised(answer)
-    if not wanted:
-        return Graded(Grade.UNGRADED, "reference answer without words")
-    if f" {wanted} " in f" {said} ":
-        return Graded(Grade.CORRECT, "words of the answer")
-    if not said or REFUSALS.search(said):
-        return Graded(Grade.NOT_ATTEMPTED, "no answer" if not said else "says it does not know")
-    return Graded(Grade.INCORRECT, "words of the answer")
+def _grade_words(answer: str, completion: str) -> RuleGrade:
+    text, reference = normalize_text(completion), normalize_text(answer)
+    if not reference:
+        return RuleGrade(Grade.UNGRADED, "reference answer without words")
+    if f" {reference} " in f" {text} ":
+        return RuleGrade(Grade.CORRECT, "words of the answer")
+    if not text or REFUSALS.search(text):
+        return RuleGrade(Grade.NOT_ATTEMPTED, "no answer" if not text else "says it does not know")
+    return RuleGrade(Grade.INCORRECT, "words of the answer")

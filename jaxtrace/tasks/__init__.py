@@ -1,4 +1,4 @@
-"""Data in, prompts out."""
+"""Tasks: sources of prompts, by name."""
 
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.registry import known_tasks, load_task

@@ -12,13 +12,13 @@ CONDITIONS = ("factual", "creative")
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the requests, each topic's factual one first, its creative one second: equally many words in both.
+    """Return the requests: a factual and a creative one per topic, with the same number of words.
 
     `meta` holds the condition ("factual" or "creative") and the topic.
 
     Args:
-      path: a CSV file with columns topic, factual and creative; None for jaxtrace's own 100 topics.
-      limit: how many requests at most; None for all.
+      path: CSV file with columns topic, factual and creative; None for jaxtrace's own 100 topics.
+      limit: maximum number of requests; None for all.
 
     Raises:
       PromptError: the file cannot be read, lacks a column, or has an empty request.
@@ -30,7 +30,7 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 def _prompts(path: Path) -> Iterator[Prompt]:
     for index, (line, row) in enumerate(read_csv(path)):
         if missing := [name for name in ("topic", *CONDITIONS) if name not in row]:
-            raise PromptError(f"{path}: lacks the column '{missing[0]}'; give topic, factual and creative")
+            raise PromptError(f"{path}: lacks the column '{missing[0]}'; give the columns topic, factual and creative")
         for condition in CONDITIONS:
             if not row[condition].strip():
                 raise PromptError(f"{path}, line {line}: an empty request; write one or delete the row")

@@ -1,4 +1,4 @@
-"""Prompt files of one's own: .txt, .jsonl and .csv."""
+"""Prompt files of a user: .txt, .jsonl and .csv."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,29 +12,30 @@ TEXT_FIELDS = ("prompt", "text", "question")
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads a prompt file.
+    """Return the prompts of a file.
 
-    .txt: one prompt per line, spaces kept. .jsonl: per line a JSON string, or an object with the text under
-    "prompt", "text" or "question" (the first of these that it has) or ids under "tokens", and perhaps an
-    "id" and, for a model that sees, a file or a list of files under "images", relative to the prompt file.
-    .csv: a header row, and the text in a column of one of those three names or in the only column. Other fields
-    go to `meta`. A prompt without an id is named after the file and its place: "mine-0000".
+    .txt: each line is a prompt; its spaces are kept.
+    .jsonl: each line is a JSON string, or an object with the text under "prompt", "text" or "question" (the first of
+    these that it has) or token ids under "tokens". An object may have an "id" and, for a multimodal model, a file or a
+    list of files under "images", relative to the prompt file.
+    .csv: the file has a header row, and the text is in a column with one of those three names or in the only column.
+    Other fields become `meta`. A prompt without an id is named after the file and its index: "mine-0000".
 
     Args:
-      path: the file.
-      limit: how many prompts at most; None for all. What lies past it is not read.
+      path: file of prompts.
+      limit: maximum number of prompts; None for all. Later rows are not read.
 
     Raises:
-      PromptError: no file is named; it is missing, a directory, not UTF-8, empty or of another kind; a row is
+      PromptError: no file is named; the file is missing, a directory, not UTF-8, empty or of another kind; a row is
         empty or broken; two prompts share an id. The message names the file and the line.
     """
     if path is None:
-        raise PromptError("prompts: this task reads a file of yours; name it with --data FILE")
+        raise PromptError("prompts: the task has no file; name one with --data FILE")
     reader = READERS.get(path.suffix.lower())
     if path.is_dir():
         raise PromptError(f"{path}: is a directory; name one {', '.join(READERS)} file in it")
     if reader is None:
-        raise PromptError(f"{path}: no kind of prompt file ends in '{path.suffix}'; use {', '.join(READERS)}")
+        raise PromptError(f"{path}: no kind of prompt file ends in '{path.suffix}'; give one of {', '.join(READERS)}")
     return take(_prompts(path, reader(path)), limit, path)
 
 
@@ -57,7 +58,7 @@ def _prompt(record: dict[str, Any], default_id: str, directory: Path) -> Prompt:
     if type(name) is int:
         name = str(name)
     if not isinstance(name, str) or not name.strip():
-        raise ValueError("the id is not a text; give one in quotes, or none")
+        raise ValueError("the id is not a text; write it in quotes, or delete it")
     images = _images(meta.pop("images", []), directory)
     field = next((key for key in TEXT_FIELDS if key in record), None)
     if "tokens" in record:
@@ -65,7 +66,7 @@ def _prompt(record: dict[str, Any], default_id: str, directory: Path) -> Prompt:
             raise ValueError(f"both '{field}' and 'tokens'; keep one of them")
         return Prompt(tokens=_tokens(meta.pop("tokens")), id=name, images=images, meta=meta)
     if field is None:
-        raise ValueError("no 'prompt', 'text', 'question' or 'tokens'; name the prompt so")
+        raise ValueError("no 'prompt', 'text', 'question' or 'tokens'; give the prompt one of these names")
     text = meta.pop(field)
     if not isinstance(text, str):
         raise ValueError(f"'{field}' is not a text; put it in quotes")
@@ -75,17 +76,17 @@ def _prompt(record: dict[str, Any], default_id: str, directory: Path) -> Prompt:
 
 
 def _images(images: Any, directory: Path) -> tuple[str, ...]:
-    listed = [images] if isinstance(images, str) else images
-    if not isinstance(listed, list) or not all(isinstance(image, str) and image for image in listed):
+    names = [images] if isinstance(images, str) else images
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError("'images' is not a file name or a list of them; write it as \"photo.jpg\"")
-    return tuple(str(directory / image) for image in listed)
+    return tuple(str(directory / name) for name in names)
 
 
 def _tokens(tokens: Any) -> tuple[int, ...]:
     if not isinstance(tokens, list) or not all(type(t) is int and 0 <= t < 2**31 for t in tokens):
         raise ValueError("'tokens' is not a list of token ids; write it as [1, 2, 3]")
     if not tokens:
-        raise ValueError("'tokens' is empty; delete the row or give one id at least")
+        raise ValueError("'tokens' is empty; delete the row or give at least one id")
     return tuple(tokens)
 
 

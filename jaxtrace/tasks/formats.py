@@ -1,4 +1,4 @@
-"""Requests for texts of three formats, by which Entropy-Lens (arXiv 2502.16570) tells formats apart."""
+"""Requests for texts of three formats, which Entropy-Lens (arXiv 2502.16570) classifies."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.reading import read_lines, take
 
-# The three requests are those of the study; the topics are this project's own, as many as the study has.
+# The study published the three requests and the number of topics; the topics themselves are this project's.
 FORMATS = {
     "chat": "Simulate a chat log about {}",
     "poem": "Write a poem about {}",
@@ -17,11 +17,11 @@ TOPICS = "topics.txt"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads three requests about each topic; `meta` holds the format and the topic.
+    """Return three requests about each topic; `meta` holds the format and the topic.
 
     Args:
-      path: a text file with a topic on each line; None for the 182 that come with jaxtrace. Empty lines are skipped.
-      limit: how many prompts at most; None for all.
+      path: text file with a topic on each line; None for jaxtrace's own 182 topics. Empty lines are skipped.
+      limit: maximum number of prompts; None for all.
 
     Raises:
       PromptError: the file cannot be read, or names no topic.

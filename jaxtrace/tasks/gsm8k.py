@@ -1,4 +1,4 @@
-"""GSM8K: arithmetic of a few steps in words (Cobbe and others, 2021)."""
+"""GSM8K: arithmetic word problems of a few steps (Cobbe et al. 2021)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +13,12 @@ MARK = "####"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the problems; `meta` holds the worked solution, and the number it ends in as the answer.
+    """Return the problems; `meta` holds the worked solution, and the number at its end as the answer.
 
     Args:
-      path: test.jsonl or train.jsonl as the authors publish them, or the Parquet file of the hub; None fetches the
-        test set from the hub (the data set "openai/gsm8k").
-      limit: how many problems at most; None for all.
+      path: test.jsonl or train.jsonl as the authors publish them, or the hub's Parquet file; None fetches the test set
+        from the hub (data set "openai/gsm8k").
+      limit: maximum number of problems; None for all.
 
     Raises:
       PromptError: the file cannot be fetched or read, or a row lacks a question or an answer after "####".

@@ -1,4 +1,4 @@
-"""Files of public data sets, from the Hugging Face hub or its local cache."""
+"""Files of public data sets from the Hugging Face hub or its local cache."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from jaxtrace.errors import PromptError
 
 
 def fetch(repo: str, filename: str, task: str) -> Path:
-    """Returns the local path of one file of a data set, downloaded the first time it is asked for.
+    """Return the local path of a data set's file; the first call downloads it.
 
     Args:
-      repo: the data set on the hub.
-      filename: the file's path in it.
-      task: the task that needs it, for the message.
+      repo: name of the data set on the hub.
+      filename: path of the file in the data set.
+      task: name of the task, for the message.
 
     Raises:
       PromptError: the hub cannot be reached and the file is not in the cache.
@@ -20,7 +20,7 @@ def fetch(repo: str, filename: str, task: str) -> Path:
 
     try:
         return Path(huggingface_hub.hf_hub_download(repo, filename, repo_type="dataset"))
-    except Exception as error:  # which HTTP library raises depends on the version of huggingface_hub
+    except Exception as error:  # the class depends on the HTTP library of huggingface_hub
         raise PromptError(
             f"{task}: cannot fetch {filename} of {repo} from the hub ({type(error).__name__}); "
             "name a local copy with --data FILE"

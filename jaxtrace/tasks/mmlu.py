@@ -1,4 +1,4 @@
-"""MMLU: questions of 57 school and college subjects with four choices each (Hendrycks and others, 2021)."""
+"""MMLU: questions of 57 school and college subjects with four choices each (Hendrycks et al. 2021)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ LETTERS = "ABCD"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the questions, each with its choices below it and "Answer:" last; `meta` holds subject, choices, answer.
+    """Return the questions, each followed by its choices and "Answer:"; `meta` holds subject, choices and answer.
 
     Args:
-      path: a subject's CSV file, with a header and answers 0 to 3 or, as the authors publish it, without and A to D; a
-        directory of them, read in the order of their names; or the Parquet file of the hub. None fetches the test set
-        from the hub (the data set "cais/mmlu").
-      limit: how many questions at most; None for all.
+      path: CSV file of a subject, with a header and answers 0 to 3 or, as the authors publish it, no header and answers
+        A to D; directory of such files, read in the order of their names; or the hub's Parquet file. None fetches the
+        test set from the hub (data set "cais/mmlu").
+      limit: maximum number of questions; None for all.
 
     Raises:
       PromptError: a file cannot be fetched or read, or a row is no question with four choices and an answer.
@@ -32,15 +32,15 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question of MMLU.
+class MmluQuestion:
+    """Question of MMLU.
 
     Attributes:
-      id: such as "mmlu-00007".
-      subject: such as "college_biology".
-      text: of the question.
-      choices: four.
-      answer: the letter of the right one.
+      id: name such as "mmlu-00007".
+      subject: name such as "college_biology".
+      text: text of the question.
+      choices: four possible answers.
+      answer: letter of the right choice.
     """
 
     id: str
@@ -50,29 +50,30 @@ class Question:
     answer: str
 
     @property
-    def listed(self) -> str:
-        """The choices, each on a line of its own behind its letter."""
+    def lettered_choices(self) -> str:
+        """Choices, one per line after their letters."""
         return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What a prompt that asks it says of it."""
+        """Metadata of the question's prompts."""
         return {"subject": self.subject, "choices": self.choices, "answer": self.answer}
 
 
-def read_questions(path: Path) -> Iterator[Question]:
-    """The questions of a file, or of a directory's CSV files, as `load` takes them; raises PromptError as it does."""
+def read_questions(path: Path) -> Iterator[MmluQuestion]:
+    """Yield the questions of a file, or of a directory's CSV files; arguments and errors as for `load`."""
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
     rows = (row for file in files for row in (_parquet(file) if file.suffix == ".parquet" else _csv(file)))
     for index, (place, subject, text, choices, answer) in enumerate(rows):
         letter = LETTERS[int(answer)] if answer in ("0", "1", "2", "3") else answer
         if not text.strip() or len(choices) != len(LETTERS) or letter not in list(LETTERS):
             raise PromptError(f"{place}: no question with four choices and an answer; name a copy of MMLU")
-        yield Question(f"mmlu-{index:05d}", subject, text.strip(), choices, letter)
+        yield MmluQuestion(f"mmlu-{index:05d}", subject, text.strip(), choices, letter)
 
 
-def _prompt(asked: Question) -> Prompt:
-    return Prompt(text=f"{asked.text}\n{asked.listed}\nAnswer:", id=asked.id, meta=asked.meta)
+def _prompt(question: MmluQuestion) -> Prompt:
+    text = f"{question.text}\n{question.lettered_choices}\nAnswer:"
+    return Prompt(text=text, id=question.id, meta=question.meta)
 
 
 def _csv(path: Path) -> Iterator[tuple[str, str, str, list[str], str]]:

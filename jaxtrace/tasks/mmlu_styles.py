@@ -1,4 +1,4 @@
-"""MMLU in four styles, by which Entropy-Lens (arXiv 2502.16570, v2) tells right answers from wrong ones."""
+"""MMLU in four styles, in which Entropy-Lens (arXiv 2502.16570, v2) classifies right and wrong answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,25 +8,25 @@ from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.mmlu import FILE, REPO, read_questions
 from jaxtrace.tasks.reading import take
 
-ASKED = "Subject: {subject}\nQuestion: {question}\nChoices:\n{choices}\nAnswer:"
-# The published study names the styles; only the base's layout is known, and the other requests are in our words.
+BASE = "Subject: {subject}\nQuestion: {question}\nChoices:\n{choices}\nAnswer:"
+# The study published the names of the styles and the layout of the base; the other requests are our wording.
 STYLES = {
-    "base": ASKED,
-    "instruct": f"Answer the following multiple-choice question with the letter of the right choice.\n\n{ASKED}",
-    "thinking": f"Think carefully about each choice, then give the letter of the right one.\n\n{ASKED}",
-    "humble": f"Give the letter of the right choice. You may well be unsure; then give your best guess.\n\n{ASKED}",
+    "base": BASE,
+    "instruct": f"Answer the following multiple-choice question with the letter of the right choice.\n\n{BASE}",
+    "thinking": f"Think carefully about each choice, then give the letter of the right one.\n\n{BASE}",
+    "humble": f"Give the letter of the right choice. You may well be unsure; then give your best guess.\n\n{BASE}",
 }
-LONGEST = 1000  # characters of a question; longer ones are left out
+LONGEST = 1000  # characters of a question; longer questions are excluded
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads each question of MMLU in the four `STYLES`, but for questions of more than 1,000 characters.
+    """Return each question of MMLU in the four `STYLES`; questions of more than 1,000 characters are excluded.
 
-    `meta` holds what the task `mmlu` gives, `style`, and `question`, the same for the four prompts of a question.
+    `meta` holds the fields of the task `mmlu`, `style`, and `question`, the id that a question's four prompts share.
 
     Args:
-      path: as the task `mmlu` takes it.
-      limit: how many prompts at most; None for all.
+      path: path as for the task `mmlu`.
+      limit: maximum number of prompts; None for all.
 
     Raises:
       PromptError: a file cannot be fetched or read, or a row is no question with four choices and an answer.
@@ -36,10 +36,14 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
 
 def _prompts(path: Path) -> Iterator[Prompt]:
-    for asked in read_questions(path):
-        if len(asked.text) > LONGEST:
+    for question in read_questions(path):
+        if len(question.text) > LONGEST:
             continue
-        words = {"subject": asked.subject.replace("_", " "), "question": asked.text, "choices": asked.listed}
+        fields = {
+            "subject": question.subject.replace("_", " "),
+            "question": question.text,
+            "choices": question.lettered_choices,
+        }
         for style, layout in STYLES.items():
-            meta = asked.meta | {"style": style, "question": asked.id}
-            yield Prompt(text=layout.format(**words), id=f"{asked.id}-{style}", meta=meta)
+            meta = question.meta | {"style": style, "question": question.id}
+            yield Prompt(text=layout.format(**fields), id=f"{question.id}-{style}", meta=meta)

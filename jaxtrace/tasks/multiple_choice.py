@@ -17,17 +17,17 @@ from jaxtrace.tasks.reading import read_jsonl, read_parquet
 FILE = "multiple_choice/validation-00000-of-00001.parquet"
 HUB = "hub"
 TARGETS = ("mc1_targets", "mc2_targets")
-BROKEN = (ValueError, KeyError, TypeError, AttributeError)  # what an entry of another form leads to
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # errors that an entry of another form causes
 
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """A question whose answers are known to be true or false.
+    """Question whose answers are known to be true or false.
 
     Attributes:
-      question: as it is asked.
-      single: answer → whether it is true, with one true answer (MC1).
-      several: likewise, with all reference answers (MC2 and MC3).
+      question: text of the question.
+      single: answer → whether it is true; one answer is true (MC1).
+      several: answer → whether it is true, for all reference answers (MC2 and MC3).
     """
 
     question: str
@@ -36,18 +36,18 @@ class MultipleChoice:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """All answers, each once."""
+        """All answers, without repetition."""
         return tuple(dict.fromkeys((*self.single, *self.several)))
 
 
 def load(source: str, limit: int | None = None) -> list[MultipleChoice]:
-    """Loads questions with their answers.
+    """Return questions with their answers.
 
     Args:
-      source: mc_task.json as TruthfulQA's authors publish it, or its entries one to a line (.jsonl), which is a prompt
-        file as well; the Parquet file of the hub; TruthfulQA.csv, whose best answer is MC1's true one, its correct and
-        incorrect answers those of MC2; or "hub" to fetch the hub's.
-      limit: how many at most; None for all.
+      source: mc_task.json as TruthfulQA's authors publish it, or its entries one per line (.jsonl), which is a prompt
+        file too; the hub's Parquet file; TruthfulQA.csv, whose best answer is MC1's true one and whose correct and
+        incorrect answers are MC2's; or "hub" to fetch the hub's file.
+      limit: maximum number; None for all.
 
     Raises:
       PromptError: the file cannot be fetched or read, or a question lacks a true or a false answer.
@@ -55,22 +55,24 @@ def load(source: str, limit: int | None = None) -> list[MultipleChoice]:
     path = fetch(truthfulqa.REPO, FILE, "multiple choice") if source == HUB else Path(source)
     readers = {".json": _json, ".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}
     if path.suffix not in readers:
-        raise PromptError(f"{path}: no kind of choices ends in '{path.suffix}'; use {', '.join(readers)}, or '{HUB}'")
-    found = list(itertools.islice(readers[path.suffix](path), limit))
-    if not found:
+        raise PromptError(
+            f"{path}: no kind of choices ends in '{path.suffix}'; give one of {', '.join(readers)}, or '{HUB}'"
+        )
+    questions = list(itertools.islice(readers[path.suffix](path), limit))
+    if not questions:
         raise PromptError(f"{path}: holds no question; name a file that does")
-    for number, one in enumerate(found, 1):
-        if not all({True, False} <= set(answers.values()) for answers in (one.single, one.several)):
+    for number, question in enumerate(questions, 1):
+        if not all({True, False} <= set(answers.values()) for answers in (question.single, question.several)):
             raise PromptError(f"{path}, question {number}: lacks a true or a false answer; add one")
-        if not all(text.strip() for text in (one.question, *one.answers)):
+        if not all(text.strip() for text in (question.question, *question.answers)):
             raise PromptError(f"{path}, question {number}: an empty text; fill it in")
-    return found
+    return questions
 
 
 def _json(path: Path) -> Iterator[MultipleChoice]:
     try:
         yield from map(_entry, json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, *BROKEN) as error:
+    except (OSError, *MALFORMED) as error:
         raise PromptError(f"{path}: not a file such as mc_task.json ({error}); name a copy of it") from None
 
 
@@ -78,8 +80,10 @@ def _jsonl(path: Path) -> Iterator[MultipleChoice]:
     for line, row in read_jsonl(path):
         try:
             yield _entry(row)
-        except BROKEN as error:
-            raise PromptError(f"{path}, line {line}: not an entry such as mc_task.json's ({error}); mend it") from None
+        except MALFORMED as error:
+            raise PromptError(
+                f"{path}, line {line}: not an entry such as mc_task.json's ({error}); correct it"
+            ) from None
 
 
 def _entry(row: Mapping[str, Any]) -> MultipleChoice:

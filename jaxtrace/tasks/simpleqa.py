@@ -1,4 +1,4 @@
-"""SimpleQA: short questions of fact with one short answer each (Wei and others, 2024)."""
+"""SimpleQA: short questions of fact with one short answer each (Wei et al. 2024)."""
 
 import ast
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ COLUMNS = ("metadata", "problem", "answer")
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the questions; `meta` holds the answer, the topic, the kind of answer and where it is from.
+    """Return the questions; `meta` holds the answer, the topic, the kind of answer and its sources.
 
     Args:
-      path: simple_qa_test_set.csv as its authors publish it; None fetches a copy from the hub (the data set
+      path: simple_qa_test_set.csv as its authors publish it; None fetches a copy from the hub (data set
         "basicv8vc/SimpleQA").
-      limit: how many questions at most; None for all.
+      limit: maximum number of questions; None for all.
 
     Raises:
       PromptError: the file cannot be fetched or read, lacks a column, or has a row without a question or metadata.
@@ -37,5 +37,5 @@ def _prompts(path: Path) -> Iterator[Prompt]:
         try:
             meta = {"answer": row["answer"], **ast.literal_eval(row["metadata"])}
         except (ValueError, SyntaxError, TypeError) as error:
-            raise PromptError(f"{path}, line {line}: its metadata is no dict of Python; delete the row") from error
+            raise PromptError(f"{path}, line {line}: its metadata is not a Python dict; delete the row") from error
         yield Prompt(text=row["problem"], id=f"simpleqa-{index:04d}", meta=meta)

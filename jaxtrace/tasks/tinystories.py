@@ -1,4 +1,4 @@
-"""TinyStories: stories that a model of a few hundred thousand weights can write (Eldan and Li, 2023)."""
+"""TinyStories: stories that a model of a few hundred thousand weights can write (Eldan and Li 2023)."""
 
 import itertools
 import re
@@ -15,24 +15,24 @@ END = "<|endoftext|>"
 
 
 def load(path: Path | None, limit: int | None, words: int | None = 20) -> list[Prompt]:
-    """Loads the first words of each story, to go on from, or whole stories, to score.
+    """Return the first words of each story, to continue, or whole stories, to score.
 
-    A file that holds the marker "<|endoftext|>" is split at it, and at nothing else. A file without it is
-    split at blank lines: where its stories have blank lines inside, each paragraph is then a prompt of its
-    own. Nothing is left out: the first and last pieces of a cut file are prompts too, though they may begin
-    or end in mid-story. `meta` holds the file's name and the number of words of the piece.
+    A file with the marker "<|endoftext|>" is split only at the marker. A file without it is split at blank lines; if
+    its stories contain blank lines, each paragraph is a prompt. No piece is excluded: the first and last pieces of a
+    cut file are prompts too, though they may begin or end within a story. `meta` holds the file's name and the number
+    of words of the piece.
 
     Args:
-      path: a text file, or a directory whose *.txt files are read in the order of their names; None fetches
-        the validation text from the hub (the data set "roneneldan/TinyStories").
-      limit: how many stories at most; None for all.
-      words: how many words of each, spaced as in the file; a shorter story is whole. None for whole stories.
+      path: text file, or directory whose *.txt files are read in the order of their names; None fetches the validation
+        text from the hub (data set "roneneldan/TinyStories").
+      limit: maximum number of stories; None for all.
+      words: number of words of each story, spaced as in the file; None for whole stories, and a shorter story is whole.
 
     Raises:
-      PromptError: a file cannot be fetched or read, there is no story, or `words` is below 1.
+      PromptError: a file cannot be fetched or read, no file has a story, or `words` is below 1.
     """
     if words is not None and words < 1:
-        raise PromptError(f"a prompt of {words} words is empty; give at least 1, or none for whole stories")
+        raise PromptError(f"a prompt of {words} words is empty; give at least 1, or None for whole stories")
     path = path or fetch(REPO, FILE, "tinystories")
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     stories = ((file.name, story) for file in files for story in read_stories(file))
@@ -54,13 +54,13 @@ def _first_words(story: str, words: int | None) -> str:
 
 
 def read_stories(path: Path) -> Iterator[str]:
-    """Yields the stories of a file as `load` divides it; raises PromptError."""
+    """Yield the stories of a file as `load` splits it; raises PromptError."""
     marked = any(END in line for _, line in read_lines(path))
     story: list[str] = []
     for _, line in read_lines(path):
-        head, *rest = line.split(END) if marked else [line] if line.strip() else ["", ""]
+        head, *later = line.split(END) if marked else [line] if line.strip() else ["", ""]
         story.append(head)
-        for piece in rest:
+        for piece in later:
             if text := "".join(story).strip():
                 yield text
             story = [piece]

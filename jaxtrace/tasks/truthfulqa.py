@@ -1,4 +1,4 @@
-"""TruthfulQA: 817 questions that people often answer falsely (Lin, Hilton and Evans, 2021)."""
+"""TruthfulQA: 817 questions that people often answer falsely (Lin, Hilton and Evans 2021)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +14,12 @@ COLUMNS = ("type", "category", "question", "best_answer", "correct_answers", "in
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Loads the questions; `meta` holds every other column, the answers as lists.
+    """Return the questions; `meta` holds every other column, the answers as lists.
 
     Args:
-      path: TruthfulQA.csv as its authors publish it, or the Parquet file of the hub; None fetches that
-        file from the hub (the data set "truthfulqa/truthful_qa").
-      limit: how many questions at most; None for all.
+      path: TruthfulQA.csv as its authors publish it, or the hub's Parquet file; None fetches that file from the hub
+        (data set "truthfulqa/truthful_qa").
+      limit: maximum number of questions; None for all.
 
     Raises:
       PromptError: the file cannot be fetched or read, lacks a column, or has an empty question.
@@ -29,8 +29,8 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
     return take(_prompts(path, rows), limit, path)
 
 
-def parted(answers: str) -> list[str]:
-    """The answers of a cell of TruthfulQA.csv, which ";" parts."""
+def split_answers(answers: str) -> list[str]:
+    """Return the answers of a cell of TruthfulQA.csv, which ";" separates."""
     return [answer.strip() for answer in answers.split(";") if answer.strip()]
 
 
@@ -48,7 +48,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for line, cells in read_csv(path):
         row: dict[str, Any] = {name.lower().replace(" ", "_"): cell for name, cell in cells.items()}
         for name in row.keys() & {"correct_answers", "incorrect_answers"}:
-            row[name] = parted(row[name])
+            row[name] = split_answers(row[name])
         yield f"line {line}", row
 
 

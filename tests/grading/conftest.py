@@ -3,6 +3,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    """The server is on this machine."""
+    """Keep requests to the test's server, which is on this machine, away from a proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")

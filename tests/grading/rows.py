@@ -1,13 +1,13 @@
-"""Answers without metrics."""
+"""Rows of answers without metrics."""
 
 import numpy as np
 
 from jaxtrace.prompts import Prompt
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 
 def answer(pieces, meta, *, id="p", text="Who?", ahead=0):
-    """A row of an answer; the last `ahead` of the prompt's own positions come before it."""
+    """Return a row of an answer; `ahead` positions of the prompt come before it."""
     return Row(
         prompt=Prompt(text=text, id=id, meta=meta),
         prompt_tokens=np.arange(4, dtype=np.int32),

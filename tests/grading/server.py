@@ -1,4 +1,4 @@
-"""A chat API on this machine that answers as a test says."""
+"""Chat API on this machine with replies chosen by a test."""
 
 import json
 import threading
@@ -7,31 +7,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Api(ThreadingHTTPServer):
-    """Keeps what it is asked, and answers with what `reply(request)` gives: a text, or (status, body) as they are."""
+    """Server that stores requests and replies with `reply(request)`: a text, or (status, body) sent unchanged."""
 
     daemon_threads = True
 
     def __init__(self, reply):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.asked, self.keys = reply, [], []
+        self.reply, self.requests, self.keys = reply, [], []
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request, client_address):
-        pass  # a client that no longer waits
+        pass  # the client has stopped waiting
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(request)
+        self.server.requests.append(request)
         self.server.keys.append(self.headers["Authorization"])
-        said = self.server.reply(request)
-        if isinstance(said, str):
-            said = 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})
-        status, body = said
+        reply = self.server.reply(request)
+        if isinstance(reply, str):
+            reply = 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]})
+        status, body = reply
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("retry-after-ms", "1")
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(reply):
-    """A server in a thread, for as long as the block lasts."""
+    """Run a server in a thread while the block runs."""
     api = Api(reply)
     thread = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -58,5 +58,5 @@ def serving(reply):
 
 
 def data_of(request):
-    """What a request gives as data."""
+    """Return the data of a request."""
     return json.loads(request["messages"][1]["content"])

@@ -1,4 +1,4 @@
-"""A judge of short answers."""
+"""The judge of short answers."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jaxtrace.grading.chat import Chat
-from jaxtrace.grading.judge import judged
+from jaxtrace.grading.judge import judge_answers
 from jaxtrace.grading.labels import label_of
 from jaxtrace.grading.strings import Grade
 from tests.grading.rows import answer
@@ -27,13 +27,13 @@ ROWS = [
 
 def grades(reply, cache, rows=ROWS):
     with serving(reply) as api, Chat(api.url, "tiny", cache, retries=0) as chat:
-        return judged(rows, [label_of(row) for row in rows], chat), api.asked
+        return judge_answers(rows, [label_of(row) for row in rows], chat), api.requests
 
 
 @pytest.mark.parametrize("grade", ["correct", "incorrect", "not_attempted"])
-def test_it_is_asked_where_words_are_to_be_compared(tmp_path, grade):
-    labels, asked = grades(lambda _: json.dumps({"grade": grade}), tmp_path)
-    sent = sorted((data_of(request) for request in asked), key=lambda data: data["answer"])
+def test_the_judge_grades_answers_in_words_only(tmp_path, grade):
+    labels, requests = grades(lambda _: json.dumps({"grade": grade}), tmp_path)
+    sent = sorted((data_of(request) for request in requests), key=lambda data: data["answer"])
     assert sent == [
         {"question": "Who?", "reference": "Michio Sugeno", "answer": "Sugeno"},
         {"question": "Who?", "reference": "No; or: Never", "wrong": "Yes", "answer": "no, never"},
@@ -43,14 +43,14 @@ def test_it_is_asked_where_words_are_to_be_compared(tmp_path, grade):
     assert labels[-1].by == "logits not finite"
 
 
-def test_cells_of_a_csv_file_are_lists(tmp_path):
+def test_cells_of_a_csv_file_are_sent_as_lists(tmp_path):
     _, lists = grades(lambda _: "null", tmp_path / "lists", [answer(["no, never"], TRUTHFUL)])
     _, cells = grades(lambda _: "null", tmp_path / "cells", [answer(["no, never"], CELLS)])
     assert data_of(cells[0]) == data_of(lists[0]) and data_of(cells[0])["reference"] == "No; or: Never"
 
 
-def test_without_an_answer_there_is_no_grade(tmp_path):
+def test_an_invalid_reply_leaves_the_answer_ungraded(tmp_path):
     labels, _ = grades(lambda _: "It is correct, I guess", tmp_path)
     assert [label.grade for label in labels[:2]] == [Grade.UNGRADED] * 2
-    assert labels[0].by == "judge tiny: an answer of another shape"
+    assert labels[0].by == "judge tiny: a reply that does not fit the schema"
     assert labels[2:] == [label_of(row) for row in ROWS[2:]]

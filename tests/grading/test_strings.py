@@ -3,7 +3,7 @@
 import pytest
 
 from jaxtrace.checkpoints.embedded import demo_prompts
-from jaxtrace.grading import Grade, grade, graded
+from jaxtrace.grading import Grade, grade, grade_with_rule
 from jaxtrace.tasks import Prompt
 
 RIGHT, WRONG, NONE, UNGRADED = Grade.CORRECT, Grade.INCORRECT, Grade.NOT_ATTEMPTED, Grade.UNGRADED
@@ -12,7 +12,7 @@ CHOICES = {"choices": ["w", "x", "y", "z"], "answer": "B"}
 PROBLEM = {"solution": "…", "answer": "1001"}
 
 
-def of(meta, text, **options):
+def grade_of(meta, text, **options):
     return grade(Prompt("Why?", meta=meta), text, **options)
 
 
@@ -36,8 +36,8 @@ def of(meta, text, **options):
         ("…", "anything", UNGRADED),
     ],
 )
-def test_short_answers(answer, text, expected):
-    assert of({"answer": answer, "topic": "Art"}, text) is expected
+def test_a_short_answer_must_contain_the_words_of_the_reference(answer, text, expected):
+    assert grade_of({"answer": answer, "topic": "Art"}, text) is expected
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_short_answers(answer, text, expected):
         ("It is 1001\n####", NONE, "no number after ####"),
     ],
 )
-def test_numbers(text, expected, by):
-    got = graded(Prompt("How many?", meta=PROBLEM), text)
-    assert (got.grade, got.by) == (expected, by)
+def test_a_number_after_the_mark_or_the_last_one_decides(text, expected, by):
+    graded = grade_with_rule(Prompt("How many?", meta=PROBLEM), text)
+    assert (graded.grade, graded.by) == (expected, by)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_numbers(text, expected, by):
         ("", NONE, NONE),
     ],
 )
-def test_letters(text, first, anywhere):
-    assert of(CHOICES, text) is first
-    assert of(CHOICES, text, letter_anywhere=True) is anywhere
+def test_the_first_letter_that_is_no_article_decides(text, first, anywhere):
+    assert grade_of(CHOICES, text) is first
+    assert grade_of(CHOICES, text, letter_anywhere=True) is anywhere
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_letters(text, first, anywhere):
         ("", UNGRADED),
     ],
 )
-def test_truthfulqa_by_listed_answers_alone(text, expected):
-    assert of(TRUTHFUL, text) is expected
+def test_truthfulqa_grades_only_listed_answers(text, expected):
+    assert grade_of(TRUTHFUL, text) is expected
     cells = {name: text if isinstance(text, str) else "; ".join(text) for name, text in TRUTHFUL.items()}
-    assert of(cells, text) is expected
+    assert grade_of(cells, text) is expected
 
 
 def test_an_answer_listed_as_right_and_wrong_is_ungraded():
-    assert of({"correct_answers": ["Yes"], "incorrect_answers": ["yes."]}, "Yes") is UNGRADED
+    assert grade_of({"correct_answers": ["Yes"], "incorrect_answers": ["yes."]}, "Yes") is UNGRADED
 
 
-def test_facts_of_the_demo():
+def test_facts_of_the_demo_end_the_first_sentence():
     known, never = demo_prompts()[0], demo_prompts()[-1]
     answer = known.meta["answer"]
     assert grade(known, f" {answer}. Somebody lives in Thereabouts.") is RIGHT
@@ -112,13 +112,13 @@ def test_facts_of_the_demo():
     assert grade(never, " Anywhere.") is UNGRADED
 
 
-def test_sums_of_the_lab():
+def test_sums_of_the_lab_end_the_first_sentence():
     problem = {"digits": 1, "answer": "13"}
-    assert of(problem, " 6 + 7 = 13. 1 + 1 = 2.") is RIGHT
-    assert of(problem, " 6 + 7 = 113.") is WRONG
-    assert of(problem, " 6 + 13 = 19.") is WRONG
+    assert grade_of(problem, " 6 + 7 = 13. 1 + 1 = 2.") is RIGHT
+    assert grade_of(problem, " 6 + 7 = 113.") is WRONG
+    assert grade_of(problem, " 6 + 13 = 19.") is WRONG
 
 
-def test_without_a_reference():
-    got = graded(Prompt("Write a poem."), "Roses")
-    assert (got.grade, got.by) == (UNGRADED, "no reference answer")
+def test_an_answer_without_a_reference_is_ungraded():
+    graded = grade_with_rule(Prompt("Write a poem."), "Roses")
+    assert (graded.grade, graded.by) == (UNGRADED, "no reference answer")

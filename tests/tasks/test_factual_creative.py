@@ -1,4 +1,4 @@
-"""Requests for facts and for inventions."""
+"""The task factual-creative: requests for facts and for inventions."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from jaxtrace.errors import PromptError
 from jaxtrace.tasks import load_task
 
 
-def test_a_hundred_of_either_kind_matched_in_length():
+def test_the_built_in_requests_have_equal_lengths():
     prompts = load_task("factual-creative")
     assert Counter(prompt.meta["condition"] for prompt in prompts) == {"factual": 100, "creative": 100}
     assert len({prompt.text for prompt in prompts}) == len({prompt.id for prompt in prompts}) == 200
@@ -17,7 +17,7 @@ def test_a_hundred_of_either_kind_matched_in_length():
     assert [prompt.meta["topic"] for prompt in factual] == [prompt.meta["topic"] for prompt in creative]
     assert len({prompt.meta["topic"] for prompt in factual}) == 100
     words, characters = (
-        np.array([[size(one.text) for one in pair] for pair in zip(factual, creative, strict=True)])
+        np.array([[size(prompt.text) for prompt in pair] for pair in zip(factual, creative, strict=True)])
         for size in (lambda text: len(text.split()), len)
     )
     assert (words[:, 0] == words[:, 1]).all()
@@ -25,7 +25,7 @@ def test_a_hundred_of_either_kind_matched_in_length():
     assert all("\n" not in prompt.text and prompt.text.endswith(".") for prompt in prompts)
 
 
-def test_ones_own(tmp_path):
+def test_a_users_file_is_read_and_its_faults_are_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("topic,factual,creative\ntea,What is tea?,Sing of tea.\n")
     factual, creative = load_task("factual-creative", path)

@@ -1,4 +1,4 @@
-"""Prompt files."""
+"""The task prompts: prompt files of a user."""
 
 import json
 
@@ -19,7 +19,7 @@ def write(tmp_path):
     return write
 
 
-def test_txt(write):
+def test_each_line_of_txt_is_a_prompt(write):
     path = write("mine.txt", "\ufeffThe sky is\r\n Once, \n東京")
     assert load(path, None) == [
         Prompt("The sky is", id="mine-0000"),
@@ -29,7 +29,7 @@ def test_txt(write):
     assert len(load(path, 2)) == 2
 
 
-def test_jsonl(write):
+def test_jsonl_holds_texts_tokens_and_metadata(write):
     lines = [
         {"prompt": "a", "id": "first", "level": 3},
         {"text": "b", "answer": ["x"]},
@@ -47,7 +47,7 @@ def test_jsonl(write):
     ]
 
 
-def test_csv(write):
+def test_csv_has_a_column_of_texts(write):
     assert load(write("a.csv", 'question,id,answer\n"one, two",x,3\nfour,y,5\n'), None) == [
         Prompt("one, two", id="x", meta={"answer": "3"}),
         Prompt("four", id="y", meta={"answer": "5"}),
@@ -64,8 +64,8 @@ def test_csv(write):
         ("a.csv", "prompt\n", r"a\.csv: holds no prompt"),
         ("a.txt", "one\n  \nthree\n", "line 2: an empty prompt; delete the row"),
         ("a.txt", b"one\n\xff\n", "line 2: not UTF-8"),
-        ("a.md", "one\n", r"no kind of prompt file ends in '\.md'; use \.txt, \.jsonl, \.csv"),
-        ("a", "one\n", r"ends in ''; use"),
+        ("a.md", "one\n", r"no kind of prompt file ends in '\.md'; give one of \.txt, \.jsonl, \.csv"),
+        ("a", "one\n", r"ends in ''; give"),
         ("a.jsonl", '"one"\n\n"two"\n', "line 2: an empty line; delete it"),
         ("a.jsonl", '{"prompt": "one"\n', r"line 1: not JSON \(.*\); write one object"),
         ("a.jsonl", '{"prompt": "one", "p": NaN}\n', r"line 1: not JSON \(NaN is not"),
@@ -91,14 +91,14 @@ def test_csv(write):
         ("a.csv", "prompt,id\n,x\n", "line 2: an empty prompt"),
     ],
 )
-def test_broken_file(write, name, text, message):
+def test_a_faulty_file_is_refused_with_its_line(write, name, text, message):
     with pytest.raises(PromptError, match=message) as error:
         load(write(name, text), None)
     assert "\n" not in str(error.value)
     assert name in str(error.value)
 
 
-def test_no_file_named_missing_and_directory(tmp_path):
+def test_no_file_a_missing_file_and_a_directory_are_refused(tmp_path):
     with pytest.raises(PromptError, match="--data FILE"):
         load(None, None)
     with pytest.raises(PromptError, match=r"gone\.jsonl: No such file"):

@@ -1,4 +1,4 @@
-"""Requests for three formats."""
+"""The task formats: requests for texts of three formats."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from jaxtrace.errors import PromptError
 from jaxtrace.tasks import known_tasks, load_task
 
 
-def test_three_requests_about_each_of_182_topics():
+def test_each_built_in_topic_has_three_requests():
     prompts = load_task("formats")
     assert len(prompts) == known_tasks()["formats"].size == 546
     assert Counter(prompt.meta["format"] for prompt in prompts) == dict.fromkeys(("chat", "poem", "science"), 182)
@@ -18,7 +18,7 @@ def test_three_requests_about_each_of_182_topics():
         assert prompt.text.endswith(f" about {prompt.meta['topic']}")
 
 
-def test_topics_of_ones_own(tmp_path):
+def test_a_users_topics_are_read(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("green tea\n\n  owls \n")
     prompts = load_task("formats", path, 4)

@@ -19,7 +19,7 @@ FIRST = Prompt(
 )
 
 
-def test_json_lines_and_parquet(tmp_path):
+def test_json_lines_and_parquet_give_the_same_prompts(tmp_path):
     lines, parquet = tmp_path / "a.jsonl", tmp_path / "a.parquet"
     lines.write_text(json.dumps(ROW) + "\n")
     pq.write_table(pa.Table.from_pylist([ROW]), parquet)
@@ -27,15 +27,15 @@ def test_json_lines_and_parquet(tmp_path):
 
 
 @pytest.mark.parametrize("row", ['"a text"', '{"question": "Why?", "answer": "so"}', '{"answer": "#### 1"}'])
-def test_broken_rows(tmp_path, row):
+def test_a_row_without_an_answer_is_refused(tmp_path, row):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROW) + "\n" + row + "\n")
     with pytest.raises(PromptError, match="row 2: no question with an answer after ####"):
         load_task("gsm8k", path)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="GSM8K is not here")
-def test_the_real_file():
+@pytest.mark.skipif(not DATA.exists(), reason="GSM8K is missing")
+def test_the_published_file():
     prompts = load_task("gsm8k", DATA)
     assert len(prompts) == 1319
     assert prompts[0].meta["answer"] == "18"

@@ -19,7 +19,7 @@ FIRST = Prompt(
 )
 
 
-def test_with_a_header_and_without(tmp_path):
+def test_csv_is_read_with_and_without_a_header(tmp_path):
     row = 'Which?,red,"1, 2",answer,blue,'
     (tmp_path / "art_test.csv").write_text(HEADER + row + "1\n")
     assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
@@ -27,7 +27,7 @@ def test_with_a_header_and_without(tmp_path):
     assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
 
 
-def test_parquet(tmp_path):
+def test_parquet_is_read_and_its_columns_are_checked(tmp_path):
     path = tmp_path / "test.parquet"
     rows = [{"question": "Which?", "subject": "art", "choices": CHOICES, "answer": 1}]
     pq.write_table(pa.Table.from_pylist(rows), path)
@@ -37,7 +37,7 @@ def test_parquet(tmp_path):
         load_task("mmlu", path)
 
 
-def test_four_styles_of_a_question_that_is_not_too_long(tmp_path):
+def test_short_questions_are_asked_in_four_styles(tmp_path):
     rows = [f'{question},red,"1, 2",answer,blue,1\n' for question in ("Which?", "o" * 1001, "o" * 1000)]
     (tmp_path / "fine_art_test.csv").write_text(HEADER + "".join(rows))
     prompts = load_task("mmlu-styles", tmp_path / "fine_art_test.csv")
@@ -53,15 +53,15 @@ def test_four_styles_of_a_question_that_is_not_too_long(tmp_path):
 @pytest.mark.parametrize(
     "row", ["Which?,a,b,c,d,4", "Which?,a,b,c,A", " ,a,b,c,d,0", "Which?", "Which?,a,b,c,d,AB", ""]
 )
-def test_broken_rows(tmp_path, row):
+def test_a_row_that_is_no_question_is_refused(tmp_path, row):
     path = tmp_path / "art_test.csv"
     path.write_text(HEADER + row + "\n")
     with pytest.raises(PromptError, match="line 2: no question with four choices and an answer"):
         load_task("mmlu", path)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="MMLU is not here")
-def test_the_real_files():
+@pytest.mark.skipif(not DATA.exists(), reason="MMLU is missing")
+def test_the_published_files():
     prompts = load_task("mmlu", DATA)
     assert len(prompts) == 14042
     assert len({prompt.meta["subject"] for prompt in prompts}) == 57

@@ -6,7 +6,7 @@ from jaxtrace.errors import PromptError
 from jaxtrace.tasks import Prompt, known_tasks, load_task
 
 
-def test_a_task_by_name(tmp_path):
+def test_a_task_is_loaded_by_name(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("one\ntwo\n")
     assert load_task("prompts", path, 1) == [Prompt("one", id="mine-0000")]
@@ -14,8 +14,8 @@ def test_a_task_by_name(tmp_path):
     assert [prompt.text for prompt in load_task("tinystories", path)] == ["one two", "three"]
 
 
-def test_an_unknown_task_lists_the_known():
-    with pytest.raises(PromptError, match="no task is named 'mmlx'; choose one of truthfulqa, tinystories"):
+def test_an_unknown_task_is_refused_with_the_known_names():
+    with pytest.raises(PromptError, match="no task is named 'mmlx'; did you mean 'mmlu'. choose one of truthfulqa, tinystories"):
         load_task("mmlx")
 
 

@@ -12,7 +12,7 @@ HEADER = "metadata,problem,answer\n"
 ROW = "\"{'topic': 'Art', 'answer_type': 'Person', 'urls': ['https://x.org']}\",Who painted it?,\"Him, surely\"\n"
 
 
-def test_csv(tmp_path):
+def test_csv_is_read_with_its_metadata(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(HEADER + ROW + ROW)
     meta = {"answer": "Him, surely", "topic": "Art", "answer_type": "Person", "urls": ["https://x.org"]}
@@ -26,19 +26,19 @@ def test_csv(tmp_path):
         (HEADER, "holds no prompt"),
         ("problem,answer\nWhy?,x\n", "lacks the column 'metadata'"),
         (HEADER + ROW.replace("Who painted it?", " "), "line 2: an empty question"),
-        (HEADER + "[1],Why?,x\n", "line 2: its metadata is no dict"),
-        (HEADER + "open(),Why?,x\n", "line 2: its metadata is no dict"),
+        (HEADER + "[1],Why?,x\n", "line 2: its metadata is not a Python dict"),
+        (HEADER + "open(),Why?,x\n", "line 2: its metadata is not a Python dict"),
     ],
 )
-def test_broken_csv(tmp_path, text, message):
+def test_faulty_csv_is_refused(tmp_path, text, message):
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(PromptError, match=message):
         load_task("simpleqa", path)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="simple_qa_test_set.csv is not here")
-def test_the_real_file():
+@pytest.mark.skipif(not DATA.exists(), reason="simple_qa_test_set.csv is missing")
+def test_the_published_file():
     prompts = load_task("simpleqa", DATA)
     assert len(prompts) == 4326
     assert prompts[0].text == "Who received the IEEE Frank Rosenblatt Award in 2010?"

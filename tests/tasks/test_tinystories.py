@@ -9,20 +9,20 @@ from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.tinystories import load
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "tinystories"
-real = pytest.mark.skipif(not DATA.exists(), reason="the TinyStories texts are not here")
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="the TinyStories texts are missing")
 
 
 def texts(path, limit=None, words=None):
     return [prompt.text for prompt in load(path, limit, words)]
 
 
-def test_markers_divide_and_blank_lines_then_do_not(tmp_path):
+def test_a_file_with_markers_is_split_only_there(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("One.\n\nTwo.\n<|endoftext|>\nThree. <|endoftext|>Four.<|endoftext|>\n\n<|endoftext|>\n")
     assert texts(path) == ["One.\n\nTwo.", "Three.", "Four."]
 
 
-def test_blank_lines_divide_a_file_without_markers(tmp_path):
+def test_a_file_without_markers_is_split_at_blank_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"of a cut story.\n\n\nOnce\nupon.\r\n \r\nThe end")
     assert texts(path) == ["of a cut story.", "Once\nupon.", "The end"]
@@ -42,7 +42,7 @@ def test_a_directory_is_read_in_the_order_of_names(tmp_path):
     assert texts(tmp_path) == ["First.", "Second."]
 
 
-def test_what_cannot_be_read(tmp_path):
+def test_unusable_files_and_word_counts_are_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(" \n\n")
     with pytest.raises(PromptError, match="holds no prompt"):
@@ -54,16 +54,16 @@ def test_what_cannot_be_read(tmp_path):
         load(path, None)
 
 
-@real
-def test_the_real_training_text():
+@needs_data
+def test_the_published_training_text():
     prompts = load(DATA / "tinystories_train_head.txt", None)
     assert len(prompts) == 4948
     assert prompts[0].text.startswith("One day, a little girl named Lily found a needle")
     assert max(len(prompt.text.split()) for prompt in prompts) == 20
 
 
-@real
-def test_the_real_validation_text():
+@needs_data
+def test_the_published_validation_text():
     whole = texts(DATA / "tinystories_val_head.txt")
     assert whole[0].startswith("Spot. Spot saw the shiny car")
     original = (DATA / "tinystories_val_head.txt").read_text(encoding="utf-8")

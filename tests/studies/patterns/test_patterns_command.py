@@ -1,4 +1,4 @@
-"""`jaxtrace grade` and `jaxtrace study patterns` as they are typed."""
+"""`jaxtrace grade` and `jaxtrace study patterns` as commands."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ ANSWERS = {True: [" 2", " +", " 2", " =", " 4", " ####", " 4"], False: [" 2", " 
 
 
 def saved(directory, groups=("output", "attention"), mode="generate"):
-    """Right and wrong answers to problems, on a disk."""
+    """Store a trace of right and wrong answers to problems."""
     rows = []
     for i in range(8):
         made = row(np.random.default_rng(i), ANSWERS[i % 2 == 0], layers=2, heads=2, groups=groups)
@@ -33,9 +33,9 @@ def test_a_trace_is_graded_criticised_and_studied(jaxtrace, tmp_path):  # noqa: 
         grade = ("grade", run, "--out", labels, "--judge-url", api.url, "--critic-model", "tiny")
         done = jaxtrace(*grade)
         assert done.status == 0, done.err
-        assert len(api.asked) == 1  # the same wrong answer four times
-        assert data_of(api.asked[0])["solution"] == " 2 + 2 = 5 #### 5"
-        assert jaxtrace(*grade).status == 0 and len(api.asked) == 1
+        assert len(api.requests) == 1  # the same wrong answer four times
+        assert data_of(api.requests[0])["solution"] == " 2 + 2 = 5 #### 5"
+        assert jaxtrace(*grade).status == 0 and len(api.requests) == 1
     assert "number after ####" in done.out and "critic tiny" in done.out
     found = [json.loads(line) for line in labels.read_text().splitlines()]
     assert [one["grade"] for one in found] == ["correct", "incorrect"] * 4
@@ -61,18 +61,18 @@ def test_a_trace_is_graded_criticised_and_studied(jaxtrace, tmp_path):  # noqa: 
         (("--judge-url", "localhost", "--judge-model", "tiny"), "localhost: not the URL of a chat API"),
     ],
 )
-def test_half_a_judge(jaxtrace, tmp_path, arguments, words):  # noqa: F811
+def test_an_incomplete_judge_is_refused(jaxtrace, tmp_path, arguments, words):  # noqa: F811
     refused(jaxtrace, words, "grade", saved(tmp_path / "run"), "--out", tmp_path / "labels.jsonl", *arguments)
     assert not (tmp_path / "labels.jsonl").exists()
 
 
-def test_what_cannot_be_graded_or_studied(jaxtrace, tmp_path):  # noqa: F811
+def test_unusable_input_is_refused_in_one_line(jaxtrace, tmp_path):  # noqa: F811
     labels, out = tmp_path / "labels.jsonl", ("--out", tmp_path / "out")
     scored = saved(tmp_path / "scored", mode="score")
     refused(jaxtrace, "is of given text", "grade", scored, "--out", labels)
     plain = saved(tmp_path / "plain", groups=("output",))
     refused(jaxtrace, "with --probes that include attention", "study", "patterns", plain, "--by", "seen", *out)
-    refused(jaxtrace, "nothing is known of 'condition'", "study", "patterns", plain, *out)
+    refused(jaxtrace, "no prompt and no run has 'condition'", "study", "patterns", plain, *out)
     refused(
         jaxtrace, "labels.jsonl: No such file", "study", "patterns", plain, "--by", "grade", "--labels", labels, *out
     )
