@@ -9,7 +9,7 @@ import numpy as np
 from jaxtrace.schema import METRICS, token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.depth import prediction_depth
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 
 def token_columns(row: Row, layers: Sequence[int], confidence: AnswerConfidence | None = None) -> dict[str, np.ndarray]:

@@ -18,7 +18,8 @@ from jaxtrace.figures.summary import column_values, group_tables, summary
 from jaxtrace.figures.theme import DARK, LIGHT
 from jaxtrace.schema import token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
 CAPTIONS = {
     "entropy_steps": "Uncertainty of the next token by step, over the prompts that reach the step.",

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jaxtrace.sweeping.cells import Cell
-from jaxtrace.sweeping.manifest import Record
+from jaxtrace.sweeping.manifest import CellRecord
 from jaxtrace.sweeping.running import Watch
 
 LATEST = 8  # cells in the live table
@@ -62,7 +62,7 @@ class SweepProgress(Watch):
         rate = f"{self._tokens / max(time.monotonic() - self._began, 1e-3):.0f}"
         self._lines[-1] = self._line(self._cell, "running", f"{self._done}/{self._prompts}", rate)
 
-    def ended(self, cell: Cell, record: Record) -> None:
+    def ended(self, cell: Cell, record: CellRecord) -> None:
         self._ended += 1
         rate = "" if record.tokens_per_second is None else f"{record.tokens_per_second:.0f}"
         outcome = record.error or f"{record.rows} prompts, {record.tokens} tokens, {rate or 0} tokens/s"

@@ -16,7 +16,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.observing.images import head_map
 from jaxtrace.observing.memory import memory_in_use
 from jaxtrace.schema import METRICS, in_tensorboard
-from jaxtrace.traces.trace import Row
+from jaxtrace.traces.row import Row
 
 PACE_SECONDS = 2.0  # between scalars of a run's pace
 DRAWING_SHARE = 0.01  # share of a run's time that histograms and maps may take

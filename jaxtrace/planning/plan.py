@@ -17,9 +17,9 @@ from jaxtrace.checkpoints.huggingface import read_config
 from jaxtrace.errors import ConfigError
 from jaxtrace.model import DEMO, open_random_model
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.on_mesh import PARTS
+from jaxtrace.models.on_mesh import MODEL_AXES
 from jaxtrace.parallel.automatic import automatic_mesh
-from jaxtrace.parallel.mesh import make_mesh, mesh_sizes, written
+from jaxtrace.parallel.mesh import make_mesh, mesh_sizes, mesh_text
 from jaxtrace.parallel.mesh import mesh as mesh_of
 from jaxtrace.planning.hlo import Collective, collectives, kernels
 from jaxtrace.planning.program import Compiled, Job, compile_program, shard_bytes
@@ -151,7 +151,7 @@ class Plan:
             "topology": topology.name,
             "chips": topology.chips,
             "devices": topology.chips * topology.chip.devices,
-            "mesh": written(self.mesh),
+            "mesh": mesh_text(self.mesh),
             "dtype": request.dtype,
             "batch": request.batch,
             "context": request.context,
@@ -217,7 +217,8 @@ def planned(request: Request) -> Plan:
     traces = 2 * decode.returned
     prompt_traces = job.prefills * prefill.returned if job.probes.prompt_positions else 0
     prefill_total = prefill.needed - (prefill.returned if prompt_traces else 0)
-    mesh = {"data": job.mesh.shape.get("data", 1), "model": math.prod(job.mesh.shape.get(axis, 1) for axis in PARTS)}
+    axes = job.mesh.shape
+    mesh = {"data": axes.get("data", 1), "model": math.prod(axes.get(axis, 1) for axis in MODEL_AXES)}
 
     def program(compiled: Compiled, total: int, state: int, traces: int, work: Work) -> Program:
         weights, text = shard_bytes(job.params), compiled.text

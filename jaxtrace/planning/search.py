@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from jaxtrace.parallel.mesh import written
+from jaxtrace.parallel.mesh import mesh_text
 from jaxtrace.planning.plan import Plan, Request, planned
 from jaxtrace.planning.program import shard_bytes
 from jaxtrace.planning.topology import larger
@@ -31,7 +31,7 @@ def largest_batch(plan: Plan, on_try: OnTry = lambda _: None) -> Plan | None:
     best, fits, too_many = None, 0, -(-plan.request.batch // parts)
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        request = dataclasses.replace(plan.request, batch=middle * parts, mesh=written(plan.mesh))
+        request = dataclasses.replace(plan.request, batch=middle * parts, mesh=mesh_text(plan.mesh))
         if (fitting := _plan_if_fits(request, on_try)) is None:
             too_many = middle
         else:

@@ -10,7 +10,7 @@ from jaxtrace.engine.step import State
 from jaxtrace.models.cache import KVCache, LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, unembedding
-from jaxtrace.models.stacked import Stacked
+from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.planning.program import Job, shard_bytes, shard_size
 
@@ -105,8 +105,8 @@ def _blocks(job: Job, state: State) -> Iterator[tuple[LayerKind, Params, LayerCa
 
 
 def _by_kind(config: DecoderConfig, layers: Sequence[Any] | KVCache) -> list[tuple[LayerKind, Any]]:
-    if isinstance(layers, Stacked):
-        return [*zip(config.pattern, layers.repeated, strict=True), *zip(config.pattern, layers.rest, strict=False)]
+    if isinstance(layers, StackedLayers):
+        return [*zip(config.pattern, layers.repeated, strict=True), *zip(config.pattern, layers.tail, strict=False)]
     return list(zip(config.kinds, layers, strict=True))
 
 

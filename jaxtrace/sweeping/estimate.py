@@ -49,7 +49,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CellEstimate:
     """Size and time of a cell; None for what is unknown.
 
     Attributes:
@@ -78,7 +78,7 @@ class Estimate:
         return None if self.recorded is None or self.token_bytes is None else self.recorded * self.token_bytes
 
 
-def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) -> list[Estimate]:
+def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) -> list[CellEstimate]:
     """Check a sweep as far as possible without the hub, and estimate every cell.
 
     The time of a generated step is the longer of reading the weights once and of the batch's matrix products, lens
@@ -106,7 +106,7 @@ def _kind(cell: Cell) -> tuple[object, ...]:
     return cell.model, config.recorded, config.score, config.batch_size, config.mesh
 
 
-def _estimate(checked: CheckedCell, rate: float | None, machine: Machine) -> Estimate:
+def _estimate(checked: CheckedCell, rate: float | None, machine: Machine) -> CellEstimate:
     config, run, prompts, prompt_tokens = checked.config, checked.cell.config, checked.prompts, checked.prompt_tokens
     tokens = seconds = None
     if run.score:
@@ -124,7 +124,7 @@ def _estimate(checked: CheckedCell, rate: float | None, machine: Machine) -> Est
         recorded = tokens + prompt_tokens - prompts if known else None
     if config is not None:
         size = sum(trace_bytes(config, run.recorded, precision=run.precision).values())
-    return Estimate(checked.cell, prompts, tokens, recorded, size, seconds, rate is not None, checked.unchecked)
+    return CellEstimate(checked.cell, prompts, tokens, recorded, size, seconds, rate is not None, checked.unchecked)
 
 
 def _seconds(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtrace.errors import StoreError
-from jaxtrace.parallel.processes import leading
+from jaxtrace.parallel.processes import is_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import TABLES
@@ -21,7 +21,7 @@ State = Literal["waiting", "running", "complete", "failed"]
 
 
 @dataclass(frozen=True)
-class Record:
+class CellRecord:
     """State of a cell.
 
     Attributes:
@@ -52,7 +52,7 @@ class Manifest:
             directory holds something else.
         """
         self._root, self._place = root, root / NAME
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, CellRecord] = {}
         names = {*root.names()}
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the sweep")
@@ -67,7 +67,7 @@ class Manifest:
                     f"{self._place}: has format {stored['format']}, but this version reads format {FORMAT}; "
                     "continue with the version of jaxtrace that wrote it, or name another directory"
                 )
-            self.records = {place: Record(**record) for place, record in stored["cells"].items()}
+            self.records = {place: CellRecord(**record) for place, record in stored["cells"].items()}
         except OSError as error:
             raise StoreError(f"{self._place}: {error.strerror or error}; make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -75,9 +75,9 @@ class Manifest:
                 f"{self._place}: is not a sweep's record; restore it, or delete it to check all cells again"
             ) from error
 
-    def of(self, cell: Cell) -> Record:
+    def of(self, cell: Cell) -> CellRecord:
         """Return the record of a cell; a new cell is waiting."""
-        return self.records.get(cell.partition, Record())
+        return self.records.get(cell.partition, CellRecord())
 
     def others(self, cells: Sequence[Cell]) -> list[str]:
         """Return the partitions of the dataset that belong to no cell of these."""
@@ -94,7 +94,7 @@ class Manifest:
         Raises:
           StoreError: the disk is full or not writable.
         """
-        if not leading():
+        if not is_leader():
             return
         cells = {place: dataclasses.asdict(record) for place, record in self.records.items()}
         text = json.dumps({"format": FORMAT, "cells": cells}, indent=2, ensure_ascii=False) + "\n"

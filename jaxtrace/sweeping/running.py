@@ -20,11 +20,11 @@ from jaxtrace.compilation import counted
 from jaxtrace.errors import StoreError, first_line
 from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import resolve_mesh
-from jaxtrace.parallel.processes import raise_together, broadcast_from_leader, barrier, process_number
+from jaxtrace.parallel.processes import barrier, broadcast_from_leader, process_number, raise_together
 from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
-from jaxtrace.sweeping.manifest import Manifest, Record
+from jaxtrace.sweeping.manifest import CellRecord, Manifest
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import TABLES, complete_parts, part_prompts, read_part
 
@@ -44,7 +44,7 @@ class Watch:
     def rows(self, rows: NumberedRows) -> None:
         """Called with rows of the cell once they are stored."""
 
-    def ended(self, cell: Cell, record: Record) -> None:
+    def ended(self, cell: Cell, record: CellRecord) -> None:
         """Called when a cell is complete or has failed."""
 
 
@@ -69,8 +69,10 @@ class Sweep:
           StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
         """
         loaded: _LoadedModel | None = None
-        incomplete = broadcast_from_leader(np.array([self.manifest.of(cell).state != "complete" for cell in self.cells]))
-        for cell in itertools.compress(self.cells, incomplete):
+        incomplete = broadcast_from_leader(
+            np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
+        )
+        for cell in itertools.compress(self.cells, broadcast_from_leader(incomplete)):
             run: Run | None = None
             try:
                 if loaded is None or loaded.key != model_key(cell.config):

@@ -4,7 +4,8 @@ import numpy as np
 
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import GROUPS, METRICS
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
 ALPHAS = (0.5, 2.0, 5.0)
 

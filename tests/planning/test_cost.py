@@ -13,10 +13,10 @@ from jaxtrace.models.published import find_published
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
 from jaxtrace.schema import METRICS
 from tests.engine.conftest import CONFIG
-from tests.engine.test_images import SEEING
+from tests.engine.test_images import WITH_IMAGES
 
 WINDOWED = dataclasses.replace(CONFIG, pattern=(LayerKind(window=4), LayerKind()))
-CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": SEEING}
+CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": WITH_IMAGES}
 
 
 @pytest.fixture(params=CONFIGS)

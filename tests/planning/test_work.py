@@ -15,7 +15,7 @@ from jaxtrace.planning.program import Job, shard_bytes
 from jaxtrace.planning.topology import find_topology
 from jaxtrace.planning.work import decode_work, prefill_work
 from tests.engine.conftest import CONFIG
-from tests.engine.test_images import SEEING
+from tests.engine.test_images import WITH_IMAGES
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
 
@@ -87,17 +87,17 @@ def test_devices_that_share_a_key_head_both_hold_it():
 
 
 def test_images_are_attended_to_without_computing_their_keys_again():
-    found = decode_work(job(SEEING, Probes.none()))
-    vision = SEEING.vision
-    image_layers = sum(kind.cross_attention for kind in SEEING.kinds)
+    found = decode_work(job(WITH_IMAGES, Probes.none()))
+    vision = WITH_IMAGES.vision
+    image_layers = sum(kind.cross_attention for kind in WITH_IMAGES.kinds)
     keys = vision.max_tiles * vision.patches
-    entries = 2 * ROWS * SEEING.kv_heads * SEEING.head_dim * image_layers * keys
-    assert found.cache == SEEING.kv_bytes(ROWS * CONTEXT, 2) + 2 * entries
-    projections = 2 * image_layers * SEEING.num_heads * SEEING.head_dim * SEEING.embed_dim  # q and o
-    projections += 3 * image_layers * SEEING.feed_forward * SEEING.embed_dim
-    text = SEEING.num_layers - image_layers
-    attention = text * attention_flops(SEEING, CONTEXT) + image_layers * attention_flops(SEEING, keys)
-    assert found.flops == ROWS * (step_flops(SEEING) + 2 * projections + attention)
+    entries = 2 * ROWS * WITH_IMAGES.kv_heads * WITH_IMAGES.head_dim * image_layers * keys
+    assert found.cache == WITH_IMAGES.kv_bytes(ROWS * CONTEXT, 2) + 2 * entries
+    projections = 2 * image_layers * WITH_IMAGES.num_heads * WITH_IMAGES.head_dim * WITH_IMAGES.embed_dim  # q and o
+    projections += 3 * image_layers * WITH_IMAGES.feed_forward * WITH_IMAGES.embed_dim
+    text = WITH_IMAGES.num_layers - image_layers
+    attention = text * attention_flops(WITH_IMAGES, CONTEXT) + image_layers * attention_flops(WITH_IMAGES, keys)
+    assert found.flops == ROWS * (step_flops(WITH_IMAGES) + 2 * projections + attention)
 
 
 def test_prefill_feeds_a_group_without_unembedding():

@@ -82,9 +82,12 @@ def test_axes_override_settings_and_the_mesh_option_overrides_both(cells):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "models: Field required"),
-        ({"models": "demo", "model": "demo"}, "model: no such setting; there are: models, tasks, samplers, seeds"),
-        ({"models": []}, "models: is empty; give one at least"),
+        ({}, "models is missing; give it"),
+        (
+            {"models": "demo", "model": "demo"},
+            "model: no such setting; did you mean 'models'? there are: models, tasks, samplers",
+        ),
+        ({"models": []}, "models is []; give at least one entry"),
         ({"models": {"name": "demo"}}, "models: the entry {'name': 'demo'} names no model; add 'model'"),
         ({"models": "demo", "settings": {"tempo": 1}}, "settings: has no setting 'tempo'; choose from alphas"),
         ({"models": "demo", "settings": {"out": "x"}}, "settings: has no setting 'out'"),
@@ -93,10 +96,13 @@ def test_axes_override_settings_and_the_mesh_option_overrides_both(cells):
         ({"models": "demo", "tasks": {"task": "mmlu", "seed": 1}, "seeds": [1]}, "tasks and seeds both set 'seed'"),
         (
             {"models": "demo", "samplers": "beam"},
-            "demo on own: sampler: Input should be 'greedy', 'sample', 'entropix' or 'dslider'",
+            "demo on own: sampler is beam; it must be 'greedy', 'sample', 'entropix' or 'dslider'",
         ),
-        ({"models": "demo", "settings": {"samples": 2}}, "samples would all be the same: they need sampler 'sample'"),
-        ({"models": "demo", "seeds": ["one"]}, "demo on own: seed: Input should be a valid integer"),
+        (
+            {"models": "demo", "settings": {"samples": 2}},
+            "samples is 2, and the greedy sampler draws equal ones; use sampler 'sample'",
+        ),
+        ({"models": "demo", "seeds": ["one"]}, "demo on own: seed is one; it must be a valid integer"),
         ({"models": "demo", "probes": ["heads"]}, "no probe group 'heads'"),
         ({"models": "gpt2"}, "gpt2 on own: nothing to trace"),
         ({"models": ["demo", "demo"]}, "two entries are named 'demo'; give one of them another 'name'"),

@@ -56,7 +56,7 @@ def test_samples_equal_repeated_prompts(swept):
 
 
 def test_complete_sweep_loads_no_model(undisturbed, swept, whole, monkeypatch):
-    monkeypatch.setattr(Model, "of", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Model, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
     watch, _, found = swept(root=whole)
     assert watch.ends == []
     assert_same_dataset(found, undisturbed)

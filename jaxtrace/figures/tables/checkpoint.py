@@ -7,7 +7,7 @@ from rich.table import Table
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.figures.tables.parts import format_bytes, named_values, special_layers
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.published import Published
+from jaxtrace.models.published import PublishedModel
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
 from jaxtrace.settings.probes import Probes
 
@@ -27,7 +27,7 @@ def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> 
     )
 
 
-def published_table(model: Published, probes: Probes, precision: str) -> Table:
+def published_table(model: PublishedModel, probes: Probes, precision: str) -> Table:
     """Return the shape, memory and tracing cost of a published model, without any of its files."""
     rows = {
         "published as": model.hub_id,

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtrace.figures.tables.parts import format_bytes, named_values
-from jaxtrace.parallel.mesh import written
+from jaxtrace.parallel.mesh import mesh_text
 from jaxtrace.planning.cost import parameter_count
 from jaxtrace.planning.plan import Plan, Program
 
@@ -30,7 +30,7 @@ def verdict(plan: Plan) -> Text:
 def fitting_line(plan: Plan) -> Text:
     """Return one line on a run that fits."""
     request = plan.request
-    run = f"{request.batch} rows on {request.topology.name} ({written(plan.mesh)})"
+    run = f"{request.batch} rows on {request.topology.name} ({mesh_text(plan.mesh)})"
     free = f"{format_bytes(plan.headroom)} of {format_bytes(request.topology.usable)} stay free"
     return Text(f"{run}: {free}", style="green")
 
@@ -47,7 +47,7 @@ def _request(plan: Plan) -> Table:
     return named_values(
         {
             "model": f"{request.model}, {parameter_count(request.config):,} parameters in {request.dtype}",
-            "topology": f"{hardware}; mesh {written(plan.mesh)}",
+            "topology": f"{hardware}; mesh {mesh_text(plan.mesh)}",
             "run": f"{request.batch} rows of {request.context:,} positions"
             + (f", an image of {vision.max_tiles} tiles in each" if vision else ""),
             "probes": ", ".join(request.probes.groups) or "none",

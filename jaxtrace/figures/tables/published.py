@@ -7,7 +7,7 @@ from rich.text import Text
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.figures.tables.parts import format_bytes, special_layers, stacked_table
-from jaxtrace.models.published import PUBLISHED, Published
+from jaxtrace.models.published import PUBLISHED, PublishedModel
 from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.settings.probes import Probes
 
@@ -37,7 +37,7 @@ def models_table(pattern: str = "") -> Group:
     return Group(table, Text(LEGEND))
 
 
-def _cells(model: Published) -> tuple[str, ...]:
+def _cells(model: PublishedModel) -> tuple[str, ...]:
     config = model.config
     special = special_layers(config)
     traced = sum(trace_bytes(config, Probes.all()).values())

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from jaxtrace.checkpoints.huggingface import default_dtype
 from jaxtrace.figures.tables.parts import format_bytes, stacked_table
-from jaxtrace.sweeping.estimate import Estimate, Machine
+from jaxtrace.sweeping.estimate import CellEstimate, Machine
 
 
-def sweep_table(estimates: Sequence[Estimate], machine: Machine) -> Group:
+def sweep_table(estimates: Sequence[CellEstimate], machine: Machine) -> Group:
     """Return the prompts, tokens, bytes and time of every cell, their sums, and their basis; in 80 columns."""
     table = stacked_table("model, task\n  run", "prompts\ntokens", "a token\nbytes", "\ntime")
     for estimate in estimates:
@@ -31,7 +31,7 @@ def sweep_table(estimates: Sequence[Estimate], machine: Machine) -> Group:
     return Group(table, Text("\n".join(["", *_basis(estimates, machine)])))
 
 
-def _basis(estimates: Sequence[Estimate], machine: Machine) -> list[str]:
+def _basis(estimates: Sequence[CellEstimate], machine: Machine) -> list[str]:
     """Return lines on the basis of the numbers, and on what could not be checked."""
     lines = [
         "tokens  upper bound for generated text: an end of text ends a row sooner",
