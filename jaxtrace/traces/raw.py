@@ -37,7 +37,7 @@ def raw_columns(
         elif name == "residuals":
             for i, layer in enumerate(info[name]):
                 stream = np.concatenate([x[:, i] for x in values])
-                text = f"the residual stream after layer {layer}"
+                text = f"residual stream after layer {layer}"
                 yield f"residual_{layer}", _matrix(stream, name), text, metric.unit
         else:
             yield name, _matrix(np.concatenate(values), name), metric.definition, metric.unit

@@ -95,7 +95,7 @@ class StoredRows(Sequence[Row]):
 
     @functools.cached_property
     def _index(self) -> list[tuple[int, str, int]]:
-        """(index of the run, part, prompt) of every row."""
+        """Index of the run, part and prompt number of every row."""
         index = []
         for i, run in enumerate(self._runs):
             entries = []

@@ -23,7 +23,7 @@ from jaxtrace.traces.run_json import to_json_value
 # Keys of `Trace.info` that determine the columns.
 SHAPE = ("mode", "layers", "heads", *PROBE_OPTIONS)
 PRECISIONS = ("float32", "float16")
-STEP = "step of the prompt: 0 draws its first token, or is its first position (score); below 0, before the first draw"
+STEP = "step: 0 draws the first token, or is the first position (score); prompt positions before the draws are negative"
 STRINGS, IDS = pa.list_(pa.string()), pa.list_(pa.int32())
 
 
@@ -107,8 +107,8 @@ def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
     columns = _Columns()
     columns.add("prompt", pa.array(np.repeat(prompts, lengths)), "number of the prompt in the run")
     columns.add("step", pa.array(_steps(rows)), STEP)
-    place = pa.array(np.concatenate(positions))
-    columns.add("position", place, "place of the token whose next-token distribution this is")
+    position = pa.array(np.concatenate(positions))
+    columns.add("position", position, "index in the sequence of the token whose next-token distribution this is")
     for name, metric in METRICS.items():
         if name not in rows[0].metrics or "layer" in metric.dims:
             continue
@@ -121,7 +121,7 @@ def _tokens(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
             columns.add(name, nullable_column(values, metric), metric.definition, metric.unit)
         if name == "token":
             pieces = [piece for row in rows for piece in row.pieces]
-            columns.add("token_text", pa.array(pieces, pa.string()), "the text of token")
+            columns.add("token_text", pa.array(pieces, pa.string()), "text of the token")
     for column in raw_columns(rows, positions, info):
         columns.add(*column)
     return columns.table()
@@ -134,7 +134,7 @@ def _layers(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> p
     lengths = [row.length if names else 0 for row in rows]
     steps = _steps(rows) if names else np.empty(0, np.int32)
     columns = _Columns()
-    columns.add("prompt", pa.array(np.repeat(prompts, np.multiply(lengths, layers))), "number of the prompt")
+    columns.add("prompt", pa.array(np.repeat(prompts, np.multiply(lengths, layers))), "number of the prompt in the run")
     columns.add("step", pa.array(np.repeat(steps, layers)), STEP)
     layer = np.tile(numbers, sum(lengths))
     columns.add("layer", pa.array(layer), "0 is the embedding, L the last layer")
@@ -156,19 +156,23 @@ def _prompts(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> 
     metas = [json.dumps(to_json_value(row.prompt.meta), ensure_ascii=False) for row in rows]
     columns = _Columns()
     columns.add("prompt", pa.array(prompts), "number of the prompt in the run")
-    columns.add("id", pa.array([row.prompt.id for row in rows], pa.string()), "its name in its task")
-    columns.add("text", pa.array([row.prompt.text for row in rows], pa.string()), "null if ids were given")
-    columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "the ids that were fed")
-    columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "the text of each id")
+    columns.add("id", pa.array([row.prompt.id for row in rows], pa.string()), "name of the prompt in its task")
+    columns.add(
+        "text",
+        pa.array([row.prompt.text for row in rows], pa.string()),
+        "text of the prompt; null if it was given as ids",
+    )
+    columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "token ids that were fed")
+    columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "text of each token")
     images = [[_image_name(image) for image in row.prompt.images] for row in rows]
-    columns.add("images", pa.array(images, STRINGS), "the images it is about")
-    columns.add("completion", pa.array([row.text for row in rows], pa.string()), "the text drawn, or scored")
+    columns.add("images", pa.array(images, STRINGS), "images of the prompt")
+    columns.add("completion", pa.array([row.text for row in rows], pa.string()), "drawn text, or scored text")
     columns.add("length", pa.array([row.length for row in rows], pa.int32()), "number of steps")
     if info.get("prompt_positions"):
-        ahead = pa.array([row.prompt_steps for row in rows], pa.int32())
-        columns.add("prompt_steps", ahead, "how many of them are before the first draw")
-    columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "why it ended")
-    columns.add("meta", pa.array(metas, pa.string()), "what else its task knows, as JSON")
+        prompt_steps = pa.array([row.prompt_steps for row in rows], pa.int32())
+        columns.add("prompt_steps", prompt_steps, "number of steps before the first draw")
+    columns.add("stop", pa.array([row.stop for row in rows], pa.string()), "reason for the end")
+    columns.add("meta", pa.array(metas, pa.string()), "data of its task, as JSON")
     return columns.table()
 
 

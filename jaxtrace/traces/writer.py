@@ -97,7 +97,7 @@ class TraceWriter:
         """
         name = part_name(self._part, self._process)
         tables = to_tables(rows, self._info, self._run["precision"])
-        with self._store_errors("the parts already finished stay readable; free space or repair the disk, then resume"):
+        with self._store_errors("the parts already finished stay readable; make room or repair the disk, then resume"):
             for table in TABLES:
                 write_part(self._tables[table] / name, tables[table])
         self._part += 1
@@ -111,7 +111,7 @@ class TraceWriter:
         """
         self._run["complete"] = True
         if self._leading:
-            with self._store_errors("the parts already finished stay readable; free space, then resume"):
+            with self._store_errors("the parts already finished stay readable; make room, then resume"):
                 write_run(self.root, self._partition, self._run)
 
     def __enter__(self) -> Self:

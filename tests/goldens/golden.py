@@ -1,4 +1,4 @@
-"""A tiny checkpoint beside what transformers computes from it, in one npz of less than 200 kB."""
+"""A tiny checkpoint with the results of transformers, in one npz of less than 200 kB."""
 
 import dataclasses
 import json
@@ -15,7 +15,14 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Golden:
-    """config.json as a dict, weights by their checkpoint names, the tokens [T] fed, and the reference's run of them."""
+    """A tiny checkpoint and the reference's run of it.
+
+    Attributes:
+      config: content of config.json.
+      weights: arrays by their names in the checkpoint.
+      tokens: token ids that were fed [T].
+      run: forward pass of transformers.
+    """
 
     config: dict
     weights: dict
@@ -35,6 +42,6 @@ class Golden:
             return cls(json.loads(str(stored["config"])), weights, stored["tokens"], run)
 
     def write_checkpoint(self, directory):
-        """The checkpoint in Hugging Face's layout."""
+        """Write the checkpoint in Hugging Face's layout."""
         (directory / "config.json").write_text(json.dumps(self.config))
         save_file(self.weights, directory / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Writes the goldens; needs torch. From the root of the repository:
+"""Write the goldens; needs torch. From the root of the repository:
 
 python -m tests.goldens.make
 """
@@ -35,7 +35,7 @@ LENGTH = 40
 
 
 def make(name):
-    """One golden, computed by transformers (eager, float32)."""
+    """Compute one golden with transformers (eager, float32)."""
     kind, choices = CASES[name]
     model = hugging_face.tiny(kind, **(choices if kind == "gpt2" else SMALL | choices))
     with tempfile.TemporaryDirectory() as folder:

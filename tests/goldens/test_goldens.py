@@ -1,4 +1,4 @@
-"""Parity with transformers where there is no torch."""
+"""Parity with stored results of transformers, on machines without torch."""
 
 from importlib.util import find_spec
 
@@ -10,7 +10,9 @@ from tests.engine.reference import assert_metrics, metrics
 from tests.goldens.golden import FOLDER, Golden
 from tests.models.parity import assert_parity
 
-pytestmark = pytest.mark.skipif(find_spec("torch") is not None, reason="the live comparison with transformers runs")
+pytestmark = pytest.mark.skipif(
+    find_spec("torch") is not None, reason="tests/models compares with transformers directly"
+)
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
@@ -26,11 +28,11 @@ def checkpoint(golden, tmp_path):
     return str(tmp_path)
 
 
-def test_logits_and_hidden_states(golden, checkpoint):
+def test_logits_and_hidden_states_equal_transformers(golden, checkpoint):
     assert_parity(jaxtrace.load(checkpoint, stacked=True), golden.tokens, golden.run)
 
 
-def test_trace_of_the_whole_text(golden, checkpoint):
+def test_metrics_of_a_text_equal_transformers(golden, checkpoint):
     model = jaxtrace.load(checkpoint)
     row = model.score([golden.tokens.tolist()]).rows[0]
     windows = [kind.window for kind in model.config.kinds]

@@ -1,4 +1,4 @@
-"""The committed goldens are what transformers computes today."""
+"""The stored goldens equal what transformers computes today."""
 
 import numpy as np
 import pytest
