@@ -26,7 +26,7 @@ from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import ImageMask
-from jaxtrace.parallel.processes import gather_to_host, local_to_host, local_rows
+from jaxtrace.parallel.processes import gather_to_host, local_rows, local_to_host
 
 GROUPS = 4  # a full pool is prefilled in this many groups: few programs, and little padding of short prompts
 TOO_LARGE = 4  # a cache this many times larger than its rows need is cut to their size

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxtrace.engine.measure import StepTrace, forward_flags, measure
+from jaxtrace.engine.rows import select_rows
 from jaxtrace.engine.samplers import Greedy, Sampler
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import ConfigError
@@ -264,18 +265,14 @@ def decode_step(
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         unfinished &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
     active = state.active
-
-    def if_active(new: Array, old: Array) -> Array:
-        return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
     fed = _advance(state, result, active.astype(jnp.int32), state.image_mask, probes.carried(config))
     return dataclasses.replace(
         fed,
         token=jnp.where(active & finite, drawn, state.token),
         active=active & unfinished,
-        remaining=if_active(remaining, state.remaining),
-        repeats=if_active(repeats, state.repeats),
-        sampler_state=jax.tree.map(if_active, sampler_state, state.sampler_state),
+        remaining=jnp.where(active, remaining, state.remaining),
+        repeats=jnp.where(active, repeats, state.repeats),
+        sampler_state=select_rows(active, sampler_state, state.sampler_state),
     ), trace
 
 

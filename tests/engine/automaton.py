@@ -1,4 +1,4 @@
-"""A model whose continuation is known by construction: after token i it draws `after[i]`, whatever came before."""
+"""A model with a known continuation: after token i it draws `after[i]`, whatever the context."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtrace import DecoderConfig, Model, init_params
 
 
 def automaton(after, context=64, stop_tokens=()):
-    """One layer that adds nothing to the residual stream, between an embedding of unit vectors and its permutation."""
+    """Return a model of one zero layer between a one-hot embedding and a permuted unembedding."""
     size = len(after)
     config = DecoderConfig("llama", size, size, 1, 1, 1, 2, 4, context)
     params = jax.tree.map(jnp.zeros_like, init_params(config, jax.random.key(0)))

@@ -22,31 +22,31 @@ CONFIG = DecoderConfig(
 
 @pytest.fixture(scope="session")
 def model():
-    """A tiny random Llama without a tokenizer; its weights are large enough that heads look in different places."""
+    """Return a tiny random Llama without a tokenizer; large weights make its heads attend to different positions."""
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(CONFIG, jax.random.key(0)))
     return Model("tiny", CONFIG, params)
 
 
 @pytest.fixture(scope="session")
 def stacked(model):
-    """The same model with its layers stacked."""
+    """Return the same model with stacked layers."""
     return Model("tiny", CONFIG, stack_layers(CONFIG, model.params))
 
 
 @pytest.fixture(scope="session")
 def prompts():
-    """Prompts of unequal lengths, one of a single token; with 20 more tokens each, all fit the same 64 cache slots."""
+    """Return prompts of unequal lengths; with 20 more tokens each, all fit into 64 cache slots."""
     rng = np.random.default_rng(1)
     return [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in (5, 1, 40, 17)]
 
 
 @pytest.fixture(scope="session")
 def generated(model, prompts):
-    """20 greedy steps after each prompt, all probes."""
+    """Return 20 greedy steps after each prompt, with all probes."""
     return model.generate(prompts, max_new_tokens=20)
 
 
 @pytest.fixture(scope="session")
 def scored(model, prompts):
-    """Every position of the prompts, all probes."""
+    """Return every position of the prompts, with all probes."""
     return model.score(prompts)

@@ -1,4 +1,4 @@
-"""A Llama in float64 NumPy, written from the architecture's description alone: the oracle of a whole trace."""
+"""A Llama in float64 NumPy, written from the architecture's description: the oracle of a whole trace."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.engine.reference import Run
 
 
 def run(config, params, tokens):
-    """The forward pass over one sequence [T], with parameters as `jaxtrace.init_params` lays them out."""
+    """Run the forward pass over one sequence [T], with parameters in the layout of `jaxtrace.init_params`."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     x = params["embedding"][np.asarray(tokens)]
     stream, weights = [x], []
@@ -31,7 +31,7 @@ def norm(config, params, x):
 
 
 def attention(config, params, x):
-    """Output [T, D] and weights [T, N, T]."""
+    """Return the output [T, D] and the weights [T, N, T]."""
     q, k, v = (
         np.einsum("td,nhd->nth", x, params[name]) + params.get(f"{name}_bias", np.zeros(1))[..., None, :]
         for name in ("q", "k", "v")
@@ -46,7 +46,7 @@ def attention(config, params, x):
 
 
 def rotated(config, x):
-    """x [N, T, H] with dimensions i and i + H/2 turned together by the position's angle."""
+    """Rotate dimensions i and i + H/2 of x [N, T, H] by the position's angle."""
     half = config.head_dim // 2
     angle = np.arange(x.shape[1])[:, None] * np.array([frequency(config, i) for i in range(half)])
     turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angle)
@@ -54,7 +54,7 @@ def rotated(config, x):
 
 
 def frequency(config, i):
-    """Radians per position of pair i: the Llama 3.1 rule where there is a scaling."""
+    """Return the radians per position of pair i, by the Llama 3.1 rule if the config has a scaling."""
     rope = config.kind(0).rope
     plain = rope.theta ** (-2 * i / config.head_dim)
     scaling = rope.scaling

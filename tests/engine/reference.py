@@ -1,4 +1,4 @@
-"""What a trace should say: every metric of a run in float64, from its logits, hidden states and attention weights."""
+"""Expected metrics of a run in float64, from its logits, hidden states and attention weights."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,7 @@ import numpy as np
 
 from tests import oracle
 
-# Bounds of spec section 7: absolute, in nats, nats² or pure numbers; lengths of hidden states are relative to the
-# largest norm.
+# Absolute bounds in nats, nats² or pure numbers; lengths of hidden states have a bound relative to the largest norm.
 BOUNDS = {
     "varentropy": 1e-4,
     "lens_varentropy": 1e-4,
@@ -16,7 +15,7 @@ BOUNDS = {
 }
 RELATIVE = 1e-4
 BOUND = 1e-5
-UNBOUNDED = ("logprob", "lens_kl")  # differences of logits, as uncertain as these are large: 1e-5 relative beyond 1 nat
+UNBOUNDED = ("logprob", "lens_kl")  # differences of logits, with errors that grow with the logits: 1e-5 relative
 LENGTHS = ("hidden_norm", "hidden_delta_layer", "hidden_delta_step")
 
 
@@ -25,10 +24,10 @@ class Run:
     """A forward pass over one sequence of T tokens.
 
     Attributes:
-      logits: [T, V].
-      lens_logits: [T, L, V], of layers 1 … L.
-      hidden: [T, L + 1, D], the residual stream before the final norm.
-      attention: [T, L, N, S], the attention weights over all S = T keys, 0 where not visible.
+      logits: logits of the model [T, V].
+      lens_logits: logits of the lens at layers 1 … L, [T, L, V].
+      hidden: residual stream before the final norm, [T, L + 1, D].
+      attention: attention weights over all S = T keys, 0 for invisible ones, [T, L, N, S].
     """
 
     logits: np.ndarray
@@ -38,13 +37,13 @@ class Run:
 
 
 def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
-    """{metric name: [T, …]} of a run.
+    """Return {metric name: [T, …]} for a run.
 
     Args:
-      run: the forward pass.
-      tokens: [T], those that come next (−1 for none).
-      alphas: of the Rényi entropies.
-      windows: of each layer, how many keys a query sees, None for all; None for no windows.
+      run: forward pass.
+      tokens: next token after each position (−1 for none), [T].
+      alphas: orders of the Rényi entropies.
+      windows: attention window of each layer, None for unlimited; None if no layer has one.
     """
     lens = oracle.lens(np.moveaxis(run.lens_logits, 1, 0))
     known = tokens >= 0
@@ -69,9 +68,9 @@ def _attention(weights, windows):
     found = {}
     for t, layer, head in np.ndindex(weights.shape[:3]):
         row = np.asarray(weights[t, layer, head], np.float64)
-        seen = oracle.visible_keys(t, len(row), windows[layer])
-        assert not np.delete(row, seen).any(), "the reference looks past its window"
-        for name, value in oracle.attention_row(row[seen] / row.sum(), t - seen).items():
+        visible = oracle.visible_keys(t, len(row), windows[layer])
+        assert not np.delete(row, visible).any(), "the reference attends beyond its window"
+        for name, value in oracle.attention_row(row[visible] / row.sum(), t - visible).items():
             found.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
     del found["attention_distance"]
     return found
@@ -85,19 +84,19 @@ def _hidden(stream):
     found = {name: np.stack([first[name], *(row[name] for row in rows)]) for name in names}
     norm = np.linalg.norm(stream, axis=-1)
     moved = np.linalg.norm(np.diff(stream, axis=0), axis=-1)
-    step = np.concatenate([np.full_like(norm[:1], np.nan), moved])  # nothing comes before the first position
+    step = np.concatenate([np.full_like(norm[:1], np.nan), moved])  # the first position has no previous one
     return found | {"hidden_norm": norm, "hidden_delta_step": step}
 
 
-def at(found, steps):
-    """The metrics of some of the positions."""
-    return {name: values[steps] for name, values in found.items()}
+def at(metrics, steps):
+    """Return the metrics of some positions."""
+    return {name: values[steps] for name, values in metrics.items()}
 
 
 def assert_metrics(got, want, lens_logits=None):
-    """Metrics within the bounds of the spec; the same names, shapes and NaNs.
+    """Assert that metrics have the expected names, shapes and NaNs, and values within the bounds.
 
-    With `lens_logits` [T, L, V], a `lens_top1` may be any token as likely as the most likely one, within the bound.
+    With `lens_logits` [T, L, V], `lens_top1` may be any token within the bound of the most likely one.
     """
     assert set(got) == set(want)
     for name, expected in want.items():
@@ -114,7 +113,7 @@ def assert_metrics(got, want, lens_logits=None):
 
 
 def assert_same(got, want, bound=BOUND):
-    """Metrics of two traces of one text: tokens exact, the rest within the bound (lengths relative to the largest)."""
+    """Assert that two traces of one text agree: integers exactly, floats within the bound (lengths relative)."""
     assert set(got) == set(want)
     for name, expected in want.items():
         if expected.dtype.kind == "i":

@@ -1,4 +1,4 @@
-"""The Dirichlet sampler's parts against SciPy and Monte-Carlo, and what it does with its rows."""
+"""The Dirichlet sampler: its parts against SciPy and Monte-Carlo, and its behaviour per row."""
 
 import dataclasses
 import math
@@ -18,21 +18,21 @@ from tests import oracle
 ALPHAS = [np.array(alpha, float) for alpha in ([0.3, 1.0, 4.0, 0.05], [2.0, 2.0, 2.0, 2.0], [30.0, 5.0, 0.5, 80.0])]
 
 
-def test_trigamma():
+def test_trigamma_equals_scipy():
     x = np.concatenate([np.geomspace(1e-4, 1e6, 400), np.linspace(5.5, 6.5, 21)]).astype(np.float32)
     np.testing.assert_allclose(dirichlet.trigamma(jnp.asarray(x)), special.polygamma(1, x.astype(float)), rtol=2e-6)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS, ids=str)
-def test_log_likelihood(alpha):
+def test_log_likelihood_equals_scipy(alpha):
     p = np.random.default_rng(0).dirichlet([2.0] * len(alpha), 5)
     got = dirichlet.log_likelihood(jnp.asarray(alpha, jnp.float32), jnp.log(jnp.asarray(p, jnp.float32)))
     np.testing.assert_allclose(got, [stats.dirichlet(alpha).logpdf(one) for one in p], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS, ids=str)
-def test_expected_entropy_and_varentropy(alpha):
-    """Within four standard errors of 400,000 draws."""
+def test_expected_entropy_and_varentropy_equal_monte_carlo(alpha):
+    """Allow four standard errors of 400,000 draws."""
     p = np.random.default_rng(1).dirichlet(alpha, 400_000)
     logp = np.log(np.where(p > 0, p, 1))
     entropy = -(p * logp).sum(-1)
@@ -42,7 +42,7 @@ def test_expected_entropy_and_varentropy(alpha):
         assert abs(float(function(jnp.asarray(alpha, jnp.float32))) - drawn.mean()) < error
 
 
-def test_draws_have_the_means_of_their_distribution():
+def test_draws_have_the_expected_mean_log():
     alpha, draws = np.array([0.3, 1.0, 4.0]), 20_000
     keys = jax.random.split(jax.random.key(2), draws)
     logp = np.asarray(jax.jit(dirichlet.draw_log)(keys, jnp.broadcast_to(jnp.asarray(alpha, jnp.float32), (draws, 3))))
@@ -53,7 +53,7 @@ def test_draws_have_the_means_of_their_distribution():
 
 
 def slow_fit(target):
-    """The one unknown is Σα: each α is ψ⁻¹(target + ψ(Σα)), by root finding in float64."""
+    """Fit by root finding in float64: the one unknown is Σα, since each α is ψ⁻¹(target + ψ(Σα))."""
 
     def inverse(y):
         return math.exp(optimize.brentq(lambda x: special.digamma(math.exp(x)) - y, -60, 60))
@@ -64,8 +64,8 @@ def slow_fit(target):
     return alphas(optimize.brentq(lambda x: alphas(x).sum() / math.exp(x) - 1, -8, 14))
 
 
-def test_fit():
-    """Of several sizes at once, from a flat start and from a near one: what slow root finding finds."""
+def test_fit_equals_root_finding():
+    """Fit several sizes at once, from a flat start and from a near one."""
     rng = np.random.default_rng(3)
     samples = [
         rng.dirichlet(alpha, 6) for alpha in (np.full(12, 0.4), rng.gamma(1, 3, 12), rng.gamma(0.3, 20, 12) + 0.05)
@@ -79,16 +79,16 @@ def test_fit():
         np.testing.assert_allclose(dirichlet.expected_log(got), target, atol=2e-4)
 
 
-def test_fit_of_what_has_no_fit_ends():
-    """A single distribution: the greater α, the better."""
+def test_fit_without_a_maximum_ends():
+    """A single distribution has none: the likelihood grows with α."""
     logp = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.4, 0.3, 0.3]]))
     got = np.asarray(jax.jit(dirichlet.fit)(logp, jnp.ones((2, 3))))
     assert np.isfinite(got).all() and (got <= 1e6).all()
     np.testing.assert_allclose(got / got.sum(-1, keepdims=True), np.exp(logp), atol=2e-2)
 
 
-def test_derivatives_of_entropy_by_temperature():
-    """dH/dT = μ₂ / T and d²H/dT² = −(μ₃ + 3 μ₂) / T², against differences in float64."""
+def test_derivatives_of_entropy_equal_differences():
+    """Compare dH/dT = μ₂ / T and d²H/dT² = −(μ₃ + 3 μ₂) / T² with differences in float64."""
     logits = np.random.default_rng(4).normal(0, 2, 40)
     h, moments = lambda t: float(oracle.entropy(logits / t)), jax.jit(entropy_moments)
     for t, step in ((0.5, 1e-3), (1.0, 1e-3), (3.0, 1e-2)):
@@ -98,8 +98,8 @@ def test_derivatives_of_entropy_by_temperature():
         np.testing.assert_allclose(-(third + 3 * second) / t**2, bend, rtol=1e-2)
 
 
-def test_tuned_temperature():
-    """Peaked and flat rows, targets over their whole range, one row cut: the root that bisection finds."""
+def test_tuned_temperature_equals_root_finding():
+    """Use peaked and flat rows, a row with removed tokens, and targets over the whole range."""
     rng = np.random.default_rng(5)
     logits = rng.normal(0, rng.uniform(0.3, 8, (24, 1)), (24, 50))
     logits[3, 7:] = -1e30
@@ -132,7 +132,7 @@ def draw(sampler):
 
 
 def steps(rng, rows=6, vocab=30):
-    """Logits of a sure, a hesitating, a broad, a flat and other rows."""
+    """Return logits of a peaked, a two-way, a broad, a flat and other rows."""
     logits = rng.normal(0, 1.5, (rows, vocab))
     logits[0, 5] += 30
     logits[2] = rng.normal(0, 0.05, vocab)
@@ -140,8 +140,8 @@ def steps(rng, rows=6, vocab=30):
     return jnp.asarray(logits, jnp.float32)
 
 
-def test_a_run_stays_finite(sampler, draw):
-    """A sure row takes its likeliest token; a flat one pauses every other time."""
+def test_states_stay_finite_over_many_steps(sampler, draw):
+    """A peaked row takes its most likely token; a flat row pauses at every other step."""
     rng, state = np.random.default_rng(6), sampler.init(6, 30)
     tokens, quadrants = [], []
     for i in range(12):
@@ -160,47 +160,47 @@ def test_a_run_stays_finite(sampler, draw):
     assert (np.asarray(state.alpha) > 0).all() and state.started.all()
 
 
-def test_a_row_draws_among_others_what_it_draws_among_others_still(sampler, draw):
-    """Row 3, as the last of five rows that are not its first companions."""
-    rng, there = np.random.default_rng(7), np.array([0, 1, 2, 4, 5, 3])
-    among, elsewhere = sampler.init(6, 30), sampler.init(6, 30)
+def test_draws_of_a_row_do_not_depend_on_the_other_rows(sampler, draw):
+    """Draw row 3 at its own index, and at index 5 among other rows."""
+    rng, order = np.random.default_rng(7), np.array([0, 1, 2, 4, 5, 3])
+    state, other_state = sampler.init(6, 30), sampler.init(6, 30)
     for i in range(4):
         logits, keys = steps(rng), jax.random.split(jax.random.key(i), 6)
         others = jnp.concatenate([steps(rng)[:5], logits[3:4]])
-        one = draw(logits, keys, metrics_of(logits), among)
-        other = draw(others, keys[there], metrics_of(others), elsewhere)
-        among, elsewhere = one.state, other.state
+        one = draw(logits, keys, metrics_of(logits), state)
+        other = draw(others, keys[order], metrics_of(others), other_state)
+        state, other_state = one.state, other.state
         assert one.token[3] == other.token[5]
-        for x, y in zip(jax.tree.leaves(among), jax.tree.leaves(elsewhere), strict=True):
+        for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
             np.testing.assert_allclose(x[3], y[5], rtol=1e-4, atol=1e-5)
 
 
 def test_resampling_draws_another_token(sampler, draw):
-    """Of the same row, where its metrics say high entropy and varentropy, and where they say neither."""
+    """Draw the same rows twice: with moderate metrics, and with a high entropy and varentropy."""
     logits, keys = steps(np.random.default_rng(8)), jax.random.split(jax.random.key(0), 6)
-    said = lambda h, v: StepTrace(entropy=jnp.full(6, h), varentropy=jnp.full(6, v))  # noqa: E731
+    metrics_with = lambda h, v: StepTrace(entropy=jnp.full(6, h), varentropy=jnp.full(6, v))  # noqa: E731
     state = sampler.init(6, 30)
-    first, again = (draw(logits, keys, said(*place), state) for place in ((1.0, 1.0), (3.0, 3.0)))
+    first, again = (draw(logits, keys, metrics_with(*point), state) for point in ((1.0, 1.0), (3.0, 3.0)))
     assert (first.quadrant == ADAPTIVE).all() and (again.quadrant == RESAMPLING).all()
     assert (first.token != again.token).all()
 
 
-def test_the_token_drawn_first_is_not_drawn_again():
-    """Of 400 rows that are outliers, each with its own key: by themselves, and resampled under the same key."""
+def test_resampling_never_draws_the_first_token_again():
+    """Draw 400 outlier rows, each with its own key: once plainly, and once resampled under the same key."""
     rows, logits = 400, jnp.asarray(np.random.default_rng(9).normal(0, 1, 8), jnp.float32)
     sampler = Dslider(support=8, outlier_bias=0.0)
     draw = jax.jit(sampler, compiler_options={"xla_backend_optimization_level": 0})
     state, keys = sampler.init(rows, 8), jax.random.split(jax.random.key(4), rows)
     logits = jnp.broadcast_to(logits, (rows, 8))
-    said = lambda h, v: StepTrace(entropy=jnp.full(rows, h), varentropy=jnp.full(rows, v))  # noqa: E731
-    first, again = (draw(logits, keys, said(*place), state) for place in ((1.0, 1.0), (3.0, 3.0)))
+    metrics_with = lambda h, v: StepTrace(entropy=jnp.full(rows, h), varentropy=jnp.full(rows, v))  # noqa: E731
+    first, again = (draw(logits, keys, metrics_with(*point), state) for point in ((1.0, 1.0), (3.0, 3.0)))
     assert (again.quadrant == RESAMPLING).all() and len(np.unique(first.token)) > 4
     assert (first.token != again.token).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(again.state) if x.dtype != bool)
 
 
-def test_what_it_keeps_of_a_step(sampler, draw):
-    """The running means after two steps of a sure row, which takes its likeliest token, by hand."""
+def test_running_means_after_two_steps(sampler, draw):
+    """Compare with running means by hand for a peaked row, which takes its most likely token."""
     state, history = sampler.init(6, 30), []
     for logit in (9.0, 8.0):
         logits = jnp.zeros((6, 30)).at[:, 4].set(logit)
@@ -214,7 +214,7 @@ def test_what_it_keeps_of_a_step(sampler, draw):
     np.testing.assert_allclose(state.cross_entropy[0, 1], cross, rtol=1e-4)
 
 
-def test_support():
+def test_support_out_of_range_is_refused():
     assert Dslider(support=50).init(2, 30).alpha.shape == (2, 30)
     assert Dslider(support=20).init(2, 30).alpha.shape == (2, 20)
     for support in (1, (3, 3), (4, 2), (-1, 2)):

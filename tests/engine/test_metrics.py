@@ -8,7 +8,7 @@ from tests.engine import float64_llama
 from tests.engine.reference import assert_metrics, assert_same, at, metrics
 
 
-def test_score(scored, prompts, model):
+def test_scored_metrics_equal_the_oracle(scored, prompts, model):
     for row, tokens in zip(scored.rows, prompts, strict=True):
         run = float64_llama.run(model.config, model.params, tokens)
         want = metrics(run, np.array([*tokens[1:], -1]))
@@ -16,7 +16,7 @@ def test_score(scored, prompts, model):
 
 
 @pytest.mark.parametrize("layout", ["unrolled", "stacked"])
-def test_generate(layout, prompts, model, request):
+def test_generated_metrics_equal_the_oracle(layout, prompts, model, request):
     if layout == "unrolled":
         trace = request.getfixturevalue("generated")
     else:
@@ -30,21 +30,21 @@ def test_generate(layout, prompts, model, request):
         assert_metrics(row.metrics, want, run.lens_logits[len(tokens) - 1 :])
 
 
-def test_decode_equals_score(model, generated):
+def test_generated_metrics_equal_scored_metrics(model, generated):
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated.rows]
     for row, again in zip(generated.rows, model.score(texts).rows, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
 
 
-def test_last_layer_of_the_lens_is_the_output(generated, scored):
+def test_last_layer_of_the_lens_equals_the_output(generated, scored):
     for row in [*generated.rows, *scored.rows]:
-        found = row.metrics
+        metrics = row.metrics
         for name in ("entropy", "varentropy", "top1_prob"):
-            np.testing.assert_array_equal(found[f"lens_{name}"][:, -1], found[name])
-        np.testing.assert_array_equal(found["lens_kl"][:, -1], 0)
+            np.testing.assert_array_equal(metrics[f"lens_{name}"][:, -1], metrics[name])
+        np.testing.assert_array_equal(metrics["lens_kl"][:, -1], 0)
 
 
-def test_alphas_of_the_probes(model, prompts):
+def test_renyi_entropies_of_chosen_orders(model, prompts):
     alphas = (0.0, 1.0, 3.0, float("inf"))
     probes = Probes.of("output", alphas=alphas)
     row = model.score(prompts[:1], probes=probes).rows[0]

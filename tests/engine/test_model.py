@@ -11,7 +11,7 @@ from tests.engine.automaton import automaton
 
 
 class Letters:
-    """The least tokenizer: one id per letter, and no chat template."""
+    """A minimal tokenizer: one id per letter, no chat template."""
 
     eos = None
 
@@ -30,13 +30,13 @@ def letters():
     return dataclasses.replace(automaton([1, 2, 3, 4, 5, 5, 7, 6]), tokenizer=Letters())
 
 
-def test_texts_and_pieces(letters):
+def test_generated_rows_have_text_and_pieces(letters):
     row, other = letters.generate(["a", "bg"], max_new_tokens=3, probes=Probes.none()).rows
     assert (row.text, row.pieces, row.prompt_pieces) == ("bcd", ("b", "c", "d"), ("a",))
     assert (other.text, other.pieces, other.prompt_pieces) == ("hgh", ("h", "g", "h"), ("b", "g"))
 
 
-def test_pieces_of_a_score_are_those_that_come_next(letters):
+def test_scored_pieces_are_the_next_tokens(letters):
     row = letters.score(["abce"], probes=Probes.of("output")).rows[0]
     assert (row.text, row.prompt_pieces, row.pieces) == ("abce", ("a", "b", "c", "e"), ("b", "c", "e", ""))
     assert row.stop == "scored"
@@ -47,7 +47,7 @@ def test_pieces_of_a_score_are_those_that_come_next(letters):
     assert np.isnan(row.metrics["logprob"][3])
 
 
-def test_a_model_without_a_tokenizer_takes_ids():
+def test_model_without_a_tokenizer_accepts_ids():
     row = automaton([1, 2, 0]).generate([np.array([0, 1])], max_new_tokens=4, probes=Probes.none()).rows[0]
     assert (row.text, row.pieces, row.prompt_pieces) == ("", ("",) * 4, ("", ""))
     np.testing.assert_array_equal(row.prompt_tokens, [0, 1])
@@ -68,26 +68,26 @@ def test_prompts_keep_their_id_and_meta(letters):
         ([" \n"], "prompt 0: is empty"),
         ([[0], []], "prompt 1: is empty; give it at least one token"),
         ([Prompt(text="", id="q-7")], "prompt q-7: is empty"),
-        ([[0, 8]], "prompt 0: id 8 is outside the vocabulary of 8"),
+        ([[0, 8]], "prompt 0: id 8 is outside the vocabulary of 8; remove it"),
         ([[-1]], "prompt 0: id -1 is outside the vocabulary of 8"),
         ([[0] * 65], "prompt 0: has 65 tokens, and the context of automaton holds 64; shorten it"),
         ("abc", "prompts must be a list; put the one text in brackets"),
     ],
 )
 @pytest.mark.parametrize("verb", ["generate", "score"])
-def test_prompts_that_cannot_be_fed(letters, verb, prompts, message):
+def test_prompts_that_cannot_be_fed_are_refused(letters, verb, prompts, message):
     with pytest.raises(PromptError) as error:
         getattr(letters, verb)(prompts)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_text_without_a_tokenizer():
+def test_text_without_a_tokenizer_is_refused():
     with pytest.raises(PromptError, match="prompt 0: automaton has no tokenizer; give lists of token ids"):
         automaton([1, 0]).generate(["ab"])
 
 
-def test_a_text_as_long_as_the_context_is_scored():
+def test_text_as_long_as_the_context_is_scored():
     row = automaton([1, 0], context=20).score([[0, 1] * 10], probes=Probes.of("output")).rows[0]
     assert row.length == 20
 
@@ -99,7 +99,7 @@ def test_no_prompts_give_no_rows(letters, verb):
     assert trace.to_xarray().sizes["prompt"] == 0
 
 
-def test_the_module_holds_the_same_weights(model, stacked):
+def test_decoder_module_holds_the_same_weights(model, stacked):
     for one in (model, stacked):
         module = one.decoder
         np.testing.assert_array_equal(module.embedding[...], model.params["embedding"])
@@ -107,7 +107,7 @@ def test_the_module_holds_the_same_weights(model, stacked):
             np.testing.assert_array_equal(module.layers[i].attention.q[...], layer["attention"]["q"])
 
 
-def test_stories260k_tells_its_story(shared_data):
+def test_stories260k_continues_with_its_known_story(shared_data):
     directory = shared_data / "checkpoints" / "stories260K"
     if not directory.is_dir():
         pytest.skip("no stories260K among the shared checkpoints")

@@ -1,4 +1,4 @@
-"""Logits that are NaN or infinite flag their own row, and no other."""
+"""NaN or infinite logits end their own row and leave the others unchanged."""
 
 import dataclasses
 
@@ -16,15 +16,16 @@ AFTER = [1, 2, 3, 4, 5, 5, 7, 6]  # 0 counts up to 5 and stays there; 6 and 7 ta
 
 @pytest.fixture
 def poisoned():
-    """An automaton in which token 3 is NaN to the residual stream."""
+    """Return an automaton whose embedding of token 3 is NaN."""
     model = automaton(AFTER)
     embedding = model.params["embedding"].at[3].set(jnp.nan)
     return dataclasses.replace(model, params=model.params | {"embedding": embedding}, tokenizer=Letters())
 
 
-@pytest.mark.parametrize("sampler", [None, Sample(temperature=0.01)], ids=["greedy", "sample"])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_row_that_meets_nan_draws_nothing_and_stops(poisoned, sampler, batch_size):
+@pytest.mark.parametrize(
+    ("sampler", "batch_size"), [(None, 1), (Sample(temperature=0.01), 4)], ids=["greedy, alone", "sample, batch"]
+)
+def test_row_with_nan_logits_draws_nothing_and_stops(poisoned, sampler, batch_size):
     prompts = [[6], [0], [3], [2, 3, 6], [5], [1]]
     rows = poisoned.generate(prompts, max_new_tokens=5, sampler=sampler, batch_size=batch_size).rows
     want = [[7, 6, 7, 6, 7], [1, 2, 3, -1], [-1], [-1], [5] * 5, [2, 3, -1]]
@@ -34,28 +35,27 @@ def test_a_row_that_meets_nan_draws_nothing_and_stops(poisoned, sampler, batch_s
     for row in rows:
         for name in ("entropy", "varentropy", "logprob", "top1_prob"):
             np.testing.assert_array_equal(np.isfinite(row.metrics[name]), row.metrics["token"] >= 0, err_msg=name)
-    healthy = automaton(AFTER).generate([prompts[0], prompts[4]], max_new_tokens=5, sampler=sampler).rows
-    for row, same in zip((rows[0], rows[4]), healthy, strict=True):
-        assert_same(row.metrics, same.metrics)
+    healthy = automaton(AFTER).generate(prompts, max_new_tokens=5, sampler=sampler, batch_size=batch_size).rows
+    for i in (0, 4):
+        assert_same(rows[i].metrics, healthy[i].metrics)
 
 
-def test_no_probes(poisoned):
+def test_rows_with_nan_stop_without_probes(poisoned):
     rows = poisoned.generate([[1], [6]], max_new_tokens=3, probes=Probes.none()).rows
     assert [row.metrics["token"].tolist() for row in rows] == [[2, 3, -1], [7, 6, 7]]
     assert [row.stop for row in rows] == ["not_finite", "length"]
 
 
-def test_infinite_logits():
+def test_infinite_logits_stop_a_row():
     model = automaton(AFTER)
-    params = model.params | {
-        "unembedding": model.params["unembedding"].at[4, 3].set(3e38)
-    }  # and the norm makes it more
+    # The final norm scales 3e38 beyond the range of float32.
+    params = model.params | {"unembedding": model.params["unembedding"].at[4, 3].set(3e38)}
     rows = dataclasses.replace(model, params=params).generate([[3], [7]], max_new_tokens=3).rows
     assert [row.metrics["token"].tolist()[0] for row in rows] == [-1, 6]
     assert rows[0].stop == "not_finite" and np.isnan(rows[0].metrics["entropy"]).all()
 
 
-def test_padding_with_nan_touches_no_text():
+def test_nan_in_padding_does_not_reach_texts():
     model = automaton(AFTER)
     prompts = [[1, 2], [6, 7, 6, 7, 6, 7, 6]]
     embedding = model.params["embedding"].at[0].set(jnp.nan)  # rows are padded with token 0
@@ -65,7 +65,7 @@ def test_padding_with_nan_touches_no_text():
             assert_same(row.metrics, same.metrics)
 
 
-def test_a_text_with_nan(poisoned):
+def test_scored_text_with_nan_is_flagged(poisoned):
     rows = poisoned.score([[0, 1, 2], [0, 3, 4], [6, 7]], batch_size=2).rows
     assert [row.stop for row in rows] == ["scored", "not_finite", "scored"]
     np.testing.assert_array_equal(np.isnan(rows[1].metrics["entropy"]), [False, True, True])
@@ -75,7 +75,7 @@ def test_a_text_with_nan(poisoned):
     assert (rows[1].text, rows[1].pieces) == ("ade", ("d", "e", ""))
 
 
-def test_progress_counts_what_is_finite(poisoned):
+def test_progress_counts_finite_entropies_only(poisoned):
     calls = []
     trace = poisoned.generate([[0], [6]], max_new_tokens=5, on_progress=lambda *counts: calls.append(counts))
     prompts, tokens, entropy = np.array(calls).sum(axis=0)
@@ -83,7 +83,7 @@ def test_progress_counts_what_is_finite(poisoned):
     np.testing.assert_allclose(entropy, sum(np.nansum(row.metrics["entropy"]) for row in trace.rows), rtol=1e-6)
 
 
-def test_it_is_stored_as_it_is(poisoned, tmp_path):
+def test_rows_with_nan_are_stored_unchanged(poisoned, tmp_path):
     import jaxtrace
 
     trace = poisoned.generate([[0], [6]], max_new_tokens=5)

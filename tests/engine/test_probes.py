@@ -1,4 +1,4 @@
-"""Each group of probes alone says what it says among all; no group costs nothing."""
+"""Probe groups: each alone equals its part of all groups, and no group costs nothing."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ decode = jax.jit(decode_step, static_argnames=("config", "probes", "sampler"), c
 
 
 def traced(model, probes):
-    """Metrics of 8 scored positions of two rows, and of the decode step after them."""
+    """Return the metrics of 8 scored positions of two rows, and of the decode step after them."""
     static = {"config": model.config, "probes": probes}
     tokens = jnp.arange(16).reshape(2, 8)
     state = init_state(model.config, model.params, 2, 16, probes)
@@ -34,7 +34,7 @@ def everything(model):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_alone(group, model, everything):
+def test_single_group_equals_its_part_of_all_groups(group, model, everything):
     probes = Probes.of(group)
     assert probes.groups == (group,)
     for alone, among_all in zip(traced(model, probes), everything, strict=True):
@@ -42,14 +42,14 @@ def test_a_group_alone(group, model, everything):
         assert_same(alone, {name: among_all[name] for name in alone})
 
 
-def test_all_groups_are_all_metrics(everything):
+def test_all_groups_record_all_metrics(everything):
     assert Probes.of("all") == Probes.all() == Probes.of(*GROUPS)
     for trace in everything:
         assert set(trace) == set(METRICS) - {"quadrant"} == set(Probes.all().metrics)
 
 
 def plain_step(params, state, *, config):
-    """What a decode step is without probes, written by hand."""
+    """Run a decode step without probes, written by hand."""
     result = forward(config, params, state.token[:, None], state.cache, state.length)
     return result.cache, Greedy()(unembed(config, params, result.hidden)[:, 0]).token
 
@@ -59,7 +59,7 @@ def cost(step, *args):
     return compiled.cost_analysis() | {"memory": compiled.memory_analysis().temp_size_in_bytes}
 
 
-def test_no_probes_compile_to_the_plain_step(model):
+def test_step_without_probes_costs_no_more_than_a_plain_step(model):
     config = model.config
     probes = Probes.none()
     state = init_state(config, model.params, 2, 64, probes)
@@ -73,13 +73,13 @@ def test_no_probes_compile_to_the_plain_step(model):
     assert got["memory"] <= want["memory"] * 1.05
 
 
-def test_no_probes_return_the_token_only(model, everything):
+def test_step_without_probes_returns_the_token_only(model, everything):
     for none, all_ in zip(traced(model, Probes.none()), everything, strict=True):
         assert set(none) == {"token"}
         np.testing.assert_array_equal(none["token"], all_["token"])
 
 
-def test_names_of_groups():
+def test_unknown_group_is_refused():
     assert Probes.of("none") == Probes.none()
     assert Probes.none().groups == ()
     assert Probes.of("lens", "none").groups == ("lens",)
@@ -89,17 +89,17 @@ def test_names_of_groups():
     assert hash(Probes.all()) == hash(Probes())
 
 
-def test_weights_that_are_not_numbers_give_no_numbers(model):
+def test_nan_weights_give_nan_metrics(model):
     broken = dataclasses.replace(model, params=jax.tree.map(lambda x: x * jnp.nan, model.params))
     scored, decoded = traced(broken, Probes.all())
     later = {name: values[:, 1:] for name, values in scored.items()}  # one visible key has entropy 0
     for found in (later, decoded):
-        found["lens_kl"] = found["lens_kl"][..., :-1]  # that of the last layer to itself is 0 whatever it is
+        found["lens_kl"] = found["lens_kl"][..., :-1]  # the last layer against itself is 0 in any case
         assert [k for k, v in found.items() if v.dtype.kind == "f" and np.isfinite(v).any()] == []
     assert (decoded["token"] == -1).all()
 
 
 @pytest.mark.parametrize("alphas", [(-1.0,), (float("nan"),), (2.0, 2.0), (0.001,)])
-def test_orders_that_cannot_be_kept_are_refused(alphas):
+def test_renyi_orders_out_of_range_are_refused(alphas):
     with pytest.raises(ConfigError, match="orders of Rényi entropies"):
         Probes(alphas=alphas)

@@ -1,4 +1,4 @@
-"""The steps are pure functions: they go into a scan, a vmap and a loss of one's own."""
+"""The steps as pure functions: in a scan, a vmap and a user's own loss."""
 
 import dataclasses
 import functools
@@ -6,25 +6,26 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxtrace import Probes, decode_step, init_state, prefill, score_step
 from tests.engine.reference import assert_same
 
-# Unoptimised: half the time to compile.
+# Unoptimised programs compile in half the time.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 def fed(model, prompt, probes):
-    """A state of one row whose prompt but for its last token was fed."""
+    """Return a state of one row that has fed all of its prompt but the last token."""
     static = {"config": model.config, "probes": probes}
     state = init_state(model.config, model.params, 1, 64, probes)
     state = prefill(model.params, state, jnp.array([prompt[:-1]]), jnp.array([len(prompt) - 1]), **static)
     return dataclasses.replace(state, token=jnp.array(prompt[-1:]))
 
 
-def test_scan_of_decode_steps(model, prompts, generated):
+def test_scan_of_decode_steps_equals_generate(model, prompts, generated):
     probes = Probes.all()
     step = functools.partial(decode_step, config=model.config, probes=probes)
 
@@ -40,7 +41,7 @@ def test_scan_of_decode_steps(model, prompts, generated):
 
 
 def test_vmap_over_temperatures(model):
-    """Dividing the logits by a temperature is scaling the final norm: the entropies grow with it."""
+    """Scaling the final norm divides the logits by a temperature, with which the entropy grows."""
     probes = Probes.of("output")
     state = fed(model, [1, 2, 3], probes)
 
@@ -56,6 +57,13 @@ def test_vmap_over_temperatures(model):
     np.testing.assert_allclose(together, [alone(t) for t in temperatures], rtol=0, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def shallow(model):
+    """Return the first two layers of the model: gradients compile faster, through the same operations."""
+    config = dataclasses.replace(model.config, num_layers=2)
+    return dataclasses.replace(model, config=config, params={**model.params, "layers": model.params["layers"][:2]})
+
+
 def loss_of(model, probes, value):
     def loss(params):
         state = init_state(model.config, params, 1, 16, probes)
@@ -66,7 +74,8 @@ def loss_of(model, probes, value):
     return loss
 
 
-def test_gradient_of_the_mean_entropy(model):
+def test_gradient_of_the_mean_entropy_equals_differences(shallow):
+    model = shallow
     mean_entropy = loss_of(model, Probes.of("output"), lambda trace: jnp.mean(trace.entropy))
     loss, gradient = quick(mean_entropy), quick(jax.grad(mean_entropy))(model.params)
     flat, unflatten = ravel_pytree(model.params)
@@ -94,7 +103,8 @@ SMOOTH = (
 )
 
 
-def test_gradients_of_other_metrics_are_finite(model):
+def test_gradients_of_other_metrics_are_finite(shallow):
+    model = shallow
     loss = loss_of(model, Probes.all(), lambda trace: jnp.stack([jnp.mean(getattr(trace, name)) for name in SMOOTH]))
     slopes = quick(jax.jacrev(loss))(model.params)
     leaves = jax.tree.leaves(slopes)
@@ -102,8 +112,9 @@ def test_gradients_of_other_metrics_are_finite(model):
     assert [name for name, good in finite.items() if not good] == []
 
 
-def test_gradient_of_the_head_dispersion_is_finite_where_the_heads_agree(model):
-    """At the first position every head sees one key: all entropies are 0, and so is their spread."""
+def test_gradient_of_hdi_is_finite_for_equal_heads(shallow):
+    """At the first position each head sees one key, so all entropies and their spread are 0."""
+    model = shallow
     loss = loss_of(model, Probes.of("dispersion"), lambda trace: jnp.mean(trace.hdi))
     slopes = quick(jax.grad(loss))(model.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))

@@ -1,4 +1,4 @@
-"""Random weights of a model's shape: what `jaxtrace.load(…, random=True)` makes, and where from."""
+"""Random weights of a model's shape, from `jaxtrace.load(…, random=True)`."""
 
 import json
 import os
@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def written(directory, name):
-    """A directory that holds a config.json and nothing else."""
+    """Create a directory with a config.json and no weights."""
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(CONFIGS[name]), encoding="utf-8")
     return directory
@@ -50,7 +50,7 @@ def assert_equal(got, want):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_seed_is_a_model(directory):
+def test_equal_seeds_give_equal_weights(directory):
     first, again, other = (drawn(directory, seed=seed) for seed in (3, 3, 4))
     assert_equal(again, first)
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
@@ -58,7 +58,7 @@ def test_a_seed_is_a_model(directory):
         assert (a == b).all() if len(jnp.unique(a)) == 1 else not (a == b).any()
 
 
-def test_layers_differ_and_are_as_large_as_they_should_be(directory):
+def test_layers_differ_and_have_the_usual_scale(directory):
     params = drawn(directory)
     first, *_, last = (layer["feed_forward"]["up"] for layer in params["layers"])
     assert not (first == last).any()
@@ -66,14 +66,14 @@ def test_layers_differ_and_are_as_large_as_they_should_be(directory):
     np.testing.assert_array_equal(params["layers"][0]["attention_norm"]["weight"] + 0.0, params["final_norm"]["weight"])
 
 
-def test_stacked_numbers_are_the_same(directory):
+def test_stacked_layers_have_the_same_weights(directory):
     stacked = drawn(directory, stacked=True)
     assert is_stacked(stacked)
     config = open_random(str(directory), 0).config
     assert_equal(stacked, stack_layers(config, drawn(directory)))
 
 
-def test_numbers_are_rounded_to_a_dtype(tmp_path):
+def test_weights_of_another_dtype_are_rounded(tmp_path):
     directory = written(tmp_path, "gpt2")
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), drawn(directory))
     assert_equal(drawn(directory, dtype=jnp.bfloat16), rounded)
@@ -94,7 +94,7 @@ for directory in sys.argv[1:]:
 """
 
 
-def test_numbers_on_a_mesh_are_the_same(tmp_path):
+def test_weights_on_a_mesh_are_the_same(tmp_path):
     directories = [written(tmp_path / name, name) for name in ("gemma3_text", "gpt2")]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     eight = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
@@ -108,7 +108,7 @@ def test_numbers_on_a_mesh_are_the_same(tmp_path):
                 assert_equal(jax.tree.unflatten(jax.tree.structure(want), list(found.values())), want)
 
 
-def test_a_random_model_is_traced(directory):
+def test_random_model_generates_a_trace(directory):
     model = jaxtrace.load(str(directory), random=True, seed=2)
     assert model.name == f"{directory} (random, seed 2)"
     assert (model.tokenizer, model.stop_tokens) == (None, ())
@@ -118,7 +118,7 @@ def test_a_random_model_is_traced(directory):
     assert 0 < row.metrics["entropy"][0] <= np.log(model.config.vocab_size) + 1e-5
 
 
-def test_a_directory_gives_its_tokenizer():
+def test_random_model_uses_the_tokenizer_of_its_directory():
     model = jaxtrace.load(str(demo_path()), random=True)
     trained = jaxtrace.load("demo")
     assert model.config == trained.config
@@ -126,7 +126,7 @@ def test_a_directory_gives_its_tokenizer():
     assert not (model.params["embedding"] == trained.params["embedding"]).any()
 
 
-def test_a_config_file_is_enough(tmp_path):
+def test_config_file_is_enough(tmp_path):
     written(tmp_path, "llama")
     found = open_random(str(tmp_path / "config.json"), 0)
     assert found.config == open_random(str(tmp_path), 0).config
@@ -156,7 +156,7 @@ def test_fingerprints_tell_configs_and_seeds_apart():
     assert open_random("openai-community/gpt2", 1).fingerprint() == prints[1]
 
 
-def test_names_of_nothing(tmp_path):
+def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(CheckpointError) as error:
         jaxtrace.load("llama-3.2-2b", random=True)
     assert "llama-3.2-2b: neither a published model nor a directory" in str(error.value)
@@ -174,14 +174,14 @@ def test_names_of_nothing(tmp_path):
         ('{"model_type": []}', r"its architecture \[\] is not one jaxtrace knows"),
     ],
 )
-def test_directories_without_a_config_of_ours(tmp_path, content, said):
+def test_directories_without_a_supported_config_are_refused(tmp_path, content, said):
     if content is not None:
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
         jaxtrace.load(str(tmp_path), random=True)
 
 
-def test_the_demo_may_be_random():
+def test_demo_with_random_weights():
     model = jaxtrace.load("demo", random=True, seed=3)
     assert model.name == "demo (random, seed 3)" and model.tokenizer is not None
     assert model.config == jaxtrace.load("demo").config

@@ -1,4 +1,4 @@
-"""Fewer layers, and raw material: the same numbers as a trace of everything has, or a float64 model."""
+"""Layer strides and raw material against a trace of all layers and a float64 model."""
 
 import dataclasses
 
@@ -25,13 +25,12 @@ PROBES = Probes(
 )
 CHOSEN = (1, 3)
 
-
-PROMPTS = (1, 0)  # of the prompts, those that are generated from: one token, and five
+PROMPTS = (1, 0)  # prompts to generate from: one of one token, and one of five
 
 
 @pytest.fixture(scope="module")
 def raw_generated(model, prompts):
-    """One row at a time, the prompt's positions measured too."""
+    """Generate one row at a time, with metrics of the prompt positions."""
     probes = dataclasses.replace(PROBES, prompt_positions=True)
     return model.generate([prompts[i] for i in PROMPTS], max_new_tokens=20, probes=probes, batch_size=1)
 
@@ -42,20 +41,20 @@ def raw_scored(model, prompts):
 
 
 def assert_raw(row, first, run):
-    """Raw material of a row's steps, from position `first` on, against a float64 model over the whole text."""
+    """Assert the raw material of a row's steps, from position `first`, against a float64 run of the whole text."""
     end = first + row.length
-    found = row.metrics
+    metrics = row.metrics
     hidden = np.moveaxis(run.hidden[first:end], 1, 0)
-    np.testing.assert_allclose(found["residuals"][:, 0], hidden[3], atol=1e-4 * np.abs(hidden).max())
-    np.testing.assert_allclose(found["residuals"][:, 1], hidden[0], atol=1e-4 * np.abs(hidden).max())
+    np.testing.assert_allclose(metrics["residuals"][:, 0], hidden[3], atol=1e-4 * np.abs(hidden).max())
+    np.testing.assert_allclose(metrics["residuals"][:, 1], hidden[0], atol=1e-4 * np.abs(hidden).max())
     p = np.log(oracle.softmax(run.logits[first:end]))
-    np.testing.assert_allclose(found["top_logprobs"], -np.sort(-p, axis=-1)[:, :5], atol=1e-4)
-    np.testing.assert_allclose(np.take_along_axis(p, found["top_ids"], axis=-1), found["top_logprobs"], atol=1e-4)
-    of_lens = run.lens_logits[first:end, [layer - 1 for layer in CHOSEN]]
-    renyi = np.stack([oracle.renyi(of_lens, alpha) for alpha in PROBES.alphas], axis=-1)
-    np.testing.assert_allclose(found["lens_renyi"], renyi, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(found["lens_renyi"][:, -1], found["renyi"])
-    weights = found["attention_rows"]
+    np.testing.assert_allclose(metrics["top_logprobs"], -np.sort(-p, axis=-1)[:, :5], atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(p, metrics["top_ids"], axis=-1), metrics["top_logprobs"], atol=1e-4)
+    lens_logits = run.lens_logits[first:end, [layer - 1 for layer in CHOSEN]]
+    renyi = np.stack([oracle.renyi(lens_logits, alpha) for alpha in PROBES.alphas], axis=-1)
+    np.testing.assert_allclose(metrics["lens_renyi"], renyi, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(metrics["lens_renyi"][:, -1], metrics["renyi"])
+    weights = metrics["attention_rows"]
     assert weights.shape == (row.length, 3, end)
     for i, (layer, head) in enumerate(PROBES.attention_rows):
         want = run.attention[first:end, layer - 1, head, :end]
@@ -65,19 +64,19 @@ def assert_raw(row, first, run):
 
 
 def at_chosen(metrics):
-    """Metrics of all layers, at those that the stride leaves."""
-    found = {}
+    """Return the metrics of all layers, at the layers that the stride selects."""
+    selected = {}
     for name, values in metrics.items():
         metric = QUANTITIES[name]
         if "layer" in metric.dims:
             layers = [0, *CHOSEN] if metric.first_layer == 0 else [layer - 1 for layer in CHOSEN]
             values = values[:, layers]
-        found[name] = values
-    return found
+        selected[name] = values
+    return selected
 
 
 def scored_at_once(model, tokens, probes):
-    """Metrics of a text, by one step that is quick to compile."""
+    """Return the metrics of a text from one step that compiles fast."""
     tokens = jnp.array([tokens])
     state = init_state(model.config, model.params, 1, tokens.shape[1], probes)
     ahead = jnp.append(tokens[:, 1:], -1)[None]
@@ -86,45 +85,45 @@ def scored_at_once(model, tokens, probes):
     return {name: np.asarray(x[0]) for name, x in vars(trace).items() if x is not None}
 
 
-def measured(row):
+def without_raw(row):
     return {name: row.metrics[name] for name in Probes(layer_stride=2).metrics}
 
 
-def test_generated(model, raw_generated, generated, scored):
-    """The prompt's positions first, each with the token that comes next, then the steps that draw."""
+def test_generated_raw_material_equals_the_oracle(model, raw_generated, generated, scored):
+    """Check the prompt positions, each with the prompt's next token, and then the drawn steps."""
     for row, i in zip(raw_generated.rows, PROMPTS, strict=True):
         before = len(row.prompt_tokens) - 1
         assert row.prompt_steps == before
         assert set(row.metrics) == set(PROBES.metrics)
-        assert_same(at(measured(row), slice(before, None)), at_chosen(generated.rows[i].metrics))
+        assert_same(at(without_raw(row), slice(before, None)), at_chosen(generated.rows[i].metrics))
         if before:
-            of_prompt = at(at_chosen(scored.rows[i].metrics), slice(before))
-            assert_same(at(measured(row), slice(before)), of_prompt)
+            prompt_metrics = at(at_chosen(scored.rows[i].metrics), slice(before))
+            assert_same(at(without_raw(row), slice(before)), prompt_metrics)
         text = [*row.prompt_tokens, *row.metrics["token"][before:-1]]
         assert_raw(row, 0, float64_llama.run(model.config, model.params, text))
 
 
-def test_scored(model, raw_scored, scored):
+def test_scored_raw_material_equals_the_oracle(model, raw_scored, scored):
     for row, whole in zip(raw_scored.rows, scored.rows, strict=True):
-        assert_same(measured(row), at_chosen(whole.metrics))
+        assert_same(without_raw(row), at_chosen(whole.metrics))
         assert_raw(row, 0, float64_llama.run(model.config, model.params, row.prompt_tokens))
 
 
-def test_stacked_layers_give_the_same(stacked, prompts, raw_scored):
+def test_stacked_layers_give_the_same_raw_material(stacked, prompts, raw_scored):
     found, want = scored_at_once(stacked, prompts[0], PROBES), raw_scored.rows[0].metrics
     for name in ("residuals", "top_logprobs", "lens_renyi", "attention_rows"):
         np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=name)
-    assert_same({name: found[name] for name in measured(raw_scored.rows[0])}, measured(raw_scored.rows[0]))
+    assert_same({name: found[name] for name in without_raw(raw_scored.rows[0])}, without_raw(raw_scored.rows[0]))
 
 
-def test_rows_over_caches_of_unequal_sizes_are_joined():
+def test_parts_over_caches_of_unequal_sizes_are_concatenated():
     parts = [np.ones((2, 1, 4), np.float32), np.ones((1, 1, 8), np.float32)]
     whole = concatenate_steps("attention_rows", parts)
     np.testing.assert_array_equal(np.isnan(whole).sum(axis=(1, 2)), [4, 4, 0])
     assert concatenate_steps("entropy", [np.ones(2), np.ones(3)]).shape == (5,)
 
 
-def test_rows_over_windows_and_soft_caps_have_the_entropies_of_their_heads():
+def test_attention_rows_with_windows_and_soft_caps_have_the_recorded_entropies():
     kinds = (LayerKind(rope=Rope(), window=4), LayerKind(rope=None))
     config = dataclasses.replace(CONFIG, pattern=kinds, score_soft_cap=2.0, qk_norm=True)
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(1)))
@@ -137,7 +136,7 @@ def test_rows_over_windows_and_soft_caps_have_the_entropies_of_their_heads():
     assert (weights[:, 0] > 0).sum(-1).max() == 4
 
 
-def test_it_comes_back_from_the_disk(raw_generated, raw_scored, tmp_path):
+def test_raw_material_is_stored_and_read_back(raw_generated, raw_scored, tmp_path):
     for trace in (raw_generated, raw_scored):
         place = tmp_path / trace.info["mode"]
         trace.save(place)
@@ -156,7 +155,7 @@ def test_it_comes_back_from_the_disk(raw_generated, raw_scored, tmp_path):
         assert sorted(set(layers.layer)) == [0, *CHOSEN]
 
 
-def test_coordinates_are_true_layers(raw_generated, generated):
+def test_coordinates_name_the_selected_layers(raw_generated, generated):
     ds, whole = raw_generated.to_xarray(), generated.to_xarray()
     np.testing.assert_array_equal(ds["layer"], [0, *CHOSEN])
     np.testing.assert_array_equal(ds["step"], range(-4, 20))
@@ -171,7 +170,7 @@ def test_coordinates_are_true_layers(raw_generated, generated):
     assert ds["attention_rows"].sizes["key"] == 24  # the positions that a prompt of 5 and 20 tokens feeds
 
 
-def test_bytes_are_counted(raw_scored):
+def test_trace_bytes_count_the_raw_material(raw_scored):
     row = raw_scored.rows[2]
     by_group = trace_bytes(CONFIG, PROBES, positions=row.metrics["attention_rows"].shape[-1])
     assert sum(x.nbytes for x in row.metrics.values()) == row.length * sum(by_group.values())
@@ -182,7 +181,7 @@ def test_bytes_are_counted(raw_scored):
     assert floats[0] / 2 + floats[1] == row.length * sum(half.values())
 
 
-def test_a_lens_of_fewer_layers_unembeds_fewer_rows(model):
+def test_lens_of_fewer_layers_unembeds_fewer_rows(model):
     def flops(stride):
         probes = Probes.of("lens", layer_stride=stride)
         state = init_state(model.config, model.params, 2, 64, probes)
@@ -193,7 +192,7 @@ def test_a_lens_of_fewer_layers_unembeds_fewer_rows(model):
     assert flops(1) - flops(3) >= 2 * 2 * unembedded  # two rows, two layers fewer
 
 
-def test_what_a_model_has_not_is_refused(model):
+def test_probes_beyond_the_model_are_refused(model):
     for probes, message in [
         (Probes(residuals=(4,)), r"residuals: no layer 4; there are 0 \(the embedding\) to 3"),
         (Probes(attention_rows=((0, 1),)), "no head 1 of layer 0; there are layers 1 to 3 and heads 0 to 3"),
@@ -209,7 +208,7 @@ def test_what_a_model_has_not_is_refused(model):
         Probes.of("output", lens_renyi=True)
 
 
-def test_the_last_layer_is_always_among_the_chosen():
+def test_strides_always_select_the_last_layer():
     for layers in range(1, 9):
         for stride in range(1, 10):
             chosen = Probes(layer_stride=stride).layers(dataclasses.replace(CONFIG, num_layers=layers))

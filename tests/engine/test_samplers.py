@@ -1,4 +1,4 @@
-"""Samplers against a NumPy reference, and what they draw against the distribution they draw from."""
+"""Samplers against a NumPy reference, and their draws against the expected distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ CUT = -1e30
 
 
 def processed(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """One row by the definition: temperature, top-k, top-p, then min-p; equals of the last token kept stay."""
+    """Process one row by the definition: temperature, top-k, top-p, then min-p; ties with the last kept token stay."""
     row = np.asarray(row, np.float64) / temperature
     if 0 < top_k < len(row):
         row = np.where(row >= np.sort(row)[-top_k], row, -np.inf)
@@ -27,14 +27,11 @@ def processed(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
 SETTINGS = [
     {},
     {"temperature": 0.3},
-    {"temperature": 2.5},
     {"top_k": 1},
-    {"top_k": 7},
     {"top_k": 50},
     {"top_k": 500},
     {"top_p": 1e-6},
     {"top_p": 0.35},
-    {"top_p": 0.9},
     {"min_p": 0.1},
     {"min_p": 1.0},
     {"temperature": 1.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05},
@@ -42,7 +39,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_processed(settings, rng):
+def test_processed_logits_equal_the_reference(settings, rng):
     logits = rng.normal(0, 2, (6, 50)).astype(np.float32)
     logits[1] += 300
     logits[2, 7] = 60
@@ -53,7 +50,7 @@ def test_processed(settings, rng):
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 2}, {"top_p": 0.5}, {"min_p": 1.0}], ids=str)
-def test_equals_of_the_last_token_kept_stay(settings):
+def test_ties_with_the_last_kept_token_stay(settings):
     logits = jnp.array([[1.0, 2.0, 2.0, 2.0, 0.0]])
     kept = Sample(**settings).processed(logits)[0] > CUT
     np.testing.assert_array_equal(kept, [False, True, True, True, False])
@@ -61,16 +58,16 @@ def test_equals_of_the_last_token_kept_stay(settings):
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 6}, {"top_p": 0.8}, {"min_p": 0.2}], ids=str)
 def test_draws_follow_the_distribution(settings):
-    """Pearson's statistic of 40,000 draws stays below its 1 − 1e-6 quantile (Wilson–Hilferty)."""
+    """Pearson's statistic of 40,000 draws must stay below its 1 − 1e-6 quantile (Wilson–Hilferty)."""
     draws = 40_000
     logits = np.linspace(2.5, -1, 9).astype(np.float32)[[3, 0, 8, 1, 5, 2, 7, 4, 6]]
     rows = jnp.broadcast_to(jnp.asarray(logits), (draws, 9))
     tokens = jax.jit(Sample(**settings))(rows, jax.random.split(jax.random.key(3), draws)).token
-    seen = np.bincount(np.asarray(tokens), minlength=9)
+    counts = np.bincount(np.asarray(tokens), minlength=9)
     p = oracle.softmax(processed(logits, **settings))
-    assert (seen[p == 0] == 0).all()
+    assert (counts[p == 0] == 0).all()
     expected = draws * p[p > 0]
-    statistic = ((seen[p > 0] - expected) ** 2 / expected).sum()
+    statistic = ((counts[p > 0] - expected) ** 2 / expected).sum()
     freedom = len(expected) - 1
     spread = 2 / (9 * freedom)
     assert statistic < freedom * (1 - spread + 4.753 * spread**0.5) ** 3
@@ -104,7 +101,7 @@ def test_top_k_of_one_is_greedy(rng):
     ],
     ids=str,
 )
-def test_values_out_of_range(wrong):
+def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=r"sampler 'sample': \w+ is .*; it must be") as error:
         Sample(**wrong)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""When a row ends, and what it says of it."""
+"""End of rows: stop tokens, repeats, limits, and the recorded reason."""
 
 import dataclasses
 import functools
@@ -16,22 +16,22 @@ AFTER = [1, 2, 3, 4, 5, 5, 7, 6]  # 0 counts up to 5 and stays there; 6 and 7 ta
 
 
 def ends(model, prompts, **choices):
-    """(tokens drawn, why they ended) of every row."""
+    """Return (drawn tokens, stop reason) for each row."""
     choices = {"max_new_tokens": 10, "probes": Probes.none(), **choices}
     return [(row.metrics["token"].tolist(), row.stop) for row in model.generate(prompts, **choices).rows]
 
 
-def test_a_stop_token_ends_its_row_only():
+def test_stop_token_ends_its_row_only():
     found = ends(automaton(AFTER), [[0], [6], [4, 2]], stop_tokens=(3,))
     assert found == [([1, 2, 3], "stop_token"), ([7, 6] * 5, "length"), ([3], "stop_token")]
 
 
-def test_the_checkpoints_stop_tokens_are_the_default():
+def test_stop_tokens_of_the_checkpoint_are_the_default():
     model = automaton(AFTER, stop_tokens=(4, 7))
     assert ends(model, [[0], [6]]) == [([1, 2, 3, 4], "stop_token"), ([7], "stop_token")]
 
 
-def test_no_stop_tokens_never_stop_early():
+def test_empty_stop_tokens_never_stop_early():
     model = automaton(AFTER, stop_tokens=(4, 7))
     assert ends(model, [[0], [6]], stop_tokens=()) == [
         ([1, 2, 3, 4, 5, 5, 5, 5, 5, 5], "length"),
@@ -45,29 +45,29 @@ def test_repeats_count_drawn_tokens_only():
 
 
 @pytest.mark.parametrize("repeats", [0, 1])
-def test_smallest_repeats(repeats):
+def test_repeats_of_one_stop_at_once_and_zero_never(repeats):
     expected = ([1], "repeats") if repeats else ([1, 2, 3, 4, 5, 5, 5, 5, 5, 5], "length")
     assert ends(automaton(AFTER), [[0]], stop_repeats=repeats) == [expected]
 
 
-def test_a_stop_token_at_the_length_limit_is_a_stop_token():
+def test_stop_token_at_the_length_limit_is_reported_as_such():
     assert ends(automaton(AFTER), [[0]], max_new_tokens=3, stop_tokens=(3,)) == [([1, 2, 3], "stop_token")]
 
 
 @pytest.mark.parametrize("length", [3, 16, 17, 40])
-def test_length_limit_on_both_sides_of_a_chunk_of_steps(length):
+def test_length_limits_around_the_end_of_a_chunk(length):
     (drawn, stop), *_ = ends(automaton(AFTER), [[6]], max_new_tokens=length)
     assert (drawn, stop) == (([7, 6] * 20)[:length], "length")
 
 
-def test_the_context_is_a_limit():
-    """The last token drawn is never fed, so a full context still draws one."""
+def test_context_limits_the_length():
+    """The last drawn token is never fed, so a full context still draws one token."""
     model = automaton(AFTER, context=6)
     found = ends(model, [[0], [0, 0, 0, 0], [0] * 6])
     assert found == [([1, 2, 3, 4, 5, 5], "length"), ([1, 2, 3], "length"), ([1], "length")]
 
 
-def test_a_chunk_ends_when_all_rows_have():
+def test_chunk_ends_with_its_last_row():
     model = automaton(AFTER)
     static = {"config": model.config, "probes": Probes.none(), "sampler": Greedy()}
     state = init_state(model.config, model.params, 2, 64, Probes.none())
@@ -79,8 +79,8 @@ def test_a_chunk_ends_when_all_rows_have():
     np.testing.assert_array_equal(state.length, [2, 2])
 
 
-def test_a_chunk_ends_when_idle_rows_have_cost_too_much():
-    """One row ends at the second step; from then on each step costs one row-step of patience."""
+def test_chunk_ends_when_finished_rows_use_up_the_patience():
+    """One row ends at the second step; each later step costs one row-step of patience."""
     model = automaton(AFTER)
     static = {"config": model.config, "probes": Probes.none(), "sampler": Greedy()}
     state = init_state(model.config, model.params, 2, 64, Probes.none())
@@ -95,7 +95,7 @@ def test_a_chunk_ends_when_idle_rows_have_cost_too_much():
     np.testing.assert_array_equal(state.length, [2, 5])
 
 
-def test_a_row_that_ended_does_not_move():
+def test_finished_rows_keep_their_state():
     model = automaton(AFTER)
     static = {"config": model.config, "probes": Probes.none(), "sampler": Greedy()}
     state = init_state(model.config, model.params, 2, 64, Probes.none(), keys=jax.random.split(jax.random.key(0), 2))

@@ -1,4 +1,4 @@
-"""The traced steps compiled for TPUs that are not there: every kernel in its place, sharded or not."""
+"""The traced steps, compiled for absent TPUs: every kernel is used, on one device and on a mesh."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.mesh import fit_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
-from tests.kernels import tpu  # noqa: F401 — sets what libtpu reads when it is loaded
+from tests.kernels import tpu  # noqa: F401 — sets the environment that libtpu reads when it loads
 from tests.parallel import collectives
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
@@ -30,7 +30,7 @@ CAPPED = dataclasses.replace(
 )
 
 
-# On a mesh: fewer heads of keys and values than devices along "model", and a vocabulary that these do not divide.
+# For the mesh: fewer key/value heads than devices along "model", and a vocabulary that these do not divide.
 MESHED = dataclasses.replace(PLAIN, kv_heads=1, vocab_size=4099)
 MESHED_CAPPED = dataclasses.replace(CAPPED, kv_heads=1, vocab_size=4099)
 
@@ -58,17 +58,18 @@ def kernels_in(text):
     )
 
 
-CONFIGS = pytest.mark.parametrize("config", [PLAIN, CAPPED], ids=["plain", "windows and caps"])
+ON_ONE_DEVICE = [pytest.param(PLAIN, marks=pytest.mark.nightly), CAPPED]
+ON_A_MESH = [MESHED, pytest.param(MESHED_CAPPED, marks=pytest.mark.nightly)]
 
 
-@CONFIGS
-def test_decode(config):
+@pytest.mark.parametrize("config", ON_ONE_DEVICE, ids=["plain", "windows and caps"])
+def test_decode_step_uses_its_kernels(config):
     kernels = {"decode_attention", "unembed_moments", "head_dispersion_decode"}
     assert kernels_in(compiled(config, (1, 1), decode_step)) == kernels
 
 
-@pytest.mark.parametrize("config", [MESHED, MESHED_CAPPED], ids=["plain", "windows and caps"])
-def test_decode_on_a_mesh(config):
+@pytest.mark.parametrize("config", ON_A_MESH, ids=["plain", "windows and caps"])
+def test_decode_step_on_a_mesh_uses_its_kernels(config):
     text = compiled(config, (2, 2), decode_step)
     assert kernels_in(text) == {"decode_attention", "unembed_moments"}
     collectives.check(text, config, ROWS, 1, SLOTS)
@@ -77,12 +78,12 @@ def test_decode_on_a_mesh(config):
 TEXTS = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((ROWS, CHUNK), (ROWS,), (ROWS, CHUNK))]
 
 
-def test_score():
+def test_score_step_uses_its_kernels():
     kernels = {"prefill_attention", "unembed_moments", "head_dispersion"}
     assert kernels_in(compiled(CAPPED, (1, 1), score_step, *TEXTS)) == kernels
 
 
-def test_score_on_a_mesh():
+def test_score_step_on_a_mesh_uses_its_kernels():
     text = compiled(MESHED, (2, 2), score_step, *TEXTS)
     assert kernels_in(text) == {"prefill_attention", "unembed_moments"}
     collectives.check(text, MESHED, ROWS, CHUNK, SLOTS)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxtrace.engine.measure import StepTrace
+from jaxtrace.engine.rows import select_rows
 from jaxtrace.engine.samplers import dirichlet
 from jaxtrace.engine.samplers.entropix import check_pause, put_pauses
 from jaxtrace.engine.samplers.protocol import Sampler, SamplerOutput
@@ -141,7 +142,7 @@ class Dslider(Sampler):
             allowed = jnp.where((i > 0) & (jnp.arange(logits.shape[-1]) == token[:, None]), MASKED, logits)
             drawn, next_state = self._step(allowed, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i), state)
             updated = (i == 0) | (quadrant == RESAMPLING)
-            return i + 1, *_where_rows(updated, (drawn, next_state), carry[1:])
+            return i + 1, *select_rows(updated, (drawn, next_state), carry[1:])
 
         def unfinished(carry: tuple[Array, Array, DsliderState]) -> Bool[Array, ""]:
             return (carry[0] == 0) | ((carry[0] == 1) & jnp.any(quadrant == RESAMPLING))
@@ -198,7 +199,7 @@ class Dslider(Sampler):
             temperature=_running_mean(state.temperature, temperature),
             surprise=_running_mean(state.surprise, surprise),
         )
-        state = _where_rows(outlier, learned, state)
+        state = select_rows(outlier, learned, state)
         drawn_from = jnp.where(outlier[:, None], bent_logp, logp)
         token_logp = [jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0] for x in (drawn_from, logp)]
         surprisal = -jnp.maximum(jnp.stack(token_logp, axis=-1), FLOOR)
@@ -227,16 +228,7 @@ def _start(state: DsliderState, entropy: Array, varentropy: Array, top_entropy: 
         cross_variance=pair(varentropy),
         top_entropy=top_entropy,
     )
-    return _where_rows(~state.started, first, state)
-
-
-def _where_rows(rows: Bool[Array, " B"], if_true: Any, if_false: Any) -> Any:
-    """Select whole rows from one of two pytrees of arrays."""
-
-    def select(x: Array, y: Array) -> Array:
-        return jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, y)
-
-    return jax.tree.map(select, if_true, if_false)
+    return select_rows(~state.started, first, state)
 
 
 def _running_mean(old: Array, new: Array, pace: Array | float = PACE) -> Array:
