@@ -78,7 +78,7 @@ _MODULES = {
 }
 _RENAMED = {"Drawn": "SamplerOutput"}  # deprecated names, kept for one release
 
-__all__ = sorted(_MODULES)
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

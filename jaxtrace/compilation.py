@@ -1,4 +1,4 @@
-"""What compiling costs: the cache of compiled programs on the disk, and a count of them."""
+"""The compile cache on disk, and a count of compilations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-LEAST_SECONDS = 0.1  # programs that take less are not stored
+LEAST_SECONDS = 0.1  # compile time below which a program is not stored
 COMPILED = "/jax/core/compile/backend_compile_duration"
 STAGES = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration", COMPILED)
 FROM_CACHE = "/jax/compilation_cache/cache_hits"
@@ -19,12 +19,12 @@ FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 @dataclass
 class Compilations:
-    """Programs compiled in some stretch of a run.
+    """Compilations during a block of code.
 
     Attributes:
-      programs: how many, those from the cache included.
-      cached: how many came from the cache.
-      seconds: what they took, tracing and lowering included.
+      programs: number of programs, cached ones included.
+      cached: number of programs read from the cache.
+      seconds: time spent on tracing, lowering and compiling them.
     """
 
     programs: int = 0
@@ -38,7 +38,11 @@ class Compilations:
 
 @contextmanager
 def counted() -> Iterator[Compilations]:
-    """Counts what this process compiles in the block; the count goes on as it does."""
+    """Count this process's compilations in a block.
+
+    Yields:
+      The count, which changes during the block.
+    """
     count = Compilations()
 
     def on_duration(event: str, duration_secs: float, **_: str | int) -> None:
@@ -59,11 +63,11 @@ def counted() -> Iterator[Compilations]:
 
 
 def use_cache() -> None:
-    """Keeps compiled programs on the disk, for the next process.
+    """Keep compiled programs on disk for the next process.
 
-    They lie in $JAXTRACE_CACHE, else in jaxtrace/ of the user's cache directory ($XDG_CACHE_HOME or ~/.cache). Where
-    JAX has a cache already (JAX_COMPILATION_CACHE_DIR), it stays as it is; JAX_ENABLE_COMPILATION_CACHE=0 goes without,
-    and so does a directory that cannot be written.
+    The cache is $JAXTRACE_CACHE, or jaxtrace/ in the user's cache directory ($XDG_CACHE_HOME or ~/.cache). A cache that
+    JAX has already (JAX_COMPILATION_CACHE_DIR) stays unchanged. There is no cache if JAX_ENABLE_COMPILATION_CACHE is 0
+    or the directory cannot be written.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
@@ -71,7 +75,7 @@ def use_cache() -> None:
     try:
         directory = _directory()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter where the user has no home
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
         return
     if os.access(directory, os.W_OK):
         config.update("jax_compilation_cache_dir", str(directory))
@@ -79,7 +83,7 @@ def use_cache() -> None:
 
 
 def _directory() -> Path:
-    if own := os.environ.get("JAXTRACE_CACHE"):
-        return Path(own)
+    if directory := os.environ.get("JAXTRACE_CACHE"):
+        return Path(directory)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "jaxtrace"

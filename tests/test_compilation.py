@@ -1,4 +1,4 @@
-"""Compiled programs are counted, and kept on the disk for the next process."""
+"""Compilations are counted, and compiled programs are kept on disk for the next process."""
 
 import os
 import re
@@ -18,7 +18,7 @@ CACHE = ("JAXTRACE_CACHE", "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_
 
 @pytest.fixture
 def settings():
-    """JAX's settings of the cache, put back afterwards."""
+    """Restore JAX's settings of the cache after the test."""
     names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_enable_compilation_cache", True)
@@ -33,7 +33,7 @@ def unset(monkeypatch, settings):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_count():
+def test_compilations_in_a_block_are_counted():
     with counted() as count:
         jax.jit(lambda x: x * 3 + 1)(2.0)
         inside = count.programs
@@ -52,7 +52,7 @@ def test_a_count():
         ({"HOME": "home"}, "home/.cache/jaxtrace"),
     ],
 )
-def test_where_the_cache_lies(unset, monkeypatch, tmp_path, variables, where):
+def test_the_cache_directory_follows_the_environment(unset, monkeypatch, tmp_path, variables, where):
     for name, folder in variables.items():
         monkeypatch.setenv(name, str(tmp_path / folder))
     use_cache()
@@ -60,7 +60,7 @@ def test_where_the_cache_lies(unset, monkeypatch, tmp_path, variables, where):
     assert (tmp_path / where).is_dir()
 
 
-def test_a_cache_that_jax_has_stays(unset, monkeypatch, tmp_path):
+def test_a_cache_of_jax_stays_unchanged(unset, monkeypatch, tmp_path):
     monkeypatch.setenv("JAXTRACE_CACHE", str(tmp_path / "ours"))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
     use_cache()
@@ -68,7 +68,7 @@ def test_a_cache_that_jax_has_stays(unset, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_cache_where_it_is_off_or_cannot_be_written(unset, monkeypatch, tmp_path):
+def test_there_is_no_cache_if_it_is_off_or_unwritable(unset, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("JAXTRACE_CACHE", str(tmp_path / "file" / "cache"))
     use_cache()
@@ -82,7 +82,7 @@ def test_no_cache_where_it_is_off_or_cannot_be_written(unset, monkeypatch, tmp_p
 def test_the_second_process_compiles_less(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in CACHE}
     environment |= {"JAX_PLATFORMS": "cpu", "JAXTRACE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
-    found = []
+    counts = []
     for run in ("first", "second"):
         done = subprocess.run(
             [sys.executable, "-m", "jaxtrace.cli", *TRACE, "--out", str(tmp_path / run)],
@@ -91,10 +91,10 @@ def test_the_second_process_compiles_less(tmp_path):
             env=environment,
         )
         assert done.returncode == 0, done.stderr
-        assert set(re.sub(r"^tracing .*", "", done.stderr, flags=re.MULTILINE).split()) == set()  # only the bar
+        assert set(re.sub(r"^tracing .*", "", done.stderr, flags=re.MULTILINE).split()) == set()  # nothing but the bar
         line = re.search(r"compiled (\d+) programs in [\d.]+ s(?: \((\d+) from the cache\))?", done.stdout)
         assert line, done.stdout
-        found.append([int(number or 0) for number in line.groups()])
-    (programs, cached), (again, hits) = found
+        counts.append([int(number or 0) for number in line.groups()])
+    (programs, cached), (again, hits) = counts
     assert programs == again and cached == 0 and 0 < hits <= programs
     assert list((tmp_path / "cache").glob("*-cache"))

@@ -9,14 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, say
-from jaxtrace.settings.run import OUTPUT
+from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-
-TRACE_EXISTS = {"positional": "TRACE", "exists": "name the directory of a trace"}
 
 
 class ConfidenceTrainOptions(BaseModel):
@@ -24,13 +22,11 @@ class ConfidenceTrainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    traces: tuple[str, ...] = Field(
-        min_length=1, description="Directories or URLs of traces.", json_schema_extra=TRACE_EXISTS
-    )
+    traces: tuple[str, ...] = Field(min_length=1, description="Directories or URLs of traces.", json_schema_extra=TRACE)
     labels: Path | None = Field(
         None,
         description="File of `jaxtrace grade`, or .csv or .jsonl of prompt (id) and label. Default: rules on strings.",
-        json_schema_extra={"exists": "name a file that can be read"},
+        json_schema_extra=READABLE,
     )
     out: Path = Field(
         description="Directory of the confidence, its tables, pictures and page.", json_schema_extra=OUTPUT
@@ -71,7 +67,7 @@ class ConfidenceApplyOptions(BaseModel):
     confidence: Path = Field(
         description="Directory that `jaxtrace confidence train` wrote.", json_schema_extra={"positional": "CONFIDENCE"}
     )
-    trace: str = Field(description="Directory or URL of a trace.", json_schema_extra=TRACE_EXISTS)
+    trace: str = Field(description="Directory or URL of a trace.", json_schema_extra=TRACE)
     out: Path = Field(description="Directory of answers.parquet and tokens.parquet.", json_schema_extra=OUTPUT)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxtrace.cli.checks import check_model
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import errors, fail, say
-from jaxtrace.settings.run import DEVICES, MODEL, OUTPUT
+from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
 
 
 class ConvertOptions(BaseModel):

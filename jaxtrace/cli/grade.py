@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, errors, say
-from jaxtrace.settings.run import OUTPUT
+from jaxtrace.settings.groups import OUTPUT, TRACE
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
+
+
+JUDGE: JsonDict = {"group": "Judge"}
 
 
 class GradeOptions(BaseModel):
@@ -25,29 +29,25 @@ class GradeOptions(BaseModel):
 
     trace: str = Field(
         description="Directory or URL of a trace.",
-        json_schema_extra={"positional": "TRACE", "exists": "name the directory of a trace"},
+        json_schema_extra=TRACE,
     )
     letter_anywhere: bool = Field(False, description="MMLU: accept the right letter wherever it stands alone.")
     judge_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible chat API.", json_schema_extra={"group": "Judge"}
+        None, description="Base URL of an OpenAI-compatible chat API.", json_schema_extra=JUDGE
     )
     judge_model: str | None = Field(
-        None, description="Model of that API that grades answers in words.", json_schema_extra={"group": "Judge"}
+        None, description="Model of that API that grades answers in words.", json_schema_extra=JUDGE
     )
     critic_model: str | None = Field(
-        None, description="Model of that API that finds the first wrong step.", json_schema_extra={"group": "Judge"}
+        None, description="Model of that API that finds the first wrong step.", json_schema_extra=JUDGE
     )
     cache: Path | None = Field(
         None,
         description="Directory of stored replies of the API. Default: OUT.cache.",
-        json_schema_extra={"group": "Judge"},
+        json_schema_extra=JUDGE,
     )
-    timeout: float = Field(
-        60.0, description="Seconds to wait for each reply of the API.", json_schema_extra={"group": "Judge"}
-    )
-    retries: int = Field(
-        3, description="Number of further requests after the API fails.", json_schema_extra={"group": "Judge"}
-    )
+    timeout: float = Field(60.0, description="Seconds to wait for each reply of the API.", json_schema_extra=JUDGE)
+    retries: int = Field(3, description="Number of further requests after the API fails.", json_schema_extra=JUDGE)
     out: Path = Field(description="File of labels, JSON lines.", json_schema_extra=OUTPUT)
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, fail, say
 from jaxtrace.lab.settings import LAB_RECIPE, LAB_WORLD, DecoderRecipe
 from jaxtrace.lab.shapes import Shape
-from jaxtrace.settings.run import OUTPUT
+from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.validation import validated
 
 

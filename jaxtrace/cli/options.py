@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.settings.groups import ORDER
 from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, check_paths, did_you_mean, validated
 
-GROUPS = ("Model", "Prompt", "Sampling", "What to record", "Output", "Devices")  # in the order of `--help`
 FLAGS = "Each flag --NAME also has a form --no-NAME."
 PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
@@ -108,7 +108,7 @@ class Command:
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
         )
-        for group in dict.fromkeys([None, *GROUPS, *(_extra(field).get("group") for field in fields.values())]):
+        for group in dict.fromkeys([None, *ORDER, *(_extra(field).get("group") for field in fields.values())]):
             members = {name: field for name, field in fields.items() if _extra(field).get("group") == group}
             if members:
                 section = parser.add_argument_group(group) if group else parser

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxtrace.cli.checks import check_run
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, errors
-from jaxtrace.settings.run import DEMO, DEVICES, MODEL, OUTPUT, RunConfig, run_config
+from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
+from jaxtrace.settings.run import DEMO, RunConfig, run_config
 
 
 class PlanOptions(BaseModel):

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jaxtrace.cli.output import console
-from jaxtrace.settings.run import DEVICES
+from jaxtrace.settings.groups import DEVICES
 
 
 class ProcessOptions(BaseModel):

@@ -10,7 +10,8 @@ from jaxtrace.cli.checks import check_model
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.errors import ConfigError
-from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.settings.groups import OUTPUT, TRACE
+from jaxtrace.settings.run import RunConfig, run_config
 
 RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "attention_rows", "lens_renyi", "alphas", "precision")
 
@@ -22,7 +23,7 @@ class ReportOptions(BaseModel):
 
     trace: str = Field(
         description="Directory or URL of a trace.",
-        json_schema_extra={"positional": "TRACE", "exists": "name the directory of a trace"},
+        json_schema_extra=TRACE,
     )
     out: Path | None = Field(None, description="Page to write. Default: TRACE/report.html.", json_schema_extra=OUTPUT)
     confidence: Path | None = Field(

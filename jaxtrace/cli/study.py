@@ -14,7 +14,8 @@ from jaxtrace.cli.options import Command, Given
 from jaxtrace.cli.output import console, say
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
-from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import validated
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies.registry import Study

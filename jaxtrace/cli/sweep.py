@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, errors, fail
 from jaxtrace.cli.processes import ProcessOptions
-from jaxtrace.settings.run import OUTPUT, RunConfig
+from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.run import RunConfig
 
 
 class SweepOptions(BaseModel):

@@ -11,7 +11,8 @@ from jaxtrace.cli.checks import check_run, task_list
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, fail
 from jaxtrace.cli.processes import ProcessOptions
-from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.run import RunConfig, run_config
 
 
 class TraceOptions(BaseModel):

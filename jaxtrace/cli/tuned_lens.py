@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jaxtrace.cli.checks import check_run, task_list
 from jaxtrace.cli.options import Given, command
 from jaxtrace.cli.output import console, fail
-from jaxtrace.settings.run import OUTPUT, RunConfig, run_config
+from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.training.settings import LensRecipe
 
 

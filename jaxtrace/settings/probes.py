@@ -1,4 +1,4 @@
-"""What to record: a frozen choice of metric groups, layers and raw material, static under jit."""
+"""Probes: a frozen choice of the metric groups, layers and raw material to record, static under jit."""
 
 from __future__ import annotations
 

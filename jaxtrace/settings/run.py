@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
+from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE, RECORD
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
 from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, validated
@@ -21,10 +22,6 @@ PROMPT_SOURCES = ("task", "prompts", "text")
 SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
 EXECUTION_FIELDS = {"out", "mesh", "batch_size"}  # change how and where a run executes, not its results
 
-MODEL, PROMPT, RECORD = {"group": "Model"}, {"group": "Prompt"}, {"group": "What to record"}
-OUTPUT, DEVICES = {"group": "Output"}, {"group": "Devices"}
-READABLE = {"exists": "name a file that can be read"}
-
 
 class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
     """Every setting of a run. Unknown fields are refused.
@@ -35,96 +32,98 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
     """
 
     model: str = Field(
-        DEMO,
+        default=DEMO,
         description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'.",
         json_schema_extra=MODEL | {"positional": "MODEL"},
     )
     random: bool = Field(
-        False,
+        default=False,
         description="Random weights of the model's shape, and random prompts if none are given.",
         json_schema_extra=MODEL,
     )
     lens: Path | None = Field(
-        None,
+        default=None,
         description="Directory of a tuned lens of the model. Default: the logit lens.",
         json_schema_extra=MODEL | {"exists": "name a directory that `jaxtrace tuned-lens` wrote"},
     )
-    task: str | None = Field(None, description="Task to take prompts from, by name.", json_schema_extra=PROMPT)
+    task: str | None = Field(default=None, description="Task to take prompts from, by name.", json_schema_extra=PROMPT)
     data: Path | None = Field(
-        None,
+        default=None,
         description="Data file of the task. Default: the hub's copy.",
         json_schema_extra=PROMPT | READABLE,
     )
     prompts: Path | None = Field(
-        None, description="File of prompts: .txt, .jsonl or .csv.", json_schema_extra=PROMPT | READABLE
+        default=None, description="File of prompts: .txt, .jsonl or .csv.", json_schema_extra=PROMPT | READABLE
     )
     text: Annotated[tuple[str, ...], ONE_OR_MORE] = Field(
-        (), description="A prompt; repeat the option for several.", json_schema_extra=PROMPT
+        default=(), description="A prompt; repeat the option for several.", json_schema_extra=PROMPT
     )
     image: Annotated[tuple[Path, ...], ONE_OR_MORE] = Field(
-        (),
+        default=(),
         description="An image for each text, for a model with an image encoder; repeat the option for several.",
         json_schema_extra=PROMPT | READABLE,
     )
-    limit: int | None = Field(None, ge=1, description="Trace at most this many prompts.", json_schema_extra=PROMPT)
+    limit: int | None = Field(
+        default=None, ge=1, description="Trace at most this many prompts.", json_schema_extra=PROMPT
+    )
     samples: int = Field(
-        1, ge=1, description="Number of answers drawn for each prompt, independently.", json_schema_extra=PROMPT
+        default=1, ge=1, description="Number of answers drawn for each prompt, independently.", json_schema_extra=PROMPT
     )
     score: bool = Field(
-        False, description="Trace the texts themselves instead of continuing them.", json_schema_extra=PROMPT
+        default=False, description="Trace the texts themselves instead of continuing them.", json_schema_extra=PROMPT
     )
-    raw: bool = Field(False, description="Feed prompts without the chat template.", json_schema_extra=PROMPT)
+    raw: bool = Field(default=False, description="Feed prompts without the chat template.", json_schema_extra=PROMPT)
     compat_duplicate_last_prompt_token: bool = Field(
-        False,
+        default=False,
         description="Feed the prompt's last token twice, as Algorithm 1 of arXiv 2604.03589 does.",
         json_schema_extra=PROMPT,
     )
     probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
-        ("all",),
+        default=("all",),
         description="Groups of metrics, comma-separated: output, attention, dispersion, lens, hidden, all, none.",
         json_schema_extra=RECORD,
     )
     alphas: Annotated[tuple[float, ...], COMMA_SEPARATED] = Field(
-        Probes.alphas, description="Orders of the Rényi entropies, comma-separated.", json_schema_extra=RECORD
+        default=Probes.alphas, description="Orders of the Rényi entropies, comma-separated.", json_schema_extra=RECORD
     )
     layer_stride: int = Field(
-        Probes.layer_stride,
+        default=Probes.layer_stride,
         description="Record every n-th layer (the last one is always included).",
         json_schema_extra=RECORD,
     )
     residuals: Annotated[tuple[int, ...], COMMA_SEPARATED] = Field(
-        Probes.residuals,
+        default=Probes.residuals,
         description="Layers whose residual stream is stored, comma-separated; 0 is the embedding: 0,8,16.",
         json_schema_extra=RECORD,
     )
     top_tokens: int = Field(
-        Probes.top_tokens,
+        default=Probes.top_tokens,
         description="Store this many of the most likely next tokens, with their log-probabilities.",
         json_schema_extra=RECORD,
     )
     attention_rows: Annotated[tuple[tuple[int, int], ...], PAIRS] = Field(
-        Probes.attention_rows,
+        default=Probes.attention_rows,
         description="LAYER:HEAD pairs whose attention weights are stored, comma-separated: 3:0,3:1.",
         json_schema_extra=RECORD,
     )
     prompt_positions: bool = Field(
-        Probes.prompt_positions,
+        default=Probes.prompt_positions,
         description="Record the prompt's own positions too, before its last one.",
         json_schema_extra=RECORD,
     )
     lens_renyi: bool = Field(
-        Probes.lens_renyi,
+        default=Probes.lens_renyi,
         description="Record Rényi entropies of every layer's prediction, which needs a second unembedding.",
         json_schema_extra=RECORD,
     )
     precision: Literal["float32", "float16"] = Field(
-        "float32", description="Precision of stored floats.", json_schema_extra=RECORD
+        default="float32", description="Precision of stored floats.", json_schema_extra=RECORD
     )
     out: str | Path | None = Field(
-        None, description="Directory or URL of the trace. Default: runs/MODEL-TIME.", json_schema_extra=OUTPUT
+        default=None, description="Directory or URL of the trace. Default: runs/MODEL-TIME.", json_schema_extra=OUTPUT
     )
     mesh: Annotated[str | None, BeforeValidator(lambda mesh: None if mesh == "none" else mesh)] = Field(
-        AUTO,
+        default=AUTO,
         description="Devices: model splits the parameters, data splits the batch, as in data=1,model=8; 'none' uses "
         "one device.",
         json_schema_extra=DEVICES,

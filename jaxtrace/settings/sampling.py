@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SAMPLING = {"group": "Sampling"}
+from jaxtrace.settings.groups import DEVICES, SAMPLING
 
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
 ThresholdsName = Literal["classic", "server"]
@@ -17,12 +17,12 @@ class SamplerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    sampler: SamplerName = Field("greedy", description="How tokens are drawn.", json_schema_extra=SAMPLING)
+    sampler: SamplerName = Field(default="greedy", description="How tokens are drawn.", json_schema_extra=SAMPLING)
     thresholds: ThresholdsName = Field(
-        "classic", description="Version of the rule of sampler 'entropix'.", json_schema_extra=SAMPLING
+        default="classic", description="Version of the rule of sampler 'entropix'.", json_schema_extra=SAMPLING
     )
     pause: str | None = Field(
-        None,
+        default=None,
         description="Pause token of the samplers 'entropix' and 'dslider', as text or id. Default: ' ...' if that is "
         "one token.",
         json_schema_extra=SAMPLING,
@@ -35,20 +35,23 @@ class SamplingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     temperature: float = Field(
-        1.0, gt=0, description="Divisor of the logits before a draw.", json_schema_extra=SAMPLING
+        default=1.0, gt=0, description="Divisor of the logits before a draw.", json_schema_extra=SAMPLING
     )
     top_p: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         le=1,
         description="Keep the smallest set of most likely tokens whose probability reaches this.",
         json_schema_extra=SAMPLING,
     )
     top_k: int = Field(
-        0, ge=0, description="Keep this many of the most likely tokens; 0 keeps all.", json_schema_extra=SAMPLING
+        default=0,
+        ge=0,
+        description="Keep this many of the most likely tokens; 0 keeps all.",
+        json_schema_extra=SAMPLING,
     )
     min_p: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Keep tokens at least this fraction as likely as the most likely one.",
@@ -61,18 +64,18 @@ class DecodingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    batch_size: int = Field(16, ge=1, description="Prompts run at once.", json_schema_extra={"group": "Devices"})
+    batch_size: int = Field(default=16, ge=1, description="Prompts run at once.", json_schema_extra=DEVICES)
     max_new_tokens: int = Field(
-        64, ge=1, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
+        default=64, ge=1, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
     )
     stop_repeats: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Number of identical tokens in a row that end an answer; 0 never ends it.",
         json_schema_extra=SAMPLING,
     )
     seed: int = Field(
-        0,
+        default=0,
         ge=0,
         lt=2**32,
         description="Seed of the sampler, of random weights and of random prompts.",

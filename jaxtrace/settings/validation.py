@@ -36,7 +36,7 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
     Args:
       kind: class of the model.
       fields: values by the names of the model's fields.
-      place: where the fields are written, for the message; or a function of a field's name ("" for several fields).
+      place: place that the message names, such as a file; or a function of a field's name ("" for several fields).
 
     Raises:
       ConfigError: a field is unknown, missing or out of range; one line names the place, the first wrong field, its
@@ -53,7 +53,7 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
 
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "invalid_key"):
         return (
             f"{field}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
         )

@@ -1,4 +1,4 @@
-"""What a user can mend: exit status 2, and one line that names the thing and what to do about it."""
+"""User-fixable errors: exit status 2, and one line that names the thing and says what to do."""
 
 import errno
 import json
@@ -20,13 +20,13 @@ FEW = ("--limit", 4, "--batch-size", 2, "--max-new-tokens", 4, "--probes", "outp
 
 @pytest.fixture
 def refused(jaxtrace, no_plots, tmp_path):
-    """Asserts that a call is refused in one line that holds all of some words; returns the line."""
+    """Assert that a command is refused in one line that holds all of some words; return the line."""
 
     def call(*arguments, names=()):
         done = jaxtrace(*arguments)
         assert done.status == 2, done.out + done.err
         line = done.err
-        if line.startswith("tracing "):  # the bar of a run that had begun
+        if line.startswith("tracing "):  # bar of a run that has started
             line = line.split("\n", 1)[1]
         assert line.startswith("jaxtrace: ") and line.count("\n") == 1 and line.endswith("\n"), done.err
         assert [name for name in names if str(name) not in line] == [], line
@@ -47,47 +47,37 @@ def snapshot(directory):
             ["nowhere", "--text", "a"],
             ["nowhere: no such directory", "give a checkpoint directory, a hub id, or 'demo'"],
         ),
-        (["demo", "--task", "trivia"], ["no task is named 'trivia'", "choose one of truthfulqa"]),
+        (["llama-3.2-1", "--text", "a"], ["no such directory; did you mean 'llama-3.2-1b'?"]),
+        (["demo", "--task", "trivia"], ["no task is named 'trivia'; choose one of truthfulqa"]),
+        (["demo", "--task", "truthfullqa"], ["did you mean 'truthfulqa'?"]),
         (
             ["demo", "--task", "truthfulqa", "--data", "no.csv"],
             ["no.csv: No such file", "name a file that can be read"],
         ),
         (["demo", "--prompts", "no.txt"], ["no.txt: No such file", "name a file that can be read"]),
-        (["demo", "--prompts", "no.pdf"], ["no.pdf: no kind of prompt file ends in '.pdf'", "use .txt, .jsonl, .csv"]),
-        (["demo", "--text", ""], ["prompt text-0: is empty", "give it some text"]),
+        (["demo", "--prompts", "a.pdf"], ["a.pdf: no kind of prompt file ends in '.pdf'", ".txt, .jsonl, .csv"]),
         (["demo", "--text", "a", "--text", " \n"], ["prompt text-1: is empty", "give it some text"]),
         (["demo", "--text", "word " * 300], ["prompt text-0: has", "the context of demo holds 256", "shorten it"]),
-        (["demo", "--probes", "output,heads"], ["no probe group 'heads'", "there are: all, none, output"]),
+        (["demo", "--probes", "output,heads"], ["settings: no probe group 'heads'; there are: all, none, output"]),
         (["demo", "--probes", ""], ["no probe group ''", "there are: all, none, output"]),
-        (["demo", "--sampler", "beam"], ["sampler", "'greedy', 'sample', 'entropix' or 'dslider'"]),
-        (["demo", "--sampler", "sample", "--temperature", "0"], ["temperature", "greater than 0"]),
-        (["demo", "--sampler", "sample", "--top-p", "2"], ["top_p", "less than or equal to 1"]),
-        (["demo", "--sampler", "sample", "--top-k", "-1"], ["top_k", "greater than or equal to 0"]),
-        (["demo", "--temperature", "0.7"], ["temperature, top_p, top_k and min_p need sampler 'sample'"]),
-        (["demo", "--sampler", "entropix", "--top-k", "5"], ["temperature, top_p, top_k and min_p need sampler"]),
-        (["demo", "--sampler", "dslider", "--thresholds", "server"], ["thresholds need sampler 'entropix'"]),
-        (["demo", "--pause", " ..."], ["pause needs sampler 'entropix' or 'dslider'"]),
+        (["demo", "--temperature", "0.7"], ["temperature is 0.7 with sampler 'greedy'; use sampler 'sample'"]),
+        (["demo", "--sampler", "entropix", "--top-k", "5"], ["top_k is 5 with sampler 'entropix'"]),
+        (["demo", "--sampler", "dslider", "--thresholds", "server"], ["thresholds is 'server' with sampler 'dslider'"]),
+        (["demo", "--pause", " ..."], ["pause is ' ...' with sampler 'greedy'; use sampler 'entropix' or 'dslider'"]),
         (["demo", "--sampler", "entropix", "--pause", " one two three"], ["tokens of this model, not one"]),
-        (["demo", "--limit", "0"], ["limit", "greater than or equal to 1"]),
-        (["demo", "--max-new-tokens", "0"], ["max_new_tokens", "greater than or equal to 1"]),
-        (["demo", "--batch-size", "0"], ["batch_size", "greater than or equal to 1"]),
-        (["demo", "--stop-repeats", "-1"], ["stop_repeats", "greater than or equal to 0"]),
         (["demo", "--config", "no.yaml"], ["no.yaml: cannot be read", "give a YAML file"]),
-        (["demo", "--text", "a", "--prompts", "a.txt"], ["prompts and text exclude each other", "keep one"]),
-        (["demo", "--data", "a.csv"], ["data belongs to a task", "name the task too"]),
-        (["nowhere/at-all"], ["nothing to trace", "give a task, a prompts file, or a text"]),
+        (["demo", "--text", "a", "--prompts", "a.txt"], ["prompts and text exclude each other; keep one"]),
+        (["demo", "--data", "a.csv"], ["data is a.csv without a task; name the task too"]),
+        (["nowhere/at-all"], ["nothing to trace; give a task, a prompts file, or a text"]),
+        ([*FEW, "--resume"], ["resume needs the directory of a run; name it with --out"]),
     ],
 )
-def test_options(refused, tmp_path, monkeypatch, arguments, names):
+def test_a_wrong_option_is_refused_before_anything_is_written(refused, tmp_path, monkeypatch, arguments, names):
     monkeypatch.chdir(tmp_path)
-    refused("trace", *arguments, "--out", "out", names=names)
-    assert not (tmp_path / "out").exists()
-
-
-def test_resume_without_a_directory(refused, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    refused("trace", "demo", *FEW, "--resume", names=["resume: no directory to go on with", "--out"])
-    assert not (tmp_path / "runs").exists()
+    (tmp_path / "a.pdf").touch()
+    out = () if "--resume" in arguments else ("--out", "out")
+    refused("trace", *arguments, *out, names=names)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pdf"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +92,7 @@ def test_resume_without_a_directory(refused, tmp_path, monkeypatch):
         ("a.jsonl", '{"tokens": [1, 5000]}\n', ["id 5000 is outside the vocabulary of 1024"]),
     ],
 )
-def test_prompt_files(refused, tmp_path, name, content, names):
+def test_a_broken_prompt_file_is_named_with_its_line(refused, tmp_path, name, content, names):
     (tmp_path / name).write_text(content, encoding="utf-8")
     place = [name] if "tokens" not in content else ["prompt a-0000"]
     refused("trace", "demo", "--prompts", tmp_path / name, "--out", tmp_path / "out", names=[*place, *names])
@@ -112,24 +102,23 @@ def test_prompt_files(refused, tmp_path, name, content, names):
 @pytest.mark.parametrize(
     ("content", "names"),
     [
-        ("temprature: 1\n", ["temprature: no such setting", "there are: model, task", "temperature"]),
+        ("temprature: 1\n", ["temprature: no such setting; did you mean 'temperature'? there are: ", "model, random"]),
         ("max_new_tokens: [1\n", ["not valid YAML", "line 2"]),
         ("- model\n", ["not a YAML mapping of settings"]),
         ("", ["not a YAML mapping of settings"]),
-        ("1: 2\n", ["1: Keys should be strings"]),
-        ("max_new_tokens: many\n", ["max_new_tokens", "valid integer"]),
+        ("1: 2\n", ["1: no such setting; there are: "]),
+        ("max_new_tokens: many\n", ["max_new_tokens is many; it must be a valid integer"]),
         ("probes: [heads]\n", ["no probe group 'heads'", "there are: all"]),
     ],
 )
-def test_files_of_settings(refused, tmp_path, content, names):
+def test_a_broken_file_of_settings_is_named(refused, tmp_path, content, names):
     file = tmp_path / "mine.yaml"
     file.write_text(content, encoding="utf-8")
-    where = [] if "probes" in content else [file]
-    refused("trace", "--config", file, "--out", tmp_path / "out", names=[*where, *names])
+    refused("trace", "--config", file, "--out", tmp_path / "out", names=[file, *names])
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_that_holds_another_run(refused, jaxtrace, tmp_path):
+def test_a_directory_with_another_run_is_not_overwritten(refused, jaxtrace, tmp_path):
     run = tmp_path / "run"
     assert jaxtrace("trace", "demo", *FEW, "--out", run).status == 0
     before = snapshot(run)
@@ -141,7 +130,7 @@ def test_a_directory_that_holds_another_run(refused, jaxtrace, tmp_path):
     assert snapshot(run) == before
 
 
-def test_a_directory_that_holds_other_files(refused, tmp_path):
+def test_a_directory_with_other_files_is_not_written_to(refused, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
     refused(
         "trace", "demo", *FEW, "--out", tmp_path, names=[tmp_path, "holds files that are no trace", "name an empty"]
@@ -149,7 +138,7 @@ def test_a_directory_that_holds_other_files(refused, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_where_the_directory_should_be(refused, tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(refused, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine", encoding="utf-8")
     refused("trace", "demo", *FEW, "--out", file, names=[file, "is a file; name a directory"])
@@ -159,7 +148,7 @@ def test_a_file_where_the_directory_should_be(refused, tmp_path):
     assert file.read_text(encoding="utf-8") == "mine"
 
 
-def test_a_directory_that_is_no_checkpoint(refused, tmp_path):
+def test_a_directory_without_a_checkpoint_is_refused(refused, tmp_path):
     names = [tmp_path, "holds no config.json", "give a Hugging Face checkpoint directory or a hub id"]
     refused("trace", tmp_path, "--text", "a", "--out", tmp_path / "out", names=names)
     refused("info", tmp_path, names=names)
@@ -167,20 +156,21 @@ def test_a_directory_that_is_no_checkpoint(refused, tmp_path):
     refused("info", tmp_path, names=[tmp_path, "'mamba' is not one jaxtrace knows"])
 
 
-def test_report_of_what_is_no_trace(refused, tmp_path):
-    for directory in (tmp_path, tmp_path / "nowhere"):
-        refused("report", directory, names=[f"{directory}: not a trace directory", "name one that does"])
+def test_report_refuses_a_directory_without_a_trace(refused, tmp_path):
+    refused("report", tmp_path, names=[f"{tmp_path}: not a trace directory", "name one that does"])
+    nowhere = tmp_path / "nowhere"
+    refused("report", nowhere, names=[f"{nowhere}: No such file or directory; name the directory of a trace"])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_page_that_cannot_be_written(refused, jaxtrace, tmp_path):
+def test_report_names_a_page_that_cannot_be_written(refused, jaxtrace, tmp_path):
     assert jaxtrace("trace", "demo", *FEW, "--out", tmp_path / "run").status == 0
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     page = tmp_path / "file" / "page.html"
     refused("report", tmp_path / "run", "--out", page, names=[tmp_path / "file", "name another place"])
 
 
-def test_a_full_disk(refused, jaxtrace, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_finished_prompts(refused, jaxtrace, tmp_path, monkeypatch):
     parts = []
 
     def write_table(table, file, whole=pq.write_table, **options):
@@ -193,7 +183,7 @@ def test_a_full_disk(refused, jaxtrace, tmp_path, monkeypatch):
     run = ("trace", "demo", *FEW, "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", write_table)
-        names = [tmp_path / "run", "No space left on device", "already finished stay readable; make room"]
+        names = [tmp_path / "run", "No space left on device", "already finished stay readable; free space"]
         refused(*run, names=names)
     trace = jt.open(tmp_path / "run")
     assert len(trace.rows) == 2 and trace.info["complete"] is False
@@ -202,7 +192,7 @@ def test_a_full_disk(refused, jaxtrace, tmp_path, monkeypatch):
     assert len(jt.open(tmp_path / "run").rows) == 4
 
 
-def test_a_disk_full_of_plots(refused, tmp_path, monkeypatch):
+def test_plots_that_cannot_be_written_leave_the_trace_complete(refused, tmp_path, monkeypatch):
     def write_plots(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "lens_profile.png")
 
@@ -211,9 +201,9 @@ def test_a_disk_full_of_plots(refused, tmp_path, monkeypatch):
     assert jt.open(tmp_path).info["complete"] is True
 
 
-def test_kernels_that_there_are_not(refused, tmp_path, monkeypatch):
+def test_an_unavailable_kernel_implementation_is_refused(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXTRACE_KERNELS", "abacus")
-    sampled = ("--sampler", "sample", "--temperature", 0.123)  # not compiled yet, so that kernels are chosen anew
+    sampled = ("--sampler", "sample", "--temperature", 0.123)  # not compiled before, so that kernels are chosen again
     refused(
         "trace",
         "demo",
@@ -226,8 +216,8 @@ def test_kernels_that_there_are_not(refused, tmp_path, monkeypatch):
     assert list(jt.open(tmp_path / "run").rows) == []
 
 
-def test_interrupt_of_a_process(tmp_path):
-    """Ctrl-C in the middle of a long run."""
+def test_ctrl_c_keeps_finished_prompts(tmp_path):
+    """A process of its own, interrupted in the middle of a long run."""
     prompts, run = tmp_path / "long.txt", tmp_path / "run"
     prompts.write_text("Question: What is 3 + 5? Answer:\n" * 5000, encoding="utf-8")
     options = ["--prompts", prompts, "--max-new-tokens", "100", "--batch-size", "1", "--probes", "output", "--out", run]
@@ -257,14 +247,14 @@ def test_interrupt_of_a_process(tmp_path):
     assert not list(run.rglob("*.tmp"))
 
 
-def test_an_image_for_a_model_that_sees_none(refused, tmp_path):
+def test_an_image_for_a_model_without_an_image_encoder_is_refused(refused, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     out = tmp_path / "out"
     refused("trace", "demo", "--text", "hi", "--image", tmp_path / "a.png", "--out", out, names=["demo sees none"])
     assert not out.exists()
 
 
-def test_a_broken_image_is_found_before_work_begins(refused, tmp_path):
+def test_a_broken_image_is_refused_before_work_begins(refused, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(SEEING), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(b"no image")
     (tmp_path / "p.jsonl").write_text(

@@ -1,4 +1,4 @@
-"""`jaxtrace convert`, and what checkpoints that cannot be read exactly give: one line and exit status 2."""
+"""`jaxtrace convert`, and one-line refusals of checkpoints that cannot be read exactly."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from tests.checkpoints.conftest import CONFIG, Folder
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkpoint on disk that a test then damages."""
+    """Checkpoint on disk, for a test to damage."""
     return Folder(tmp_path / "tiny", CONFIG)
 
 
 @pytest.fixture
 def refused(jaxtrace):
-    """Asserts that a call is refused in one line that holds all of some words."""
+    """Assert that a command is refused in one line that holds all of some words."""
 
     def call(*arguments, names):
         done = jaxtrace(*arguments)
@@ -35,11 +35,11 @@ def refused(jaxtrace):
     return call
 
 
-def test_convert_and_trace(jaxtrace, no_plots, tmp_path):
+def test_a_converted_checkpoint_gives_the_same_trace(jaxtrace, no_plots, tmp_path):
     out = tmp_path / "out"
     done = jaxtrace("convert", "demo", out, "--dtype", "bfloat16", "--mesh", "data=1")
     assert (done.status, done.err) == (0, "")
-    assert done.out == f"{out}: load it by this name, as any checkpoint\n"
+    assert done.out == f"{out}: load it by this name, like any checkpoint\n"
     assert json.loads((out / "jaxtrace.json").read_text())["dtype"] == "bfloat16"
     few = ("--text", "Question: What is 3 + 5? Answer:", "--max-new-tokens", 4, "--probes", "output")
     assert jaxtrace("trace", "demo", *few, "--out", tmp_path / "one").status == 0
@@ -48,15 +48,15 @@ def test_convert_and_trace(jaxtrace, no_plots, tmp_path):
     assert one.text == two.text
     for name, values in one.metrics.items():
         np.testing.assert_array_equal(values, two.metrics[name], err_msg=name)
-    # As bits are those of the source, a run of the one goes on with the other.
+    # The weights are equal bit for bit, so that a run with one checkpoint resumes with the other.
     hashes = [json.loads((tmp_path / name / "run.json").read_text())["info"]["checkpoint"] for name in ("one", "two")]
     assert hashes[0] == hashes[1]
 
 
-def test_relative_names(jaxtrace, no_plots, tmp_path, monkeypatch):
+def test_relative_paths_work(jaxtrace, no_plots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = jaxtrace("convert", "demo", "rel")
-    assert (done.status, done.out, done.err) == (0, "rel: load it by this name, as any checkpoint\n", "")
+    assert (done.status, done.out, done.err) == (0, "rel: load it by this name, like any checkpoint\n", "")
     few = ("--text", "Question: What is 3 + 5? Answer:", "--max-new-tokens", 2, "--probes", "output")
     assert jaxtrace("trace", "rel", *few, "--out", "run").status == 0
     assert len(jt.open(tmp_path / "run").rows) == 1
@@ -65,7 +65,7 @@ def test_relative_names(jaxtrace, no_plots, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-def test_refusals(refused, jaxtrace, folder, tmp_path):
+def test_wrong_arguments_are_refused(refused, jaxtrace, folder, tmp_path):
     refused("convert", "nowhere", tmp_path / "out", names=["nowhere: no such directory"])
     refused("convert", folder.write(), tmp_path, names=[tmp_path, "holds files that are no conversion", "name a new"])
     refused("convert", folder.path, tmp_path / "out", "--dtype", "int8", names=["dtype 'int8'", "choose float32"])
@@ -77,22 +77,22 @@ def test_refusals(refused, jaxtrace, folder, tmp_path):
     refused("convert", folder.path, tmp_path / "out", "--dtype", "float16", names=names)
 
 
-def test_an_interrupt(jaxtrace, monkeypatch, folder, tmp_path, refused):
+def test_an_interrupted_conversion_resumes(jaxtrace, monkeypatch, folder, tmp_path, refused):
     def write_part(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(saved, "write_part", write_part)
         done = jaxtrace("convert", folder.write(), tmp_path / "out")
-    assert (done.status, done.err) == (130, "jaxtrace: interrupted; run the same command again to go on\n")
+    assert (done.status, done.err) == (130, "jaxtrace: interrupted; run the same command again to resume\n")
     refused("info", tmp_path / "out", names=[tmp_path / "out", "half-written; run the same jaxtrace convert again"])
     assert jaxtrace("convert", folder.path, tmp_path / "out").status == 0
     assert jaxtrace("info", tmp_path / "out").status == 0
 
 
 @pytest.mark.slow
-def test_an_interrupt_of_a_process(tmp_path):
-    """Ctrl-C while Orbax's threads write."""
+def test_ctrl_c_ends_a_conversion_in_one_line(tmp_path):
+    """A process of its own, interrupted while Orbax's threads write."""
     folder, out = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": 200}), tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxtrace.cli", "convert", folder.write(), str(out)],
@@ -112,7 +112,7 @@ def test_an_interrupt_of_a_process(tmp_path):
         process.kill()
         process.wait()
     assert process.returncode == 130, errors
-    assert errors == "jaxtrace: interrupted; run the same command again to go on\n"
+    assert errors == "jaxtrace: interrupted; run the same command again to resume\n"
 
 
 def quantised(folder):
@@ -132,7 +132,7 @@ def unknown(folder):
 
 def heads(folder):
     folder.config["num_attention_heads"] = 3
-    return "which 3 attention heads do not divide"
+    return "which is not a multiple of 3 attention heads"
 
 
 def a_shape(folder):
@@ -142,7 +142,7 @@ def a_shape(folder):
 
 @pytest.mark.parametrize("damage", [quantised, eight_bit, unknown, heads, a_shape], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("verb", ["convert", "trace"])
-def test_checkpoints_that_do_not_fit(refused, folder, tmp_path, damage, verb):
+def test_checkpoints_that_do_not_fit_their_config_are_refused(refused, folder, tmp_path, damage, verb):
     words = damage(folder)
     options = ("--out", tmp_path / "out", "--prompts", tmp_path / "p.jsonl") if verb == "trace" else (tmp_path / "out",)
     (tmp_path / "p.jsonl").write_text('{"tokens": [1, 2]}\n')
@@ -167,7 +167,7 @@ def a_missing_tensor(folder):
 
 
 @pytest.mark.parametrize("damage", [truncated, a_missing_shard, a_missing_tensor], ids=lambda damage: damage.__name__)
-def test_files_that_are_damaged(refused, folder, tmp_path, damage):
+def test_damaged_files_are_refused(refused, folder, tmp_path, damage):
     folder.write_sharded()
     words = damage(folder)
     refused("convert", folder.path, tmp_path / "out", names=[folder.path, words])

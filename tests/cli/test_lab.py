@@ -1,4 +1,4 @@
-"""`jaxtrace lab train`: what it refuses, and a model of a small world from nothing to answers."""
+"""`jaxtrace lab train`: refusals, and a model of a small world from training to answers."""
 
 import re
 
@@ -22,22 +22,22 @@ def refused(jaxtrace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--family", "bert"], "lab train: family: Input should be 'llama', 'gemma', 'qwen' or 'gpt2'"),
-        (["--layers", 0], "lab train: layers: Input should be greater than or equal to 1"),
-        (["--width", 72], "lab train: width: Input should be a multiple of 32"),
-        (["--steps", 0], "lab train: 0 steps from seed 0; give 1 or more"),
-        (["--seed", -1], "a seed of 0 or more"),
-        (["--world", "nowhere.json"], "nowhere.json: no such file"),
+        (["--family", "bert"], "lab train: family is bert; it must be 'llama', 'gemma', 'qwen' or 'gpt2'"),
+        (["--layers", 0], "lab train: layers is 0; it must be greater than or equal to 1"),
+        (["--width", 72], "lab train: width is 72; it must be a multiple of 32"),
+        (["--steps", 0], "lab train: steps is 0; it must be greater than or equal to 1"),
+        (["--seed", -1], "lab train: seed is -1; it must be greater than or equal to 0"),
+        (["--world", "nowhere.json"], "nowhere.json: No such file or directory; name a world.json"),
     ],
 )
-def test_what_cannot_be_trained_is_one_line(refused, arguments, said, tmp_path):
-    assert said in refused(*arguments)
+def test_wrong_settings_are_refused_in_one_line(refused, arguments, message, tmp_path):
+    assert message in refused(*arguments)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_finished_model_is_not_trained_over(refused, tmp_path):
+def test_a_finished_model_is_not_overwritten(refused, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert "holds a model already; give another --out" in refused(out=tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
@@ -51,7 +51,7 @@ def test_other_files_are_not_overwritten(refused, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_stopped_and_gone_on_with_ends_in_a_model_that_the_task_asks(jaxtrace, monkeypatch, tmp_path):
+def test_an_interrupted_training_resumes_to_a_model_that_answers_the_task(jaxtrace, monkeypatch, tmp_path):
     classes = tuple(PeopleClass(name=str(count), people=2, stated=(count,)) for count in (0, 2, 16))
     small = LAB_WORLD.model_copy(update={"classes": classes, "strangers": 20, "sums": 40, "stories": 20})
     (tmp_path / "small.json").write_text(small.model_dump_json())
@@ -68,7 +68,7 @@ def test_training_stopped_and_gone_on_with_ends_in_a_model_that_the_task_asks(ja
 
     monkeypatch.setattr(loop, "save_state", save_and_stop)
     stopped = jaxtrace(*command)
-    assert stopped.status == 130 and "run the same command again to go on" in stopped.err
+    assert stopped.status == 130 and "run the same command again to resume" in stopped.err
     monkeypatch.setattr(loop, "save_state", save)
     done = jaxtrace(*command)
     assert done.status == 0, done.err

@@ -15,8 +15,8 @@ FEW = ("--max-new-tokens", 3, "--probes", "output")
 
 @pytest.fixture(autouse=True)
 def eighty_columns(monkeypatch):
-    """What a pipe has."""
-    monkeypatch.setattr("jaxtrace.cli.console.width", 80)
+    """Width of a pipe."""
+    monkeypatch.setattr("jaxtrace.cli.output.console.width", 80)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def shape(tmp_path):
     return directory
 
 
-def test_every_model_is_listed_whole(jaxtrace):
+def test_every_published_model_is_listed_with_its_shape(jaxtrace):
     done = jaxtrace("models")
     assert (done.status, done.err) == (0, "")
     lines = [line.rstrip() for line in done.out.splitlines()]
@@ -42,7 +42,7 @@ def test_every_model_is_listed_whole(jaxtrace):
     assert {model.family for model in PUBLISHED} <= {*lines}
 
 
-def test_what_is_particular_about_layers_is_said(jaxtrace):
+def test_special_layers_are_listed(jaxtrace):
     out = jaxtrace("models").out
     for words in (
         "40 layers, 8 of them look at images",
@@ -54,7 +54,7 @@ def test_what_is_particular_about_layers_is_said(jaxtrace):
         assert words in out
 
 
-def test_bytes_per_token(jaxtrace):
+def test_bytes_per_token_of_cache_and_trace(jaxtrace):
     first, second = jaxtrace("models", "llama-3.2-1b").out.splitlines()[4:6]
     assert first.rstrip().endswith(" 32 KiB")  # 2 · 16 layers · 8 heads · 64 · 2 bytes
     # 32-bit: the token; 5 + 3 orders; of 16 layers 5 · 32 heads, 2, 5 and 2, of 17 2
@@ -71,18 +71,18 @@ def test_bytes_per_token(jaxtrace):
         ("VISION", {"llama-3.2-11b-vision", "llama-3.2-11b-vision-instruct", "llama-3.2-90b-vision"}),
     ],
 )
-def test_a_part_of_a_name(jaxtrace, wanted, names):
+def test_models_are_found_by_part_of_a_name(jaxtrace, wanted, names):
     words = {line.split()[0] for line in jaxtrace("models", wanted).out.splitlines() if line.strip()}
     assert words & {model.name for model in PUBLISHED} == names
 
 
-def test_a_part_of_no_name(jaxtrace):
+def test_a_name_of_no_model_is_refused(jaxtrace):
     done = jaxtrace("models", "mamba")
     assert (done.status, done.out) == (2, "")
     assert done.err == "jaxtrace: 'mamba': no published model has this name; run jaxtrace models to list all\n"
 
 
-def test_info_of_a_published_name_asks_nobody(jaxtrace, monkeypatch, tmp_path):
+def test_info_of_a_published_name_needs_no_network(jaxtrace, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jaxtrace.model.open_checkpoint", None)
     done = jaxtrace("info", "Llama-3.2-11B-Vision")
@@ -138,7 +138,7 @@ def test_seeds_draw_other_prompts_and_limits_fewer(jaxtrace, no_plots, shape, tm
     assert not np.array_equal(one[0].prompt_tokens, other[0].prompt_tokens)
 
 
-def test_given_prompts_are_kept(jaxtrace, no_plots, shape, tmp_path):
+def test_random_weights_take_given_prompts(jaxtrace, no_plots, shape, tmp_path):
     (tmp_path / "ids.jsonl").write_text('{"tokens": [1, 2, 3]}\n', encoding="utf-8")
     run = ("trace", shape, "--random", "--prompts", tmp_path / "ids.jsonl", *FEW, "--out", tmp_path / "run")
     assert jaxtrace(*run).status == 0
@@ -157,16 +157,15 @@ def test_a_mesh_of_one_device_changes_nothing(jaxtrace, no_plots, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("nowhere", "--random"), "nowhere: neither a published model nor a directory with a config.json"),
-        (("nowhere", "--random"), "`jaxtrace models` lists the former"),
+        (("nowhere", "--random"), "nowhere: no such directory; give a checkpoint directory"),
         (("gemma-3-1b", "--random", "--text", "a"), "gemma-3-1b (random, seed 0) has no tokenizer; give lists of"),
         (("gemma-3-1b", "--random", "--mesh", "model"), "mesh 'model': not sizes of data and model"),
         (("gemma-3-1b", "--random", "--mesh", "model=4096"), "mesh 'model=4096': needs 4096 devices"),
         (("demo", "--mesh", "data=0"), "mesh 'data=0': not sizes of data and model"),
-        (("gemma-3-1b",), "nothing to trace: give a task, a prompts file, or a text"),
+        (("gemma-3-1b",), "nothing to trace; give a task, a prompts file, or a text"),
     ],
 )
-def test_what_cannot_be_traced(jaxtrace, tmp_path, monkeypatch, options, words):
+def test_a_wrong_random_run_is_refused(jaxtrace, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     done = jaxtrace("trace", *options, "--out", "out")
     assert done.status == 2

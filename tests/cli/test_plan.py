@@ -9,7 +9,7 @@ pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for T
 SMALL = ("--context", 16, "--probes", "output")
 
 
-def test_what_fits(jaxtrace):
+def test_a_plan_that_fits_exits_0(jaxtrace):
     done = jaxtrace("plan", "--model", "demo", "--topology", "v5e-1", "--batch", 2, *SMALL)
     assert done.status == 0
     for text in ("1,312,384 parameters in bfloat16", "1 v5e chip, 1x1; mesh data=1,model=1", "2 rows of 16 positions"):
@@ -20,7 +20,7 @@ def test_what_fits(jaxtrace):
     assert done.out.splitlines()[-1].startswith("fits: 15.7")
 
 
-def test_what_does_not(jaxtrace):
+def test_a_plan_that_does_not_fit_exits_1_and_finds_one_that_does(jaxtrace):
     arguments = ("--model", "llama-3.1-8b", "--topology", "v5e-1", "--batch", 2, "--dtype", "float32", *SMALL)
     done = jaxtrace("plan", *arguments, "--search", "--json")
     assert done.status == 1
@@ -41,7 +41,7 @@ def test_what_does_not(jaxtrace):
         (("--topology", "v5e-4", "--mesh", "data=1,model=3"), "has 3 devices, but v5e-4 has 4"),
         (("--topology", "v5e-16", "--mesh", "model=16"), "16 parts do not divide"),
         (("--topology", "v5e-4", "--mesh", "heads=4"), "not sizes of data and model"),
-        (("--model", "gone"), "neither a published model nor a directory"),
+        (("--model", "gone"), "gone: no such directory"),
         (("--context", 100_000), "context=100000: batch must be 1 or more, context 1 to "),
         (("--batch", 0), "batch=0"),
         (("--dtype", "int8"), "dtype: is 'int8'; it must be one of bfloat16, float16, float32"),
@@ -49,7 +49,7 @@ def test_what_does_not(jaxtrace):
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_bad_input(jaxtrace, arguments, message):
+def test_wrong_options_are_refused(jaxtrace, arguments, message):
     done = jaxtrace("plan", *arguments)
     assert (done.status, done.out) == (2, "")
     assert message in done.err and done.err.count("\n") == 1

@@ -1,10 +1,10 @@
-"""What is recorded, said on the command line; and what a trace on the disk is."""
+"""Recorded metrics and raw material, chosen on the command line; and `jaxtrace info` of stored traces."""
 
 import pytest
 
 import jaxtrace as jt
 from jaxtrace.planning.cost import trace_bytes
-from jaxtrace.run import RunConfig, run_config
+from jaxtrace.settings.run import run_config
 from jaxtrace.traces import TraceWriter
 from tests.traces.rows import INFO, make_row
 
@@ -22,7 +22,7 @@ def run(jaxtrace, tmp_path_factory):
     return out
 
 
-def test_a_trace_of_what_was_asked_for(run):
+def test_a_trace_holds_what_the_options_choose(run):
     trace = jt.open(run)
     probes = jt.Probes.of(
         "output", "lens", layer_stride=4, residuals=(0, 6), top_tokens=3, attention_rows=((1, 0), (6, 7))
@@ -34,7 +34,7 @@ def test_a_trace_of_what_was_asked_for(run):
     assert "".join((row.prompt_pieces[0], *row.pieces)).endswith(row.text)
 
 
-def test_info_of_a_trace(jaxtrace, run):
+def test_info_describes_a_trace(jaxtrace, run):
     done = jaxtrace("info", run)
     said = " ".join(done.out.split())
     size, tokens = sum(file.stat().st_size for file in run.rglob("*.parquet")), jt.open(run).rows[0].length
@@ -43,7 +43,7 @@ def test_info_of_a_trace(jaxtrace, run):
     assert f"{size / 1024:.4g} KiB, {size / tokens / 1024:.4g} KiB per token" in said
 
 
-def test_info_of_a_dataset(jaxtrace, tmp_path):
+def test_info_describes_a_dataset(jaxtrace, tmp_path):
     for task in ("quiz", "story"):
         writer = TraceWriter(tmp_path, INFO, partition=f"model=tiny/task={task}")
         writer.write([(0, make_row(0, 3))])
@@ -53,7 +53,7 @@ def test_info_of_a_dataset(jaxtrace, tmp_path):
         assert words in said, words
 
 
-def test_info_counts_the_bytes_of_what_is_asked_for(jaxtrace):
+def test_info_counts_the_bytes_of_the_chosen_metrics(jaxtrace):
     settings = run_config(None, probes="output,lens", layer_stride=4, top_tokens=3, precision="float16")
     config = jt.load("demo").config
     size = sum(trace_bytes(config, settings.recorded, precision="float16").values())
@@ -61,23 +61,17 @@ def test_info_counts_the_bytes_of_what_is_asked_for(jaxtrace):
     assert f"trace per token {size} B in float16" in " ".join(done.out.split())
 
 
-def test_heads_as_a_file_of_settings_names_them():
-    both = ((6, 0), (1, 2))
-    for said in ("6:0,1:2", ["6:0", "1:2"], [[6, 0], [1, 2]]):
-        assert RunConfig(attention_rows=said).attention_rows == both
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--residuals", "0,7"), "residuals: no layer 7; there are 0 (the embedding) to 6"),
         (("--attention-rows", "7:0"), "attention_rows: no head 0 of layer 7"),
-        (("--layer-stride", "0"), "layer_stride: Input should be greater than or equal to 1"),
-        (("--precision", "float8"), "precision: Input should be 'float32' or 'float16'"),
-        (("--score", "--prompt-positions"), "score measures every position: leave prompt_positions out"),
+        (("--layer-stride", "0"), "layer_stride is 0; give 1 for every layer"),
+        (("--precision", "float8"), "precision is float8; it must be 'float32' or 'float16'"),
+        (("--score", "--prompt-positions"), "score records every position; drop prompt_positions"),
     ],
 )
-def test_what_cannot_be_recorded_is_told_before_anything_runs(jaxtrace, tmp_path, options, message):
+def test_wrong_choices_are_refused_before_anything_runs(jaxtrace, tmp_path, options, message):
     done = jaxtrace("trace", "--text", "A", *options, "--out", tmp_path / "run")
     assert (done.status, (tmp_path / "run").exists()) == (2, False)
     assert message in " ".join(done.err.split()) and done.err.count("\n") == 1

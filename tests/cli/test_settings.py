@@ -88,12 +88,12 @@ def test_another_sampler_drops_the_sampling_fields_of_the_file(tmp_path):
 @pytest.mark.parametrize("image", [None, "a.png"])
 def test_a_lone_text_and_image_need_no_list(tmp_path, image):
     file, fields = tmp_path / "run.yaml", {} if image is None else {"image": image}
-    file.write_text("text: What is\n" + "".join(f"{name}: {value}\n" for name, value in fields.items()))
+    file.write_text("text: Here is\n" + "".join(f"{name}: {value}\n" for name, value in fields.items()))
     config = run_config(file)
-    assert config.text == ("What is",)
+    assert config.text == ("Here is",)
     assert config.image == (() if image is None else (Path(image),))
-    assert config == run_config(text=["What is"], image=[image] if image else [])
-    assert config == run_config(text="What is", **({"image": Path(image)} if image else {}))
+    assert config == run_config(text=["Here is"], image=[image] if image else [])
+    assert config == run_config(text="Here is", **({"image": Path(image)} if image else {}))
 
 
 def test_heads_have_the_same_meaning_in_every_form():

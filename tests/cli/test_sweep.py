@@ -13,7 +13,7 @@ FEW = {"limit": 2, "max_new_tokens": 2, "batch_size": 2, "probes": "output"}
 
 @pytest.fixture
 def sweep(jaxtrace, tmp_path, monkeypatch):
-    """Calls `jaxtrace sweep` with a file of some fields and options; compiled programs are kept."""
+    """Run `jaxtrace sweep` on a file of some fields; compiled programs are kept."""
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
     def call(*options, **fields):
@@ -24,7 +24,7 @@ def sweep(jaxtrace, tmp_path, monkeypatch):
     return call
 
 
-def test_a_sweep_and_another_file_beside_it(sweep, tmp_path):
+def test_a_sweep_runs_once_and_names_cells_of_another_file(sweep, tmp_path):
     done = sweep()
     assert done.status == 0, done.err
     first, last = done.out.splitlines()
@@ -34,20 +34,20 @@ def test_a_sweep_and_another_file_beside_it(sweep, tmp_path):
     again = sweep()
     assert again.out.splitlines() == [last]
     other = sweep(settings=FEW | {"max_new_tokens": 1})
-    assert f"{first.split(': ')[0]}: is not of this sweep file, and left as it is" in other.out.splitlines()
+    assert f"{first.split(': ')[0]}: not in this sweep file, and left unchanged" in other.out.splitlines()
 
 
-def test_cells_that_fail(sweep, tmp_path, monkeypatch):
+def test_failed_cells_are_reported(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(Model, "generate_rows", lambda *_: (_ for _ in ()).throw(ValueError("no luck")))
     done = sweep(samplers=["greedy", {"temperature": 2.0}])
     assert done.status == 1
-    assert done.err == "jaxtrace: 2 of 2 cells failed; the same command tries them again\n"
+    assert done.err == "jaxtrace: 2 of 2 cells failed; run the same command again to retry them\n"
     assert [line.split(": ", 1)[1] for line in done.out.splitlines()] == ["failed, ValueError: no luck"] * 2
     cells = json.loads((tmp_path / "out" / "sweep.json").read_text())["cells"]
     assert {cell["error"] for cell in cells.values()} == {"ValueError: no luck"}
 
 
-def test_a_dry_run(sweep, tmp_path):
+def test_a_dry_run_writes_nothing(sweep, tmp_path):
     done = sweep("--dry-run", "--bandwidth", "20", "--tflops", "0.5", samplers={"temperature": 2.0}, seeds=[0, 1])
     assert done.status == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80
@@ -56,7 +56,7 @@ def test_a_dry_run(sweep, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_run(sweep, jaxtrace, tmp_path):
+def test_a_sweep_that_cannot_run_is_refused(sweep, jaxtrace, tmp_path):
     done = sweep(models=["demo", "./nowhere"], tasks={"text": "Where"})
     assert done.status == 2 and done.err.count("\n") == 1
     assert "./nowhere on text: ./nowhere: no such directory" in done.err
@@ -65,8 +65,8 @@ def test_what_cannot_be_run(sweep, jaxtrace, tmp_path):
     assert done.status == 2 and "gone.yaml: cannot be read" in done.err
 
 
-def test_interrupted(sweep, monkeypatch):
+def test_an_interrupted_sweep_says_how_to_resume(sweep, monkeypatch):
     monkeypatch.setattr(Model, "generate_rows", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = sweep()
     assert done.status == 130
-    assert "run the same command again to go on" in done.err
+    assert "run the same command again to resume" in done.err

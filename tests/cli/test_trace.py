@@ -15,8 +15,9 @@ import jaxtrace as jt
 from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.model import Model, open_model_checkpoint
 from jaxtrace.planning.cost import parameter_count, trace_bytes
-from jaxtrace.run import RunConfig, prepare
+from jaxtrace.run import prepare
 from jaxtrace.schema import METRICS
+from jaxtrace.settings.run import RunConfig
 from jaxtrace.traces import TraceWriter
 
 QUESTIONS = ["Question: What is 3 + 5? Answer:", "Where does", "Question: What is 2 + 2?"]
@@ -29,7 +30,7 @@ SAMPLED = ("--max-new-tokens", 8, "--sampler", "sample", "--temperature", 0.7, "
 
 @pytest.fixture(scope="module")
 def demo(jaxtrace, tmp_path_factory):
-    """The directory of a run of everything, and what it printed."""
+    """Directory of a run with every probe, and the command's output."""
     directory = tmp_path_factory.mktemp("demo") / "run"
     done = jaxtrace("trace", "demo", "--limit", 3, *FEW, "--out", directory)
     assert done.status == 0, done.err
@@ -38,7 +39,7 @@ def demo(jaxtrace, tmp_path_factory):
 
 @pytest.fixture
 def traced(jaxtrace, no_plots, tmp_path):
-    """Traces the demo model into a new directory and opens it: traced(option, …)."""
+    """Trace the demo model into a new directory and return the trace: traced(option, …)."""
 
     def run(*options):
         directory = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
@@ -62,7 +63,7 @@ def assert_same_trace(got, want):
             np.testing.assert_allclose(a.metrics[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_a_run_leaves_tables_plots_and_its_settings(demo):
+def test_a_run_writes_tables_plots_and_its_settings(demo):
     directory, _ = demo
     assert {path.name for path in directory.iterdir()} == PLOTS | TABLES | {"run.json"}
     for name in PLOTS:
@@ -76,7 +77,7 @@ def test_a_run_leaves_tables_plots_and_its_settings(demo):
     assert len(run["info"]["checkpoint"]) == 64
 
 
-def test_a_run_is_that_of_the_api(demo):
+def test_a_run_equals_the_trace_of_the_api(demo):
     got = jt.open(demo[0])
     want = jt.load("demo").generate(demo_prompts()[:3], max_new_tokens=4)
     assert_same_trace(got, want)
@@ -84,19 +85,16 @@ def test_a_run_is_that_of_the_api(demo):
     assert got.info["complete"] is True
 
 
-def test_a_run_says_what_it_found(demo):
+def test_a_run_prints_its_progress_summary_and_compilations(demo):
     directory, done = demo
     assert "3/3 prompts" in done.err and "mean entropy" in done.err
     words = done.out.split()
     assert words[words.index("prompts") + 2] == "3" and words[words.index("tokens") + 2] == "12"
     assert f"jaxtrace report {directory}" in done.out.replace("\n", "")
+    assert re.search(r"compiled \d+ programs in \d+\.\d s", done.out)
 
 
-def test_a_run_says_what_it_compiled(demo):
-    assert re.search(r"compiled \d+ programs in \d+\.\d s", demo[1].out)
-
-
-def test_a_run_names_the_prompts_whose_logits_are_not_finite(jaxtrace, no_plots, tmp_path, monkeypatch):
+def test_prompts_with_non_finite_logits_are_named(jaxtrace, no_plots, tmp_path, monkeypatch):
     model_of = Model.of
 
     def poisoned(*args, **options):
@@ -110,11 +108,11 @@ def test_a_run_names_the_prompts_whose_logits_are_not_finite(jaxtrace, no_plots,
     texts = [option for text in QUESTIONS for option in ("--text", text)]
     done = jaxtrace("trace", "demo", *texts, *OUTPUT, "--out", tmp_path / "run")
     assert done.status == 0, done.err
-    assert "logits that are not finite, and NaN in their place, in 1 of 3 prompts: text-1\n" in done.out
+    assert "logits are not finite, and recorded as NaN, in 1 of 3 prompts: text-1\n" in done.out
     assert [row.stop == "not_finite" for row in jt.open(tmp_path / "run").rows] == [False, True, False]
 
 
-def test_texts(traced):
+def test_texts_are_traced_in_order(traced):
     trace = traced("--text", QUESTIONS[0], "--text", QUESTIONS[1], *OUTPUT)
     assert [row.prompt.text for row in trace.rows] == QUESTIONS[:2]
     assert [row.prompt.id for row in trace.rows] == ["text-0", "text-1"]
@@ -128,14 +126,14 @@ def test_texts(traced):
         ("mine.csv", "question,level\n" + "\n".join(f'"{text}",1' for text in QUESTIONS)),
     ],
 )
-def test_prompt_files(traced, tmp_path, name, content):
+def test_prompt_files_of_each_kind_are_traced(traced, tmp_path, name, content):
     (tmp_path / name).write_text(content + "\n", encoding="utf-8")
     trace = traced("--prompts", tmp_path / name, "--limit", 2, *OUTPUT)
     assert [row.prompt.text for row in trace.rows] == QUESTIONS[:2]
     assert [row.prompt.id for row in trace.rows] == ["mine-0000", "mine-0001"]
 
 
-def test_a_task_with_its_data(traced, tmp_path):
+def test_a_task_reads_its_data_file(traced, tmp_path):
     stories = tmp_path / "stories.txt"
     stories.write_text(f"{'one two ' * 20}\n<|endoftext|>\n{'three four ' * 20}\n", encoding="utf-8")
     trace = traced("--task", "tinystories", "--data", stories, "--limit", 2, *OUTPUT)
@@ -161,7 +159,7 @@ def test_no_probes_record_tokens_alone(jaxtrace, tmp_path):
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_seeds(traced):
+def test_equal_seeds_draw_equal_tokens(traced):
     options = ("--limit", 2, *SAMPLED)
     first, again, other = (traced(*options, "--seed", seed) for seed in (3, 3, 4))
     assert_same_trace(again, first)
@@ -177,14 +175,14 @@ def test_a_file_of_settings_and_an_option_over_it(traced, tmp_path):
     assert trace.info["probes"] == ["output"]
 
 
-def test_a_source_given_here_replaces_that_of_the_file(traced, tmp_path):
+def test_a_text_replaces_the_task_of_the_file(traced, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"task": "tinystories", "data": "nowhere.txt"}), encoding="utf-8")
     trace = traced("--config", file, "--text", QUESTIONS[0], *OUTPUT)
     assert trace.rows[0].prompt.text == QUESTIONS[0]
 
 
-def test_a_run_without_a_directory_names_its_own(jaxtrace, no_plots, tmp_path, monkeypatch):
+def test_a_run_without_out_goes_to_a_new_directory_in_runs(jaxtrace, no_plots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert jaxtrace("trace", "--limit", 2, *OUTPUT).status == 0
     (directory,) = Path("runs").iterdir()
@@ -195,7 +193,7 @@ def test_a_run_without_a_directory_names_its_own(jaxtrace, no_plots, tmp_path, m
 @pytest.mark.parametrize(
     "options", [(*SAMPLED, "--seed", 3), ("--score", "--probes", "output")], ids=["generate", "score"]
 )
-def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
+def test_an_interrupted_run_resumes_to_the_same_trace(jaxtrace, traced, tmp_path, monkeypatch, options):
     run = ("--limit", 6, "--batch-size", 2, *options)
     whole = traced(*run)
     directory = tmp_path / "cut"
@@ -212,7 +210,7 @@ def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
     message = done.err.splitlines()[-1]
     assert (
         message
-        == f"jaxtrace: interrupted; finished prompts are kept in {directory}; go on with --resume --out {directory}"
+        == f"jaxtrace: interrupted; finished prompts are kept in {directory}; continue with --resume --out {directory}"
     )
     trace = jt.open(directory)
     assert trace.info["complete"] is False
@@ -224,14 +222,14 @@ def test_resume(jaxtrace, traced, tmp_path, monkeypatch, options):
     assert_same_trace(jt.open(directory), whole)
     assert jt.open(directory).info["complete"] is True
 
-    for table in TABLES:  # a damaged part in the middle, deleted as the message about it says
+    for table in TABLES:  # a damaged part, deleted as its message advises
         (directory / table / "part-00001.parquet").unlink()
     assert jaxtrace("trace", "demo", *run, "--out", directory, "--resume").status == 0
     assert_same_trace(jt.open(directory), whole)
 
 
-def test_what_is_finished_is_kept_where_a_part_is_not_full(monkeypatch, tmp_path):
-    """Four of six prompts are scored when the run is cut off, in parts of three."""
+def test_finished_rows_of_an_incomplete_part_are_kept(monkeypatch, tmp_path):
+    """The run stops after four of six prompts, in parts of three."""
     config = RunConfig(limit=6, batch_size=3, score=True, probes=("output",), out=tmp_path / "run")
     score_rows = Model.score_rows
 
@@ -255,7 +253,7 @@ def test_what_is_finished_is_kept_where_a_part_is_not_full(monkeypatch, tmp_path
     assert [row.prompt for row in resumed.trace().rows] == demo_prompts()[:6]
 
 
-def test_what_an_observer_breaks_is_written_once(tmp_path):
+def test_an_error_of_an_observer_loses_and_repeats_no_row(tmp_path):
     config = RunConfig(limit=4, batch_size=2, max_new_tokens=1, probes=("output",), out=tmp_path / "run")
 
     def on_rows(rows):
@@ -267,7 +265,7 @@ def test_what_an_observer_breaks_is_written_once(tmp_path):
     assert [row.prompt for row in prepare(config, resume=True).trace().rows] == demo_prompts()[:4]
 
 
-def test_report(jaxtrace, demo):
+def test_report_is_self_contained(jaxtrace, demo):
     directory, _ = demo
     done = jaxtrace("report", directory, "--out", directory.parent / "pages" / "page.html")
     page = directory.parent / "pages" / "page.html"
@@ -277,13 +275,13 @@ def test_report(jaxtrace, demo):
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
 
 
-def test_report_of_a_directory_lies_in_it(jaxtrace, traced, tmp_path):
+def test_report_goes_to_the_trace_directory_by_default(jaxtrace, traced, tmp_path):
     traced("--limit", 2, *OUTPUT)
     assert jaxtrace("report", tmp_path / "run-0").status == 0
     assert (tmp_path / "run-0" / "report.html").stat().st_size > 1000
 
 
-def test_info_counts_what_a_trace_returns(jaxtrace, demo):
+def test_info_counts_the_bytes_of_a_trace(jaxtrace, demo):
     done = jaxtrace("info", "demo")
     assert done.status == 0
     model = jt.load("demo")

@@ -1,4 +1,4 @@
-"""`jaxtrace tuned-lens`, and what it writes as a lens of `trace` and of the studies that look through one."""
+"""`jaxtrace tuned-lens`, its lens in `jaxtrace trace`, and refusals of the studies that use a lens."""
 
 import json
 
@@ -11,14 +11,14 @@ TRAIN = ("tuned-lens", "demo", "--task", "lab", "--limit", 60, "--steps", 3, "--
 
 
 def refused(done, *names):
-    """Asserts one line on standard error that holds some words."""
+    """Assert that a command was refused in one line that holds some words."""
     assert done.status == 2, done.out + done.err
     assert done.err.count("\n") == 1 and done.err.startswith("jaxtrace: "), done.err
     assert [name for name in names if name not in done.err] == [], done.err
 
 
 @pytest.mark.slow
-def test_a_lens_from_the_command_line(jaxtrace, no_plots, tmp_path):
+def test_a_trained_lens_is_used_by_a_trace(jaxtrace, no_plots, tmp_path):
     lens, out = tmp_path / "lens", tmp_path / "trace"
     done = jaxtrace(*TRAIN, "--out", lens)
     assert done.status == 0, done.err
@@ -36,13 +36,13 @@ def test_a_lens_from_the_command_line(jaxtrace, no_plots, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (("trace", "demo", "--lens", "nowhere"), ["nowhere: holds no lens.json", "jaxtrace tuned-lens"]),
+        (("trace", "demo", "--lens", "nowhere"), ["nowhere: No such file or directory", "jaxtrace tuned-lens"]),
         (("tuned-lens", "demo", "--limit", 2), ["tokens of text make 0 sequences of 128", "give more text"]),
         (("study", "expansion"), ["this study runs models itself: name them (--model)"]),
         (("study", "interventions", "--model", "demo", "--task", "lab"), ["has no list of choices"]),
         (("study", "interventions", "--model", "demo", "--count", 9), ["demo-often-00: has no list of choices"]),
-        (("study", "interventions", "--options", "word"), ["options: Input should be 'letter' or 'choice'"]),
+        (("study", "interventions", "--options", "word"), ["options is word; it must be 'letter' or 'choice'"]),
     ],
 )
-def test_what_is_refused(jaxtrace, tmp_path, arguments, names):
+def test_wrong_lenses_texts_and_studies_are_refused(jaxtrace, tmp_path, arguments, names):
     refused(jaxtrace(*arguments, "--out", tmp_path / "out"), *names)

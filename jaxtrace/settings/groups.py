@@ -1,0 +1,14 @@
+"""Groups of options in `--help`, for the `json_schema_extra` of a field."""
+
+from pydantic.config import JsonDict
+
+MODEL: JsonDict = {"group": "Model"}
+PROMPT: JsonDict = {"group": "Prompt"}
+SAMPLING: JsonDict = {"group": "Sampling"}
+RECORD: JsonDict = {"group": "What to record"}
+OUTPUT: JsonDict = {"group": "Output"}
+DEVICES: JsonDict = {"group": "Devices"}
+ORDER = tuple(str(group["group"]) for group in (MODEL, PROMPT, SAMPLING, RECORD, OUTPUT, DEVICES))
+
+READABLE: JsonDict = {"exists": "name a file that can be read"}
+TRACE: JsonDict = {"positional": "TRACE", "exists": "name the directory of a trace"}
