@@ -1,4 +1,4 @@
-"""Uncertainties of an answer that need no training: higher says less sure."""
+"""Uncertainty scores of an answer that need no training. A higher score means less certainty."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxtrace.studies.confidence.semantic import (
-    clusters,
+    cluster_answers,
     discrete_semantic_entropy,
     semantic_entropy,
     sequence_entropy,
 )
 
-SPIKE = 1.0  # nats: an entropy above it is a spike
-TEXTS = {
-    "length": "drawn tokens: the control, no uncertainty",
+SPIKE = 1.0  # nats
+BASELINE_TEXTS = {
+    "length": "number of drawn tokens: the control, not an uncertainty",
     "msp": "−Σ ln p of the drawn tokens (maximum sequence probability)",
     "perplexity": "−mean ln p of the drawn tokens (logarithm of the perplexity)",
     "first_entropy": "entropy of the first step",
@@ -25,7 +25,7 @@ TEXTS = {
     "mean_varentropy": "mean token varentropy",
     "max_varentropy": "largest token varentropy",
     "mean_surprise_z": "mean of (surprisal − entropy) / √varentropy",
-    "max_surprise_z": "largest of the same",
+    "max_surprise_z": "largest (surprisal − entropy) / √varentropy",
     "surprisal_gap": "mean of surprisal − entropy",
     "least_top1_prob": "1 − the smallest top-1 probability",
     "entropy_change": "mean |difference of entropy from step to step|",
@@ -33,28 +33,28 @@ TEXTS = {
     "spikes": f"share of steps with entropy above {SPIKE:g} nat",
     "spike_run": f"longest run of steps with entropy above {SPIKE:g} nat",
     "sequence_entropy": "−mean over samples of Σ ln p of the drawn tokens",
-    "semantic_entropy": "entropy over sets of equal answers, weighted by their probabilities",
-    "discrete_semantic_entropy": "entropy over sets of equal answers, by counts",
-    "answer_sets": "number of sets of equal answers",
+    "semantic_entropy": "entropy over clusters of equal answers, weighted by their probabilities",
+    "discrete_semantic_entropy": "entropy over clusters of equal answers, by counts",
+    "answer_sets": "number of clusters of equal answers",
 }
 
 
-def baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Uncertainties of one answer, those that its metrics allow; see `TEXTS`.
+def answer_baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the uncertainty scores of one answer that its metrics allow; see `BASELINE_TEXTS`.
 
-    Definitions are those of lm-polygraph (Fadeeva et al. 2023) where it has them, but for the last token, which counts
-    here whether it ends the text or not. Self-certainty, −KL(uniform ‖ p), is not among them: it needs the mean over
-    the vocabulary of ln p, which no probe records.
+    Definitions follow lm-polygraph (Fadeeva et al. 2023) where it has them, except that the last token counts here
+    whether or not it ends the text. Self-certainty, −KL(uniform ‖ p), is unavailable: it needs the mean of ln p over
+    the vocabulary, which no probe records.
 
     Args:
       metrics: name → [tokens, …] of the drawn tokens, at least one.
     """
-    found = {"length": float(len(metrics["token"]))}
+    scores = {"length": float(len(metrics["token"]))}
     if "entropy" not in metrics:
-        return found
+        return scores
     logprob, entropy, varentropy = (np.asarray(metrics[name], float) for name in ("logprob", "entropy", "varentropy"))
-    z, change, above = surprise_z(metrics), np.diff(entropy), entropy > SPIKE
-    return found | {
+    z, change, spiking = surprise_z(metrics), np.diff(entropy), entropy > SPIKE
+    return scores | {
         "msp": float(-logprob.sum()),
         "perplexity": float(-logprob.mean()),
         "first_entropy": float(entropy[0]),
@@ -69,34 +69,34 @@ def baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
         "least_top1_prob": float(1 - metrics["top1_prob"].min()),
         "entropy_change": float(np.abs(change).mean()) if len(change) else 0.0,
         "entropy_rise": float(change.max()) if len(change) else 0.0,
-        "spikes": float(above.mean()),
-        "spike_run": float(_longest_run(above)),
+        "spikes": float(spiking.mean()),
+        "spike_run": float(_longest_run(spiking)),
     }
 
 
 def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Uncertainties of a prompt from several answers to it; nothing of one alone.
+    """Return the uncertainty scores of a prompt from several answers to it; none for a single answer.
 
     Args:
       samples: text and Σ ln p of each answer.
     """
     if len(samples) < 2:
         return {}
-    of = clusters([text for text, _ in samples])
+    clusters = cluster_answers([text for text, _ in samples])
     logprobs = np.array([logprob for _, logprob in samples])
     return {
         "sequence_entropy": sequence_entropy(logprobs),
-        "semantic_entropy": semantic_entropy(logprobs, of),
-        "discrete_semantic_entropy": discrete_semantic_entropy(of),
-        "answer_sets": float(of.max() + 1),
+        "semantic_entropy": semantic_entropy(logprobs, clusters),
+        "discrete_semantic_entropy": discrete_semantic_entropy(clusters),
+        "answer_sets": float(clusters.max() + 1),
     }
 
 
 def surprise_z(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(surprisal − entropy) / √varentropy [tokens]; 0 where the distribution has no spread to speak of."""
+    """Return (surprisal − entropy) / √varentropy [tokens]; 0 where varentropy is below 1e-6 nats²."""
     entropy, varentropy = np.asarray(metrics["entropy"], float), np.asarray(metrics["varentropy"], float)
-    wide = varentropy > 1e-6
-    return np.where(wide, (-metrics["logprob"] - entropy) / np.sqrt(np.where(wide, varentropy, 1.0)), 0.0)
+    spread = varentropy > 1e-6
+    return np.where(spread, (-metrics["logprob"] - entropy) / np.sqrt(np.where(spread, varentropy, 1.0)), 0.0)
 
 
 def _longest_run(flags: np.ndarray) -> int:

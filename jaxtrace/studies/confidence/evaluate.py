@@ -1,4 +1,4 @@
-"""How good scores of right and wrong rows are, beside each other and on the same rows."""
+"""Quality of scores that tell right rows from wrong ones, all measured on the same rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Rows whose truth is known, and what is said of them.
+class ScoredRows:
+    """Labelled rows and their scores.
 
     Attributes:
-      labels: [rows] of booleans, true where right.
-      groups: [rows], what each is held out with.
-      lengths: [rows], tokens so far, or of the answer.
-      scores: name → [rows]; higher says right.
-      probabilities: name → [rows], of being right.
+      labels: [rows] booleans, true where right.
+      groups: [rows], group that each row is held out with.
+      lengths: [rows], number of tokens of the answer, or up to the token.
+      scores: name → [rows]; a higher score means more likely right.
+      probabilities: name → [rows], probability of being right.
     """
 
     labels: np.ndarray
@@ -33,44 +33,43 @@ class Scored:
     probabilities: Mapping[str, np.ndarray]
 
 
-def measures(scored: Scored, baseline: str, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
-    """Every measure of every score, with intervals over groups.
+def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
+    """Measure every score, with intervals over groups.
 
     Args:
       scored: rows of both classes.
-      baseline: the score that the others are compared with.
-      seed, resamples: of the intervals.
+      baseline: name of the score that the others are compared with.
+      seed, resamples: seed and number of the resamples.
 
     Returns:
-      A row per score, each estimate x with x_low and x_high: auroc; auroc_gain over the baseline's, both of the same
-      resampled groups; auroc_same_length, and its gain, of what ln(length) leaves of the scores; auprc; prr, the
-      prediction–rejection ratio; risk, the mean over coverages; ece, the expected calibration error (20 bins). n rows
-      of so many groups.
+      A row per score, best AUROC first. Each measure x has an interval x_low to x_high: auroc; auroc_gain, the paired
+      difference from the baseline's AUROC; auroc_same_length and its gain, after ln(length) is regressed out; auprc;
+      prr, the prediction–rejection ratio; risk, its mean over coverages; ece, the expected calibration error (20 bins).
+      n is the number of rows, groups the number of groups.
     """
     labels, settings = scored.labels, {"groups": scored.groups, "seed": seed, "resamples": resamples}
-    alike = {name: same_length(score, scored.lengths) for name, score in scored.scores.items()}
+    residuals = {name: residual_score(score, scored.lengths) for name, score in scored.scores.items()}
 
-    def gain(right: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-        return area_under_roc(right, one) - area_under_roc(right, other)
+    def gain(right: np.ndarray, score: np.ndarray, reference: np.ndarray) -> float:
+        return area_under_roc(right, score) - area_under_roc(right, reference)
 
     rows = []
     for name, score in scored.scores.items():
-        found = {
+        estimates = {
             "auroc": auroc(labels, score, **settings),
             "auroc_gain": bootstrap(gain, labels, score, scored.scores[baseline], **settings),
-            "auroc_same_length": auroc(labels, alike[name], **settings),
-            "auroc_same_length_gain": bootstrap(gain, labels, alike[name], alike[baseline], **settings),
+            "auroc_same_length": auroc(labels, residuals[name], **settings),
+            "auroc_same_length_gain": bootstrap(gain, labels, residuals[name], residuals[baseline], **settings),
             "auprc": auprc(labels, score, **settings),
             "prr": prediction_rejection_ratio(labels, score, **settings),
             "risk": bootstrap(lambda right, score: risk_coverage(right, score)[2], labels, score, **settings),
             "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
-        cells = {column: value for measure, one in found.items() for column, value in one.columns(measure).items()}
+        cells = {key: cell for measure, value in estimates.items() for key, cell in value.columns(measure).items()}
         rows.append({"score": name, **cells, "n": len(labels), "groups": len(np.unique(scored.groups))})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
 
 
-def same_length(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """What ln(length) [rows] leaves of a score [rows], rounded so that rows of which nothing is left are ties."""
-    left = residualize(score, np.log(lengths))
-    return np.round(left / (np.ptp(score) or 1.0), 9)
+def residual_score(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return a score [rows] after ln(length) [rows] is regressed out, rounded so that equal rows tie."""
+    return np.round(residualize(score, np.log(lengths)) / (np.ptp(score) or 1.0), 9)

@@ -1,4 +1,4 @@
-"""Figures of how good confidences are."""
+"""Pictures of a confidence: its ranking, its calibration, and the risk among the answers that it keeps."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from jaxtrace.figures.theme import Theme, dress, legend, new_figure
 from jaxtrace.statistics.calibration import calibration_curve
 from jaxtrace.statistics.ranking import risk_coverage
 from jaxtrace.studies._shared.result import Picture
-from jaxtrace.studies.confidence.evaluate import Scored
+from jaxtrace.studies.confidence.evaluate import ScoredRows
 
 BINS = 10
 
 
-def pictures(measured: pd.DataFrame, scored: Scored, shown: Sequence[str]) -> dict[str, Picture]:
-    """AUROC of every score, calibration and risk–coverage of some.
+def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -> dict[str, Picture]:
+    """Return pictures of every score's AUROC, and of the calibration and risk–coverage curves of some.
 
     Args:
-      measured: `evaluate.measures`.
-      scored: what it is of.
-      shown: the names whose curves are drawn, three at most.
+      measured: result of `evaluate.measure_scores`.
+      scored: the rows that it measures.
+      shown: names of the scores whose curves are drawn, three at most.
     """
 
-    def ranked(theme: Theme) -> Figure:
+    def draw_ranking(theme: Theme) -> Figure:
         rows = measured[::-1]
         figure = new_figure(theme, 6.2, 1.0 + 0.22 * len(rows))
         axes = figure.subplots()
-        dress(axes, theme, "Right answers told from wrong ones", x="AUROC, with its 95 % interval")
+        dress(axes, theme, "Separation of right from wrong answers", x="AUROC, with its 95 % interval")
         cells = (rows[column] for column in ("score", "auroc", "auroc_low", "auroc_high"))
         for place, (name, value, low, high) in enumerate(zip(*cells, strict=True)):
             color = theme.first if name in shown else theme.faint
@@ -40,7 +40,7 @@ def pictures(measured: pd.DataFrame, scored: Scored, shown: Sequence[str]) -> di
         axes.set_yticks(range(len(rows)), rows["score"])
         return figure
 
-    def calibrated(theme: Theme) -> Figure:
+    def draw_calibration(theme: Theme) -> Figure:
         figure = new_figure(theme, 3.8, 3.6)
         axes = figure.subplots()
         dress(axes, theme, "Calibration", x="predicted probability", y="share of right answers")
@@ -55,10 +55,10 @@ def pictures(measured: pd.DataFrame, scored: Scored, shown: Sequence[str]) -> di
         legend(axes, theme)
         return figure
 
-    def covered(theme: Theme) -> Figure:
+    def draw_risk(theme: Theme) -> Figure:
         figure = new_figure(theme, 4.6, 3.2)
         axes = figure.subplots()
-        dress(axes, theme, "Risk by coverage", x="share of answers kept", y="share of these that are wrong")
+        dress(axes, theme, "Risk by coverage", x="share of answers kept", y="share of kept answers that are wrong")
         for name, color in (*_colours(shown, theme), ("oracle", theme.faint)):
             score = scored.labels if name == "oracle" else scored.scores[name]
             coverage, risk, _ = risk_coverage(scored.labels, score)
@@ -68,12 +68,16 @@ def pictures(measured: pd.DataFrame, scored: Scored, shown: Sequence[str]) -> di
         return figure
 
     return {
-        "auroc": Picture(ranked, "AUROC of every score; dashes are chance, in colour what the other pictures show."),
+        "auroc": Picture(
+            draw_ranking,
+            "AUROC of every score; the dashed line is chance, and colours mark the scores of the other pictures.",
+        ),
         "calibration": Picture(
-            calibrated, f"Share of right answers by predicted probability, {BINS} bins, 95 % Wilson intervals."
+            draw_calibration, f"Share of right answers by predicted probability, {BINS} bins, 95 % Wilson intervals."
         ),
         "risk_coverage": Picture(
-            covered, "Share of wrong answers among those kept, as those of the lowest scores are left out; an oracle's."
+            draw_risk,
+            "Share of wrong answers among the kept ones, as the lowest scores are excluded, beside an oracle's.",
         ),
     }
 

@@ -1,4 +1,4 @@
-"""A trained confidence on the disk: confidence.json, which says what it is, and confidence.safetensors."""
+"""Trained confidence on disk: confidence.json, which describes it, and confidence.safetensors, its weights."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxtrace.errors import StudyError
-from jaxtrace.studies.confidence.model import Confidence, Fitted
+from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
 JSON, TENSORS = "confidence.json", "confidence.safetensors"
+ADVICE = "name a directory that jaxtrace confidence train wrote, or train again"
 
 
 class _Description(BaseModel):
-    """What confidence.json holds. Unknown fields are refused.
+    """Content of confidence.json. Unknown fields are refused.
 
     Attributes:
-      format: of the two files.
-      hidden: units of the hidden layer.
+      format: version of the two files. Networks of format 1 have other units; logistic regression is the same in both.
+      hidden: units of the hidden layer; 0 for logistic regression.
       answers, tokens: names of the features, in the order of the weights.
-      made: what it was trained on and how, for people.
+      made: traces and settings of the training, for people.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1]
+    format: Literal[1, 2]
     hidden: int = Field(ge=0)
     answers: tuple[str, ...] = Field(min_length=1)
     tokens: tuple[str, ...] = Field(min_length=1)
@@ -36,58 +37,59 @@ class _Description(BaseModel):
 
 
 def save(confidence: Confidence, directory: str | Path, made: dict[str, Any]) -> None:
-    """Writes the two files; older ones are replaced.
+    """Write the two files, and replace older ones.
 
     Args:
-      confidence: what to write.
-      directory: made if need be.
-      made: what it was trained on and how; JSON.
+      confidence: confidence to write.
+      directory: directory to write to; created if missing.
+      made: traces and settings of the training; JSON.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     parts = {"answers": confidence.answers, "tokens": confidence.tokens}
     names = {part: fitted.features for part, fitted in parts.items()}
-    described = _Description(format=1, hidden=confidence.answers.hidden, **names, made=made)
+    description = _Description(format=2, hidden=confidence.answers.hidden, **names, made=made)
     tensors = {f"{part}.{name}": array for part, fitted in parts.items() for name, array in fitted.arrays.items()}
     save_file(tensors, directory / TENSORS)
-    (directory / JSON).write_text(described.model_dump_json(indent=1), encoding="utf-8")
+    (directory / JSON).write_text(description.model_dump_json(indent=1), encoding="utf-8")
 
 
 def load(directory: str | Path) -> Confidence:
-    """Reads what `save` wrote.
+    """Read a confidence that `save` wrote.
 
     Raises:
-      StudyError: a file is missing or damaged, or holds other weights than the features call for.
+      StudyError: a file is missing or damaged, the weights do not match the features, or it is a network of format 1.
     """
     directory = Path(directory)
     try:
-        described = _Description.model_validate_json((directory / JSON).read_bytes())
+        description = _Description.model_validate_json((directory / JSON).read_bytes())
         tensors = load_file(directory / TENSORS)
     except FileNotFoundError as error:
-        raise StudyError(f"{directory}: has no {Path(error.filename or TENSORS).name}; {AGAIN}") from None
+        raise StudyError(f"{directory}: has no {Path(error.filename or TENSORS).name}; {ADVICE}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise StudyError(f"{directory / JSON}: {where}{': ' * bool(where)}{first['msg']}; {AGAIN}") from None
+        raise StudyError(f"{directory / JSON}: {where}{': ' * bool(where)}{first['msg']}; {ADVICE}") from None
     except (SafetensorError, OSError) as error:
-        raise StudyError(f"{directory / TENSORS}: cannot be read ({error}); {AGAIN}") from None
-    wanted = {
+        raise StudyError(f"{directory / TENSORS}: cannot be read ({error}); {ADVICE}") from None
+    if description.format == 1 and description.hidden:
+        raise StudyError(
+            f"{directory / JSON}: format 1 is of a network that jaxtrace no longer computes; train it again"
+        )
+    expected = {
         f"{part}.{name}": shape
-        for part, features in (("answers", described.answers), ("tokens", described.tokens))
-        for name, shape in _shapes(len(features), described.hidden).items()
+        for part, features in (("answers", description.answers), ("tokens", description.tokens))
+        for name, shape in _shapes(len(features), description.hidden).items()
     }
-    found = {name: array.shape for name, array in tensors.items()}
-    if found != wanted or not all(a.dtype == np.float32 and np.isfinite(a).all() for a in tensors.values()):
-        raise StudyError(f"{directory / TENSORS}: not the weights that {JSON} describes; {AGAIN}")
+    shapes = {name: array.shape for name, array in tensors.items()}
+    if shapes != expected or not all(a.dtype == np.float32 and np.isfinite(a).all() for a in tensors.values()):
+        raise StudyError(f"{directory / TENSORS}: not the weights that {JSON} describes; {ADVICE}")
 
-    def part(name: str, features: tuple[str, ...]) -> Fitted:
+    def part(name: str, features: tuple[str, ...]) -> FittedClassifier:
         arrays = {key.removeprefix(f"{name}."): array for key, array in tensors.items() if key.startswith(f"{name}.")}
-        return Fitted(features, described.hidden, arrays)
+        return FittedClassifier(features, description.hidden, arrays)
 
-    return Confidence(part("answers", described.answers), part("tokens", described.tokens))
-
-
-AGAIN = "name a directory that jaxtrace confidence train wrote, or train again"
+    return Confidence(part("answers", description.answers), part("tokens", description.tokens))
 
 
 def _shapes(features: int, hidden: int) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Which answers are right, as a confidence is to learn it."""
+"""Labels that a confidence learns: which answers, and which of their tokens, are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.studies.confidence.features import Frames
+from jaxtrace.studies.confidence.features import FeatureTables
 from jaxtrace.tasks.reading import read_csv, read_jsonl
 from jaxtrace.traces.trace import Trace
 
@@ -21,81 +21,81 @@ GRADES = {Grade.CORRECT: True, Grade.INCORRECT: False}
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What is known of answers and their tokens: 1.0 right, 0.0 wrong, NaN unknown.
+class KnownLabels:
+    """Labels of answers and tokens: 1.0 right, 0.0 wrong, NaN unknown.
 
     Attributes:
       answers: [answers].
-      tokens: [tokens], that of the answer; where a critic pointed at a wrong step, tokens before it are right, those
-        of it wrong, and those after it unknown.
+      tokens: [tokens], label of the token's answer. Where a critic marked a wrong step, tokens before it are right,
+        its own tokens wrong, and tokens after it unknown.
     """
 
     answers: np.ndarray
     tokens: np.ndarray
 
 
-def truth(traces: Mapping[str, Trace], made: Frames, file: Path | None) -> Truth:
-    """The labels of answers and tokens.
+def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path | None) -> KnownLabels:
+    """Return the labels of answers and tokens.
 
     Args:
-      traces: what `made` was made of.
-      made: their frames.
-      file: what `jaxtrace grade` wrote, or a .csv or .jsonl file with the fields prompt (its id) and label (true or
-        false, 1 or 0, correct or incorrect); without it answers are graded by rules on strings. Answers that are not
-        graded, or not attempted, are unknown, as are those of prompts that are not in the file.
+      traces: traces by label.
+      tables: their features.
+      file: output of `jaxtrace grade`, or a .csv or .jsonl file with the fields prompt (its id) and label (true or
+        false, 1 or 0, correct or incorrect); None grades answers by rules on strings. Answers that are not graded, not
+        attempted, or absent from the file are unknown.
 
     Raises:
-      JaxtraceError: the file cannot be read, has a line that is no label, or none for any prompt; one of one's own
-        has an id twice, or one of different answers.
+      JaxtraceError: the file cannot be read, has a line that is no label, or labels none of the prompts; a file of
+        prompt ids has an id twice, or an id with different answers.
     """
     if file is not None:
         records = list((read_csv if file.suffix == ".csv" else read_jsonl)(file))
         if bad := [line for line, record in records if not isinstance(record, dict)]:
             raise StudyError(f"{file}, line {bad[0]}: not an object; give prompt and label in each line")
         if not (records and "grade" in records[0][1]):
-            answers = _by_prompt(traces, made, file, records)
-            return Truth(answers, answers[made.tokens["answer"]])
+            answers = _labels_by_prompt(traces, tables, file, records)
+            return KnownLabels(answers, answers[tables.tokens["answer"]])
     graded = {label: labels_for(trace.rows, file) for label, trace in traces.items()}
-    of = [graded[label][row] for label, row in zip(made.answers["trace"], made.answers["row"], strict=True)]
-    answers = np.array([GRADES.get(one.grade, np.nan) for one in of], float)
-    tokens = answers[made.tokens["answer"]]
-    for number, label in enumerate(of):
+    labels = [graded[label][row] for label, row in zip(tables.answers["trace"], tables.answers["row"], strict=True)]
+    answers = np.array([GRADES.get(label.grade, np.nan) for label in labels], float)
+    tokens = answers[tables.tokens["answer"]]
+    for number, label in enumerate(labels):
         if label.wrong_from is not None and label.wrong_to is not None:
-            inside = np.flatnonzero(made.tokens["answer"] == number)
-            tokens[inside] = _by_step(made.tokens["step"].to_numpy()[inside], label)
-    return Truth(answers, tokens)
+            inside = np.flatnonzero(tables.tokens["answer"] == number)
+            tokens[inside] = _labels_by_step(tables.tokens["step"].to_numpy()[inside], label)
+    return KnownLabels(answers, tokens)
 
 
-def _by_prompt(
-    traces: Mapping[str, Trace], made: Frames, file: Path, records: Sequence[tuple[int, dict[str, Any]]]
+def _labels_by_prompt(
+    traces: Mapping[str, Trace], tables: FeatureTables, file: Path, records: Sequence[tuple[int, dict[str, Any]]]
 ) -> np.ndarray:
-    """[answers] of a file of one's own, which names prompts and not answers: there must be one answer to each."""
-    named = {}
+    """Return labels [answers] from a file that names prompts, each of which must have one answer."""
+    by_prompt = {}
     for line, record in records:
-        prompt, label = _label(file, line, record)
-        if prompt in named:
+        prompt, label = _parse_record(file, line, record)
+        if prompt in by_prompt:
             raise StudyError(f"{file}, line {line}: a second label of {prompt}; keep one")
-        named[prompt] = label
+        by_prompt[prompt] = label
     texts = {label: [row.text for row in trace.rows] for label, trace in traces.items()}
-    first: dict[str, str] = {}
-    for label, row, prompt in made.answers[["trace", "row", "prompt"]].itertuples(index=False):
-        if prompt in named and first.setdefault(prompt, texts[label][row]) != texts[label][row]:
+    first_answers: dict[str, str] = {}
+    for label, row, prompt in tables.answers[["trace", "row", "prompt"]].itertuples(index=False):
+        if prompt in by_prompt and first_answers.setdefault(prompt, texts[label][row]) != texts[label][row]:
             raise StudyError(
-                f"{file}: {prompt} has different answers in the traces, and a label by id is of one; "
+                f"{file}: {prompt} has different answers in the traces, but one label; "
                 "give labels that jaxtrace grade writes, or one trace at a time"
             )
-    if not first:
-        known = ", ".join(made.answers["prompt"].head(3))
-        raise StudyError(f"{file}: has no label of any prompt of the traces; their ids are such as {known}")
-    return np.array([named.get(prompt, np.nan) for prompt in made.answers["prompt"]], float)
+    if not first_answers:
+        known = ", ".join(tables.answers["prompt"].head(3))
+        raise StudyError(f"{file}: has no label of the traces' prompts; use their ids, such as {known}")
+    return np.array([by_prompt.get(prompt, np.nan) for prompt in tables.answers["prompt"]], float)
 
 
-def _by_step(steps: np.ndarray, label: Label) -> np.ndarray:
+def _labels_by_step(steps: np.ndarray, label: Label) -> np.ndarray:
     return np.where(steps < label.wrong_from, 1.0, np.where(steps <= label.wrong_to, 0.0, np.nan))
 
 
-def _label(file: Path, line: int, record: dict[str, Any]) -> tuple[str, float]:
+def _parse_record(file: Path, line: int, record: dict[str, Any]) -> tuple[str, float]:
     word = str(record.get("label")).lower()
     if word not in WORDS or "prompt" not in record:
-        raise StudyError(f"{file}, line {line}: give a prompt's id as prompt, and true or false as its label")
+        raise StudyError(f"{file}, line {line}: not a label; give a prompt's id as prompt, and true or false as label")
     return str(record["prompt"]), float(WORDS[word])

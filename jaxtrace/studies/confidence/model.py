@@ -1,45 +1,30 @@
-"""A trained confidence: from features to the probability that an answer, or the answer of a token, is right."""
+"""Trained confidence: from features to the probability that an answer, or the answer of a token, is right."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import nnx
+from scipy.special import expit
 
 from jaxtrace.errors import StudyError
-from jaxtrace.studies.confidence.features import frames, probes_of
+from jaxtrace.studies.confidence.features import feature_tables, probes_of
+from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
 
 FAR = 4.0  # standard deviations
 
 
-class Classifier(nnx.Module):
-    """The logit of a row being right: a linear map of its features, or one of a hidden layer of them."""
-
-    def __init__(self, features: int, hidden: int, rngs: nnx.Rngs):
-        """For rows of some features; 0 hidden units make it logistic regression."""
-        self.hidden = nnx.Linear(features, hidden, rngs=rngs) if hidden else None
-        self.out = nnx.Linear(hidden or features, 1, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Features [rows, features] to logits [rows]."""
-        return self.out(x if self.hidden is None else nnx.gelu(self.hidden(x)))[:, 0]
-
-
 @dataclass(frozen=True)
-class Fitted:
-    """A classifier and what its features are standardised with.
+class FittedClassifier:
+    """Logistic regression, or a network with one hidden layer of rectified linear units.
 
     Attributes:
-      features: their names.
-      hidden: units of the hidden layer; 0 for none.
-      arrays: "mean" and "sd" [features], and the weights by their path: "out.kernel" [features or hidden, 1],
-        "out.bias" [1], and of a hidden layer "hidden.kernel" and "hidden.bias"; float32.
+      features: names of the features, in the order of the weights.
+      hidden: units of the hidden layer; 0 for logistic regression.
+      arrays: "mean" and "sd" [features] of the training rows, "out.kernel" [features or hidden, 1], "out.bias" [1], and
+        for a network "hidden.kernel" [features, hidden] and "hidden.bias" [hidden]; float32.
     """
 
     features: tuple[str, ...]
@@ -47,91 +32,76 @@ class Fitted:
     arrays: dict[str, np.ndarray]
 
     def probabilities(self, frame: pd.DataFrame) -> np.ndarray:
-        """That each row is right, float64 [rows].
+        """Return the probability that each row is right, float64 [rows].
 
         Raises:
           StudyError: a feature is missing; the message names the probes that record it.
         """
-        x, hidden = self._standardised(frame), self.hidden
-        graph, state = nnx.split(nnx.eval_shape(lambda: Classifier(len(self.features), hidden, nnx.Rngs(0))))
-        weights = [
-            (path, leaf.replace(jnp.asarray(self.arrays[".".join(map(str, path))])))
-            for path, leaf in nnx.to_flat_state(state)
-        ]
-        return np.asarray(jax.nn.sigmoid(nnx.merge(graph, nnx.from_flat_state(weights))(x)), float)
+        x = self._standardize(frame)
+        if self.hidden:
+            x = np.maximum(x @ self.arrays["hidden.kernel"] + self.arrays["hidden.bias"], 0)
+        return expit((x @ self.arrays["out.kernel"] + self.arrays["out.bias"])[:, 0])
 
-    def unlike(self, frame: pd.DataFrame) -> np.ndarray:
-        """Share [rows] of features that are further than `FAR` standard deviations from the mean of the training."""
-        return np.asarray((jnp.abs(self._standardised(frame)) > FAR).mean(1), float)
+    def out_of_range(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the share [rows] of features further than `FAR` standard deviations from the training's mean."""
+        return (np.abs(self._standardize(frame)) > FAR).mean(1)
 
-    def _standardised(self, frame: pd.DataFrame) -> jax.Array:
+    def _standardize(self, frame: pd.DataFrame) -> np.ndarray:
         if missing := [name for name in self.features if name not in frame]:
             probes = ",".join(probes_of(missing))
-            raise StudyError(f"the trace lacks {missing[0]} and the like; trace again with --probes that hold {probes}")
-        return standardised(frame[list(self.features)].to_numpy(np.float32), self.arrays["mean"], self.arrays["sd"])
+            raise StudyError(f"the trace lacks the feature {missing[0]}; trace again with --probes that hold {probes}")
+        return standardize(frame[list(self.features)].to_numpy(float), self.arrays["mean"], self.arrays["sd"])
 
 
-def standardised(x: jax.Array | np.ndarray, mean: jax.Array | np.ndarray, sd: jax.Array | np.ndarray) -> jax.Array:
-    """Features [rows, features] less their means, in standard deviations; 0 where one is missing (NaN)."""
-    return jnp.where(jnp.isfinite(x), (x - mean) / sd, 0.0)
-
-
-class Sure(NamedTuple):
-    """What a trained confidence says of a row.
-
-    Attributes:
-      answer: probability that the answer is right; NaN where it has no token.
-      tokens: [steps] the same, from each token alone; NaN at steps that drew nothing.
-    """
-
-    answer: float
-    tokens: np.ndarray
+def standardize(x: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Return (x − mean) / sd for features x [rows, features]; 0 where a feature is not finite."""
+    return np.where(np.isfinite(x), (x - mean) / sd, 0.0)
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """What `confidence train` gives: one classifier of whole answers, one of tokens.
+    """Pair of classifiers that `confidence train` trains.
 
     Attributes:
-      answers: of the features of `frames(…).answers`.
-      tokens: of the features of its tokens.
+      answers: classifier of whole answers.
+      tokens: classifier of single tokens.
     """
 
-    answers: Fitted
-    tokens: Fitted
+    answers: FittedClassifier
+    tokens: FittedClassifier
 
     def apply(self, trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The confidence in each answer, and in each of its tokens.
+        """Return the confidence in each answer, and in each of its tokens.
 
         Returns:
-          Columns prompt (number of the row), id, confidence, and unlike, the share of its features that are far from
-          those of the training: where it is high, the confidence means nothing; and prompt, step, confidence. Answers
-          without a token are left out.
+          Answers: prompt (number of the row), id, confidence, and out_of_range, the share of features that are far from
+          the training's; where it is high, the confidence means nothing. Tokens: prompt, step, confidence. Answers
+          without a token are excluded.
 
         Raises:
           StudyError: the trace lacks a probe; the message names it.
         """
-        made = frames({"": trace})
-        number = made.answers["row"]
+        tables = feature_tables({"": trace})
+        numbers = tables.answers["row"]
         answers = {
-            "prompt": number,
-            "id": made.answers["prompt"],
-            "confidence": self.answers.probabilities(made.answer_features),
-            "unlike": self.answers.unlike(made.answer_features),
+            "prompt": numbers,
+            "id": tables.answers["prompt"],
+            "confidence": self.answers.probabilities(tables.answer_features),
+            "out_of_range": self.answers.out_of_range(tables.answer_features),
         }
         tokens = {
-            "prompt": number.to_numpy()[made.tokens["answer"]],
-            "step": made.tokens["step"],
-            "confidence": self.tokens.probabilities(made.token_features),
+            "prompt": numbers.to_numpy()[tables.tokens["answer"]],
+            "step": tables.tokens["step"],
+            "confidence": self.tokens.probabilities(tables.token_features),
         }
         return pd.DataFrame(answers), pd.DataFrame(tokens)
 
-    def of_rows(self, trace: Trace) -> list[Sure]:
-        """The same for the page of a trace: one for each of its rows."""
-        (answers, tokens), ahead = self.apply(trace), trace.prompt_steps
-        found = [Sure(np.nan, np.full(length, np.nan)) for length in trace.lengths]
+    def answer_confidences(self, trace: Trace) -> list[AnswerConfidence]:
+        """Return the confidence in each row of a trace, for its page; see `apply`."""
+        (answers, tokens), prompt_steps = self.apply(trace), trace.prompt_steps
+        confidences = [AnswerConfidence(np.nan, np.full(length, np.nan)) for length in trace.lengths]
         for prompt, value in zip(answers["prompt"], answers["confidence"], strict=True):
-            found[prompt] = found[prompt]._replace(answer=value)
+            confidences[prompt] = replace(confidences[prompt], answer=value)
         for prompt, step, value in zip(tokens["prompt"], tokens["step"], tokens["confidence"], strict=True):
-            found[prompt].tokens[ahead[prompt] + step] = value
-        return found
+            confidences[prompt].tokens[prompt_steps[prompt] + step] = value
+        return confidences

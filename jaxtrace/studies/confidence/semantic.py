@@ -1,4 +1,4 @@
-"""Semantic entropy: how many different answers a model gives to one prompt (Kuhn et al. 2023; Farquhar et al. 2024)."""
+"""Semantic entropy: how much a model's answers to one prompt differ (Kuhn et al. 2023; Farquhar et al. 2024)."""
 
 from __future__ import annotations
 
@@ -9,49 +9,52 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
-from jaxtrace.grading.strings import normalised
+from jaxtrace.grading.strings import normalize_text
 
 
 def same_words(a: str, b: str) -> bool:
-    """Whether two answers are the same but for case, accents, punctuation and articles."""
-    return normalised(a) == normalised(b)
+    """Return whether two answers differ only in case, accents, punctuation and articles."""
+    return normalize_text(a) == normalize_text(b)
 
 
-def clusters(answers: Sequence[str], equivalent: Callable[[str, str], bool] = same_words) -> np.ndarray:
-    """Sets of equal answers: the number [answers] of the set that each is in, from 0.
+def cluster_answers(answers: Sequence[str], equivalent: Callable[[str, str], bool] = same_words) -> np.ndarray:
+    """Return the number [answers] of each answer's cluster of equal answers, from 0.
 
-    An answer joins the first set whose first member it is equivalent to.
+    An answer joins the first cluster whose first member it is equivalent to.
 
     Args:
       answers: texts.
-      equivalent: whether two mean the same; the source asks a model of entailment in both directions.
+      equivalent: test of whether two answers mean the same; the source uses an entailment model in both directions.
     """
     firsts: list[str] = []
-    of = []
+    clusters = []
     for answer in answers:
-        found = next((i for i, first in enumerate(firsts) if equivalent(first, answer)), len(firsts))
-        if found == len(firsts):
+        cluster = next((i for i, first in enumerate(firsts) if equivalent(first, answer)), len(firsts))
+        if cluster == len(firsts):
             firsts.append(answer)
-        of.append(found)
-    return np.array(of)
+        clusters.append(cluster)
+    return np.array(clusters)
 
 
-def semantic_entropy(logprobs: ArrayLike, of: np.ndarray) -> float:
-    """−Σ p ln p over sets in nats, p(set) ∝ Σ of its answers' probabilities, normalised over the samples.
+def semantic_entropy(logprobs: ArrayLike, clusters: np.ndarray) -> float:
+    """Return −Σ p ln p over clusters, in nats.
+
+    A cluster's p is the sum of its answers' probabilities, normalized over the samples.
 
     Args:
-      logprobs: [samples], Σ ln p of the tokens of each.
-      of: [samples], the set of each, from `clusters`.
+      logprobs: [samples], Σ ln p of each answer's tokens.
+      clusters: [samples], cluster of each answer, from `cluster_answers`.
     """
     logprobs = np.asarray(logprobs, float)
-    return float(entropy(softmax([logsumexp(logprobs[of == one]) for one in range(of.max() + 1)])))
+    masses = [logsumexp(logprobs[clusters == cluster]) for cluster in range(clusters.max() + 1)]
+    return float(entropy(softmax(masses)))
 
 
-def discrete_semantic_entropy(of: np.ndarray) -> float:
-    """−Σ p ln p over sets in nats, p(set) the share of the samples [samples] that is in it."""
-    return float(entropy(np.bincount(of)))
+def discrete_semantic_entropy(clusters: np.ndarray) -> float:
+    """Return −Σ p ln p over clusters, in nats; a cluster's p is its share of the samples [samples]."""
+    return float(entropy(np.bincount(clusters)))
 
 
 def sequence_entropy(logprobs: ArrayLike) -> float:
-    """Monte-Carlo entropy of the answer in nats: −mean of ln p of whole samples [samples]."""
+    """Return the Monte-Carlo entropy of the answer in nats: −mean of the samples' Σ ln p [samples]."""
     return float(-np.asarray(logprobs, float).mean())

@@ -1,10 +1,15 @@
-"""Uncertainties of an answer by hand, and of several answers to one prompt."""
+"""Uncertainty scores of an answer by hand, and of several answers to one prompt."""
 
 import numpy as np
 import pytest
 
-from jaxtrace.studies.confidence.baselines import TEXTS, baselines, sample_baselines, surprise_z
-from jaxtrace.studies.confidence.semantic import clusters, discrete_semantic_entropy, semantic_entropy, sequence_entropy
+from jaxtrace.studies.confidence.baselines import BASELINE_TEXTS, answer_baselines, sample_baselines, surprise_z
+from jaxtrace.studies.confidence.semantic import (
+    cluster_answers,
+    discrete_semantic_entropy,
+    semantic_entropy,
+    sequence_entropy,
+)
 
 METRICS = {
     "token": np.array([4, 5, 6, 7]),
@@ -15,9 +20,9 @@ METRICS = {
 }
 
 
-def test_an_answer_by_hand():
-    """Surprisals 1, ½, 2, 0 less entropies are ½, −3/2, ½, 0; in standard deviations 1, −3/2, 1, 0 of a sure step."""
-    found = baselines(METRICS)
+def test_baselines_of_an_answer_by_hand():
+    """Surprisals 1, ½, 2, 0 minus entropies are ½, −3/2, ½, 0; as z-scores 1, −3/2, 1 and 0 without spread."""
+    scores = answer_baselines(METRICS)
     expected = {
         "length": 4,
         "msp": 3.5,
@@ -37,36 +42,36 @@ def test_an_answer_by_hand():
         "spikes": 0.5,
         "spike_run": 2,
     }
-    assert found == pytest.approx(expected)
+    assert scores == pytest.approx(expected)
     np.testing.assert_allclose(surprise_z(METRICS), [1.0, -1.5, 1.0, 0.0])
 
 
-def test_one_token_and_no_output():
-    one = baselines({name: values[:1] for name, values in METRICS.items()})
-    assert one["entropy_change"] == one["entropy_rise"] == one["spike_run"] == 0
-    assert baselines({"token": np.arange(3)}) == {"length": 3}
+def test_one_token_has_no_change_and_no_output_leaves_the_length():
+    lone = answer_baselines({name: values[:1] for name, values in METRICS.items()})
+    assert lone["entropy_change"] == lone["entropy_rise"] == lone["spike_run"] == 0
+    assert answer_baselines({"token": np.arange(3)}) == {"length": 3}
 
 
-def test_sets_of_equal_answers():
-    of = clusters(["Paris.", "the paris", "Rome", "PARIS", "Lyon", "Rome!"])
-    np.testing.assert_array_equal(of, [0, 0, 1, 0, 2, 1])
+def test_equal_answers_are_one_cluster():
+    clusters = cluster_answers(["Paris.", "the paris", "Rome", "PARIS", "Lyon", "Rome!"])
+    np.testing.assert_array_equal(clusters, [0, 0, 1, 0, 2, 1])
     expected = -sum(p * np.log(p) for p in (3 / 6, 2 / 6, 1 / 6))
-    assert discrete_semantic_entropy(of) == pytest.approx(expected)
-    np.testing.assert_array_equal(clusters(["3 apples", "3 pears"], lambda a, b: a[0] == b[0]), [0, 0])
+    assert discrete_semantic_entropy(clusters) == pytest.approx(expected)
+    np.testing.assert_array_equal(cluster_answers(["3 apples", "3 pears"], lambda a, b: a[0] == b[0]), [0, 0])
 
 
-def test_sets_are_weighted_by_their_probabilities():
-    """Sets of probability 0.2 + 0.1 and 0.1: shares 3/4 and 1/4."""
-    of, logprobs = np.array([0, 1, 0]), np.log([0.2, 0.1, 0.1])
+def test_clusters_are_weighted_by_their_probabilities():
+    """Clusters of probability 0.2 + 0.1 and 0.1: shares 3/4 and 1/4."""
+    clusters, logprobs = np.array([0, 1, 0]), np.log([0.2, 0.1, 0.1])
     expected = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert semantic_entropy(logprobs, of) == pytest.approx(expected)
-    assert semantic_entropy(logprobs - 2000, of) == pytest.approx(expected)
+    assert semantic_entropy(logprobs, clusters) == pytest.approx(expected)
+    assert semantic_entropy(logprobs - 2000, clusters) == pytest.approx(expected)
     assert sequence_entropy(logprobs) == pytest.approx(-np.log([0.2, 0.1, 0.1]).mean())
 
 
-def test_samples():
-    found = sample_baselines([("A", -1.0), ("a", -1.0), ("b", -1.0)])
-    assert found["answer_sets"] == 2
-    assert found["semantic_entropy"] == pytest.approx(found["discrete_semantic_entropy"])
+def test_samples_of_a_prompt_have_their_own_baselines():
+    scores = sample_baselines([("A", -1.0), ("a", -1.0), ("b", -1.0)])
+    assert scores["answer_sets"] == 2
+    assert scores["semantic_entropy"] == pytest.approx(scores["discrete_semantic_entropy"])
     assert sample_baselines([("A", -1.0)]) == {}
-    assert found.keys() | baselines(METRICS).keys() == TEXTS.keys()
+    assert scores.keys() | answer_baselines(METRICS).keys() == BASELINE_TEXTS.keys()

@@ -1,4 +1,4 @@
-"""Training on traces whose truth is known by construction, the files, and the verbs."""
+"""Training on traces whose labels are known by construction, the files, and the commands."""
 
 import json
 
@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtrace.errors import StudyError
-from jaxtrace.figures.summary import gather
+from jaxtrace.figures.summary import column_values
 from jaxtrace.studies._shared.page import write_study
-from jaxtrace.studies.confidence import load, save, train
-from jaxtrace.studies.confidence.features import frames
-from jaxtrace.studies.confidence.files import JSON, TENSORS
-from jaxtrace.studies.confidence.study import ConfidenceConfig
+from jaxtrace.studies.confidence.compute import train
+from jaxtrace.studies.confidence.features import feature_tables
+from jaxtrace.studies.confidence.files import JSON, TENSORS, load, save
+from jaxtrace.studies.confidence.settings import ConfidenceConfig
 from tests.cli.conftest import jaxtrace  # noqa: F401
 from tests.figures.test_page import Page
 from tests.studies.confidence.traces import answers, write_labels
@@ -23,19 +23,19 @@ PROMPTS = 40
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    """Answers that are right where their mean entropy is low; and what was made of them."""
+    """Answers that are right if their mean entropy is low, and the confidence trained on them."""
     rng = np.random.default_rng(5)
     level = rng.permutation(np.linspace(0.2, 2.0, PROMPTS))
-    made = answers(rng, PROMPTS, entropies=level[:, None] * rng.uniform(0.9, 1.1, (PROMPTS, 3)))
-    right = np.array([row.metrics["entropy"].mean() < 1.1 for row in made.rows])
+    answered = answers(rng, PROMPTS, entropies=level[:, None] * rng.uniform(0.9, 1.1, (PROMPTS, 3)))
+    right = np.array([row.metrics["entropy"].mean() < 1.1 for row in answered.rows])
     folder = tmp_path_factory.mktemp("known")
-    labels = write_labels(folder / "labels.csv", made, right)
-    made.save(folder / "trace")
-    confidence, result = train({"m": made}, labels, ConfidenceConfig(resamples=100))
-    return folder, made, right, confidence, result
+    labels = write_labels(folder / "labels.csv", answered, right)
+    answered.save(folder / "trace")
+    confidence, result = train({"m": answered}, labels, ConfidenceConfig(resamples=40))
+    return folder, answered, right, confidence, result
 
 
-def test_what_depends_on_entropy_is_learned(known):
+def test_training_learns_labels_that_depend_on_entropy(known):
     _, _, right, _, result = known
     frame = result.tables["answers"].frame.set_index("score")
     assert frame.loc["mean_entropy", "auroc"] == 1.0
@@ -56,35 +56,35 @@ def test_what_depends_on_entropy_is_learned(known):
     assert f"{PROMPTS} of {PROMPTS} answers have a label, {right.sum()} of them are right" in result.notes[0]
 
 
-def test_what_is_kept_says_who_is_right(known):
-    _, made, right, confidence, _ = known
-    answers_, tokens = confidence.apply(made)
-    assert answers_["id"].tolist() == [row.prompt.id for row in made.rows]
+def test_the_kept_classifier_tells_right_answers(known):
+    _, answered, right, confidence, _ = known
+    answers_, tokens = confidence.apply(answered)
+    assert answers_["id"].tolist() == [row.prompt.id for row in answered.rows]
     assert ((answers_["confidence"] > 0.5) == right).mean() > 0.9
-    assert answers_["unlike"].max() < 0.1
-    assert confidence.answers.unlike(1e6 * frames({"m": made}).answer_features).min() > 0.9
+    assert answers_["out_of_range"].max() < 0.1
+    assert confidence.answers.out_of_range(1e6 * feature_tables({"m": answered}).answer_features).min() > 0.9
     assert tokens["step"].tolist() == [0, 1, 2] * PROMPTS
-    rows = confidence.of_rows(made)
+    rows = confidence.answer_confidences(answered)
     np.testing.assert_array_equal(rows[7].tokens, tokens.query("prompt == 7")["confidence"])
     assert rows[7].answer == answers_["confidence"][7]
-    assert gather(made, rows)["confidence"].size == 3 * PROMPTS
+    assert column_values(answered, rows)["confidence"].size == 3 * PROMPTS
 
 
-def test_pictures_and_page(known, tmp_path):
+def test_the_study_page_has_pictures_and_tables(known, tmp_path):
     page = write_study(known[-1], tmp_path)
     assert "risk_coverage" in {path.stem for path in tmp_path.iterdir()}
     assert "mean_entropy" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("keep", ["logistic", "mlp"])
-def test_files_round_trip(known, tmp_path, keep):
-    folder, made, _, confidence, _ = known
+def test_a_stored_confidence_gives_the_same_probabilities(known, tmp_path, keep):
+    folder, answered, _, confidence, _ = known
     if keep == "mlp":
         settings = ConfidenceConfig(resamples=2, keep="mlp")
-        confidence, result = train({"m": made}, folder / "labels.csv", settings)
+        confidence, result = train({"m": answered}, folder / "labels.csv", settings)
         assert not len(result.tables["weights"].frame)
     save(confidence, tmp_path, {"traces": ["m"]})
-    for got, want in zip(load(tmp_path).apply(made), confidence.apply(made), strict=True):
+    for got, want in zip(load(tmp_path).apply(answered), confidence.apply(answered), strict=True):
         pd.testing.assert_frame_equal(got, want)
 
 
@@ -100,6 +100,13 @@ def test_damaged_files_are_refused(known, tmp_path):
         save_file(tensors | damage, tmp_path / TENSORS)
         with pytest.raises(StudyError, match=message):
             load(tmp_path)
+    save_file(tensors, tmp_path / TENSORS)
+    (tmp_path / JSON).write_text(json.dumps(described | {"format": 1}))
+    load(tmp_path)
+    (tmp_path / JSON).write_text(json.dumps(described | {"format": 1, "hidden": 16}))
+    with pytest.raises(StudyError, match="format 1 is of a network that jaxtrace no longer computes; train it again"):
+        load(tmp_path)
+    (tmp_path / JSON).write_text(json.dumps(described))
     (tmp_path / TENSORS).write_bytes(b"nonsense")
     with pytest.raises(StudyError, match=r"confidence.safetensors: cannot be read .* train again"):
         load(tmp_path)
@@ -112,23 +119,23 @@ def test_damaged_files_are_refused(known, tmp_path):
         load(tmp_path / "nowhere")
 
 
-def test_refusals(known, rng, tmp_path):
-    folder, made, right, confidence, _ = known
+def test_unusable_traces_and_labels_are_refused(known, rng, tmp_path):
+    folder, answered, right, confidence, _ = known
     with pytest.raises(StudyError, match="trace again with --probes that hold output"):
         confidence.apply(answers(rng, 2, groups=("dispersion",)))
     with pytest.raises(StudyError, match="trace again with --probes that hold dispersion"):
         confidence.apply(answers(rng, 2, groups=("output",)))
     with pytest.raises(StudyError, match="lacks entropy, the baseline; trace again with --probes that include output"):
         train({"m": answers(rng, 2, groups=("dispersion",))}, folder / "labels.csv", ConfidenceConfig())
-    one_class = write_labels(tmp_path / "one.csv", made, np.ones(PROMPTS))
+    one_class = write_labels(tmp_path / "one.csv", answered, np.ones(PROMPTS))
     with pytest.raises(StudyError, match="0 prompts, or groups of them, have an answer that is wrong"):
-        train({"m": made}, one_class, ConfidenceConfig())
+        train({"m": answered}, one_class, ConfidenceConfig())
     with pytest.raises(StudyError, match=f"{right.sum()} prompts, .* and there are 30 folds"):
-        train({"m": made}, folder / "labels.csv", ConfidenceConfig(folds=30))
+        train({"m": answered}, folder / "labels.csv", ConfidenceConfig(folds=30))
 
 
 @pytest.mark.slow
-def test_the_verbs(known, tmp_path, jaxtrace):  # noqa: F811
+def test_commands_train_apply_and_report(known, tmp_path, jaxtrace):  # noqa: F811
     folder = known[0]
     out, settings = tmp_path / "out", ("--resamples", 2, "--keep", "logistic")
     done = jaxtrace("confidence", "train", folder / "trace", "--labels", folder / "labels.csv", "--out", out, *settings)
