@@ -1,1 +1,1 @@
-"""What jaxtrace costs, beside what transformers costs: run as `python -m benchmarks.decode`."""
+"""Benchmarks of jaxtrace against transformers; run one as `python -m benchmarks.decode`."""

@@ -1,4 +1,4 @@
-"""Converting and loading a checkpoint: time, and the most memory taken beside the parameters themselves.
+"""Conversion and loading of a checkpoint: time, and peak memory beside the parameters themselves.
 
 python -m benchmarks.convert --shape llama-3.2-3b
 """
@@ -6,10 +6,10 @@ python -m benchmarks.convert --shape llama-3.2-3b
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,24 +22,24 @@ import ml_dtypes
 import numpy as np
 
 from benchmarks.machine import this_machine
-from benchmarks.options import add_common
+from benchmarks.options import add_model, benchmark_parser
 from benchmarks.shapes import SHAPES, checkpoint
-from benchmarks.table import Table
-from benchmarks.timing import say
+from benchmarks.table import BenchmarkTable
+from benchmarks.timing import run_in_new_process, say
 
 MIB = 2**20
 POLL = 0.002  # seconds
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a process of its own took.
+class ProcessCost:
+    """Time and memory that a variant takes in a new process.
 
     Attributes:
-      seconds: of the work, imports left out.
-      held: bytes of the arrays that it ended with.
-      peak: most anonymous memory (RssAnon) in bytes, less what it had before the work.
-      beside: most of it that was in no JAX array at the time.
+      seconds: time of the work, without imports.
+      held: bytes of the arrays at the end.
+      peak: peak anonymous memory (RssAnon) in bytes, less the memory before the work.
+      beside: peak of the part of it that was in no JAX array at the time.
     """
 
     seconds: float
@@ -49,9 +49,9 @@ class Measured:
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_common(parser, shape="llama-3.2-3b")
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    add_model(parser, "llama-3.2-3b")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--run", nargs=3, metavar=("VARIANT", "SOURCE", "CONVERTED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -69,23 +69,23 @@ def main() -> None:
     _publish(args.shape, stored, measured, args.out)
 
 
-def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Path | None) -> None:
+def _publish(shape: str, stored: int, measured: Mapping[str, ProcessCost], out: Path | None) -> None:
     config = SHAPES[shape]
     largest = config["vocab_size"] * config["hidden_size"] * 2
     rows = []
-    for variant, found in measured.items():
+    for variant, cost in measured.items():
         rows.append(
             (
                 variant,
-                f"{found.seconds:.1f}",
-                f"{stored / found.seconds / 1e9:.2f}",
-                f"{found.held / MIB:,.0f}",
-                f"{found.peak / MIB:,.0f}",
-                *_in_both(found.peak - found.held if found.held else None, largest),
-                *_in_both(None if "stacked" in variant else found.beside, largest),
+                f"{cost.seconds:.1f}",
+                f"{stored / cost.seconds / 1e9:.2f}",
+                f"{cost.held / MIB:,.0f}",
+                f"{cost.peak / MIB:,.0f}",
+                *_in_both(cost.peak - cost.held if cost.held else None, largest),
+                *_in_both(None if "stacked" in variant else cost.beside, largest),
             )
         )
-    Table(
+    BenchmarkTable(
         title=f"Converting and loading, {shape}, bfloat16: {stored / 1e9:.1f} GB in one file per layer",
         columns=(
             "what",
@@ -101,35 +101,30 @@ def _publish(shape: str, stored: int, measured: Mapping[str, Measured], out: Pat
         rows=rows,
         above=(this_machine().line, f"Largest tensor: the embedding, {largest / MIB:,.0f} MiB."),
         below=(
-            "Each in a process of its own, its files evicted from the page cache first. Peak is anonymous memory "
-            "(RssAnon, polled every 2 ms) less what the process had after its imports; “arrays” are those it ended "
-            "with, “beside live” the most memory at any time that was in no live JAX array. Stacking writes layers in "
-            "place, and such an array does not count as live while it is written to. Mapped files are not in RssAnon, "
-            "and so the parameters of transformers are not: it leaves them in the files, mapped.",
+            "Each runs in a new process, after its files were evicted from the page cache. Peak is anonymous memory "
+            "(RssAnon, polled every 2 ms) less the memory after the imports. “Arrays” are the arrays at the end; "
+            "“beside live” is the peak memory that was in no live JAX array. Stacking writes layers in place, and an "
+            "array does not count as live while it is written. RssAnon excludes mapped files, and so the parameters of "
+            "transformers, which stay in the mapped files.",
         ),
     ).publish(out)
 
 
 def _in_both(size: int | None, largest: int) -> tuple[str, str]:
-    """Bytes in MiB, and as a multiple of the largest tensor's."""
+    """Return a size in MiB, and as a multiple of the largest tensor's size."""
     return ("–", "–") if size is None or size < 0 else (f"{size / MIB:,.0f}", f"{size / largest:.2f}×")
 
 
-def _measure(variant: str, source: Path, converted: Path) -> Measured:
+def _measure(variant: str, source: Path, converted: Path) -> ProcessCost:
     for folder in (source, converted):
         for path in folder.rglob("*"):
             if path.is_file():
                 _evict(path)
-    command = [sys.executable, "-m", "benchmarks.convert", "--run", variant, str(source), str(converted)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    found = process.communicate()[0].split()
-    if process.returncode:
-        raise SystemExit(f"{variant} failed")
-    return Measured(float(found[0]), *map(int, found[1:]))
+    return ProcessCost(**run_in_new_process("benchmarks.convert", "--run", variant, str(source), str(converted)))
 
 
 def _work(variant: Callable[[Path, Path], Callable[[], Any]], source: Path, converted: Path) -> None:
-    """In the process of its own: imports, works, says what it took."""
+    """Import, do the work and print its cost; called in a new process."""
     work = variant(source, converted)
     done = threading.Event()
     samples = []
@@ -148,11 +143,13 @@ def _work(variant: Callable[[Path, Path], Callable[[], Any]], source: Path, conv
     done.set()
     watcher.join()
     anonymous, live = np.array(samples).T
-    print(seconds, sum(array.nbytes for array in arrays), anonymous.max(), (anonymous - live).max(), flush=True)
+    held = sum(array.nbytes for array in arrays)
+    cost = ProcessCost(seconds, held, int(anonymous.max()), int((anonymous - live).max()))
+    print(json.dumps(dataclasses.asdict(cost)), flush=True)
 
 
 def _live() -> int:
-    """Bytes of all JAX arrays that there are."""
+    """Return the bytes of all live JAX arrays."""
     import jax
 
     return sum(array.nbytes for array in jax.live_arrays())
@@ -227,7 +224,7 @@ VARIANTS: dict[str, Callable[[Path, Path], Callable[[], Any]]] = {
 
 
 def _anonymous() -> int:
-    """Bytes of this process's memory that no file backs."""
+    """Return the bytes of this process's memory that no file backs."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
@@ -235,7 +232,7 @@ def _anonymous() -> int:
 
 
 def _evict(path: Path) -> None:
-    """Takes a file out of the page cache."""
+    """Evict a file from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Decoding speed: jaxtrace plain and traced, against transformers plain and traced.
+"""Decoding speed: jaxtrace, plain and traced, against transformers, plain and traced.
 
     python -m benchmarks.decode --shape 15m --batch 1 16 --out results/decode.md
 
@@ -7,7 +7,6 @@ All variants load the same checkpoint, continue the same prompts greedily, and a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +16,11 @@ import jaxtrace as jt
 from benchmarks import torch_plain, torch_traced
 from benchmarks.agreement import agreement_line, metrics_of, token_agreement
 from benchmarks.machine import this_machine
-from benchmarks.options import add_common
-from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
-from benchmarks.table import Table, ratio
-from benchmarks.timing import Timed, interleave
+from benchmarks.options import NO_LENS, add_batch, add_model, add_variants, benchmark_parser, load_both, selected
+from benchmarks.shapes import SHAPES, parameter_bytes, random_tokens
+from benchmarks.table import BenchmarkTable, ratio
+from benchmarks.timing import CallTimes, interleave
 
-NO_LENS = jt.Probes.of("output", "attention", "dispersion", "hidden")
 VARIANTS = {
     "jaxtrace": "jaxtrace, plain",
     "jaxtrace-no-lens": "jaxtrace, traced but for the lens",
@@ -35,46 +33,44 @@ COLUMNS = ("variant", "tokens/s", "ms/step", "spread", "GB/s", "of triad", "vs p
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_common(parser, VARIANTS)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    add_model(parser)
+    add_variants(parser, VARIANTS)
+    add_batch(parser)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
-    parser.add_argument("--new", type=int, default=64, help="tokens drawn for each")
+    parser.add_argument("--new", type=int, default=64, help="tokens generated for each")
     args = parser.parse_args()
     machine = this_machine()
-    directory = checkpoint(args.shape, args.workdir)
-    ours = jt.load(str(directory)) if any(name.startswith("jax") for name in args.variants) else None
-    theirs = torch_plain.load(directory) if any(name.startswith("tr") for name in args.variants) else None
+    ours, theirs = load_both(args)
     rows, below = [], []
     for batch in args.batch:
         prompts = random_tokens(args.shape, batch, args.prompt)
-        calls = _calls(ours, theirs, prompts, args.new)
-        timed = interleave({name: calls[name] for name in args.variants}, args.repeats)
+        timed = interleave(selected(_calls(ours, theirs, prompts, args.new), args), args.repeats)
         moved = parameter_bytes(args.shape) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
         rows += _rows(timed, batch, args.new, moved, machine.bandwidth)
         below += _agreement(timed, batch)
-    Table(
+    BenchmarkTable(
         title=f"Decode, {args.shape}: prompt {args.prompt}, {args.new} new tokens, {args.repeats} repeats",
         columns=("batch", *COLUMNS),
         rows=rows,
         above=(machine.line,),
         below=(
-            "Times are medians of whole calls, prefill and conversion to NumPy included. GB/s counts the weights and "
+            "Times are medians of whole calls, with prefill and conversion to NumPy. GB/s counts the weights and "
             "the key/value cache, each read once per step. “vs” columns are ratios of tokens/s; plain tf is the faster "
-            "of its two.",
+            "of the two plain variants of transformers.",
             *below,
         ),
     ).publish(args.out)
 
 
 def _calls(ours: Any, theirs: Any, prompts: list[list[int]], new: int) -> dict[str, Callable[[], Any]]:
-    def traced(probes: jt.Probes):
+    def traced(probes: jt.Probes) -> jt.Trace:
         return ours.generate(prompts, max_new_tokens=new, probes=probes, stop_tokens=(), batch_size=len(prompts))
 
     return {
         "jaxtrace": lambda: traced(jt.Probes.none()),
-        "jaxtrace-no-lens": lambda: traced(NO_LENS),
+        "jaxtrace-no-lens": lambda: traced(jt.Probes.of(*NO_LENS)),
         "jaxtrace-traced": lambda: traced(jt.Probes.all()),
         "transformers-generate": lambda: torch_plain.generate(theirs, prompts, new),
         "transformers-loop": lambda: torch_plain.generate_loop(theirs, prompts, new),
@@ -88,7 +84,7 @@ def _cache_bytes(shape: str, batch: int, positions: float) -> float:
     return batch * positions * per_position
 
 
-def _rows(timed: dict[str, Timed], batch: int, new: int, moved: float, bandwidth: float) -> list[list[str]]:
+def _rows(timed: dict[str, CallTimes], batch: int, new: int, moved: float, bandwidth: float) -> list[list[str]]:
     speed = {name: batch * new / t.median for name, t in timed.items()}
     plain = max(
         (speed[name] for name in ("transformers-generate", "transformers-loop") if name in speed),
@@ -110,7 +106,7 @@ def _rows(timed: dict[str, Timed], batch: int, new: int, moved: float, bandwidth
     ]
 
 
-def _agreement(timed: dict[str, Timed], batch: int) -> list[str]:
+def _agreement(timed: dict[str, CallTimes], batch: int) -> list[str]:
     lines = []
     if timed.keys() >= {"jaxtrace-traced", "transformers-traced"}:
         ours = metrics_of(timed["jaxtrace-traced"].result)
@@ -119,7 +115,7 @@ def _agreement(timed: dict[str, Timed], batch: int) -> list[str]:
     first = next(iter(tokens))
     others = ", ".join(f"{name} {token_agreement(tokens[first], x)}" for name, x in tokens.items() if name != first)
     if others:
-        lines.append(f"Batch {batch}. Tokens equal to those of {first}: {others}.")
+        lines.append(f"Batch {batch}. Tokens equal to the tokens of {first}: {others}.")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""What the kernels are timed against.
+"""Baselines that the kernels are timed against.
 
-"No moments": the same product or attention, none of whose sums are kept. "Unfused": the metrics as one writes them in
-JAX, from logits or weights, for XLA to make of it what it can.
+"No moments": the same product or attention without sums. "Unfused": the metrics written in plain JAX from logits or
+weights, fused by XLA alone.
 """
 
 from __future__ import annotations
@@ -10,37 +10,45 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtrace.kernels import linear
+from jaxtyping import Array, Float, Int
 
 ALPHAS = (0.5, 2.0, 5.0)
 
 
-def logsumexp(logits):
+Queries = Float[Array, "B T N H"]
+Keys = Float[Array, "B K H S"]
+Values = Float[Array, "B K S H"]
+
+
+def logsumexp(logits: Float[Array, "R V"]) -> Float[Array, " R"]:
+    """Return each row's log-sum-exp in float32."""
     return jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
 
 
-def logits_of(hidden, unembedding):
-    """Logits [G·R, V], stored, by the product that the XLA kernel takes: no slower than an einsum."""
+def logits_of(hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"]) -> Float[Array, "X V"]:
+    """Return stored logits [G·R, V], by the product of the XLA kernel, which is no slower than an einsum."""
     return linear(hidden.reshape(-1, hidden.shape[-1]), unembedding, jnp.float32)
 
 
-def largest_logits(hidden, unembedding):
-    """The same product, of which each row's largest logit alone is stored."""
+def largest_logits(hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"]) -> Float[Array, " X"]:
+    """Return each row's largest logit; the logits themselves need not be stored."""
     return jnp.max(logits_of(hidden, unembedding), axis=-1)
 
 
-def largest_scores(q, k):
-    """The product of queries [B, T, N, H] and keys, of which each query's largest score alone is stored."""
+def largest_scores(q: Queries, k: Keys) -> Float[Array, "B K G T"]:
+    """Return each query's largest score; the scores themselves need not be stored."""
     return jnp.max(_scores(q, k), axis=-1)
 
 
-def dot_product_attention(q, k, v):
-    """JAX's own, of the last T positions of S; keys and values in its layout [B, S, K, H]."""
+def dot_product_attention(q: Queries, k: Float[Array, "B S K H"], v: Float[Array, "B S K H"]) -> Queries:
+    """Return JAX's own attention of the last T of S positions; keys and values have its layout."""
     t, s = q.shape[1], k.shape[1]
     mask = None if t == 1 else jnp.tril(jnp.ones((t, s), bool), s - t)[None, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
 
-def unfused_softmax(logits):
+def unfused_softmax(logits: Float[Array, "R V"]) -> dict[str, Array]:
+    """Return the metrics of softmax_moments from stored log-probabilities."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     p = jnp.exp(log_p)
     best, top1 = jax.lax.top_k(p, 2)
@@ -54,7 +62,10 @@ def unfused_softmax(logits):
     }
 
 
-def unfused_unembed(hidden, unembedding, targets):
+def unfused_unembed(
+    hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"], targets: Int[Array, " R"]
+) -> dict[str, Array]:
+    """Return the metrics of unembed_moments from stored log-probabilities."""
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
     log_p = jax.nn.log_softmax(logits, axis=-1)
     p = jnp.exp(log_p)
@@ -71,12 +82,12 @@ def unfused_unembed(hidden, unembedding, targets):
     }
 
 
-def unfused_attention(q, k, v):
-    """Attention of queries [B, T, N, H] at the last T of S slots, all of its weights held."""
+def unfused_attention(q: Queries, k: Keys, v: Values) -> tuple[Queries, dict[str, Array]]:
+    """Return (output, metrics) of queries at the last T of S slots from stored weights."""
     weights = _weights(q, k)
     out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     entropy = jnp.sum(entr(weights), axis=-1)
-    others = weights[..., 1:] / jnp.sum(weights[..., 1:], axis=-1, keepdims=True).clip(1e-30)
+    no_sink = weights[..., 1:] / jnp.sum(weights[..., 1:], axis=-1, keepdims=True).clip(1e-30)
     t, s = weights.shape[-2:]
     visible = jnp.arange(s - t + 1, s + 1)
     log_weights = jnp.log(jnp.where(weights > 0, weights, 1.0))
@@ -84,34 +95,35 @@ def unfused_attention(q, k, v):
         "entropy": entropy,
         "entropy_normalized": jnp.where(visible > 1, entropy / jnp.log(visible.clip(2)), 0.0),
         "varentropy": _varentropy(weights, log_weights),
-        "entropy_no_sink": jnp.sum(entr(others), axis=-1),
+        "entropy_no_sink": jnp.sum(entr(no_sink), axis=-1),
         "sink_mass": weights[..., 0],
     }
 
 
-def unfused_dispersion(q, k):
+def unfused_dispersion(q: Queries, k: Keys) -> Float[Array, "B T"]:
+    """Return the divergence of the heads from stored weights."""
     weights = _weights(q, k)
     mixture = jnp.mean(weights, axis=(1, 2))
     return jnp.sum(entr(mixture), axis=-1) - jnp.mean(jnp.sum(entr(weights), axis=-1), axis=(1, 2))
 
 
-def _varentropy(p, log_p):
+def _varentropy(p: Float[Array, "*r V"], log_p: Float[Array, "*r V"]) -> Float[Array, "*r"]:
     mean = jnp.sum(p * log_p, axis=-1)
     return jnp.sum(p * log_p**2, axis=-1) - mean**2
 
 
-def _renyi(log_p):
+def _renyi(log_p: Float[Array, "R V"]) -> Float[Array, "R A"]:
     orders = [jax.nn.logsumexp(alpha * log_p, axis=-1) / (1 - alpha) for alpha in ALPHAS]
     return jnp.stack(orders, axis=-1)
 
 
-def _scores(q, k):
+def _scores(q: Queries, k: Keys) -> Float[Array, "B K G T S"]:
     b, t, n, h = q.shape
     groups = q.reshape(b, t, k.shape[1], n // k.shape[1], h).transpose(0, 2, 3, 1, 4)
     return jnp.einsum("bkgth,bkhs->bkgts", groups, k, preferred_element_type=jnp.float32) * h**-0.5
 
 
-def _weights(q, k):
+def _weights(q: Queries, k: Keys) -> Float[Array, "B K G T S"]:
     scores = _scores(q, k)
     t, s = scores.shape[-2:]
     visible = jnp.tril(jnp.ones((t, s), bool), s - t)

@@ -1,4 +1,4 @@
-"""Results of the kernels' benchmark: as rows of a table, beside those of an earlier run, and as scalars."""
+"""Results of the kernels' benchmark: as rows of a table, compared with an earlier run, and as scalars."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ NUMBERS = (
 )
 VERSUS_EARLIER = "× earlier"
 
-Key = tuple[str, ...]  # a value for each of KEYS
+Key = tuple[str, ...]  # one value per name in KEYS
 
 
 @dataclass(frozen=True)
-class Result:
-    """One implementation on one shape.
+class KernelResult:
+    """Result of one implementation on one shape.
 
     Attributes:
-      key: its values for KEYS.
-      numbers: those of NUMBERS that it has; none if it refused.
-      note: why it refused, or nothing.
+      key: values for KEYS.
+      numbers: values for NUMBERS, by name; empty if the implementation refused.
+      note: reason of a refusal, or empty.
     """
 
     key: Key
@@ -42,13 +42,13 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRun:
     """Times of an earlier run.
 
     Attributes:
-      path: its CSV file.
-      machine: its line about the machine.
-      times: milliseconds.
+      path: CSV file of the run.
+      machine: line about its machine.
+      times: milliseconds of each key.
     """
 
     path: Path
@@ -56,30 +56,32 @@ class Earlier:
     times: dict[Key, float]
 
     @classmethod
-    def read(cls, path: Path) -> Earlier:
-        """Reads what `--out` wrote.
+    def read(cls, path: Path) -> EarlierRun:
+        """Read a CSV file that `--out` wrote.
 
         Raises:
-          OSError: there is no such file.
-          ValueError: it is no table of this benchmark.
+          OSError: the file cannot be read.
+          ValueError: the file is not a table of this benchmark.
         """
         lines = path.read_text().splitlines()
         comments = [line.removeprefix("# ") for line in lines if line.startswith("#")]
         rows = csv.DictReader(line for line in lines if not line.startswith("#"))
         if not {*KEYS, TIME} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} is no CSV table of python -m benchmarks.kernels")
+            raise ValueError(
+                f"{path}: is not a CSV table of python -m benchmarks.kernels; give a file that its --out wrote"
+            )
         times = {tuple(row[name] for name in KEYS): float(row[TIME]) for row in rows if row[TIME]}
         return cls(path, next((line for line in comments if line.startswith("Machine: ")), ""), times)
 
-    def lines(self, results: Sequence[Result]) -> list[str]:
-        """What was compared with, and which rows have no counterpart."""
+    def lines(self, results: Sequence[KernelResult]) -> list[str]:
+        """Return lines that name the earlier run and the rows without a counterpart."""
         timed = [result.key for result in results if result.numbers]
         only_here = [key for key in timed if key not in self.times]
-        only_there = [key for key in self.times if key not in timed]
+        only_earlier = [key for key in self.times if key not in timed]
         return [
             f"Earlier: {self.path.name}. {self.machine}",
-            f"Without a counterpart there: {_listed(only_here)}.",
-            f"There alone: {_listed(only_there)}.",
+            f"Rows of this run only: {_listed(only_here)}.",
+            f"Rows of the earlier run only: {_listed(only_earlier)}.",
         ]
 
 
@@ -87,13 +89,13 @@ def _listed(keys: Sequence[Key]) -> str:
     return "; ".join(" ".join(key) for key in keys) or "none"
 
 
-def columns(earlier: Earlier | None) -> tuple[str, ...]:
-    """Names of the table's columns."""
+def columns(earlier: EarlierRun | None) -> tuple[str, ...]:
+    """Return the names of the table's columns."""
     return (*KEYS, *NUMBERS, *([VERSUS_EARLIER] if earlier else []), "note")
 
 
-def cells(result: Result, earlier: Earlier | None) -> list[str]:
-    """A row of the table: plain numbers, and nothing where there is none."""
+def cells(result: KernelResult, earlier: EarlierRun | None) -> list[str]:
+    """Return a row of the table: plain numbers, and empty cells for missing ones."""
     numbers = dict(result.numbers)
     if earlier and result.numbers and result.key in earlier.times:
         numbers[VERSUS_EARLIER] = numbers[TIME] / earlier.times[result.key]
@@ -105,8 +107,8 @@ def _number(x: float) -> str:
     return str(x) if isinstance(x, int) else f"{x:.4g}"
 
 
-def write_scalars(results: Sequence[Result], machine: str, folder: Path) -> None:
-    """Writes tensorboardX scalars named op/number/implementation/dtype/shape, and the machine as text."""
+def write_scalars(results: Sequence[KernelResult], machine: str, folder: Path) -> None:
+    """Write tensorboardX scalars named op/number/implementation/dtype/shape, and the machine as text."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:
@@ -119,6 +121,6 @@ def write_scalars(results: Sequence[Result], machine: str, folder: Path) -> None
 
 
 def _tag(text: str) -> str:
-    for written, spelt in (("%", "percent"), ("×", "times"), (",", ""), ("=", ""), (" ", "_"), ("GB/s", "GB_per_s")):
-        text = text.replace(written, spelt)
+    for symbol, name in (("%", "percent"), ("×", "times"), (",", ""), ("=", ""), (" ", "_"), ("GB/s", "GB_per_s")):
+        text = text.replace(symbol, name)
     return text

@@ -1,4 +1,4 @@
-"""The ways of computing one operation on one shape, with their arguments."""
+"""Variants of one operation on one shape, with their arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
 
 from benchmarks import kernel_baselines as baselines
 from benchmarks.kernel_baselines import ALPHAS
-from benchmarks.kernel_shapes import Shape
+from benchmarks.kernel_shapes import AxisSizes
 
 OPERATIONS: dict[str, Operation] = {op.name: op for op in (SOFTMAX, UNEMBED, DECODE, PREFILL, DISPERSION)}
 NO_MOMENTS, UNFUSED = "no-moments", "unfused"
@@ -27,11 +27,11 @@ NO_MOMENTS, UNFUSED = "no-moments", "unfused"
 
 @dataclass(frozen=True)
 class Variant:
-    """A function and what it is called with.
+    """A function and its arguments.
 
     Attributes:
-      function: of arrays alone; returns a pytree of arrays.
-      arguments: its arrays.
+      function: function of arrays; returns a pytree of arrays.
+      arguments: arrays to call it with.
     """
 
     function: Callable[..., Any]
@@ -39,18 +39,18 @@ class Variant:
 
     @functools.cached_property
     def result(self) -> Any:
-        """Shapes and dtypes of what it returns; raises `Unsupported` where its implementation refuses."""
+        """Shapes and dtypes of the result; raises `Unsupported` if the implementation refuses."""
         return jax.eval_shape(self.function, *self.arguments)
 
     @property
     def moved(self) -> int:
-        """Bytes of the arguments and of the result, each once."""
+        """Bytes of the arguments and of the result, each counted once."""
         arrays = (*self.arguments, *jax.tree.leaves(self.result))
         return sum(array.size * array.dtype.itemsize for array in arrays)
 
 
 def usual_implementations(op: str) -> list[str]:
-    """Names of the implementations that run here, without the slow ones: the reference, and interpreted kernels."""
+    """Return the implementations that run here, except the slow ones: the reference and interpreted kernels."""
     platform = jax.default_backend()
     return [
         name
@@ -60,38 +60,38 @@ def usual_implementations(op: str) -> list[str]:
 
 
 def variants(
-    op: str, shape: Shape, dtype: str, implementations: Sequence[str], against: Sequence[str]
+    op: str, shape: AxisSizes, dtype: str, implementations: Sequence[str], against: Sequence[str]
 ) -> tuple[dict[str, Variant], dict[str, str]]:
-    """What there is to time, by name, and the implementations that refuse, with their reasons.
+    """Return ({name: variant to time}, {implementation that refuses: its reason}).
 
     Args:
       op: name of the operation.
-      shape: of its arguments.
-      dtype: of its floating arguments.
-      implementations: those wanted.
-      against: which of NO_MOMENTS and UNFUSED to add.
+      shape: sizes of its arguments.
+      dtype: dtype of its floating arguments.
+      implementations: names of the implementations to time.
+      against: baselines to add: NO_MOMENTS, UNFUSED.
     """
     arguments = _arguments(op, shape, dtype)
-    found: dict[str, Variant] = {}
+    timed: dict[str, Variant] = {}
     refused: dict[str, str] = {}
     for name in implementations:
-        variant = Variant(_ours(op, shape, name), arguments)
+        variant = Variant(_implementation(op, shape, name), arguments)
         try:
             _ = variant.result
         except Unsupported as error:
             refused[name] = str(error)
             continue
-        found[name] = variant
+        timed[name] = variant
         if NO_MOMENTS in against and op.endswith("attention"):
-            found[f"{NO_MOMENTS}/{name}"] = Variant(_ours(op, shape, name, moments=False), arguments)
+            timed[f"{NO_MOMENTS}/{name}"] = Variant(_implementation(op, shape, name, moments=False), arguments)
     if NO_MOMENTS in against:
-        found |= {f"{NO_MOMENTS}/{name}": variant for name, variant in _no_moments(op, arguments).items()}
+        timed |= {f"{NO_MOMENTS}/{name}": variant for name, variant in _no_moments(op, arguments).items()}
     if UNFUSED in against:
-        found[UNFUSED] = _unfused(op, arguments)
-    return found, refused
+        timed[UNFUSED] = _unfused(op, arguments)
+    return timed, refused
 
 
-def _ours(op: str, shape: Shape, implementation: str, **options: Any) -> Callable[..., Any]:
+def _implementation(op: str, shape: AxisSizes, implementation: str, **options: Any) -> Callable[..., Any]:
     options["implementation"] = implementation
     match op:
         case "softmax_moments":
@@ -131,13 +131,13 @@ def _unfused(op: str, arguments: tuple[jax.Array, ...]) -> Variant:
 
 
 def _with_queries(op: str, arguments: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The same with a query axis: decode's one query per row, [B, N, H], becomes [B, 1, N, H]."""
-    q, *rest = arguments
-    return (q[:, None] if op == "decode_attention" else q, *rest)
+    """Return the arguments with a query axis: decode's one query per row, [B, N, H], becomes [B, 1, N, H]."""
+    q, *others = arguments
+    return (q[:, None] if op == "decode_attention" else q, *others)
 
 
-def _arguments(op: str, shape: Shape, dtype: str) -> tuple[jax.Array, ...]:
-    """Random arrays; logits and scores have a standard deviation of about 2, and every slot is filled."""
+def _arguments(op: str, shape: AxisSizes, dtype: str) -> tuple[jax.Array, ...]:
+    """Return random arrays; logits and scores have a standard deviation of about 2, and every slot is filled."""
     keys = iter(jax.random.split(jax.random.key(0), 3))
 
     def normal(axes: str, deviation: float = 1.0) -> jax.Array:

@@ -1,8 +1,8 @@
-"""Speed of the kernels, beside the same product or attention with no moments, and beside unfused XLA.
+"""Speed of the kernels, against the same product or attention without moments, and against unfused XLA.
 
     python -m benchmarks.kernels --op softmax_moments --impl xla --shape R=1,V=32000 R=96,V=32000 --out softmax.csv
 
-A shape is a list of axis=size; without --shape, realistic ones are taken. The axes are those of the operation:
+A shape is a list of axis=size; the default is realistic shapes. The axes depend on the operation:
 softmax_moments R,V (rows, vocabulary); unembed_moments G,R,D,V (groups of rows, rows of each, width, vocabulary);
 decode_attention B,S,N,K,H (rows, slots, query heads, key/value heads, head width); prefill_attention and
 head_dispersion B,T,S,N,K,H, with T queries at the last of the S slots.
@@ -21,30 +21,30 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from benchmarks.kernel_results import TIME, Earlier, Result, cells, columns, write_scalars
-from benchmarks.kernel_shapes import Shape, default_shapes, flops, parse_shape, shape_text
+from benchmarks.kernel_results import TIME, EarlierRun, KernelResult, cells, columns, write_scalars
+from benchmarks.kernel_shapes import AxisSizes, default_shapes, flops, parse_shape, shape_text
 from benchmarks.kernel_variants import NO_MOMENTS, OPERATIONS, UNFUSED, Variant, usual_implementations, variants
 from benchmarks.machine import product_rate, this_machine
-from benchmarks.table import Table
-from benchmarks.timing import Timed, interleave, say
+from benchmarks.table import BenchmarkTable
+from benchmarks.timing import CallTimes, interleave, say
 
-CALL_SECONDS = 0.1  # one timed call repeats its work for about so long
+CALL_SECONDS = 0.1  # approximate time of one timed call, which repeats its work
 BELOW = (
-    "ms: median time of one run of many, enqueued one after another and waited for together, of the calls in turn. "
-    "Bytes: arguments and result, each once. FLOPs: of the matrix products, of attention over the visible keys alone. "
+    "ms: median time of one run of many, enqueued one after another and waited for together, the variants in turn. "
+    "Bytes: arguments and result, each counted once. FLOPs: matrix products; attention counts visible keys only. "
     "× columns are ratios of times: to the fastest no-moments row, and to the unfused one, of the same shape. "
-    "More than 100 % of the bandwidth is work on what stays in a cache."
+    "More than 100 % of the bandwidth means that data stays in a cache."
 )
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Ends with one line, and status 2."""
+        """Exit with a one-line message and status 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the benchmark that the command line asks for."""
+    """Run the benchmark of the command line."""
     args, shapes, earlier = _parse(arguments)
     machine = this_machine()
     results = [
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     above = [machine.line, f"An empty run takes {_empty_run() * 1e6:.0f} µs."]
     if "bfloat16" in args.dtype:
         above.append(f"bfloat16 matrix product {product_rate('bfloat16') / 1e9:.0f} GFLOP/s.")
-    Table(
+    BenchmarkTable(
         title=f"Kernels on {jax.default_backend()}, {args.repeats} repeats",
         columns=columns(earlier),
         rows=[cells(result, earlier) for result in results],
@@ -68,56 +68,60 @@ def main(arguments: list[str] | None = None) -> None:
         write_scalars(results, machine.line, args.tensorboard)
 
 
-def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[Shape]], Earlier | None]:
+def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[AxisSizes]], EarlierRun | None]:
     parser = _Parser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
     names = list(dict.fromkeys(name for op in OPERATIONS.values() for name in op.implementations))
     parser.add_argument("--op", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS))
-    parser.add_argument("--impl", nargs="+", choices=names, help="default: those meant for this platform")
+    parser.add_argument("--impl", nargs="+", choices=names, help="default: the ones for this platform")
     parser.add_argument("--against", nargs="*", choices=[NO_MOMENTS, UNFUSED], default=[NO_MOMENTS, UNFUSED])
-    parser.add_argument("--shape", nargs="+", help="such as R=6,V=32000; in most shells R={1,6},V=32000 gives two")
+    parser.add_argument(
+        "--shape", nargs="+", help="for example R=6,V=32000; in most shells R={1,6},V=32000 gives two shapes"
+    )
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each row")
     parser.add_argument("--out", type=Path, help="also write the table here: .md, or .csv")
-    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="also write tensorboardX scalars here")
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="also write tensorboardX scalars to this folder"
+    )
     parser.add_argument("--compare", type=Path, metavar="FILE.csv", help="add ratios to an earlier run's --out")
     args = parser.parse_args(arguments)
     if args.repeats < 1:
-        parser.error(f"--repeats {args.repeats}: at least one")
+        parser.error(f"--repeats: {args.repeats} is too small; give 1 or more")
     if args.out and args.out.suffix not in (".md", ".csv"):
-        parser.error(f"--out {args.out}: name it .md or .csv")
+        parser.error(f"--out: {args.out} has an unknown ending; name it .md or .csv")
     if args.tensorboard and find_spec("tensorboardX") is None:
-        parser.error("--tensorboard needs tensorboardX: pip install tensorboardX")
+        parser.error("--tensorboard: tensorboardX is not installed; run pip install tensorboardX")
     try:
-        asked = {op: [parse_shape(text, op) for text in args.shape or ()] for op in args.op}
-        earlier = Earlier.read(args.compare) if args.compare else None
+        requested = {op: [parse_shape(text, op) for text in args.shape or ()] for op in args.op}
+        earlier = EarlierRun.read(args.compare) if args.compare else None
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
-        parser.error(f"--compare {args.compare}: {error.strerror}")
-    return args, {op: asked[op] or default_shapes(op) for op in args.op}, earlier
+        parser.error(f"--compare: {args.compare} cannot be read ({error.strerror}); give a file that --out wrote")
+    return args, {op: requested[op] or default_shapes(op) for op in args.op}, earlier
 
 
-def _measure(op: str, shape: Shape, dtype: str, args: argparse.Namespace) -> list[Result]:
-    """The implementations that refuse, then the others with their alternatives, timed in turn."""
+def _measure(op: str, shape: AxisSizes, dtype: str, args: argparse.Namespace) -> list[KernelResult]:
+    """Return the refusals, then the results of the other implementations and baselines, timed in turn."""
     say(f"{op} {shape_text(shape)} {dtype}")
     key = lambda name: (op, name, shape_text(shape), dtype)  # noqa: E731
     with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
-        found, refused = variants(op, shape, dtype, args.impl or usual_implementations(op), args.against)
-        calls = {name: _repeated(variant) for name, variant in found.items()}
+        timed_variants, refused = variants(op, shape, dtype, args.impl or usual_implementations(op), args.against)
+        calls = {name: _repeated(variant) for name, variant in timed_variants.items()}
         timed = interleave({name: call for name, (call, _) in calls.items()}, args.repeats)
     seconds = {name: t.median / calls[name][1] for name, t in timed.items()}
-    bare = min((x for name, x in seconds.items() if name.startswith(NO_MOMENTS)), default=None)
+    no_moments = min((x for name, x in seconds.items() if name.startswith(NO_MOMENTS)), default=None)
     products = flops(op, shape)
-    results = [Result(key(name), {}, reason) for name, reason in refused.items()]
-    for name, variant in found.items():
+    results = [KernelResult(key(name), {}, reason) for name, reason in refused.items()]
+    for name, variant in timed_variants.items():
         numbers = _numbers(timed[name], seconds[name], variant.moved, products, dtype)
-        references = {"× no moments": bare, "× unfused": seconds.get(UNFUSED)}
+        references = {"× no moments": no_moments, "× unfused": seconds.get(UNFUSED)}
         numbers |= {column: seconds[name] / x for column, x in references.items() if x is not None}
-        results.append(Result(key(name), numbers))
+        results.append(KernelResult(key(name), numbers))
     return results
 
 
-def _numbers(timed: Timed, seconds: float, moved: int, products: int, dtype: str) -> dict[str, float]:
+def _numbers(timed: CallTimes, seconds: float, moved: int, products: int, dtype: str) -> dict[str, float]:
     numbers = {
         TIME: seconds * 1e3,
         "spread %": timed.spread * 100,
@@ -132,19 +136,19 @@ def _numbers(timed: Timed, seconds: float, moved: int, products: int, dtype: str
 
 
 def _repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
-    """A call that runs the variant so often that the clock can tell, and how often that is.
+    """Return a call that repeats the variant for about CALL_SECONDS, and the number of its repetitions.
 
-    Each run takes an array of the run before, and makes no use of it: so none begins before the last has ended.
+    Each run takes an array of the previous run without using it, so that no run begins before the previous one ends.
     """
-    step = jax.jit(lambda before, arguments: variant.function(*arguments), keep_unused=True)
+    step = jax.jit(lambda previous, arguments: variant.function(*arguments), keep_unused=True)
     first = jax.tree.leaves(variant.result)[0]
     start = jnp.zeros(first.shape, first.dtype)
 
     def call(times: int) -> Any:
-        before = start
+        previous = start
         for _ in range(times):
-            result = step(before, variant.arguments)
-            before = jax.tree.leaves(result)[0]
+            result = step(previous, variant.arguments)
+            previous = jax.tree.leaves(result)[0]
         return jax.block_until_ready(result)
 
     call(1)
@@ -155,7 +159,7 @@ def _repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
 
 
 def _empty_run() -> float:
-    """Seconds of a run that computes one sum."""
+    """Return the seconds of a run that computes one sum."""
     call, times = _repeated(Variant(lambda x: x + 1, (jnp.zeros(()),)))
     call()
     began = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from benchmarks.known_truth_studies import MODEL, NEIGHBOURS, Tables, of_all, of_answers, of_layers
+from benchmarks.known_truth_studies import MODEL, NEIGHBOURS, Tables, answer_tables, joint_tables, layer_tables
 from benchmarks.machine import description
 from benchmarks.options import benchmark_parser
 from benchmarks.table import BenchmarkTable, publish
@@ -43,9 +43,9 @@ def main() -> None:
     studies = {}
     for home in homes:
         say(f"{home.name}: studies")
-        studies[home.name] = of_answers(home) | of_layers(home)
+        studies[home.name] = answer_tables(home) | layer_tables(home)
     say("studies of all models together")
-    text = "\n".join(table.markdown() for table in tables(studies, of_all(homes, args.workdir)))
+    text = "\n".join(table.markdown() for table in tables(studies, joint_tables(homes, args.workdir)))
     publish(text, args.out)
 
 
@@ -93,7 +93,9 @@ def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -
         f"Beginnings of facts, sums and stories told apart by lens profiles, AUC (k = {NEIGHBOURS}, prompts held out)",
         ("model", *columns, "guesses", "profile over guesses"),
         [(name, *_kinds(study["kinds"]["auc"], columns)) for name, study in studies.items()],
-        below=("All beginnings have 12 tokens and are continued by four, so that length carries no information.",),
+        below=(
+            "All beginnings have 12 tokens and are continuations_trace by four, so that length carries no information.",
+        ),
     )
     yield BenchmarkTable(
         f"Families told apart by lens profiles of {len(studies)} models on relative depth, AUC (k = {NEIGHBOURS})",

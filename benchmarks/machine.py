@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, in a line, with what its memory and its arithmetic were measured to give."""
+"""Description of the machine that a benchmark runs on, with its measured memory bandwidth and arithmetic."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from jaxtrace.sweeping.machine import bandwidth, product_rate
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Attributes:
-    description: processor or accelerator, memory and versions.
-    bandwidth: bytes per second of a triad over arrays larger than most caches.
-    flops: float32 operations per second of a square matrix product.
+class MeasuredMachine:
+    """Description and measured rates of a machine.
+
+    Attributes:
+      description: processor or accelerator, memory and versions.
+      bandwidth: bytes per second of a triad over arrays larger than most caches.
+      flops: float32 operations per second of a square matrix product.
     """
 
     description: str
@@ -28,7 +30,7 @@ class Machine:
 
     @property
     def line(self) -> str:
-        """Everything, for the top of a table."""
+        """Description and rates in one line, for the top of a table."""
         return (
             f"Machine: {self.description}; measured: triad {self.bandwidth / 1e9:.1f} GB/s, "
             f"float32 matrix product {self.flops / 1e9:.0f} GFLOP/s."
@@ -36,13 +38,13 @@ class Machine:
 
 
 @functools.lru_cache
-def this_machine() -> Machine:
-    """Describes and measures this machine; takes a few seconds."""
-    return Machine(description(), bandwidth(), product_rate("float32"))
+def this_machine() -> MeasuredMachine:
+    """Describe and measure this machine in a few seconds."""
+    return MeasuredMachine(description(), bandwidth(), product_rate("float32"))
 
 
 def description() -> str:
-    """Its processor or accelerator, memory and versions."""
+    """Return the processor or accelerator, memory and versions of this machine."""
     names = ("jax", "torch", "transformers")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,11 +1,10 @@
-"""Memory of tracing one long text: what the process held, beside what the attention weights alone would take.
+"""Memory of tracing one long text: peak of the process, against the size of its attention weights.
 
 python -m benchmarks.memory --shape llama-3.2-1b --tokens 8192
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -13,24 +12,24 @@ from pathlib import Path
 
 import jaxtrace as jt
 from benchmarks.machine import this_machine
-from benchmarks.options import add_common
+from benchmarks.options import NO_LENS, add_model, benchmark_parser
 from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
-from benchmarks.table import Table
+from benchmarks.table import BenchmarkTable
 from benchmarks.timing import say
 
 MIB, GIB = 2**20, 2**30
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_common(parser, shape="llama-3.2-1b")
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    add_model(parser, "llama-3.2-1b")
     parser.add_argument("--tokens", type=int, default=8192, help="length of the text")
-    parser.add_argument("--no-lens", action="store_true", help="leave out the lens, most of the arithmetic")
+    parser.add_argument("--no-lens", action="store_true", help="exclude the lens, which is most of the arithmetic")
     args = parser.parse_args()
     directory = checkpoint(args.shape, args.workdir)
     config = SHAPES[args.shape]
-    groups = ("output", "attention", "dispersion", "hidden") if args.no_lens else ("all",)
+    groups = NO_LENS if args.no_lens else ("all",)
     say("loading")
     model = jt.load(str(directory))
     loaded = peak_rss()
@@ -60,23 +59,23 @@ def main() -> None:
         ("seconds, compilation included", f"{seconds:.0f}"),
         ("tokens/s", f"{args.tokens / seconds:.1f}"),
     ]
-    Table(
+    BenchmarkTable(
         title=f"Memory, {args.shape}: one text of {args.tokens} tokens, probes {', '.join(groups)}",
         columns=("quantity", "value"),
         rows=rows,
         above=(this_machine().line,),
-        below=("Resident memory is the process's (getrusage), the mapped checkpoint file's pages included.",),
+        below=("Resident memory is the process's (getrusage), with the pages of the mapped checkpoint file.",),
     ).publish(args.out)
 
 
 def rss() -> int:
-    """Bytes that the process holds now, where there is a /proc; its peak elsewhere."""
+    """Return the resident bytes of the process now; on systems without /proc, their peak."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak_rss()
 
 
 def peak_rss() -> int:
-    """Bytes that it ever held; Linux counts in KiB, macOS in bytes."""
+    """Return the peak of the process's resident bytes; Linux counts in KiB, macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -1,13 +1,12 @@
-"""What each group of probes adds to a decode step.
+"""Time that each group of probes adds to a decode step.
 
     python -m benchmarks.probes --shape 15m --batch 1 16
 
-Times the chunk of steps inside one call of the device, with no prefill, drain or tokenizer, group by group in turn.
+Times a chunk of steps inside one device call, without prefill, transfer or tokenizer, one group after another.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 
@@ -17,9 +16,9 @@ import numpy as np
 
 import jaxtrace as jt
 from benchmarks.machine import this_machine
-from benchmarks.options import add_common
+from benchmarks.options import add_batch, add_model, add_variants, benchmark_parser
 from benchmarks.shapes import checkpoint, random_tokens
-from benchmarks.table import Table
+from benchmarks.table import BenchmarkTable
 from benchmarks.timing import interleave
 from jaxtrace.engine.loop import decode_chunk
 from jaxtrace.engine.samplers import Greedy
@@ -35,10 +34,11 @@ CHOICES = {
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_common(parser, CHOICES)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    add_model(parser)
+    add_variants(parser, CHOICES)
+    add_batch(parser)
     parser.add_argument("--steps", type=int, default=16, help="decode steps per call")
     args = parser.parse_args()
     machine = this_machine()
@@ -53,7 +53,7 @@ def main() -> None:
         rows += [
             [str(batch), name, f"{x:.0f}", "–" if base is None else f"{x - base:+.0f}"] for name, x in micro.items()
         ]
-    Table(
+    BenchmarkTable(
         title=f"Probe groups, {args.shape}: {args.steps} steps per call, fastest of {args.repeats}",
         columns=("batch", "probes", "µs/step", "µs over none"),
         rows=rows,
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _steps(model: jt.Model, probes: jt.Probes, tokens: np.ndarray, steps: int) -> Callable[[], None]:
-    """A call that runs so many steps from the end of the same prompt."""
+    """Return a call that runs `steps` steps from the end of the same prompt."""
     batch, width = tokens.shape
     static = {"config": model.config, "probes": probes}
     state = init_state(model.config, model.params, batch, 64 + steps, probes)

@@ -1,8 +1,9 @@
-"""Model shapes as Hugging Face configs, and random checkpoints of them that both sides load."""
+"""Model shapes as Hugging Face configs, and their random checkpoints, which jaxtrace and transformers load."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ SHAPES["llama-3.2-3b"] = SHAPES["llama-3.2-1b"] | {
 
 
 def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32) -> Path:
-    """Directory of a checkpoint of this shape with random weights; written once, one safetensors file per layer.
+    """Return the directory of a checkpoint with random weights; written once, one safetensors file per layer.
 
-    Matrices are normal with variance 1 / inputs and the embedding with standard deviation 2 / √D, so that logits have a
-    standard deviation of about 2 and no layer's output vanishes.
+    Matrices are normal with variance 1 / inputs, the embedding has standard deviation 2 / √D. Logits then have a
+    standard deviation of about 2, and no layer's output vanishes.
     """
     dtype = np.dtype(dtype)
     target = workdir / f"jaxtrace-benchmark-{shape}-seed{seed}{'' if dtype == np.float32 else f'-{dtype}'}"
@@ -80,27 +81,27 @@ def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32
     say(f"writing {target}")
     rng = np.random.default_rng(seed)
     groups = list(_tensors(SHAPES[shape]))
-    places, total = {}, 0
+    file_of, total = {}, 0
     for i, group in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
         embed = SHAPES[shape]["hidden_size"]
         tensors = {name: _random(rng, size, name, embed).astype(dtype, copy=False) for name, size in group.items()}
         save_file(tensors, partial / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, file)
+        file_of |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+    index = {"metadata": {"total_size": total}, "weight_map": file_of}
     (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     (partial / "config.json").write_text(json.dumps(SHAPES[shape] | {"dtype": str(dtype)}, indent=1))
     return partial.rename(target)
 
 
 def parameter_bytes(shape: str) -> int:
-    """Bytes of all weights in float32."""
+    """Return the bytes of all weights in float32."""
     return sum(4 * int(np.prod(size)) for group in _tensors(SHAPES[shape]) for size in group.values())
 
 
 def flops_per_text(shape: str, length: int, *, lens: bool) -> float:
-    """Floating-point operations of the matrix products that scoring a text takes, with one lens per layer or none."""
+    """Return the operations of the matrix products that score a text, with one lens per layer or none."""
     config = SHAPES[shape]
     layers, unembedding = config["num_hidden_layers"], config["vocab_size"] * config["hidden_size"]
     matrices = parameter_bytes(shape) / 4 - unembedding
@@ -109,13 +110,13 @@ def flops_per_text(shape: str, length: int, *, lens: bool) -> float:
 
 
 def random_tokens(shape: str, rows: int, length: int, seed: int = 1) -> list[list[int]]:
-    """Rows of random token ids, all of one length."""
+    """Return rows of random token ids, all of one length."""
     rng = np.random.default_rng(seed)
     return rng.integers(SHAPES[shape]["vocab_size"], size=(rows, length)).tolist()
 
 
-def _tensors(config: dict[str, Any]):
-    """Names and shapes of the weights, one group per file."""
+def _tensors(config: dict[str, Any]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the weights, one group per file."""
     d, f, h = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     n, k = config["num_attention_heads"] * h, config["num_key_value_heads"] * h
     yield {"model.embed_tokens.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}

@@ -1,16 +1,14 @@
-"""Memory of a sweep over many short prompts: what the process holds, as prompts go by.
+"""Memory of a sweep over many short prompts: resident memory of the process while prompts are processed.
 
     python -m benchmarks.sweep_memory --prompts 1000 10000
 
-Each number of prompts is swept in a process of its own.
+Each number of prompts is swept in a new process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,25 +17,26 @@ import yaml
 
 from benchmarks.machine import description
 from benchmarks.memory import MIB, peak_rss, rss
-from benchmarks.table import Table
-from benchmarks.timing import say
-from jaxtrace.run import Numbered
+from benchmarks.options import benchmark_parser
+from benchmarks.table import BenchmarkTable
+from benchmarks.timing import run_in_new_process, say
+from jaxtrace.run import NumberedRows
 from jaxtrace.sweeping import Cell, Watch, open_sweep, read_sweep
 
-LOOKS = 10  # at the memory, in a sweep
+SAMPLES = 10  # of the memory in a sweep
 
 
-class Look(Watch):
-    """Looks at the memory every so many prompts."""
+class MemoryWatch(Watch):
+    """Resident memory of a sweep, recorded every `every` prompts."""
 
-    def __init__(self, every: int):
+    def __init__(self, every: int) -> None:
         self._every, self._done = every, 0
         self.held: list[tuple[str, int]] = []
 
     def began(self, cell: Cell, total: int, done: int) -> None:
         self.held = [("model loaded, prompts encoded", rss())]
 
-    def rows(self, rows: Numbered) -> None:
+    def rows(self, rows: NumberedRows) -> None:
         before, self._done = self._done // self._every, self._done + len(rows)
         if self._done // self._every > before:
             self.held.append((f"{self._done} prompts done", rss()))
@@ -45,27 +44,27 @@ class Look(Watch):
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 10_000], help="how many, one sweep each")
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1000, 10_000], help="number of prompts of each sweep"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="also write the table here: .md, or .csv")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(_sweep(args.one)))
         return
     rows = []
     for count in args.prompts:
-        command = [sys.executable, "-m", "benchmarks.sweep_memory", "--one", str(count)]
-        told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-        rows += [[f"{count}", when, f"{held / MIB:.0f}"] for when, held in told["held"]]
-        rows.append([f"{count}", "peak", f"{told['peak'] / MIB:.0f}"])
-    Table(
+        memory = run_in_new_process("benchmarks.sweep_memory", "--one", str(count))
+        rows += [[f"{count}", when, f"{held / MIB:.0f}"] for when, held in memory["held"]]
+        rows.append([f"{count}", "peak", f"{memory['peak'] / MIB:.0f}"])
+    BenchmarkTable(
         title="Memory of a sweep: the demo model, prompts of 4 to 12 tokens, 4 new tokens each, all probes",
         columns=("prompts of the sweep", "when", "resident MiB"),
         rows=rows,
         above=(f"Machine: {description()}.",),
-        below=("Resident memory is the process's; the peak is that of its whole life (getrusage).",),
+        below=("Resident memory is the process's; the peak is over its whole life (getrusage).",),
     ).publish(args.out)
 
 
@@ -77,9 +76,9 @@ def _sweep(prompts: int) -> dict[str, object]:
         texts.write_text("".join(json.dumps({"tokens": tokens}) + "\n" for tokens in ids))
         settings = {"prompts": str(texts), "max_new_tokens": 4}
         file.write_text(yaml.safe_dump({"models": "demo", "settings": settings}))
-        look = Look(max(1, prompts // LOOKS))
-        open_sweep(read_sweep(file), Path(folder) / "out", look).run(look)
-    return {"held": look.held, "peak": peak_rss()}
+        watch = MemoryWatch(max(1, prompts // SAMPLES))
+        open_sweep(read_sweep(file), Path(folder) / "out", watch).run(watch)
+    return {"held": watch.held, "peak": peak_rss()}
 
 
 if __name__ == "__main__":

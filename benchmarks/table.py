@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Table:
+class BenchmarkTable:
     """Rows under named columns.
 
     Attributes:
-      title: what was measured.
-      columns: their names; the values of the first are set left, the others right.
-      rows: of text.
+      title: measured quantity and setting.
+      columns: names of the columns; the first column is aligned left, the others right.
+      rows: cells as text.
       above: lines before the table: the machine, the setting.
-      below: lines after it.
+      below: lines after the table.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Table:
     below: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """The table as Markdown."""
+        """Return the table as Markdown."""
         line = lambda cells: f"| {' | '.join(cells)} |"  # noqa: E731
         rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
         grid = "\n".join([line(self.columns), rule, *map(line, self.rows)])
@@ -36,20 +36,25 @@ class Table:
         return "\n\n".join(parts) + "\n"
 
     def csv(self) -> str:
-        """The rows as CSV, every other line a comment."""
+        """Return the rows as CSV, with every other line as a comment."""
         text = io.StringIO()
         text.writelines(f"# {line}\n" for line in (self.title, *self.above, *self.below))
         csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
         return text.getvalue()
 
     def publish(self, out: Path | None) -> None:
-        """Prints the Markdown, and writes `out`: CSV if it is named so, else Markdown."""
-        print(self.markdown())
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(self.csv() if out.suffix == ".csv" else self.markdown())
+        """Print the Markdown, and write `out`: as CSV if its name ends in .csv, else as Markdown."""
+        publish(self.markdown(), out, self.csv() if out is not None and out.suffix == ".csv" else None)
+
+
+def publish(markdown: str, out: Path | None, text: str | None = None) -> None:
+    """Print Markdown, and write it, or another text, to `out`."""
+    print(markdown)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(markdown if text is None else text, encoding="utf-8")
 
 
 def ratio(a: float | None, b: float | None) -> str:
-    """a / b with two decimals, or a dash."""
+    """Return a / b with two decimals, or a dash if either is missing."""
     return f"{a / b:.2f}×" if a and b else "–"

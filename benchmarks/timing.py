@@ -1,25 +1,27 @@
-"""Timing several ways of doing one thing against each other, on a machine that is never quite quiet."""
+"""Timing of several variants against each other on a machine with other load, and work in new processes."""
 
 from __future__ import annotations
 
 import gc
+import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PAUSE = 0.2  # seconds between calls: idle threads of the library that ran before stop spinning
+PAUSE = 0.2  # seconds between calls: idle threads of the previous library stop spinning
 
 
 @dataclass(frozen=True)
-class Timed:
+class CallTimes:
     """Times of one variant.
 
     Attributes:
-      seconds: of each call, the warm-up left out.
-      result: what the last call returned.
+      seconds: time of each call after the warm-up.
+      result: result of the last call.
     """
 
     seconds: list[float]
@@ -27,12 +29,12 @@ class Timed:
 
     @property
     def median(self) -> float:
-        """Seconds of the middle call."""
+        """Median time of a call in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def fastest(self) -> float:
-        """Seconds of the fastest call."""
+        """Shortest time of a call in seconds."""
         return min(self.seconds)
 
     @property
@@ -41,8 +43,8 @@ class Timed:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timed]:
-    """Calls the variants in turn, A B C A B C …, so that a slow minute of the machine slows all of them.
+def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, CallTimes]:
+    """Call the variants in turn, A B C A B C …, so that a slow minute of the machine slows all of them.
 
     The first round is the warm-up (compilation, first use of the memory) and is not counted.
     """
@@ -59,9 +61,21 @@ def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
             say(f"{'warm-up' if repeat == 0 else f'{repeat}/{repeats}'}  {name}: {took:.3f} s")
             if repeat:
                 seconds[name].append(took)
-    return {name: Timed(seconds[name], results[name]) for name in variants}
+    return {name: CallTimes(seconds[name], results[name]) for name in variants}
+
+
+def run_in_new_process(module: str, *arguments: str) -> Any:
+    """Run `python -m module` with these arguments, and return the JSON on the last line of its stdout.
+
+    Raises:
+      SystemExit: the process failed.
+    """
+    process = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(f"{module} {' '.join(arguments)}: exit status is {process.returncode}; see the messages above")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress to stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,10 +1,11 @@
-"""transformers as its users run it: the plain side of the benchmarks."""
+"""Plain runs of transformers, as its users run it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +14,16 @@ from transformers import AutoModelForCausalLM
 Rows = Sequence[Sequence[int]]
 
 
-def load(directory: Path):
-    """The checkpoint in float32, on as many threads as there are cores."""
+def load(directory: Path) -> Any:
+    """Load the checkpoint in float32, with one thread per core."""
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
     return model.eval()
 
 
 @torch.inference_mode()
-def generate(model, prompts: Rows, new: int) -> np.ndarray:
-    """Greedy tokens [B, new] of the library's own `generate`."""
+def generate(model: Any, prompts: Rows, new: int) -> np.ndarray:
+    """Return greedy tokens [B, new] of transformers' own `generate`."""
     model.set_attn_implementation("sdpa")
     ids = torch.tensor(prompts)
     mask = torch.ones_like(ids)
@@ -31,20 +32,20 @@ def generate(model, prompts: Rows, new: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def generate_loop(model, prompts: Rows, new: int) -> np.ndarray:
-    """The same from a loop by hand over the key/value cache, which spares `generate`'s bookkeeping."""
+def generate_loop(model: Any, prompts: Rows, new: int) -> np.ndarray:
+    """Return greedy tokens [B, new] of a hand-written loop over the key/value cache, without `generate`'s overhead."""
     model.set_attn_implementation("sdpa")
-    feed, cache, drawn = torch.tensor(prompts), None, []
+    feed, cache, tokens = torch.tensor(prompts), None, []
     for _ in range(new):
         out = model(feed, past_key_values=cache, use_cache=True, logits_to_keep=1)
         feed, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
-        drawn.append(feed)
-    return torch.cat(drawn, dim=1).numpy()
+        tokens.append(feed)
+    return torch.cat(tokens, dim=1).numpy()
 
 
 @torch.inference_mode()
-def score(model, texts: Rows) -> np.ndarray:
-    """Log-probability of every token but the first, [B, T − 1]."""
+def score(model: Any, texts: Rows) -> np.ndarray:
+    """Return the log-probability of every token but the first, [B, T − 1]."""
     model.set_attn_implementation("sdpa")
     ids = torch.tensor(texts)
     logits = model(ids, use_cache=False).logits[:, :-1]

@@ -1,7 +1,7 @@
-"""The trace of jaxtrace, from transformers' outputs, in PyTorch.
+"""Metrics of jaxtrace's trace, computed in PyTorch from transformers' outputs.
 
-Eager attention with weights and hidden states returned. Written to be fast: all layers at once, one product with the
-unembedding for the output and every lens, results kept as small tensors and joined once at the end.
+Attention is eager and returns weights and hidden states. The code is written for speed: all layers at once, one product
+with the unembedding for the output and every lens, and small result tensors that are joined once at the end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ BLOCK_ENTRIES = 1 << 26  # logits of one block of positions: 256 MiB in float32
 
 
 @torch.inference_mode()
-def generate(model, prompts: Sequence[Sequence[int]], new: int) -> dict[str, np.ndarray]:
-    """Greedy decoding of prompts of one length with every metric of every step, [B, new, …]."""
+def generate(model: Any, prompts: Sequence[Sequence[int]], new: int) -> dict[str, np.ndarray]:
+    """Decode prompts of one length greedily, and return every metric of every step, [B, new, …]."""
     model.set_attn_implementation("eager")
     feed, cache, before, steps = torch.tensor(prompts), None, None, []
     with _last_residual(model) as last:
@@ -42,8 +43,8 @@ def generate(model, prompts: Sequence[Sequence[int]], new: int) -> dict[str, np.
 
 
 @torch.inference_mode()
-def score(model, texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Every metric of every position of texts of one length, [B, T, …]; no token follows the last."""
+def score(model: Any, texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Return every metric of every position of texts of one length, [B, T, …]; no token follows the last."""
     model.set_attn_implementation("eager")
     ids = torch.tensor(texts)
     targets = torch.nn.functional.pad(ids[:, 1:], (0, 1))
@@ -67,11 +68,11 @@ def score(model, texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _last_residual(model) -> Iterator[list[torch.Tensor]]:
-    """The residual stream after the last block, which `hidden_states` holds only normalised."""
+def _last_residual(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Yield a list with the residual stream after the last block, which `hidden_states` holds only normalised."""
     latest = [torch.empty(0)]
 
-    def keep(module, args):
+    def keep(module: Any, args: Any) -> None:
         latest[0] = args[0]
 
     hook = model.model.norm.register_forward_pre_hook(keep)
@@ -81,8 +82,8 @@ def _last_residual(model) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def _outputs(model, residual: torch.Tensor) -> tuple[Metrics, torch.Tensor]:
-    """Metrics of the output and of every lens from residual streams [L, B, T, D], and the output's logits."""
+def _outputs(model: Any, residual: torch.Tensor) -> tuple[Metrics, torch.Tensor]:
+    """Return the metrics of the output and every lens from residual streams [L, B, T, D], and the output's logits."""
     normed = model.model.norm.forward(residual)
     logits = model.lm_head(normed)
     log_p = logits.log_softmax(-1)
@@ -114,13 +115,13 @@ def _logprob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(weights: torch.Tensor, visible: torch.Tensor) -> Metrics:
-    """Metrics [L, B, N, T] and [L, B, T] of attention weights [L, B, N, T, S], with so many visible keys per query."""
+    """Return metrics [L, B, N, T] and [L, B, T] of weights [L, B, N, T, S], given each query's visible keys."""
     log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
     weighted = weights * log
     entropy = -weighted.sum(-1)
     sink = weights[..., 0]
-    others = weights[..., 1:]
-    share = others / others.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    no_sink = weights[..., 1:]
+    share = no_sink / no_sink.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     log_visible = visible.clamp_min(2).log()
     mixture = weights.mean(2)
     return {
@@ -135,13 +136,13 @@ def _attention(weights: torch.Tensor, visible: torch.Tensor) -> Metrics:
 
 
 def _joined(metrics: Metrics) -> Metrics:
-    """[L, B, N, T] → [B, T, L, N] and [L, B, T] → [B, T, L]."""
+    """Permute [L, B, N, T] to [B, T, L, N] and [L, B, T] to [B, T, L]."""
     return {name: x.permute(1, 3, 0, 2) if x.ndim == 4 else x.permute(1, 2, 0) for name, x in metrics.items()}
 
 
 def _hidden(stream: torch.Tensor, before: torch.Tensor | None) -> Metrics:
-    """Norms and movements of residual streams [L + 1, B, T, D], beside those one position earlier."""
-    assert before is not None  # a prompt has two tokens at least
+    """Return norms and differences of residual streams [L + 1, B, T, D], given the streams one position earlier."""
+    assert before is not None  # a prompt has at least two tokens
     metrics = {
         "hidden_norm": stream.norm(dim=-1),
         "hidden_delta_layer": (stream[1:] - stream[:-1]).norm(dim=-1),

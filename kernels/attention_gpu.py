@@ -25,7 +25,7 @@ from .tiles import RunningSums, shift_sums
 ROWS = 64  # rows of a wgmma
 SLOTS = 64  # slots of a block of keys
 LANES = 16  # head widths are padded to a multiple of this
-SHARED_MEMORY = 220 * 1024  # bytes of a thread block on Hopper, less what the compiler takes
+SHARED_MEMORY = 220 * 1024  # bytes of a thread block on Hopper, less the compiler's share
 PROCESSORS = 132
 
 # Products of pieces (the larger first) that add up to one product of their sums, the smallest first.

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from .moments import FLOOR, MASKED
 from .tiles import RunningSums
 
-plgpu: Any = mosaic_gpu  # jax 0.10 and 0.12 differ in what it holds
+plgpu: Any = mosaic_gpu  # its attributes differ between jax 0.10 and 0.12
 INTERPRETED = hasattr(plgpu, "InterpretGPUParams")  # from jax 0.12 on
 
 
@@ -54,7 +54,7 @@ def bfloat16_pieces(x: Float[Array, "*x"]) -> Array:
 
 
 def _powers(u: Any, alphas: tuple[float, ...]) -> Iterator[Any]:
-    """Yield e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where those are exact."""
+    """Yield e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where these are exact."""
     root = jnp.exp(u / 2)
     yield root * root
     for alpha in alphas:

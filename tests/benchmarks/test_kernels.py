@@ -10,11 +10,11 @@ from tensorboardX.proto import event_pb2
 
 from benchmarks import kernels, timing
 from benchmarks.kernel_results import KEYS, NUMBERS
-from benchmarks.machine import Machine
+from benchmarks.machine import MeasuredMachine
 
 pytestmark = pytest.mark.slow
 
-MACHINE = Machine("a machine", bandwidth=1e9, flops=1e9)
+MACHINE = MeasuredMachine("a machine", bandwidth=1e9, flops=1e9)
 UNEMBED = ["--op", "unembed_moments", "--impl", "xla", "--repeats", "1"]
 SMALL = ["--op", "softmax_moments", "--impl", "xla", "--repeats", "1"]
 
@@ -32,7 +32,7 @@ def rows_of(path):
     return list(csv.DictReader(lines))
 
 
-def test_a_run_to_csv(tmp_path):
+def test_csv_holds_consistent_numbers(tmp_path):
     out = tmp_path / "run.csv"
     kernels.main([*UNEMBED, "--shape", "G=2,R=3,D=8,V=50", "--out", str(out)])
     rows = {row["implementation"]: row for row in rows_of(out)}
@@ -49,7 +49,7 @@ def test_a_run_to_csv(tmp_path):
         assert float(row["× unfused"]) == pytest.approx(float(row["ms"]) / float(rows["unfused"]["ms"]), rel=2e-3)
 
 
-def test_without_comparisons(tmp_path):
+def test_no_baselines_leave_their_columns_empty(tmp_path):
     out = tmp_path / "run.csv"
     kernels.main([*SMALL, "--shape", "R=1,V=9", "R=2,V=9", "--against", "--dtype", "bfloat16", "--out", str(out)])
     rows = rows_of(out)
@@ -58,21 +58,21 @@ def test_without_comparisons(tmp_path):
     assert all(row["× no moments"] == row["× unfused"] == row["FLOPs"] == "" for row in rows)
 
 
-def test_a_refusal_is_a_row(tmp_path, monkeypatch):
+def test_refusal_is_a_row_with_its_reason(tmp_path, monkeypatch):
     elsewhere = Implementation(lambda *_, **__: None, ("abacus",))
     odd = Implementation(lambda *_, **__: None, refuses=lambda logits, **_: f"{logits.shape[0]} is odd")
     monkeypatch.setitem(SOFTMAX.implementations, "elsewhere", elsewhere)
     monkeypatch.setitem(SOFTMAX.implementations, "odd", odd)
     out = tmp_path / "run.csv"
-    asked = ["--op", "softmax_moments", "--impl", "elsewhere", "odd", "xla", "--repeats", "1"]
-    kernels.main([*asked, "--shape", "R=3,V=9", "--against", "--out", str(out)])
+    options = ["--op", "softmax_moments", "--impl", "elsewhere", "odd", "xla", "--repeats", "1"]
+    kernels.main([*options, "--shape", "R=3,V=9", "--against", "--out", str(out)])
     elsewhere, odd, xla = rows_of(out)
     assert "elsewhere: runs on abacus" in elsewhere["note"] and elsewhere["ms"] == ""
     assert "odd: 3 is odd" in odd["note"] and odd["ms"] == ""
     assert float(xla["ms"]) > 0 and xla["note"] == ""
 
 
-def test_comparing_with_an_earlier_run(tmp_path, capsys):
+def test_earlier_run_gives_ratios(tmp_path, capsys):
     earlier, out = tmp_path / "earlier.csv", tmp_path / "run.csv"
     kernels.main([*SMALL, "--shape", "R=1,V=9", "R=2,V=9", "--against", "--out", str(earlier)])
     capsys.readouterr()
@@ -83,11 +83,11 @@ def test_comparing_with_an_earlier_run(tmp_path, capsys):
     assert new["× earlier"] == ""
     printed = capsys.readouterr().out
     assert "Earlier: earlier.csv. Machine: a machine" in printed
-    assert "Without a counterpart there: softmax_moments xla R=3,V=9 float32." in printed
-    assert "There alone: softmax_moments xla R=1,V=9 float32." in printed
+    assert "Rows of this run only: softmax_moments xla R=3,V=9 float32." in printed
+    assert "Rows of the earlier run only: softmax_moments xla R=1,V=9 float32." in printed
 
 
-def test_scalars(tmp_path):
+def test_scalars_are_written_for_tensorboard(tmp_path):
     kernels.main([*UNEMBED, "--shape", "G=2,R=3,D=8,V=50", "--tensorboard", str(tmp_path)])
     (file,) = tmp_path.iterdir()
     scalars = {}
@@ -107,24 +107,24 @@ def test_scalars(tmp_path):
     [
         (["--op", "softmax"], "invalid choice: 'softmax'"),
         (["--impl", "cuda"], "invalid choice: 'cuda'"),
-        (["--shape", "R=6,V=9"], "R=6,V=9: unembed_moments takes G=…,R=…,D=…,V=…"),
-        (["--repeats", "0"], "--repeats 0: at least one"),
+        (["--shape", "R=6,V=9"], "R=6,V=9: has the wrong axes; unembed_moments takes G=…,R=…,D=…,V=…"),
+        (["--repeats", "0"], "--repeats: 0 is too small; give 1 or more"),
         (["--dtype", "int8"], "invalid choice: 'int8'"),
-        (["--out", "run.txt"], "--out run.txt: name it .md or .csv"),
-        (["--compare", "absent.csv"], "--compare absent.csv: No such file"),
+        (["--out", "run.txt"], "--out: run.txt has an unknown ending; name it .md or .csv"),
+        (["--compare", "absent.csv"], "--compare: absent.csv cannot be read (No such file"),
     ],
 )
 def test_bad_arguments_are_one_line(capsys, arguments, message):
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         kernels.main(arguments)
-    assert caught.value.code == 2
+    assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
-def test_another_table_is_not_compared_with(tmp_path, capsys):
+def test_foreign_table_is_refused(tmp_path, capsys):
     path = tmp_path / "other.csv"
     path.write_text(",".join(KEYS))
     with pytest.raises(SystemExit):
         kernels.main(["--compare", str(path)])
-    assert "is no CSV table" in capsys.readouterr().err
+    assert "is not a CSV table" in capsys.readouterr().err

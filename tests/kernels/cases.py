@@ -88,14 +88,14 @@ def on_grid(rng, shape, sd, step):
     return np.round(rng.normal(0, sd, shape) / step).astype(np.float32) * np.float32(step)
 
 
-def assert_near(got, want, bound, what, names=None, relative=0.0):
+def assert_near(got, want, bound, metric, names=None, relative=0.0):
     """Check that every entry is finite and within `bound` (plus `relative` times its size); name the rows that fail."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+    assert got.shape == want.shape, f"{metric}: shape {got.shape}, expected {want.shape}"
     error = np.abs(got - want) - relative * np.abs(want)
     failed = np.argwhere(~(error <= bound))
     if len(failed):
         where = [names[i[0]] if names else tuple(map(int, i)) for i in failed[:10]]
         pairs = [(got[tuple(i)], want[tuple(i)]) for i in failed[:10]]
         lines = [f"  {at}: {x:.9g}, expected {y:.9g}" for at, (x, y) in zip(where, pairs, strict=True)]
-        raise AssertionError(f"{what}: {len(failed)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines))
+        raise AssertionError(f"{metric}: {len(failed)} of {got.size} off by more than {bound:g}\n" + "\n".join(lines))

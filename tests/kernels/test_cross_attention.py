@@ -50,25 +50,30 @@ class TestCrossAttention:
     def test_agrees_with_oracle(self, implementation, dtype, rng):
         q, k, v, groups = arrays(rng, dtype)
         out, metrics, divergence = expected(q, k, v, groups)
-        got, moments = cross_attention(q, k, v, groups, scale=SCALE, implementation=implementation)
+        options = {"scale": SCALE, "implementation": implementation}
+        got, moments = cases.compiled(cross_attention, **options)(q, k, v, groups)
         assert got.dtype == dtype
         cases.assert_near(got.astype(jnp.float32), out, OUTPUT[dtype], "output")
         for field, (name, bound) in BOUNDS.items():
             cases.assert_near(getattr(moments, field), metrics[name], bound, name)
-        jsd = cross_dispersion(q, k, groups, scale=SCALE, implementation=implementation)
+        jsd = cases.compiled(cross_dispersion, **options)(q, k, groups)
         cases.assert_near(jsd, divergence, cases.DISPERSION, "head_jsd")
 
     def test_output_is_the_same_without_moments(self, implementation, rng):
         q, k, v, groups = arrays(rng)
-        out, moments = cross_attention(q, k, v, groups, scale=SCALE, moments=False, implementation=implementation)
+        options = {"scale": SCALE, "moments": False, "implementation": implementation}
+        out, moments = cases.compiled(cross_attention, **options)(q, k, v, groups)
         assert moments is None
         cases.assert_near(out, expected(q, k, v, groups)[0], OUTPUT["float32"], "output")
 
 
 def test_blocks_of_queries_do_not_change_the_result(rng, monkeypatch):
-    q, k, v, groups = arrays(rng)
-    whole = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
+    def both(q, k, v, groups):
+        return cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
+
+    inputs = arrays(rng)
+    whole = jax.jit(both)(*inputs)
     monkeypatch.setattr(xla, "BLOCK_ENTRIES", 2 * B * K * G * GROUPS * SIZE)
-    parts = cross_attention(q, k, v, groups, scale=SCALE), cross_dispersion(q, k, groups, scale=SCALE)
+    parts = jax.jit(lambda *inputs: both(*inputs))(*inputs)  # a new function, which is traced again
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)

@@ -20,10 +20,9 @@ from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
 from tests import oracle
 
 from . import cases
+from .test_attention import BOUNDS
 
-METRICS = ("entropy", "varentropy", "entropy_normalized", "entropy_no_sink", "sink_mass")
-DEFINITIONS = ["attention_entropy", "attention_varentropy", "attention_entropy_normalized"]
-DEFINITIONS += ["attention_entropy_no_sink", "sink_mass"]
+METRICS, DEFINITIONS = tuple(BOUNDS), [definition for definition, _ in BOUNDS.values()]
 STEP = 1e-5
 ROWS = cases.logit_rows(200)
 WINDOWED = {"window": 3, "soft_cap": 4.0}
@@ -44,7 +43,7 @@ def along(function, x, direction):
 
 
 def slope(logits, metric):
-    """d entropy / d s = −p (ln p + H) and d varentropy / d s = p (g² + 2 g − V) with g = ln p + H."""
+    """Return d entropy / d s = −p (ln p + H), or d varentropy / d s = p (g² + 2 g − V) with g = ln p + H."""
     p = oracle.softmax(logits)
     g = np.where(p > 0, oracle.log_softmax(logits), 0) + oracle.entropy_of(p)
     return -p * g if metric == "entropy" else p * (g**2 + 2 * g - oracle.varentropy_of(p))
