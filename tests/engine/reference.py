@@ -48,7 +48,7 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
     lens = oracle.lens(np.moveaxis(run.lens_logits, 1, 0))
     known = tokens >= 0
     logprob = np.where(known, oracle.logprob(run.logits, np.where(known, tokens, 0)), np.nan)
-    found = {
+    expected = {
         "token": tokens,
         "logprob": logprob,
         "entropy": oracle.entropy(run.logits),
@@ -57,23 +57,23 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
         "top1_prob": oracle.top1_prob(run.logits),
         "top1_top2_gap": oracle.top1_top2_gap(run.logits),
     }
-    found |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
-    found |= _attention(run.attention, windows or [None] * run.attention.shape[1]) | _hidden(run.hidden)
-    found["hdi"] = oracle.head_dispersion(found["attention_entropy"])
-    found["head_jsd"] = oracle.head_jsd(run.attention)
-    return found
+    expected |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
+    expected |= _attention(run.attention, windows or [None] * run.attention.shape[1]) | _hidden(run.hidden)
+    expected["hdi"] = oracle.head_dispersion(expected["attention_entropy"])
+    expected["head_jsd"] = oracle.head_jsd(run.attention)
+    return expected
 
 
 def _attention(weights, windows):
-    found = {}
+    expected = {}
     for t, layer, head in np.ndindex(weights.shape[:3]):
         row = np.asarray(weights[t, layer, head], np.float64)
         visible = oracle.visible_keys(t, len(row), windows[layer])
         assert not np.delete(row, visible).any(), "the reference attends beyond its window"
         for name, value in oracle.attention_row(row[visible] / row.sum(), t - visible).items():
-            found.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
-    del found["attention_distance"]
-    return found
+            expected.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
+    del expected["attention_distance"]
+    return expected
 
 
 def _hidden(stream):
@@ -81,11 +81,11 @@ def _hidden(stream):
     rows = [oracle.hidden(x, before) for x, before in zip(stream[1:], stream[:-1], strict=True)]
     first = oracle.hidden(stream[0])
     names = ("hidden_delta_layer", "hidden_cosine_layer")
-    found = {name: np.stack([first[name], *(row[name] for row in rows)]) for name in names}
+    expected = {name: np.stack([first[name], *(row[name] for row in rows)]) for name in names}
     norm = np.linalg.norm(stream, axis=-1)
     moved = np.linalg.norm(np.diff(stream, axis=0), axis=-1)
     step = np.concatenate([np.full_like(norm[:1], np.nan), moved])  # the first position has no previous one
-    return found | {"hidden_norm": norm, "hidden_delta_step": step}
+    return expected | {"hidden_norm": norm, "hidden_delta_step": step}
 
 
 def at(metrics, steps):

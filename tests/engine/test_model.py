@@ -111,7 +111,7 @@ def test_stories260k_continues_with_its_known_story(shared_data):
     directory = shared_data / "checkpoints" / "stories260K"
     if not directory.is_dir():
         pytest.skip("no stories260K among the shared checkpoints")
-    trace = jaxtrace.load(str(directory)).generate([[1]], max_new_tokens=64, probes=Probes.none())
+    trace = jaxtrace.load(str(directory), stacked=True).generate([[1]], max_new_tokens=32, probes=Probes.none())
     assert trace.texts[0].startswith(
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
     )

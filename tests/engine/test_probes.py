@@ -93,9 +93,9 @@ def test_nan_weights_give_nan_metrics(model):
     broken = dataclasses.replace(model, params=jax.tree.map(lambda x: x * jnp.nan, model.params))
     scored, decoded = traced(broken, Probes.all())
     later = {name: values[:, 1:] for name, values in scored.items()}  # one visible key has entropy 0
-    for found in (later, decoded):
-        found["lens_kl"] = found["lens_kl"][..., :-1]  # the last layer against itself is 0 in any case
-        assert [k for k, v in found.items() if v.dtype.kind == "f" and np.isfinite(v).any()] == []
+    for trace in (later, decoded):
+        trace["lens_kl"] = trace["lens_kl"][..., :-1]  # the last layer against itself is 0 in any case
+        assert [k for k, v in trace.items() if v.dtype.kind == "f" and np.isfinite(v).any()] == []
     assert (decoded["token"] == -1).all()
 
 

@@ -104,8 +104,8 @@ def test_weights_on_a_mesh_are_the_same(tmp_path):
     for directory in directories:
         for stacked in (False, True):
             want = drawn(directory, seed=5, stacked=stacked)
-            with np.load(directory / f"{stacked}.npz") as found:
-                assert_equal(jax.tree.unflatten(jax.tree.structure(want), list(found.values())), want)
+            with np.load(directory / f"{stacked}.npz") as stored:
+                assert_equal(jax.tree.unflatten(jax.tree.structure(want), list(stored.values())), want)
 
 
 def test_random_model_generates_a_trace(directory):
@@ -128,16 +128,16 @@ def test_random_model_uses_the_tokenizer_of_its_directory():
 
 def test_config_file_is_enough(tmp_path):
     written(tmp_path, "llama")
-    found = open_random(str(tmp_path / "config.json"), 0)
-    assert found.config == open_random(str(tmp_path), 0).config
-    assert found.name == f"{tmp_path / 'config.json'} (random, seed 0)"
+    checkpoint = open_random(str(tmp_path / "config.json"), 0)
+    assert checkpoint.config == open_random(str(tmp_path), 0).config
+    assert checkpoint.name == f"{tmp_path / 'config.json'} (random, seed 0)"
 
 
 @pytest.mark.parametrize("name", ["gemma-3-1b", "google/gemma-3-1b-pt", "Google/GEMMA-3-1b-pt"])
 def test_published_models_need_no_file(name):
-    found = open_random(name, 7)
-    assert found.config == find_published("gemma-3-1b").config
-    assert (found.name, found.directory) == (f"{name} (random, seed 7)", None)
+    checkpoint = open_random(name, 7)
+    assert checkpoint.config == find_published("gemma-3-1b").config
+    assert (checkpoint.name, checkpoint.directory) == (f"{name} (random, seed 7)", None)
 
 
 def test_without_random_a_short_name_is_a_hub_id(monkeypatch, tmp_path):

@@ -110,10 +110,10 @@ def test_scored_raw_material_equals_the_oracle(model, raw_scored, scored):
 
 
 def test_stacked_layers_give_the_same_raw_material(stacked, prompts, raw_scored):
-    found, want = scored_at_once(stacked, prompts[0], PROBES), raw_scored.rows[0].metrics
+    got, want = scored_at_once(stacked, prompts[0], PROBES), raw_scored.rows[0].metrics
     for name in ("residuals", "top_logprobs", "lens_renyi", "attention_rows"):
-        np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=name)
-    assert_same({name: found[name] for name in without_raw(raw_scored.rows[0])}, without_raw(raw_scored.rows[0]))
+        np.testing.assert_allclose(got[name], want[name], atol=2e-4, err_msg=name)
+    assert_same({name: got[name] for name in without_raw(raw_scored.rows[0])}, without_raw(raw_scored.rows[0]))
 
 
 def test_parts_over_caches_of_unequal_sizes_are_concatenated():
@@ -129,10 +129,10 @@ def test_attention_rows_with_windows_and_soft_caps_have_the_recorded_entropies()
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(1)))
     pairs = tuple((layer, head) for layer in (1, 2, 3) for head in range(4))
     probes = Probes.of("attention", attention_rows=pairs)
-    found = scored_at_once(Model("tiny", config, params), list(range(12)), probes)
-    weights = np.nan_to_num(found["attention_rows"].astype(np.float64)).reshape(12, 3, 4, 12)
+    got = scored_at_once(Model("tiny", config, params), list(range(12)), probes)
+    weights = np.nan_to_num(got["attention_rows"].astype(np.float64)).reshape(12, 3, 4, 12)
     entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(-1)
-    np.testing.assert_allclose(entropy, found["attention_entropy"], atol=1e-5)
+    np.testing.assert_allclose(entropy, got["attention_entropy"], atol=1e-5)
     assert (weights[:, 0] > 0).sum(-1).max() == 4
 
 

@@ -22,8 +22,8 @@ def ends(model, prompts, **choices):
 
 
 def test_stop_token_ends_its_row_only():
-    found = ends(automaton(AFTER), [[0], [6], [4, 2]], stop_tokens=(3,))
-    assert found == [([1, 2, 3], "stop_token"), ([7, 6] * 5, "length"), ([3], "stop_token")]
+    rows = ends(automaton(AFTER), [[0], [6], [4, 2]], stop_tokens=(3,))
+    assert rows == [([1, 2, 3], "stop_token"), ([7, 6] * 5, "length"), ([3], "stop_token")]
 
 
 def test_stop_tokens_of_the_checkpoint_are_the_default():
@@ -40,8 +40,8 @@ def test_empty_stop_tokens_never_stop_early():
 
 
 def test_repeats_count_drawn_tokens_only():
-    found = ends(automaton(AFTER), [[0], [5, 5, 5], [6]], stop_repeats=3)
-    assert found == [([1, 2, 3, 4, 5, 5, 5], "repeats"), ([5, 5, 5], "repeats"), ([7, 6] * 5, "length")]
+    rows = ends(automaton(AFTER), [[0], [5, 5, 5], [6]], stop_repeats=3)
+    assert rows == [([1, 2, 3, 4, 5, 5, 5], "repeats"), ([5, 5, 5], "repeats"), ([7, 6] * 5, "length")]
 
 
 @pytest.mark.parametrize("repeats", [0, 1])
@@ -63,8 +63,8 @@ def test_length_limits_around_the_end_of_a_chunk(length):
 def test_context_limits_the_length():
     """The last drawn token is never fed, so a full context still draws one token."""
     model = automaton(AFTER, context=6)
-    found = ends(model, [[0], [0, 0, 0, 0], [0] * 6])
-    assert found == [([1, 2, 3, 4, 5, 5], "length"), ([1, 2, 3], "length"), ([1], "length")]
+    rows = ends(model, [[0], [0, 0, 0, 0], [0] * 6])
+    assert rows == [([1, 2, 3, 4, 5, 5], "length"), ([1, 2, 3], "length"), ([1], "length")]
 
 
 def test_chunk_ends_with_its_last_row():

@@ -145,10 +145,10 @@ def test_few_parts_stay_in_memory(tmp_path):
 
 def test_filters_on_columns_are_pushed_down(dataset):
     tokens = open_trace(dataset).tokens
-    found = tokens.to_table(columns=["entropy", "run"], filter=(ds.field("step") == 1) & (ds.field("model") == "two"))
-    assert found["run"].to_pylist() == ["sample-1"] * 3
+    table = tokens.to_table(columns=["entropy", "run"], filter=(ds.field("step") == 1) & (ds.field("model") == "two"))
+    assert table["run"].to_pylist() == ["sample-1"] * 3
     want = [make_row(number, 3).metrics["entropy"][1] for number in range(3)]
-    np.testing.assert_array_equal(found["entropy"].to_numpy(), np.array(want))
+    np.testing.assert_array_equal(table["entropy"].to_numpy(), np.array(want))
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -169,8 +169,8 @@ def test_other_tools_read_the_dataset(tmp_path, precision):
         in_duckdb = dict(base.sql(f"select model, avg(entropy) from {of} group by model").fetchall())
         lists = f"select unnest(sink_mass) mass from '{tmp_path}/layers/**/*.parquet'"
         heads = base.sql(f"select sum(mass) from ({lists})").fetchall()[0][0]
-    for found in (in_pandas, in_polars, in_duckdb):
-        assert found == pytest.approx(want, rel=1e-6 if precision == "float32" else 1e-3)
+    for means in (in_pandas, in_polars, in_duckdb):
+        assert means == pytest.approx(want, rel=1e-6 if precision == "float32" else 1e-3)
     layers = pl.scan_parquet(tmp_path / "layers/**/*.parquet", hive_partitioning=True)
     assert layers.select(pl.col("sink_mass").list.sum().sum()).collect().item() == pytest.approx(heads, rel=1e-4)
     assert len(pd.read_parquet(tmp_path / "prompts")) == 9
