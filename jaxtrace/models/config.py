@@ -1,4 +1,4 @@
-"""Everything that distinguishes one decoder from another, as data."""
+"""The configuration of a decoder: everything that distinguishes one decoder from another, as data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class LinearScaling:
-    """Every wavelength stretched by `factor` (Gemma 3's full-attention layers)."""
+    """Stretches every wavelength by `factor` (Gemma 3's full-attention layers)."""
 
     factor: float
 
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3's frequency scaling: long wavelengths are divided by `factor`, short ones kept, those between blended."""
+    """Llama 3's frequency scaling: low frequencies are divided by `factor`, high ones kept, others interpolated."""
 
     factor: float
     low_freq_factor: float
@@ -26,11 +26,11 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions.
+    """Rotary position embedding.
 
     Attributes:
       theta: base of the wavelengths.
-      scaling: of them, or None.
+      scaling: scaling of the wavelengths, or None.
     """
 
     theta: float = 10_000.0
@@ -39,12 +39,12 @@ class Rope:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What may differ from layer to layer.
+    """Properties of a layer that may differ from layer to layer.
 
     Attributes:
-      window: how many keys a query sees, itself included; None for all.
-      rope: rotary positions, or None for none.
-      cross_attention: the layer attends to an image instead of the text, and is skipped where there is none.
+      window: number of keys that a query attends to, its own included; None for all.
+      rope: rotary position embedding, or None.
+      cross_attention: True if the layer attends to images instead of the text; without an image it is skipped.
     """
 
     window: int | None = None
@@ -57,25 +57,25 @@ class VisionConfig:
     """The image encoder of Llama 3.2 Vision: a tiled ViT, its global layers, and a projection into the decoder.
 
     Attributes:
-      embed: width of its residual stream.
-      layers: of the first transformer.
-      global_layers: gated layers of the second.
-      heads: attention heads; they divide `embed`.
+      embed_dim: width of the residual stream.
+      num_layers: number of layers of the first transformer.
+      global_layers: number of gated layers of the second transformer.
+      num_heads: number of attention heads; divides `embed_dim`.
       feed_forward: hidden width of the feed-forward block.
-      image_size: pixels along one side of a tile.
-      patch_size: pixels along one side of a patch.
-      channels: of the image.
-      max_tiles: most tiles of one image.
-      aspect_ratios: (height, width) in tiles that an image may have; their ids count from 1, 0 is no image.
-      outputs: layers (0-based) of the first transformer whose outputs are shown to the decoder beside the last, as
-        transformers ≥ 4.57 reads `intermediate_layers_indices`; Meta's own code takes the inputs of those layers.
-      norm_eps: added to the variance inside layer norms.
+      image_size: side of a tile, in pixels.
+      patch_size: side of a patch, in pixels.
+      channels: number of channels of the image.
+      max_tiles: largest number of tiles of one image.
+      aspect_ratios: (height, width) in tiles that an image may have; their ids count from 1, and 0 is no image.
+      outputs: layers (0-based) of the first transformer whose outputs the decoder sees besides the last output, as
+        transformers ≥ 4.57 reads `intermediate_layers_indices`; Meta's code takes the inputs of these layers.
+      norm_eps: constant added to the variance inside layer norms.
     """
 
-    embed: int
-    layers: int
+    embed_dim: int
+    num_layers: int
     global_layers: int
-    heads: int
+    num_heads: int
     feed_forward: int
     image_size: int
     patch_size: int
@@ -87,56 +87,56 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
-        """Vectors that the decoder sees of one tile: its patches and the class token."""
+        """Number of vectors per tile that the decoder sees: the patches and the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
     @property
     def output_width(self) -> int:
-        """Width of what is projected into the decoder: the last output and those of `outputs`."""
-        return self.embed * (1 + len(self.outputs))
+        """Width of the projector's input: the last output and the outputs of the layers `outputs`."""
+        return self.embed_dim * (1 + len(self.outputs))
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The shape and the choices of a decoder; hashable, static under jit.
+    """Sizes and options of a decoder; hashable, static under jit.
 
     Attributes:
-      family: a key of `jaxtrace.models.families.FAMILIES`.
-      vocab: entries of the vocabulary (V).
-      embed: width of the residual stream (D).
-      layers: number of blocks (L).
-      heads: query heads (N).
-      kv_heads: key/value heads (K); divides `heads`.
+      family: key of `jaxtrace.models.families.FAMILIES`.
+      vocab_size: number of tokens of the vocabulary (V).
+      embed_dim: width of the residual stream (D).
+      num_layers: number of blocks (L).
+      num_heads: number of query heads (N).
+      kv_heads: number of key/value heads (K); divides `num_heads`.
       head_dim: width of a head (H).
       feed_forward: hidden width of the feed-forward block (F).
-      context: longest sequence the model was made for.
-      pattern: kinds of layers; layer i (0-based) has pattern[i % len(pattern)].
-      norm: RMS norms, or layer norms with a bias.
-      norm_eps: added to the mean square (or variance) inside norms.
-      norm_offset: added to the weight of RMS norms (1 in Gemma).
-      post_norms: norms also after attention and feed-forward, before they are added to the stream.
-      qk_norm: RMS norms over each head's queries and keys.
+      context: longest sequence that the model supports, in tokens.
+      pattern: kinds of layers; layer i (0-based) is of kind pattern[i % len(pattern)].
+      norm: "rms" for RMS norms, "layer" for layer norms with a bias.
+      norm_eps: constant added to the mean square (or variance) inside norms.
+      norm_offset: constant added to the weight of RMS norms (1 in Gemma).
+      post_norms: True if the outputs of attention and feed-forward are normalised before they are added to the stream.
+      qk_norm: True if each head's queries and keys pass through RMS norms.
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
-      score_soft_cap: attention scores become cap · tanh(scores / cap).
-      logit_soft_cap: the same for logits.
-      activation: of the feed-forward block.
-      gated: feed-forward is down(act(gate(x)) · up(x)); otherwise down(act(up(x))).
-      learned_positions: an embedding of every position is added to that of the token.
-      qkv_bias: biases on q, k and v.
-      output_bias: a bias on o.
-      feed_forward_bias: biases in the feed-forward block.
-      tied: the unembedding is the embedding.
-      extra_tokens: rows of the embedding beyond the vocabulary, for tokens that are read and never predicted.
-      image_token: id that stands for an image in a text, or None.
-      vision: the image encoder that cross-attention layers look at, or None.
+      score_soft_cap: soft-cap of attention scores, cap · tanh(scores / cap); None for no cap.
+      logit_soft_cap: soft-cap of logits; None for no cap.
+      activation: activation function of the feed-forward block.
+      gated: True for down(act(gate(x)) · up(x)), False for down(act(up(x))).
+      learned_positions: True if a learned embedding of the position is added to the token's embedding.
+      qkv_bias: True if q, k and v have biases.
+      output_bias: True if o has a bias.
+      feed_forward_bias: True if the feed-forward block has biases.
+      tied: True if the embedding is also the unembedding.
+      extra_tokens: number of rows of the embedding beyond the vocabulary, for tokens that are never predicted.
+      image_token: id of the token that marks an image in a text, or None.
+      vision: image encoder whose outputs cross-attention layers attend to, or None.
     """
 
     family: str
-    vocab: int
-    embed: int
-    layers: int
-    heads: int
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
     kv_heads: int
     head_dim: int
     feed_forward: int
@@ -168,22 +168,22 @@ class DecoderConfig:
         return self.head_dim**-0.5 if self.query_scale is None else self.query_scale
 
     def kind(self, layer: int) -> LayerKind:
-        """Kind of a layer (0-based)."""
+        """Return the kind of a layer (0-based)."""
         return self.pattern[layer % len(self.pattern)]
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:
         """Kinds of all layers."""
-        return tuple(self.kind(layer) for layer in range(self.layers))
+        return tuple(self.kind(layer) for layer in range(self.num_layers))
 
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
-        """Bytes of a key/value cache of so many tokens: 2 · K · H · bytes · tokens for each layer of self-attention."""
+        """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per self-attention layer."""
         layers = sum(not kind.cross_attention for kind in self.kinds)
         return layers * 2 * self.kv_heads * self.head_dim * bytes_per_element * tokens
 
 
 def pattern_of(kinds: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
-    """The shortest pattern whose repetition gives the kinds of all layers."""
+    """Return the shortest pattern whose repetition gives the kinds of all layers."""
     for period in range(1, len(kinds)):
         if all(kind == kinds[i % period] for i, kind in enumerate(kinds)):
             return tuple(kinds[:period])

@@ -1,9 +1,10 @@
-"""The one decoder as an NNX module, and its parameters as a plain tree."""
+"""The decoder as an NNX module, and its parameters as a plain tree."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,74 +13,74 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.layers import Block, stream_norm, weight_of
-from jaxtrace.models.stacked import Stacked
+from jaxtrace.models.layers import Block, random_weight, stream_norm
+from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.models.vision import VisionEncoder
 
-Params = dict[str, Any]  # the module's parameters by name; "layers" a list of blocks, or `Stacked`
+Params = dict[str, Any]  # parameters by name; "layers" is a list of blocks or `StackedLayers`
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer, as its `DecoderConfig` says, with the image encoder it looks through, if any."""
+    """A decoder-only transformer with an optional image encoder."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        self.embedding = weight_of(rngs, config.vocab + config.extra_tokens, config.embed)
-        self.positions = weight_of(rngs, config.context, config.embed) if config.learned_positions else None
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+        self.embedding = random_weight(rngs, config.vocab_size + config.extra_tokens, config.embed_dim)
+        self.positions = random_weight(rngs, config.context, config.embed_dim) if config.learned_positions else None
         self.layers = nnx.List([Block(config, kind, rngs) for kind in config.kinds])
         self.final_norm = stream_norm(config)
-        self.unembedding = None if config.tied else weight_of(rngs, config.vocab, config.embed)
+        self.unembedding = None if config.tied else random_weight(rngs, config.vocab_size, config.embed_dim)
         self.vision = None if config.vision is None else VisionEncoder(config, rngs=rngs)
 
 
-Definition = tuple[nnx.GraphDef, nnx.State]  # a module's graph, and the abstract state that fills it
+Definition = tuple[nnx.GraphDef, nnx.State]  # graph of a module, and its abstract state
 
 
 @functools.lru_cache
 def block_definition(config: DecoderConfig, kind: LayerKind) -> Definition:
-    """That of a block of some kind."""
+    """Return the definition of a block of a kind."""
     return nnx.split(nnx.eval_shape(lambda: Block(config, kind, nnx.Rngs(0))))
 
 
 @functools.lru_cache
-def rest_definition(config: DecoderConfig) -> Definition:
-    """That of the decoder without its blocks."""
-    return nnx.split(nnx.eval_shape(lambda: Decoder(dataclasses.replace(config, layers=0), rngs=nnx.Rngs(0))))
+def outer_definition(config: DecoderConfig) -> Definition:
+    """Return the definition of the decoder without its blocks."""
+    return nnx.split(nnx.eval_shape(lambda: Decoder(dataclasses.replace(config, num_layers=0), rngs=nnx.Rngs(0))))
 
 
 def merge(definition: Definition, params: Params) -> Any:
-    """A module of given parameters."""
+    """Build a module from a definition and parameters."""
     graph, abstract = definition
     state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, _numbered(params))
+    nnx.replace_by_pure_dict(state, _lists_to_dicts(params))
     return nnx.merge(graph, state)
 
 
 def as_module(config: DecoderConfig, params: Params) -> Decoder:
-    """The parameters as an NNX module, to inspect."""
+    """Return the parameters as an NNX module, for inspection."""
     definition = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
     layers = params["layers"].layers() if is_stacked(params) else params["layers"]
     return merge(definition, {**params, "layers": layers})
 
 
 def abstract_params(config: DecoderConfig, *, stacked: bool = False) -> Params:
-    """Shapes and dtypes of all parameters, layers as a list or stacked."""
-    blocks = [_listed(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
-    params = {**_listed(nnx.to_pure_dict(rest_definition(config)[1])), "layers": blocks}
+    """Return the shapes and dtypes of all parameters, with layers as a list or stacked."""
+    blocks = [_dicts_to_lists(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
+    params = {**_dicts_to_lists(nnx.to_pure_dict(outer_definition(config)[1])), "layers": blocks}
     return jax.eval_shape(functools.partial(stack_layers, config), params) if stacked else params
 
 
 def is_stacked(params: Params) -> bool:
-    """Whether the layers are stacked (scanned) or a list (unrolled)."""
-    return isinstance(params["layers"], Stacked)
+    """Return True if the layers are stacked (scanned), False if they are a list (unrolled)."""
+    return isinstance(params["layers"], StackedLayers)
 
 
 def stack_layers(config: DecoderConfig, params: Params) -> Params:
-    """Parameters with the layers' weights stacked, for `lax.scan` over layers."""
-    return {**params, "layers": Stacked.of(params["layers"], len(config.pattern))}
+    """Stack the layers' weights, for `lax.scan` over layers."""
+    return {**params, "layers": StackedLayers.of(params["layers"], len(config.pattern))}
 
 
 def unembedding(params: Params) -> Float[Array, "V D"]:
-    """One row per token; the embedding itself where they are tied."""
+    """Return the unembedding, one row per token; with tied embeddings it is the embedding."""
     return params.get("unembedding", params["embedding"])
 
 
@@ -91,76 +92,83 @@ def init_params(
     stacked: bool = False,
     shardings: Params | None = None,
 ) -> Params:
-    """Random parameters: normal with standard deviation 0.02, norms 1, biases and gates 0.
+    """Draw random parameters: normal with standard deviation 0.02, norms 1, biases and gates 0.
 
-    They are made on the device, one layer after another, each number where its sharding wants it.
+    Parameters are drawn on the devices that their shardings name, one layer after another.
 
     Args:
-      config: of the decoder.
-      key: the same key gives the same numbers, stacked or not, on any mesh.
-      dtype: of the parameters.
-      stacked: layers stacked for a scan.
-      shardings: of every parameter, in the layout asked for; None for the default device.
+      config: decoder's config.
+      key: random key; the same key gives the same numbers, stacked or not, on any mesh.
+      dtype: dtype of the parameters.
+      stacked: True to stack the layers for a scan.
+      shardings: sharding of every parameter, in the requested layout; None for the default device.
     """
     dtype = jnp.dtype(dtype)
-    keys = jax.random.split(key, config.layers + 1)
-    of = dict(shardings or {})
-    of_layers = of.pop("layers", None)
-    params = _initialiser(config, None, dtype, False, of or None)(keys[0])
+    keys = jax.random.split(key, config.num_layers + 1)
+    shardings = dict(shardings or {})
+    of_layers = shardings.pop("layers", None)
+    params = _initialiser(config, None, dtype, False, shardings or None)(keys[0])
     period = len(config.pattern) if stacked else 1
-    whole = config.layers - config.layers % period if stacked else 0
-    one = [
-        _initialiser(config, config.kind(i), dtype, False, _part(of_layers, i - whole if stacked else i))(keys[1 + i])
-        for i in range(whole, config.layers)
+    scanned = config.num_layers - config.num_layers % period if stacked else 0
+    of_tail = of_layers.tail if isinstance(of_layers, StackedLayers) else of_layers
+    tail = [
+        _initialiser(config, config.kind(i), dtype, False, None if of_tail is None else of_tail[i - scanned])(
+            keys[1 + i]
+        )
+        for i in range(scanned, config.num_layers)
     ]
     if not stacked:
-        return {**params, "layers": one}
+        return {**params, "layers": tail}
     repeated = [
         _initialiser(config, kind, dtype, True, None if of_layers is None else of_layers.repeated[p])(
-            keys[1 + p : 1 + whole : period]
+            keys[1 + p : 1 + scanned : period]
         )
         for p, kind in enumerate(config.pattern)
     ]
-    return {**params, "layers": Stacked(repeated, one)}
+    return {**params, "layers": StackedLayers(repeated, tail)}
 
 
-def _part(of_layers: list[Params] | Stacked | None, i: int) -> Params | None:
-    if of_layers is None:
-        return None
-    return of_layers.rest[i] if isinstance(of_layers, Stacked) else of_layers[i]
+Initialiser = Callable[[Key[Array, "..."]], Params]
 
 
-def _initialiser(config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, shardings: Params | None):
-    leaves, tree = jax.tree.flatten(shardings)
-    return _compiled(config, kind, dtype, many, tuple(leaves), tree)
+def _initialiser(
+    config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, shardings: Params | None
+) -> Initialiser:
+    leaves, structure = jax.tree.flatten(shardings)
+    return _compiled(config, kind, dtype, many, tuple(leaves), structure)
 
 
 @functools.lru_cache
-def _compiled(config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, leaves: tuple, tree: Any):
-    """key → parameters of a block of a kind, or of everything but the blocks; of `many` keys on a leading axis."""
+def _compiled(
+    config: DecoderConfig, kind: LayerKind | None, dtype: Any, many: bool, leaves: tuple, structure: Any
+) -> Initialiser:
+    """Compile key → parameters of a block, or with kind None of everything but the blocks.
+
+    With `many`, it takes several keys and returns parameters with a leading axis.
+    """
 
     def make(key: Key[Array, ""]) -> Params:
         rngs = nnx.Rngs(params=key)
-        rest = dataclasses.replace(config, layers=0)
-        module = Decoder(rest, rngs=rngs) if kind is None else Block(config, kind, rngs)
-        params = _listed(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+        without_blocks = dataclasses.replace(config, num_layers=0)
+        module = Decoder(without_blocks, rngs=rngs) if kind is None else Block(config, kind, rngs)
+        params = _dicts_to_lists(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
         return jax.tree.map(lambda x: x.astype(dtype), params)
 
     every = functools.partial(jax.lax.map, make)
-    return jax.jit(every if many else make, out_shardings=jax.tree.unflatten(tree, leaves))
+    return jax.jit(every if many else make, out_shardings=jax.tree.unflatten(structure, leaves))
 
 
-def _listed(tree: Any) -> Any:
-    """Lists where NNX has dicts of numbers."""
+def _dicts_to_lists(tree: Any) -> Any:
+    """Replace NNX's dicts with integer keys by lists."""
     if not isinstance(tree, dict):
         return tree
     if tree and all(isinstance(key, int) for key in tree):
-        return [_listed(tree[i]) for i in range(len(tree))]
-    return {key: _listed(value) for key, value in tree.items()}
+        return [_dicts_to_lists(tree[i]) for i in range(len(tree))]
+    return {key: _dicts_to_lists(value) for key, value in tree.items()}
 
 
-def _numbered(tree: Any) -> Any:
-    """Dicts of numbers where `_listed` has lists."""
+def _lists_to_dicts(tree: Any) -> Any:
+    """Invert `_dicts_to_lists`."""
     if isinstance(tree, list):
-        return {i: _numbered(value) for i, value in enumerate(tree)}
-    return {key: _numbered(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+        return {i: _lists_to_dicts(value) for i, value in enumerate(tree)}
+    return {key: _lists_to_dicts(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

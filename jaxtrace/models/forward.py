@@ -14,25 +14,33 @@ from jaxtyping import Array, Float, Int
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.decoder import Params, block_definition, is_stacked, merge, rest_definition, unembedding
+from jaxtrace.models.decoder import (
+    Decoder,
+    Params,
+    block_definition,
+    is_stacked,
+    merge,
+    outer_definition,
+    unembedding,
+)
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import Asked, AttentionTrace, Place, Sight
-from jaxtrace.models.on_mesh import by_rows
+from jaxtrace.models.layers import AttentionOutputs, AttentionTrace, ImageMask, Positions
+from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.rope import rotation
-from jaxtrace.models.stacked import Stacked, join, layer_of, spread
+from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers
 
 
 @dataclasses.dataclass(frozen=True)
-class Forward:
-    """What a forward pass leaves behind.
+class ForwardResult:
+    """Outputs of a forward pass.
 
     Attributes:
-      hidden: the residual stream after the last block.
-      layers: of `stream`, ascending.
-      stream: the residual stream after these; None where there are none.
-      attention: per layer that was asked for [L, …], what was asked of its attention; NaN where it sees nothing.
-      cache: with the new positions written.
+      hidden: residual stream after the last block.
+      layers: layers of `stream`, ascending.
+      stream: residual stream after each layer of `layers`; None if there are none.
+      attention: requested attention outputs, one row per requested layer [L, …]; NaN where attention is over nothing.
+      cache: key/value cache that includes the new positions.
     """
 
     hidden: Float[Array, "B T D"]
@@ -42,13 +50,13 @@ class Forward:
     cache: KVCache
 
     def residual(self, layers: Sequence[int]) -> Float[Array, "R B T D"]:
-        """The residual stream after some of the layers that it has."""
+        """Return the residual stream after some layers of `layers`."""
         assert self.stream is not None
-        places = [self.layers.index(layer) for layer in layers]
-        first, stride = places[0], places[1] - places[0] if len(places) > 1 else 1
-        if stride > 0 and places == [*range(first, first + stride * len(places), stride)]:
-            return self.stream[first : places[-1] + 1 : stride]
-        return self.stream[np.array(places)]
+        indices = [self.layers.index(layer) for layer in layers]
+        first, stride = indices[0], indices[1] - indices[0] if len(indices) > 1 else 1
+        if stride > 0 and indices == [*range(first, first + stride * len(indices), stride)]:
+            return self.stream[first : indices[-1] + 1 : stride]
+        return self.stream[np.array(indices)]
 
 
 def forward(
@@ -58,177 +66,182 @@ def forward(
     cache: KVCache,
     start: Int[Array, " B"],
     *,
-    sight: Sight | None = None,
+    image_mask: ImageMask | None = None,
     moments: bool = False,
     head_jsd: bool = False,
     layers: Sequence[int] | None = None,
     stream: Sequence[int] = (),
     interventions: Interventions | None = None,
-) -> Forward:
-    """Runs T tokens of each row through the decoder, from position `start` on.
+) -> ForwardResult:
+    """Run T tokens of each row through the decoder, from position `start`.
 
     Args:
-      config: of the decoder.
-      params: its parameters.
-      tokens: ids. T = 1 is a decode step; more is a prefill. Tokens past a row's end do no harm: later positions
-        overwrite what they leave in the cache.
-      cache: keys and values of the positions before `start`, laid out as the parameters. Layers that look at an image
-        are skipped where they have none in it: the stream goes through unchanged.
+      config: decoder's config.
+      params: decoder's parameters.
+      tokens: token ids; T = 1 is a decode step, T > 1 a prefill. Tokens past a row's end are harmless: later positions
+        overwrite their keys and values.
+      cache: keys and values of the positions before `start`, in the layout of the parameters. A cross-attention layer
+        without an entry is skipped: the residual stream passes through it unchanged.
       start: position of each row's first token.
-      sight: which tiles each token sees; needed where the cache holds images.
-      moments: return the moments of the attention weights.
-      head_jsd: return the Jensen–Shannon divergence over heads.
-      layers: whose moments and divergence are returned, from 1, ascending; None for all.
-      stream: layers after which the residual stream is returned, ascending, 0 the embedding.
-      interventions: what is left out; None for nothing, at no cost.
+      image_mask: image tiles that each token sees; required if the cache holds images.
+      moments: True to return the moments of the attention weights.
+      head_jsd: True to return the Jensen–Shannon divergence over heads.
+      layers: layers whose moments and divergence are returned, from 1, ascending; None for all.
+      stream: layers after which the residual stream is returned, ascending; 0 is the embedding.
+      interventions: ablated blocks and heads; None for none, at no cost.
 
     Raises:
-      ConfigError: a mask of the interventions is of another shape.
+      ConfigError: a mask of the interventions has the wrong shape or dtype.
     """
-    left_out = interventions or Interventions()
-    left_out.check(config)
+    ablation = interventions or Interventions()
+    ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
-    place = Place(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, sight)
-    asked, nothing = Asked(moments, head_jsd), Asked(False, False)
-    chosen = range(1, config.layers + 1) if layers is None else layers
+    positions = Positions(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, image_mask)
+    requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
+    measured = range(1, config.num_layers + 1) if layers is None else layers
     with jax.named_scope("embed"):
-        x = first = _embed(config, params, tokens, position)
+        x = embedded = _embed(config, params, tokens, position)
 
     def layer(
         x: Array,
         kind: LayerKind,
         weights: Params,
         layer_cache: LayerCache | None,
-        left_out: Interventions,
-        asked: Asked = asked,
-    ):
+        ablation: Interventions,
+        outputs: AttentionOutputs = requested,
+    ) -> tuple[Array, tuple[LayerCache | None, AttentionTrace, Array | None]]:
         if layer_cache is None:
-            trace = AttentionTrace.absent(position.shape, config.heads, asked)
+            trace = AttentionTrace.absent(position.shape, config.num_heads, outputs)
         else:
             block = merge(block_definition(config, kind), weights)
-            x, layer_cache, trace = block(x, layer_cache, place, asked, left_out)
+            x, layer_cache, trace = block(x, layer_cache, positions, outputs, ablation)
         return x, (layer_cache, trace, x if stream else None)
 
     def period(
         x: Array, of_layers: tuple[list[Params], list[LayerCache | None], list[Interventions]]
     ) -> tuple[Array, list]:
-        left = []
-        for i, (kind, weights, layer_cache, mask) in enumerate(zip(config.pattern, *of_layers, strict=True)):
+        results = []
+        for i, (kind, weights, layer_cache, masks) in enumerate(zip(config.pattern, *of_layers, strict=True)):
             with jax.named_scope(f"layer_{i + 1}_of_{len(config.pattern)}"):
-                x, left_by_layer = layer(x, kind, weights, layer_cache, mask)
-            left.append(left_by_layer)
-        return x, left
+                x, result = layer(x, kind, weights, layer_cache, masks)
+            results.append(result)
+        return x, results
 
     repeated: list[Any] = []
-    rest: dict[int, Any] = {}
+    tail: dict[int, Any] = {}
     blocks, caches, scanned = params["layers"], cache, 0
-    masks: Any = spread(left_out, config.layers, len(config.pattern) if isinstance(caches, Stacked) else None)
-    if isinstance(caches, Stacked):
+    masks: Any = split_layers(
+        ablation, config.num_layers, len(config.pattern) if isinstance(caches, StackedLayers) else None
+    )
+    if isinstance(caches, StackedLayers):
         x, repeated = jax.lax.scan(period, x, (blocks.repeated, caches.repeated, masks.repeated))
-        blocks, caches, masks, scanned = blocks.rest, caches.rest, masks.rest, config.layers - len(blocks.rest)
+        blocks, caches, masks, scanned = blocks.tail, caches.tail, masks.tail, config.num_layers - len(blocks.tail)
     for number, (weights, layer_cache, mask) in enumerate(zip(blocks, caches, masks, strict=True), scanned + 1):
         with jax.named_scope(f"layer_{number}"):
-            wanted = asked if number in chosen else nothing
-            x, rest[number] = layer(x, config.kind(number - 1), weights, layer_cache, mask, wanted)
+            outputs = requested if number in measured else nothing
+            x, tail[number] = layer(x, config.kind(number - 1), weights, layer_cache, mask, outputs)
 
     def joined(i: int, layers: Sequence[int]) -> Any:
         kept = [number - 1 for number in layers if 1 <= number <= scanned]
-        return join([left[i] for left in repeated], [rest[number][i] for number in layers if number in rest], kept)
+        return join_layers(
+            [result[i] for result in repeated], [tail[number][i] for number in layers if number in tail], kept
+        )
 
-    new = [left[0] for left in rest.values()]
-    after = [first[None]] if 0 in stream else []
-    after += [joined(2, stream)] if any(stream) else []
-    return Forward(
+    tail_cache = [result[0] for result in tail.values()]
+    streams = [embedded[None]] if 0 in stream else []
+    streams += [joined(2, stream)] if any(stream) else []
+    return ForwardResult(
         hidden=x,
         layers=tuple(stream),
-        stream=jnp.concatenate(after) if after else None,
-        attention=joined(1, chosen),
-        cache=Stacked([left[0] for left in repeated], new) if isinstance(cache, Stacked) else new,
+        stream=jnp.concatenate(streams) if streams else None,
+        attention=joined(1, measured),
+        cache=StackedLayers([result[0] for result in repeated], tail_cache)
+        if isinstance(cache, StackedLayers)
+        else tail_cache,
     )
 
 
 def attention_weights(
     config: DecoderConfig,
     params: Params,
-    result: Forward,
+    result: ForwardResult,
     start: Int[Array, " B"],
     rows: Sequence[tuple[int, int]],
 ) -> Float[Array, "B T A S"]:
-    """Attention weights of some heads over the cache, computed once more from what a forward pass left.
+    """Recompute the attention weights of some heads over the cache from the outputs of a forward pass.
 
     Args:
-      config, params: of the decoder.
-      result: its forward pass, with the residual stream before each of the layers.
+      config: decoder's config.
+      params: decoder's parameters.
+      result: outputs of the forward pass, with the residual stream before each of the layers.
       start: position of each row's first token.
       rows: (layer from 1, query head) pairs.
 
     Returns:
-      The weights over all S slots, in float32; NaN at slots past a token's own position.
+      Weights over all S slots, in float32; NaN at slots past a token's own position.
     """
     position = start[:, None] + jnp.arange(result.hidden.shape[1])
 
-    def of_layer(layer: int, heads: list[int]) -> Float[Array, "B T A S"]:
+    def layer_weights(layer: int, heads: list[int]) -> Float[Array, "B T A S"]:
         kind = config.kind(layer - 1)
-        weights, cache = (layer_of(tree, layer - 1) for tree in (params["layers"], result.cache))
+        weights, cache = (layer_at(tree, layer - 1) for tree in (params["layers"], result.cache))
         block = merge(block_definition(config, kind), weights)
-        turned = {} if kind.rope is None else {kind.rope: rotation(kind.rope, config.head_dim, position)}
-        return block.attention_weights(result.residual([layer - 1])[0], cache, Place(start, turned, None), heads)
+        rotations = {} if kind.rope is None else {kind.rope: rotation(kind.rope, config.head_dim, position)}
+        positions = Positions(start, rotations, None)
+        return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 
-    by_layer = {layer: [head for of, head in rows if of == layer] for layer, _ in rows}
-    found = {layer: of_layer(layer, heads) for layer, heads in by_layer.items()}
-    weights = jnp.stack([found[layer][:, :, by_layer[layer].index(head)] for layer, head in rows], axis=2)
-    past = jnp.arange(weights.shape[-1]) > position[..., None, None]
-    return jnp.where(past, jnp.nan, weights)
+    heads_by_layer = {layer: [head for other, head in rows if other == layer] for layer, _ in rows}
+    by_layer = {layer: layer_weights(layer, heads) for layer, heads in heads_by_layer.items()}
+    weights = jnp.stack([by_layer[layer][:, :, heads_by_layer[layer].index(head)] for layer, head in rows], axis=2)
+    future = jnp.arange(weights.shape[-1]) > position[..., None, None]
+    return jnp.where(future, jnp.nan, weights)
 
 
-def look(
-    config: DecoderConfig,
-    params: Params,
-    cache: KVCache,
-    images: Images,
-) -> KVCache:
-    """Fills the caches of the layers that look at images: the keys and values of every image vector, computed once.
+def encode_images(config: DecoderConfig, params: Params, cache: KVCache, images: Images) -> KVCache:
+    """Fill the caches of cross-attention layers with the keys and values of every image vector.
 
     Args:
-      config, params: of the decoder.
-      cache: one for `images.keys(config.vision)` image keys.
-      images: of every row.
+      config: decoder's config.
+      params: decoder's parameters.
+      cache: cache with `images.keys(config.vision)` image keys.
+      images: images of every row.
     """
     with jax.named_scope("vision"):
-        encoder = merge(rest_definition(config), without_layers(params)).vision
-        states = encoder(images.pixels, images.aspect_ratio, images.tiles)
+        encoder = _outer(config, params).vision
+        assert encoder is not None
+        vectors = encoder(images.pixels, images.aspect_ratio, images.tile_mask)
 
     def filled(kind: LayerKind, weights: Params, old: LayerCache | None) -> LayerCache | None:
         if not kind.cross_attention:
             return old
-        k, v = merge(block_definition(config, kind), weights).attention.keys_and_values(states)
+        k, v = merge(block_definition(config, kind), weights).attention.keys_and_values(vectors)
         return LayerCache(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
 
     layers = params["layers"]
-    if not isinstance(cache, Stacked):
+    if not isinstance(cache, StackedLayers):
         return [filled(*each) for each in zip(config.kinds, layers, cache, strict=True)]
     repeated = [
         jax.lax.map(lambda weights, kind=kind: filled(kind, weights, None), weights) if kind.cross_attention else old
         for kind, weights, old in zip(config.pattern, layers.repeated, cache.repeated, strict=True)
     ]
-    rest = zip(config.pattern, layers.rest, cache.rest, strict=False)
-    return Stacked(repeated, [filled(*each) for each in rest])
+    tail = zip(config.pattern, layers.tail, cache.tail, strict=False)
+    return StackedLayers(repeated, [filled(*each) for each in tail])
 
 
 def final_norm(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
-    """The norm before the unembedding."""
-    return merge(rest_definition(config), without_layers(params)).final_norm(x)
+    """Apply the norm before the unembedding."""
+    return _outer(config, params).final_norm(x)
 
 
 def unembed(config: DecoderConfig, params: Params, x: Float[Array, "*r D"]) -> Float[Array, "*r V"]:
-    """Next-token logits of residual streams, float32, capped where the decoder caps them."""
+    """Return the next-token logits of residual streams, float32, with the decoder's soft-cap."""
     logits = linear(final_norm(config, params, x), unembedding(params), jnp.float32)
     return soft_capped(logits, config.logit_soft_cap)
 
 
 def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-    """Logits of every position of whole sequences, float32; differentiable, for training and for tests."""
+    """Return the logits of every position of whole sequences, float32; supports reverse-mode autodiff."""
     batch, length = tokens.shape
     dtype = params["embedding"].dtype
     cache = empty_cache(config, batch, length, stacked=is_stacked(params), dtype=dtype)
@@ -236,9 +249,9 @@ def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B 
     return unembed(config, params, result.hidden)
 
 
-def without_layers(params: Params) -> Params:
-    """Everything but the blocks."""
-    return {name: x for name, x in params.items() if name != "layers"}
+def _outer(config: DecoderConfig, params: Params) -> Decoder:
+    """Build the module of everything but the blocks."""
+    return merge(outer_definition(config), {name: x for name, x in params.items() if name != "layers"})
 
 
 def _embed(
@@ -249,4 +262,4 @@ def _embed(
         x = x * jnp.asarray(config.embedding_scale, x.dtype)
     if config.learned_positions:
         x = x + jnp.take(params["positions"], position, axis=0, mode="clip")
-    return by_rows(x)
+    return shard_rows(x)

@@ -1,4 +1,4 @@
-"""What is left out of a forward pass: whole blocks, and single heads."""
+"""Ablation of whole blocks and of single attention heads in a forward pass."""
 
 from __future__ import annotations
 
@@ -17,65 +17,66 @@ from jaxtrace.models.config import DecoderConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Interventions:
-    """Masks of what a forward pass leaves out. They are traced: one compiled program serves every choice.
+    """Ablation masks of a forward pass. They are traced: one compiled program serves every choice.
 
-    A block that is left out passes the residual stream on as it came, x_l = x_{l−1}: attention and feed-forward add
-    nothing, post-norms included. A head that is left out adds nothing to its layer's attention; the output's bias and
-    a post-norm, which is over what the other heads give, stay. What is left out is computed and measured all the same:
-    its attention metrics say where it would have looked.
+    An ablated block returns the residual stream unchanged, x_l = x_{l−1}: attention, feed-forward and post-norms add
+    nothing. An ablated head adds nothing to its layer's attention; the output's bias stays, and so does a post-norm,
+    which is then computed over the other heads. Ablated parts are still computed and measured: their attention metrics
+    show where they would attend.
 
     Attributes:
-      skip: blocks, True where left out; None for no such mask.
-      heads: query heads, True where left out; None for no such mask.
+      layers: mask of blocks, True where ablated; None for no ablated block.
+      heads: mask of query heads, True where ablated; None for no ablated head.
     """
 
-    skip: Bool[Array | np.ndarray, "*L"] | None = None
+    layers: Bool[Array | np.ndarray, "*L"] | None = None
     heads: Bool[Array | np.ndarray, "*L N"] | None = None
 
     @classmethod
     def of(
         cls, config: DecoderConfig, layers: Iterable[int] = (), heads: Iterable[tuple[int, int]] = ()
     ) -> Interventions:
-        """Both masks of a decoder.
+        """Build both masks for a decoder.
 
         Args:
-          config: of the decoder.
-          layers: blocks to leave out, from 1.
-          heads: (layer from 1, query head from 0) pairs to leave out.
+          config: decoder's config.
+          layers: blocks to ablate, from 1.
+          heads: (layer from 1, query head from 0) pairs to ablate.
 
         Raises:
-          ConfigError: there is no such layer or head.
+          ConfigError: a layer or head does not exist.
         """
-        skip, of_heads = np.zeros(config.layers, bool), np.zeros((config.layers, config.heads), bool)
+        count, per_layer = config.num_layers, config.num_heads
+        layer_mask, head_mask = np.zeros(count, bool), np.zeros((count, per_layer), bool)
         for layer in layers:
-            if not 1 <= layer <= config.layers:
-                raise ConfigError(f"interventions: no layer {layer} to leave out; there are 1 to {config.layers}")
-            skip[layer - 1] = True
+            if not 1 <= layer <= count:
+                raise ConfigError(f"interventions: layer {layer} does not exist; choose from 1 to {count}")
+            layer_mask[layer - 1] = True
         for layer, head in heads:
-            if not (1 <= layer <= config.layers and 0 <= head < config.heads):
+            if not (1 <= layer <= count and 0 <= head < per_layer):
                 raise ConfigError(
-                    f"interventions: no head {head} of layer {layer} to leave out; there are layers 1 to "
-                    f"{config.layers} and heads 0 to {config.heads - 1}"
+                    f"interventions: head {head} of layer {layer} does not exist; choose from layers 1 to {count} and "
+                    f"heads 0 to {per_layer - 1}"
                 )
-            of_heads[layer - 1, head] = True
-        return cls(skip, of_heads)
+            head_mask[layer - 1, head] = True
+        return cls(layer_mask, head_mask)
 
-    def left_out(self) -> dict[str, list]:
-        """The layers, from 1, and the [layer, head] pairs that are left out."""
-        found: dict[str, list] = {}
-        if self.skip is not None:
-            found["layers"] = [int(layer) + 1 for layer in np.flatnonzero(self.skip)]
+    def ablated(self) -> dict[str, list]:
+        """Return the ablated layers, from 1, and the ablated [layer, head] pairs."""
+        listed: dict[str, list] = {}
+        if self.layers is not None:
+            listed["layers"] = [int(layer) + 1 for layer in np.flatnonzero(self.layers)]
         if self.heads is not None:
-            found["heads"] = [[int(layer) + 1, int(head)] for layer, head in np.argwhere(self.heads)]
-        return found
+            listed["heads"] = [[int(layer) + 1, int(head)] for layer, head in np.argwhere(self.heads)]
+        return listed
 
     def check(self, config: DecoderConfig) -> None:
-        """Raises ConfigError for a mask that is not of the decoder's layers or heads."""
-        wanted = {"skip": (config.layers,), "heads": (config.layers, config.heads)}
-        for name, shape in wanted.items():
+        """Raise ConfigError if a mask does not fit the decoder's layers or heads."""
+        shapes = {"layers": (config.num_layers,), "heads": (config.num_layers, config.num_heads)}
+        for name, shape in shapes.items():
             mask = getattr(self, name)
             if mask is not None and (jnp.shape(mask) != shape or jnp.result_type(mask) != jnp.bool_):
                 raise ConfigError(
-                    f"interventions: {name} must be bool {list(shape)}, True where it is left out, "
-                    f"and is {jnp.result_type(mask)} {list(jnp.shape(mask))}"
+                    f"interventions: {name} is {jnp.result_type(mask)} {list(jnp.shape(mask))}; it must be bool "
+                    f"{list(shape)}, True where ablated"
                 )

@@ -1,4 +1,4 @@
-"""The sizes in which the families were published: configs and numbers of parameters, with no network."""
+"""Published sizes of the families: configs and parameter counts, without network access."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PublishedModel:
     """One published model.
 
     Attributes:
-      family: what it belongs to, in words.
-      hub_id: of its checkpoint.
-      parameters: how many there are; a tied unembedding counts once, and of Gemma 3 the text part alone.
-      raw: its config.json, without what the family's defaults say.
-      name: for short, in lower case.
+      family: name of the family for people.
+      hub_id: hub id of the checkpoint.
+      parameters: number of parameters; tied embeddings count once, and for Gemma 3 only the text part counts.
+      raw: attributes of config.json that differ from the family's defaults.
+      name: short name in lower case.
     """
 
     family: str
@@ -34,15 +34,15 @@ class PublishedModel:
 
     @functools.cached_property
     def config(self) -> DecoderConfig:
-        """The decoder."""
+        """Config of the decoder."""
         return FAMILIES[self.raw["model_type"]].decoder_config(self.raw, self.hub_id)
 
 
 def find_published(name: str) -> PublishedModel | None:
-    """The published model of a short name, its unmistakable beginning, or a hub id, in any case; None for none."""
+    """Find a published model by short name, its unambiguous beginning or hub id, in any case; None if there is none."""
     exact = [model for model in PUBLISHED if name.lower() in (model.name, model.hub_id.lower())]
-    found = exact or [model for model in PUBLISHED if model.name.startswith(f"{name.lower()}-")]
-    return found[0] if len(found) == 1 else None
+    matches = exact or [model for model in PUBLISHED if model.name.startswith(f"{name.lower()}-")]
+    return matches[0] if len(matches) == 1 else None
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -58,10 +58,10 @@ def check_model_name(name: str) -> None:
 
 
 def published_shape(name: str) -> DecoderConfig | None:
-    """The decoder behind a short name or a hub id, those of instruction-tuned models included; None where unknown."""
+    """Return the decoder config of a short name or hub id, also of instruction-tuned models; None if unknown."""
     short = name.lower().rpartition("/")[2]
-    found = find_published(name) or find_published(short) or find_published(re.sub("-(instruct|it)$", "", short))
-    return None if found is None else found.config
+    model = find_published(name) or find_published(short) or find_published(re.sub("-(instruct|it)$", "", short))
+    return None if model is None else model.config
 
 
 def _shape(embed: int, feed_forward: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:
@@ -130,7 +130,7 @@ def _gpt2(embed: int, layers: int, heads: int) -> dict[str, Any]:
     return {"model_type": "gpt2", "n_embd": embed, "n_layer": layers, "n_head": heads}
 
 
-# Family → (hub id, parameters, config) of each of its sizes.
+# Sizes of each family: (hub id, parameters, config).
 _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
     "Llama 3, 3.1 and 3.2": [
         (

@@ -1,4 +1,4 @@
-"""Rotary position embedding, in float32 whatever the model's dtype."""
+"""Rotary position embedding, in float32 for every dtype of the model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.models.config import LinearScaling, Llama3Scaling, Rope
 
-Rotation = tuple[Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]]  # cosine and sine, ready to broadcast over heads
+Rotation = tuple[
+    Float[Array, "B T 1 H2"], Float[Array, "B T 1 H2"]
+]  # cosine and sine, with an axis to broadcast over heads
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Radians per position of each pair of a head's dimensions, float32 [H/2].
+    """Return the radians per position of each pair of a head's dimensions, float32 [H/2].
 
-    With `Llama3Scaling`, wavelengths above original_context / low_freq_factor are stretched by `factor`, those below
-    original_context / high_freq_factor are kept, and those between are interpolated (Llama 3.1 model card).
+    With `Llama3Scaling`, wavelengths above original_context / low_freq_factor are stretched by `factor`, wavelengths
+    below original_context / high_freq_factor are kept, and the others are interpolated (Llama 3.1 model card).
     """
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / head_dim
     frequency = (1.0 / rope.theta**exponents).astype(np.float32)
@@ -25,19 +27,19 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
         case LinearScaling(factor):
             return (frequency / factor).astype(np.float32)
         case Llama3Scaling(factor, low, high, context):
-            turns = context * frequency / (2 * np.pi)  # full turns over the original context
+            turns = context * frequency / (2 * np.pi)  # number of full turns over the original context
             blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
             return ((1 - blend) * frequency / factor + blend * frequency).astype(np.float32)
 
 
 def rotation(rope: Rope, head_dim: int, position: Int[Array, "B T"]) -> Rotation:
-    """Cosine and sine of every position's angles."""
+    """Return the cosine and sine of every position's angles."""
     angle = position[..., None, None].astype(jnp.float32) * inverse_frequencies(rope, head_dim)
     return jnp.cos(angle), jnp.sin(angle)
 
 
 def rotate(x: Float[Array, "B T N H"], by: Rotation) -> Float[Array, "B T N H"]:
-    """Rotates dimension i together with i + H/2, as Hugging Face stores Llama weights."""
+    """Rotate dimension i together with i + H/2, the order of Llama weights in Hugging Face checkpoints."""
     cos, sin = by
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -13,54 +13,63 @@ import numpy as np
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Stacked:
-    """What belongs to L layers whose kinds repeat with period P.
+class StackedLayers:
+    """Trees of L layers whose kinds repeat with period P.
 
     Attributes:
-      repeated: P trees; the p-th holds layers p, p + P, … on a leading axis of L // P.
-      rest: the trees of the L % P last layers.
+      repeated: P trees; the p-th holds layers p, p + P, … on a leading axis of length L // P.
+      tail: trees of the last L % P layers.
     """
 
     repeated: list[Any]
-    rest: list[Any]
+    tail: list[Any]
 
     @classmethod
-    def of(cls, layers: list[Any], period: int) -> Stacked:
-        """Stacks a list of layers."""
-        whole = len(layers) - len(layers) % period
-        stack = lambda p: jax.tree.map(lambda *xs: jnp.stack(xs), *layers[p:whole:period])  # noqa: E731
-        return cls([stack(p) for p in range(period)], list(layers[whole:]))
+    def of(cls, layers: list[Any], period: int) -> StackedLayers:
+        """Stack a list of layers."""
+        scanned = len(layers) - len(layers) % period
+        stack = lambda p: jax.tree.map(lambda *xs: jnp.stack(xs), *layers[p:scanned:period])  # noqa: E731
+        return cls([stack(p) for p in range(period)], list(layers[scanned:]))
 
     def layers(self) -> list[Any]:
-        """The list of layers again."""
+        """Return the layers as a list."""
         repeats = len(jax.tree.leaves(self.repeated)[0])
-        whole = [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(repeats) for tree in self.repeated]
-        return [*whole, *self.rest]
+        scanned = [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(repeats) for tree in self.repeated]
+        return [*scanned, *self.tail]
 
 
-def layer_of(layers: list[Any] | Stacked, i: int) -> Any:
-    """What belongs to the i-th of L layers, from 0."""
-    if not isinstance(layers, Stacked):
+def layer_at(layers: list[Any] | StackedLayers, i: int) -> Any:
+    """Return the tree of layer i (0-based)."""
+    if not isinstance(layers, StackedLayers):
         return layers[i]
     period = len(layers.repeated)
-    whole = period * len(jax.tree.leaves(layers.repeated)[0]) if period else 0
-    if i >= whole:
-        return layers.rest[i - whole]
+    scanned = period * len(jax.tree.leaves(layers.repeated)[0]) if period else 0
+    if i >= scanned:
+        return layers.tail[i - scanned]
     return jax.tree.map(lambda x: x[i // period], layers.repeated[i % period])
 
 
-def spread(tree: Any, layers: int, period: int | None) -> list[Any] | Stacked:
-    """What stands on a leading axis of layers, as parameters are laid out: stacked by a period, or a list."""
-    part = lambda at: jax.tree.map(lambda x: x[at], tree)  # noqa: E731
-    whole = 0 if period is None else layers - layers % period
-    rest = [part(i) for i in range(whole, layers)]
-    return rest if period is None else Stacked([part(slice(p, whole, period)) for p in range(period)], rest)
+def split_layers(tree: Any, layers: int, period: int | None) -> list[Any] | StackedLayers:
+    """Split arrays with a leading axis of layers into the layout of parameters.
+
+    Args:
+      tree: arrays whose first axis is the layer.
+      layers: number of layers.
+      period: period of the layer pattern for stacked layers, None for a list.
+    """
+    part = lambda index: jax.tree.map(lambda x: x[index], tree)  # noqa: E731
+    scanned = 0 if period is None else layers - layers % period
+    tail = [part(i) for i in range(scanned, layers)]
+    return tail if period is None else StackedLayers([part(slice(p, scanned, period)) for p in range(period)], tail)
 
 
-def join(repeated: list[Any], rest: list[Any], kept: Sequence[int] | None = None) -> Any:
-    """One tree with a leading axis of layers, from the P trees that a scan gave (or none) and those of the rest.
+def join_layers(repeated: list[Any], tail: list[Any], kept: Sequence[int] | None = None) -> Any:
+    """Join layers into one tree with a leading axis of layers.
 
-    `kept` are the places, among the layers of the scan, of those to keep; None keeps all.
+    Args:
+      repeated: P trees that a scan returned, or none.
+      tail: one tree per remaining layer.
+      kept: indices of the scan's layers to keep; None keeps all.
     """
 
     def interleaved(*xs: jax.Array) -> jax.Array:
@@ -68,5 +77,5 @@ def join(repeated: list[Any], rest: list[Any], kept: Sequence[int] | None = None
         return layers if kept is None or len(kept) == len(layers) else layers[np.array(kept, int)]
 
     parts = [jax.tree.map(interleaved, *repeated)] if repeated else []
-    parts += [jax.tree.map(lambda *xs: jnp.stack(xs), *rest)] if rest else []
+    parts += [jax.tree.map(lambda *xs: jnp.stack(xs), *tail)] if tail else []
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)

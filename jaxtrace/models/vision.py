@@ -1,4 +1,4 @@
-"""The image encoder of Llama 3.2 Vision as a Flax NNX module: tiles of pixels in, vectors for the decoder out."""
+"""Image encoder of Llama 3.2 Vision as a Flax NNX module: it maps tiles of pixels to vectors for the decoder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.models.config import DecoderConfig, VisionConfig
-from jaxtrace.models.layers import ACTIVATIONS, LayerNorm, through, weight_of
+from jaxtrace.models.layers import ACTIVATIONS, LayerNorm, random_weight, tanh_gated
 
-QUERIES = 256  # vectors whose attention is computed at once: 11B's scores over all four tiles at once would take 2.6 GB
-ALIGNMENT = 8  # the vectors of a tile are filled up to a multiple of this, and the filling takes part in attention
+QUERIES = 256  # number of vectors whose attention is computed at once: all four tiles of 11B at once would take 2.6 GB
+ALIGNMENT = 8  # vectors of a tile are padded to a multiple of this, and the padding takes part in attention
 
 
 class VisionAttention(nnx.Module):
-    """Attention of every vector of an image over every other. Weights are [out, in], heads folded, as stored."""
+    """Attention of every vector of an image to all vectors. Weights are [out, in] with heads folded, as stored."""
 
-    def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
-        self.heads = config.heads
-        self.q, self.k, self.v, self.o = (weight_of(rngs, config.embed, config.embed) for _ in range(4))
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs) -> None:
+        self.heads = config.num_heads
+        self.q, self.k, self.v, self.o = (random_weight(rngs, config.embed_dim, config.embed_dim) for _ in range(4))
 
     def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
         q, k, v = ((x @ weight[...].T).reshape(len(x), self.heads, -1) for weight in (self.q, self.k, self.v))
@@ -29,7 +29,7 @@ class VisionAttention(nnx.Module):
         def attend(query: tuple[Float[Array, "N H"], Bool[Array, ""]]) -> Float[Array, "N H"]:
             vector, is_padding = query
             scores = jnp.einsum("nh,snh->ns", vector, k, preferred_element_type=jnp.float32) * k.shape[-1] ** -0.5
-            # As the model was trained: padding is hidden from padding only.
+            # Padding is masked only for padding queries, as in the training of the model.
             scores = jnp.where(is_padding & padding, jnp.finfo(jnp.float32).min, scores)
             return jnp.einsum("ns,snh->nh", jax.nn.softmax(scores).astype(v.dtype), v)
 
@@ -40,11 +40,11 @@ class VisionAttention(nnx.Module):
 class VisionFeedForward(nnx.Module):
     """down(gelu(up(x)))."""
 
-    def __init__(self, config: VisionConfig, rngs: nnx.Rngs):
-        self.up = weight_of(rngs, config.feed_forward, config.embed)
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs) -> None:
+        self.up = random_weight(rngs, config.feed_forward, config.embed_dim)
         self.up_bias = nnx.Param(jnp.zeros(config.feed_forward))
-        self.down = weight_of(rngs, config.embed, config.feed_forward)
-        self.down_bias = nnx.Param(jnp.zeros(config.embed))
+        self.down = random_weight(rngs, config.embed_dim, config.feed_forward)
+        self.down_bias = nnx.Param(jnp.zeros(config.embed_dim))
 
     def __call__(self, x: Float[Array, "S E"]) -> Float[Array, "S E"]:
         hidden = ACTIVATIONS["gelu"](x @ self.up[...].T + self.up_bias[...])
@@ -52,54 +52,54 @@ class VisionFeedForward(nnx.Module):
 
 
 class VisionBlock(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); global layers add both through tanh gates."""
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); global layers gate both terms by tanh."""
 
-    def __init__(self, config: VisionConfig, gated: bool, rngs: nnx.Rngs):
-        self.attention_norm = LayerNorm(config, config.embed)
+    def __init__(self, config: VisionConfig, gated: bool, rngs: nnx.Rngs) -> None:
+        self.attention_norm = LayerNorm(config, config.embed_dim)
         self.attention = VisionAttention(config, rngs)
-        self.feed_forward_norm = LayerNorm(config, config.embed)
+        self.feed_forward_norm = LayerNorm(config, config.embed_dim)
         self.feed_forward = VisionFeedForward(config, rngs)
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
 
     def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
-        x = x + through(self.attention(self.attention_norm(x), padding), self.attention_gate)
-        return x + through(self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
+        x = x + tanh_gated(self.attention(self.attention_norm(x), padding), self.attention_gate)
+        return x + tanh_gated(self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
 
 
 class Projector(nnx.Module):
-    """From the encoder's width into the decoder's."""
+    """Linear map from the encoder's output width to the decoder's width."""
 
-    def __init__(self, width: int, embed: int, rngs: nnx.Rngs):
-        self.weight = weight_of(rngs, embed, width)
-        self.bias = nnx.Param(jnp.zeros(embed))
+    def __init__(self, width: int, embed_dim: int, rngs: nnx.Rngs) -> None:
+        self.weight = random_weight(rngs, embed_dim, width)
+        self.bias = nnx.Param(jnp.zeros(embed_dim))
 
     def __call__(self, x: Float[Array, "*r W"]) -> Float[Array, "*r D"]:
         return x @ self.weight[...].T + self.bias[...]
 
 
 class VisionEncoder(nnx.Module):
-    """A transformer over all tiles of an image, a second one of gated layers, and the projection into the decoder.
+    """A transformer over all tiles of an image, a second one with gated layers, and the projection into the decoder.
 
-    Embeddings of tiles have one row per aspect ratio id, all tiles (and vectors) folded into it, as stored.
+    Embeddings of tiles have one row per aspect ratio id, with all tiles (and vectors) folded into it, as stored.
     """
 
-    def __init__(self, decoder: DecoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, decoder: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         assert decoder.vision is not None
         self.config = config = decoder.vision
-        width, patch = config.embed, config.patch_size
+        width, patch = config.embed_dim, config.patch_size
         ratios = len(config.aspect_ratios) + 1
-        self.patch_embedding = weight_of(rngs, width, config.channels, patch, patch)
-        self.class_embedding = weight_of(rngs, width)
-        self.pre_tile_embedding = weight_of(rngs, ratios, config.max_tiles * width)
-        self.post_tile_embedding = weight_of(rngs, ratios, config.max_tiles * width)
-        self.position_embedding = weight_of(rngs, config.patches, width)
-        self.tile_position_embedding = weight_of(rngs, ratios, config.max_tiles * config.patches * width)
+        self.patch_embedding = random_weight(rngs, width, config.channels, patch, patch)
+        self.class_embedding = random_weight(rngs, width)
+        self.pre_tile_embedding = random_weight(rngs, ratios, config.max_tiles * width)
+        self.post_tile_embedding = random_weight(rngs, ratios, config.max_tiles * width)
+        self.position_embedding = random_weight(rngs, config.patches, width)
+        self.tile_position_embedding = random_weight(rngs, ratios, config.max_tiles * config.patches * width)
         self.pre_tile_gate, self.post_tile_gate, self.position_gate = (nnx.Param(jnp.zeros(1)) for _ in range(3))
-        outer = dataclasses.replace(config, norm_eps=1e-5)  # whatever the config says for the layers
+        outer = dataclasses.replace(config, norm_eps=1e-5)  # fixed; the config's value is for the layers
         self.pre_norm, self.post_norm = LayerNorm(outer, width), LayerNorm(outer, width)
-        self.layers = nnx.List([VisionBlock(config, False, rngs) for _ in range(config.layers)])
+        self.layers = nnx.List([VisionBlock(config, False, rngs) for _ in range(config.num_layers)])
         self.global_layers = nnx.List([VisionBlock(config, True, rngs) for _ in range(config.global_layers)])
-        self.projector = Projector(config.output_width, decoder.embed, rngs)
+        self.projector = Projector(config.output_width, decoder.embed_dim, rngs)
 
     def __call__(
         self,
@@ -107,12 +107,12 @@ class VisionEncoder(nnx.Module):
         aspect_ratio_id: Int[Array, "B I"],
         tile_mask: Bool[Array, "B I M"],
     ) -> Float[Array, "B S D"]:
-        """The vectors that cross-attention layers see, S = images · tiles · patches of them, one image after another.
+        """Return S = images · tiles · patches vectors per row for cross-attention layers, one image after another.
 
         Args:
-          pixels: tiles of P·P pixels, normalised; zeros where an image has fewer than M tiles, or a row fewer images.
-          aspect_ratio_id: 1 + the place of an image's shape in `aspect_ratios`; 0 where there is no image.
-          tile_mask: which tiles are there; where none is, there is no image, and the vectors mean nothing.
+          pixels: tiles of P·P pixels, normalised; zeros for padding tiles and absent images.
+          aspect_ratio_id: 1 + the index of an image's shape in `aspect_ratios`; 0 for an absent image.
+          tile_mask: True for tiles with pixels; the vectors of an image without any are undefined.
         """
         rows, images = aspect_ratio_id.shape
         flat = (x.reshape(rows * images, *x.shape[2:]) for x in (pixels, aspect_ratio_id, tile_mask))
@@ -120,10 +120,10 @@ class VisionEncoder(nnx.Module):
         return states.reshape(rows, -1, states.shape[-1])
 
     def _encode(
-        self, pixels: Float[Array, "M C P P"], ratio: Int[Array, ""], present: Bool[Array, " M"]
+        self, pixels: Float[Array, "M C P P"], ratio: Int[Array, ""], tile_mask: Bool[Array, " M"]
     ) -> Float[Array, "M patches D"]:
         config = self.config
-        tiles, width, patches = len(pixels), config.embed, config.patches
+        tiles, width, patches = len(pixels), config.embed_dim, config.patches
 
         x = self._patches(pixels) + self._tile_embedding(self.pre_tile_embedding, self.pre_tile_gate, ratio)
         first = jnp.broadcast_to(self.class_embedding[...], (tiles, 1, width))
@@ -131,24 +131,24 @@ class VisionEncoder(nnx.Module):
         by_tile = self._tile_embedding(self.tile_position_embedding, self.position_gate, ratio)
         x = self.pre_norm(x + (1 - jnp.tanh(self.position_gate[...])) * self.position_embedding[...] + by_tile)
 
-        filled = -(-patches // ALIGNMENT) * ALIGNMENT
-        x = jnp.pad(x, ((0, 0), (0, filled - patches), (0, 0))).reshape(tiles * filled, width)
-        padding = (~present[:, None] | (jnp.arange(filled) >= patches)).reshape(-1)
+        padded = -(-patches // ALIGNMENT) * ALIGNMENT
+        x = jnp.pad(x, ((0, 0), (0, padded - patches), (0, 0))).reshape(tiles * padded, width)
+        padding = (~tile_mask[:, None] | (jnp.arange(padded) >= patches)).reshape(-1)
 
-        shown = {}
+        layer_outputs = {}
         for i, block in enumerate(self.layers):
             x = block(x, padding)
             if i in config.outputs:
-                shown[i] = x
-        x = self.post_norm(x).reshape(tiles, filled, width)
+                layer_outputs[i] = x
+        x = self.post_norm(x).reshape(tiles, padded, width)
         x = x + self._tile_embedding(self.post_tile_embedding, self.post_tile_gate, ratio)
-        x = x.reshape(tiles * filled, width)
+        x = x.reshape(tiles * padded, width)
         for block in self.global_layers:
             x = block(x, padding)
 
-        # The projector takes the last output, then of each dimension what all of `outputs` say.
-        between = jnp.stack([shown[i] for i in config.outputs], axis=-1).reshape(tiles * filled, -1)
-        out = jnp.concatenate([x, between], axis=-1).reshape(tiles, filled, -1)
+        # The projector's input is the last output, then for each dimension its values in all of `outputs`.
+        interleaved = jnp.stack([layer_outputs[i] for i in config.outputs], axis=-1).reshape(tiles * padded, -1)
+        out = jnp.concatenate([x, interleaved], axis=-1).reshape(tiles, padded, -1)
         return self.projector(out[:, :patches])
 
     def _patches(self, pixels: Float[Array, "M C P P"]) -> Float[Array, "M n E"]:
@@ -159,4 +159,4 @@ class VisionEncoder(nnx.Module):
         return jnp.einsum("mchpwq,ecpq->mhwe", cut, weight).reshape(tiles, -1, len(weight))
 
     def _tile_embedding(self, table: nnx.Param, gate: nnx.Param, ratio: Int[Array, ""]) -> Float[Array, "M n E"]:
-        return jnp.tanh(gate[...]) * table[...][ratio].reshape(self.config.max_tiles, -1, self.config.embed)
+        return jnp.tanh(gate[...]) * table[...][ratio].reshape(self.config.max_tiles, -1, self.config.embed_dim)

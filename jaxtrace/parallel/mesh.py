@@ -1,4 +1,4 @@
-"""Meshes of devices: of given sizes, from a line of text, fitted to a model, or chosen for it."""
+"""Meshes of devices: built from sizes or from text, and fitted to a model."""
 
 from __future__ import annotations
 
@@ -12,68 +12,67 @@ from jax.sharding import AxisType, Mesh
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.on_mesh import PARTS
+from jaxtrace.models.on_mesh import MODEL_AXES
 
 AXES = ("data", "model")  # rows of a batch are split over the first, parameters over the second
-COPIES = PARTS[-1]  # the part of the model axis along which devices hold the same key/value head
+COPIES = MODEL_AXES[-1]  # part of the model axis along which devices hold the same key/value head
 
 
 def mesh(*, data: int = 1, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of the first devices.
+    """Build a mesh of the first devices.
 
     Args:
-      data: parts that rows of a batch are split into.
-      model: parts that heads, feed-forward and vocabulary are split into.
-      devices: to take them from; None for all that JAX sees.
+      data: number of parts into which the rows of a batch are split.
+      model: number of parts into which heads, feed-forward and vocabulary are split.
+      devices: devices to choose from; None for all that JAX sees.
 
     Raises:
       ConfigError: a size is below 1, or there are too few devices.
     """
     sizes = {"data": data, "model": model}
     if min(sizes.values()) < 1:
-        raise ConfigError(f"mesh {written(sizes)}: sizes are 1 or more")
-    return _of_first(sizes, devices)
+        raise ConfigError(f"mesh {mesh_text(sizes)}: a size is below 1; give sizes of at least 1")
+    return _build(sizes, devices)
 
 
 def make_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of the first devices.
+    """Build a mesh of the first devices from text.
 
     Args:
-      text: names and sizes of its axes, such as "data=2,model=4".
-      devices: to take them from; None for all that JAX sees.
+      text: names and sizes of the mesh's axes, such as "data=2,model=4".
+      devices: devices to choose from; None for all that JAX sees.
 
     Raises:
-      ConfigError: the text is no such list, names another axis, or there are too few devices.
+      ConfigError: the text is malformed, names an unknown axis, or there are too few devices.
     """
-    return _of_first(mesh_sizes(text), devices)
+    return _build(mesh_sizes(text), devices)
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
-    """The axes of a mesh written like "data=2,model=4", and their sizes; raises ConfigError where it is not."""
-    axes = [re.fullmatch(r"\s*([a-z_]+)\s*=\s*([1-9][0-9]*)\s*", part) for part in text.split(",")]
-    found = [(axis[1], int(axis[2])) for axis in axes if axis]
-    names = [name for name, _ in found]
-    if len(found) < len(axes) or len(set(names)) < len(names) or not set(names) <= {*AXES}:
+    """Parse the axis sizes of a mesh such as "data=2,model=4"; raise ConfigError if the text is malformed."""
+    matches = [re.fullmatch(r"\s*([a-z_]+)\s*=\s*([1-9][0-9]*)\s*", part) for part in text.split(",")]
+    sizes = {match[1]: int(match[2]) for match in matches if match}
+    if len(sizes) < len(matches) or not sizes.keys() <= {*AXES}:
         raise ConfigError(f"mesh {text!r}: not sizes of {' and '.join(AXES)}; write it like 'data=2,model=4'")
-    return dict(found)
+    return sizes
 
 
-def fitted(mesh: Mesh, config: DecoderConfig) -> Mesh:
-    """The mesh as a model's parameters and states live on it.
+def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
+    """Return the mesh on which a model's parameters and states live.
 
-    Where the model axis has more devices than there are key/value heads, it is cut in two: key/value heads are split
-    over what stays "model", and devices along "copies" hold the same one; all else is split over both.
+    If the model axis has more devices than there are key/value heads, it is cut in two. Key/value heads are split over
+    the part named "model", and devices along "copies" hold the same head; everything else is split over both.
 
     Raises:
-      ConfigError: its model axis does not divide the model.
+      ConfigError: the mesh's model axis does not divide the model.
     """
     sizes = dict(mesh.shape)
     parts = sizes.get("model", 1) * sizes.pop(COPIES, 1)
     if not divides(parts, config):
-        possible = [n for n in range(1, config.heads + 1) if divides(n, config)]
+        possible = [n for n in range(1, config.num_heads + 1) if divides(n, config)]
         raise ConfigError(
-            f"mesh {written(sizes | {'model': parts})}: {parts} parts do not divide {config.heads} heads "
-            f"({config.kv_heads} of keys and values) and {config.feed_forward} feed-forward units; "
+            f"mesh {mesh_text(sizes | {'model': parts})}: {parts} parts do not divide {config.num_heads} heads "
+            f"({config.kv_heads} key/value heads) and {config.feed_forward} feed-forward units; "
             f"model may be {', '.join(map(str, possible))}"
         )
     copies = max(1, parts // config.kv_heads)
@@ -86,20 +85,25 @@ def fitted(mesh: Mesh, config: DecoderConfig) -> Mesh:
 
 
 def divides(parts: int, config: DecoderConfig) -> bool:
-    """Whether each part has as many query heads and feed-forward units, and whole key/value heads or one they share."""
-    alike = config.heads % parts == 0 and config.feed_forward % parts == 0
-    return alike and (config.kv_heads % parts == 0 or parts % config.kv_heads == 0)
+    """Return True if a model splits into equal parts, each with whole key/value heads or one shared head."""
+    return (
+        config.num_heads % parts == 0
+        and config.feed_forward % parts == 0
+        and (config.kv_heads % parts == 0 or parts % config.kv_heads == 0)
+    )
 
 
-def written(sizes: dict[str, int]) -> str:
-    """Sizes of a mesh's axes as `make_mesh` reads them."""
+def mesh_text(sizes: dict[str, int]) -> str:
+    """Format axis sizes as `make_mesh` reads them."""
     return ",".join(f"{name}={size}" for name, size in sizes.items())
 
 
-def _of_first(sizes: dict[str, int], devices: Sequence[Any] | None) -> Mesh:
+def _build(sizes: dict[str, int], devices: Sequence[Any] | None) -> Mesh:
     devices = jax.devices() if devices is None else devices
-    wanted, there = math.prod(sizes.values()), len(devices)
-    if wanted > there:
-        raise ConfigError(f"mesh {written(sizes)!r}: needs {wanted} devices, and there are {there}; make it smaller")
+    count = math.prod(sizes.values())
+    if count > len(devices):
+        raise ConfigError(
+            f"mesh {mesh_text(sizes)!r}: needs {count} devices, and there are {len(devices)}; make it smaller"
+        )
     types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices[:wanted])
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices[:count])

@@ -1,4 +1,4 @@
-"""Where each parameter lives on a mesh: logical names of its axes, and rules that send them to mesh axes."""
+"""Shardings of parameters and states: logical axes of each array, and rules that map them to mesh axes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
-from jaxtrace.models.on_mesh import KV_HEADS, PARTS, ROWS
-from jaxtrace.parallel.mesh import fitted
+from jaxtrace.models.on_mesh import KV_HEAD_AXES, MODEL_AXES, ROW_AXES
+from jaxtrace.parallel.mesh import fit_mesh
 
 Axes = tuple[str | None, ...]
 
-# Logical axes of parameters by their name; norms and what is not here aside.
+# Logical axes of parameters by name, without norms; parameters that are absent here are not split.
 AXES: dict[str, Axes] = {
     "embedding": ("vocab", "embed"),
     "unembedding": ("vocab", "embed"),
@@ -38,45 +38,45 @@ AXES: dict[str, Axes] = {
     "up_bias": ("feed_forward",),
     "down_bias": ("embed",),
 }
-# The image encoder keeps its heads folded.
+# The image encoder's heads are folded into the output axis.
 VISION_AXES = AXES | dict.fromkeys("qkv", ("heads", "embed")) | {"o": ("embed", "heads")}
 
 
 @dataclass(frozen=True)
 class ShardingRules:
-    """Logical axis → mesh axes over which it is split; none leaves it whole.
+    """Mesh axes over which each logical axis is split; an empty tuple keeps it whole.
 
-    Axes that the mesh lacks split nothing, and neither do those that together do not divide the dimension.
+    A dimension also stays whole if the mesh lacks the axes, or if their product does not divide the dimension.
 
     Raises:
-      ConfigError: two axes of one parameter would be split over one mesh axis.
+      ConfigError: two logical axes of one parameter map to the same mesh axis.
     """
 
-    batch: tuple[str, ...] = ROWS
-    vocab: tuple[str, ...] = PARTS
+    batch: tuple[str, ...] = ROW_AXES
+    vocab: tuple[str, ...] = MODEL_AXES
     embed: tuple[str, ...] = ()
-    heads: tuple[str, ...] = PARTS
-    kv_heads: tuple[str, ...] = KV_HEADS
+    heads: tuple[str, ...] = MODEL_AXES
+    kv_heads: tuple[str, ...] = KV_HEAD_AXES
     head_dim: tuple[str, ...] = ()
-    feed_forward: tuple[str, ...] = PARTS
+    feed_forward: tuple[str, ...] = MODEL_AXES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, axes in AXES.items():
             for one, other in itertools.combinations(filter(None, axes), 2):
                 if both := sorted({*getattr(self, one)} & {*getattr(self, other)}):
                     raise ConfigError(
-                        f"sharding rules: {one} and {other} of {name} both go to mesh axis {both[0]!r}; "
-                        "send one of them elsewhere"
+                        f"sharding rules: {one} and {other} of {name} both map to mesh axis {both[0]!r}; "
+                        "map one to another axis"
                     )
 
     def spec(self, axes: Axes, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-        """How an array of given logical axes and shape is split."""
+        """Return the partition spec of an array from its logical axes and shape."""
 
         def over(axis: str | None, size: int) -> tuple[str, ...] | str | None:
-            there = [name for name in getattr(self, axis) if name in mesh.shape] if axis else []
-            if not there or size % math.prod(mesh.shape[name] for name in there):
+            names = [name for name in getattr(self, axis) if name in mesh.shape] if axis else []
+            if not names or size % math.prod(mesh.shape[name] for name in names):
                 return None
-            return tuple(there) if len(there) > 1 else there[0]
+            return tuple(names) if len(names) > 1 else names[0]
 
         return PartitionSpec(*map(over, axes, shape))
 
@@ -84,16 +84,16 @@ class ShardingRules:
 def param_shardings(
     config: DecoderConfig, mesh: Mesh, rules: ShardingRules = ShardingRules(), *, stacked: bool = False
 ) -> Params:
-    """A sharding for every parameter, on the mesh as it is `fitted` to the decoder.
+    """Return the sharding of every parameter, on the mesh fitted to the decoder.
 
-    A table of embeddings that its mesh axes do not divide is split along its width where it is only looked up in, and
-    whole on every device where logits are made of it: each makes its part of them all the same.
+    If the mesh axes do not divide a table of embeddings, it is split along its width when it is used for lookups only.
+    When logits are computed from it, it is whole on every device, and each device computes its part of the logits.
 
     Args:
-      config: of the decoder.
-      mesh: to live on.
-      rules: which logical axes are split.
-      stacked: layers stacked for a scan; their leading axis is not split.
+      config: decoder's config.
+      mesh: mesh of the parameters.
+      rules: mesh axes of each logical axis.
+      stacked: True for layers stacked for a scan; their leading axis is not split.
 
     Returns:
       A tree of NamedSharding, in the layout of the parameters.
@@ -101,12 +101,11 @@ def param_shardings(
     Raises:
       ConfigError: the mesh does not divide the decoder.
     """
-    mesh = fitted(mesh, config)
+    mesh = fit_mesh(mesh, config)
 
     def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        names = [getattr(key, "key", getattr(key, "name", None)) for key in keys]
-        ahead = (None,) * ("repeated" in names)
-        axes = (*ahead, *logical_axes(names, leaf.ndim - len(ahead)))
+        names, leading = _path(keys)
+        axes = (*leading, *logical_axes(names, leaf.ndim - len(leading)))
         spec = rules.spec(axes, leaf.shape, mesh)
         if names == ["embedding"] and not config.tied and not any(spec):
             spec = rules.spec((None, "vocab"), leaf.shape, mesh)
@@ -116,31 +115,35 @@ def param_shardings(
 
 
 def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Any:
-    """A sharding for everything that a batch of rows carries from step to step.
+    """Return the sharding of every array that a batch of rows carries from step to step.
 
     Args:
-      shapes: the state's. Every array has the rows first, but for keys and values of stacked layers; keys are
+      shapes: arrays of the state. Their first axis is the row, except in keys and values of stacked layers; keys are
         [B, K, H, S] and values [B, K, S, H].
-      mesh: that of the parameters.
-      rules: which logical axes are split.
+      mesh: mesh of the parameters.
+      rules: mesh axes of each logical axis.
     """
     heads = {"k": ("kv_heads", "head_dim", None), "v": ("kv_heads", None, "head_dim")}
 
     def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        names = [getattr(key, "key", getattr(key, "name", None)) for key in keys]
-        ahead = (None,) * ("repeated" in names)
-        after = heads.get(names[-1] or "") if names[0] == "cache" else None
-        return NamedSharding(
-            mesh, rules.spec((*ahead, "batch", *(after or (None,) * (leaf.ndim - 1))), leaf.shape, mesh)
-        )
+        names, leading = _path(keys)
+        axes = heads.get(names[-1] or "") if names[0] == "cache" else None
+        axes = (*leading, "batch", *(axes or (None,) * (leaf.ndim - 1)))
+        return NamedSharding(mesh, rules.spec(axes, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
 def logical_axes(names: list[str | None], dimensions: int) -> Axes:
-    """Logical axes of the parameter at a place."""
+    """Return the logical axes of a parameter from its path."""
     *parents, name = names
     if name in ("weight", "bias") and dimensions == 1:
         return ("head_dim",) if parents[-1] in ("q_norm", "k_norm") else ("embed",)
     table = VISION_AXES if names[0] == "vision" else AXES
     return table.get(name or "", (None,) * dimensions)
+
+
+def _path(keys: tuple[Any, ...]) -> tuple[list[str | None], Axes]:
+    """Return the names on a leaf's path, and its leading axes: one for a stacked layer."""
+    names = [getattr(key, "key", getattr(key, "name", None)) for key in keys]
+    return names, (None,) * ("repeated" in names)

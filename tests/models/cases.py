@@ -1,4 +1,4 @@
-"""Small configs of every family, which between them take every branch of it."""
+"""Small configs of every family that together cover every branch of the family's code."""
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -10,7 +10,7 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 PLAIN = {"rope_type": "default", "rope_theta": 500.0}
-LENGTH = 48  # three times the context that LLAMA3 stretches, and some windows
+LENGTH = 48  # tokens: three times the original context of LLAMA3, and several windows
 
 _LLAMA_LIKE = {
     "vocab_size": 41,
@@ -31,7 +31,7 @@ _SPLIT_ROPE = {
 }
 _GEMMA3 = _LLAMA_LIKE | _HEAD | _SPLIT_ROPE | {"sliding_window": 5, "sliding_window_pattern": 2}
 
-# By model type, what the cases below change.
+# Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
     "mistral": _LLAMA_LIKE,
@@ -57,7 +57,7 @@ SMALL = {
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
 }
 
-# A whole config.json of a model that sees; its image token is the first beyond the vocabulary.
+# Whole config.json of a model with an image encoder; its image token is the first beyond the vocabulary.
 SEEING = {
     "model_type": "mllama",
     "image_token_index": 41,
@@ -85,7 +85,7 @@ SEEING = {
 
 _WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
 
-# By model type and what is particular about the case.
+# Changes of the base config by (model type, name of the case).
 CASES = {
     ("llama", "multi-head, untied"): {"num_key_value_heads": 4},
     ("llama", "multi-query, tied, scaled rope"): {
@@ -126,7 +126,7 @@ CASES = {
         "hidden_activation": "gelu",
     },
     ("gemma3_text", "as published"): {"query_pre_attn_scalar": 13},
-    ("gemma3_text", "two periods and a rest"): {"num_hidden_layers": 5, "num_key_value_heads": 1},
+    ("gemma3_text", "two periods and a tail"): {"num_hidden_layers": 5, "num_key_value_heads": 1},
     ("gemma3_text", "biases, untied, capped logits, windows of 8"): {
         "attention_bias": True,
         "tie_word_embeddings": False,

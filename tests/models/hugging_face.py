@@ -1,4 +1,4 @@
-"""Tiny random models of transformers, and what they compute. Importing this without torch skips the test module."""
+"""Tiny random models of transformers and their outputs. Importing this without torch skips the test module."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 
 
 def tiny(kind="llama", seed=0, **choices):
-    """A small model with every weight random, biases and norms too, and heads that look in different places."""
+    """Return a small model with random weights, biases and norms, whose heads attend to different positions."""
     config = transformers.AutoConfig.for_model(kind, **SMALL[kind] | choices)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
-    one = 0 if "gemma" in kind else 1  # Gemma adds it to the weights of its norms
+    one = 0 if "gemma" in kind else 1  # Gemma adds 1 to the weights of its norms
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = 0.2 * torch.randn(weight.shape, generator=generator)
@@ -26,13 +26,14 @@ def tiny(kind="llama", seed=0, **choices):
 
 @torch.no_grad()
 def run(model, tokens):
-    """Its forward pass over one sequence: float32 arrays, as transformers computed them."""
-    last, decoder = [], model.get_decoder()
+    """Run transformers' forward pass over one sequence; return its float32 arrays."""
+    inputs_of_norm, decoder = [], model.get_decoder()
     norm = decoder.ln_f if model.config.model_type == "gpt2" else decoder.norm
-    hook = norm.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0]))
+    hook = norm.register_forward_pre_hook(lambda _, inputs: inputs_of_norm.append(inputs[0]))
     out = model(torch.tensor([tokens]), output_attentions=True, output_hidden_states=True, use_cache=False)
     hook.remove()
-    hidden = torch.stack([*out.hidden_states[:-1], last[0]])[:, 0]  # the last of them is after the final norm
+    # The last hidden state is after the final norm.
+    hidden = torch.stack([*out.hidden_states[:-1], inputs_of_norm[0]])[:, 0]
     lens = model.lm_head(norm(hidden[1:]))
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     lens = lens if cap is None else cap * torch.tanh(lens / cap)
@@ -42,7 +43,7 @@ def run(model, tokens):
 
 
 def load(directory):
-    """A checkpoint on disk as transformers runs it."""
+    """Load a checkpoint from disk as a float32 model with eager attention."""
     return transformers.AutoModelForCausalLM.from_pretrained(
         directory, attn_implementation="eager", dtype=torch.float32, local_files_only=True
     ).eval()

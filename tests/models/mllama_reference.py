@@ -1,4 +1,4 @@
-"""Tiny random Llama 3.2 Vision models of transformers, and what they compute. Importing this without torch skips."""
+"""Tiny random Llama 3.2 Vision models of transformers and their outputs; importing this without torch skips."""
 
 import dataclasses
 
@@ -12,19 +12,11 @@ from transformers.models.mllama.processing_mllama import (
 
 from tests import oracle
 from tests.engine import reference
+from tests.models.cases import PLAIN
 
 torch = pytest.importorskip("torch")
 
-IMAGE_TOKEN = 43  # of a vocabulary of 41 and 8 rows beyond it
-PLAIN = {"rope_type": "default", "rope_theta": 500.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
+IMAGE_TOKEN = 43  # the vocabulary has 41 tokens, the embedding 8 more rows
 TEXT = {
     "vocab_size": 41,
     "hidden_size": 32,
@@ -54,13 +46,13 @@ VISION = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One sequence as transformers runs it, float32.
+class ImageRun:
+    """Outputs of transformers for one sequence, float32.
 
     Attributes:
-      logits: [T, V].
-      hidden: [L + 1, T, D]; a layer that is skipped leaves the stream as it was.
-      attention: per layer [N, T, S]: S positions of the text, or the vectors of its images; None for a skipped layer.
+      logits: next-token logits [T, V].
+      hidden: residual streams [L + 1, T, D]; a skipped layer leaves the stream unchanged.
+      attention: weights [N, T, S] per layer over S text positions or image vectors; None for a skipped layer.
     """
 
     logits: np.ndarray
@@ -69,7 +61,7 @@ class Run:
 
 
 def config(text=None, vision=None):
-    """Its config, with changes to the text's or the image encoder's."""
+    """Return the config with changes to the text's or the image encoder's part."""
     return transformers.MllamaConfig(
         text_config={**TEXT, **(text or {})},
         vision_config={**VISION, **(vision or {})},
@@ -79,7 +71,7 @@ def config(text=None, vision=None):
 
 
 def tiny(seed=0, **changes):
-    """A model with every weight random, gates and norms too, and heads that look in different places."""
+    """Return a model with random weights, gates and norms, whose heads attend to different positions."""
     model = transformers.MllamaForConditionalGeneration(config(**changes)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -92,12 +84,12 @@ def tiny(seed=0, **changes):
 
 
 def images(rng, vision, shapes):
-    """Random tiles of images as the processor would hand them over: (pixels, aspect ratio ids, tile mask).
+    """Return random tiles of images in the processor's form: (pixels, aspect ratio ids, tile mask).
 
     Args:
-      rng: numpy generator.
-      vision: the encoder's config.
-      shapes: for each row a list of (height, width) in tiles.
+      rng: NumPy generator.
+      vision: encoder's config.
+      shapes: one list of (height, width) in tiles per row.
     """
     most, side = max(map(len, shapes)), vision.image_size
     tiles = vision.max_num_tiles
@@ -115,20 +107,20 @@ def images(rng, vision, shapes):
 
 @torch.no_grad()
 def encode(model, pixels, ratio, mask):
-    """The vectors its cross-attention layers see [B, I · M · patches, D]."""
+    """Return the vectors for the cross-attention layers [B, I · M · patches, D]."""
     inner = model.model
     out = inner.vision_model(torch.tensor(pixels), torch.tensor(ratio), torch.tensor(mask)).last_hidden_state
     return inner.multi_modal_projector(out).flatten(1, 3).numpy()
 
 
 @torch.no_grad()
-def run(model, tokens, seen=None):
-    """Its forward pass over one sequence.
+def run(model, tokens, images=None):
+    """Run the forward pass over one sequence.
 
     Args:
-      model: the model.
-      tokens: ids [T].
-      seen: None for no image, or (pixels, aspect ratio ids, tile mask, visible [T, I, M]) of one row, with its axis.
+      model: reference model.
+      tokens: token ids [T].
+      images: None for no image, or (pixels, aspect ratio ids, tile mask, visible [T, I, M]) of one row, with its axis.
     """
     layers = model.model.language_model.layers
     after, weights = {}, {}
@@ -137,26 +129,26 @@ def run(model, tokens, seen=None):
         attention = layer.self_attn if hasattr(layer, "self_attn") else layer.cross_attn
         hooks.append(layer.register_forward_hook(lambda _, __, out, i=i: after.__setitem__(i, out)))
         hooks.append(attention.register_forward_hook(lambda _, __, out, i=i: weights.__setitem__(i, out[1])))
-    given = {}
-    if seen is not None:
+    arguments = {}
+    if images is not None:
         names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask", "cross_attention_mask")
-        given = {name: torch.tensor(np.asarray(x)) for name, x in zip(names, seen, strict=True)}
-        given["cross_attention_mask"] = given["cross_attention_mask"][None].to(torch.float32)
-    logits = model(torch.tensor([tokens]), use_cache=False, **given).logits[0].numpy()
+        arguments = {name: torch.tensor(np.asarray(x)) for name, x in zip(names, images, strict=True)}
+        arguments["cross_attention_mask"] = arguments["cross_attention_mask"][None].to(torch.float32)
+    logits = model(torch.tensor([tokens]), use_cache=False, **arguments).logits[0].numpy()
     for hook in hooks:
         hook.remove()
     hidden = [model.model.language_model.embed_tokens(torch.tensor(tokens))]
     for i in range(len(layers)):
         hidden.append(after[i][0] if i in after else hidden[-1])
     attention = [weights[i][0].numpy() if i in weights else None for i in range(len(layers))]
-    return Run(logits, torch.stack(hidden).numpy(), attention)
+    return ImageRun(logits, torch.stack(hidden).numpy(), attention)
 
 
 @torch.no_grad()
 def greedy(model, processor, tokens, images, steps):
-    """The tokens that it draws greedily after a prompt with Pillow images, by its own processor's masks."""
-    found = processor([images], return_tensors="pt")
-    tiles = found.pop("num_tiles")
+    """Return the greedy tokens after a prompt with Pillow images; masks come from the model's processor."""
+    inputs = processor([images], return_tensors="pt")
+    tiles = inputs.pop("num_tiles")
     spans = get_cross_attention_token_mask(tokens, IMAGE_TOKEN)
     mask = convert_sparse_cross_attention_mask_to_dense([spans], tiles, processor.max_image_tiles, len(tokens))
     model.generation_config.eos_token_id = None
@@ -166,47 +158,48 @@ def greedy(model, processor, tokens, images, steps):
         cross_attention_mask=torch.tensor(mask),
         max_new_tokens=steps,
         do_sample=False,
-        **found,
+        **inputs,
     )
     return drawn[0, len(tokens) :].numpy()
 
 
 def metrics(model, run, targets, visible=None):
-    """{metric name: [T, …]} of a run, beside its lens logits [T, L, V].
+    """Return {metric name: [T, …]} of a run, and its lens logits [T, L, V].
 
     Args:
-      model: that made the run.
-      run: of one sequence.
-      targets: the token that comes next at each position [T], −1 for none.
-      visible: which tiles each position sees [T, I · M]; None for no image.
+      model: reference model of the run.
+      run: run of one sequence.
+      targets: next token of each position [T], −1 for none.
+      visible: mask of the tiles that each position sees [T, I · M]; None for no image.
     """
     with torch.no_grad():
         lens = model.lm_head(model.model.language_model.norm(torch.tensor(run.hidden[1:]))).movedim(0, 1).numpy()
-    looking = [i for i, layer in enumerate(model.model.language_model.layers) if hasattr(layer, "cross_attn")]
-    own = next(weights for i, weights in enumerate(run.attention) if i not in looking)
-    attention = np.stack([own if i in looking else weights for i, weights in enumerate(run.attention)])
+    cross = [i for i, layer in enumerate(model.model.language_model.layers) if hasattr(layer, "cross_attn")]
+    text_weights = next(weights for i, weights in enumerate(run.attention) if i not in cross)
+    attention = np.stack([text_weights if i in cross else weights for i, weights in enumerate(run.attention)])
     arrays = (run.logits, lens, run.hidden.swapaxes(0, 1), attention.transpose(2, 0, 1, 3))
-    found = reference.metrics(reference.Run(*arrays), targets)
-    for i in looking:
-        for name, values in _looking(run.attention[i], visible, found["attention_entropy"][:, i].shape).items():
-            found[name][:, i] = values
-    return found, lens
+    values = reference.metrics(reference.Run(*arrays), targets)
+    for i in cross:
+        shape = values["attention_entropy"][:, i].shape
+        for name, metric in _cross_attention_metrics(run.attention[i], visible, shape).items():
+            values[name][:, i] = metric
+    return values, lens
 
 
-def _looking(weights, visible, shape):
-    """Metrics of a layer that looks at images; NaN where there is none."""
+def _cross_attention_metrics(weights, visible, shape):
+    """Return the metrics of a cross-attention layer; NaN without images."""
     names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
-    found = {name: np.full(shape, np.nan) for name in (*names, "attention_entropy_no_sink")}
-    found |= {name: np.full(shape[:1], np.nan) for name in ("hdi", "head_jsd")}
+    metrics = {name: np.full(shape, np.nan) for name in (*names, "attention_entropy_no_sink")}
+    metrics |= {name: np.full(shape[:1], np.nan) for name in ("hdi", "head_jsd")}
     if weights is None:
-        return found
-    for t, seen in enumerate(visible):
-        keys = np.repeat(seen if seen.any() else np.ones_like(seen), weights.shape[-1] // len(seen))
+        return metrics
+    for t, tiles in enumerate(visible):
+        keys = np.repeat(tiles if tiles.any() else np.ones_like(tiles), weights.shape[-1] // len(tiles))
         rows = weights[:, t, keys].astype(np.float64)
         rows /= rows.sum(axis=-1, keepdims=True)
         for n, row in enumerate(rows):
             values = oracle.attention_row(row, np.zeros(len(row)))
             for name in (*names, "attention_entropy_no_sink"):
-                found[name][t, n] = values[name]
-        found["head_jsd"][t] = oracle.head_jsd(rows)
-    return found | {"hdi": oracle.head_dispersion(found["attention_entropy"])}
+                metrics[name][t, n] = values[name]
+        metrics["head_jsd"][t] = oracle.head_jsd(rows)
+    return metrics | {"hdi": oracle.head_dispersion(metrics["attention_entropy"])}

@@ -1,4 +1,4 @@
-"""The comparison of a model with a reference run, used for live references and for goldens."""
+"""Comparison of a model with a reference run, for live references and for golden files."""
 
 import jax
 import jax.numpy as jnp
@@ -13,34 +13,34 @@ from tests.engine.reference import RELATIVE, assert_metrics, metrics
 
 
 def everything(config, params, tokens):
-    """Metrics, logits and residual streams of every position of sequences [B, T]."""
+    """Return metrics, logits and residual streams of every position of sequences [B, T]."""
     batch, length = tokens.shape
     probes = Probes.all()
     start = jnp.zeros(batch, jnp.int32)
     cache = empty_cache(config, batch, length, stacked=is_stacked(params))
     result = forward(config, params, tokens, cache, start, **forward_flags(config, probes))
-    before = jnp.zeros((batch, config.layers + 1, config.embed))
+    before = jnp.zeros((batch, config.num_layers + 1, config.embed_dim))
     following = jnp.roll(tokens, -1, axis=1)
     trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
     return {k: v for k, v in vars(trace).items() if v is not None}, drawable.logits, jnp.moveaxis(result.stream, 0, 2)
 
 
-# Unoptimised: half the time to compile, the same operations.
+# Without optimisation: half the compile time, the same operations.
 compiled = jax.jit(everything, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_parity(model, tokens, run, *, compute=compiled):
-    """A model's logits, residual streams and metrics of one sequence, against a reference's run of it."""
+    """Assert that logits, residual streams and metrics of one sequence agree with a reference run."""
     computed = compute(model.config, model.params, jnp.array([tokens]))
-    found, logits, stream = jax.tree.map(lambda x: x[0], computed)
+    trace, logits, stream = jax.tree.map(lambda x: x[0], computed)
     assert_relative(logits, run.logits, "logits")
-    for layer in range(model.config.layers + 1):
+    for layer in range(model.config.num_layers + 1):
         assert_relative(stream[:, layer], run.hidden[:, layer], f"hidden state {layer}")
-    want = metrics(run, np.roll(tokens, -1), windows=[kind.window for kind in model.config.kinds])
-    del want["token"]
-    assert_metrics(found, want, run.lens_logits)
+    expected = metrics(run, np.roll(tokens, -1), windows=[kind.window for kind in model.config.kinds])
+    del expected["token"]
+    assert_metrics(trace, expected, run.lens_logits)
 
 
-def assert_relative(got, want, name):
-    """Within 1e-4 of the largest value."""
-    np.testing.assert_allclose(got, want, rtol=0, atol=RELATIVE * np.abs(want).max(), err_msg=name)
+def assert_relative(actual, expected, name):
+    """Assert agreement within 1e-4 of the largest value."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=RELATIVE * np.abs(expected).max(), err_msg=name)

@@ -1,4 +1,4 @@
-"""config.json as the hub serves it, for the sizes in which the families were published."""
+"""config.json files of the published sizes, as the hub serves them."""
 
 LLAMA3 = {
     "architectures": ["LlamaForCausalLM"],
@@ -154,7 +154,7 @@ GEMMA3_TEXT = {
 
 
 def gemma3(**text):
-    """The multi-modal form, of which the text part says only what differs from transformers' defaults."""
+    """Return the multi-modal form, whose text part holds only differences from transformers' defaults."""
     scaled = {"model_type": "gemma3_text", "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
     return {
         "architectures": ["Gemma3ForConditionalGeneration"],
@@ -205,7 +205,7 @@ GPT2 = {
 
 
 def shape(embed, feed_forward, layers, heads, kv_heads=None):
-    """Shapes under the names most families use."""
+    """Return sizes under the attribute names of most families."""
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     values = (embed, feed_forward, layers, heads, kv_heads)
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}

@@ -1,4 +1,4 @@
-"""Configs as the hub serves them and as transformers writes them; its config classes need no torch."""
+"""Configs as the hub serves them and as transformers writes them; this needs no torch."""
 
 import copy
 import dataclasses
@@ -28,23 +28,23 @@ def parsed(config):
     return FAMILIES[config["model_type"]].decoder_config(config, "test")
 
 
-def written(config):
-    """The config as transformers writes it after reading it."""
-    made = CLASSES[config["model_type"]].from_dict(copy.deepcopy(config))
-    return json.loads(json.dumps(made.to_dict()))
+def rewritten(config):
+    """Return the config as transformers reads and writes it."""
+    instance = CLASSES[config["model_type"]].from_dict(copy.deepcopy(config))
+    return json.loads(json.dumps(instance.to_dict()))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_what_transformers_makes_of_a_published_config_says_the_same(name):
-    assert parsed(PUBLISHED[name]) == parsed(written(PUBLISHED[name]))
+def test_published_configs_survive_a_round_trip_through_transformers(name):
+    assert parsed(PUBLISHED[name]) == parsed(rewritten(PUBLISHED[name]))
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_defaults_are_those_of_transformers(kind):
+def test_defaults_equal_those_of_transformers(kind):
     assert parsed({"model_type": kind}) == parsed(CLASSES[kind]().to_dict())
     fields = {field.name: field.default for field in dataclasses.fields(CLASSES[kind])}
-    own = FAMILIES[kind].DEFAULTS if kind != "gemma3" else {}
-    assert {name: value for name, value in own.items() if name in fields and value != fields[name]} == {}
+    defaults = FAMILIES[kind].DEFAULTS if kind != "gemma3" else {}
+    assert {name: value for name, value in defaults.items() if name in fields and value != fields[name]} == {}
 
 
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}
@@ -75,15 +75,15 @@ SCALED["original_max_position_embeddings"] = 64
     ],
     ids=str,
 )
-def test_transformers_fills_in_the_same(config):
-    assert parsed(config) == parsed(written(config))
+def test_absent_attributes_get_the_defaults_of_transformers(config):
+    assert parsed(config) == parsed(rewritten(config))
 
 
 def sizes(config):
-    return config.embed, config.layers, config.heads, config.kv_heads, config.head_dim, config.feed_forward
+    return config.embed_dim, config.num_layers, config.num_heads, config.kv_heads, config.head_dim, config.feed_forward
 
 
-def test_llama():
+def test_llama_config_from_the_hub():
     config = parsed(PUBLISHED["Llama-3.1-70B"])
     assert sizes(config) == (8192, 80, 64, 8, 128, 28672)
     assert config.pattern == (LayerKind(rope=Rope(500000.0, Llama3Scaling(8.0, 1.0, 4.0, 8192))),)
@@ -91,14 +91,14 @@ def test_llama():
     assert parsed(PUBLISHED["Llama-3.2-1B"]).tied
 
 
-def test_mistral():
+def test_mistral_config_from_the_hub():
     windowed, full = parsed(PUBLISHED["Mistral-7B-v0.1"]), parsed(PUBLISHED["Mistral-7B-v0.3"])
     assert windowed.pattern == (LayerKind(4096, Rope(10_000.0)),)
     assert full.pattern == (LayerKind(None, Rope(1_000_000.0)),)
-    assert full.vocab == 32768
+    assert full.vocab_size == 32768
 
 
-def test_qwen():
+def test_qwen_configs_from_the_hub():
     old = parsed(PUBLISHED["DeepSeek-R1-Distill-Qwen-1.5B"])
     assert (old.qkv_bias, old.output_bias, old.qk_norm) == (True, False, False)
     assert old.pattern == (LayerKind(),)
@@ -109,7 +109,7 @@ def test_qwen():
     assert [kind.window for kind in windowed.kinds] == [None, None, None, 8, 8]
 
 
-def test_gemma2():
+def test_gemma2_config_from_the_hub():
     config = parsed(PUBLISHED["gemma-2-27b"])
     assert sizes(config) == (4608, 46, 32, 16, 128, 36864)
     assert [kind.window for kind in config.pattern] == [4096, None]
@@ -119,19 +119,19 @@ def test_gemma2():
     assert config.tied
 
 
-def test_gemma3():
+def test_gemma3_configs_from_the_hub():
     config = parsed(PUBLISHED["gemma-3-27b"])
     assert sizes(config) == (5376, 62, 32, 16, 128, 21504)
     local, full = LayerKind(1024, Rope(10_000.0)), LayerKind(None, Rope(1_000_000.0, LinearScaling(8.0)))
     assert config.pattern == (local,) * 5 + (full,)
-    assert (config.vocab, config.context, config.scale) == (262208, 131072, 168**-0.5)
+    assert (config.vocab_size, config.context, config.scale) == (262208, 131072, 168**-0.5)
     assert (config.qk_norm, config.tied, config.score_soft_cap, config.logit_soft_cap) == (True, True, None, None)
     small = parsed(PUBLISHED["gemma-3-270m"])
     assert small.pattern == (LayerKind(512, Rope(10_000.0)),) * 5 + (LayerKind(None, Rope(1_000_000.0)),)
     assert sizes(parsed(PUBLISHED["gemma-3-4b"])) == (2560, 34, 8, 4, 256, 10240)
 
 
-def test_gpt2():
+def test_gpt2_config_from_the_hub():
     config = parsed(PUBLISHED["gpt2-xl"])
     assert sizes(config) == (1600, 48, 25, 25, 64, 6400)
     assert config.pattern == (LayerKind(rope=None),)
@@ -145,7 +145,7 @@ def test_gpt2():
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_generation_settings_of_transformers_4_say_nothing(kind):
+def test_generation_settings_of_transformers_4_are_harmless(kind):
     old = {"max_length": 20, "temperature": 0.6, "is_decoder": False, "pruned_heads": {}, "add_cross_attention": False}
     assert parsed({"model_type": kind, **old}) == parsed({"model_type": kind})
 
@@ -160,7 +160,7 @@ def test_generation_settings_of_transformers_4_say_nothing(kind):
         ("per_layer_config", {"0": {}}),
     ],
 )
-def test_what_no_family_has_is_named(kind, name, value):
+def test_unknown_attributes_are_refused_by_name(kind, name, value):
     refused({"model_type": kind, name: value}, f"{name}={value!r}")
 
 
@@ -174,27 +174,27 @@ ROPES = {
 
 @pytest.mark.parametrize("kind", sorted({*CLASSES} - {"gpt2", "gemma3"}))
 @pytest.mark.parametrize("rope", ROPES)
-def test_ropes_that_are_not_handled(kind, rope):
+def test_unsupported_ropes_are_refused(kind, rope):
     refused({"model_type": kind, "rope_scaling": {"rope_type": rope, **ROPES[rope]}}, f"rope scaling {rope!r}")
 
 
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        ({"model_type": "llama", "rope_interleaved": True}, "rope_interleaved=True; jaxtrace handles False"),
+        ({"model_type": "llama", "rope_interleaved": True}, "rope_interleaved=True; jaxtrace supports False"),
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window=0, which must be a positive whole number"),
-        ({"model_type": "mistral", "hidden_act": "relu"}, "hidden_act='relu'; jaxtrace handles 'silu', 'gelu'"),
+        ({"model_type": "mistral", "hidden_act": "relu"}, "hidden_act='relu'; jaxtrace supports 'silu', 'gelu'"),
         ({"model_type": "qwen2", "use_mrope": True}, "use_mrope=True"),
         ({"model_type": "qwen2", "max_window_layers": -1}, "max_window_layers=-1"),
         (
             {"model_type": "qwen2", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]},
-            "layer_types=['sliding_attention']; jaxtrace handles a list of 1 of full_attention",
+            "layer_types=['sliding_attention']; jaxtrace supports a list of 1 of full_attention",
         ),
-        ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "handles a list of 32 of full_attention"),
+        ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "supports a list of 32 of full_attention"),
         ({"model_type": "qwen3", "layer_types": [["full_attention"]] * 32}, "a list of 32 of full_attention"),
         ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
-        ({"model_type": "gemma2", "sliding_window_size": 8}, "sliding_window_size=8; jaxtrace handles 4096"),
-        ({"model_type": "gemma2", "hidden_act": "gelu"}, "hidden_act='gelu'; jaxtrace handles 'gelu_pytorch_tanh'"),
+        ({"model_type": "gemma2", "sliding_window_size": 8}, "sliding_window_size=8; jaxtrace supports 4096"),
+        ({"model_type": "gemma2", "hidden_act": "gelu"}, "hidden_act='gelu'; jaxtrace supports 'gelu_pytorch_tanh'"),
         ({"model_type": "gemma2", "attn_logit_softcapping": "50"}, "attn_logit_softcapping='50'"),
         ({"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "rope_parameters of rope_type"),
         *(
@@ -205,22 +205,22 @@ def test_ropes_that_are_not_handled(kind, rope):
             for name in ("sliding_attention", "full_attention")
             for junk in ("x", 0, "", [], False)
         ),
-        ({"model_type": "gemma3_text", "num_hidden_layers": 10**30}, "which is beyond 10000"),
-        ({"model_type": "gpt2", "n_layer": 10**30}, "which is beyond 10000"),
-        ({"model_type": "qwen2", "num_hidden_layers": 10_001}, "num_hidden_layers=10001, which is beyond 10000"),
+        ({"model_type": "gemma3_text", "num_hidden_layers": 10**30}, "which is above 10000"),
+        ({"model_type": "gpt2", "n_layer": 10**30}, "which is above 10000"),
+        ({"model_type": "qwen2", "num_hidden_layers": 10_001}, "num_hidden_layers=10001, which is above 10000"),
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping=30.0"),
-        ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, "text_config has the contrary"),
-        ({"model_type": "gemma3", "text_config": {"logit_scale": 2}}, "does not handle: logit_scale=2"),
+        ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, "text_config has False"),
+        ({"model_type": "gemma3", "text_config": {"logit_scale": 2}}, "does not support: logit_scale=2"),
         ({"model_type": "gpt2", "activation_function": "relu"}, "activation_function='relu'"),
         ({"model_type": "gpt2", "scale_attn_weights": False}, "scale_attn_weights=False"),
         ({"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
-        ({"model_type": "gpt2", "n_head": 5}, "n_embd=768, which 5 attention heads do not divide"),
+        ({"model_type": "gpt2", "n_head": 5}, "n_embd=768, which is not a multiple of 5 attention heads"),
     ],
     ids=str,
 )
-def test_values_that_are_not_handled(config, part):
+def test_unsupported_values_are_refused(config, part):
     refused(config, part)
 
 

@@ -1,4 +1,4 @@
-"""A text scored at once and the same text generated token by token are traced alike, in every kind of decoder."""
+"""Scoring a text at once and generating it token by token give the same trace, in every kind of decoder."""
 
 import jax
 import pytest
@@ -13,14 +13,14 @@ from tests.models.cases import CASES, SMALL
 KINDS = {
     "mistral: windows": "unrolled",
     "gemma2: as published": "stacked",
-    "gemma3_text: two periods and a rest": "unrolled",
+    "gemma3_text: two periods and a tail": "unrolled",
     "gpt2: as published": "stacked",
 }
-LENGTHS = (3, 1, 40, 17)  # windows are of 5
+LENGTHS = (3, 1, 40, 17)  # shorter and longer than the windows of 5
 
 
 def random_model(kind, case):
-    """A decoder whose heads look in different places, layers unrolled."""
+    """Return a decoder whose heads attend to different positions, with unrolled layers."""
     config = FAMILIES[kind].decoder_config({"model_type": kind} | SMALL[kind] | CASES[kind, case], "tiny")
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(0)))
     return Model("tiny", config, params)
@@ -30,9 +30,9 @@ def random_model(kind, case):
 def test_decode_equals_score(name, rng, monkeypatch):
     model = random_model(*name.split(": "))
     params = stack_layers(model.config, model.params) if KINDS[name] == "stacked" else model.params
-    prompts = [rng.integers(0, model.config.vocab, size).tolist() for size in LENGTHS]
+    prompts = [rng.integers(0, model.config.vocab_size, size).tolist() for size in LENGTHS]
     with monkeypatch.context() as patch:
-        patch.setattr(buckets, "CHUNK_WIDTHS", (16,))  # the longest prompt in three pieces
+        patch.setattr(buckets, "CHUNK_WIDTHS", (16,))  # splits the longest prompt into three chunks
         generated = Model("tiny", model.config, params).generate(prompts, max_new_tokens=12).rows
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
     for row, again in zip(generated, model.score(texts).rows, strict=True):

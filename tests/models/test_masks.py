@@ -1,4 +1,4 @@
-"""Blocks and heads that are left out: as if what they add were multiplied by zero."""
+"""Ablated blocks and heads: the same as zeroing their last weights."""
 
 import functools
 
@@ -16,14 +16,14 @@ from jaxtrace.models.forward import forward
 from tests.engine.reference import assert_same, at
 from tests.models.cases import CASES, SMALL
 
-# Windows, soft-caps and post-norms; biases everywhere; two periods of layers and a rest.
-KINDS = {"gemma2": "as published", "gpt2": "as published", "gemma3_text": "two periods and a rest"}
+# Windows, soft-caps and post-norms; biases everywhere; two periods of layers and a tail.
+KINDS = {"gemma2": "as published", "gpt2": "as published", "gemma3_text": "two periods and a tail"}
 LAYERS, HEADS = (2,), ((1, 0), (1, 3), (3, 2))
-TOKENS = 9  # windows are of 5
+TOKENS = 9  # longer than the windows of 5
 
 
 def random_model(family):
-    """A decoder whose every weight is random, norms and biases included."""
+    """Return a decoder with random weights, norms and biases."""
     config = FAMILIES[family].decoder_config(
         {"model_type": family} | SMALL[family] | CASES[family, KINDS[family]], family
     )
@@ -32,8 +32,8 @@ def random_model(family):
     return Model(family, config, jax.tree.map(lambda x: jnp.float32(x + rng.normal(0, 0.2, x.shape)), drawn))
 
 
-def silenced(params, layers, heads):
-    """The parameters with what some blocks, and some heads, are multiplied by last zeroed; a post-norm of 0 is 0."""
+def zeroed(params, layers, heads):
+    """Zero the last weights of some blocks and heads; a post-norm of 0 is 0."""
     blocks = [jax.tree.map(np.array, block) for block in params["layers"]]
     for layer in layers:
         for part, names in (("attention", ("o", "o_bias")), ("feed_forward", ("down", "down_bias"))):
@@ -45,10 +45,10 @@ def silenced(params, layers, heads):
 
 
 @pytest.mark.parametrize(("family", "layouts"), {"gemma2": "us", "gpt2": "u", "gemma3_text": "s"}.items())
-def test_what_is_left_out_adds_nothing(family, layouts, rng):
+def test_ablated_blocks_and_heads_add_nothing(family, layouts, rng):
     model = random_model(family)
-    config, tokens = model.config, rng.integers(0, model.config.vocab, (2, TOKENS))
-    start, every = jnp.zeros(2, jnp.int32), tuple(range(config.layers + 1))
+    config, tokens = model.config, rng.integers(0, model.config.vocab_size, (2, TOKENS))
+    start, every = jnp.zeros(2, jnp.int32), tuple(range(config.num_layers + 1))
     masks, nothing = Interventions.of(config, LAYERS, HEADS), Interventions.of(config)
     for stacked in (layout == "s" for layout in layouts):
         cache = empty_cache(config, 2, TOKENS, stacked=stacked)
@@ -58,22 +58,22 @@ def test_what_is_left_out_adds_nothing(family, layouts, rng):
             return forward(config, params, tokens, cache, start, stream=every, interventions=masks).stream
 
         laid_out = functools.partial(stack_layers, config) if stacked else lambda params: params
-        whole, silent = laid_out(model.params), laid_out(silenced(model.params, LAYERS, HEADS))
-        plain, found, wanted = residuals(whole, nothing), residuals(whole, masks), residuals(silent, nothing)
-        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
-        np.testing.assert_array_equal(found[2], found[1])  # exactly
-        assert np.abs(plain - found).max() > 0.01 * np.abs(plain).max()
+        params, zeros = laid_out(model.params), laid_out(zeroed(model.params, LAYERS, HEADS))
+        plain, ablated, expected = residuals(params, nothing), residuals(params, masks), residuals(zeros, nothing)
+        np.testing.assert_allclose(ablated, expected, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_array_equal(ablated[2], ablated[1])  # exactly
+        assert np.abs(plain - ablated).max() > 0.01 * np.abs(plain).max()
 
 
 @pytest.fixture(scope="module")
 def windows():
-    """A decoder with windows, soft-caps and post-norms, and prompts for it."""
+    """Return a decoder with windows, soft-caps and post-norms, and prompts for it."""
     model = random_model("gemma2")
-    prompts = np.random.default_rng(1).integers(0, model.config.vocab, (3, TOKENS)).tolist()
+    prompts = np.random.default_rng(1).integers(0, model.config.vocab_size, (3, TOKENS)).tolist()
     return model, prompts
 
 
-def test_a_masked_model_decodes_what_it_scores(windows):
+def test_an_ablated_model_generates_and_scores_the_same(windows):
     model, prompts = windows
     options = {"interventions": Interventions.of(model.config, LAYERS, HEADS)}
     trace = model.generate(prompts, max_new_tokens=4, **options)
@@ -82,13 +82,13 @@ def test_a_masked_model_decodes_what_it_scores(windows):
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
     for row, again in zip(generated, model.score(texts, **options).rows, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(TOKENS - 1, -1)))
-    silent = Model("silent", model.config, silenced(model.params, LAYERS, HEADS)).generate(prompts, max_new_tokens=4)
-    for row, again in zip(generated, silent.rows, strict=True):
+    zeros = Model("zeroed", model.config, zeroed(model.params, LAYERS, HEADS)).generate(prompts, max_new_tokens=4)
+    for row, again in zip(generated, zeros.rows, strict=True):
         np.testing.assert_array_equal(row.metrics["token"], again.metrics["token"])
         np.testing.assert_allclose(row.metrics["lens_entropy"], again.metrics["lens_entropy"], atol=1e-4)
 
 
-def test_one_program_for_every_choice(windows):
+def test_all_ablations_share_one_program(windows):
     model, prompts = windows
     options = {"max_new_tokens": 2, "probes": Probes.of("lens")}
 
@@ -100,8 +100,8 @@ def test_one_program_for_every_choice(windows):
     with counted() as compiled:
         others = [entropies(layers) for layers in ((1,), (2, 3), (1, 2, 3))]
     assert compiled.programs == 0
-    for found in others:
-        assert np.abs(np.array(found) - nothing).max() > 1e-3
+    for entropy in others:
+        assert np.abs(np.array(entropy) - nothing).max() > 1e-3
     plain = model.generate(prompts, **options).rows
     np.testing.assert_allclose([row.metrics["lens_entropy"] for row in plain], nothing, atol=1e-5)
 
@@ -109,14 +109,17 @@ def test_one_program_for_every_choice(windows):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda config: Interventions.of(config, [4]), "no layer 4 to leave out; there are 1 to 3"),
-        (lambda config: Interventions.of(config, heads=[(1, 4)]), "no head 4 of layer 1 .* heads 0 to 3"),
-        (lambda config: Interventions(skip=np.zeros(2, bool)), r"skip must be bool \[3\], .* is bool \[2\]"),
-        (lambda config: Interventions(skip=np.zeros(3)), r"skip must be bool \[3\], .* is float32 \[3\]"),
-        (lambda config: Interventions(heads=np.zeros((3, 2), bool)), r"heads must be bool \[3, 4\], .* bool \[3, 2\]"),
+        (lambda config: Interventions.of(config, [4]), "layer 4 does not exist; choose from 1 to 3"),
+        (lambda config: Interventions.of(config, heads=[(1, 4)]), "head 4 of layer 1 does not exist.* heads 0 to 3"),
+        (lambda config: Interventions(layers=np.zeros(2, bool)), r"layers is bool \[2\]; it must be bool \[3\]"),
+        (lambda config: Interventions(layers=np.zeros(3)), r"layers is float32 \[3\]; it must be bool"),
+        (
+            lambda config: Interventions(heads=np.zeros((3, 2), bool)),
+            r"heads is bool \[3, 2\]; it must be bool \[3, 4\]",
+        ),
     ],
 )
-def test_masks_that_do_not_fit(windows, make, message):
+def test_masks_of_another_decoder_are_refused(windows, make, message):
     model, prompts = windows
     with pytest.raises(ConfigError, match=message) as error:
         model.generate(prompts, interventions=make(model.config))

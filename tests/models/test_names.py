@@ -1,4 +1,4 @@
-"""The names under which the same weights are published."""
+"""Names of weights in checkpoints: different names give the same parameters."""
 
 import json
 import re
@@ -20,7 +20,7 @@ VISION = {
 }
 MASKS = {f"transformer.h.{i}.attn.{name}" for i in range(3) for name in ("bias", "masked_bias")}
 
-# (model type, how the canonical names change, what else the file holds)
+# (model type, substitution in the canonical names, additional tensors in the file)
 FORMS = {
     "gemma3, the hub's": ("gemma3", (r"^model\.", "language_model.model."), VISION),
     "gemma3, transformers 5 in memory": (
@@ -35,25 +35,25 @@ FORMS = {
 }
 
 
-def write(directory, kind, rename, others):
-    """A random checkpoint under other names; its parameters."""
+def write(directory, kind, rename, additional):
+    """Write a random checkpoint with other names; return its parameters."""
     raw = {"model_type": kind} | SMALL[kind]
     config = FAMILIES[kind].decoder_config(raw, "tiny")
     params = init_params(config, jax.random.key(0))
     weights = {re.sub(*rename, name): x for name, x in export_weights(config, params).items()}
     (directory / "config.json").write_text(json.dumps(raw))
-    save_file(weights | {name: np.ones(3, np.float32) for name in others}, directory / "model.safetensors")
+    save_file(weights | {name: np.ones(3, np.float32) for name in additional}, directory / "model.safetensors")
     return params
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_same_weights(form, tmp_path):
+def test_parameters_do_not_depend_on_the_form_of_names(form, tmp_path):
     params = write(tmp_path, *FORMS[form])
     jax.tree.map(np.testing.assert_array_equal, jaxtrace.load(str(tmp_path)).params, params)
 
 
 @pytest.mark.parametrize("name", ["vision_tower.x", "model.layers.0.self_attn.bias", "layers.0.mlp.up_proj.weight"])
-def test_other_names_are_unknown_to_a_text_model(name, tmp_path):
+def test_a_text_model_refuses_unknown_names(name, tmp_path):
     write(tmp_path, "llama", (r"^", ""), {name})
     with pytest.raises(CheckpointError, match=f"unknown: {re.escape(name)}"):
         jaxtrace.load(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The published sizes against config.json as the hub serves it, and against the numbers that are published."""
+"""Published sizes against config.json files of the hub, and against published parameter counts."""
 
 import math
 
@@ -23,29 +23,29 @@ ON_THE_HUB = {name.lower(): config for name, config in HUB.items()}
 
 
 @pytest.mark.parametrize("model", PUBLISHED, ids=NAMES)
-def test_the_config_is_that_of_the_hub(model):
+def test_config_equals_the_config_on_the_hub(model):
     raw = ON_THE_HUB[model.name]
     assert model.config == FAMILIES[raw["model_type"]].decoder_config(raw, "hub")
     assert model.raw.keys() <= raw.keys()
 
 
 @pytest.mark.parametrize("model", PUBLISHED, ids=NAMES)
-def test_as_many_parameters_as_are_published(model):
+def test_parameter_count_equals_the_published_count(model):
     leaves = jax.tree.leaves(abstract_params(model.config))
     assert sum(math.prod(leaf.shape) for leaf in leaves) == model.parameters
     assert parameter_count(model.config) == model.parameters
 
 
-def test_the_whole_of_gemma_3_is_its_text_and_its_encoder():
-    whole = {"gemma-3-4b": 4_300_079_472, "gemma-3-12b": 12_187_325_040, "gemma-3-27b": 27_432_406_640}
-    for name, parameters in whole.items():
+def test_gemma_3_text_and_encoder_add_up_to_the_published_count():
+    totals = {"gemma-3-4b": 4_300_079_472, "gemma-3-12b": 12_187_325_040, "gemma-3-27b": 27_432_406_640}
+    for name, parameters in totals.items():
         model = find_published(name)
         encoder = 416_866_032  # SigLIP at 896 pixels, without its head
-        assert model.parameters + encoder + 1152 + 1152 * model.config.embed == parameters
+        assert model.parameters + encoder + 1152 + 1152 * model.config.embed_dim == parameters
 
 
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "meta-llama/Llama-3.2-1B", "LLAMA-3.2-1B", "META-LLAMA/llama-3.2-1b"])
-def test_names_in_any_case(name):
+def test_find_published_ignores_case(name):
     assert find_published(name).hub_id == "meta-llama/Llama-3.2-1B"
 
 
@@ -57,7 +57,7 @@ def test_names_are_short_and_unique():
 
 
 @pytest.mark.parametrize("name", ["", "llama", "llama-3.2-1b ", "Llama-3.2-2B", "google/gemma-3-1b"])
-def test_other_names_are_none(name):
+def test_find_published_returns_none_for_unknown_names(name):
     assert find_published(name) is None
 
 
@@ -70,9 +70,9 @@ def test_other_names_are_none(name):
         ("meta-llama/Llama-3.2-11B-Vision-Instruct", "llama-3.2-11b-vision-instruct"),
     ],
 )
-def test_the_shape_of_an_instruction_tuned_model(name, same):
+def test_published_shape_accepts_instruction_tuned_models(name, same):
     assert published_shape(name) is find_published(same).config
 
 
-def test_an_unknown_shape():
+def test_published_shape_is_none_for_unknown_names():
     assert published_shape("someone/gemma-3-1b-it-tuned") is None

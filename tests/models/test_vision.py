@@ -1,4 +1,4 @@
-"""The image encoder alone against transformers (eager, float32), and the weights of a whole checkpoint."""
+"""The image encoder against transformers (eager, float32), and the weights of a whole checkpoint."""
 
 import functools
 
@@ -15,18 +15,18 @@ from tests.models.parity import assert_relative
 
 RATIOS_OF_TWO = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}
 CASES = {
-    # 9 patches and the class token: 6 vectors of padding in each tile
+    # 9 patches and the class token: each tile has 6 padding vectors
     "one tile": ({}, [[(1, 1)]]),
     "shapes of several tiles": ({}, [[(2, 2)], [(1, 3)], [(4, 1)]]),
     "two images, and one": ({}, [[(1, 1), (2, 1)], [(1, 2)]]),
-    # 16 and one: 7 vectors
+    # 16 patches and the class token: 7 padding vectors
     "other patches, tiles and outputs": (
         RATIOS_OF_TWO
         | {"image_size": 20, "patch_size": 5, "intermediate_layers_indices": [3, 0, 1]}
         | {"vision_output_dim": 64, "attention_heads": 4, "norm_eps": 1e-2, "num_global_layers": 1},
         [[(1, 2)], [(1, 1)]],
     ),
-    # 4 and one: 3 vectors
+    # 4 patches and the class token: 3 padding vectors
     "one output, one channel": (
         {"image_size": 12, "patch_size": 6, "num_channels": 1, "intermediate_layers_indices": [2]}
         | {"vision_output_dim": 32},
@@ -36,37 +36,36 @@ CASES = {
 
 
 def saved(directory, **changes):
-    """A reference model, and the parameters that we read from its checkpoint."""
+    """Save a reference model; return it with the config and parameters loaded from its checkpoint."""
     reference = mllama_reference.tiny(**changes)
     reference.save_pretrained(directory)
     model = jaxtrace.load(str(directory))
     return reference, model.config, model.params
 
 
-# Unoptimised: quicker to compile, the same operations.
+# Without optimisation: a shorter compile time, the same operations.
 @functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
 def encode(config, params, *images):
     return as_module(config, params).vision(*images)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_parity(case, rng, tmp_path):
+def test_vectors_agree_with_transformers(case, rng, tmp_path):
     changes, shapes = CASES[case]
     reference, config, params = saved(tmp_path, vision=changes)
     images = mllama_reference.images(rng, reference.config.vision_config, shapes)
     assert_relative(encode(config, params, *images), mllama_reference.encode(reference, *images), case)
 
 
-@pytest.mark.parametrize("queries", [1, 24, 64])
-def test_any_number_of_queries_at_once(queries, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(vision, "QUERIES", queries)  # of 64 vectors
+def test_vectors_do_not_depend_on_the_number_of_queries_at_once(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(vision, "QUERIES", 24)  # does not divide the 64 vectors
     encode.clear_cache()
     reference, config, params = saved(tmp_path)
     images = mllama_reference.images(rng, reference.config.vision_config, [[(1, 3)]])
-    assert_relative(encode(config, params, *images), mllama_reference.encode(reference, *images), f"{queries} queries")
+    assert_relative(encode(config, params, *images), mllama_reference.encode(reference, *images), "24 queries")
 
 
-def test_what_is_behind_the_padding_does_not_matter(rng, tmp_path):
+def test_padding_tiles_and_absent_images_do_not_change_vectors(rng, tmp_path):
     _, config, params = saved(tmp_path)
     vision_config = mllama_reference.config().vision_config
     two = mllama_reference.images(rng, vision_config, [[(1, 2), (2, 2)], [(3, 1)]])
@@ -74,11 +73,11 @@ def test_what_is_behind_the_padding_does_not_matter(rng, tmp_path):
     together = encode(config, params, *two)
     np.testing.assert_allclose(together[:1, : alone.shape[1]], alone, atol=1e-5)
     absent = [np.array(x) for x in two]
-    absent[2][1, 1] = False  # no tile at all where there is no image
+    absent[2][1, 1] = False  # an absent image without any tile
     assert np.isfinite(encode(config, params, *absent)).all()
 
 
-def test_names_on_disk_and_in_memory(tmp_path):
+def test_parameters_load_from_names_on_disk_and_in_memory(tmp_path):
     reference, _, params = saved(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     memory = {name: weight.detach().numpy() for name, weight in reference.named_parameters()}
@@ -91,7 +90,7 @@ def test_names_on_disk_and_in_memory(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, jaxtrace.load(str(tmp_path)).params, params)
 
 
-def test_gates_of_the_decoder_are_where_its_layers_look_at_images(tmp_path):
+def test_only_cross_attention_layers_have_gates(tmp_path):
     reference, _, params = saved(tmp_path)
     layers = reference.model.language_model.layers
     for i, block in enumerate(params["layers"]):

@@ -1,4 +1,4 @@
-"""What devices exchange in a compiled program, by its HLO."""
+"""Exchanges between devices in a compiled program, read from its HLO."""
 
 import math
 import re
@@ -7,23 +7,27 @@ KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permut
 CALL = re.compile(rf" = (.*?) ({KINDS})(?:-start)?\(")
 
 
-def exchanged(text):
-    """(kind, entries of its largest array) of every collective."""
-    found = []
+def collectives(text):
+    """Return (kind, entries of the largest array) of every collective."""
+    entries = []
     for result, kind in CALL.findall(text):
         arrays = re.findall(r"\w\[([\d,]*)\]", result)
-        found.append((kind, max(math.prod(int(n) for n in dims.split(",") if n) for dims in arrays)))
-    return found
+        entries.append((kind, max(math.prod(int(n) for n in dims.split(",") if n) for dims in arrays)))
+    return entries
 
 
 def check(text, config, rows, tokens, slots):
-    """Raises AssertionError where more is exchanged than activations, and the mixture of heads that the JSD is of.
+    """Raise AssertionError if devices exchange more than activations and the heads' mean attention, for the JSD.
 
     Args:
-      text: HLO of a step of so many rows and tokens, over a cache of so many slots.
+      text: HLO of a step.
+      config: decoder's config.
+      rows: number of rows of the step.
+      tokens: number of tokens per row.
+      slots: number of slots of the cache.
     """
-    found = exchanged(text)
-    assert found, "devices exchange nothing"
-    for kind, entries in found:
-        width = max(config.embed, slots) if kind == "all-reduce" else config.embed
+    exchanges = collectives(text)
+    assert exchanges, "devices exchange nothing"
+    for kind, entries in exchanges:
+        width = max(config.embed_dim, slots) if kind == "all-reduce" else config.embed_dim
         assert entries <= rows * tokens * width, f"{kind} of {entries} entries"

@@ -1,4 +1,4 @@
-"""The compiled steps on eight devices: neither logits nor keys nor attention leave the devices that made them."""
+"""Compiled steps on eight devices: logits, keys and attention weights stay on their devices."""
 
 import functools
 
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtrace import DecoderConfig, Probes, Sample, init_state, score_step, stop_rules
 from jaxtrace.engine.loop import decode_chunk
 from jaxtrace.models.decoder import abstract_params
-from jaxtrace.parallel.mesh import fitted, make_mesh
+from jaxtrace.parallel.mesh import fit_mesh, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.parallel import collectives
 
-# Fewer heads of keys and values than devices along "model", which do not divide the vocabulary.
+# Fewer key/value heads than devices along "model", and a vocabulary that these do not divide.
 CONFIG = DecoderConfig("llama", 4099, 64, 2, 8, 2, 16, 128, 4096, tied=True)
 PROBES = Probes(top_tokens=5, residuals=(1,), attention_rows=((2, 3),))
 MESH = "data=2,model=4"
@@ -21,8 +21,8 @@ ROWS, SLOTS, TOKENS = 4, 512, 32
 
 
 def check():
-    """Raises AssertionError for what devices exchange."""
-    mesh = fitted(make_mesh(MESH), CONFIG)
+    """Raise AssertionError if devices exchange too much."""
+    mesh = fit_mesh(make_mesh(MESH), CONFIG)
     place = functools.partial(jax.tree.map, lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where))
     params = place(abstract_params(CONFIG, stacked=True), param_shardings(CONFIG, mesh, stacked=True))
     with jax.set_mesh(mesh):

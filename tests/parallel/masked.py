@@ -1,4 +1,4 @@
-"""A model with blocks and heads left out, and a tuned lens, on four devices against one."""
+"""A model with ablated blocks and heads and a tuned lens: four devices against one."""
 
 import functools
 
@@ -18,7 +18,7 @@ ROWS, TOKENS = 4, 5
 
 
 def check():
-    """Raises AssertionError for a trace that differs."""
+    """Raise AssertionError if a trace differs."""
     rng = np.random.default_rng(0)
     config = FAMILIES["gemma2"].decoder_config(small("gemma2"), "gemma2")
     params = jax.tree.map(lambda x: x * (8 if x.ndim > 2 else 1), init_params(config, jax.random.key(0), stacked=True))
@@ -32,10 +32,10 @@ def check():
         return {name: np.asarray(x) for name, x in vars(trace).items() if x is not None}
 
     state = init_state(config, params, ROWS, 16, PROBES)
-    wanted = traced(params, state)
+    expected = traced(params, state)
     mesh = fit_mesh(make_mesh("data=2,model=2"), config)
-    where = param_shardings(config, mesh, stacked=True), state_shardings(state, mesh)
+    shardings = param_shardings(config, mesh, stacked=True), state_shardings(state, mesh)
     with jax.set_mesh(mesh):
-        found = traced(*jax.device_put((params, state), where))
-    for name, values in wanted.items():
-        np.testing.assert_allclose(found[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
+        computed = traced(*jax.device_put((params, state), shardings))
+    for name, values in expected.items():
+        np.testing.assert_allclose(computed[name], values, atol=1e-4, rtol=1e-5, err_msg=name)

@@ -1,4 +1,4 @@
-"""Checks that need several devices, run in a process that has virtual ones.
+"""Run checks that need several devices in a process with virtual devices.
 
 python -m tests.parallel.on_devices NAME ARGUMENT… calls `check(ARGUMENT…)` of tests/parallel/NAME.py.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import jax
 
-# Programs here are compiled once and run once: the compiler is told to hurry.
+# Programs are compiled and run once, so the compiler skips its optimisations.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if jax.__version_info__ < (0, 11):  # later ones know no such flag
+if jax.__version_info__ < (0, 11):  # removed in 0.11
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
 
 def run(name, *arguments, devices=8):
-    """Fails where the check does."""
+    """Run a check in a new process and assert that it passes."""
     flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.parallel.on_devices", name, *map(str, arguments)],

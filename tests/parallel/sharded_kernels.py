@@ -1,4 +1,4 @@
-"""Kernels whose vocabulary or heads are split over devices, against the same on one device."""
+"""Kernels with the vocabulary or heads split over devices, against the same kernels on one device."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ AXIS = "model"
 
 
 def check():
-    """Raises AssertionError for a result that differs."""
+    """Raise AssertionError if a result differs."""
     rng = np.random.default_rng(0)
     mesh = make_mesh("model=8")
     split = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
@@ -28,16 +28,15 @@ def check():
 
 def _softmax(rng, split):
     logits = rng.normal(0, 2, (4, 800)).astype(np.float32)
-    logits[1, 100:] = -np.inf  # all that the other devices hold is absent
-    logits[2, [3, 703]] = 9.0  # the largest twice, on two devices
+    logits[1, 100:] = -np.inf  # the other devices hold only masked entries
+    logits[2, [3, 703]] = 9.0  # two equal maxima, on two devices
     logits[3, 300] = np.nan
     call = functools.partial(softmax_moments, alphas=ALPHAS, temperature=0.7)
     whole = call(jnp.asarray(logits))
     assert int(whole.top1[2]) == 3 and float(whole.top1_top2_gap[2]) == 0
     parts = split(functools.partial(call, axis_name=AXIS), in_specs=P(None, AXIS), out_specs=P())(logits)
     assert np.isnan(parts.moments.entropy[3])
-    found, wanted = (dataclasses.replace(x, top1=x.top1[:3]) for x in (parts, whole))  # NaN has no top
-    near(found, wanted)
+    assert_near(*(dataclasses.replace(x, top1=x.top1[:3]) for x in (parts, whole)))  # a row of NaN has no maximum
 
 
 def _unembed(rng, split):
@@ -50,19 +49,19 @@ def _unembed(rng, split):
 
     out_specs = UnembedMoments(*[P()] * 6, P(None, AXIS))
     mapped = split(functools.partial(call, axis_name=AXIS), in_specs=(P(), P(AXIS), P()), out_specs=out_specs)
-    near(mapped(*arrays), call(*arrays))
+    assert_near(mapped(*arrays), call(*arrays))
 
     def uneven(hidden, unembedding, targets):
-        """805 tokens in eight parts of 101: the last device lacks three, and is given others."""
-        own = jax.lax.dynamic_slice_in_dim(unembedding, 101 * jax.lax.axis_index(AXIS), 101)
-        return call(hidden, own[:98], targets, axis_name=AXIS, extra_rows=own[98:])
+        """Split 805 tokens into eight parts of 101: the last device lacks three and gets other rows."""
+        part = jax.lax.dynamic_slice_in_dim(unembedding, 101 * jax.lax.axis_index(AXIS), 101)
+        return call(hidden, part[:98], targets, axis_name=AXIS, extra_rows=part[98:])
 
     hidden, unembedding, targets = arrays
     arrays = hidden, unembedding.at[805:].set(9.0), targets.at[3].set(804)
-    found = split(uneven, in_specs=P(), out_specs=out_specs)(*arrays)
-    assert (found.logits[:, 805:] == MASKED).all()
-    near(
-        dataclasses.replace(found, logits=found.logits[:, :805]),
+    uneven_parts = split(uneven, in_specs=P(), out_specs=out_specs)(*arrays)
+    assert (uneven_parts.logits[:, 805:] == MASKED).all()
+    assert_near(
+        dataclasses.replace(uneven_parts, logits=uneven_parts.logits[:, :805]),
         call(hidden, unembedding[:805], targets.at[3].set(804)),
     )
 
@@ -74,9 +73,9 @@ def _dispersion(rng, split):
         call = functools.partial(call, scale=0.5)
         mapped = functools.partial(call, axis_name=AXIS)
         specs = P(None, None, AXIS), P(None, AXIS), P()
-        near(split(mapped, in_specs=specs, out_specs=P())(q, k, rows), call(q, k, rows))
+        assert_near(split(mapped, in_specs=specs, out_specs=P())(q, k, rows), call(q, k, rows))
 
 
-def near(got, want):
-    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+def assert_near(actual, expected):
+    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-6)

@@ -1,4 +1,4 @@
-"""Several processes, joined over Gloo, trace the prompts as one does; what one of them loses is resumed."""
+"""Several processes, joined over Gloo, give the trace of a single one; prompts lost by a dead process are resumed."""
 
 import json
 import os
@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 import jaxtrace as jt
+from jaxtrace import ConfigError, DecoderConfig
 from jaxtrace.checkpoints.embedded import demo_path
+from jaxtrace.parallel.automatic import resolve_mesh
+from jaxtrace.run import prepare, run_config, start
 from jaxtrace.traces import partition_of
 from tests.parallel.on_devices import FLAGS
 
@@ -24,7 +28,7 @@ PROMPTS = [f"{name} has {count} red apples and" for count in range(6) for name i
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A shape of two layers with the demo's tokenizer; its weights are random."""
+    """Return a directory with a two-layer config and the demo's tokenizer; its weights are random."""
     folder = tmp_path_factory.mktemp("model")
     for file in demo_path().glob("*.json"):
         shutil.copy(file, folder)
@@ -46,7 +50,7 @@ def arguments(model, out, *options):
 
 
 class Job:
-    """The same command in several processes."""
+    """One command that runs in several processes."""
 
     def __init__(self, count, *command):
         with socket.socket() as one:
@@ -64,20 +68,19 @@ class Job:
             for process in range(count)
         ]
 
-    def ends(self):
-        """Exit statuses, what was printed, what was said on standard error."""
-        said = [process.communicate(timeout=300) for process in self.processes]
-        return [process.returncode for process in self.processes], *zip(*said, strict=True)
+    def wait(self):
+        """Return the exit statuses, standard outputs and standard errors."""
+        outputs = [process.communicate(timeout=300) for process in self.processes]
+        return [process.returncode for process in self.processes], *zip(*outputs, strict=True)
 
 
 @pytest.fixture(scope="module")
-def alone(model, tmp_path_factory):
-    """The same by one process on one device: generated, and scored."""
-    from jaxtrace.run import prepare, run_config
+def single(model, tmp_path_factory):
+    """Return traces of one process on one device: {scored: trace}."""
 
     def traced(score):
         settings = run_config(
-            model=str(model), random=True, prompts=model / "prompts.txt", out=tmp_path_factory.mktemp("alone") / "run",
+            model=str(model), random=True, prompts=model / "prompts.txt", out=tmp_path_factory.mktemp("single") / "run",
             probes=("output", "attention", "dispersion"), batch_size=4, max_new_tokens=6, score=score, mesh=None,
         )  # fmt: skip
         return prepare(settings).trace()
@@ -85,9 +88,9 @@ def alone(model, tmp_path_factory):
     return {score: traced(score) for score in (False, True)}
 
 
-def assert_same(got, want):
-    assert [row.prompt.text for row in got.rows] == PROMPTS
-    for one, other in zip(got.rows, want.rows, strict=True):
+def assert_same(actual, expected):
+    assert [row.prompt.text for row in actual.rows] == PROMPTS
+    for one, other in zip(actual.rows, expected.rows, strict=True):
         assert one.metrics.keys() == other.metrics.keys()
         for name, metric in one.metrics.items():
             np.testing.assert_allclose(metric, other.metrics[name], atol=1e-4, rtol=1e-5, err_msg=name)
@@ -97,35 +100,35 @@ def parts(directory):
     return {path.name for path in (directory / "prompts").glob("part-*.parquet")}
 
 
-def test_two_processes_one_of_which_dies(model, alone, tmp_path):
+def test_run_resumes_after_one_of_two_processes_dies(model, single, tmp_path):
     command = arguments(model, tmp_path, "--mesh", "data=2,model=4")
     job = Job(2, *command)
     began = time.monotonic()
     while not parts(tmp_path) and time.monotonic() < began + 200:
         time.sleep(0.01)
     job.processes[1].kill()
-    statuses, _, errors = job.ends()
+    statuses, _, errors = job.wait()
     assert statuses[1] == -9
-    if statuses[0] == -signal.SIGABRT:  # a busy machine: JAX missed the heartbeat before a collective failed
+    if statuses[0] == -signal.SIGABRT:  # on a busy machine JAX misses the heartbeat before a collective fails
         assert "another task died" in errors[0], errors[0]
     else:
-        assert statuses[0] == 1 and "another process failed or is gone" in errors[0], errors[0]
-        assert "start all of them again (trace: with --resume)" in errors[0].splitlines()[-1]
+        assert statuses[0] == 1 and "another process failed or ended" in errors[0], errors[0]
+        assert "start all processes again (trace: with --resume)" in errors[0].splitlines()[-1]
     before = parts(tmp_path)
     assert before and not jt.open(tmp_path).info["complete"]
 
-    statuses, printed, errors = Job(2, *command, "--resume").ends()
+    statuses, printed, errors = Job(2, *command, "--resume").wait()
     assert statuses == [0, 0], errors
-    assert "Trace of" in printed[0] and "Trace of" not in printed[1]  # Gloo prints lines of its own
+    assert "Trace of" in printed[0] and "Trace of" not in printed[1]  # Gloo prints other lines
     assert "12/12 prompts" in errors[0]
     trace = jt.open(tmp_path)
     assert trace.info["complete"] and before < parts(tmp_path)
     assert {name.split("-")[1] for name in parts(tmp_path)} == {"000", "001"}
-    assert_same(trace, alone[False])
+    assert_same(trace, single[False])
 
 
-def test_a_sweep_of_a_model_split_over_processes(model, alone, tmp_path):
-    """Four processes of two devices: two of them share the rows of each half of the batch."""
+def test_sweep_of_a_model_split_over_processes(model, single, tmp_path):
+    """Four processes with two devices each; two processes share the rows of each half of the batch."""
     cells = {
         "models": {"model": str(model), "random": True},
         "tasks": {"prompts": str(model / "prompts.txt")},
@@ -133,36 +136,36 @@ def test_a_sweep_of_a_model_split_over_processes(model, alone, tmp_path):
         "settings": {"score": True, "batch_size": 4, "mesh": "data=2,model=4"},
     }
     (tmp_path / "sweep.yaml").write_text(json.dumps(cells))  # JSON is YAML
-    statuses, _, errors = Job(4, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "study").ends()
+    statuses, _, errors = Job(4, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "study").wait()
     assert statuses == [0] * 4, errors
     (run,) = jt.open(tmp_path / "study").runs
     folder = tmp_path / "study" / "prompts" / partition_of(**run.keys)
     assert {path.name.split("-")[1] for path in folder.iterdir()} == {"000", "001", "002", "003"}
     (record,) = json.loads((tmp_path / "study" / "sweep.json").read_text())["cells"].values()
     assert (record["state"], record["rows"]) == ("complete", len(PROMPTS))
-    assert_same(jt.open(tmp_path / "study"), alone[True])
+    assert_same(jt.open(tmp_path / "study"), single[True])
 
 
-def test_what_one_process_refuses_all_refuse(model, tmp_path):
+def test_error_of_one_process_ends_all(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    statuses, _, errors = Job(2, *arguments(model, tmp_path, "--mesh", "data=2,model=4")).ends()
+    statuses, _, errors = Job(2, *arguments(model, tmp_path, "--mesh", "data=2,model=4")).wait()
     assert statuses[0] == 2 and statuses[1] in (2, -signal.SIGABRT)
     assert "holds files that are no trace" in errors[0].splitlines()[-1], errors
 
 
-def test_more_processes_than_rows(model, tmp_path):
-    statuses, _, errors = Job(2, *arguments(model, tmp_path / "run", "--limit", 1)).ends()
-    assert statuses[0] == 2 and statuses[1] in (2, -signal.SIGABRT)  # JAX may end it when process 0 is gone
-    assert "1 rows at once for 2 processes leave some with none to write" in errors[0], errors[0]
+def test_more_processes_than_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="1 rows at once are fewer than the 2 processes; raise batch_size"):
+        start(run_config(text="Hello"), None, None, ["Hello"], "")
 
 
-def test_a_mesh_without_a_process(model, tmp_path):
-    statuses, _, errors = Job(2, *arguments(model, tmp_path / "run", "--mesh", "model=4")).ends()
-    assert statuses[0] == 2 and statuses[1] in (2, -signal.SIGABRT)
-    assert "leaves some of the 2 processes without a device; make it of all 8" in errors[0], errors[0]
+def test_mesh_without_a_device_of_every_process_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="some of the 2 processes have no device in it; use all"):
+        resolve_mesh("model=1", DecoderConfig("llama", 32, 64, 4, 8, 2, 8, 96, 64), 4)
 
 
-def test_no_cluster_is_recognised():
+def test_missing_cluster_is_refused():
     done = subprocess.run(
         [sys.executable, "-m", "jaxtrace.cli", "trace", "demo", "--distributed"],
         env=environment(1), capture_output=True, text=True, timeout=200,

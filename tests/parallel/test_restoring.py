@@ -1,4 +1,4 @@
-"""Restoring onto eight devices, from a Hugging Face checkpoint and from what it was converted to."""
+"""Loading onto eight devices, from a Hugging Face checkpoint and from its conversion."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.parallel import on_devices
 
 pytestmark = pytest.mark.slow
 
-# Two kinds of layers in turn; key heads that are split over devices, or shared by them.
+# Two alternating kinds of layers; key heads are split over devices or shared by them.
 CONFIG = GEMMA2 | {
     "vocab_size": 48,
     "hidden_size": 16,
@@ -21,7 +21,7 @@ CONFIG = GEMMA2 | {
 }
 
 
-def test_the_same_on_any_mesh(tmp_path):
+def test_parameters_and_traces_are_the_same_on_every_mesh(tmp_path):
     source = Folder(tmp_path / "tiny", CONFIG).write_sharded()
     convert(open_checkpoint(source), tmp_path / "out")
     on_devices.run("restoring", source, tmp_path / "out", tmp_path / "new")

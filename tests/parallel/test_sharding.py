@@ -1,4 +1,4 @@
-"""Which axis of which parameter is split, on meshes that need no devices."""
+"""Shardings of parameters and states, on meshes without real devices."""
 
 import dataclasses
 import math
@@ -14,18 +14,27 @@ from jaxtrace import ConfigError, DecoderConfig, Probes, init_state
 from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import abstract_params, init_params, stack_layers
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.parallel.mesh import fitted
+from jaxtrace.parallel.mesh import fit_mesh
 from jaxtrace.parallel.sharding import ShardingRules, param_shardings, state_shardings
 
 CONFIG = DecoderConfig(
-    "llama", vocab=32, embed=16, layers=3, heads=8, kv_heads=2, head_dim=4, feed_forward=24, context=8, qkv_bias=True
+    "llama",
+    vocab_size=32,
+    embed_dim=16,
+    num_layers=3,
+    num_heads=8,
+    kv_heads=2,
+    head_dim=4,
+    feed_forward=24,
+    context=8,
+    qkv_bias=True,
 )
 BOTH = ("model", "copies")
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One that is only counted."""
+    """A device that is only counted."""
 
     id: int
     platform: str = "cpu"
@@ -38,74 +47,74 @@ def mesh(**sizes):
     return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
-def test_default_rules():
-    found = param_shardings(CONFIG, mesh(data=2, model=2))
-    attention, feed_forward = found["layers"][2]["attention"], found["layers"][2]["feed_forward"]
-    assert found["embedding"].spec == found["unembedding"].spec == P("model", None)
+def test_default_rules_split_heads_vocabulary_and_feed_forward():
+    shardings = param_shardings(CONFIG, mesh(data=2, model=2))
+    attention, feed_forward = shardings["layers"][2]["attention"], shardings["layers"][2]["feed_forward"]
+    assert shardings["embedding"].spec == shardings["unembedding"].spec == P("model", None)
     assert attention["q"].spec == attention["k"].spec == attention["v"].spec == P("model", None, None)
     assert attention["o"].spec == P(None, "model", None)
     assert attention["q_bias"].spec == attention["k_bias"].spec == P("model", None)
     assert feed_forward["gate"].spec == feed_forward["up"].spec == P("model", None)
     assert feed_forward["down"].spec == P(None, "model")
-    assert found["final_norm"]["weight"].spec == found["layers"][0]["attention_norm"]["weight"].spec == P(None)
+    assert shardings["final_norm"]["weight"].spec == shardings["layers"][0]["attention_norm"]["weight"].spec == P(None)
 
 
 def test_fewer_kv_heads_than_devices():
-    """Each is on a group of devices, which share out its query heads."""
-    found = param_shardings(CONFIG, mesh(data=2, model=8))
-    attention, feed_forward = found["layers"][0]["attention"], found["layers"][0]["feed_forward"]
+    """Each key/value head is on a group of devices that share its query heads."""
+    shardings = param_shardings(CONFIG, mesh(data=2, model=8))
+    attention, feed_forward = shardings["layers"][0]["attention"], shardings["layers"][0]["feed_forward"]
     assert attention["q"].mesh.shape == {"data": 2, "model": 2, "copies": 4}
     assert attention["q"].spec == P(BOTH, None, None)
     assert attention["o"].spec == P(None, BOTH, None)
     assert attention["k"].spec == attention["v"].spec == P("model", None, None)
     assert attention["k_bias"].spec == P("model", None)
     assert feed_forward["down"].spec == P(None, BOTH)
-    assert found["embedding"].spec == P(BOTH, None)
+    assert shardings["embedding"].spec == P(BOTH, None)
     places = attention["k"].devices_indices_map((2, 4, 16))
     assert [places[Device(i)][0].start for i in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
-def test_a_vocabulary_that_is_not_divided():
-    """It is whole where logits are made of it; a table that is only looked up in is split along its width."""
-    uneven = dataclasses.replace(CONFIG, vocab=33)
+def test_indivisible_vocabulary():
+    """An unembedding stays whole; a table for lookups only is split along its width."""
+    uneven = dataclasses.replace(CONFIG, vocab_size=33)
     untied = param_shardings(uneven, mesh(model=4))
     assert (untied["embedding"].spec, untied["unembedding"].spec) == (P(None, BOTH), P(None, None))
     assert param_shardings(dataclasses.replace(uneven, tied=True), mesh(model=4))["embedding"].spec == P(None, None)
 
 
 @pytest.mark.parametrize("model", [3, 5, 6, 16, 64])
-def test_a_mesh_that_does_not_divide_the_model(model):
+def test_mesh_that_does_not_divide_the_model_is_refused(model):
     with pytest.raises(ConfigError) as error:
         param_shardings(CONFIG, mesh(data=1, model=model))
     assert str(error.value) == (
-        f"mesh data=1,model={model}: {model} parts do not divide 8 heads (2 of keys and values) and 24 feed-forward "
+        f"mesh data=1,model={model}: {model} parts do not divide 8 heads (2 key/value heads) and 24 feed-forward "
         "units; model may be 1, 2, 4, 8"
     )
 
 
 def test_key_heads_are_whole_or_shared():
-    config = dataclasses.replace(CONFIG, heads=12, kv_heads=6, feed_forward=48)
+    config = dataclasses.replace(CONFIG, num_heads=12, kv_heads=6, feed_forward=48)
     with pytest.raises(ConfigError, match="model may be 1, 2, 3, 6, 12"):
-        fitted(mesh(model=4), config)
-    assert fitted(mesh(model=12), config).shape == {"model": 6, "copies": 2}
+        fit_mesh(mesh(model=4), config)
+    assert fit_mesh(mesh(model=12), config).shape == {"model": 6, "copies": 2}
 
 
-def test_fitting_twice_changes_nothing():
-    once = fitted(mesh(data=2, model=8), CONFIG)
-    assert fitted(once, CONFIG) is once
-    assert fitted(mesh(data=4, model=2), CONFIG).shape == {"data": 4, "model": 2}
+def test_fitting_is_idempotent():
+    once = fit_mesh(mesh(data=2, model=8), CONFIG)
+    assert fit_mesh(once, CONFIG) is once
+    assert fit_mesh(mesh(data=4, model=2), CONFIG).shape == {"data": 4, "model": 2}
 
 
-def test_a_mesh_without_the_axis_replicates():
-    found = param_shardings(CONFIG, mesh(data=2))
-    assert all(not any(sharding.spec) for sharding in jax.tree.leaves(found))
+def test_mesh_without_a_model_axis_replicates():
+    shardings = param_shardings(CONFIG, mesh(data=2))
+    assert all(not any(sharding.spec) for sharding in jax.tree.leaves(shardings))
 
 
-def test_other_rules():
-    found = param_shardings(CONFIG, mesh(data=2, model=2), ShardingRules(embed=("data",), vocab=()))
-    assert found["embedding"].spec == P(None, "data")
-    assert found["layers"][0]["feed_forward"]["down"].spec == P("data", "model")
-    assert found["layers"][0]["attention"]["o"].spec == P("data", "model", None)
+def test_custom_rules():
+    shardings = param_shardings(CONFIG, mesh(data=2, model=2), ShardingRules(embed=("data",), vocab=()))
+    assert shardings["embedding"].spec == P(None, "data")
+    assert shardings["layers"][0]["feed_forward"]["down"].spec == P("data", "model")
+    assert shardings["layers"][0]["attention"]["o"].spec == P("data", "model", None)
 
 
 @pytest.mark.parametrize(
@@ -117,32 +126,30 @@ def test_other_rules():
     ],
     ids=str,
 )
-def test_two_axes_on_one(rules, names):
+def test_two_axes_on_one_mesh_axis_are_refused(rules, names):
     with pytest.raises(ConfigError) as error:
         ShardingRules(**rules)
-    assert not [name for name in names if name not in str(error.value)]
-    assert "send one of them elsewhere" in str(error.value)
+    assert all(name in str(error.value) for name in names)
+    assert "map one to another axis" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("stacked", [False, True])
-def test_every_parameter_of_every_family(kind, stacked):
+def test_every_parameter_of_every_family_has_a_sharding(kind):
     config = FAMILIES[kind].decoder_config({"model_type": kind}, "test")
-    params = abstract_params(config)
-    if stacked:
-        params = jax.eval_shape(lambda params: stack_layers(config, params), params)
+    listed = abstract_params(config)
+    stacked = jax.eval_shape(partial(stack_layers, config), listed)
 
     def check(leaf, sharding):
         assert len(sharding.spec) == leaf.ndim
-        sharding.shard_shape(leaf.shape)  # raises where a dimension is not divided
+        sharding.shard_shape(leaf.shape)  # raises if a dimension is not divided
 
-    found = param_shardings(config, mesh(data=2, model=2), stacked=stacked)
-    jax.tree.map(check, params, found)
-    for leaf, sharding in zip(jax.tree.leaves(params["layers"]), jax.tree.leaves(found["layers"]), strict=True):
-        if leaf.ndim > 1 + stacked:
-            assert "model" in sharding.spec
-    layers = param_shardings(config, mesh(data=2, model=2), stacked=True)["layers"]
-    assert {sharding.spec[0] for sharding in jax.tree.leaves(layers.repeated)} == {None}
+    for params, leading in ((listed, 0), (stacked, 1)):
+        shardings = param_shardings(config, mesh(data=2, model=2), stacked=bool(leading))
+        jax.tree.map(check, params, shardings)
+        for leaf, sharding in zip(jax.tree.leaves(params["layers"]), jax.tree.leaves(shardings["layers"]), strict=True):
+            if leaf.ndim > 1 + leading:
+                assert "model" in sharding.spec
+    assert {sharding.spec[0] for sharding in jax.tree.leaves(shardings["layers"].repeated)} == {None}
 
 
 def test_states_are_split_by_rows_and_heads():
@@ -151,9 +158,9 @@ def test_states_are_split_by_rows_and_heads():
     make = partial(init_state, config, params, 4, 16, Probes.all())
     state = state_shardings(jax.eval_shape(make), mesh(data=2, model=2))
     assert state.cache.repeated[0].k.spec == P(None, "data", "model", None, None)
-    assert state.cache.rest[0].v.spec == P("data", "model", None, None)
+    assert state.cache.tail[0].v.spec == P("data", "model", None, None)
     assert state.hidden.spec == P("data", None, None)
     assert state.length.spec == state.key.spec == P("data")
-    wide = state_shardings(jax.eval_shape(make), fitted(mesh(data=1, model=4), config))
-    assert wide.cache.rest[0].k.spec == wide.cache.rest[0].v.spec == P("data", "model", None, None)
-    assert wide.cache.rest[0].k.shard_shape((4, 2, 8, 16)) == (4, 1, 8, 16)
+    wide = state_shardings(jax.eval_shape(make), fit_mesh(mesh(data=1, model=4), config))
+    assert wide.cache.tail[0].k.spec == wide.cache.tail[0].v.spec == P("data", "model", None, None)
+    assert wide.cache.tail[0].k.shard_shape((4, 2, 8, 16)) == (4, 1, 8, 16)

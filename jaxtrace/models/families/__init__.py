@@ -1,4 +1,4 @@
-"""The model families: a config mapping and a weight table each."""
+"""Model families: each module holds a config mapping and a weight table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import ModuleType
 
 from jaxtrace.models.families import gemma2, gemma3, gpt2, llama, mistral, mllama, qwen2, qwen3
 
-# By config.json's `model_type`.
+# Module of each `model_type` in config.json.
 FAMILIES: dict[str, ModuleType] = {
     model_type: module
     for module in (llama, mllama, mistral, qwen2, qwen3, gemma2, gemma3, gpt2)

@@ -1,4 +1,4 @@
-"""What families that grew out of Llama share: a weight table, and the reading of shapes, rope and layer types."""
+"""Code shared by families derived from Llama: a weight table, and mappings of shapes, rope and layer types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtrace.models.families.weights import Weight
 EMBEDDING = "model.embed_tokens.weight"
 UNEMBEDDING = "lm_head.weight"
 
-# Parts of a block, and where Llama keeps its norms. A line whose parameter a config does without is never looked for.
+# Weights of a block and Llama's norms. A line is ignored if the config has no such parameter.
 ATTENTION = {
     **{f"self_attn.{x}_proj.weight": ("attention", x) for x in "qkvo"},
     **{f"self_attn.{x}_proj.bias": ("attention", f"{x}_bias") for x in "qkvo"},
@@ -32,12 +32,12 @@ NORMS_AROUND = {
     "post_feedforward_layernorm.weight": ("post_feed_forward_norm", "weight"),
 }
 
-# Buffers that old checkpoints carry and that hold no information.
+# Buffers in old checkpoints, computed from the config.
 ROTARY_BUFFERS = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 
 
 def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
-    """The lines of a Llama-like checkpoint."""
+    """Return the weight table of a Llama-like checkpoint."""
     block = ATTENTION | FEED_FORWARD | norms
     return (
         Weight(EMBEDDING, ("embedding",)),
@@ -48,30 +48,30 @@ def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
 
 
 def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:
-    """A decoder whose shape is given under Llama's names.
+    """Build a decoder config from Llama's attribute names.
 
     Args:
-      reader: of the config.
-      family: its model type.
-      pattern: kinds of its layers.
+      reader: reader of the config.
+      family: model type.
+      pattern: kinds of layers.
       choices: fields of DecoderConfig that differ from Llama's.
     """
     embed, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
     kv_heads = reader.positive_or_none("num_key_value_heads") or heads
     if heads % kv_heads:
-        reader.fail(f"has {heads} attention heads, which {kv_heads} key/value heads do not divide")
+        reader.fail(f"has {heads} attention heads, which is not a multiple of {kv_heads} key/value heads")
     head_dim = reader.positive_or_none("head_dim")
     if head_dim is None and embed % heads:
-        reader.fail(f"has hidden_size={embed}, which {heads} attention heads do not divide")
+        reader.fail(f"has hidden_size={embed}, which is not a multiple of {heads} attention heads")
     head_dim = head_dim or embed // heads
     if head_dim % 2:
-        reader.fail(f"has head_dim={head_dim}, which rotary positions cannot turn in pairs")
+        reader.fail(f"has head_dim={head_dim}, which is odd; rotary positions need pairs")
     return DecoderConfig(
         family=family,
-        vocab=reader.positive("vocab_size"),
-        embed=embed,
-        layers=reader.layers(),
-        heads=heads,
+        vocab_size=reader.positive("vocab_size"),
+        embed_dim=embed,
+        num_layers=reader.layers(),
+        num_heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         feed_forward=reader.positive("intermediate_size"),
@@ -84,22 +84,22 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
 
 
 def rope(reader: ConfigReader) -> Rope:
-    """Rotary positions, from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
+    """Read rotary positions from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
     current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
     return rope_of(reader, old or current, reader.number("rope_theta"))
 
 
 def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rope:
-    """Rotary positions from one object of settings; `theta` is their base where it does not say."""
+    """Read rotary positions from one object of settings; `theta` is the default base."""
     settings = {name: value for name, value in settings.items() if value is not None}
     theta = reader.positive_number("rope_theta", settings.pop("rope_theta", theta))
     old_kind = settings.pop("type", "default")
     kind = settings.pop("rope_type", old_kind)
-    known = list(SCALINGS)  # the kind may be of any type
+    known = list(SCALINGS)  # a list, as the kind may be unhashable
     values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in known else {}
     if kind not in known or set(settings) != SCALINGS[kind]:
-        handled = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
-        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace handles {handled}")
+        supported = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
+        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace supports {supported}")
     if kind == "default":
         return Rope(theta)
     if kind == "linear":
@@ -119,22 +119,22 @@ SCALINGS = {
 
 
 def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
-    """The pattern of `layer_types`.
+    """Read the layer pattern from `layer_types`.
 
     Args:
-      reader: of the config.
-      default: the types of all layers where the config does not list them.
-      kinds: what each type is.
+      reader: reader of the config.
+      default: types of all layers if the config does not list them.
+      kinds: kind of each type.
     """
     types, known = reader.get("layer_types"), list(kinds)
     types = default if types is None else types
     if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
-        reader.fail(f"has layer_types={types!r}; jaxtrace handles a list of {len(default)} of {', '.join(known)}")
+        reader.fail(f"has layer_types={types!r}; jaxtrace supports a list of {len(default)} of {', '.join(known)}")
     return pattern_of([kinds[name] for name in types])
 
 
 def numbers(reader: ConfigReader, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """A list of layer numbers; the default where it is null."""
+    """Read a list of layer numbers; return the default for null."""
     value = reader.get(name)
     if value is None:
         return default

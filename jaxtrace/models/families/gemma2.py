@@ -38,7 +38,7 @@ DEFAULTS = {
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Gemma 2 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Gemma 2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         window, rope = reader.positive("sliding_window"), common.rope(reader)
         reader.only("sliding_window_size", window)
@@ -49,7 +49,7 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
 
 
 def gemma(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:
-    """What Gemma 2 and 3 share: norms of 1 + w on both sides, scaled embeddings, a query scale and soft-caps."""
+    """Build the config that Gemma 2 and 3 share: norms of 1 + w, post-norms, scaled embeddings and soft-caps."""
     reader.only("use_bidirectional_attention", None, False)
     activation = reader.activation("hidden_activation")
     reader.only("hidden_act", reader.get("hidden_activation"))

@@ -1,4 +1,4 @@
-"""Gemma 3: the text models, and the text part of the multi-modal ones."""
+"""Gemma 3: the text models, and the text part of the multi-modal models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEFAULTS = {
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Gemma 3 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Gemma 3 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     family = config["model_type"]
     if family == "gemma3_text":
         return _text(family, config, source)
@@ -55,30 +55,30 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
         tied = reader.flag("tie_word_embeddings")
         text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
         if text["tie_word_embeddings"] != tied:
-            reader.fail(f"has tie_word_embeddings={tied}, and text_config has the contrary")
+            reader.fail(f"has tie_word_embeddings={tied}, but text_config has {not tied}")
         return _text(family, text, source)
 
 
 def _text(family: str, config: dict[str, Any], source: str) -> DecoderConfig:
     with ConfigReader(config, source, DEFAULTS) as reader:
-        reader.only("attn_logit_softcapping", None)  # transformers reads it and caps nothing
+        reader.only("attn_logit_softcapping", None)  # transformers reads it but applies no cap
         if family == "gemma3":
-            reader.only("final_logit_softcapping", None)  # likewise in the multi-modal class
+            reader.only("final_logit_softcapping", None)  # the multi-modal class applies no cap either
         local, full = _ropes(reader)
         window, layers = reader.positive("sliding_window"), reader.layers()
         kinds = {"sliding_attention": LayerKind(window, local), "full_attention": LayerKind(rope=full)}
-        period, old = reader.positive("_sliding_window_pattern"), reader.positive_or_none("sliding_window_pattern")
-        period = old or period
+        default = reader.positive("_sliding_window_pattern")
+        period = reader.positive_or_none("sliding_window_pattern") or default
         types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
         return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm=True)
 
 
 def _ropes(reader: ConfigReader) -> tuple[Rope, Rope]:
-    """Rotary positions of sliding and of full layers, from the current form or the old one."""
+    """Return the rotary positions of sliding and of full layers, from the current or the old form of the config."""
     by_type, scaling = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
     unknown = set(by_type) - {"sliding_attention", "full_attention"}
     if unknown:
-        reader.fail(f"has rope_parameters of {', '.join(sorted(unknown))}; jaxtrace handles one for each layer type")
+        reader.fail(f"has rope_parameters of {', '.join(sorted(unknown))}; jaxtrace supports one entry per layer type")
     local, full = (reader.as_mapping(name, by_type.get(name)) for name in ("sliding_attention", "full_attention"))
     return (
         common.rope_of(reader, local, reader.number("rope_local_base_freq")),

@@ -63,7 +63,7 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 
-# Training, a classifier's head, what n_positions says too, and the order in which one product is computed.
+# Attributes of training, of a classifier's head, copies of n_positions, and the order of one product's computation.
 HARMLESS = (
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
@@ -72,20 +72,20 @@ HARMLESS = (
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A GPT-2 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a GPT-2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         reader.ignore(*HARMLESS)
         reader.only("scale_attn_weights", True)
         reader.only("scale_attn_by_inverse_layer_idx", False)
         embed, heads = reader.positive("n_embd"), reader.positive("n_head")
         if embed % heads:
-            reader.fail(f"has n_embd={embed}, which {heads} attention heads do not divide")
+            reader.fail(f"has n_embd={embed}, which is not a multiple of {heads} attention heads")
         return DecoderConfig(
             family="gpt2",
-            vocab=reader.positive("vocab_size"),
-            embed=embed,
-            layers=reader.layers("n_layer"),
-            heads=heads,
+            vocab_size=reader.positive("vocab_size"),
+            embed_dim=embed,
+            num_layers=reader.layers("n_layer"),
+            num_heads=heads,
             kv_heads=heads,
             head_dim=embed // heads,
             feed_forward=reader.positive_or_none("n_inner") or 4 * embed,

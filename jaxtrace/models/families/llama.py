@@ -33,7 +33,7 @@ DEFAULTS = {
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Llama config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Llama config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         reader.only("rope_interleaved", False)
         bias = reader.flag("attention_bias")

@@ -1,4 +1,4 @@
-"""Mistral 7B, and the models of its shape."""
+"""Mistral 7B, and models with the same architecture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULTS = {
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Mistral config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Mistral config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         kind = LayerKind(reader.positive_or_none("sliding_window"), common.rope(reader))
         return common.llama_like(reader, "mistral", (kind,), activation=reader.activation("hidden_act"))

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision: Llama 3.1 with layers between its own that look at images."""
+"""Llama 3.2 Vision: Llama 3.1 with cross-attention layers to images between its layers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WEIGHTS = (
     *mllama_vision.WEIGHTS,
 )
 
-# The hub's names, and those that transformers has in memory since 4.52. A layer looks at the text or at an image, never
-# at both, so one name serves.
+# Names on the hub, and names in memory since transformers 4.52. A layer has either self-attention or cross-attention,
+# so both share one name.
 RENAMED = (
     (r"^(language_model\.model|model\.language_model)\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
@@ -45,18 +45,18 @@ TEXT_DEFAULTS = {
     "cross_attention_layers": None,
     "tie_word_embeddings": False,
 }
-CROSS_ATTENTION_LAYERS = (3, 8, 13, 18, 23, 28, 33, 38)  # what null means, or absence
+CROSS_ATTENTION_LAYERS = (3, 8, 13, 18, 23, 28, 33, 38)  # default where the config has null or nothing
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Llama 3.2 Vision config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Llama 3.2 Vision config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
-        reader.flag("tie_word_embeddings")  # the text's part says it
+        reader.flag("tie_word_embeddings")  # text_config decides
         image_token = reader.positive("image_token_index")
         vision = mllama_vision.vision_config(reader.mapping("vision_config"), f"{source} (vision_config)")
         decoder = _text(reader.mapping("text_config"), f"{source} (text_config)", image_token, vision)
-        if image_token >= (tokens := decoder.vocab + EXTRA_TOKENS):
-            reader.fail(f"has image_token_index={image_token}, beyond the {tokens} tokens it embeds")
+        if image_token >= (tokens := decoder.vocab_size + EXTRA_TOKENS):
+            reader.fail(f"has image_token_index={image_token}, beyond its {tokens} embedded tokens")
         return decoder
 
 
@@ -65,9 +65,9 @@ def _text(config: dict[str, Any], source: str, image_token: int, vision: VisionC
         reader.ignore("dropout")
         reader.only("tie_word_embeddings", False)
         reader.only("hidden_act", "silu")
-        looking, rope = common.numbers(reader, "cross_attention_layers", CROSS_ATTENTION_LAYERS), common.rope(reader)
+        cross, rope = common.numbers(reader, "cross_attention_layers", CROSS_ATTENTION_LAYERS), common.rope(reader)
         kinds = [
-            LayerKind(rope=None, cross_attention=True) if layer in looking else LayerKind(rope=rope)
+            LayerKind(rope=None, cross_attention=True) if layer in cross else LayerKind(rope=rope)
             for layer in range(reader.layers())
         ]
         return common.llama_like(

@@ -1,4 +1,4 @@
-"""The image encoder of Llama 3.2 Vision: its weight table and its part of the config."""
+"""Image encoder of Llama 3.2 Vision: its weight table and its part of the config."""
 
 from __future__ import annotations
 
@@ -58,43 +58,47 @@ DEFAULTS = {
     "norm_eps": 1e-5,
     "tie_word_embeddings": True,
 }
-OUTPUTS = (3, 7, 15, 23, 30)  # what null means, or absence
-MOST_TILES = 64
+OUTPUTS = (3, 7, 15, 23, 30)  # default where the config has null or nothing
+MAX_TILES = 64
 
 
 def vision_config(config: dict[str, Any], source: str) -> VisionConfig:
-    """`vision_config` of a Llama 3.2 Vision config.json; raises ConfigError for anything it does not understand."""
+    """Map `vision_config` of a Llama 3.2 Vision config.json; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
-        reader.flag("tie_word_embeddings")  # it embeds no words
+        reader.flag("tie_word_embeddings")  # the encoder has no token embedding
         reader.only("hidden_act", "gelu")
         vision = VisionConfig(
-            embed=reader.positive("hidden_size"),
-            layers=reader.layers(),
+            embed_dim=reader.positive("hidden_size"),
+            num_layers=reader.layers(),
             global_layers=reader.layers("num_global_layers"),
-            heads=reader.positive("attention_heads"),
+            num_heads=reader.positive("attention_heads"),
             feed_forward=reader.positive("intermediate_size"),
             image_size=reader.positive("image_size"),
             patch_size=reader.positive("patch_size"),
             channels=reader.positive("num_channels"),
-            max_tiles=reader.positive("max_num_tiles", MOST_TILES),
+            max_tiles=reader.positive("max_num_tiles", MAX_TILES),
             aspect_ratios=_aspect_ratios(reader),
             outputs=common.numbers(reader, "intermediate_layers_indices", OUTPUTS),
             norm_eps=reader.number("norm_eps"),
         )
-        if vision.embed % vision.heads:
-            reader.fail(f"has hidden_size={vision.embed}, which {vision.heads} attention heads do not divide")
+        if vision.embed_dim % vision.num_heads:
+            reader.fail(
+                f"has hidden_size={vision.embed_dim}, which is not a multiple of {vision.num_heads} attention heads"
+            )
         if vision.image_size % vision.patch_size:
-            reader.fail(f"has image_size={vision.image_size}, which patches of {vision.patch_size} do not fill")
-        if not vision.outputs or max(vision.outputs) >= vision.layers:
-            reader.fail(f"has intermediate_layers_indices={list(vision.outputs)} of {vision.layers} layers")
+            reader.fail(
+                f"has image_size={vision.image_size}, which is not a multiple of patch_size={vision.patch_size}"
+            )
+        if not vision.outputs or max(vision.outputs) >= vision.num_layers:
+            reader.fail(f"has intermediate_layers_indices={list(vision.outputs)} of {vision.num_layers} layers")
         if (width := reader.positive("vision_output_dim")) != vision.output_width:
-            reader.fail(f"has vision_output_dim={width}, where the layers shown are {vision.output_width} wide")
+            reader.fail(f"has vision_output_dim={width}, but its layers give {vision.output_width}")
         return vision
 
 
 def _aspect_ratios(reader: ConfigReader) -> tuple[tuple[int, int], ...]:
-    """Every shape of so many tiles at most, in the order in which the image processor numbers them."""
-    tiles = reader.positive("max_num_tiles", MOST_TILES)
+    """Return every shape of at most `max_num_tiles` tiles, in the order of the image processor's ids."""
+    tiles = reader.positive("max_num_tiles", MAX_TILES)
     sides = range(1, tiles + 1)
     ratios = [[height, width] for height in sides for width in sides if height * width <= tiles]
     reader.only("supported_aspect_ratios", ratios, None)

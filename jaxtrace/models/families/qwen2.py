@@ -1,4 +1,4 @@
-"""Qwen2, Qwen2.5, and the distilled DeepSeek-R1 models of their shape."""
+"""Qwen2, Qwen2.5, and the distilled DeepSeek-R1 models with the same architecture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEFAULTS = {
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Qwen2 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Qwen2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         reader.only("use_mrope", False)
         return common.llama_like(
@@ -48,7 +48,7 @@ def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
 
 
 def window_pattern(reader: ConfigReader) -> tuple[LayerKind, ...]:
-    """Kinds of layers: full attention first, then, if the config says so, windows from `max_window_layers` on."""
+    """Return the layer pattern: full attention, or with `use_sliding_window` windows from `max_window_layers`."""
     rope, layers = common.rope(reader), reader.layers()
     full_layers, window = reader.whole("max_window_layers"), reader.positive_or_none("sliding_window")
     kinds = {"full_attention": LayerKind(rope=rope)}

@@ -18,7 +18,7 @@ DEFAULTS = qwen2.DEFAULTS | {"head_dim": 128, "attention_bias": False}
 
 
 def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
-    """A Qwen3 config.json as a DecoderConfig; raises ConfigError for anything it does not understand."""
+    """Map a Qwen3 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS) as reader:
         bias = reader.flag("attention_bias")
         return common.llama_like(

@@ -1,4 +1,4 @@
-"""Reading a Hugging Face config strictly: whatever is neither read nor known to be harmless is an error."""
+"""Strict reader of a Hugging Face config: an attribute that is neither read nor known to be harmless is an error."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal, NoReturn
 
 from jaxtrace.errors import ConfigError
 
-# Attributes that say nothing about the function a checkpoint computes at inference.
+# Attributes without influence on the function that a checkpoint computes at inference.
 HARMLESS = frozenset(
     {
-        # where it is from, and in what it is stored
+        # origin and storage
         "_attn_implementation_autoset",
         "_commit_hash",
         "_name_or_path",
@@ -39,7 +39,7 @@ HARMLESS = frozenset(
         "gradient_checkpointing",
         "initializer_range",
         "pretraining_tp",
-        # how transformers runs it
+        # execution in transformers
         "cache_implementation",
         "chunk_size_feed_forward",
         "output_attentions",
@@ -49,7 +49,7 @@ HARMLESS = frozenset(
         "torchscript",
         "use_bfloat16",
         "use_cache",
-        # heads and encoders that a decoder does not have
+        # heads and encoders that a decoder lacks
         "cross_attention_hidden_size",
         "id2label",
         "is_decoder",
@@ -86,8 +86,8 @@ HARMLESS = frozenset(
     }
 )
 
-MOST = 2**31 - 1  # of any whole number
-MOST_LAYERS = 10_000
+MAX_NUMBER = 2**31 - 1
+MAX_LAYERS = 10_000
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 ACTIVATIONS: dict[str, Activation] = {
@@ -99,20 +99,20 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class ConfigReader:
-    """A config.json of which every attribute must be asked for.
+    """Reader of a config.json that checks that every attribute is read.
 
-    Use as a context manager: leaving it raises for what nobody asked for.
+    Use it as a context manager: its exit raises for attributes that were not read.
 
     Args:
-      config: the attributes that the checkpoint gives.
-      source: the checkpoint, for errors.
-      defaults: what transformers' config class takes for those that are absent.
+      config: attributes in the checkpoint.
+      source: name of the checkpoint, for error messages.
+      defaults: defaults of transformers' config class for absent attributes.
 
     Raises:
-      ConfigError: an attribute has a value we do not handle, or was never read; all of the last together.
+      ConfigError: an attribute has an unsupported value, or some attributes were not read (all are listed).
     """
 
-    def __init__(self, config: dict[str, Any], source: str, defaults: Mapping[str, Any]):
+    def __init__(self, config: dict[str, Any], source: str, defaults: Mapping[str, Any]) -> None:
         self.given = config
         self.config = {**defaults, **config}
         self.source = source
@@ -129,86 +129,86 @@ class ConfigReader:
         unread = sorted(set(self.given) - self.read - HARMLESS)
         if unread:
             listed = ", ".join(f"{name}={self.given[name]!r}" for name in unread)
-            self.fail(f"has attributes that jaxtrace does not handle: {listed}")
+            self.fail(f"has attributes that jaxtrace does not support: {listed}")
 
     def get(self, name: str) -> Any:
-        """The value of an attribute, or its default."""
+        """Return the value of an attribute, or its default."""
         self.read.add(name)
         return self.config[name]
 
     def ignore(self, *names: str) -> None:
-        """Calls attributes read that say nothing in this family."""
+        """Mark attributes as read that have no effect in this family."""
         self.read.update(names)
 
-    def positive(self, name: str, most: int = MOST) -> int:
-        """A positive whole number, `most` or less."""
+    def positive(self, name: str, maximum: int = MAX_NUMBER) -> int:
+        """Return a positive whole number of at most `maximum`."""
         value = self.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             self.fail(f"has {name}={value!r}, which must be a positive whole number")
-        if value > most:
-            self.fail(f"has {name}={value!r}, which is beyond {most}")
+        if value > maximum:
+            self.fail(f"has {name}={value!r}, which is above {maximum}")
         return value
 
     def layers(self, name: str = "num_hidden_layers") -> int:
-        """A number of layers."""
-        return self.positive(name, MOST_LAYERS)
+        """Return a number of layers."""
+        return self.positive(name, MAX_LAYERS)
 
     def whole(self, name: str) -> int:
-        """A whole number, 0 or more."""
+        """Return a whole number of at least 0."""
         value = self.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             self.fail(f"has {name}={value!r}, which must be 0 or a positive whole number")
         return value
 
     def positive_or_none(self, name: str) -> int | None:
-        """A positive whole number, or null."""
+        """Return a positive whole number, or None for null."""
         return None if self.get(name) is None else self.positive(name)
 
     def number(self, name: str) -> float:
-        """A positive number."""
+        """Return a positive number."""
         return self.positive_number(name, self.get(name))
 
     def number_or_none(self, name: str) -> float | None:
-        """A positive number, or null."""
+        """Return a positive number, or None for null."""
         return None if self.get(name) is None else self.number(name)
 
     def positive_number(self, name: str, value: Any) -> float:
-        """Checks the value of an attribute: a positive number, finite."""
+        """Check that the value of an attribute is a positive finite number, and return it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value <= sys.float_info.max:
             self.fail(f"has {name}={value!r}, which must be a positive number")
         return float(value)
 
     def flag(self, name: str) -> bool:
-        """True or false."""
+        """Return a boolean."""
         value = self.get(name)
         if not isinstance(value, bool):
             self.fail(f"has {name}={value!r}, which must be true or false")
         return value
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """An object; empty where it is absent or null."""
+        """Return an object; an absent one or null is empty."""
         self.read.add(name)
         return self.as_mapping(name, self.config.get(name))
 
     def as_mapping(self, name: str, value: Any) -> dict[str, Any]:
-        """Checks a value: an object, or null, which is an empty one."""
+        """Check that a value is an object or null, and return it; null is empty."""
         if not isinstance(value, dict | None):
             self.fail(f"has {name}={value!r}, which must be an object")
         return value or {}
 
     def activation(self, name: str) -> Activation:
-        """A name of an activation function."""
+        """Return an activation function's name."""
         self.only(name, *ACTIVATIONS)
         return ACTIVATIONS[self.get(name)]
 
     def only(self, name: str, *allowed: Any) -> None:
-        """Checks that an attribute, where present, has one of the values we handle."""
+        """Check that an attribute is absent or has one of the supported values."""
         self.read.add(name)
         value = self.config.get(name, allowed[0])
         if value not in allowed:
-            self.fail(f"has {name}={value!r}; jaxtrace handles {', '.join(map(repr, allowed))}")
+            self.fail(f"has {name}={value!r}; jaxtrace supports {', '.join(map(repr, allowed))}")
 
     def fail(self, problem: str) -> NoReturn:
-        """Raises ConfigError."""
+        """Raise ConfigError."""
         raise ConfigError(f"{self.source}: the config {problem}; this checkpoint cannot be traced exactly")

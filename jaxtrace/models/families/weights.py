@@ -1,21 +1,21 @@
-"""What a family's weight table is made of."""
+"""Lines of a family's weight table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-ParamPath = tuple[str | int, ...]  # into the parameters: ("layers", 3, "attention", "q")
+ParamPath = tuple[str | int, ...]  # path in the parameters, such as ("layers", 3, "attention", "q")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One line of a weight table: which stored tensor, or which part of it, fills a parameter.
+    """One line of a weight table: the stored tensor, or the part of one, that fills a parameter.
 
     Attributes:
-      name: the checkpoint's name; "{}" stands for the layer number.
-      path: the parameter's place; "{}" stands for the layer number.
-      transposed: the matrix is stored [in, out].
-      part: (i, n) where the tensor holds n parameters one after the other along its outputs, and this is the i-th.
+      name: name of the tensor in the checkpoint; "{}" stands for the layer number.
+      path: path of the parameter; "{}" stands for the layer number.
+      transposed: True if the matrix is stored [in, out].
+      part: (i, n) if the tensor concatenates n parameters along its outputs, and this is the i-th.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Weight:
     part: tuple[int, int] = (0, 1)
 
     def at(self, layer: int) -> tuple[str, ParamPath]:
-        """The line for one layer (0-based)."""
+        """Return the tensor's name and the parameter's path in one layer (0-based)."""
         return self.name.format(layer), tuple(layer if part == "{}" else part for part in self.path)
 
     @property
     def per_layer(self) -> bool:
-        """Whether the line stands for one weight in every layer."""
+        """True if the line describes one weight in every layer."""
         return "{}" in self.path
