@@ -1,1 +1,1 @@
-"""What is asked of traces: one module a study, a function from traces (or a model and a task) to a `Result`."""
+"""Analyses over stored traces: one folder per study, listed in `registry.py`."""

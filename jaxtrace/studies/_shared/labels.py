@@ -1,64 +1,66 @@
-"""What class an answer is in, and what it must not be parted from: what its prompt and its run say."""
+"""Classes and groups of answers, read from their prompts and their runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import label_of, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.studies.lens.profiles import Labelled
 from jaxtrace.traces.reader import StoredTrace
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
-SHARED = ("story", "topic", "question")  # what several prompts of a task may be about
+RowLabel = Callable[[Trace, Row], str | None]
+
+SHARED_KEYS = ("story", "topic", "question")  # keys of meta that name what several prompts of a task are about
 
 
-def labelling(
+def row_labels(
     traces: Mapping[str, Trace], by: str, file: Path | None = None, *, letter_anywhere: bool = False
-) -> Labelled:
-    """The label of a row of these traces.
+) -> RowLabel:
+    """Return the function that labels a row of these traces; it returns None for a row without a label.
 
     Args:
-      traces: each of one run.
-      by: "correctness": correct and incorrect answers, by the rules on strings of `jaxtrace.grading` or the labels of a
-        file; those that were not attempted or not graded have none. "task": the prompt's `kind`, or else the run's
-        task. Any other name: what the prompt's `meta` says under it, or else the run (family, model, temperature, …).
-      file: of labels, for "correctness".
-      letter_anywhere: grade MMLU as Entropy-Lens does; see `grading.strings.graded`.
+      traces: traces of one run each.
+      by: kind of label. "correctness": correct or incorrect, by the string rules of `jaxtrace.grading` or a file of
+        labels; other grades give no label. "task": the prompt's `kind`, or else the run's task. Any other name: the
+        value of this key in the prompt's `meta`, or else in the run (family, model, temperature, …).
+      file: file of labels, for "correctness".
+      letter_anywhere: use the published rule for MMLU; see `jaxtrace.studies._shared.published`.
 
     Raises:
-      StudyError: no row of some trace has a label; the message says what there is.
+      StudyError: no row of some trace has a label; the message lists the known keys.
     """
-    graded = {}
+    grades = {}
     if by == "correctness" and file is not None:
         for trace in traces.values():
             labels = labels_for(trace.rows, file)
-            graded |= {(row.prompt.id, row.text): one.grade for row, one in zip(trace.rows, labels, strict=True)}
+            grades |= {(row.prompt.id, row.text): label.grade for row, label in zip(trace.rows, labels, strict=True)}
 
     def label(trace: Trace, row: Row) -> str | None:
         if by == "correctness":
-            found = graded.get((row.prompt.id, row.text)) or label_of(row, letter_anywhere=letter_anywhere).grade
-            return found.value if found in (Grade.CORRECT, Grade.INCORRECT) else None
+            grade = grades.get((row.prompt.id, row.text)) or label_of(row, letter_anywhere=letter_anywhere).grade
+            return grade.value if grade in (Grade.CORRECT, Grade.INCORRECT) else None
         meta, key = row.prompt.meta, "kind" if by == "task" and "kind" in row.prompt.meta else by
-        return _text(key, meta[key] if key in meta else of_run(trace).get(key))
+        return _label_text(key, meta[key] if key in meta else run_facts(trace).get(key))
 
     for where, trace in traces.items():
         if not any(label(trace, row) is not None for row in trace.rows):
-            raise StudyError(f"{where}: {_nothing(trace, by)}")
+            raise StudyError(f"{where}: {_no_label(trace, by)}")
     return label
 
 
-def grouping(key: str | None = None) -> Labelled:
-    """The group of a row: rows of a group are held out together.
+def row_groups(key: str | None = None) -> RowLabel:
+    """Return the function that names a row's group; rows of one group are held out together.
 
     Args:
-      key: of the prompt's `meta`; None for its story, topic or question, or else the prompt itself.
+      key: key of the prompt's `meta`; None for its story, topic or question, or else the prompt itself.
 
     Raises:
-      StudyError: when a row is asked for whose prompt lacks the key; the message says what there is.
+      StudyError: the returned function meets a prompt without the key; the message lists the prompt's keys.
     """
 
     def group(trace: Trace, row: Row) -> str:
@@ -66,27 +68,26 @@ def grouping(key: str | None = None) -> Labelled:
         if key is not None and key not in meta:
             known = f"its meta has {', '.join(sorted(meta))}" if meta else "it has no meta"
             raise StudyError(f"prompt {row.prompt.id}: has no '{key}' to group by; {known}")
-        for name in SHARED if key is None else (key,):
+        for name in SHARED_KEYS if key is None else (key,):
             if name in meta:
                 return f"{name} {meta[name]}"
-        return prompt_of(row)
+        return prompt_key(row)
 
     return group
 
 
-def prompt_of(row: Row) -> str:
-    """What is the same for all samples of a prompt: its text, however a model's tokenizer or chat template puts it, or
-    the tokens of one that has none."""
+def prompt_key(row: Row) -> str:
+    """Return what all samples of a prompt share, whatever the tokenizer or chat template: its text, or its tokens."""
     return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
 
 
-def of_model(trace: Trace, row: Row) -> str:
-    """The group of a row where families are told apart: on models that were held out."""
+def model_of(trace: Trace, row: Row) -> str:
+    """Return the name of a row's model: its group where families are told apart on held-out models."""
     return str(trace.info.get("model"))
 
 
-def of_run(trace: Trace) -> dict[str, Any]:
-    """What a trace of one run says of its making: settings, info, keys of its partition."""
+def run_facts(trace: Trace) -> dict[str, Any]:
+    """Return the facts about a one-run trace's run: settings, info, keys of its partition."""
     if not (isinstance(trace, StoredTrace) and trace.runs):
         return dict(trace.info)
     (run,) = trace.runs
@@ -96,14 +97,14 @@ def of_run(trace: Trace) -> dict[str, Any]:
     return {**run.keys, **trace.info, **settings}
 
 
-def _text(key: str, value: Any) -> str | None:
+def _label_text(key: str, value: Any) -> str | None:
     if isinstance(value, bool):
         return key if value else f"not {key}"
     return f"{value:g}" if isinstance(value, float) else None if value is None else str(value)
 
 
-def _nothing(trace: Trace, by: str) -> str:
+def _no_label(trace: Trace, by: str) -> str:
     if by == "correctness":
         return "no answer can be graded; give --labels FILE, or prompts with reference answers"
-    known = sorted({key for row in trace.rows for key in row.prompt.meta} | of_run(trace).keys())
-    return f"nothing is known of '{by}'; its prompts and its run say: correctness, task, {', '.join(known)}"
+    known = sorted({key for row in trace.rows for key in row.prompt.meta} | run_facts(trace).keys())
+    return f"no prompt and no run has '{by}'; choose one of: correctness, task, {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""The models of a study that runs them itself, one after another."""
+"""Models of a study that runs them itself, one after another."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Iterator
 
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
-from jaxtrace.run import RunConfig, open_config_model, run_config
+from jaxtrace.run import open_config_model
+from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.studies._shared.settings import StudyConfig
 
 
-def loaded(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
-    """Each model of a study with its name and the settings of its run; the one before is let go first.
+def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
+    """Yield each model of a study with its name and the settings of its run, one model in memory at a time.
 
     Args:
-      config: names the models; what prompts they get is in its `run`.
+      config: settings of the study: its models, and their prompts in `run`.
       lens: directory of a tuned lens; None for the logit lens.
 
     Raises:
-      StudyError: it names no model, or traces, which are not enough: the study leaves layers out or looks into them.
-      JaxtraceError: a model, or the lens, cannot be had.
+      StudyError: the settings name no model, or traces, which do not hold what the study measures.
+      JaxtraceError: a model or the lens is unavailable.
     """
     if config.traces or not config.models:
-        raise StudyError("this study runs models itself: name them (--model), and no traces")
+        raise StudyError("this study runs models itself; name models (--model) and no traces")
     for name in config.models:
         run = run_config(**{**config.run, "model": name})
-        yield name, Model.of(open_config_model(run), mesh=run.mesh).with_lens(lens), run
+        yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run

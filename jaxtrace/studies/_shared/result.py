@@ -1,4 +1,4 @@
-"""What a study gives back: tables, pictures, and what limits them."""
+"""Result of a study: tables, pictures, and notes on their limits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jaxtrace.figures.theme import Theme
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what it says.
+    """A table and its explanation.
 
     Attributes:
-      frame: a row per line. An estimate named x has its interval in x_low and x_high, and n in a column of its own.
-      text: what the rows are, in a sentence or two; units are in the names of columns or here.
+      frame: data frame. An estimate named x has its interval in x_low and x_high, and its n in a column named n.
+      text: meaning of the rows in a sentence or two, with units that are not in the columns' names.
     """
 
     frame: pd.DataFrame
@@ -27,11 +27,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what it shows.
+    """A figure and its caption.
 
     Attributes:
-      draw: theme → figure; called once for each theme.
-      text: what is seen, axes and bands included.
+      draw: function from a theme to the figure; called once per theme.
+      text: caption, which explains axes and bands.
     """
 
     draw: Callable[[Theme], Figure]
@@ -40,13 +40,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a study.
+    """Outcome of a study.
 
     Attributes:
-      study: its name.
-      question: what was asked, in a line.
-      tables, pictures: by a name that serves as that of a file.
-      notes: what a reader must know to take the numbers for what they are.
+      study: name of the study.
+      question: question that the study answers, in one line.
+      tables, pictures: tables and pictures by name; the names are also file names.
+      notes: caveats for the reader of the numbers.
       files: other files that the study wrote.
     """
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
-# A lone text where several are allowed: "entropy" for ("entropy",).
-ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class StudyConfig(BaseModel):
@@ -19,7 +15,7 @@ class StudyConfig(BaseModel):
     and "runs_only" marks a setting that only affects runs that the study makes, so that it contradicts given traces.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     traces: tuple[str, ...] = Field(
         (), description="Directories or URLs of the traces to study.", json_schema_extra={"positional": "TRACE"}

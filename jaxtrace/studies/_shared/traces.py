@@ -1,4 +1,4 @@
-"""The traces that a study is of: opened where they lie, or made first."""
+"""Traces of a study: opened from disk, or made first."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtrace.errors import StudyError
-from jaxtrace.run import RunConfig, prepare, run_config
+from jaxtrace.run import prepare
 from jaxtrace.schema import QUANTITIES, definition_note
+from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import open_trace
+from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.trace import Trace
 
 
-def traces_of(config: StudyConfig, out: Path, progress: Progress = SILENT) -> dict[str, Trace]:
+def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) -> dict[str, Trace]:
     """Return a study's traces by label: the model's name, or the trace's directory where two traces share a model.
 
     Args:
       config: names of the traces, or of the models to run; an interrupted run is resumed.
       out: directory of the study; new traces go to its traces/MODEL.
-      progress: shows the runs.
+      progress: display of the runs.
 
     Raises:
       StudyError: neither traces nor models are named, or both.
@@ -38,25 +40,41 @@ def traces_of(config: StudyConfig, out: Path, progress: Progress = SILENT) -> di
         counts = Counter(names)
         labels = [name if counts[name] == 1 else place for name, place in zip(names, opened, strict=True)]
         return dict(zip(labels, opened.values(), strict=True))
-    made = {}
-    for model in config.models:
-        made[model] = progress.run(model, prepare(traced_config(config, model, out), resume=True))
-    return made
+    return {
+        model: progress.run(model, prepare(model_run_config(config, model, out), resume=True))
+        for model in config.models
+    }
 
 
-def traced_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
-    """Settings of the run of one of a study's models."""
+def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
+    """Return the settings of the run of one of a study's models."""
     return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **config.run})
 
 
-def require(traces: Mapping[str, Trace], *metrics: str) -> None:
-    """Raises StudyError, which names the probes to record, where a trace lacks one of some metrics."""
+def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
+    """Split each dataset of several runs, such as a sweep's, into one trace per run."""
+    split: dict[str, Trace] = {}
+    for name, trace in traces.items():
+        if isinstance(trace, StoredTrace) and len(trace.runs) > 1:
+            split |= {f"{name}/{run.partition}": StoredTrace.of([run], trace.only) for run in trace.runs}
+        else:
+            split[name] = trace
+    return split
+
+
+def require_metrics(traces: Mapping[str, Trace], *metrics: str) -> None:
+    """Raise StudyError, which names the probes to record, if a trace lacks one of some metrics."""
     for label, trace in traces.items():
-        there = set(trace.rows[0].metrics) if len(trace.rows) else set()
-        if missing := [name for name in metrics if name not in there]:
-            groups = sorted({QUANTITIES[name].group for name in missing})
+        if not len(trace.rows):
+            raise StudyError(f"{label}: has no finished prompt; resume its run")
+        if missing := [name for name in metrics if name not in trace.rows[0].metrics]:
+            groups = ",".join(sorted({QUANTITIES[name].group for name in missing}))
             raise StudyError(
-                f"{label}: has no {', '.join(missing)}; trace it again with --probes that include {','.join(groups)}"
-                if len(trace.rows)
-                else f"{label}: has no finished prompt; go on with its run"
+                f"{label}: has no {', '.join(missing)}; trace it again with --probes that include {groups}"
             )
+
+
+def require_generated(label: str, trace: Trace) -> None:
+    """Raise StudyError unless a trace holds generated text."""
+    if trace.info.get("mode") != "generate":
+        raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")

@@ -1,4 +1,4 @@
-"""Trace-level dynamics, the analysis of arXiv 2604.03589: how uncertainty moves while a model answers."""
+"""`study dynamics`: how uncertainty moves while a model answers, after arXiv 2604.03589."""
 
 from __future__ import annotations
 
@@ -13,45 +13,38 @@ import pandas as pd
 from jaxtrace.errors import StudyError
 from jaxtrace.model import load
 from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import traces_of
+from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.studies.dynamics.answer_features import auroc_table
+from jaxtrace.studies.dynamics.class_tables import class_tables
 from jaxtrace.studies.dynamics.correlations import correlations
-from jaxtrace.studies.dynamics.figures import correlation_matrices, entropy_positions, layer_profiles
-from jaxtrace.studies.dynamics.labels import class_tables
+from jaxtrace.studies.dynamics.figures import correlations_figure, layers_figure, positions_figure
 from jaxtrace.studies.dynamics.long_format import write_long
-from jaxtrace.studies.dynamics.multiple_choice import choice_table, scored_choices, unscored
+from jaxtrace.studies.dynamics.multiple_choice import choice_table, scored_choices, unscored_notes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.tables import early_late_tables, paper_tables
-from jaxtrace.studies.dynamics.token_features import HIDDEN, OUTPUT, Flat, flatten
+from jaxtrace.studies.dynamics.token_tables import HIDDEN, OUTPUT, TokenTables, token_tables
 from jaxtrace.tasks import multiple_choice
 from jaxtrace.traces.trace import Trace
 
-QUESTION = (
-    "How do output entropy, attention and the residual stream move while a model answers, and of what class is it?"
-)
+QUESTION = "How do output entropy, attention and the residual stream move while a model answers, and what is its class?"
 CORRELATED = (*OUTPUT, "attention_entropy", "hdi", *HIDDEN)
-LN_KEYS = "ln_keys"
 NOTES = (
     "The last layer is measured before the final norm; hidden_states[L] of transformers, after it, is not recorded.",
     "GEN step 1 is the distribution that draws the first token: the prompt's last position, unless that was fed twice.",
-    "Attention entropy grows with ln(keys) as a text grows: read its drift beside the table length_control.",
+    "Attention entropy grows with ln(keys) as a text grows: read its drift together with the table length_control.",
 )
 
 
 def run_study(config: DynamicsConfig, out: Path, progress: Progress = SILENT) -> Result:
     """Open or make the traces, score the choices, write the long tables, and return the study's result.
 
-    Runs that feed the last prompt token twice also record the prompt's positions, unless their settings say otherwise:
-    the PROMPT step of the long table is the first of the two.
-
     Raises:
       JaxtraceError: a setting, a trace, a prompt or a model is unusable.
     """
-    if config.run.get("compat_duplicate_last_prompt_token"):
-        config = config.model_copy(update={"run": {"prompt_positions": True} | config.run})
-    traces = traces_of(config, out, progress)
-    result = dynamics(traces, config, choices_of(traces, config))
+    traces = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
+    result = dynamics(traces, config, score_choices(traces, config))
     files = []
     for label, trace in traces.items() if config.long is not None else ():
         files.append(out / "long" / f"{label.strip('/').replace('/', '--')}.{config.long}")
@@ -59,8 +52,8 @@ def run_study(config: DynamicsConfig, out: Path, progress: Progress = SILENT) ->
     return replace(result, files=tuple(files))
 
 
-def choices_of(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[str, pd.DataFrame]:
-    """MC scores of the traces' models by label, as `multiple_choice.scored_choices` gives them; {} without choices.
+def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[str, pd.DataFrame]:
+    """Return MC scores of the traces' models by label, as `scored_choices` gives them; {} without choices.
 
     Raises:
       JaxtraceError: the choices or the primer cannot be read, or a model cannot be loaded or scored.
@@ -68,96 +61,95 @@ def choices_of(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[str,
     if config.choices is None:
         return {}
     questions = multiple_choice.load(config.choices)
-    primer = "" if config.primer is None else _text(config.primer)
-    scored = functools.partial(scored_choices, questions=questions, primer=primer, template=config.template)
-    return {label: scored(load(trace.info["model"])) for label, trace in traces.items()}
+    primer = "" if config.primer is None else _read_text(config.primer)
+    score = functools.partial(scored_choices, questions=questions, primer=primer, template=config.template)
+    return {label: score(load(trace.info["model"])) for label, trace in traces.items()}
 
 
 def dynamics(
     traces: Mapping[str, Trace], config: DynamicsConfig, choices: Mapping[str, pd.DataFrame] | None = None
 ) -> Result:
-    """The paper's seven tables, classes, length control and correlations of some traces.
+    """Compute the paper's seven tables, classes, length control and correlations of some traces.
 
     Args:
-      traces: by label; generated, with output, attention and hidden probes (`hdi` "jsd": dispersion too).
+      traces: generated traces with output, attention and hidden probes (`hdi` "jsd": dispersion too), by label.
       config: thresholds and kinds.
-      choices: MC scores by label, from `choices_of`; without them there is no table of AUROC.
+      choices: MC scores by label, from `score_choices`; None or {} gives no table of AUROC.
 
     Raises:
-      StudyError: a trace lacks a probe or is of given text; no prompt is long enough; MC1 is of one class only in
+      StudyError: a trace lacks a probe or holds given text, no prompt is long enough, or MC1 has a single class in
         every model.
     """
-    flat = flatten(traces, hdi=config.hdi, bytes_per_element=config.kv_bytes)
+    flat = token_tables(traces, hdi=config.hdi, bytes_per_element=config.kv_bytes)
     short = flat.prompts[flat.prompts["steps"] < config.least_steps]
     if len(short) == len(flat.prompts):
         raise StudyError(
             f"no prompt has {config.least_steps} steps or more, for early and late; raise max_new_tokens, "
             "or lower least_steps"
         )
-    drawn = {"seed": config.seed, "resamples": config.resamples}
-    ends = {"share": config.share, "least_steps": config.least_steps, **drawn}
+    settings = {"seed": config.seed, "resamples": config.resamples}
     by_pair = _correlations(flat, config)
-    tables = paper_tables(flat, hdi=config.hdi, **drawn) | early_late_tables(flat, **ends)
+    tables = paper_tables(flat, hdi=config.hdi, **settings) | early_late_tables(flat, config)
     tables = dict(sorted(tables.items(), key=lambda named: (not named[0].startswith("table"), named[0])))
-    tables |= class_tables(flat, tau=config.tau, low=config.low, wide=config.wide, **ends)
-    tables["correlations"] = by_pair
+    tables |= class_tables(flat, config) | {"correlations": by_pair}
     notes = [*NOTES, *_notes(flat, short, config)]
     if choices:
-        told, left_out = auroc_table(flat, choices, **ends)
-        tables |= {"choices": choice_table(choices, **drawn), "choices_auroc": told}
-        notes += [*unscored(choices), *left_out]
+        ends = {"share": config.share, "least_steps": config.least_steps}
+        of_features, absent = auroc_table(flat, choices, **ends, **settings)
+        tables |= {"choices": choice_table(choices, **settings), "choices_auroc": of_features}
+        notes += [*unscored_notes(choices), *absent]
     return Result("dynamics", QUESTION, tables, _pictures(flat, by_pair.frame), tuple(notes))
 
 
-def _correlations(flat: Flat, config: DynamicsConfig) -> Table:
+def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
+    settings = {"method": config.correlation, "seed": config.seed, "resamples": config.resamples}
     frames = []
     for model in flat.models:
-        tokens = flat.of(model).tokens
-        settings = {"method": config.correlation, "seed": config.seed, "resamples": config.resamples}
+        tokens = flat.of_model(model).tokens
         groups = tokens["group"].to_numpy()
         plain = correlations(tokens[[*CORRELATED, "keys"]], groups, **settings)
-        with_keys = tokens[list(CORRELATED)].assign(**{LN_KEYS: np.log(tokens["keys"])})
-        given = correlations(with_keys, groups, given=LN_KEYS, **settings).set_index(["x", "y"])
+        with_ln_keys = tokens[list(CORRELATED)].assign(ln_keys=np.log(tokens["keys"]))
+        fixed = correlations(with_ln_keys, groups, fixed="ln_keys", **settings).set_index(["x", "y"])
         columns = ["r_given_keys", "r_given_keys_low", "r_given_keys_high"]
-        partial = given[["r", "r_low", "r_high"]].set_axis(columns, axis=1)
+        partial = fixed[["r", "r_low", "r_high"]].set_axis(columns, axis=1)
         frames.append(plain.join(partial, on=["x", "y"]).assign(model=model))
     frame = pd.concat(frames, ignore_index=True)
     return Table(
         frame[["model", *(name for name in frame.columns if name != "model")]],
         f"{config.correlation.capitalize()} correlations over tokens, with 95 % intervals over prompts (n); "
-        "r_given_keys: with ln(keys) held fixed. keys, the tokens in the cache, are in proportion to its memory.",
+        "r_given_keys holds ln(keys) fixed. keys, the tokens in the cache, are proportional to its memory.",
     )
 
 
-def _pictures(flat: Flat, by_pair: pd.DataFrame) -> dict[str, Picture]:
+def _pictures(flat: TokenTables, by_pair: pd.DataFrame) -> dict[str, Picture]:
     return {
         "entropy_positions": Picture(
-            functools.partial(entropy_positions, flat),
+            functools.partial(positions_figure, flat),
             "Output entropy along a text, from its first generated token (0) to its last (1): mean over prompts, and "
             "the band that holds 80 % of them.",
         ),
         "layer_profiles": Picture(
-            functools.partial(layer_profiles, flat),
+            functools.partial(layers_figure, flat),
             "Attention entropy and head dispersion by layer: mean over prompts, and the band that holds 80 % of them.",
         ),
         "correlations": Picture(
-            functools.partial(correlation_matrices, by_pair),
-            "Correlations of tokens: red positive, blue negative; a dot where the 95 % interval over prompts holds 0.",
+            functools.partial(correlations_figure, by_pair),
+            "Correlations of token features: red positive, blue negative; a dot if the 95 % interval contains 0.",
         ),
     }
 
 
-def _notes(flat: Flat, short: pd.DataFrame, config: DynamicsConfig) -> list[str]:
+def _notes(flat: TokenTables, short: pd.DataFrame, config: DynamicsConfig) -> list[str]:
     notes = []
     if len(short):
         names = ", ".join(f"{model}: {name}" for model, name in zip(short["model"], short["name"], strict=True))
-        notes.append(f"Without early, late and class, for they have fewer than {config.least_steps} steps: {names}.")
+        notes.append(f"Excluded from early, late and class (fewer than {config.least_steps} steps): {names}.")
     if flat.tokens["kv_mib"].isna().any():
-        notes.append("A trace does not say the shape of its cache: its KV memory is NaN; trace it again to have it.")
+        notes.append("KV memory is NaN for a trace without the shape of its cache; trace it again to get it.")
     return notes
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,31 +1,37 @@
-"""The head dispersion index in the readings that its name allows."""
+"""The head dispersion index in each sense of its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxtrace.studies.dynamics.settings import HDIKind
 
-HDI_KINDS: tuple[HDIKind, ...] = get_args(HDIKind)
+HDI_UNITS: dict[HDIKind, str] = {
+    "std": "in nats",
+    "var": "in nats²",
+    "cv": "without a unit",
+    "fano": "in nats",
+    "range": "in nats",
+    "jsd": "in nats",
+}
 
 
 def dispersion_metric(kind: HDIKind) -> str:
-    """The metric that a kind is computed from."""
+    """Return the name of the metric that a kind is computed from."""
     return "head_jsd" if kind == "jsd" else "attention_entropy"
 
 
 def dispersion(metrics: Mapping[str, np.ndarray], kind: HDIKind) -> Float[np.ndarray, "steps layers"]:
-    """How differently the heads of a layer look, by step and layer.
+    """Return the dispersion over a layer's heads, by step and layer.
 
     Args:
       metrics: `attention_entropy` [steps, layers, heads]; for "jsd" `head_jsd` [steps, layers].
-      kind: of the attention entropies over query heads: "std" (population; nats, the metric `hdi`), "var" (nats²),
-        "cv" (std / mean), "fano" (var / mean, nats), "range" (nats). "jsd" is the Jensen–Shannon divergence of the
-        heads' weights (nats): where they look, not how broadly. Ratios are NaN where the mean is 0.
+      kind: statistic of the attention entropies over query heads: "std" (population; nats, the metric `hdi`), "var"
+        (nats²), "cv" (std / mean), "fano" (var / mean, nats), "range" (nats). "jsd" is the Jensen–Shannon divergence
+        of the heads' weights (nats): where heads attend, not how broadly. Ratios are NaN for mean 0.
     """
     values = np.asarray(metrics[dispersion_metric(kind)], float)
     if kind == "jsd":

@@ -1,4 +1,4 @@
-"""Pictures of the dynamics of traces, a row or a panel for each model."""
+"""Pictures of the dynamics of traces, one row or panel per model."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxtrace.figures.theme import Theme, dress, legend, new_figure, whole_numbers
-from jaxtrace.studies.dynamics.token_features import Flat
+from jaxtrace.studies.dynamics.token_tables import TokenTables
 
-BINS = 20  # of relative position
+BINS = 20  # bins of relative position
 BAND = (0.1, 0.9)
 
 
-def entropy_positions(flat: Flat, theme: Theme) -> Figure:
-    """Output entropy along relative position: mean over prompts and the 10–90 % band, a panel per model."""
+def positions_figure(flat: TokenTables, theme: Theme) -> Figure:
+    """Draw output entropy along relative position: mean over prompts and the 10–90 % band, one panel per model."""
     models = flat.models
     figure = new_figure(theme, 6.2, 0.5 + 1.9 * len(models))
     panels = figure.subplots(len(models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, model in zip(panels, models, strict=True):
         dress(axes, theme, model, y="entropy (nats)", x="relative position" if axes is panels[-1] else "")
-        by_bin = _by_position(flat.of(model).tokens)
+        by_bin = _by_position(flat.of_model(model).tokens)
         centres = (by_bin.columns.to_numpy() + 0.5) / BINS
         low, high = by_bin.quantile(BAND[0]), by_bin.quantile(BAND[1])
         axes.fill_between(centres, low, high, color=theme.first, alpha=0.18, linewidth=0, label="10–90 % of prompts")
@@ -31,14 +31,14 @@ def entropy_positions(flat: Flat, theme: Theme) -> Figure:
     return figure
 
 
-def layer_profiles(flat: Flat, theme: Theme) -> Figure:
-    """Attention entropy and head dispersion by layer: mean over prompts and the 10–90 % band, a row per model."""
+def layers_figure(flat: TokenTables, theme: Theme) -> Figure:
+    """Draw attention entropy and head dispersion by layer: mean over prompts and 10–90 % band, one row per model."""
     models = flat.models
     figure = new_figure(theme, 6.2, 0.5 + 2.1 * len(models))
     rows = figure.subplots(len(models), 2, squeeze=False)
     labels = {"attention_entropy": "attention entropy (nats)", "hdi": "head dispersion"}
     for panels, model in zip(rows, models, strict=True):
-        layers = flat.of(model).layers
+        layers = flat.of_model(model).layers
         for axes, (name, label) in zip(panels, labels.items(), strict=True):
             dress(axes, theme, model, x="layer", y=label)
             grouped = layers.groupby("layer")[name]
@@ -51,12 +51,12 @@ def layer_profiles(flat: Flat, theme: Theme) -> Figure:
     return figure
 
 
-def correlation_matrices(frame: pd.DataFrame, theme: Theme) -> Figure:
-    """Correlations of token features, a panel per model; a dot marks an interval that holds 0.
+def correlations_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
+    """Draw correlations of token features, one panel per model; a dot marks an interval that contains 0.
 
     Args:
       frame: model, x, y, r, r_low, r_high.
-      theme: the colours.
+      theme: colours.
     """
     models = list(frame["model"].unique())
     names = list(dict.fromkeys((*frame["x"], *frame["y"])))
@@ -66,10 +66,10 @@ def correlation_matrices(frame: pd.DataFrame, theme: Theme) -> Figure:
         dress(axes, theme, model)
         axes.grid(False)
         matrix = np.eye(len(names))
-        for line in frame[frame["model"] == model].itertuples():
-            i, j = names.index(line.x), names.index(line.y)
-            matrix[i, j] = matrix[j, i] = line.r
-            if not (line.r_low > 0 or line.r_high < 0):
+        for pair in frame[frame["model"] == model].itertuples():
+            i, j = names.index(pair.x), names.index(pair.y)
+            matrix[i, j] = matrix[j, i] = pair.r
+            if not (pair.r_low > 0 or pair.r_high < 0):
                 axes.plot([i, j], [j, i], ".", color="black", markersize=4)  # such cells are nearly white
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_xticks(range(len(names)), names, rotation=90)
@@ -81,7 +81,7 @@ def correlation_matrices(frame: pd.DataFrame, theme: Theme) -> Figure:
 
 
 def _by_position(tokens: pd.DataFrame) -> pd.DataFrame:
-    """Mean entropy of each prompt (rows) in each bin of relative position (columns); NaN where it has no step."""
+    """Return the mean entropy of each prompt (rows) in each bin of relative position (columns); NaN without a step."""
     last = tokens.groupby("prompt")["step"].transform("max")
     bins = np.minimum(((tokens["step"] - 0.5) / last * BINS).astype(int), BINS - 1)
     means = tokens["entropy"].groupby([tokens["prompt"], bins]).mean()

@@ -10,23 +10,23 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class KVMemory:
-    """What a cached token costs.
+    """Memory of a cached token.
 
     Attributes:
-      layers: those of self-attention, from 1.
-      per_layer: bytes of one token in one of them: 2 · K · H · bytes per element.
+      layers: numbers of the self-attention layers, from 1.
+      per_layer: bytes of one token in one layer: 2 · K · H · bytes per element.
     """
 
     layers: frozenset[int]
     per_layer: int
 
     @classmethod
-    def of(cls, info: dict[str, Any], bytes_per_element: int | None = None) -> KVMemory | None:
-        """That of a trace's `info`; None for a trace that does not say the shape of its cache.
+    def from_info(cls, info: dict[str, Any], bytes_per_element: int | None = None) -> KVMemory | None:
+        """Return the cache memory of a trace, or None if its `info` lacks the cache's shape.
 
         Args:
-          info: of the trace.
-          bytes_per_element: of another cache than the trace's own; None for its own.
+          info: `info` of the trace.
+          bytes_per_element: bytes of an element in another cache; None for the trace's own.
         """
         if "cache" not in info:
             return None
@@ -35,9 +35,9 @@ class KVMemory:
         return cls(frozenset(cache["layers"]), 2 * cache["kv_heads"] * cache["head_dim"] * width)
 
     def layer_bytes(self, layer: int, tokens: int) -> int:
-        """Bytes of so many tokens in one layer: 0 in the embedding and in layers that look at images."""
+        """Return the bytes of a number of tokens in one layer: 0 in the embedding and in cross-attention layers."""
         return self.per_layer * tokens * (layer in self.layers)
 
     def mib(self, tokens: int) -> float:
-        """MiB of so many tokens in all layers."""
+        """Return the MiB of a number of tokens in all layers."""
         return len(self.layers) * self.per_layer * tokens / MIB

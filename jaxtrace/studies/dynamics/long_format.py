@@ -1,4 +1,4 @@
-"""The long table of arXiv 2604.03589: a row for each phase, step and layer, in that paper's own column names."""
+"""The long table of arXiv 2604.03589: a row per phase, step and layer, with that paper's column names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies.dynamics.dispersion_kinds import dispersion
 from jaxtrace.studies.dynamics.kv_memory import KVMemory
 from jaxtrace.studies.dynamics.settings import HDIKind
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.studies.dynamics.token_tables import cached_tokens, prompt_name
+from jaxtrace.traces.trace import Trace
 
 COLUMNS = (
     "model",
@@ -39,34 +41,33 @@ COLUMNS = (
 def long_frame(
     label: str, trace: Trace, number: int, *, hdi: HDIKind = "std", bytes_per_element: int | None = None
 ) -> pd.DataFrame:
-    """The long table of one prompt.
+    """Return the long table of one prompt.
 
-    GEN step g = 1, 2, … is the distribution that drew the g-th token; the PROMPT step, 0, that of the prompt's last
-    position. These are one measurement for g = 1, unless the last prompt token was fed twice: then the PROMPT step is
-    that of the first time, and is left out where positions of the prompt were not measured.
+    GEN step g = 1, 2, … is the distribution that drew the g-th token; the PROMPT step, 0, is the distribution at the
+    prompt's last position. The two are one measurement for g = 1, unless the last prompt token was fed twice: then the
+    PROMPT step is the first of the two, and is absent if the prompt's positions were not measured.
 
     Args:
-      label: of the model.
-      trace: a generated one with output, attention and hidden probes.
-      number: of the prompt in it.
+      label: label of the model.
+      trace: generated trace with output, attention and hidden probes.
+      number: number of the prompt in the trace.
       hdi: kind of dispersion over heads.
-      bytes_per_element: of the cache; None for the trace's own.
+      bytes_per_element: bytes of a cached element; None for the trace's own.
 
     Returns:
-      COLUMNS: those of the paper and, since there are several prompts and two drifts, `prompt` and `delta_l2_step`
-      (‖x_l(t) − x_l(t−1)‖₂, where `delta_l2_from_prev` is ‖x_l − x_{l−1}‖₂). Layer 0 is the embedding: its attention
-      columns and `delta_l2_from_prev` are NaN. The last layer is before the final norm. Entropies are in nats,
-      `kv_total_mb` in MiB; both kv columns are NaN where the trace does not say the shape of its cache.
+      COLUMNS: the paper's and, since there are several prompts and two drifts, `prompt` and `delta_l2_step`
+      (‖x_l(t) − x_l(t−1)‖₂, while `delta_l2_from_prev` is ‖x_l − x_{l−1}‖₂). Layer 0 is the embedding: its attention
+      columns and `delta_l2_from_prev` are NaN. The last layer is measured before the final norm. Entropies are in nats,
+      `kv_total_mb` in MiB; both kv columns are NaN if the trace lacks the shape of its cache.
     """
     row = trace.rows[number]
-    twice = bool(trace.info.get("last_prompt_token_twice"))
     first = row.prompt_steps
-    of_prompt = first - twice
-    steps = [of_prompt] * (of_prompt >= 0) + list(range(first, row.length))
-    is_prompt = np.arange(len(steps)) < (of_prompt >= 0)
+    prompt_step = first - duplicated_tokens(trace)
+    steps = [prompt_step] * (prompt_step >= 0) + list(range(first, row.length))
+    is_prompt = np.arange(len(steps)) < (prompt_step >= 0)
     layers = (0, *trace.traced_layers)
     cached = cached_tokens(row)[steps]
-    memory = KVMemory.of(trace.info, bytes_per_element)
+    memory = KVMemory.from_info(trace.info, bytes_per_element)
 
     def by_step(values: object) -> np.ndarray:
         return np.repeat(np.asarray(values), len(layers))
@@ -101,22 +102,14 @@ def long_frame(
     return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
-def prompt_name(row: Row, number: int) -> str:
-    """The id of a prompt, or its number where it has none."""
-    return row.prompt.id or str(number)
-
-
-def cached_tokens(row: Row) -> np.ndarray:
-    """How many tokens the cache holds when a step's distribution is measured: int [steps]."""
-    return len(row.prompt_tokens) - row.prompt_steps + np.arange(row.length)
-
-
 def write_long(
     label: str, trace: Trace, file: Path, *, hdi: HDIKind = "std", bytes_per_element: int | None = None
 ) -> None:
-    """Writes the long table of a trace, prompt after prompt, as its file's name ends: .parquet or .csv.
+    """Write the long table of a trace, prompt by prompt.
 
-    Args are those of `long_frame`; the file is replaced, its directory made if need be.
+    Args:
+      label, trace, hdi, bytes_per_element: arguments of `long_frame`.
+      file: file ending in .parquet or .csv; it is replaced, and its directory is created if missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     settings = {"hdi": hdi, "bytes_per_element": bytes_per_element}

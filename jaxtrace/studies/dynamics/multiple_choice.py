@@ -1,4 +1,4 @@
-"""MC1, MC2 and MC3: which of given answers a model holds likely (Lin et al. 2021; MC3 as DoLa's authors score it)."""
+"""MC1, MC2 and MC3: which given answers a model finds likely (Lin et al. 2021; MC3 as in DoLa's code)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
-from jaxtrace.studies._shared.prompt_means import prompt_means
+from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
 from jaxtrace.tasks.multiple_choice import MultipleChoice
 
 SCORES = ("mc1", "mc2", "mc3")
-SIDES = (True, False)
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A text that was split where the answer begins.
+    """Tokens of a text that ends with an answer.
 
     Attributes:
-      tokens: ids of the whole text, as the tokenizer encodes it.
-      is_answer: whether each of them reaches into the answer.
+      tokens: ids of the whole text.
+      is_answer: True for each token that reaches into the answer.
     """
 
     tokens: tuple[int, ...]
@@ -36,9 +35,9 @@ class Continuation:
 
 
 def continuation(tokenizer: Tokenizer, before: str, answer: str) -> Continuation:
-    """Tokens of `before` + `answer`, encoded as one text; those that end past `before` are the answer's.
+    """Encode `before` + `answer` as one text; tokens that end past `before` belong to the answer.
 
-    A token that spans the place counts as the answer's; special tokens, which cover no text, never do.
+    A token that spans the boundary belongs to the answer; special tokens, which cover no text, never do.
     """
     encoded = tokenizer.hf(before + answer, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in encoded["offset_mapping"]]
@@ -53,14 +52,14 @@ def answer_logprobs(
     template: str = TEMPLATE,
     batch_size: int = 8,
 ) -> list[dict[str, float]]:
-    """Total log-probability (nats) of each answer after its question: answer → Σ ln p of its tokens alone.
+    """Return, for each question, answer → total log-probability (nats) of its tokens after the question.
 
     Args:
-      model: with a tokenizer.
-      questions: with their answers.
+      model: model with a tokenizer.
+      questions: questions with their answers.
       primer: text before every question, such as worked examples.
-      template: of a question; a space and the answer follow it. No chat template is used.
-      batch_size: texts scored at once.
+      template: template of a question; a space and the answer follow it. No chat template is used.
+      batch_size: number of texts scored at once.
 
     Raises:
       StudyError: the model has no tokenizer.
@@ -68,51 +67,53 @@ def answer_logprobs(
     """
     tokenizer = model.tokenizer
     if tokenizer is None:
-        raise StudyError(f"{model.name}: has no tokenizer, and answers are texts; leave the choices out")
-    texts, splits = [], []
+        raise StudyError(f"{model.name}: has no tokenizer, which answers need; drop --choices, or take another model")
+    texts, continuations = [], []
     for i, question in enumerate(questions):
         before = primer + template.replace("{question}", question.question)
         for answer in question.answers:
-            splits.append(continuation(tokenizer, before, f" {answer}"))
-            texts.append(Prompt(tokens=splits[-1].tokens, id=f"choice-{i:04d}"))
-    rows = iter(model.score(texts, probes=Probes.of("output"), batch_size=batch_size).rows)
-    split = iter(splits)
-    return [
-        {answer: _total(next(rows).metrics["logprob"], next(split).is_answer) for answer in question.answers}
-        for question in questions
-    ]
+            continuations.append(continuation(tokenizer, before, f" {answer}"))
+            texts.append(Prompt(tokens=continuations[-1].tokens, id=f"choice-{i:04d}"))
+    rows = model.score(texts, probes=Probes.of("output"), batch_size=batch_size).rows
+    totals = iter(
+        [_total(row.metrics["logprob"], text.is_answer) for row, text in zip(rows, continuations, strict=True)]
+    )
+    return [{answer: next(totals) for answer in question.answers} for question in questions]
 
 
 def _total(logprob: np.ndarray, is_answer: Sequence[bool]) -> float:
-    """Σ over the answer's tokens; `logprob[t]` is of the token after position t."""
+    """Sum over the answer's tokens; `logprob[t]` belongs to the token after position t."""
     return float(np.sum(logprob[:-1][np.array(is_answer[1:])], dtype=float))
 
 
 def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> dict[str, float]:
-    """The three scores of a question, each from 0 to 1.
+    """Return the three scores of a question, each from 0 to 1.
 
     Args:
-      question: with its answers.
-      logprobs: of each answer, in nats.
+      question: question with its answers.
+      logprobs: log-probability of each answer, nats.
 
     Returns:
-      mc1: whether MC1's true answer is likelier than each false one. mc2: the true answers' share of the probability of
-      all. mc3: the share of the true answers that are likelier than every false one. chance: mc1 of a guess. The three
-      are NaN where the log-probability of some answer is not finite.
+      mc1: 1 if MC1's true answer is likelier than each false one, else 0. mc2: the true answers' share of the
+      probability of all. mc3: the share of the true answers that are likelier than every false one. chance: mc1 of a
+      guess. The three scores are NaN if the log-probability of some answer is not finite.
     """
     chance = sum(question.single.values()) / len(question.single)
     if not all(np.isfinite(logprobs[text]) for text in question.answers):
         return {**dict.fromkeys(SCORES, np.nan), "chance": chance}
-    single = {side: [logprobs[text] for text, is_true in question.single.items() if is_true is side] for side in SIDES}
-    several = {
-        side: np.array([logprobs[text] for text, is_true in question.several.items() if is_true is side])
-        for side in SIDES
-    }
-    weights = {side: np.exp(values - max(map(np.max, several.values()))).sum() for side, values in several.items()}
+
+    def split(answers: Mapping[str, bool]) -> tuple[np.ndarray, np.ndarray]:
+        values, is_true = np.array([logprobs[text] for text in answers]), np.array([*answers.values()], bool)
+        return values[is_true], values[~is_true]
+
+    single_true, single_false = split(question.single)
+    true, false = split(question.several)
+    top = max(true.max(), false.max())
+    weight_true, weight_false = np.exp(true - top).sum(), np.exp(false - top).sum()
     return {
-        "mc1": float(max(single[True]) > max(single[False])),
-        "mc2": float(weights[True] / (weights[True] + weights[False])),
-        "mc3": float(np.mean(several[True] > several[False].max())),
+        "mc1": float(single_true.max() > single_false.max()),
+        "mc2": float(weight_true / (weight_true + weight_false)),
+        "mc3": float(np.mean(true > false.max())),
         "chance": chance,
     }
 
@@ -120,29 +121,36 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
 def scored_choices(
     model: Model, questions: Sequence[MultipleChoice], *, primer: str = "", template: str = TEMPLATE
 ) -> pd.DataFrame:
-    """A row per question: question, mc1, mc2, mc3, chance; arguments and errors are those of `answer_logprobs`."""
-    found = answer_logprobs(model, questions, primer=primer, template=template)
+    """Return a row per question: question, mc1, mc2, mc3, chance.
+
+    Args:
+      model, questions, primer, template: arguments of `answer_logprobs`.
+
+    Raises:
+      JaxtraceError: any error of `answer_logprobs`.
+    """
+    logprobs = answer_logprobs(model, questions, primer=primer, template=template)
     return pd.DataFrame(
         [
-            {"question": one.question, **choice_scores(one, logprobs)}
-            for one, logprobs in zip(questions, found, strict=True)
+            {"question": question.question, **choice_scores(question, of_answers)}
+            for question, of_answers in zip(questions, logprobs, strict=True)
         ]
     )
 
 
-def unscored(choices: Mapping[str, pd.DataFrame]) -> list[str]:
-    """A note on each model that has questions without scores."""
+def unscored_notes(choices: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return a note on each model that has questions without scores."""
     counts = {model: int(frame["mc1"].isna().sum()) for model, frame in choices.items()}
     return [
         f"{model}: {count} of {len(choices[model])} questions have an answer whose log-probability is not finite; they "
-        "are left out of choices and choices_auroc."
+        "are excluded from choices and choices_auroc."
         for model, count in counts.items()
         if count
     ]
 
 
 def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: int) -> Table:
-    """Mean scores of models with intervals over questions."""
+    """Return mean scores of models with intervals over questions."""
     rows = []
     for model, frame in choices.items():
         row: dict[str, object] = {"model": model}

@@ -10,7 +10,7 @@ from pydantic import Field
 from jaxtrace.studies._shared.settings import StudyConfig
 
 HDIKind = Literal["std", "var", "cv", "fano", "range", "jsd"]
-Method = Literal["pearson", "spearman"]
+CorrelationMethod = Literal["pearson", "spearman"]
 TEMPLATE = "Q: {question}\nA:"
 
 
@@ -25,7 +25,7 @@ class DynamicsConfig(StudyConfig):
     wide: float = Field(
         0.8, ge=0, description="Standard deviation in nats above which the level rule says exploratory."
     )
-    correlation: Method = Field("pearson", description="Kind of correlation between token features.")
+    correlation: CorrelationMethod = Field("pearson", description="Kind of correlation between token features.")
     resamples: int = Field(1000, ge=1, description="Number of resamples of every interval.")
     kv_bytes: int | None = Field(None, ge=1, description="Bytes of a cached element. Default: the trace's own.")
     choices: str | None = Field(

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.studies._shared.prompt_means import prompt_means
+from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
-from jaxtrace.studies.dynamics.settings import HDIKind
-from jaxtrace.studies.dynamics.token_features import FEATURES, Flat
+from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS
+from jaxtrace.studies.dynamics.settings import DynamicsConfig, HDIKind
+from jaxtrace.studies.dynamics.token_tables import FEATURES, HIDDEN, TokenTables
 
 GENERATION = ("entropy", "top1_prob", "top1_top2_gap", "attention_entropy", "hdi")
 EARLY_LATE = ("entropy", "attention_entropy", "attention_entropy_normalized", "attention_entropy_no_sink")
 RESIDUAL = "attention_entropy_given_ln_keys"
-EXTREME = 5  # layers at either end
-HDI_UNITS: dict[HDIKind, str] = {
-    "std": "in nats",
-    "var": "in nats²",
-    "cv": "without a unit",
-    "fano": "in nats",
-    "range": "in nats",
-    "jsd": "in nats",
-}
+EXTREME_LAYERS = 5  # layers at either end
+Rows = list[dict[str, object]]
 
 
-def paper_tables(flat: Flat, *, hdi: HDIKind, seed: int, resamples: int) -> dict[str, Table]:
-    """Tables 1 to 4, 6 and 7 of the paper, and `means`; for Table 5 see `early_late_tables`.
+def paper_tables(flat: TokenTables, *, hdi: HDIKind, seed: int, resamples: int) -> dict[str, Table]:
+    """Return tables 1 to 4, 6 and 7 of the paper, and `means`; `early_late_tables` returns table 5.
 
     Args:
-      flat: of the traces.
-      hdi: the kind of dispersion that it was made with.
-      seed, resamples: of the intervals.
+      flat: tables of the traces.
+      hdi: kind of dispersion in the tables.
+      seed: seed of the intervals.
+      resamples: number of resamples.
     """
-    drawn = {"seed": seed, "resamples": resamples}
-    percentiles = "10th and 90th percentile, least and largest of the tokens, in nats."
+    settings = {"seed": seed, "resamples": resamples}
+    percentiles = "10th and 90th percentile, smallest and largest value of the tokens, in nats."
     return {
         "table1_generation": Table(
             _by_model(flat, _generation),
@@ -51,136 +46,126 @@ def paper_tables(flat: Flat, *, hdi: HDIKind, seed: int, resamples: int) -> dict
         "table4_layers": Table(
             _by_model(flat, _profile),
             "Attention entropy (nats) of layers, 1 the first: mean and standard deviation across layers, and the "
-            "layers of the least and the largest.",
+            "layers with the smallest and the largest.",
         ),
         "table6_layer_extremes": Table(
-            _by_model(flat, lambda one: _extremes(one, drawn)),
-            f"The {EXTREME} layers of least and of largest attention entropy, with their head dispersion: means over "
-            "prompts, with 95 % intervals over prompts (n).",
+            _by_model(flat, lambda model: _extremes(model, settings)),
+            f"The {EXTREME_LAYERS} layers of smallest and of largest attention entropy, with their head dispersion: "
+            "means over prompts, with 95 % intervals over prompts (n).",
         ),
         "table7_hidden": Table(
-            _by_model(flat, _hidden),
+            _by_model(flat, lambda model: [_means_and_sds(model.tokens, HIDDEN)]),
             "Residual stream before the final norm, mean over layers: hidden_norm is ‖x_l‖₂, hidden_delta_layer "
             "‖x_l − x_(l−1)‖₂, hidden_delta_step ‖x_l(t) − x_l(t−1)‖₂; standard deviations (_sd) over tokens.",
         ),
         "means": Table(
-            _by_model(flat, lambda one: _means(one, drawn)),
-            "Mean over prompts of each prompt's mean, with its 95 % interval over prompts (n); beside it the mean and "
-            "the standard deviation over tokens, which the paper gives.",
+            _by_model(flat, lambda model: _prompt_mean_rows(model, settings)),
+            "Mean over prompts of each prompt's mean, with its 95 % interval over prompts (n), and the mean and "
+            "standard deviation over tokens, which the paper gives.",
         ),
     }
 
 
-def early_late_tables(flat: Flat, *, share: float, least_steps: int, seed: int, resamples: int) -> dict[str, Table]:
-    """Table 5, and beside it attention entropy with its growth with the number of keys taken out.
+def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
+    """Return table 5, and attention entropy controlled for its growth with the number of keys.
 
-    Args:
-      flat: of the traces.
-      share: of the steps at either end.
-      least_steps: prompts of fewer are left out.
-      seed, resamples: of the intervals.
+    Prompts of fewer than `config.least_steps` steps are excluded.
     """
-    long = flat.prompts.loc[flat.prompts["steps"] >= least_steps, ["model", "prompt"]]
-    tokens = flat.tokens.merge(long, on=["model", "prompt"]).copy()
-    for _, own in tokens.groupby("model"):
-        tokens.loc[own.index, RESIDUAL] = residualize(own["attention_entropy"], np.log(own["keys"]))
-    ends = _ends(tokens, share)
+    long_enough = flat.prompts.loc[flat.prompts["steps"] >= config.least_steps, ["model", "prompt"]]
+    tokens = flat.tokens.merge(long_enough, on=["model", "prompt"]).copy()
+    for _, of_model in tokens.groupby("model"):
+        tokens.loc[of_model.index, RESIDUAL] = residualize(of_model["attention_entropy"], np.log(of_model["keys"]))
     rows = []
-    for (model, metric), own in ends.groupby(["model", "metric"], sort=False):
+    for (model, metric), ends in _ends(tokens, config.share).groupby(["model", "metric"], sort=False):
         row: dict[str, object] = {"model": model, "metric": metric}
-        estimates = prompt_means(own[["early", "late", "drift"]], own["group"], seed=seed, resamples=resamples)
-        for name, estimate in estimates.items():
+        for name, estimate in prompt_means(
+            ends[["early", "late", "drift"]], ends["group"], seed=config.seed, resamples=config.resamples
+        ).items():
             row |= estimate.columns(name)
-        rows.append({**row, "n": own["group"].nunique(), "left_out": _left_out(flat, str(model), least_steps)})
+        short = int((flat.of_model(str(model)).prompts["steps"] < config.least_steps).sum())
+        rows.append({**row, "n": ends["group"].nunique(), "left_out": short})
     frame = pd.DataFrame(rows)
-    ends_are = f"means over the first and the last {share:.0%} of a prompt's steps, drift = late − early"
+    ends_text = f"means over the first and the last {config.share:.0%} of a prompt's steps, drift = late − early"
     return {
         "table5_early_late": Table(
             frame[frame["metric"].isin(EARLY_LATE[:2])],
-            f"In nats: {ends_are}; means over n prompts with 95 % intervals. left_out: prompts of fewer than "
-            f"{least_steps} steps.",
+            f"In nats: {ends_text}; means over n prompts with 95 % intervals. left_out: number of excluded prompts, "
+            f"with fewer than {config.least_steps} steps.",
         ),
         "length_control": Table(
             frame[frame["metric"].isin((*EARLY_LATE[1:], RESIDUAL))],
-            "Attention entropy grows with ln(keys) as a text grows. Beside it: divided by ln(visible keys); without "
-            f"the first position (nats); what a regression on ln(keys) over all tokens leaves (nats). {ends_are}.",
+            "Attention entropy grows with ln(keys) as a text grows. Controls: divided by ln(visible keys); without the "
+            f"first position (nats); residuals of a regression on ln(keys) over all tokens (nats). {ends_text}.",
         ),
     }
 
 
 def _ends(tokens: pd.DataFrame, share: float) -> pd.DataFrame:
     rows = []
-    for (model, prompt, group), own in tokens.groupby(["model", "prompt", "group"], sort=False):
+    for (model, prompt, group), of_prompt in tokens.groupby(["model", "prompt", "group"], sort=False):
         for metric in (*EARLY_LATE, RESIDUAL):
-            early, late = early_late(own[metric].to_numpy(), share)
+            early, late = early_late(of_prompt[metric].to_numpy(), share)
             rows.append((model, prompt, group, metric, early, late, late - early))
     return pd.DataFrame(rows, columns=["model", "prompt", "group", "metric", "early", "late", "drift"])
 
 
-def _left_out(flat: Flat, model: str, least_steps: int) -> int:
-    return int((flat.of(model).prompts["steps"] < least_steps).sum())
+def _by_model(flat: TokenTables, rows: Callable[[TokenTables], Rows]) -> pd.DataFrame:
+    return pd.DataFrame([{"model": model, **row} for model in flat.models for row in rows(flat.of_model(model))])
 
 
-def _by_model(flat: Flat, rows: Callable[[Flat], list[dict[str, object]]]) -> pd.DataFrame:
-    return pd.DataFrame([{"model": model, **row} for model in flat.models for row in rows(flat.of(model))])
+def _means_and_sds(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, object]:
+    """Return mean and sample standard deviation of columns."""
+    return {key: value for name in names for key, value in _mean_and_sd(name, frame[name]).items()}
 
 
-def _mean_sd(frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, object]:
-    """Mean and sample standard deviation of columns."""
-    return {key: value for name in names for key, value in _two(name, frame[name]).items()}
-
-
-def _two(name: str, values: pd.Series) -> dict[str, float]:
+def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:
     return {name: values.mean(), f"{name}_sd": values.std()}
 
 
-def _generation(one: Flat) -> list[dict[str, object]]:
+def _generation(model: TokenTables) -> Rows:
     counts = {
-        "prompts": len(one.prompts),
-        "prompt_tokens": one.prompts["prompt_tokens"].mean(),
-        "generated_tokens": one.prompts["steps"].mean(),
+        "prompts": len(model.prompts),
+        "prompt_tokens": model.prompts["prompt_tokens"].mean(),
+        "generated_tokens": model.prompts["steps"].mean(),
     }
-    return [{**counts, **_mean_sd(one.tokens, GENERATION), "kv_mib_max": one.tokens["kv_mib"].max()}]
+    return [{**counts, **_means_and_sds(model.tokens, GENERATION), "kv_mib_max": model.tokens["kv_mib"].max()}]
 
 
-def _percentiles(flat: Flat, name: str) -> pd.DataFrame:
-    def row(one: Flat) -> list[dict[str, object]]:
-        low, high = one.tokens[name].quantile([0.1, 0.9])
-        return [{"p10": low, "p90": high, "min": one.tokens[name].min(), "max": one.tokens[name].max()}]
+def _percentiles(flat: TokenTables, name: str) -> pd.DataFrame:
+    def row(model: TokenTables) -> Rows:
+        values = model.tokens[name]
+        low, high = values.quantile([0.1, 0.9])
+        return [{"p10": low, "p90": high, "min": values.min(), "max": values.max()}]
 
     return _by_model(flat, row)
 
 
-def _profile(one: Flat) -> list[dict[str, object]]:
-    profile = one.layers.groupby("layer")[["attention_entropy", "hdi"]].mean().dropna()
+def _profile(model: TokenTables) -> Rows:
+    profile = model.layers.groupby("layer")[["attention_entropy", "hdi"]].mean().dropna()
     entropy = profile["attention_entropy"]
-    of_layers = {"layers": len(profile), **_two("attention_entropy", entropy)}
+    level = {"layers": len(profile), **_mean_and_sd("attention_entropy", entropy)}
     lowest = {"lowest_layer": entropy.idxmin(), "lowest": entropy.min()}
     highest = {"highest_layer": entropy.idxmax(), "highest": entropy.max()}
-    return [{**of_layers, **lowest, **highest, "hdi": profile["hdi"].mean()}]
+    return [{**level, **lowest, **highest, "hdi": profile["hdi"].mean()}]
 
 
-def _extremes(one: Flat, drawn: dict[str, int]) -> list[dict[str, object]]:
-    order = one.layers.groupby("layer")["attention_entropy"].mean().dropna().sort_values()
-    rows = []
-    for end, layers in (("lowest", order.index[:EXTREME]), ("highest", order.index[::-1][:EXTREME])):
+def _extremes(model: TokenTables, settings: dict[str, int]) -> Rows:
+    order = model.layers.groupby("layer")["attention_entropy"].mean().dropna().sort_values()
+    rows: Rows = []
+    for end, layers in (("lowest", order.index[:EXTREME_LAYERS]), ("highest", order.index[::-1][:EXTREME_LAYERS])):
         for layer in layers:
-            own = one.layers[one.layers["layer"] == layer]
-            found = prompt_means(own[["attention_entropy", "hdi"]], own["group"], **drawn)
-            estimates = {key: x for name, estimate in found.items() for key, x in estimate.columns(name).items()}
-            rows.append({"end": end, "layer": layer, **estimates, "n": found["attention_entropy"].n})
+            of_layer = model.layers[model.layers["layer"] == layer]
+            estimates = prompt_means(of_layer[["attention_entropy", "hdi"]], of_layer["group"], **settings)
+            columns = {key: x for name, estimate in estimates.items() for key, x in estimate.columns(name).items()}
+            rows.append({"end": end, "layer": layer, **columns, "n": estimates["attention_entropy"].n})
     return rows
 
 
-def _hidden(one: Flat) -> list[dict[str, object]]:
-    return [_mean_sd(one.tokens, ("hidden_norm", "hidden_delta_layer", "hidden_delta_step"))]
-
-
-def _means(one: Flat, drawn: dict[str, int]) -> list[dict[str, object]]:
-    means = one.tokens.groupby(["prompt", "group"], as_index=False)[list(FEATURES)].mean()
-    rows = []
-    for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **drawn).items():
-        of_tokens = {"token_mean": one.tokens[name].mean(), "token_sd": one.tokens[name].std()}
-        tokens = int(one.tokens[name].notna().sum())
-        rows.append({"metric": name, **estimate.columns("mean"), "n": estimate.n, **of_tokens, "tokens": tokens})
+def _prompt_mean_rows(model: TokenTables, settings: dict[str, int]) -> Rows:
+    means = model.tokens.groupby(["prompt", "group"], as_index=False)[list(FEATURES)].mean()
+    rows: Rows = []
+    for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **settings).items():
+        values = model.tokens[name]
+        over_tokens = {"token_mean": values.mean(), "token_sd": values.std(), "tokens": int(values.notna().sum())}
+        rows.append({"metric": name, **estimate.columns("mean"), "n": estimate.n, **over_tokens})
     return rows

@@ -1,4 +1,4 @@
-"""Multiple choice by the first token of each option: one forward pass a question, whatever is left out of it."""
+"""Multiple choice by the first token of each option: one forward pass per batch of questions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.special import entr, softmax
 
 from jaxtrace.engine.buckets import chunk, chunk_widths
 from jaxtrace.errors import StudyError
@@ -20,7 +21,7 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked
 from jaxtrace.models.forward import forward, unembed
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.on_mesh import on_mesh_of
+from jaxtrace.models.on_mesh import use_mesh_of
 from jaxtrace.prompts import Prompt
 from jaxtrace.studies.interventions.settings import OptionKind
 
@@ -28,14 +29,14 @@ LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """A prompt whose answer is one of some tokens.
 
     Attributes:
-      prompt: with the choices and the answer's letter in its meta.
-      tokens: its ids.
-      options: the token that stands for each choice.
-      answer: which of them is right, from 0.
+      prompt: prompt, with the choices and the answer's letter in its meta.
+      tokens: token ids of the prompt.
+      options: token of each choice.
+      answer: index of the right choice.
     """
 
     prompt: Prompt
@@ -45,13 +46,13 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model says to Q questions.
+class ChoiceAnswers:
+    """A model's answers to Q questions.
 
     Attributes:
-      correct: whether its likeliest option is the right one.
-      option_entropy: entropy of the options' probabilities among themselves, nats.
-      entropy: of the next-token distribution, nats.
+      correct: True if the most likely option is the right one.
+      option_entropy: entropy of the options' probabilities, renormalised, nats.
+      entropy: entropy of the next-token distribution, nats.
     """
 
     correct: Bool[np.ndarray, " Q"]
@@ -59,48 +60,51 @@ class Answers:
     entropy: Float[np.ndarray, " Q"]
 
 
-def questions_of(model: Model, prompts: Sequence[Prompt], by: OptionKind = "letter") -> list[Question]:
-    """Multiple-choice prompts with the tokens of their options.
+def choice_questions(model: Model, prompts: Sequence[Prompt], by: OptionKind = "letter") -> list[ChoiceQuestion]:
+    """Return multiple-choice prompts with the tokens of their options; no chat template is used.
 
     Args:
-      model: with a tokenizer. Prompts are fed as they are, without a chat template.
-      prompts: with `choices`, a list, and `answer`, the right one's letter, in their meta.
-      by: "letter" for the tokens " A", " B", …, as prompts that list their choices want it; "choice" for the first
-        token of each choice's text.
+      model: model with a tokenizer.
+      prompts: prompts with `choices`, a list, and `answer`, the right one's letter, in their meta.
+      by: "letter" for the tokens " A", " B", …, for prompts that list their choices; "choice" for the first token of
+        each choice's text.
 
     Raises:
-      StudyError: a prompt has no choices or no such answer, its letters are no tokens, or its choices do not begin with
-        tokens of their own.
+      StudyError: a prompt has no choices or no valid answer, its letters are not single tokens, or two choices begin
+        with the same token.
     """
-    encoded = model.encode(prompts, chat=False)
-    return [_question(model, prompt, tokens, by) for prompt, tokens in encoded]
+    return [_choice_question(model, prompt, tokens, by) for prompt, tokens in model.encode(prompts, chat=False)]
 
 
-def answer(
-    model: Model, questions: Sequence[Question], masks: Interventions | None = None, batch_size: int = 16
-) -> Answers:
-    """What a model says, with blocks and heads left out or none; masks of one kind are one program for each length."""
+def answer_questions(
+    model: Model, questions: Sequence[ChoiceQuestion], masks: Interventions | None = None, batch_size: int = 16
+) -> ChoiceAnswers:
+    """Return a model's answers; all masks share one compiled program per length.
+
+    Args:
+      model: model to ask.
+      questions: questions from `choice_questions`.
+      masks: blocks and heads to ablate; None for the whole model.
+      batch_size: number of questions run at once.
+    """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
     most = max(len(question.options) for question in questions)
     logprobs, entropy = np.full((len(questions), most), -np.inf), np.zeros(len(questions))
-    with on_mesh_of(model.params):
-        for at in range(0, len(order), batch_size):
-            group = order[at : at + batch_size]
-            some = [questions[i] for i in group] + [questions[group[-1]]] * (batch_size - len(group))
-            width = sum(chunk_widths(max(len(question.tokens) for question in some)))
-            tokens, count = chunk([question.tokens for question in some], width)
-            options, _ = chunk([np.array(question.options, np.int32) for question in some], most)
-            found = _read(model.params, tokens, count, options, masks, config=model.config)
-            of_options, entropies = (np.asarray(x)[: len(group)] for x in found)
-            for i, row in zip(group, of_options, strict=True):
-                own = len(questions[i].options)
-                logprobs[i, :own] = row[:own]
-            entropy[group] = entropies
-    chosen = logprobs.argmax(1)
-    shares = np.exp(logprobs - np.logaddexp.reduce(logprobs, axis=1, keepdims=True))
-    terms = np.where(shares > 0, -shares * np.log(np.where(shares > 0, shares, 1)), 0)
-    correct = chosen == np.array([question.answer for question in questions])
-    return Answers(correct, terms.sum(1), entropy)
+    with use_mesh_of(model.params):
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = [questions[i] for i in indices] + [questions[indices[-1]]] * (batch_size - len(indices))
+            width = sum(chunk_widths(max(len(question.tokens) for question in batch)))
+            tokens, count = chunk([question.tokens for question in batch], width)
+            options, _ = chunk([np.array(question.options, np.int32) for question in batch], most)
+            results = _read(model.params, tokens, count, options, masks, config=model.config)
+            option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
+            for i, row in zip(indices, option_logprobs, strict=True):
+                options_of_question = len(questions[i].options)
+                logprobs[i, :options_of_question] = row[:options_of_question]
+            entropy[indices] = entropies
+    correct = logprobs.argmax(1) == np.array([question.answer for question in questions])
+    return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -113,7 +117,7 @@ def _read(
     *,
     config: DecoderConfig,
 ) -> tuple[Float[Array, "B C"], Float[Array, " B"]]:
-    """Log-probabilities of the options after each row's last token, and the entropy there."""
+    """Return log-probabilities of the options after each row's last token, and the entropy there."""
     batch, width = tokens.shape
     cache = empty_cache(config, batch, width, stacked=is_stacked(params), dtype=params["embedding"].dtype)
     result = forward(config, params, tokens, cache, jnp.zeros(batch, jnp.int32), interventions=masks)
@@ -122,7 +126,7 @@ def _read(
     return jnp.take_along_axis(logprobs, options, axis=1), -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
-def _question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> Question:
+def _choice_question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> ChoiceQuestion:
     choices: Any = prompt.meta.get("choices")
     letters = LETTERS[: len(choices)] if isinstance(choices, list) else ""
     right = prompt.meta.get("answer")
@@ -131,15 +135,17 @@ def _question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: O
             f"prompt {prompt.id}: has no list of choices, or no answer by its letter; take multiple-choice prompts"
         )
     if model.tokenizer is None or prompt.text is None:
-        raise StudyError(f"prompt {prompt.id}: options are texts, and there is no tokenizer; take a model that has one")
+        raise StudyError(
+            f"prompt {prompt.id}: options are texts, and there is no tokenizer; take a model with a tokenizer"
+        )
     options = []
     for option in letters if by == "letter" else choices:
         ids = model.tokenizer.encode(f"{prompt.text} {option}", chat=False)
         if ids[: len(tokens)] != tokens.tolist() or len(ids) == len(tokens):
-            raise StudyError(f"prompt {prompt.id}: {option!r} after it changes the prompt's own tokens; reword it")
+            raise StudyError(f"prompt {prompt.id}: appending {option!r} changes the prompt's own tokens; reword it")
         if by == "letter" and len(ids) > len(tokens) + 1:
             raise StudyError(f"prompt {prompt.id}: ' {option}' is no token of the model's; score each 'choice' instead")
         options.append(ids[len(tokens)])
     if len(set(options)) < len(options):
         raise StudyError(f"prompt {prompt.id}: two options begin with the same token; score them by letter, or reword")
-    return Question(prompt, tokens, tuple(options), letters.index(right))
+    return ChoiceQuestion(prompt, tokens, tuple(options), letters.index(right))

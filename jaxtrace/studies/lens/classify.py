@@ -1,4 +1,4 @@
-"""Telling classes apart by nearest neighbours, cross-validated, against guesses from the class sizes."""
+"""Classification by nearest neighbours, cross-validated, compared with guesses from the class sizes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Splits = list[tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of each fold's held-out rows.
+class FoldScores:
+    """Scores of each fold's held-out rows.
 
     Attributes:
-      auc: area under the ROC curve [F]; of more than two classes the mean of each against the rest.
-      accuracy: share of rows that are given their class [F].
+      auc: area under the ROC curve [F]; with more than two classes, the mean of each class against the others.
+      accuracy: share of rows assigned to their class [F].
     """
 
     auc: Float[np.ndarray, " F"]
@@ -35,10 +35,10 @@ class Scores:
 
 
 def check_classes(labels: Labels, folds: int) -> None:
-    """Raises StudyError for one class only, or one of fewer rows than folds."""
+    """Raise StudyError for a single class, or for a class with fewer rows than folds."""
     names, counts = np.unique(labels, return_counts=True)
     if len(names) < 2:
-        raise StudyError(f"all {len(labels)} answers are of the class '{names[0]}': nothing to tell apart")
+        raise StudyError(f"all {len(labels)} answers are of the class '{names[0]}'; give answers of two classes")
     if counts.min() < folds:
         name = names[counts.argmin()]
         raise StudyError(
@@ -48,26 +48,26 @@ def check_classes(labels: Labels, folds: int) -> None:
 
 
 def stratified(labels: Labels, folds: int, seed: int) -> Splits:
-    """Folds with each class's share of rows, whatever rows have in common: the published protocol."""
+    """Return folds with each class's share of rows, whatever rows share: the published protocol."""
     return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
 
 
 def grouped(labels: Labels, groups: np.ndarray, folds: int, seed: int) -> Splits:
-    """Folds with about each class's share of rows, no group in two of them.
+    """Return folds with about each class's share of rows, and no group in two folds.
 
-    There are as many folds, up to `folds`, as leave every class in each; none where two are too many.
+    The number of folds is the largest up to `folds` that keeps every class in each part; [] if not even two do.
     """
-    fewest = min(len(np.unique(groups[labels == name])) for name in np.unique(labels))
+    classes = np.unique(labels)
+    fewest = min(len(np.unique(groups[labels == name])) for name in classes)
     for count in range(min(folds, fewest), 1, -1):
         splits = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups))
-        classes = len(np.unique(labels))
-        if all(len(np.unique(labels[part])) == classes for split in splits for part in split):
+        if all(len(np.unique(labels[part])) == len(classes) for split in splits for part in split):
             return splits
     return []
 
 
-def fewest_known(splits: Splits) -> int:
-    """Rows of the smallest training set: the most neighbours that all folds have."""
+def smallest_training_set(splits: Splits) -> int:
+    """Return the size of the smallest training set: the largest number of neighbours that all folds allow."""
     return min(len(train) for train, _ in splits)
 
 
@@ -77,15 +77,15 @@ def neighbours(
     splits: Splits,
     k: int,
     covariates: Float[np.ndarray, "n C"] | None = None,
-) -> Scores:
-    """Scores of the k nearest neighbours, Euclidean, of equal weight; features are taken as they are.
+) -> FoldScores:
+    """Score the k nearest neighbours, by Euclidean distance with equal weights; features are not scaled.
 
     Args:
-      features, labels: of the rows.
-      splits: rows to learn from and rows held out, of each fold.
-      k: how many neighbours, at most `fewest_known`.
-      covariates: what the features are rid of first: the residuals of a linear regression that is fitted on the rows to
-        learn from.
+      features, labels: features and class of each row.
+      splits: training rows and held-out rows of each fold.
+      k: number of neighbours, at most `smallest_training_set`.
+      covariates: variables to remove from the features first: a linear regression, fitted on the training rows, leaves
+        its residuals.
     """
 
     def held_out(train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
@@ -93,29 +93,29 @@ def neighbours(
         if covariates is not None:
             line = LinearRegression().fit(covariates[train], known)
             known, new = known - line.predict(covariates[train]), new - line.predict(covariates[test])
-        return _scored(KNeighborsClassifier(k).fit(known, labels[train]), new, labels[test])
+        return _scores(KNeighborsClassifier(k).fit(known, labels[train]), new, labels[test])
 
-    return Scores(*np.array([held_out(*split) for split in splits]).T)
+    return FoldScores(*np.array([held_out(*split) for split in splits]).T)
 
 
-def guesses(labels: Labels, splits: Splits, seed: int) -> Scores:
-    """Scores of classes drawn with the shares they have in the rows to learn from."""
-    nothing, found = np.zeros((len(labels), 1)), []
+def guesses(labels: Labels, splits: Splits, seed: int) -> FoldScores:
+    """Score random classes, drawn with their shares in the training rows."""
+    no_features, scores = np.zeros((len(labels), 1)), []
     for fold, (train, test) in enumerate(splits):
-        dummy = DummyClassifier(strategy="stratified", random_state=seed + fold).fit(nothing[train], labels[train])
-        found.append(_scored(dummy, nothing[test], labels[test]))
-    return Scores(*np.array(found).T)
+        dummy = DummyClassifier(strategy="stratified", random_state=seed + fold).fit(no_features[train], labels[train])
+        scores.append(_scores(dummy, no_features[test], labels[test]))
+    return FoldScores(*np.array(scores).T)
 
 
 def over_folds(values: Float[np.ndarray, " F"], splits: Splits) -> tuple[Estimate, float, float]:
-    """The mean over folds with its 95 % interval, and how far it is from 0.
+    """Return the mean over folds with its 95 % interval, and tests of its difference from 0.
 
-    Folds share most of the rows they learn from, so their mean varies more than the spread over them says. The variance
+    Folds share most of their training rows, so their mean varies more than the spread over them suggests. The variance
     of the mean is that spread times 1 / folds + held-out rows / training rows (Nadeau and Bengio 2003).
 
     Returns:
-      The mean, the two-sided p of the t test with this variance, and that of the plain paired t test, which takes
-      folds for independent.
+      The mean, the two-sided p of the t test with this variance, and the p of the plain paired t test, which assumes
+      independent folds.
     """
     count, ratio = len(values), np.mean([len(test) / len(train) for train, test in splits])
     mean, variance = float(values.mean()), float(values.var(ddof=1))
@@ -126,16 +126,16 @@ def over_folds(values: Float[np.ndarray, " F"], splits: Splits) -> tuple[Estimat
 
 
 def macro_auc(labels: Labels, probabilities: Float[np.ndarray, "n K"], classes: Sequence[str]) -> float:
-    """Area under the ROC curve of two classes, or the mean over classes of each against the rest."""
+    """Return the area under the ROC curve of two classes, or the mean over classes of each against the others."""
     if len(classes) == 2:
         return float(roc_auc_score(labels == classes[1], probabilities[:, 1]))
     return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro", labels=classes))
 
 
-def _scored(model, features: np.ndarray, labels: Labels) -> tuple[float, float]:
-    probabilities = model.predict_proba(features)
-    right = model.classes_[probabilities.argmax(1)] == labels
-    return macro_auc(labels, probabilities, model.classes_), float(right.mean())
+def _scores(model: KNeighborsClassifier | DummyClassifier, features: np.ndarray, labels: Labels) -> tuple[float, float]:
+    probabilities = np.asarray(model.predict_proba(features))
+    right = np.asarray(model.classes_)[probabilities.argmax(1)] == labels
+    return macro_auc(labels, probabilities, list(model.classes_)), float(right.mean())
 
 
 def _p(mean: float, error: float, freedom: int) -> float:

@@ -1,4 +1,4 @@
-"""How far the mean profiles of models are from each other, within families and across them."""
+"""Distances between the mean profiles of models, within families and across them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 from jaxtrace.statistics.intervals import interval
 
 RESAMPLES = 1000
-# Of mean profiles [M, F], between all pairs of models.
+# Distances between all pairs of mean profiles [M, F].
 MEASURES: dict[str, Callable[[Float[np.ndarray, "M F"]], Float[np.ndarray, " pairs"]]] = {
     "pearson": lambda means: pdist(means, "correlation"),
     "l2": lambda means: pdist(means) / np.sqrt(means.shape[1]),
@@ -22,41 +22,43 @@ MEASURES: dict[str, Callable[[Float[np.ndarray, "M F"]], Float[np.ndarray, " pai
 def family_distances(
     features: Float[np.ndarray, "n F"], models: np.ndarray, families: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Distances between the mean profiles of models of one family, and of different ones.
+    """Compare distances between mean profiles of models of one family and of different families.
 
     Args:
-      features: a profile for each answer, at depths that all models have.
-      models, families: of each answer [n].
-      seed: of the draws.
+      features: profile of each answer, at depths that all models have.
+      models, families: model and family of each answer [n].
+      seed: seed of the resamples and permutations.
 
     Returns:
-      A row per measure: "pearson", 1 − the correlation over the profile, and "l2", the root mean square difference.
-      `within` and `across` are means over pairs of models; `gap` is across − within, with an interval from resampling
-      each model's answers (the models stay), and p of the share of permutations of the families over the models (all
-      kept in size) with as large a gap. No row where no two models are of one family, or all are.
+      One row per measure: "pearson", 1 − the correlation over the profile, and "l2", the root mean square difference.
+      `within` and `across` are means over pairs of models. `gap` is across − within, with an interval from resampling
+      each model's answers (the models stay). p is the share of permutations of the families over the models, sizes
+      kept, with a gap at least as large. Empty unless some pairs of models share a family and some do not.
     """
-    names, first, of = np.unique(models, return_index=True, return_inverse=True)
-    kin = families[first]
-    same = _same(kin)
+    names, first, model_index = np.unique(models, return_index=True, return_inverse=True)
+    model_families = families[first]
+    same = _same_family(model_families)
     if same.all() or not same.any():
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(of == i) for i in range(len(names))]
-    drawn = [np.stack([features[rng.choice(own, len(own))].mean(0) for own in rows]) for _ in range(RESAMPLES)]
-    shuffled = [_same(rng.permutation(kin)) for _ in range(RESAMPLES)]
-    means = np.stack([features[own].mean(0) for own in rows])
+    rows = [np.flatnonzero(model_index == i) for i in range(len(names))]
+    resampled = [
+        np.stack([features[rng.choice(of_model, len(of_model))].mean(0) for of_model in rows]) for _ in range(RESAMPLES)
+    ]
+    permuted = [_same_family(rng.permutation(model_families)) for _ in range(RESAMPLES)]
+    means = np.stack([features[of_model].mean(0) for of_model in rows])
     table = []
     for measure, distances in MEASURES.items():
         between = distances(means)
         gap = _gap(between, same)
-        found = interval(gap, [_gap(distances(some), same) for some in drawn], len(features))
-        as_large = sum(_gap(between, some) >= gap - 1e-12 for some in shuffled)
+        estimate = interval(gap, [_gap(distances(of_resample), same) for of_resample in resampled], len(features))
+        as_large = sum(_gap(between, permutation) >= gap - 1e-12 for permutation in permuted)
         table.append(
             {
                 "measure": measure,
                 "within": between[same].mean(),
                 "across": between[~same].mean(),
-                **found.columns("gap"),
+                **estimate.columns("gap"),
                 "p": (1 + as_large) / (1 + RESAMPLES),
                 "models": len(names),
                 "pairs_within": int(same.sum()),
@@ -67,8 +69,8 @@ def family_distances(
     return pd.DataFrame(table)
 
 
-def _same(families: np.ndarray) -> np.ndarray:
-    """Of all pairs, in `pdist`'s order, whether both are of one family."""
+def _same_family(families: np.ndarray) -> np.ndarray:
+    """Return for each pair, in `pdist`'s order, True if both are of one family."""
     i, j = np.triu_indices(len(families), 1)
     return families[i] == families[j]
 

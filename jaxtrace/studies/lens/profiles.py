@@ -1,10 +1,10 @@
-"""Profiles: how a metric of layers goes through the depth of a model, one for each answer (arXiv 2502.16570)."""
+"""Profiles: a layer metric through the depth of a model, one profile per answer (arXiv 2502.16570)."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,28 +13,28 @@ from jaxtyping import Float
 
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import QUANTITIES
-from jaxtrace.studies._shared.traces import require
+from jaxtrace.studies._shared.labels import RowLabel
+from jaxtrace.studies._shared.traces import require_metrics
 from jaxtrace.traces.depth import prediction_depth
-from jaxtrace.traces.reader import StoredTrace
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
 EACH = "each"
-Labelled = Callable[[Trace, Row], str | None]
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """The profiles of many answers, perhaps of models of several depths.
+    """Profiles of many answers, possibly of models of different depths.
 
     Attributes:
-      metric: its name, with the order in brackets where it has one.
-      unit: of its values.
-      answers: a row per answer: model, label, group, layers (of the model), steps and prompt_tokens (counts), and
+      metric: name of the metric, with the order in brackets if it has one.
+      unit: unit of the values.
+      answers: one row per answer: model, label, group, layers (of the model), steps and prompt_tokens (counts), and
         prediction_depth: mean over steps of the first depth from which on the lens's top-1 is the last layer's, NaN
-        where lenses were not traced.
-      values: of each answer [W, L], float64: means over each window of its steps, at the layers that were traced.
-      depths: of each answer [L]: layer / layers of the model, above 0 and up to 1.
-      left_out: why answers were left out, and how many.
+        without lens metrics.
+      values: profile of each answer [W, L], float64: means over each window of its steps, at the traced layers.
+      depths: relative depths of each answer's layers [L]: layer / layers of the model, in (0, 1].
+      excluded: number of excluded answers by reason.
     """
 
     metric: str
@@ -42,73 +42,83 @@ class Profiles:
     answers: pd.DataFrame
     values: tuple[Float[np.ndarray, "W L"], ...]
     depths: tuple[Float[np.ndarray, " L"], ...]
-    left_out: Mapping[str, int]
+    excluded: Mapping[str, int]
 
     @property
     def one_depth(self) -> bool:
-        """Whether all answers are of the same layers of models of one depth."""
+        """True if all answers have the same layers of models of one depth."""
         return len({tuple(depth) for depth in self.depths}) == 1
 
-    def grid(self, points: int) -> Float[np.ndarray, " P"]:
-        """Depths that all models have: the layers' own where there is one depth, else `points` equally spaced ones.
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each answer [n]."""
+        return self.answers["label"].to_numpy(str)
 
-        They begin where the model of the deepest first layer does, so that nothing is extrapolated.
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of each answer [n]."""
+        return self.answers["group"].to_numpy(str)
+
+    @property
+    def ln_lengths(self) -> Float[np.ndarray, "n 2"]:
+        """Logarithms of each answer's steps and prompt tokens."""
+        return np.log(self.answers[["steps", "prompt_tokens"]].to_numpy(float))
+
+    def grid(self, points: int) -> Float[np.ndarray, " P"]:
+        """Return depths that all models cover: the layers' own for one depth, else `points` equally spaced ones.
+
+        The grid starts at the deepest first layer, so that nothing is extrapolated.
         """
         if self.one_depth:
             return self.depths[0]
         return np.linspace(max(depth[0] for depth in self.depths), 1.0, points)
 
     def on(self, grid: Float[np.ndarray, " P"]) -> Float[np.ndarray, "n W P"]:
-        """Profiles at the depths of a grid, linearly between layers."""
+        """Return the profiles at the depths of a grid, interpolated linearly between layers."""
         return np.stack(
             [interpolated(value, depth, grid) for value, depth in zip(self.values, self.depths, strict=True)]
         )
-
-    def padded(self) -> Float[np.ndarray, "n W Lmax"]:
-        """Profiles layer by layer, zeros after the last one: how many zeros there are tells the model's depth."""
-        size = max(value.shape[1] for value in self.values)
-        return np.stack([np.pad(value, ((0, 0), (0, size - value.shape[1]))) for value in self.values])
 
 
 def gather_profiles(
     traces: Mapping[str, Trace],
     metric: str,
-    label: Labelled,
+    label: RowLabel,
     *,
-    group: Labelled,
+    group: RowLabel,
     windows: int | str = 1,
     steps: int | None = None,
 ) -> Profiles:
-    """The profiles of all answers of some traces.
+    """Return the profiles of all answers of some traces.
 
     Args:
-      traces: by name, each of one run.
-      metric: a metric of layers; of heads the mean. "lens_renyi[2]" is the Rényi entropy of order 2.
-      label: of a row: the class it is in; None leaves it out.
-      group: of a row: rows of one group (of one prompt, one story) must not be on both sides of a fold.
-      windows: steps are cut into so many runs of as equal a length as can be, and each is averaged: 1 is the mean over
-        all steps. "each" is a window for every step, for answers of one length.
-      steps: only the first so many steps of an answer are used, and shorter answers are left out; None for all.
+      traces: traces of one run each, by name.
+      metric: layer metric; head metrics are averaged over heads. "lens_renyi[2]" is the Rényi entropy of order 2.
+      label: class of a row; None excludes the row.
+      group: group of a row, such as its prompt or story; one group is never on both sides of a fold.
+      windows: number of runs of steps, as equal as possible, each averaged: 1 is the mean over all steps. "each" is
+        one window per step, for answers of one length.
+      steps: number of steps used from the start; shorter answers are excluded. None uses all.
 
     Raises:
-      StudyError: there is no such metric, or a trace does not have it; windows "each" of unequal lengths; no answer is
-        left.
+      StudyError: the metric is unknown or was not recorded, windows are "each" for unequal lengths, or no answer is
+        usable.
     """
     name, order = parse_metric(metric)
     _check_recorded(traces, name)
-    left_out, answers, values, depths = Counter(), [], [], []
+    excluded, answers, values, depths = Counter(), [], [], []
     for where, trace in traces.items():
         layers = np.array(trace.traced_layers, float)
-        column = None if order is None else _column(where, trace, order)
+        column = None if order is None else _order_column(where, trace, order)
         for row in trace.rows:
-            of, profile = label(trace, row), profile_of(row, name, column)[:steps]
-            if reason := _unusable(of, profile, windows, steps):
-                left_out[reason] += 1
+            row_label, profile = label(trace, row), profile_of(row, name, column)[:steps]
+            if reason := _unusable(row_label, profile, windows, steps):
+                excluded[reason] += 1
                 continue
             answers.append(
                 {
                     "model": str(trace.info.get("model", where)),
-                    "label": of,
+                    "label": row_label,
                     "group": group(trace, row),
                     "layers": trace.info["layers"],
                     "steps": len(profile),
@@ -119,26 +129,26 @@ def gather_profiles(
             values.append(profile)
             depths.append(layers / trace.info["layers"])
     if not answers:
-        raise StudyError(f"no answer is left: {words(left_out) or 'the traces hold none'}")
+        raise StudyError(f"no usable answer: {describe_counts(excluded) or 'the traces hold none'}; give other traces")
     lengths = {len(value) for value in values}
     if windows == EACH and len(lengths) > 1:
         raise StudyError(
-            f"windows 'each': answers have {min(lengths)} to {max(lengths)} steps; say how many to use with --steps"
+            f"windows 'each': answers have {min(lengths)} to {max(lengths)} steps; fix the number with --steps"
         )
     if min(len(depth) for depth in depths) < 2:
         raise StudyError(f"{metric}: one layer makes no profile; trace more of them (a smaller --layer-stride)")
     values = tuple(windowed(value, windows) for value in values)
-    return Profiles(metric, QUANTITIES[name].unit, pd.DataFrame(answers), values, tuple(depths), left_out)
+    return Profiles(metric, QUANTITIES[name].unit, pd.DataFrame(answers), values, tuple(depths), excluded)
 
 
 def parse_metric(metric: str) -> tuple[str, float | None]:
-    """A metric's name, and the order in its brackets; raises StudyError for one that has no value for each layer."""
-    found = re.fullmatch(r"(\w+)(?:\[([\w.]+)\])?", metric)
-    name, order = found.groups() if found else (metric, None)
-    usable = [key for key, of in QUANTITIES.items() if "layer" in of.dims and not of.integer]
+    """Return a metric's name and the order in its brackets; raise StudyError unless it has a value for each layer."""
+    match = re.fullmatch(r"(\w+)(?:\[([\w.]+)\])?", metric)
+    name, order = match.groups() if match else (metric, None)
+    usable = [key for key, quantity in QUANTITIES.items() if "layer" in quantity.dims and not quantity.integer]
     if name not in usable or (order is not None) != ("alpha" in QUANTITIES[name].dims):
         names = ", ".join(f"{key}[2]" if "alpha" in QUANTITIES[key].dims else key for key in usable)
-        raise StudyError(f"{metric}: no metric with a value for each layer; there are: {names}")
+        raise StudyError(f"{metric}: is no metric with a value for each layer; choose one of: {names}")
     try:
         return name, None if order is None else float(order)
     except ValueError:
@@ -146,7 +156,13 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
 
 
 def profile_of(row: Row, name: str, column: int | None = None) -> Float[np.ndarray, "T L"]:
-    """A metric of layers 1 … at the steps after a row's prompt; of heads the mean; `column` of its orders."""
+    """Return a metric of the layers from 1 on, at the steps after a row's prompt.
+
+    Args:
+      row: row of a trace.
+      name: metric; head metrics are averaged over heads.
+      column: index of the Rényi order, for metrics with orders.
+    """
     metric, values = QUANTITIES[name], row.metrics[name][row.prompt_steps :].astype(float)
     values = values[:, 1:] if metric.first_layer == 0 else values
     if "head" in metric.dims:
@@ -155,7 +171,7 @@ def profile_of(row: Row, name: str, column: int | None = None) -> Float[np.ndarr
 
 
 def windowed(profile: Float[np.ndarray, "T L"], windows: int | str) -> Float[np.ndarray, "W L"]:
-    """Means over runs of steps of as equal a length as can be, the longer ones first."""
+    """Return means over runs of steps of lengths as equal as possible, longer ones first."""
     count = len(profile) if windows == EACH else int(windows)
     return np.stack([part.mean(0) for part in np.array_split(profile, count)])
 
@@ -163,56 +179,42 @@ def windowed(profile: Float[np.ndarray, "T L"], windows: int | str) -> Float[np.
 def interpolated(
     values: Float[np.ndarray, "*w L"], depth: Float[np.ndarray, " L"], grid: Float[np.ndarray, " P"]
 ) -> Float[np.ndarray, "*w P"]:
-    """Values at `depth` read off, linearly, at the depths of `grid`."""
+    """Interpolate values at `depth` linearly at the depths of `grid`."""
     return np.apply_along_axis(lambda profile: np.interp(grid, depth, profile), -1, values)
 
 
-def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
-    """The traces with each run of a dataset of several (a sweep's) as a trace of its own."""
-    return dict(pair for name, trace in traces.items() for pair in _runs(name, trace))
-
-
-def words(counts: Mapping[str, int]) -> str:
-    """Reasons and how often each occurs: "3 shorter than 8 steps, 1 with NaN"."""
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Join reasons and their counts: "3 shorter than 8 steps, 1 with NaN"."""
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
-
-
-def _runs(name: str, trace: Trace) -> Iterator[tuple[str, Trace]]:
-    runs: Sequence = trace.runs if isinstance(trace, StoredTrace) else ()
-    if len(runs) < 2:
-        yield name, trace
-    else:
-        assert isinstance(trace, StoredTrace)
-        yield from ((f"{name}/{run.partition}", StoredTrace.of([run], trace.only)) for run in runs)
 
 
 def _prediction_depth(row: Row, trace: Trace, steps: int | None) -> float:
     if "lens_top1" not in row.metrics:
         return np.nan
-    likeliest = row.metrics["lens_top1"][row.prompt_steps :][:steps]
-    return float(prediction_depth(likeliest, trace.traced_layers).mean()) / trace.info["layers"]
+    top1 = row.metrics["lens_top1"][row.prompt_steps :][:steps]
+    return float(prediction_depth(top1, trace.traced_layers).mean()) / trace.info["layers"]
 
 
 def _check_recorded(traces: Mapping[str, Trace], name: str) -> None:
     if name != "lens_renyi":
-        return require(traces, name)
+        return require_metrics(traces, name)
     for where, trace in traces.items():
         if not trace.info.get("lens_renyi"):
             raise StudyError(f"{where}: has no lens_renyi; trace it again with --lens-renyi")
 
 
-def _column(where: str, trace: Trace, order: float) -> int:
+def _order_column(where: str, trace: Trace, order: float) -> int:
     alphas = trace.info["alphas"]
     if order not in alphas:
-        listed = ", ".join(f"{alpha:g}" for alpha in alphas)
+        recorded = ", ".join(f"{alpha:g}" for alpha in alphas)
         raise StudyError(
-            f"{where}: has no Rényi entropy of order {order:g}; there are {listed}; trace with more alphas"
+            f"{where}: has no Rényi entropy of order {order:g}, only {recorded}; trace it with more alphas"
         )
     return alphas.index(order)
 
 
 def _unusable(label: str | None, profile: np.ndarray, windows: int | str, steps: int | None) -> str:
-    """Why an answer cannot be used; "" where it can."""
+    """Return the reason to exclude an answer, or "" for a usable one."""
     if label is None:
         return "without a label"
     least = max(1 if windows == EACH else int(windows), steps or 1)

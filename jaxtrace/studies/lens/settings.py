@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jaxtrace.studies._shared.settings import ONE_OR_MORE, StudyConfig
+from jaxtrace.settings.validation import ONE_OR_MORE
+from jaxtrace.studies._shared.settings import StudyConfig
 
 
 class LensConfig(StudyConfig):

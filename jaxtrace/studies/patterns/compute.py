@@ -1,4 +1,4 @@
-"""Attention entropy of answers under different conditions: step by step, by layer, by head, and compared.
+"""`study patterns`: attention entropy of answers under different conditions, by step, layer and head.
 
 After keell0renz/llm-entropy-patterns, which planned it for factual and creative requests, for right and wrong answers
 of SimpleQA and GSM8K, and for the tokens of a mistake.
@@ -21,13 +21,13 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.labels import labelling
+from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import traces_of
-from jaxtrace.studies.patterns import figures as pictures
-from jaxtrace.studies.patterns import tables
+from jaxtrace.studies._shared.traces import study_traces
+from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
+from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
 from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
@@ -36,7 +36,36 @@ GRADE, WRONG_STEP = "grade", "wrong_step"
 RIGHT = "correct or not attempted"
 CONDITIONS = {Grade.CORRECT: RIGHT, Grade.NOT_ATTEMPTED: RIGHT, Grade.INCORRECT: "incorrect", Grade.UNGRADED: None}
 NORMALISED = "attention_entropy_normalized"
-Values = Mapping[str, np.ndarray]
+# (metric, control) → a value per answer
+Lines = dict[tuple[str, str], np.ndarray]
+
+COMPARISONS_TEXT = (
+    "Differences of prompt means (first condition minus second) over the steps after 0: in the metric's unit, as "
+    "Hedges' g, and as the probability that an answer of the first has the larger value (AUROC), with 95 % intervals "
+    "over prompts. p comes from a permutation test; p_adjusted follows Benjamini and Hochberg over a model's lines. "
+    "ln_keys and steps show how far the conditions differ in length."
+)
+STEP_ZERO_TEXT = (
+    "The same differences at step 0, which attends to the prompt alone. row_entropy and row_entropy_var are mean and "
+    "variance over the prompt's positions, if these were traced."
+)
+STEPS_TEXT = (
+    "Attention entropy and varentropy along the steps: means over layers, heads and the answers that reach the step, "
+    "with 95 % intervals. Step 0, the prompt's own, stands apart; beyond the dotted line, fewer than half of the "
+    "answers of some condition continue."
+)
+LAYERS_TEXT = (
+    "Attention entropy and varentropy by layer, means over answers and the steps after 0; the band is one standard "
+    "deviation over heads to either side."
+)
+NOTES = (
+    "A step's metrics belong to the position that draws its token. Samples of one prompt are resampled and permuted "
+    "together where conditions are compared; intervals along steps and layers treat answers as independent.",
+    "llm-entropy-patterns calls the variance over query rows varentropy. A decode step has one query row, so that it "
+    "is 0 there by definition; attention_varentropy is the varentropy of the weights.",
+    "Removing ln(keys) by regression also removes effects that a condition has only through longer answers; if lengths "
+    "hardly overlap, no control can separate the two.",
+)
 
 
 def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) -> Result:
@@ -45,176 +74,148 @@ def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) ->
     Raises:
       JaxtraceError: a setting, a trace, a prompt or a model is unusable.
     """
-    return patterns(traces_of(config, out, progress), config)
+    return patterns(study_traces(config, out, progress), config)
 
 
 def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
-    """Compares attention entropies of answers between conditions, or around the first wrong step.
+    """Compare attention entropies of answers between conditions, or around the first wrong step.
 
-    Means over layers and heads are averaged over the steps after step 0, answer by answer; prompts are the unit of all
-    intervals and tests. As attention entropy grows with ln(keys), each comparison is made again on steps that the
-    conditions share, on what a regression on ln(keys) leaves, and on metrics without that growth.
+    Means over layers and heads are averaged over the steps after 0, answer by answer; prompts are the unit of all
+    intervals and tests. Attention entropy grows with ln(keys), so each comparison is repeated on steps that the
+    conditions share, on residuals of a regression on ln(keys), and on metrics without that growth.
 
     Args:
-      traces: by label; generated, with attention probes.
-      config: what is compared.
+      traces: generated traces with attention probes, by label.
+      config: conditions to compare.
 
     Raises:
-      StudyError: a trace lacks probes or is of given text, there are fewer than two conditions or than two prompts of
+      StudyError: a trace lacks probes or holds given text, there are fewer than two conditions or than two prompts of
         one, or no answer is longer than a token.
     """
     if config.by == WRONG_STEP:
         return wrong_steps(traces, config.labels, seed=config.seed, resamples=config.resamples)
-    found, notes = {}, []
+    answers, notes = {}, []
     for label, trace in traces.items():
-        found[label] = _chosen(label, _answers(label, trace, config), config.conditions)
-        if left := len(trace.rows) - len(found[label]):
+        answers[label] = _chosen(label, _answers(label, trace, config), config.conditions)
+        if excluded := len(trace.rows) - len(answers[label]):
             notes.append(
-                f"{label}: {left} of {len(trace.rows)} answers are not compared: of no condition, or of one token."
+                f"{label}: {excluded} of {len(trace.rows)} answers are not compared: without a condition, or one token."
             )
-    matched = {label: _matched(answers) for label, answers in found.items()}
-    notes += [f"{label}: steps 1 to {steps} are those that count as matched." for label, steps in matched.items()]
-    along, by_layer, by_head = tables.steps(found), tables.layers(found, traces), tables.heads(found, traces)
-    compared = pd.concat([_compared(label, answers, matched[label], config) for label, answers in found.items()])
-    at_first = pd.concat([_at_first(label, answers, config) for label, answers in found.items()])
+    matched = {label: _matched(of_trace) for label, of_trace in answers.items()}
+    notes += [f"{label}: steps 1 to {steps} count as matched." for label, steps in matched.items()]
+    along, by_layer, by_head = steps_table(answers), layers_table(answers, traces), heads_table(answers, traces)
+    compared = [_comparisons(label, of_trace, matched[label], config) for label, of_trace in answers.items()]
+    at_first = [_step_zero(label, of_trace, config) for label, of_trace in answers.items()]
     return Result(
         "patterns",
         f"Does attention entropy differ by {config.by}?",
         {
-            "conditions": tables.conditions(found),
-            "comparisons": Table(compared, COMPARED),
-            "step_zero": Table(at_first, AT_FIRST),
+            "conditions": conditions_table(answers),
+            "comparisons": Table(pd.concat(compared), COMPARISONS_TEXT),
+            "step_zero": Table(pd.concat(at_first), STEP_ZERO_TEXT),
             "steps": along,
             "layers": by_layer,
             "heads": by_head,
         },
         {
-            "steps": Picture(partial(pictures.steps, along.frame, matched), ALONG_TEXT),
-            "layers": Picture(partial(pictures.layers, by_layer.frame), LAYERS_TEXT),
+            "steps": Picture(partial(steps_figure, along.frame, matched), STEPS_TEXT),
+            "layers": Picture(partial(layers_figure, by_layer.frame), LAYERS_TEXT),
             "heads": Picture(
-                partial(pictures.heads, by_head.frame), "Attention entropy by layer, a line for each head."
+                partial(heads_figure, by_head.frame), "Attention entropy by layer, with one line per head."
             ),
         },
         (*notes, *NOTES),
     )
 
 
-COMPARED = (
-    "Differences of prompt means (first condition minus second) over the steps after 0: in the metric's unit, as "
-    "Hedges' g, and as the probability that an answer of the first has the larger value (AUROC), with 95 % intervals "
-    "over prompts. p is of a permutation test; p_adjusted is after Benjamini and Hochberg over a model's lines. "
-    "ln_keys and steps say how far the conditions differ in length."
-)
-AT_FIRST = (
-    "The same at step 0, whose attention sees the prompt alone. row_entropy and row_entropy_var are the mean and the "
-    "variance over the prompt's positions, where these were traced."
-)
-ALONG_TEXT = (
-    "Attention entropy and varentropy along the steps: means over layers, heads and answers still alive, with 95 % "
-    "intervals. Step 0, the prompt's own, stands apart; past the dotted line fewer than half of the answers of some "
-    "condition go on."
-)
-LAYERS_TEXT = (
-    "Attention entropy and varentropy by layer, means over answers and the steps after 0; the band is one standard "
-    "deviation over heads to either side."
-)
-NOTES = (
-    "A step's metrics are of the position that draws its token. Samples of one prompt are resampled and permuted "
-    "together where conditions are compared; intervals along steps and layers take answers as independent.",
-    "The study that this follows calls the variance over query rows varentropy. A decode step has one query row, so "
-    "that it is 0 there by definition; attention_varentropy is that of the weights.",
-    "To remove ln(keys) by regression removes with it what a condition owes to longer answers alone; where lengths "
-    "hardly overlap, no control can part the two.",
-)
-
-
 def _answers(label: str, trace: Trace, config: PatternsConfig) -> list[Trajectory]:
     if config.by == GRADE:
-        return trajectories(label, trace, [CONDITIONS[one.grade] for one in labels_for(trace.rows, config.labels)])
-    condition = labelling({label: trace}, config.by, config.labels)
+        grades = [row_label.grade for row_label in labels_for(trace.rows, config.labels)]
+        return trajectories(label, trace, [CONDITIONS[grade] for grade in grades])
+    condition = row_labels({label: trace}, config.by, config.labels)
     return trajectories(label, trace, [condition(trace, row) for row in trace.rows])
 
 
-def _chosen(label: str, answers: Sequence[Trajectory], wanted: Sequence[str]) -> list[Trajectory]:
-    """The answers of the conditions compared, condition by condition."""
-    there = sorted({one.condition for one in answers})
-    if missing := [name for name in wanted if name not in there]:
-        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; there are: {', '.join(there)}")
-    names = list(dict.fromkeys(wanted or there))
+def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]) -> list[Trajectory]:
+    """Return the answers of the conditions compared, condition by condition."""
+    known = sorted({answer.condition for answer in answers})
+    if missing := [name for name in conditions if name not in known]:
+        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; choose from: {', '.join(known)}")
+    names = list(dict.fromkeys(conditions or known))
     if len(names) < 2:
         what = f"only '{names[0]}'" if names else "none"
-        raise StudyError(f"{label}: two conditions are needed, there is {what}; trace prompts of both, or mend --by")
-    chosen = [one for name in names for one in answers if one.condition == name and one.steps > 1]
+        raise StudyError(
+            f"{label}: two conditions are needed, and it has {what}; trace prompts of both, or change --by"
+        )
+    chosen = [answer for name in names for answer in answers if answer.condition == name and answer.steps > 1]
     for name in names:
-        count = sum(one.condition == name for one in chosen)
+        count = sum(answer.condition == name for answer in chosen)
         if count < 2:
-            raise StudyError(f"{label}: {count} answers of '{name}' go on after step 0; give two at least of each")
+            raise StudyError(f"{label}: {count} answers of '{name}' continue after step 0; give at least two of each")
     return chosen
 
 
 def _matched(answers: Sequence[Trajectory]) -> int:
-    """The last step that at least half of the answers of every condition reach."""
-    lengths = {
-        one.condition: [other.steps - 1 for other in answers if other.condition == one.condition] for one in answers
-    }
-    return min(int(np.quantile(of, 0.5, method="lower")) for of in lengths.values())
+    """Return the last step that at least half of the answers of every condition reach."""
+    lengths: dict[str, list[int]] = {}
+    for answer in answers:
+        lengths.setdefault(answer.condition, []).append(answer.steps - 1)
+    return min(int(np.quantile(of_condition, 0.5, method="lower")) for of_condition in lengths.values())
 
 
-def _compared(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:
-    """One line for each metric, control and pair of conditions."""
-    tokens = np.concatenate([one.ln_keys[1:] for one in answers])
-    ends = np.cumsum([one.steps - 1 for one in answers])[:-1]
-    lines: dict[tuple[str, str], np.ndarray] = {}
+def _comparisons(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:
+    """Return one line per metric, control and pair of conditions."""
+    keys = [answer.ln_keys[1:] for answer in answers]
+    ends = np.cumsum([len(of_answer) for of_answer in keys])[:-1]
+    lines: Lines = {}
     for name in answers[0].values:
-        series = [one.values[name][1:] for one in answers]
+        series = [answer.after_first(name) for answer in answers]
         lines[name, "none"] = _means(series)
-        lines[name, "matched steps"] = _means([one[:matched] for one in series])
+        lines[name, "matched steps"] = _means([of_answer[:matched] for of_answer in series])
         if name != NORMALISED:
-            lines[name, "ln(keys) removed"] = _means(np.split(residualize(np.concatenate(series), tokens), ends))
-    keys = [one.ln_keys[1:] for one in answers]
+            residuals = residualize(np.concatenate(series), np.concatenate(keys))
+            lines[name, "ln(keys) removed"] = _means(np.split(residuals, ends))
     lines["ln_keys", "none"] = _means(keys)
-    lines["ln_keys", "matched steps"] = _means([one[:matched] for one in keys])
-    lines["steps", "none"] = np.array([float(one.steps) for one in answers])
-    return _lines(label, answers, lines, config)
+    lines["ln_keys", "matched steps"] = _means([of_answer[:matched] for of_answer in keys])
+    lines["steps", "none"] = np.array([float(answer.steps) for answer in answers])
+    return _compared(label, answers, lines, config)
 
 
-def _at_first(label: str, answers: Sequence[Trajectory], config: PatternsConfig) -> pd.DataFrame:
-    keys = np.array([one.ln_keys[0] for one in answers])
-    lines: dict[tuple[str, str], np.ndarray] = {}
+def _step_zero(label: str, answers: Sequence[Trajectory], config: PatternsConfig) -> pd.DataFrame:
+    keys = np.array([answer.ln_keys[0] for answer in answers])
+    lines: Lines = {}
     for name in answers[0].values:
-        values = np.array([one.values[name][0] for one in answers])
+        values = np.array([answer.values[name][0] for answer in answers])
         lines[name, "none"] = values
         if name != NORMALISED:
             lines[name, "ln(keys) removed"] = residualize(values, keys)
     for name in answers[0].prompt:
-        lines[name, "none"] = np.array([one.prompt[name] for one in answers])
+        lines[name, "none"] = np.array([answer.prompt[name] for answer in answers])
         lines[name, "ln(keys) removed"] = residualize(lines[name, "none"], keys)
     lines["ln_keys", "none"] = keys
-    return _lines(label, answers, lines, config)
+    return _compared(label, answers, lines, config)
 
 
-def _lines(
-    label: str, answers: Sequence[Trajectory], lines: Mapping[tuple[str, str], np.ndarray], config: PatternsConfig
-) -> pd.DataFrame:
-    of = np.array([one.condition for one in answers])
-    groups = np.array([one.group for one in answers])
-    samples = len(np.unique(groups)) < len(groups)
-    found = []
-    for first, second in combinations(dict.fromkeys(of), 2):
-        a, b = of == first, of == second
+def _compared(label: str, answers: Sequence[Trajectory], lines: Lines, config: PatternsConfig) -> pd.DataFrame:
+    conditions = np.array([answer.condition for answer in answers])
+    groups = np.array([answer.group for answer in answers])
+    repeated = len(np.unique(groups)) < len(groups)  # several samples of a prompt
+    settings = {"seed": config.seed, "resamples": config.resamples}
+    rows = []
+    for first, second in combinations(dict.fromkeys(conditions), 2):
+        a, b = conditions == first, conditions == second
         both = a | b
+        group_settings = {"groups_a": groups[a], "groups_b": groups[b]} if repeated else {}
         for (metric, control), values in lines.items():
-            repeated = {"groups_a": groups[a], "groups_b": groups[b]} if samples else {}
-            settings = {"seed": config.seed, "resamples": config.resamples}
-            gap = difference(values[a], values[b], **repeated, **settings)
-            ranked = auroc(a[both], values[both], groups=groups[both] if samples else None, **settings)
+            gap = difference(values[a], values[b], **group_settings, **settings)
+            ranked = auroc(a[both], values[both], groups=groups[both] if repeated else None, **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
             for name, estimate in (("difference", gap.difference), ("g", gap.effect), ("auroc", ranked)):
                 row |= estimate.columns(name)
-            found.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
-    frame = pd.DataFrame(found)
+            rows.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
+    frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
 
 def _means(series: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([one.mean() for one in series])
+    return np.array([values.mean() for values in series])

@@ -1,4 +1,4 @@
-"""Pictures of attention entropy under different conditions: a row for each model."""
+"""Pictures of attention entropy under different conditions, one row per model."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from jaxtrace.figures.theme import Theme, dress, legend, new_figure, whole_numbers
 
-SHOWN = {"attention_entropy": "attention entropy (nats)", "attention_varentropy": "attention varentropy (nats²)"}
-Draw = Callable[[Axes, pd.DataFrame, str, str], None]
-OTHERS = ("#009e73", "#cc79a7", "#999999", "#b59f00")  # beside the theme's two lines
+PANELS = {"attention_entropy": "attention entropy (nats)", "attention_varentropy": "attention varentropy (nats²)"}
+DrawLine = Callable[[Axes, pd.DataFrame, str, str], None]
 
 
-def steps(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) -> Figure:
-    """Entropy and varentropy along the steps: mean over answers alive and its interval, a line for each condition.
+def steps_figure(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) -> Figure:
+    """Draw entropy and varentropy along the steps: mean over answers and its interval, one line per condition.
 
     Args:
       frame: model, condition, metric, step, mean, mean_low, mean_high.
-      matched: model → the last matched step.
-      theme: the colours.
+      matched: model → last matched step.
+      theme: colours.
     """
 
-    def draw(axes: Axes, of: pd.DataFrame, color: str, name: str) -> None:
-        first, later = of[of["step"] == 0], of[of["step"] > 0]
+    def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
+        first, later = rows[rows["step"] == 0], rows[rows["step"] > 0]
         gaps = np.array([first["mean"] - first["mean_low"], first["mean_high"] - first["mean"]])
         axes.errorbar(first["step"], first["mean"], np.nan_to_num(gaps), color=color, marker="o", markersize=3.5)
         axes.fill_between(later["step"], later["mean_low"], later["mean_high"], color=color, alpha=0.18, linewidth=0)
@@ -40,28 +38,28 @@ def steps(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) -> Figu
     return figure
 
 
-def layers(frame: pd.DataFrame, theme: Theme) -> Figure:
-    """Entropy and varentropy by layer, with a standard deviation over heads to either side.
+def layers_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
+    """Draw entropy and varentropy by layer, with a band of one standard deviation over heads to either side.
 
     Args:
       frame: model, condition, metric, layer, mean, over_heads.
-      theme: the colours.
+      theme: colours.
     """
 
-    def draw(axes: Axes, of: pd.DataFrame, color: str, name: str) -> None:
-        low, high = of["mean"] - of["over_heads"], of["mean"] + of["over_heads"]
-        axes.fill_between(of["layer"], low, high, color=color, alpha=0.15, linewidth=0)
-        axes.plot(of["layer"], of["mean"], color=color, linewidth=1.8, marker="o", markersize=3, label=name)
+    def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
+        low, high = rows["mean"] - rows["over_heads"], rows["mean"] + rows["over_heads"]
+        axes.fill_between(rows["layer"], low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(rows["layer"], rows["mean"], color=color, linewidth=1.8, marker="o", markersize=3, label=name)
 
     return _panels(frame, "layer", theme, draw)[0]
 
 
-def heads(frame: pd.DataFrame, theme: Theme) -> Figure:
-    """Attention entropy of each head by layer: a row for each model, a panel for each condition.
+def heads_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
+    """Draw attention entropy of each head by layer: one row per model, one panel per condition.
 
     Args:
       frame: model, condition, layer, head, attention_entropy.
-      theme: the colours.
+      theme: colours.
     """
     models, names = frame["model"].unique(), frame["condition"].unique()
     figure = new_figure(theme, max(6.2, 2.4 * len(names)), 0.5 + 2.4 * len(models))
@@ -69,27 +67,27 @@ def heads(frame: pd.DataFrame, theme: Theme) -> Figure:
     colors = _colors(theme, names)
     for row, model in zip(panels, models, strict=True):
         for axes, name in zip(row, names, strict=True):
-            label = SHOWN["attention_entropy"] if axes is row[0] else ""
+            label = PANELS["attention_entropy"] if axes is row[0] else ""
             dress(axes, theme, f"{model}: {name}", x="layer", y=label)
-            of = frame[(frame["model"] == model) & (frame["condition"] == name)]
-            for _, head in of.groupby("head"):
+            rows = frame[(frame["model"] == model) & (frame["condition"] == name)]
+            for _, head in rows.groupby("head"):
                 axes.plot(head["layer"], head["attention_entropy"], color=colors[name], linewidth=0.9, alpha=0.7)
             axes.xaxis.set_major_locator(whole_numbers())
         row[0].set_ylim(bottom=0)
     return figure
 
 
-def around(frame: pd.DataFrame, theme: Theme) -> Figure:
-    """Entropy and varentropy around the first wrong step: mean over answers and its interval.
+def around_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
+    """Draw entropy and varentropy around the first wrong step: mean over answers and its interval.
 
     Args:
       frame: model, condition, metric, offset, mean, mean_low, mean_high.
-      theme: the colours.
+      theme: colours.
     """
 
-    def draw(axes: Axes, of: pd.DataFrame, color: str, name: str) -> None:
-        axes.fill_between(of["offset"], of["mean_low"], of["mean_high"], color=color, alpha=0.18, linewidth=0)
-        axes.plot(of["offset"], of["mean"], color=color, linewidth=1.6, label=name)
+    def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
+        axes.fill_between(rows["offset"], rows["mean_low"], rows["mean_high"], color=color, alpha=0.18, linewidth=0)
+        axes.plot(rows["offset"], rows["mean"], color=color, linewidth=1.6, label=name)
 
     figure, panels = _panels(frame, "offset", theme, draw)
     for axes in panels.flat:
@@ -98,15 +96,15 @@ def around(frame: pd.DataFrame, theme: Theme) -> Figure:
     return figure
 
 
-def _panels(frame: pd.DataFrame, x: str, theme: Theme, draw: Draw) -> tuple[Figure, np.ndarray]:
-    """A row of panels for each model, a panel for each metric, a line for each condition."""
+def _panels(frame: pd.DataFrame, x: str, theme: Theme, draw: DrawLine) -> tuple[Figure, np.ndarray]:
+    """Draw a row of panels per model, a panel per metric, and a line per condition."""
     models, names = frame["model"].unique(), frame["condition"].unique()
     parts = dict(list(frame.groupby(["model", "metric", "condition"])))
     figure = new_figure(theme, 7.2, 0.5 + 2.5 * len(models))
-    panels = figure.subplots(len(models), len(SHOWN), squeeze=False)
+    panels = figure.subplots(len(models), len(PANELS), squeeze=False)
     colors = _colors(theme, names)
     for row, model in zip(panels, models, strict=True):
-        for axes, (metric, label) in zip(row, SHOWN.items(), strict=True):
+        for axes, (metric, label) in zip(row, PANELS.items(), strict=True):
             dress(axes, theme, model, x=x, y=label)
             for name in names:
                 if (model, metric, name) in parts:
@@ -118,5 +116,4 @@ def _panels(frame: pd.DataFrame, x: str, theme: Theme, draw: Draw) -> tuple[Figu
 
 
 def _colors(theme: Theme, names: Iterable[str]) -> dict[str, str]:
-    palette = [to_hex(color) for color in (theme.first, theme.second, *OTHERS)]
-    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
+    return {name: theme.lines[i % len(theme.lines)] for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Tables of answers by condition: how many, step by step, by layer, by head."""
+"""Tables of answers by condition: counts, and means by step, by layer and by head."""
 
 from __future__ import annotations
 
@@ -6,90 +6,78 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from jaxtrace.studies._shared.means import mean_intervals
 from jaxtrace.studies._shared.result import Table
-from jaxtrace.studies.patterns.trajectories import OF_HEADS, Trajectory
+from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory
 from jaxtrace.traces.trace import Trace
 
-ALONG = ("attention_entropy", "attention_varentropy", "attention_entropy_normalized")
-Answers = Mapping[str, Sequence[Trajectory]]
+STEP_METRICS = ("attention_entropy", "attention_varentropy", "attention_entropy_normalized")
+MEAN = ["mean", "mean_low", "mean_high"]
+AnswersByTrace = Mapping[str, Sequence[Trajectory]]
 
 
-def conditions(found: Answers) -> Table:
-    """How many answers there are, and how long."""
+def conditions_table(answers: AnswersByTrace) -> Table:
+    """Return numbers and lengths of the answers."""
     rows = [
         {
             "model": label,
             "condition": condition,
-            "prompts": len({one.group for one in answers}),
-            "answers": len(answers),
-            "mean_steps": np.mean([one.steps for one in answers]),
-            "mean_prompt_tokens": np.mean([np.exp(one.ln_keys[0]) for one in answers]),
+            "prompts": len({answer.group for answer in part}),
+            "answers": len(part),
+            "mean_steps": np.mean([answer.steps for answer in part]),
+            "mean_prompt_tokens": np.mean([np.exp(answer.ln_keys[0]) for answer in part]),
         }
-        for label, condition, answers in _by_condition(found)
+        for label, condition, part in _by_condition(answers)
     ]
-    return Table(pd.DataFrame(rows), "The answers compared: how many, their steps, and the tokens of their prompts.")
+    return Table(pd.DataFrame(rows), "Numbers of compared answers, with their mean steps and prompt tokens.")
 
 
-def steps(found: Answers) -> Table:
-    """Means over the answers that are still alive at a step."""
-    rows = []
-    for label, condition, answers in _by_condition(found):
-        longest = max(one.steps for one in answers)
-        for name in ALONG:
-            values = np.full((len(answers), longest), np.nan)
-            for i, one in enumerate(answers):
-                values[i, : one.steps] = one.values[name]
-            place = {"model": label, "condition": condition, "metric": name, "step": np.arange(longest)}
-            rows.append(interval_of_means(values).assign(**place))
-    columns = ["model", "condition", "metric", "step", "mean", "mean_low", "mean_high", "n"]
-    table = pd.concat(rows).reindex(columns=columns)
-    return Table(table, "Means over layers, heads and answers still alive, with 95 % t intervals over answers.")
-
-
-def layers(found: Answers, traces: Mapping[str, Trace]) -> Table:
-    """Means over heads of each layer, and the standard deviation over them."""
-    rows = []
-    for label, condition, answers in _by_condition(found):
-        for name in OF_HEADS:
-            values = np.array([one.heads[name] for one in answers])
-            place = {"model": label, "condition": condition, "metric": name, "layer": traces[label].traced_layers}
-            rows.append(interval_of_means(values.mean(2)).assign(**place, over_heads=values.mean(0).std(1)))
-    columns = ["model", "condition", "metric", "layer", "mean", "mean_low", "mean_high", "over_heads", "n"]
-    table = pd.concat(rows).reindex(columns=columns)
+def steps_table(answers: AnswersByTrace) -> Table:
+    """Return means over the answers that reach a step."""
+    frames = []
+    for label, condition, part in _by_condition(answers):
+        longest = max(answer.steps for answer in part)
+        for name in STEP_METRICS:
+            values = np.full((len(part), longest), np.nan)
+            for i, answer in enumerate(part):
+                values[i, : answer.steps] = answer.values[name]
+            keys = {"model": label, "condition": condition, "metric": name, "step": np.arange(longest)}
+            frames.append(mean_intervals(values).assign(**keys))
     return Table(
-        table,
-        "Means over heads, steps after 0 and answers, with 95 % t intervals over answers; over_heads is the standard "
-        "deviation of the heads' own means.",
+        pd.concat(frames).reindex(columns=["model", "condition", "metric", "step", *MEAN, "n"]),
+        "Means over layers, heads and the answers that reach the step, with 95 % t intervals over answers.",
     )
 
 
-def heads(found: Answers, traces: Mapping[str, Trace]) -> Table:
-    """Means of each head."""
+def layers_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
+    """Return means over the heads of each layer, and their standard deviation."""
+    frames = []
+    for label, condition, part in _by_condition(answers):
+        for name in HEAD_METRICS:
+            values = np.array([answer.heads[name] for answer in part])
+            keys = {"model": label, "condition": condition, "metric": name, "layer": traces[label].traced_layers}
+            frames.append(mean_intervals(values.mean(2)).assign(**keys, over_heads=values.mean(0).std(1)))
+    return Table(
+        pd.concat(frames).reindex(columns=["model", "condition", "metric", "layer", *MEAN, "over_heads", "n"]),
+        "Means over heads, steps after 0 and answers, with 95 % t intervals over answers; over_heads is the standard "
+        "deviation over the heads' means.",
+    )
+
+
+def heads_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
+    """Return means of each head."""
     rows = []
-    for label, condition, answers in _by_condition(found):
-        means = {name: np.mean([one.heads[name] for one in answers], axis=0) for name in OF_HEADS}
+    for label, condition, part in _by_condition(answers):
+        means = {name: np.mean([answer.heads[name] for answer in part], axis=0) for name in HEAD_METRICS}
         for i, layer in enumerate(traces[label].traced_layers):
-            for head in range(means[OF_HEADS[0]].shape[1]):
-                of_head = {name: mean[i, head] for name, mean in means.items()}
-                key = {"model": label, "condition": condition, "layer": layer, "head": head}
-                rows.append(key | of_head | {"n": len(answers)})
-    return Table(pd.DataFrame(rows), "Means over the steps after 0 and over answers, of each head.")
+            for head in range(means[HEAD_METRICS[0]].shape[1]):
+                keys = {"model": label, "condition": condition, "layer": layer, "head": head}
+                rows.append(keys | {name: mean[i, head] for name, mean in means.items()} | {"n": len(part)})
+    return Table(pd.DataFrame(rows), "Means of each head over the steps after 0 and over answers.")
 
 
-def interval_of_means(values: np.ndarray) -> pd.DataFrame:
-    """Column means of [answers, columns], NaN left out, with 95 % t intervals: mean, mean_low, mean_high, n."""
-    n = np.isfinite(values).sum(0)
-    total = np.where(np.isfinite(values), values, 0)
-    mean = np.divide(total.sum(0), n, out=np.full(len(n), np.nan), where=n > 0)
-    squares = np.where(np.isfinite(values), (values - mean) ** 2, 0).sum(0)
-    freedom = np.maximum(n - 1, 1)
-    half = np.where(n > 1, stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1)), np.nan)
-    return pd.DataFrame({"mean": mean, "mean_low": mean - half, "mean_high": mean + half, "n": n})
-
-
-def _by_condition(found: Answers) -> Iterator[tuple[str, str, list[Trajectory]]]:
-    for label, answers in found.items():
-        for condition in dict.fromkeys(one.condition for one in answers):
-            yield label, condition, [one for one in answers if one.condition == condition]
+def _by_condition(answers: AnswersByTrace) -> Iterator[tuple[str, str, list[Trajectory]]]:
+    for label, of_trace in answers.items():
+        for condition in dict.fromkeys(answer.condition for answer in of_trace):
+            yield label, condition, [answer for answer in of_trace if answer.condition == condition]

@@ -1,4 +1,4 @@
-"""Attention entropy at the first wrong step of an answer against the rest of it."""
+"""Attention entropy at the first wrong step of an answer, compared with its other steps."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.ranking import auroc
+from jaxtrace.studies._shared.means import mean_intervals
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies.patterns import figures as patterns_pictures
-from jaxtrace.studies.patterns.tables import ALONG, interval_of_means
+from jaxtrace.studies.patterns.figures import around_figure
+from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
 from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
 from jaxtrace.traces.trace import Trace
 
-AROUND = 12  # steps to either side of the wrong one that the picture shows
-ALIKE = "right answers split alike"
+AROUND = 12  # steps to either side of the wrong one in the picture
+RIGHT_CONTROL = "right answers, same steps"
 
 
-class Wrong(NamedTuple):
+class WrongAnswer(NamedTuple):
     """An answer that goes wrong.
 
     Attributes:
-      answer: its steps.
-      start, end: the first and the last step of what is wrong, counted from 0 at the first token.
+      answer: metrics along its steps.
+      start, end: first and last step of the mistake, counted from 0 at the first token.
     """
 
     answer: Trajectory
@@ -42,54 +43,16 @@ class Wrong(NamedTuple):
     end: int
 
 
-PARTS: dict[str, Callable[[np.ndarray, Wrong], np.ndarray]] = {
+Part = Callable[[np.ndarray, WrongAnswer], np.ndarray]  # steps [n] → bool [n], True for steps of the part
+PARTS: dict[str, Part] = {
     "the wrong step − the rest": lambda at, wrong: (at >= wrong.start) & (at <= wrong.end),
     "from the wrong step on − before it": lambda at, wrong: at >= wrong.start,
 }
-Part = Callable[[np.ndarray, Wrong], np.ndarray]
-
-
-def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0, resamples: int = 2000) -> Result:
-    """Compares tokens of the first wrong step with the other tokens of the same answer; step 0 is left out.
-
-    Args:
-      traces: by label; generated, with attention probes.
-      file: labels, some of them with a wrong step (`jaxtrace grade --critic-model`).
-      seed, resamples: of intervals and tests.
-
-    Raises:
-      StudyError: there is no file, fewer than two answers of a trace have a wrong step after others, or a trace lacks
-        probes or is of given text.
-    """
-    if file is None:
-        raise StudyError("wrong_step: which steps are wrong? give --labels FILE of jaxtrace grade --critic-model")
-    compared, around, notes = [], [], []
-    for label, trace in traces.items():
-        labels = labels_for(trace.rows, file)
-        wrong, right = _parted(trajectories(label, trace, [""] * len(labels)), labels)
-        if len(wrong) < 2:
-            raise StudyError(
-                f"{label}: {len(wrong)} answers have a wrong step after others; give labels of two or more"
-            )
-        compared.append(_compared(label, wrong, right, seed, resamples))
-        around.append(_around(label, wrong))
-        notes.append(f"{label}: {len(wrong)} answers with a wrong step after others, and {len(right)} right ones.")
-        whys = Counter(one.wrong_by for one in labels if one.wrong_by and one.wrong_from is None)
-        notes += [f"{label}: {count} answers without a wrong step ({why})." for why, count in whys.items()]
-    return Result(
-        "patterns",
-        "Does attention entropy tell where an answer goes wrong?",
-        {"wrong_steps": Table(pd.concat(compared), COMPARED), "around": Table(pd.concat(around), AROUND_TEXT)},
-        {"around": Picture(partial(patterns_pictures.around, pd.concat(around)), AROUND_TEXT)},
-        (*notes, "Tokens from the wrong step on come later, and later tokens see more keys: read the controls."),
-    )
-
-
-COMPARED = (
-    "Differences between the tokens of an answer, means over answers with 95 % intervals: in the metric's unit, and "
-    "as g of the paired differences. auroc is the probability that a token of the part named first has the larger "
-    "value. Answers are resampled; p changes the signs of whole answers' differences; p_adjusted is after Benjamini "
-    f"and Hochberg over a model's lines. '{ALIKE}' takes off what right answers show on average at the same steps."
+WRONG_STEPS_TEXT = (
+    "Differences between the tokens of an answer, means over answers with 95 % intervals: in the metric's unit, and as "
+    "g of the paired differences. auroc is the probability that a token of the part named first has the larger value. "
+    "Answers are resampled; p flips the signs of whole answers' differences; p_adjusted follows Benjamini and Hochberg "
+    f"over a model's lines. '{RIGHT_CONTROL}' subtracts what right answers show on average at the same steps."
 )
 AROUND_TEXT = (
     "Attention entropy and varentropy, means over layers, heads and answers with 95 % t intervals, around the first "
@@ -97,98 +60,140 @@ AROUND_TEXT = (
 )
 
 
-def _parted(answers: Sequence[Trajectory], labels: Sequence[Label]) -> tuple[list[Wrong], list[Trajectory]]:
-    """Answers that go wrong after step 1, and right ones of more than step 0."""
+def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0, resamples: int = 2000) -> Result:
+    """Compare tokens of the first wrong step with the other tokens of the same answer, step 0 excluded.
+
+    Args:
+      traces: generated traces with attention probes, by label.
+      file: file of labels, some with a wrong step (`jaxtrace grade --critic-model`).
+      seed: seed of intervals and tests.
+      resamples: number of resamples.
+
+    Raises:
+      StudyError: there is no file, fewer than two answers of a trace have a wrong step after others, or a trace lacks
+        probes or holds given text.
+    """
+    if file is None:
+        raise StudyError("wrong_step: needs wrong steps; give --labels FILE of jaxtrace grade --critic-model")
+    compared, around, notes = [], [], []
+    for label, trace in traces.items():
+        labels = labels_for(trace.rows, file)
+        wrong, right = _split_by_grade(trajectories(label, trace, [""] * len(labels)), labels)
+        if len(wrong) < 2:
+            raise StudyError(
+                f"{label}: {len(wrong)} answers have a wrong step after others; give labels of two or more"
+            )
+        compared.append(_compared(label, wrong, right, seed, resamples))
+        around.append(_around(label, wrong))
+        notes.append(f"{label}: {len(wrong)} answers with a wrong step after others, and {len(right)} right ones.")
+        reasons = Counter(of_row.wrong_by for of_row in labels if of_row.wrong_by and of_row.wrong_from is None)
+        notes += [f"{label}: {count} answers without a wrong step ({reason})." for reason, count in reasons.items()]
+    return Result(
+        "patterns",
+        "Does attention entropy tell where an answer goes wrong?",
+        {"wrong_steps": Table(pd.concat(compared), WRONG_STEPS_TEXT), "around": Table(pd.concat(around), AROUND_TEXT)},
+        {"around": Picture(partial(around_figure, pd.concat(around)), AROUND_TEXT)},
+        (*notes, "Tokens from the wrong step on come later, and later tokens see more keys: read the controls."),
+    )
+
+
+def _split_by_grade(
+    answers: Sequence[Trajectory], labels: Sequence[Label]
+) -> tuple[list[WrongAnswer], list[Trajectory]]:
+    """Return answers that go wrong after step 1, and right ones of more than step 0."""
     wrong, right = [], []
-    for one in answers:
-        label = labels[one.row]
-        if label.grade is Grade.CORRECT and one.steps > 1:
-            right.append(one)
-        elif label.wrong_from is not None and label.wrong_to is not None:
-            place = Wrong(one, label.wrong_from, label.wrong_to)
-            wrong += [place] * (1 < place.start < one.steps)
+    for answer in answers:
+        label = labels[answer.row]
+        if label.grade is Grade.CORRECT and answer.steps > 1:
+            right.append(answer)
+        elif label.wrong_from is not None and label.wrong_to is not None and 1 < label.wrong_from < answer.steps:
+            wrong.append(WrongAnswer(answer, label.wrong_from, label.wrong_to))
     return wrong, right
 
 
 def _compared(
-    label: str, wrong: Sequence[Wrong], right: Sequence[Trajectory], seed: int, resamples: int
+    label: str, wrong: Sequence[WrongAnswer], right: Sequence[Trajectory], seed: int, resamples: int
 ) -> pd.DataFrame:
     settings = {"seed": seed, "resamples": resamples}
     rows = []
     for metric in wrong[0].answer.values:
-        for part, of in PARTS.items():
-            plain, left, right_plain = _series(metric, wrong, right)
-            key = {"model": label, "metric": metric, "comparison": part}
-            rows.append(key | {"control": "none"} | _line(plain, wrong, of, settings))
-            rows.append(key | {"control": "ln(keys) removed"} | _line(left, wrong, of, settings))
-            expected = np.array([_expected(right_plain, one, of) for one in wrong])
+        plain = [one.answer.after_first(metric) for one in wrong]
+        of_right = [answer.after_first(metric) for answer in right]
+        residuals = _residuals(plain + of_right, [one.answer for one in wrong] + list(right))[: len(wrong)]
+        for name, part in PARTS.items():
+            keys = {"model": label, "metric": metric, "comparison": name}
+            rows.append(keys | {"control": "none"} | _differences(plain, wrong, part, settings))
+            rows.append(keys | {"control": "ln(keys) removed"} | _differences(residuals, wrong, part, settings))
+            expected = np.array([_expected(of_right, one, part) for one in wrong])
             if np.isfinite(expected).sum() > 1:
-                rows.append(key | {"control": ALIKE} | _beyond(plain, wrong, of, expected, settings))
+                beyond = _beyond_right(plain, wrong, part, expected, settings)
+                rows.append(keys | {"control": RIGHT_CONTROL} | beyond)
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
 
-def _series(
-    metric: str, wrong: Sequence[Wrong], right: Sequence[Trajectory]
-) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """A metric after step 0: of wrong answers, of the same without what ln(keys) explains, of right answers."""
-    answers = [*(one.answer for one in wrong), *right]
-    plain = [one.values[metric][1:] for one in answers]
-    keys = np.concatenate([one.ln_keys[1:] for one in answers])
-    left = np.split(residualize(np.concatenate(plain), keys), np.cumsum([len(one) for one in plain])[:-1])
-    return plain[: len(wrong)], left[: len(wrong)], plain[len(wrong) :]
+def _residuals(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:
+    """Return a metric after step 0 without its regression on ln(keys), which is fitted over all answers."""
+    keys = np.concatenate([answer.ln_keys[1:] for answer in answers])
+    ends = np.cumsum([len(of_answer) for of_answer in series])[:-1]
+    return np.split(residualize(np.concatenate(series), keys), ends)
 
 
-def _line(series: Sequence[np.ndarray], wrong: Sequence[Wrong], of: Part, settings: dict[str, int]) -> dict[str, float]:
-    marks = [_marks(one, place, of) for one, place in zip(series, wrong, strict=True)]
-    gaps = [_gap(one, mark) for one, mark in zip(series, marks, strict=True)]
-    tokens = np.repeat([place.answer.group for place in wrong], [len(one) for one in series])
-    ranked = auroc(np.concatenate(marks), np.concatenate(series), groups=tokens, **settings)
-    found = _paired(np.array(gaps), np.zeros(len(gaps)), wrong, settings)
-    return found | ranked.columns("auroc")
-
-
-def _beyond(
-    series: Sequence[np.ndarray], wrong: Sequence[Wrong], of: Part, expected: np.ndarray, settings: dict[str, int]
+def _differences(
+    series: Sequence[np.ndarray], wrong: Sequence[WrongAnswer], part: Part, settings: dict[str, int]
 ) -> dict[str, float]:
-    gaps = np.array([_gap(one, _marks(one, place, of)) for one, place in zip(series, wrong, strict=True)])
-    there = np.isfinite(expected)
-    return _paired(gaps[there], expected[there], list(compress(wrong, there)), settings)
+    masks = [_mask(values, one, part) for values, one in zip(series, wrong, strict=True)]
+    gaps = [_gap(values, mask) for values, mask in zip(series, masks, strict=True)]
+    token_groups = np.repeat([one.answer.group for one in wrong], [len(values) for values in series])
+    ranked = auroc(np.concatenate(masks), np.concatenate(series), groups=token_groups, **settings)
+    return _paired(np.array(gaps), np.zeros(len(gaps)), wrong, settings) | ranked.columns("auroc")
+
+
+def _beyond_right(
+    series: Sequence[np.ndarray],
+    wrong: Sequence[WrongAnswer],
+    part: Part,
+    expected: np.ndarray,
+    settings: dict[str, int],
+) -> dict[str, float]:
+    gaps = np.array([_gap(values, _mask(values, one, part)) for values, one in zip(series, wrong, strict=True)])
+    known = np.isfinite(expected)
+    return _paired(gaps[known], expected[known], list(compress(wrong, known)), settings)
 
 
 def _paired(
-    gaps: np.ndarray, expected: np.ndarray, wrong: Sequence[Wrong], settings: dict[str, int]
+    gaps: np.ndarray, expected: np.ndarray, wrong: Sequence[WrongAnswer], settings: dict[str, int]
 ) -> dict[str, float]:
-    gap = paired_difference(gaps, expected, groups=[place.answer.group for place in wrong], **settings)
+    gap = paired_difference(gaps, expected, groups=[one.answer.group for one in wrong], **settings)
     return gap.difference.columns("difference") | gap.effect.columns("g") | {"p": gap.p, "n": len(gaps)}
 
 
-def _marks(series: np.ndarray, wrong: Wrong, of: Part) -> np.ndarray:
-    """Which of the steps from 1 on are of the part."""
-    return of(np.arange(1, len(series) + 1), wrong)
+def _mask(values: np.ndarray, wrong: WrongAnswer, part: Part) -> np.ndarray:
+    """Return True for the steps, from 1 on, that belong to the part."""
+    return part(np.arange(1, len(values) + 1), wrong)
 
 
-def _gap(series: np.ndarray, mark: np.ndarray) -> float:
-    return float(series[mark].mean() - series[~mark].mean())
+def _gap(values: np.ndarray, mask: np.ndarray) -> float:
+    return float(values[mask].mean() - values[~mask].mean())
 
 
-def _expected(right: Sequence[np.ndarray], wrong: Wrong, of: Part) -> float:
-    """The mean difference of right answers at the steps of a wrong one's part; NaN where none is long enough."""
-    marks = [_marks(one, wrong, of) for one in right]
-    gaps = [_gap(one, mark) for one, mark in zip(right, marks, strict=True) if mark.any()]
+def _expected(right: Sequence[np.ndarray], wrong: WrongAnswer, part: Part) -> float:
+    """Return the mean difference of right answers at the steps of a wrong one's part; NaN if none is long enough."""
+    masks = [_mask(values, wrong, part) for values in right]
+    gaps = [_gap(values, mask) for values, mask in zip(right, masks, strict=True) if mask.any()]
     return float(np.mean(gaps)) if gaps else np.nan
 
 
-def _around(label: str, wrong: Sequence[Wrong]) -> pd.DataFrame:
+def _around(label: str, wrong: Sequence[WrongAnswer]) -> pd.DataFrame:
     offsets = np.arange(-AROUND, AROUND + 1)
     frames = []
-    for name in ALONG:
+    for name in STEP_METRICS:
         values = np.full((len(wrong), len(offsets)), np.nan)
         for i, one in enumerate(wrong):
-            at = one.start + offsets
-            there = (at >= 1) & (at < one.answer.steps)
-            values[i, there] = one.answer.values[name][at[there]]
-        found = interval_of_means(values)
-        frames.append(found.assign(model=label, condition="answers that go wrong", metric=name, offset=offsets))
-    columns = ["model", "condition", "metric", "offset", "mean", "mean_low", "mean_high", "n"]
+            steps = one.start + offsets
+            inside = (steps >= 1) & (steps < one.answer.steps)
+            values[i, inside] = one.answer.values[name][steps[inside]]
+        means = mean_intervals(values)
+        frames.append(means.assign(model=label, condition="answers that go wrong", metric=name, offset=offsets))
+    columns = ["model", "condition", "metric", "offset", *MEAN, "n"]
     return pd.concat(frames).query("n > 0").reindex(columns=columns)

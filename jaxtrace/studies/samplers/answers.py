@@ -1,10 +1,10 @@
-"""Answers that samplers drew to the same prompts: run now, or read from traces."""
+"""Answers of several samplers to the same prompts: generated now, or read from traces."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,28 +13,38 @@ from jaxtrace.engine.samplers import Greedy
 from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
-from jaxtrace.run import HOW, OPTIONS, RunConfig, run_config
-from jaxtrace.studies._shared.traces import require
-from jaxtrace.studies.lens.profiles import single_runs
+from jaxtrace.run import engine_settings, load_prompts
+from jaxtrace.settings.probes import PROBE_OPTIONS
+from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig, run_config
+from jaxtrace.studies._shared.progress import OnCount
+from jaxtrace.studies._shared.published import DUPLICATE_LAST_TOKEN
+from jaxtrace.studies._shared.traces import require_metrics, single_runs
 from jaxtrace.studies.samplers.settings import SamplersConfig
-from jaxtrace.sweeping.cells import drawing
+from jaxtrace.sweeping.cells import sampler_name
 from jaxtrace.traces.reader import StoredTrace
-from jaxtrace.traces.trace import Row, Trace
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
 
-NOT_OF_DRAWING = {*HOW, *OPTIONS, "seed", "probes", "precision"}
-ALIKE = ("max_new_tokens", "stop_repeats", "raw")  # settings that runs which are compared share
-NOT_DRAWN = ("compat_duplicate_last_prompt_token", "prompt_positions")
+NOT_SAMPLING = {
+    *EXECUTION_FIELDS,
+    *PROBE_OPTIONS,
+    "seed",
+    "probes",
+    "precision",
+}  # settings that leave the tokens alone
+EQUAL_SETTINGS = ("max_new_tokens", "stop_repeats", "raw")  # settings that compared runs must share
+REFUSED_SETTINGS = (DUPLICATE_LAST_TOKEN, "prompt_positions")  # settings that add steps which no sampler drew
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled:
+class SamplerRun:
     """A sampler's answers to all prompts, with one seed.
 
     Attributes:
-      sampler: its name.
-      seed: of its draws.
-      rows: one for each prompt, in their order.
-      seconds: that they took, compilation left out; NaN where that is not known.
+      sampler: name of the sampler.
+      seed: seed of its draws.
+      rows: one row per prompt, in the prompts' order.
+      seconds: time of the run without compilation; NaN if unknown.
     """
 
     sampler: str
@@ -44,117 +54,116 @@ class Sampled:
 
 
 def run_samplers(
-    model: Model, run: RunConfig, config: SamplersConfig, on_run: Callable[[int, int], None] = lambda *_: None
-) -> list[Sampled]:
-    """Runs all samplers, with every seed where they draw at random.
+    model: Model, run: RunConfig, config: SamplersConfig, on_run: OnCount = lambda *_: None
+) -> list[SamplerRun]:
+    """Run all samplers, the random ones with every seed.
 
     Args:
-      model: the model.
-      run: its prompts and settings.
-      config: of the study.
-      on_run: told how many runs are done, and how many there are.
+      model: model to run.
+      run: prompts and settings.
+      config: settings of the study.
+      on_run: callback of (runs done, runs in all).
 
     Raises:
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
     """
     settings = named_settings(model, run, config)
-    encoded = model.encode(run.load_prompts(), chat=not run.raw)
+    encoded = model.encode(load_prompts(run), chat=not run.raw)
     plan = [
-        (name, dataclasses.replace(one, seed=seed))
-        for name, one in settings.items()
-        for seed in (config.seeds[:1] if isinstance(one.sampler, Greedy) else config.seeds)
+        (name, dataclasses.replace(of_sampler, seed=seed))
+        for name, of_sampler in settings.items()
+        for seed in (config.seeds[:1] if isinstance(of_sampler.sampler, Greedy) else config.seeds)
     ]
-    found = []
-    for name, one in plan:
+    runs = []
+    for name, of_run in plan:
         with counted() as compiled:
-            began = time.perf_counter()
-            rows = [row for batch in model.generate_rows(encoded, one) for _, row in batch]
-            seconds = time.perf_counter() - began - compiled.seconds
-        found.append(Sampled(name, one.seed, rows, seconds))
-        on_run(len(found), len(plan))
-    return found
+            start = time.perf_counter()
+            rows = [row for batch in model.generate_rows(encoded, of_run) for _, row in batch]
+            seconds = time.perf_counter() - start - compiled.seconds
+        runs.append(SamplerRun(name, of_run.seed, rows, seconds))
+        on_run(len(runs), len(plan))
+    return runs
 
 
-def runs_of(traces: Mapping[str, Trace]) -> dict[str, list[Sampled]]:
-    """The runs of stored traces, such as a sweep's, by model (and task, where one has several); greedy ones first.
+def stored_runs(traces: Mapping[str, Trace]) -> dict[str, list[SamplerRun]]:
+    """Return the runs of stored traces by model, or by model and task if a model has several; greedy runs first.
 
     Raises:
-      StudyError: a trace is not of a run that was finished, or not of drawn tokens alone, or lacks the output's probes;
-        two are the same, or runs of a model are of different prompts or lengths.
+      StudyError: a trace is of an unfinished run, holds other tokens than sampled ones, or lacks output probes; two
+        runs are the same; or a model's runs have different prompts or lengths.
     """
     by_task: dict[tuple[str, str], list[tuple[RunConfig, Trace]]] = {}
     for where, trace in single_runs(traces).items():
         config, task = _config_of(where, trace)
-        require({where: trace}, "entropy", "varentropy")
+        require_metrics({where: trace}, "entropy", "varentropy")
         by_task.setdefault((config.model, task), []).append((config, trace))
     models = [model for model, _ in by_task]
     by_label = {
-        model if models.count(model) == 1 else f"{model}: {task}": some for (model, task), some in by_task.items()
+        model if models.count(model) == 1 else f"{model}: {task}": runs for (model, task), runs in by_task.items()
     }
-    return {label: _sampled(label, some) for label, some in by_label.items()}
+    return {label: _sampler_runs(label, runs) for label, runs in by_label.items()}
 
 
 def _config_of(where: str, trace: Trace) -> tuple[RunConfig, str]:
-    """How a run was made, and the name of its task."""
+    """Return the settings of a trace's run and the name of its task."""
     run = trace.runs[0] if isinstance(trace, StoredTrace) and trace.runs else None
     if run is None or run.config is None:
         raise StudyError(f"{where}: does not say how its tokens were drawn; give runs of `jaxtrace trace` or `sweep`")
     if not trace.info["complete"]:
-        raise StudyError(
-            f"{where}: is not finished; go on with its run first (trace: --resume; sweep: the same command)"
-        )
+        raise StudyError(f"{where}: is not finished; resume its run first (trace: --resume; sweep: the same command)")
     config = run_config(**run.config)
     if config.samples > 1:
-        raise StudyError(f"{where}: has several samples of each prompt; give a run of one for each of several seeds")
-    for name in ("score", *NOT_DRAWN):
+        raise StudyError(f"{where}: has several samples of each prompt; give one run per seed")
+    for name in ("score", *REFUSED_SETTINGS):
         if getattr(config, name):
-            raise StudyError(f"{where}: made with {name}; this study is of the tokens that samplers draw")
-    own = "given prompts" if config.prompts is None else config.prompts.stem
-    return config, run.keys.get("task", config.task or own)
+            raise StudyError(f"{where}: made with {name}; this study compares sampled tokens, so trace without it")
+    source = "given prompts" if config.prompts is None else config.prompts.stem
+    return config, run.keys.get("task", config.task or source)
 
 
-def _sampled(label: str, runs: Sequence[tuple[RunConfig, Trace]]) -> list[Sampled]:
-    names = names_of([config for config, _ in runs])
-    found = [Sampled(name, run[0].seed, run[1].rows, np.nan) for name, run in zip(names, runs, strict=True)]
-    if len({(one.sampler, one.seed) for one in found}) < len(found):
+def _sampler_runs(label: str, runs: Sequence[tuple[RunConfig, Trace]]) -> list[SamplerRun]:
+    names = sampler_names([config for config, _ in runs])
+    sampler_runs = [
+        SamplerRun(name, config.seed, trace.rows, np.nan) for name, (config, trace) in zip(names, runs, strict=True)
+    ]
+    if len({(run.sampler, run.seed) for run in sampler_runs}) < len(sampler_runs):
         raise StudyError(f"{label}: two of its runs have the same sampler and seed; give each once")
     if len({trace.info.get("prompts") for _, trace in runs}) > 1:
-        raise StudyError(f"{label}: its samplers have answered different prompts; give runs of the same")
-    for name in ALIKE:
+        raise StudyError(f"{label}: its samplers have answered different prompts; give runs of the same prompts")
+    for name in EQUAL_SETTINGS:
         if len(values := {getattr(config, name) for config, _ in runs}) > 1:
-            raise StudyError(
-                f"{label}: its runs differ in {name} ({', '.join(map(str, sorted(values)))}); give alike ones"
-            )
-    return sorted(found, key=lambda one: (one.sampler != "greedy", one.sampler, one.seed))
+            listed = ", ".join(map(str, sorted(values)))
+            raise StudyError(f"{label}: its runs differ in {name} ({listed}); give runs with one value")
+    return sorted(sampler_runs, key=lambda run: (run.sampler != "greedy", run.sampler, run.seed))
 
 
 def named_settings(model: Model, run: RunConfig, config: SamplersConfig) -> dict[str, Settings]:
-    """Settings of each sampler, by how it draws: in a word, and by the fields that tell it from others of that word.
+    """Return the engine's settings of each sampler, by the names of `sampler_names`.
 
     Raises:
       JaxtraceError: a setting is wrong, or two samplers are the same.
     """
-    given = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
-    configs = [run_config(**{**given, **entry, "probes": ("output",)}) for entry in config.samplers]
-    for name in NOT_DRAWN:
-        if any(getattr(one, name) for one in configs):
-            raise StudyError(f"{name}: this study is of the tokens that samplers draw; leave it out")
-    found: dict[str, Settings] = {}
-    for one, name in zip(configs, names_of(configs), strict=True):
-        settings = dataclasses.replace(one.settings(model.stop_tokens, model.tokenizer), seed=0)
-        if settings in found.values():
-            raise StudyError(f"samplers {', '.join(map(drawing, configs))}: two are the same; name each once")
-        found[name] = settings
-    return found
+    explicit = {name: value for name, value in dict(run).items() if name in run.model_fields_set}
+    configs = [run_config(**{**explicit, **entry, "probes": ("output",)}) for entry in config.samplers]
+    for name in REFUSED_SETTINGS:
+        if any(getattr(of_sampler, name) for of_sampler in configs):
+            raise StudyError(f"{name}: is true; this study compares sampled tokens, so drop it")
+    named: dict[str, Settings] = {}
+    for of_sampler, name in zip(configs, sampler_names(configs), strict=True):
+        settings = dataclasses.replace(engine_settings(of_sampler, model.stop_tokens, model.tokenizer), seed=0)
+        if settings in named.values():
+            raise StudyError(f"samplers {', '.join(map(sampler_name, configs))}: two are the same; name each once")
+        named[name] = settings
+    return named
 
 
-def names_of(configs: Sequence[RunConfig]) -> list[str]:
-    """How each draws: in a word, and by the settings of drawing that tell it from others of that word."""
-    words = [drawing(one) for one in configs]
-    fields = [one.model_dump(exclude_defaults=True, exclude=NOT_OF_DRAWING) for one in configs]
+def sampler_names(configs: Sequence[RunConfig]) -> list[str]:
+    """Return a name per run: a word for its sampler, and the settings that differ among runs with this word."""
+    words = [sampler_name(config) for config in configs]
+    fields = [config.model_dump(exclude_defaults=True, exclude=NOT_SAMPLING) for config in configs]
     names = []
-    for word, own in zip(words, fields, strict=True):
-        alike = [others for other, others in zip(words, fields, strict=True) if other == word]
-        differing = [name for name, value in own.items() if any(others.get(name) != value for others in alike)]
-        names.append(" ".join([word, *(f"{name}={own[name]}" for name in differing)]))
+    for word, settings in zip(words, fields, strict=True):
+        same_word = [others for other, others in zip(words, fields, strict=True) if other == word]
+        differing = [name for name, value in settings.items() if any(others.get(name) != value for others in same_word)]
+        names.append(" ".join([word, *(f"{name}={settings[name]}" for name in differing)]))
     return names

@@ -1,4 +1,4 @@
-"""`study dynamics` on hand-made traces: every table against the long one by plain sums."""
+"""`study dynamics` on hand-made traces: every table is recomputed from the long one by plain sums."""
 
 import dataclasses
 
@@ -9,10 +9,11 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.theme import DARK, LIGHT
 from jaxtrace.prompts import Prompt
-from jaxtrace.studies.dynamics.compute import DynamicsConfig, choices_of, dynamics
-from jaxtrace.studies.dynamics.long_format import COLUMNS, cached_tokens, long_frame, write_long
+from jaxtrace.studies.dynamics.compute import dynamics, score_choices
+from jaxtrace.studies.dynamics.long_format import COLUMNS, long_frame, write_long
+from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.tables import paper_tables
-from jaxtrace.studies.dynamics.token_features import flatten
+from jaxtrace.studies.dynamics.token_tables import cached_tokens, token_tables
 from jaxtrace.traces.trace import Trace
 from tests.figures import traces as made
 
@@ -23,7 +24,7 @@ LENGTHS = (12, 31, 3, 20)
 
 
 def made_trace(seed=0, lengths=LENGTHS, **info):
-    """Prompts of unequal lengths; each has tokens of its own."""
+    """Return a trace of prompts of unequal lengths with different tokens."""
     rng = np.random.default_rng(seed)
     rows = []
     for number, steps in enumerate(lengths):
@@ -45,13 +46,13 @@ def result(traces):
 
 @pytest.fixture(scope="module")
 def long(traces):
-    """All GEN rows of all prompts and models."""
+    """Return the GEN rows of all prompts and models."""
     frames = [long_frame(label, trace, i) for label, trace in traces.items() for i in range(len(LENGTHS))]
     frame = pd.concat(frames)
     return frame[frame["phase"] == "GEN"]
 
 
-def test_the_long_table(traces):
+def test_the_long_table_holds_the_rows_metrics(traces):
     trace = traces["one"]
     frame, row = long_frame("one", trace, 1), trace.rows[1]
     assert tuple(frame.columns) == COLUMNS
@@ -81,8 +82,8 @@ def test_the_long_table(traces):
     assert prompt[same].reset_index(drop=True).equals(first[same].reset_index(drop=True))  # one measurement
 
 
-def test_the_last_prompt_token_fed_twice(traces):
-    """KV memory holds one token more; the PROMPT step is that of the first time, where it was measured."""
+def test_a_duplicated_last_token_adds_one_cached_token_and_a_prompt_step(traces):
+    """The PROMPT step is the first of the two measurements, and is absent if positions were not traced."""
     plain, row = traces["one"], traces["one"].rows[0]
     twice = dataclasses.replace(row, prompt_tokens=np.append(row.prompt_tokens, row.prompt_tokens[-1]))
     frame = long_frame("m", made_like(plain, twice), 0)
@@ -107,7 +108,7 @@ def made_like(trace, row):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_the_long_table_as_a_file(traces, tmp_path, kind):
+def test_the_long_table_round_trips_through_a_file(traces, tmp_path, kind):
     file = tmp_path / "long" / f"one.{kind}"
     write_long("one", traces["one"], file, bytes_per_element=4)
     got = pd.read_parquet(file) if kind == "parquet" else pd.read_csv(file)
@@ -122,9 +123,8 @@ def of(result, name, model="one"):
 
 
 def by_token(long, model="one"):
-    """Of each drawn token: means over its layers."""
-    own = long[long["model"] == model]
-    return own.groupby(["prompt", "step"], sort=False).mean(numeric_only=True)
+    """Return each drawn token's means over layers."""
+    return long[long["model"] == model].groupby(["prompt", "step"], sort=False).mean(numeric_only=True)
 
 
 @pytest.mark.parametrize("model", ["one", "two"])
@@ -183,7 +183,7 @@ def test_tables_of_layers_follow_from_the_long_table(result, long):
     assert (extremes["n"] == 4).all()
 
 
-def test_early_late_and_what_is_left_out(result, traces):
+def test_early_and_late_exclude_short_prompts(result, traces):
     frame = of(result, "table5_early_late").set_index("metric")
     early, late = [], []
     for row in (traces["one"].rows[i] for i in (0, 1, 3)):  # the third has three steps
@@ -197,8 +197,8 @@ def test_early_late_and_what_is_left_out(result, traces):
     assert any("one: q2, two: q2" in note and "fewer than 5 steps" in note for note in result.notes)
 
 
-def test_length_control_takes_the_growth_out():
-    """Heads that look everywhere alike: entropy is ln(keys), and nothing but its growth."""
+def test_length_control_removes_growth_with_the_number_of_keys():
+    """Heads with uniform weights have entropy ln(keys): growth and nothing else."""
     trace = made_trace(lengths=(40, 60, 50))
     rows = []
     for row in trace.rows:
@@ -211,7 +211,7 @@ def test_length_control_takes_the_growth_out():
     assert frame.loc["attention_entropy_given_ln_keys", "drift"] == pytest.approx(0, abs=1e-9)
 
 
-def test_means_over_prompts_with_intervals(result, traces):
+def test_means_are_over_prompts(result, traces):
     frame = of(result, "means").set_index("metric")
     means = [row.metrics["entropy"].mean() for row in traces["one"].rows]
     assert frame.loc["entropy", "mean"] == pytest.approx(np.mean(means), rel=1e-5)
@@ -221,7 +221,7 @@ def test_means_over_prompts_with_intervals(result, traces):
     assert frame.loc["entropy", ["n", "tokens"]].tolist() == [4, sum(LENGTHS)]
 
 
-def test_classes_of_prompts_and_models(result):
+def test_classes_follow_the_rules(result):
     prompts = of(result, "class_prompts")
     assert prompts["prompt"].tolist() == ["q0", "q1", "q3"]
     for line in prompts.itertuples():
@@ -240,12 +240,12 @@ def test_classes_of_prompts_and_models(result):
     assert model["slope"] == pytest.approx(prompts["slope"].mean())
 
 
-def test_one_prompt_has_the_interval_of_its_own_blocks():
+def test_one_prompt_has_an_interval_from_blocks_of_its_steps():
     result = dynamics({"one": made_trace(lengths=(200,))}, CONFIG)
     model, prompt = of(result, "classes").iloc[0], of(result, "class_prompts").iloc[0]
     assert model[["slope_low", "slope_high"]].tolist() == prompt[["slope_low", "slope_high"]].tolist()
     assert model["slope_low"] < model["slope"] < model["slope_high"]
-    assert np.isnan(of(result, "means")["mean_low"]).all()  # one prompt says nothing of others
+    assert np.isnan(of(result, "means")["mean_low"]).all()
 
 
 def test_samples_of_a_prompt_are_one_unit():
@@ -258,7 +258,7 @@ def test_samples_of_a_prompt_are_one_unit():
 
 
 @pytest.mark.parametrize("kind", ["range", "jsd"])
-def test_another_kind_of_dispersion(traces, kind):
+def test_the_kind_of_dispersion_is_a_setting(traces, kind):
     result = dynamics(traces, DynamicsConfig(resamples=50, hdi=kind))
     if kind == "range":
         values = [np.ptp(row.metrics["attention_entropy"], axis=-1).mean(1) for row in traces["one"].rows]
@@ -267,7 +267,7 @@ def test_another_kind_of_dispersion(traces, kind):
     assert of(result, "table1_generation")["hdi"].iloc[0] == pytest.approx(np.concatenate(values).mean(), rel=1e-5)
 
 
-def test_pictures_in_both_themes(result):
+def test_pictures_have_a_panel_per_model_in_both_themes(result):
     for name, picture in result.pictures.items():
         for theme in (LIGHT, DARK):
             figure = picture.draw(theme)
@@ -275,8 +275,8 @@ def test_pictures_in_both_themes(result):
             assert "one" in titles and "two" in titles, name
 
 
-def test_choices_and_their_auroc():
-    """A question is chosen wrongly where its answer's entropy is high: AUROC is 1, and 0 where it is low."""
+def test_auroc_of_features_for_wrong_choices():
+    """Wrong choices go with high entropy, so its AUROC is 1; low top-1 probabilities give 0."""
     trace = made_trace(lengths=(8, 9, 10, 11, 12, 13))
     for number, row in enumerate(trace.rows):
         row.metrics["entropy"][:] += 100 * (number % 2)
@@ -301,7 +301,7 @@ def test_choices_and_their_auroc():
     assert (found["n"] == 6).all() and (found["wrong"] == 3).all()
 
 
-def test_choices_that_tell_nothing():
+def test_choices_of_one_class_are_refused():
     trace, frame = (
         made_trace(),
         pd.DataFrame({"question": ["Question 0?"], "mc1": 1.0, "mc2": 1.0, "mc3": 1.0, "chance": 0.5}),
@@ -312,7 +312,7 @@ def test_choices_that_tell_nothing():
         dynamics({"one": trace}, CONFIG, {"one": frame.assign(question="Else?")})
 
 
-def test_a_model_whose_choices_tell_nothing_is_left_out(traces):
+def test_a_model_with_choices_of_one_class_is_absent_from_the_auroc_table(traces):
     mixed = pd.DataFrame({"question": [f"Question {i}?" for i in range(4)], "mc1": [1.0, 0, 1, np.nan]})
     mixed = mixed.assign(mc2=mixed["mc1"], mc3=mixed["mc1"], chance=0.5)
     wrong = mixed.assign(mc1=0.0)
@@ -323,7 +323,7 @@ def test_a_model_whose_choices_tell_nothing_is_left_out(traces):
     ]
     told = result.tables["choices_auroc"].frame
     assert set(told["model"]) == {"two"} and told.set_index("feature").loc["entropy", ["n", "wrong"]].tolist() == [3, 1]
-    assert "one: MC1 is wrong for all 4 traced questions, and AUROC needs both classes: it is left out" in " ".join(
+    assert "one: MC1 is wrong for all 4 traced questions, and AUROC needs both classes: it is absent" in " ".join(
         result.notes
     )
     assert any(note.startswith("two: 1 of 4 questions have an answer") for note in result.notes)
@@ -342,12 +342,12 @@ def test_a_model_whose_choices_tell_nothing_is_left_out(traces):
         ("jsd", "in nats"),
     ],
 )
-def test_the_unit_of_dispersion_is_that_of_its_kind(traces, kind, unit):
-    text = paper_tables(flatten(traces, hdi=kind), hdi=kind, seed=0, resamples=2)["table1_generation"].text
+def test_the_table_states_the_unit_of_dispersion(traces, kind, unit):
+    text = paper_tables(token_tables(traces, hdi=kind), hdi=kind, seed=0, resamples=2)["table1_generation"].text
     assert f"entropies in nats, hdi ({kind}) {unit};" in text
 
 
-def test_traces_of_which_nothing_can_be_made():
+def test_unusable_traces_are_refused():
     rng = np.random.default_rng(0)
     few = made.trace([made.row(rng, ["a"] * 9, groups=("output", "attention"))])
     with pytest.raises(StudyError, match=r"hidden_norm.*--probes that include hidden"):
@@ -363,7 +363,7 @@ def test_traces_of_which_nothing_can_be_made():
     assert np.isnan(dynamics({"one": bare}, CONFIG).tables["table1_generation"].frame["kv_mib_max"][0])
 
 
-def test_steps_that_drew_nothing_are_left_out(traces):
+def test_steps_without_a_token_are_dropped(traces):
     row = traces["one"].rows[1]
     metrics = {name: values.copy() for name, values in row.metrics.items()}
     metrics["token"][-1] = -1
@@ -375,14 +375,14 @@ def test_steps_that_drew_nothing_are_left_out(traces):
     assert of(result, "table1_generation")["generated_tokens"].iloc[0] == (30 + 12) / 2
     assert of(result, "means")[["token_mean", "token_sd"]].notna().all(axis=None)
     metrics["token"][:] = -1
-    with pytest.raises(StudyError, match="no step has finite logits"):
+    with pytest.raises(StudyError, match="has no step with finite logits"):
         dynamics({"one": Trace([dataclasses.replace(row, metrics=metrics)], broken.info)}, CONFIG)
 
 
-def test_a_primer_that_cannot_be_read(traces, tmp_path):
+def test_an_unreadable_primer_is_refused(traces, tmp_path):
     choices = tmp_path / "mc.json"
     targets = '{"Yes.": 1, "No.": 0}'
     choices.write_text(f'[{{"question": "Is it?", "mc1_targets": {targets}, "mc2_targets": {targets}}}]')
-    assert choices_of(traces, CONFIG) == {}
+    assert score_choices(traces, CONFIG) == {}
     with pytest.raises(StudyError, match="the primer cannot be read"):
-        choices_of(traces, DynamicsConfig(choices=str(choices), primer=tmp_path / "none.txt"))
+        score_choices(traces, DynamicsConfig(choices=str(choices), primer=tmp_path / "none.txt"))

@@ -9,13 +9,21 @@ from jaxtrace.cli.study import study_settings
 from jaxtrace.engine.encode import encode
 from jaxtrace.errors import ConfigError
 from jaxtrace.run import RunConfig, run_config
-from jaxtrace.studies._shared.traces import traced_config
-from jaxtrace.studies.dynamics.compute import DynamicsConfig
+from jaxtrace.studies._shared.traces import model_run_config
+from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from tests.commands import run_command
 from tests.figures import traces as made
 
 CONFIG = jt.DecoderConfig(
-    family="llama", vocab_size=9, embed_dim=8, num_layers=1, num_heads=1, kv_heads=1, head_dim=8, feed_forward=8, context=6
+    family="llama",
+    vocab_size=9,
+    embed_dim=8,
+    num_layers=1,
+    num_heads=1,
+    kv_heads=1,
+    head_dim=8,
+    feed_forward=8,
+    context=6,
 )
 
 
@@ -24,12 +32,12 @@ def study(*arguments):
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_what_is_fed(twice):
+def test_the_last_token_is_duplicated_on_request(twice):
     ((_, tokens),) = encode([[3, 1, 4]], "tiny", CONFIG, None, chat=False, last_twice=twice)
     assert tokens.tolist() == ([3, 1, 4, 4] if twice else [3, 1, 4])
 
 
-def test_a_prompt_that_has_no_room_for_it():
+def test_a_duplicated_token_needs_room_in_the_context():
     encode([[1] * 6], "tiny", CONFIG, None, chat=False)
     with pytest.raises(jt.PromptError, match="has 7 tokens, and the context of tiny holds 6"):
         encode([[1] * 6], "tiny", CONFIG, None, chat=False, last_twice=True)
@@ -38,7 +46,7 @@ def test_a_prompt_that_has_no_room_for_it():
     assert not RunConfig().compat_duplicate_last_prompt_token
 
 
-def test_bad_input(tmp_path):
+def test_unusable_input_is_refused_in_one_line(tmp_path):
     rng = np.random.default_rng(0)
     made.trace([made.row(rng, ["a"] * 6, groups=("output",))]).save(tmp_path / "few")
     done = study(tmp_path / "few", "--out", tmp_path / "out")
@@ -51,7 +59,7 @@ def test_bad_input(tmp_path):
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_traces_that_are_there_were_fed_as_they_were(tmp_path, from_file):
+def test_duplicating_the_last_token_contradicts_traces(tmp_path, from_file):
     file = tmp_path / "study.yaml"
     file.write_text(f"traces: [{tmp_path}]" if from_file else "tau: 0.3")
     where = () if from_file else (tmp_path,)
@@ -61,9 +69,9 @@ def test_traces_that_are_there_were_fed_as_they_were(tmp_path, from_file):
 
 
 @pytest.mark.parametrize("name", ["dynamics", "dynamics-demo"])
-def test_the_files_of_settings(pytestconfig, tmp_path, name):
+def test_shipped_settings_are_valid(pytestconfig, tmp_path, name):
     config = study_settings(DynamicsConfig, pytestconfig.rootpath / "configs" / "studies" / f"{name}.yaml", {}, {})
-    runs = [traced_config(config, model, tmp_path) for model in config.models]
+    runs = [model_run_config(config, model, tmp_path) for model in config.models]
     assert all(run.probes == ("output", "attention", "dispersion", "hidden") for run in runs)
     if name == "dynamics":  # the published protocol
         assert all((run.max_new_tokens, run.stop_repeats, run.sampler) == (1000, 15, "greedy") for run in runs)
@@ -71,7 +79,7 @@ def test_the_files_of_settings(pytestconfig, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_run_with_the_last_prompt_token_twice(tmp_path):
+def test_a_run_with_a_duplicated_last_token(tmp_path):
     runs = ("--model", "demo", "--limit", 1, "--max-new-tokens", 8)
     done = study(*runs, "--compat-duplicate-last-prompt-token", "--long", "parquet", "--out", tmp_path)
     assert done.status == 0, done.err

@@ -1,4 +1,4 @@
-"""Classes, head dispersion, KV memory and correlations of `study dynamics`, each against something plainly right."""
+"""Classes, head dispersion, KV memory and correlations of `study dynamics`, each against a plain computation."""
 
 import numpy as np
 import pandas as pd
@@ -6,10 +6,10 @@ import pytest
 
 from jaxtrace.models.published import published_shape
 from jaxtrace.statistics.intervals import Estimate, bootstrap
-from jaxtrace.studies._shared.prompt_means import prompt_means
+from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies.dynamics.classes import drift_class, early_late, entropy_slope, level_class, robust_class
 from jaxtrace.studies.dynamics.correlations import correlations
-from jaxtrace.studies.dynamics.dispersion_kinds import HDI_KINDS, dispersion
+from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS, dispersion
 from jaxtrace.studies.dynamics.kv_memory import KVMemory
 
 # arXiv 2604.03589: mean ± SD of output entropy (Table 1) and its late − early (Table 5), in nats
@@ -23,17 +23,17 @@ BY_DRIFT = {"LLaMA": "deterministic", "DeepSeek": "deterministic", "Gemma": "exp
 BY_LEVEL = {"DeepSeek": "deterministic", "Gemma": "exploratory", "LLaMA": "balanced", "Qwen": "balanced"}
 
 
-def test_the_papers_own_figures_give_its_classes():
+def test_the_papers_figures_give_its_classes():
     assert {name: drift_class(drift) for name, (_, _, drift) in PAPER.items()} == BY_DRIFT
     assert {name: level_class(mean, sd) for name, (mean, sd, _) in PAPER.items()} == BY_LEVEL
 
 
 @pytest.mark.parametrize("tau", [0.256, 0.387])
-def test_any_threshold_between_qwen_and_llama_gives_the_same(tau):
+def test_thresholds_between_qwen_and_llama_give_the_same_classes(tau):
     assert {name: drift_class(drift, tau) for name, (_, _, drift) in PAPER.items()} == BY_DRIFT
 
 
-def test_thresholds_outside_give_others():
+def test_thresholds_outside_give_other_classes():
     assert drift_class(PAPER["Qwen"][2], 0.25) == "exploratory"
     assert drift_class(PAPER["LLaMA"][2], 0.39) == "balanced"
     assert drift_class(-0.3) == "deterministic" and drift_class(0.3) == "exploratory"
@@ -51,26 +51,26 @@ def test_thresholds_outside_give_others():
         (np.nan, np.nan, "undecided"),
     ],
 )
-def test_the_robust_rule_labels_only_what_its_interval_settles(low, high, label):
+def test_the_robust_rule_decides_only_if_its_interval_excludes_the_thresholds(low, high, label):
     assert robust_class(Estimate(0.0, low, high, 5), 0.3) == label
 
 
 @pytest.mark.parametrize(("slope", "label"), [(-2.0, "deterministic"), (2.0, "exploratory"), (0.0, "balanced")])
-def test_the_robust_rule_finds_the_slope_that_was_put_in(rng, slope, label):
+def test_the_robust_rule_recovers_a_known_slope(rng, slope, label):
     time = np.arange(1, 401) / 400
     estimate = entropy_slope(1 + slope * time + rng.normal(0, 0.3, 400))
     assert estimate.value == pytest.approx(slope, abs=0.2) and estimate.low < estimate.value < estimate.high
     assert robust_class(estimate) == label
 
 
-def test_early_and_late_are_fifths():
+def test_early_and_late_are_whole_fifths():
     assert early_late(np.arange(10.0)) == (0.5, 8.5)
     assert early_late(np.arange(14.0)) == (0.5, 12.5)  # two whole steps of 2.8
     assert early_late(np.array([3.0, 1.0, 2.0])) == (3.0, 2.0)
 
 
-@pytest.mark.parametrize("kind", HDI_KINDS)
-def test_kinds_of_dispersion(rng, kind):
+@pytest.mark.parametrize("kind", HDI_UNITS)
+def test_dispersion_by_its_definitions(rng, kind):
     weights = rng.dirichlet(np.full(9, 0.4), (3, 2, 4))  # steps, layers, heads, keys
     entropies = -(weights * np.log(weights)).sum(-1)
     mixed = weights.mean(2)
@@ -92,7 +92,7 @@ def test_kinds_of_dispersion(rng, kind):
             assert got[step, layer] == pytest.approx(want, rel=1e-9)
 
 
-def test_ratios_of_no_entropy_are_nan():
+def test_ratios_to_zero_entropy_are_nan():
     nothing = {"attention_entropy": np.zeros((1, 1, 3))}
     assert np.isnan(dispersion(nothing, "cv")).all() and np.isnan(dispersion(nothing, "fano")).all()
     assert dispersion(nothing, "std") == 0
@@ -107,12 +107,12 @@ def test_ratios_of_no_entropy_are_nan():
         ("qwen3-1.7b", 28, 8, 128, 23 + 431, 99.3125),
     ],
 )
-def test_kv_memory_of_the_papers_table_1(name, layers, kv_heads, head_dim, tokens, mib):
+def test_kv_memory_matches_the_papers_table_1(name, layers, kv_heads, head_dim, tokens, mib):
     info = {"cache": {"layers": [*range(1, layers + 1)], "kv_heads": kv_heads, "head_dim": head_dim, "bytes": 2}}
-    memory = KVMemory.of(info, bytes_per_element=4)
+    memory = KVMemory.from_info(info, bytes_per_element=4)
     assert memory is not None and memory.mib(tokens) == mib
     assert sum(memory.layer_bytes(layer, tokens) for layer in range(layers + 1)) == mib * 2**20
-    assert KVMemory.of(info).mib(tokens) == mib / 2
+    assert KVMemory.from_info(info).mib(tokens) == mib / 2
     shape = published_shape(name)
     if shape is not None:
         assert (shape.layers, shape.kv_heads, shape.head_dim) == (layers, kv_heads, head_dim)
@@ -120,14 +120,14 @@ def test_kv_memory_of_the_papers_table_1(name, layers, kv_heads, head_dim, token
 
 
 def made_tokens(rng, prompts=12, each=15):
-    """Three features and a common cause of two of them, with a part of each prompt's own."""
+    """Return three features, of which x and y share the cause z and x has an offset per prompt."""
     own = np.repeat(rng.normal(size=prompts), each)
     z = rng.normal(size=prompts * each)
     x, y = z + own + rng.normal(size=z.size), z + rng.normal(size=z.size)
     return pd.DataFrame({"x": x, "y": y, "z": z, "flat": 1.0}), np.repeat(np.arange(prompts), each)
 
 
-def test_correlations_are_those_of_numpy_with_intervals_over_prompts(rng):
+def test_correlations_match_numpy_with_intervals_over_prompts(rng):
     frame, groups = made_tokens(rng)
     found = correlations(frame, groups, resamples=2000).set_index(["x", "y"])
     for pair in (("x", "y"), ("x", "z"), ("y", "z")):
@@ -144,9 +144,9 @@ def test_correlations_are_those_of_numpy_with_intervals_over_prompts(rng):
     assert found.loc[[("x", "flat"), ("y", "flat")], ["r", "r_low"]].isna().all(axis=None)
 
 
-def test_partial_correlations_are_those_of_residuals(rng):
+def test_partial_correlations_are_correlations_of_residuals(rng):
     frame, groups = made_tokens(rng)
-    found = correlations(frame.drop(columns="flat"), groups, given="z")
+    found = correlations(frame.drop(columns="flat"), groups, fixed="z")
     assert found[["x", "y"]].to_numpy().tolist() == [["x", "y"]]
     design = np.column_stack([np.ones(180), frame["z"]])
     x, y = (frame[name] - design @ np.linalg.lstsq(design, frame[name], rcond=None)[0] for name in ("x", "y"))
@@ -154,7 +154,7 @@ def test_partial_correlations_are_those_of_residuals(rng):
     assert found["r_low"][0] < found["r"][0] < found["r_high"][0]
 
 
-def test_spearman_and_missing_values_and_one_prompt(rng):
+def test_spearman_ranks_and_drops_rows_with_nan(rng):
     frame, groups = made_tokens(rng)
     frame = frame.drop(columns="flat")
     bent = frame.assign(x=np.exp(frame["x"]))
@@ -168,7 +168,7 @@ def test_spearman_and_missing_values_and_one_prompt(rng):
     assert some["tokens"].unique() == 179 and some["r_low"].isna().all() and some["r"].notna().all()
 
 
-def test_means_of_all_columns_are_those_of_one_at_a_time(rng):
+def test_means_of_all_columns_match_bootstraps_of_each(rng):
     frame, groups = made_tokens(rng)
     frame.loc[groups == 2, "y"] = np.nan
     frame["none"] = np.nan

@@ -1,4 +1,4 @@
-"""MC1, MC2 and MC3: readers, the place where an answer begins, likelihoods and scores."""
+"""MC1, MC2 and MC3: readers, the start of an answer, likelihoods and scores."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from jaxtrace.studies.dynamics.multiple_choice import (
     choice_table,
     continuation,
     scored_choices,
-    unscored,
+    unscored_notes,
 )
 from jaxtrace.tasks.multiple_choice import MultipleChoice, load
 
@@ -35,7 +35,7 @@ QUESTION = "What if you eat seeds?"
 
 @pytest.fixture
 def files(tmp_path):
-    """The same question in every form."""
+    """Return a folder with the same question in every file format."""
     row = {"question": QUESTION, "mc1_targets": SINGLE, "mc2_targets": SEVERAL}
     (tmp_path / "mc_task.json").write_text(json.dumps([row]), encoding="utf-8")
     (tmp_path / "entries.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -48,7 +48,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mc_task.json", "entries.jsonl", "validation.parquet", "TruthfulQA.csv"])
-def test_all_forms_say_the_same(files, name):
+def test_all_formats_hold_the_same_question(files, name):
     (one,) = load(str(files / name))
     assert one.question == QUESTION
     assert dict(one.single) == {text: bool(label) for text, label in SINGLE.items()}
@@ -56,7 +56,7 @@ def test_all_forms_say_the_same(files, name):
     assert sorted(one.answers) == sorted(SEVERAL)
 
 
-def test_the_whole_of_truthfulqa(shared_data):
+def test_truthfulqa_is_read_whole(shared_data):
     folder = shared_data / "truthfulqa"
     of_json, of_csv = load(str(folder / "mc_task.json")), load(str(folder / "TruthfulQA.csv"))
     assert len(of_json) == len(of_csv) == 817
@@ -82,19 +82,19 @@ def test_the_whole_of_truthfulqa(shared_data):
         ("a.csv", "Question\nIs it?\n", "lacks the column"),
     ],
 )
-def test_files_that_hold_no_choices(tmp_path, name, text, message):
+def test_files_without_choices_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(PromptError, match=message):
         load(str(tmp_path / name))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(PromptError, match="No such file"):
         load(str(tmp_path / "none.json"))
 
 
 def byte_level(pairs=()):
-    """A byte-level BPE of single bytes and some merges, with a start token of its own."""
+    """Return a byte-level BPE of single bytes and some merges, with a start token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["<s>", *alphabet, *("".join(pair) for pair in pairs)]
     backend = Backend(models.BPE({word: i for i, word in enumerate(words)}, list(pairs)))
@@ -120,7 +120,7 @@ def test_the_answer_begins_where_its_text_does():
     assert list(split.tokens) == tokenizer.encode("Q: ok?\nA: yes é", chat=False)
 
 
-def test_a_token_across_the_place_is_the_answers():
+def test_a_token_across_the_boundary_belongs_to_the_answer():
     tokenizer = byte_level([("t", "o"), ("to", "p")])
     split = continuation(tokenizer, "a t", "op")
     pieces = tokenizer.hf.convert_ids_to_tokens(list(split.tokens))
@@ -128,8 +128,8 @@ def test_a_token_across_the_place_is_the_answers():
 
 
 @pytest.mark.parametrize("name", ["stories260K", "TinyStories-656K", "babyllama-105"])
-def test_real_tokenizers(shared_data, name):
-    """Sentencepiece's space marks, byte-level BPE and single characters: the answer's tokens spell the answer."""
+def test_answer_tokens_spell_the_answer_with_real_tokenizers(shared_data, name):
+    """Sentencepiece's space marks, byte-level BPE and single characters."""
     tokenizer = Tokenizer.load(shared_data / "checkpoints" / name)
     before, answer = "Question: what did the dog see? Answer:", " the big cat"
     split = continuation(tokenizer, before, answer)
@@ -140,8 +140,8 @@ def test_real_tokenizers(shared_data, name):
     assert tokenizer.decode(np.array(rest)).strip() == before.strip()
 
 
-def test_scores_of_a_question():
-    """Worked by hand: true answers of probability 0.2 and 0.05, false ones of 0.1 and 0.15."""
+def test_scores_match_hand_computed_values():
+    """True answers have probabilities 0.2 and 0.05, false ones 0.1 and 0.15."""
     several = {"a": True, "b": True, "c": False, "d": False}
     one = MultipleChoice("?", {"a": True, "c": False, "d": False}, several)
     logprobs = dict(zip("abcd", np.log([0.2, 0.05, 0.1, 0.15]) - 900, strict=True))  # as far down as whole answers
@@ -152,7 +152,7 @@ def test_scores_of_a_question():
 
 @pytest.mark.parametrize("broken", "abc")
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_a_question_without_a_likelihood_has_no_scores(broken, value):
+def test_a_question_with_a_non_finite_likelihood_has_no_scores(broken, value):
     one = MultipleChoice("?", {"a": True, "c": False}, {"a": True, "b": True, "c": False})
     logprobs = {"a": -1.0, "b": -2.0, "c": -3.0, broken: value}
     assert choice_scores(one, logprobs) == pytest.approx(
@@ -160,22 +160,30 @@ def test_a_question_without_a_likelihood_has_no_scores(broken, value):
     )
 
 
-def test_questions_without_scores_are_counted():
+def test_unscored_questions_are_counted_and_excluded():
     right = {"mc1": 1.0, "mc2": 0.8, "mc3": 0.5}
     lines = [right, dict.fromkeys(right, np.nan), dict.fromkeys(right, 0.0)]
     frame = pd.DataFrame([{"question": str(i), "chance": 0.25 * (i + 1), **line} for i, line in enumerate(lines)])
     choices = {"tiny": frame, "whole": frame.dropna()}
     table = choice_table(choices, seed=0, resamples=20).frame
     assert table[["mc1", "mc2", "mc3", "mc1_chance", "n"]].to_numpy().tolist() == [[0.5, 0.4, 0.25, 0.5, 2]] * 2
-    (note,) = unscored(choices)
+    (note,) = unscored_notes(choices)
     assert note.startswith("tiny: 1 of 3 questions have an answer whose log-probability is not finite")
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A small random model with the tokenizer of the embedded one."""
+    """Return a small random model with the demo's tokenizer."""
     config = jt.DecoderConfig(
-        family="llama", vocab=1024, embed=16, layers=1, heads=2, kv_heads=1, head_dim=8, feed_forward=16, context=64
+        family="llama",
+        vocab_size=1024,
+        embed_dim=16,
+        num_layers=1,
+        num_heads=2,
+        kv_heads=1,
+        head_dim=8,
+        feed_forward=16,
+        context=64,
     )
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), jt.init_params(config, jax.random.key(0)))
     return Model("tiny", config, params, Tokenizer.load(demo_path()))
@@ -208,6 +216,6 @@ def test_likelihoods_are_sums_over_the_answers_tokens(model):
         )
 
 
-def test_a_model_without_a_tokenizer(model):
+def test_a_model_without_a_tokenizer_is_refused(model):
     with pytest.raises(StudyError, match="has no tokenizer"):
         answer_logprobs(dataclasses.replace(model, tokenizer=None), QUESTIONS)

@@ -1,1 +1,1 @@
-from tests.engine.conftest import generated, model, prompts, scored, stacked  # noqa: F401 (fixtures)
+from tests.engine.conftest import generated  # noqa: F401 (fixture)

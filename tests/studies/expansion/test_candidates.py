@@ -1,4 +1,4 @@
-"""Candidate sets against sorting every distribution in float64."""
+"""Candidate sets, compared with sorting every distribution in float64."""
 
 import dataclasses
 import itertools
@@ -10,13 +10,13 @@ import pytest
 
 from jaxtrace.engine.translators import Translators
 from jaxtrace.models.forward import unembed
-from jaxtrace.studies.expansion.candidates import candidates
+from jaxtrace.studies._shared.candidates import candidates
 from tests import oracle
 from tests.engine.conftest import CONFIG
 
 
 def sets(logits, mass):
-    """The candidates of each row, found by adding up probabilities from the largest down."""
+    """Return each row's candidates by adding up probabilities from the largest down."""
     found = []
     for row in np.asarray(logits, np.float64):
         p = np.exp(row - row.max())
@@ -32,8 +32,8 @@ def sets(logits, mass):
 
 
 @pytest.mark.parametrize("mass", [0.05, 0.6, 0.99])
-def test_sets_against_a_sort(model, rng, mass):
-    residuals = jnp.float32(rng.normal(0, [[0.01], [1], [4], [10]], (4, CONFIG.embed)))
+def test_sets_match_a_sort(model, rng, mass):
+    residuals = jnp.float32(rng.normal(0, [[0.01], [1], [4], [10]], (4, CONFIG.embed_dim)))
     found = candidates(model.params, residuals, mass, config=CONFIG)
     logits = np.asarray(unembed(CONFIG, model.params, residuals))
     wanted = sets(logits, mass)
@@ -43,7 +43,7 @@ def test_sets_against_a_sort(model, rng, mass):
 
 
 def test_equal_and_certain_distributions():
-    config = dataclasses.replace(CONFIG, vocab=8, embed=2)
+    config = dataclasses.replace(CONFIG, vocab_size=8, embed_dim=2)
     table = jnp.zeros((8, 2)).at[3, 0].set(100.0)
     params = {"embedding": table, "unembedding": table, "final_norm": {"weight": jnp.ones(2)}}
     residuals = jnp.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # uniform, certain of token 3, uniform
@@ -52,10 +52,10 @@ def test_equal_and_certain_distributions():
     np.testing.assert_allclose(found.entropy, [np.log(8), 0, np.log(8)], atol=1e-6)
 
 
-def test_a_lens_moves_them(model, rng):
+def test_a_lens_translates_the_residuals(model, rng):
     shapes = {name: x.shape for name, x in vars(Translators.zeros(CONFIG)).items()}
     lens = Translators(**{name: jnp.float32(rng.normal(0, 0.2, shape)) for name, shape in shapes.items()})
-    residuals = jnp.float32(rng.normal(0, 1, (CONFIG.layers + 1, CONFIG.embed)))
+    residuals = jnp.float32(rng.normal(0, 1, (CONFIG.num_layers + 1, CONFIG.embed_dim)))
     moved = residuals.at[:-1].add(jnp.einsum("ld,led->le", residuals[:-1], lens.weight) + lens.bias)
     found = candidates(model.params, residuals, 0.6, lens, config=CONFIG)
     wanted = candidates(model.params, moved, 0.6, config=CONFIG)

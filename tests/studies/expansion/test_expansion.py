@@ -1,17 +1,19 @@
-"""Which layers expand and prune: measured on a tiny model, and the study of measurements made by hand."""
+"""Expanding and pruning layers: measured on a tiny model, and the study of hand-made measurements."""
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from jaxtrace import Probes, StudyError
+from jaxtrace import StudyError
 from jaxtrace.figures.theme import LIGHT
-from jaxtrace.studies.expansion.compute import ExpansionConfig, Expansions, expansion, measure_expansions, spearman
+from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
+from jaxtrace.studies.expansion.compute import expansion, spearman
+from jaxtrace.studies.expansion.settings import ExpansionConfig
 from tests.engine.conftest import CONFIG
 
 
 def made(prompts, seed=0):
-    """Measurements of 5 layers in which sets grow where entropy does."""
+    """Return measurements of 5 layers in which candidate sets grow with entropy."""
     rng = np.random.default_rng(seed)
     entropy = np.abs(np.cumsum(rng.normal([3, -0.5, 1, -0.5, -1, -0.5], 0.3, (prompts, 6)), axis=1))
     size = np.ceil(np.exp(0.8 * entropy + rng.normal(0, 0.05, entropy.shape))).astype(int)
@@ -19,20 +21,19 @@ def made(prompts, seed=0):
     return Expansions(rng.integers(5, 50, prompts), 1000, entropy, size, np.clip(shared, 0, None))
 
 
-def test_measurements_are_those_of_a_trace(model, prompts):
+def test_measurements_match_a_trace(model, prompts, generated):
     seen = []
     encoded = model.encode(prompts, chat=False)
     found = measure_expansions(model, encoded, 0.6, on_prompts=lambda *counts: seen.append(counts))
-    trace = model.generate(prompts, max_new_tokens=1, probes=Probes.of("lens"))
-    lens = np.stack([row.metrics["lens_entropy"][0] for row in trace.rows])
+    lens = np.stack([row.metrics["lens_entropy"][0] for row in generated.rows])
     np.testing.assert_allclose(found.entropy[:, 1:], lens, atol=1e-5)
     np.testing.assert_allclose(found.change[:, 1:], np.diff(lens), atol=2e-5)
-    assert found.size.shape == (4, CONFIG.layers + 1) and found.shared.shape == (4, CONFIG.layers)
+    assert found.size.shape == (4, CONFIG.num_layers + 1) and found.shared.shape == (4, CONFIG.num_layers)
     assert np.all(found.shared <= np.minimum(found.size[:, 1:], found.size[:, :-1]))
     assert found.tokens.tolist() == [5, 1, 40, 17] and seen[-1] == (4, 4)
 
 
-def test_overlaps_of_sets():
+def test_overlaps_by_their_definitions():
     some = Expansions(np.array([3]), 10, np.zeros((1, 3)), np.array([[2, 4, 4]]), np.array([[1, 4]]))
     np.testing.assert_allclose(some.overlap, [[0.5, 1]])
     np.testing.assert_allclose(some.jaccard, [[0.2, 1]])
@@ -40,13 +41,13 @@ def test_overlaps_of_sets():
 
 
 @pytest.mark.parametrize("values", [10, 3])
-def test_spearman(rng, values):
+def test_spearman_matches_scipy(rng, values):
     a, b = rng.integers(0, values, (2, 40))
     np.testing.assert_allclose(spearman(a, b), spearmanr(a, b).statistic)
     assert np.isnan(spearman(a, np.zeros(40)))
 
 
-def test_the_study():
+def test_layers_and_correlations():
     measured = {"one": made(30), "two": made(20, 1)}
     result = expansion(measured, ExpansionConfig())
     layers, found = result.tables["layers"].frame, result.tables["correlations"].frame
@@ -64,7 +65,7 @@ def test_the_study():
     assert len(result.pictures["expansion"].draw(LIGHT).axes) == 6
 
 
-def test_what_cannot_be_studied(model):
+def test_unusable_input_is_refused(model):
     with pytest.raises(StudyError, match="no prompts"):
         measure_expansions(model, [], 0.6)
     flat = Expansions(np.array([3]), 10, np.zeros((1, 2)), np.ones((1, 2), int), np.ones((1, 1), int))

@@ -1,4 +1,4 @@
-"""Layers skipped: answers against a model without them, sets of layers, and the study of answers made by hand."""
+"""Ablated layers: answers against a model without them, sets of layers, and the study of hand-made answers."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,14 +14,19 @@ from jaxtrace.compilation import counted
 from jaxtrace.figures.theme import LIGHT
 from jaxtrace.models.forward import forward_logits
 from jaxtrace.studies.interventions.compute import (
-    InterventionsConfig,
-    Measured,
-    Skipped,
+    Ablation,
+    ModelAblations,
     chosen_sets,
     interventions,
     measure_interventions,
 )
-from jaxtrace.studies.interventions.single_token_choices import Answers, Question, answer, questions_of
+from jaxtrace.studies.interventions.settings import InterventionsConfig
+from jaxtrace.studies.interventions.single_token_choices import (
+    ChoiceAnswers,
+    ChoiceQuestion,
+    answer_questions,
+    choice_questions,
+)
 from jaxtrace.tasks import load_task
 from tests import oracle
 from tests.engine.conftest import CONFIG
@@ -29,20 +34,24 @@ from tests.engine.conftest import CONFIG
 
 @pytest.fixture(scope="module")
 def questions():
-    """Questions of unequal lengths with two to four options."""
+    """Return questions of unequal lengths with two to four options."""
     rng = np.random.default_rng(0)
     made = []
     for number, (length, options) in enumerate(zip(rng.integers(2, 15, 12), [2, 3, 4] * 4, strict=True)):
-        tokens, chosen = rng.integers(0, CONFIG.vocab, length), rng.permutation(CONFIG.vocab)[:options].tolist()
-        made.append(Question(Prompt(id=str(number)), np.int32(tokens), tuple(chosen), int(rng.integers(options))))
+        tokens, chosen = (
+            rng.integers(0, CONFIG.vocab_size, length),
+            rng.permutation(CONFIG.vocab_size)[:options].tolist(),
+        )
+        made.append(ChoiceQuestion(Prompt(id=str(number)), np.int32(tokens), tuple(chosen), int(rng.integers(options))))
     return made
 
 
-def test_answers_against_one_question_at_a_time(model, questions):
+def test_batched_answers_match_one_question_at_a_time(model, questions):
     layers = (1, 3)
-    found = answer(model, questions, Interventions.of(CONFIG, layers), batch_size=5)
+    questions = questions[:11]  # the last batch is partial
+    found = answer_questions(model, questions, Interventions.of(CONFIG, layers), batch_size=4)
     blocks = [block for i, block in enumerate(model.params["layers"], 1) if i not in layers]
-    short = CONFIG.__class__(**{**vars(CONFIG), "layers": len(blocks)})  # the model without them
+    short = CONFIG.__class__(**{**vars(CONFIG), "num_layers": len(blocks)})  # the model without the ablated layers
     for i, question in enumerate(questions):
         padded = np.zeros((1, 16), np.int32)
         padded[0, : len(question.tokens)] = question.tokens
@@ -54,7 +63,7 @@ def test_answers_against_one_question_at_a_time(model, questions):
         np.testing.assert_allclose(found.entropy[i], oracle.entropy(logits), atol=1e-4)
 
 
-def test_sets_of_layers():
+def test_chosen_sets_are_ranked_or_random():
     config = InterventionsConfig(counts=(1, 2, 4), draws=3)
     sets = list(chosen_sets(np.array([2.0, -0.3, 0.5, -1.0, 0.1]), config))
     found = {(kind, edges, len(layers)): layers for kind, edges, layers in sets if kind != "random"}
@@ -67,26 +76,26 @@ def test_sets_of_layers():
         assert len(set(layers)) == len(layers) and {*layers} <= ({1, 2, 3, 4, 5} if edges else {2, 3, 4})
 
 
-def test_a_model_measured(model, questions):
+def test_all_sets_of_layers_share_one_program(model, questions):
     config = InterventionsConfig(counts=(1, 2), draws=4, held_out=0.25, batch_size=4)
-    answer(model, questions, Interventions.of(CONFIG), config.batch_size)
+    answer_questions(model, questions, Interventions.of(CONFIG), config.batch_size)
     seen = []
     measured = measure_interventions(model, questions, config, lambda *counts: seen.append(counts))
-    assert measured.held_out == 3 and measured.expansion.shape == (CONFIG.layers,)
+    assert measured.held_out == 3 and measured.expansion.shape == (CONFIG.num_layers,)
     assert measured.whole.correct.shape == (9,) and seen[-1][0] == seen[-1][1] == len(seen)
-    assert {one.layers for one in measured.skipped if not one.edges} == {(2,)}  # of three layers
+    assert {one.layers for one in measured.ablations if not one.edges} == {(2,)}  # of three layers
     order = np.random.default_rng(0).permutation(12)
     rest = [questions[i] for i in order[3:]]
     with counted() as compiled:
-        for one in measured.skipped[:3]:
-            again = answer(model, rest, Interventions.of(CONFIG, one.layers), config.batch_size)
+        for one in measured.ablations[:3]:
+            again = answer_questions(model, rest, Interventions.of(CONFIG, one.layers), config.batch_size)
             np.testing.assert_array_equal(one.answers.correct, again.correct)
             np.testing.assert_array_equal(one.answers.entropy, again.entropy)
     assert compiled.programs == 0  # every choice of layers is one program
     assert 0.25 < measured.chance < 0.5
 
 
-def test_a_study_that_was_stopped_goes_on(model, questions, tmp_path, monkeypatch):
+def test_an_interrupted_study_resumes(model, questions, tmp_path, monkeypatch):
     config = InterventionsConfig(counts=(1,), draws=2, held_out=0.25, batch_size=4)
 
     def stop(number, count):
@@ -100,32 +109,32 @@ def test_a_study_that_was_stopped_goes_on(model, questions, tmp_path, monkeypatc
 
     def asking(*arguments):
         asked.append(arguments)
-        return answer(*arguments)
+        return answer_questions(*arguments)
 
-    monkeypatch.setattr("jaxtrace.studies.interventions.compute.answer", asking)
+    monkeypatch.setattr("jaxtrace.studies.interventions.compute.answer_questions", asking)
     measured, alone = (measure_interventions(model, questions, config, folder=folder) for folder in (tmp_path, None))
-    sets = {one.layers for one in alone.skipped} | {()}
+    sets = {one.layers for one in alone.ablations} | {()}
     assert len(asked) == len(sets) - 3 + len(sets)
-    for one, other in zip(measured.skipped, alone.skipped, strict=True):
+    for one, other in zip(measured.ablations, alone.ablations, strict=True):
         for name in ("correct", "option_entropy", "entropy"):
             np.testing.assert_array_equal(getattr(one.answers, name), getattr(other.answers, name))
     asked.clear()
-    measure_interventions(model, questions[1:], config, folder=tmp_path)  # other questions: nothing of it is theirs
+    measure_interventions(model, questions[1:], config, folder=tmp_path)  # other questions: the cache does not apply
     assert len(asked) == len(sets)
 
 
 def answers(correct, seed=0):
     rng = np.random.default_rng(seed)
-    return Answers(np.array(correct, bool), rng.random(len(correct)), rng.random(len(correct)))
+    return ChoiceAnswers(np.array(correct, bool), rng.random(len(correct)), rng.random(len(correct)))
 
 
-def test_the_study():
-    """40 questions: all are answered, but half of them not without layer 3, and a quarter not without another."""
+def test_accuracy_and_comparisons():
+    """The whole model answers all 40 questions; without layer 3 it misses half, without another layer a quarter."""
     whole, half, quarter = [True] * 40, [True, False] * 20, [True, True, True, False] * 10
     of_layer = {2: quarter, 3: half, 4: quarter}
-    skipped = [Skipped("expansion", False, (3,), answers(half)), Skipped("pruning", False, (2,), answers(quarter))]
-    skipped += [Skipped("random", False, (i,), answers(of_layer[i])) for i in (2, 4, 4, 3)]
-    measured = Measured(np.array([1.0, -1, 2, 0.5, -2]), 10, 0.25, answers(whole), tuple(skipped))
+    ablations = [Ablation("expansion", False, (3,), answers(half)), Ablation("pruning", False, (2,), answers(quarter))]
+    ablations += [Ablation("random", False, (i,), answers(of_layer[i])) for i in (2, 4, 4, 3)]
+    measured = ModelAblations(np.array([1.0, -1, 2, 0.5, -2]), 10, 0.25, answers(whole), tuple(ablations))
     result = interventions({"made": measured}, InterventionsConfig(counts=(1,), draws=4))
     accuracy, comparisons = (result.tables[name].frame for name in ("accuracy", "comparisons"))
     by_kind = accuracy.set_index("kind").accuracy
@@ -147,7 +156,7 @@ def test_the_study():
 
 @dataclass
 class Reader:
-    """What a model is to `questions_of`: a tokenizer, by default one of whole words."""
+    """Model with a tokenizer alone, by default one of whole words."""
 
     tokenizer: Any = None
 
@@ -162,26 +171,26 @@ class Reader:
         return [(prompt, np.array(self.tokenizer.encode(prompt.text, chat=False), np.int32)) for prompt in prompts]
 
 
-def test_letters_are_options():
+def test_options_are_letters_or_choices():
     reader = Reader()
     prompt = Prompt(text="Which? A. x B. y Answer:", id="p", meta={"choices": ["x", "y"], "answer": "B"})
-    (question,) = questions_of(reader, [prompt])
+    (question,) = choice_questions(reader, [prompt])
     assert question.options == tuple(reader.tokenizer.encode("A B", chat=False)) and question.answer == 1
-    (question,) = questions_of(reader, [prompt], "choice")
+    (question,) = choice_questions(reader, [prompt], "choice")
     assert question.options == tuple(reader.tokenizer.encode("x y", chat=False))
 
 
-def test_first_tokens_are_options():
+def test_options_are_first_tokens_of_choices():
     tokenizer = Tokenizer.load(demo_path())
     prompts = load_task("lab-choices", limit=50)
-    for prompt, question in zip(prompts, questions_of(Reader(tokenizer), prompts, "choice"), strict=True):
+    for prompt, question in zip(prompts, choice_questions(Reader(tokenizer), prompts, "choice"), strict=True):
         choices = prompt.meta["choices"]
         assert len(choices) == 4 == len(set(question.options))
         pieces = [tokenizer.decode(np.array([token])).strip() for token in question.options]
         assert all(choice.startswith(piece) for choice, piece in zip(choices, pieces, strict=True))
         assert prompt.meta["answer"] == "ABCD"[question.answer]
     with pytest.raises(StudyError, match="' A' is no token of the model's"):
-        questions_of(Reader(tokenizer), prompts)
+        choice_questions(Reader(tokenizer), prompts)
 
 
 @pytest.mark.parametrize(
@@ -192,15 +201,15 @@ def test_first_tokens_are_options():
         ({"choices": ["the one", "the other"], "answer": "A"}, "prompt p: two options begin with the same token"),
     ],
 )
-def test_prompts_that_are_no_questions(meta, message):
+def test_prompts_without_choices_are_refused(meta, message):
     with pytest.raises(StudyError, match=message):
-        questions_of(Reader(), [Prompt(text="Which?", id="p", meta=meta)], "choice")
+        choice_questions(Reader(), [Prompt(text="Which?", id="p", meta=meta)], "choice")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"held_out": 0.01}, "12 questions of which 0 are held out"), ({"counts": (4,)}, "numbers of layers from 1 to 3")],
 )
-def test_what_cannot_be_studied(model, questions, changes, message):
+def test_unusable_settings_are_refused(model, questions, changes, message):
     with pytest.raises(StudyError, match=message):
         measure_interventions(model, questions, InterventionsConfig(**changes))

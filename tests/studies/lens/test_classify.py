@@ -1,4 +1,4 @@
-"""Nearest neighbours and their folds, against the protocol written out."""
+"""Nearest neighbours and their folds, compared with the written-out protocol."""
 
 import numpy as np
 import pytest
@@ -12,20 +12,20 @@ from jaxtrace.studies.lens import classify
 
 @pytest.fixture
 def three(rng):
-    """Features, labels and groups of 90 rows, three of each group."""
+    """Return features, labels and groups of 90 rows, three rows per group."""
     labels = np.repeat(["a", "b", "c"], 30)
     features = rng.normal(size=(90, 5)) + np.array([[0.0], [0.7], [1.4]])[np.repeat([0, 1, 2], 30)]
     return features, labels, np.arange(90) // 3
 
 
 def auc_by_pairs(positive, scores):
-    """P(score of a positive > that of a negative), ties by half."""
+    """Return P(score of a positive > score of a negative), where a tie counts half."""
     pairs = [(p, n) for p in scores[positive] for n in scores[~positive]]
     return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs)
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("a", "b")])
-def test_macro_auc_by_counting_pairs(rng, names):
+def test_macro_auc_counts_pairs(rng, names):
     labels = rng.choice(names, 40)
     probabilities = rng.dirichlet(np.ones(len(names)), 40).round(1)
     probabilities[:, -1] = 1 - probabilities[:, :-1].sum(1)
@@ -33,7 +33,7 @@ def test_macro_auc_by_counting_pairs(rng, names):
     assert classify.macro_auc(labels, probabilities, names) == pytest.approx(np.mean(one_against_rest))
 
 
-def test_neighbours_by_brute_force(three):
+def test_neighbours_match_brute_force(three):
     features, labels, _ = three
     splits = classify.stratified(labels, 10, 42)
     found = classify.neighbours(features, labels, splits, 5)
@@ -51,7 +51,7 @@ def test_neighbours_by_brute_force(three):
     assert found.auc.mean() > 0.8
 
 
-def test_the_published_folds_are_those_of_scikit_learn(three):
+def test_published_folds_match_scikit_learn(three):
     _, labels, _ = three
     wanted = StratifiedKFold(10, shuffle=True, random_state=42).split(np.zeros(90), labels)
     for (_, test), (_, own) in zip(wanted, classify.stratified(labels, 10, 42), strict=True):
@@ -62,7 +62,7 @@ def test_groups_are_never_on_both_sides(three):
     _, labels, groups = three
     splits = classify.grouped(labels, groups, 10, 42)
     assert len(splits) == 10
-    assert classify.fewest_known(splits) == 90 - max(len(test) for _, test in splits)
+    assert classify.smallest_training_set(splits) == 90 - max(len(test) for _, test in splits)
     for train, test in splits:
         assert not set(groups[train]) & set(groups[test])
         assert set(labels[test]) == set("abc")
@@ -76,8 +76,8 @@ def test_folds_are_as_few_as_the_groups_of_a_class_allow(three):
     assert classify.grouped(labels, labels, 10, 42) == []  # a class of one group is either learnt from or held out
 
 
-def test_copies_across_folds_are_what_grouping_takes_away(rng):
-    """Samples of one prompt are alike, and classes are not: ungrouped neighbours find the sample's copies."""
+def test_grouping_removes_copies_across_folds(rng):
+    """Samples of one prompt are near each other, classes are not: ungrouped neighbours find a sample's copies."""
     groups = np.repeat(np.arange(40), 5)
     labels = np.where(groups % 2, "a", "b")
     features = rng.normal(size=(40, 8))[groups] + rng.normal(0, 0.01, (200, 8))
@@ -87,7 +87,7 @@ def test_copies_across_folds_are_what_grouping_takes_away(rng):
     assert abs(held_out.auc.mean() - 0.5) < 0.2
 
 
-def test_features_that_follow_from_a_covariate_tell_nothing_without_it(rng):
+def test_removing_a_covariate_removes_what_it_explains(rng):
     labels = np.repeat(["a", "b"], 50)
     length = np.where(labels == "a", 1.0, 2.0) + rng.normal(0, 0.5, 100)
     features = length[:, None] * np.array([1.0, -2.0, 0.5]) + rng.normal(0, 0.05, (100, 3))
@@ -105,14 +105,14 @@ def test_features_that_follow_from_a_covariate_tell_nothing_without_it(rng):
     assert found.auc[0] == pytest.approx(wanted)
 
 
-def test_guesses_are_worth_nothing(three):
+def test_guesses_score_at_chance(three):
     _, labels, _ = three
     found = classify.guesses(labels, classify.stratified(labels, 10, 42), 42)
     assert abs(found.auc.mean() - 0.5) < 0.12
     assert abs(found.accuracy.mean() - 1 / 3) < 0.15
 
 
-def test_intervals_over_folds(rng):
+def test_intervals_over_folds_are_corrected(rng):
     values = rng.normal(0.3, 0.1, 10)
     splits = [(np.arange(90), np.arange(10))] * 10
     found, p, plain = classify.over_folds(values, splits)
@@ -126,8 +126,8 @@ def test_intervals_over_folds(rng):
     assert (same.low, same.high, p) == (1, 1, 0)
 
 
-def test_what_cannot_be_told_apart_is_refused():
-    with pytest.raises(StudyError, match="all 4 answers are of the class 'a': nothing to tell apart"):
+def test_too_few_classes_or_answers_are_refused():
+    with pytest.raises(StudyError, match="all 4 answers are of the class 'a'; give answers of two classes"):
         classify.check_classes(np.array(["a"] * 4), 2)
     with pytest.raises(StudyError, match="the class 'b' has 3 answers, fewer than the 10 folds"):
         classify.check_classes(np.array(["a"] * 20 + ["b"] * 3), 10)

@@ -1,4 +1,4 @@
-"""The study of profiles, on traces whose truth is known by construction."""
+"""The study of profiles, on traces with classes known by construction."""
 
 import dataclasses
 from pathlib import Path
@@ -11,11 +11,12 @@ from jaxtrace.errors import StudyError
 from jaxtrace.files import read_yaml
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.validation import validated
-from jaxtrace.studies._shared.labels import grouping, labelling, of_model, of_run
+from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels, run_facts
 from jaxtrace.studies._shared.page import write_study
-from jaxtrace.studies._shared.traces import traced_config
-from jaxtrace.studies.lens.compute import LensConfig, lens
+from jaxtrace.studies._shared.traces import model_run_config
+from jaxtrace.studies.lens.compute import lens
 from jaxtrace.studies.lens.profiles import parse_metric
+from jaxtrace.studies.lens.settings import LensConfig
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.writer import TraceWriter
 from tests.commands import run_command
@@ -27,7 +28,7 @@ SHAPES = {"up": 1.0, "down": -1.0, "flat": 0.0}
 
 
 def made(rng, kind, number, layers=6, slope=None, **meta):
-    """An answer whose lens entropy rises, falls or stays through the layers."""
+    """Return an answer whose lens entropy rises, falls or stays level through the layers."""
     one = row(rng, ["x"] * 8, meta={"kind": kind, **meta}, prompt=f"{kind} {number}", layers=layers)
     tilt = (SHAPES[kind] if slope is None else slope) * np.linspace(-1, 1, layers)
     one.metrics["lens_entropy"] = (4 + tilt + rng.normal(0, 0.5, (8, layers))).astype(np.float32)
@@ -46,7 +47,7 @@ def found(kinds):
     return lens(kinds, LensConfig(metric=("lens_entropy", "lens_kl"), steps=6))
 
 
-def test_kinds_of_other_shape_are_told_apart_and_those_of_none_are_not(found):
+def test_kinds_are_told_apart_by_a_metric_that_differs_and_by_no_other(found):
     table = found.tables["auc"].frame.set_index(["metric", "protocol", "features", "k"])
     for protocol in ("grouped", "published"):
         for k in (3, 5, 11, 29):
@@ -64,7 +65,7 @@ def test_kinds_of_other_shape_are_told_apart_and_those_of_none_are_not(found):
     assert line["accuracy_high"] <= 1
 
 
-def test_classes_and_contrasts_are_of_the_mean_over_layers(found, kinds):
+def test_classes_and_contrasts_use_the_mean_over_layers(found, kinds):
     classes = found.tables["classes"].frame.query("metric == 'lens_entropy'").set_index("class")
     contrasts = (
         found.tables["contrasts"].frame.query("metric == 'lens_entropy' and control == 'none'").set_index("class")
@@ -82,7 +83,7 @@ def test_classes_and_contrasts_are_of_the_mean_over_layers(found, kinds):
         assert line["g_low"] < line["g"] < line["g_high"]
 
 
-def test_mean_profiles_and_their_spread(found, kinds):
+def test_mean_profiles_have_their_spread(found, kinds):
     table = found.tables["profiles"].frame.query("metric == 'lens_entropy' and `class` == 'up'")
     own = np.array(
         [one.metrics["lens_entropy"][:6].astype(float).mean(0) for one in kinds["tiny"].rows if "up" in one.prompt.text]
@@ -92,7 +93,7 @@ def test_mean_profiles_and_their_spread(found, kinds):
     np.testing.assert_allclose(table["depth"], np.arange(1, 7) / 6)
 
 
-def test_it_is_written_with_its_pictures(found, tmp_path):
+def test_pictures_are_written_per_metric(found, tmp_path):
     page = write_study(found, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {
         f"{name}_{metric}.png" for name in ("profiles", "map") for metric in ("lens_entropy", "lens_kl")
@@ -100,7 +101,7 @@ def test_it_is_written_with_its_pictures(found, tmp_path):
     assert "t-SNE" in page.read_text(encoding="utf-8")
 
 
-def test_families_are_told_apart_on_models_that_were_held_out(rng):
+def test_families_are_told_apart_on_held_out_models(rng):
     traces = {}
     for family, slope in (("rising", 1.0), ("falling", -1.0)):
         for layers in (4, 6, 9):
@@ -116,85 +117,83 @@ def test_families_are_told_apart_on_models_that_were_held_out(rng):
     distances = found.tables["distances"].frame.set_index("measure")
     assert distances.loc["pearson", "gap_low"] > 0 and distances.loc["pearson", "models"] == 6
     notes = " ".join(found.notes)
-    assert "zero-padded profiles tell a model by its number of layers" in notes
-    assert "64 depths that all have" in notes and "the grouped protocol has 3 folds" in notes
+    assert "zero-padded profiles reveal a model's number of layers" in notes
+    assert "64 relative depths that all cover" in notes and "the grouped protocol has 3 folds" in notes
 
 
 def test_labels_come_from_prompts_and_runs(rng):
     facts = [made(rng, "up", i, seen=["often", "never"][i % 2], shuffled=bool(i % 3)) for i in range(4)]
     of = trace(facts, temperature=0.7, model="tiny")
     names = {
-        by: [labelling({"t": of}, by)(of, one) for one in facts] for by in ("seen", "shuffled", "task", "temperature")
+        by: [row_labels({"t": of}, by)(of, one) for one in facts] for by in ("seen", "shuffled", "task", "temperature")
     }
     assert names["seen"] == ["often", "never"] * 2
     assert names["shuffled"] == ["not shuffled", "shuffled", "shuffled", "not shuffled"]
     assert names["task"] == ["up"] * 4 and names["temperature"] == ["0.7"] * 4
-    assert of_run(of)["model"] == "tiny"
-    with pytest.raises(StudyError, match=r"t: nothing is known of 'colour'; .*kind, layers, mode, model, seen"):
-        labelling({"t": of}, "colour")
+    assert run_facts(of)["model"] == "tiny"
+    with pytest.raises(StudyError, match=r"t: no prompt and no run has 'colour'; .*kind, layers, mode, model, seen"):
+        row_labels({"t": of}, "colour")
 
 
-def test_a_stored_run_says_its_settings(rng, tmp_path):
+def test_labels_come_from_a_stored_runs_settings(rng, tmp_path):
     made_rows = [made(rng, "up", i) for i in range(2)]
     info = trace(made_rows).info | {"layer_stride": 1}
     for place, settings in (("sampled", {"sampler": "sample", "temperature": 0.7}), ("greedy", {"sampler": "greedy"})):
         with TraceWriter(tmp_path / place, info, {"temperature": 1.0, "task": "mmlu", **settings}) as writer:
             writer.write(list(enumerate(made_rows)))
         of = open_trace(tmp_path / place)
-        assert labelling({"t": of}, "temperature")(of, of.rows[0]) == {"sampled": "0.7", "greedy": "greedy"}[place]
-        assert of_run(of)["task"] == "mmlu"
+        assert row_labels({"t": of}, "temperature")(of, of.rows[0]) == {"sampled": "0.7", "greedy": "greedy"}[place]
+        assert run_facts(of)["task"] == "mmlu"
 
 
-def test_correctness_is_graded_by_the_tasks_rule(rng):
+def test_correctness_follows_the_tasks_rule(rng):
     meta = {"choices": ["1", "2", "3", "4"], "answer": "B"}
     texts = [" B. 2", " A", " no idea", " C, or B"]
     rows = [dataclasses.replace(made(rng, "up", i, **meta), text=text) for i, text in enumerate(texts)]
     of = trace(rows)
-    by_first, anywhere = (labelling({"t": of}, "correctness", letter_anywhere=loose) for loose in (False, True))
+    by_first, anywhere = (row_labels({"t": of}, "correctness", letter_anywhere=loose) for loose in (False, True))
     assert [by_first(of, one) for one in rows] == ["correct", "incorrect", None, "incorrect"]
     assert [anywhere(of, one) for one in rows] == ["correct", "incorrect", None, "correct"]
     ungraded = trace([made(rng, "up", 0)])
     with pytest.raises(StudyError, match="t: no answer can be graded; give --labels FILE"):
-        labelling({"t": ungraded}, "correctness")
+        row_labels({"t": ungraded}, "correctness")
 
 
 def test_rows_about_one_story_stay_together(rng):
     one, two = made(rng, "up", 1, story=7), made(rng, "up", 2, story=7)
     of = trace([one, two], family="llama", model="tiny")
-    assert grouping()(of, one) == grouping()(of, two) == "story 7"
+    assert row_groups()(of, one) == row_groups()(of, two) == "story 7"
     del one.prompt.meta["story"]
-    assert grouping()(of, one) != grouping()(of, two)
-    assert grouping("kind")(of, one) == grouping("kind")(of, two) == "kind up"
-    assert of_model(of, one) == "tiny"
+    assert row_groups()(of, one) != row_groups()(of, two)
+    assert row_groups("kind")(of, one) == row_groups("kind")(of, two) == "kind up"
+    assert model_of(of, one) == "tiny"
 
 
 def test_a_prompt_is_one_group_whatever_tokens_it_becomes(rng):
     one = made(rng, "up", 1)
     other = dataclasses.replace(one, prompt_tokens=one.prompt_tokens + 50)  # another tokenizer's, or a chat template's
     of = trace([one, other])
-    assert grouping()(of, one) == grouping()(of, other)
+    assert row_groups()(of, one) == row_groups()(of, other)
     bare = [
         dataclasses.replace(row, prompt=Prompt(tokens=tuple(row.prompt_tokens.tolist()), id="bare"))
         for row in (one, other)
     ]
-    assert grouping()(of, bare[0]) != grouping()(of, bare[1])
+    assert row_groups()(of, bare[0]) != row_groups()(of, bare[1])
 
 
-def test_a_key_to_group_by_is_had_by_all_rows(kinds, rng):
+def test_every_row_needs_the_group_key(kinds, rng):
     with pytest.raises(StudyError, match="prompt p: has no 'storey' to group by; its meta has kind"):
         lens(kinds, LensConfig(group="storey"))
     some = made(rng, "up", 1, story=7), made(rng, "up", 2)
     of = trace(some)
-    assert grouping("story")(of, some[0]) == "story 7"
+    assert row_groups("story")(of, some[0]) == "story 7"
     with pytest.raises(StudyError, match="has no 'story' to group by; its meta has kind"):
-        grouping("story")(of, some[1])
+        row_groups("story")(of, some[1])
 
 
-def test_more_neighbours_than_answers_to_learn_from(rng):
+def test_too_few_training_answers_for_the_neighbours(rng):
     thirty = [made(rng, kind, i) for kind in ("up", "down") for i in range(15)]
-    told = (
-        r"folds have 27 answers to learn from, fewer than the 29 neighbours; give more answers, or fewer --neighbours"
-    )
+    told = r"folds have 27 training answers, fewer than the 29 neighbours; give more answers, or fewer --neighbours"
     with pytest.raises(StudyError, match=told):
         lens({"tiny": trace(thirty)}, LensConfig(neighbours=(29,)))
     of_stories = [
@@ -205,21 +204,21 @@ def test_more_neighbours_than_answers_to_learn_from(rng):
     found = lens({"tiny": trace(of_stories)}, LensConfig(neighbours=(20, 29)))
     assert set(found.tables["auc"].frame["protocol"]) == {"published"}
     notes = " ".join(found.notes)
-    assert "the grouped protocol has 2 folds" in notes and "too few groups" not in notes
-    assert "k of 20, 29 left out: grouped folds have 1" in notes
-    assert "k of 29 left out: published folds have 27 answers to learn from" in notes
+    assert "the grouped protocol has 2 folds" in notes and "too few groups to hold any out" not in notes
+    assert "k of 20, 29 skipped: grouped folds have 1" in notes
+    assert "k of 29 skipped: published folds have 27 training answers" in notes
 
 
-def test_what_cannot_be_studied_says_why(kinds):
+def test_unusable_settings_are_refused(kinds):
     with pytest.raises(StudyError, match="fewer than the 30 folds"):
         lens(kinds, LensConfig(folds=30))
-    with pytest.raises(StudyError, match="are of the class '6': nothing to tell apart"):
+    with pytest.raises(StudyError, match="are of the class '6'; give answers of two classes"):
         lens(kinds, LensConfig(by="layers"))
-    with pytest.raises(StudyError, match="no metric with a value for each layer"):
+    with pytest.raises(StudyError, match="is no metric with a value for each layer"):
         lens(kinds, LensConfig(metric="entropy"))
 
 
-def test_the_verb_writes_what_the_study_finds_and_refuses_in_a_line(kinds, tmp_path):
+def test_the_command_writes_tables_and_refuses_in_one_line(kinds, tmp_path):
     kinds["tiny"].save(tmp_path / "trace")
     arguments = ["study", "lens", str(tmp_path / "trace"), "--by", "kind", "--neighbours", "3", "--out", str(tmp_path)]
     done = run_command(*arguments, "--folds", "5", "--windows", "each", "--steps", "4")
@@ -233,9 +232,9 @@ def test_the_verb_writes_what_the_study_finds_and_refuses_in_a_line(kinds, tmp_p
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("lens-*.yaml")), ids=lambda file: file.stem)
-def test_settings_that_are_shipped_can_be_run(file, tmp_path):
+def test_shipped_settings_are_valid(file, tmp_path):
     config = validated(LensConfig, read_yaml(file), str(file))
     for model in config.models:
-        run = traced_config(config, model, tmp_path)
+        run = model_run_config(config, model, tmp_path)
         assert "lens" in run.probes and (run.prompts is None or run.prompts.exists())
         assert all(parse_metric(metric)[1] in (None, *run.alphas) for metric in config.metric)

@@ -13,19 +13,21 @@ from jaxtrace.figures.theme import LIGHT
 from jaxtrace.files import read_yaml
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
-from jaxtrace.run import validated
-from jaxtrace.studies._shared.traces import traced_config
-from jaxtrace.studies.patterns.compute import PatternsConfig, patterns
-from jaxtrace.studies.patterns.tables import interval_of_means
+from jaxtrace.settings.validation import validated
+from jaxtrace.studies._shared.means import mean_intervals
+from jaxtrace.studies._shared.traces import model_run_config
+from jaxtrace.studies.patterns.compute import patterns
+from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.trajectories import ATTENTION, row_entropy_var, trajectories
 from tests.figures.traces import metrics, row, trace
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("patterns*.yaml"))
 LAYERS, HEADS = 2, 3
+CREATIVE = "creative, $x_$"
 
 
 def answer(i, meta, steps, prompt=4, shift=0.0, groups=("output", "attention")):
-    """An answer of some steps to a prompt of its own; all its entropies are shifted."""
+    """Return an answer to a prompt with unique tokens; all its attention entropies are shifted."""
     rng = np.random.default_rng(i)
     made = row(rng, [f" w{j}" for j in range(steps)], meta=meta, layers=LAYERS, heads=HEADS, groups=groups)
     if shift:
@@ -35,7 +37,7 @@ def answer(i, meta, steps, prompt=4, shift=0.0, groups=("output", "attention")):
 
 
 def of_growth(i, condition, steps, prompt):
-    """An answer whose attention entropies are half of ln(keys), and nothing else."""
+    """Return an answer whose attention entropies are half of ln(keys)."""
     made = answer(i, {"condition": condition}, steps, prompt)
     grown = 0.5 * np.log(prompt + np.arange(steps))[:, None, None] * np.ones((steps, LAYERS, HEADS))
     made.metrics["attention_entropy"] = grown.astype(np.float32)
@@ -51,25 +53,25 @@ def compared(rows, table="comparisons", prompt_positions=False, **settings):
 
 @pytest.fixture(scope="module")
 def two():
-    """Factual answers, and creative ones with more attention entropy; one of them is a single token."""
+    """Return factual answers, and creative ones with more attention entropy; one of them is a single token."""
     factual = [answer(i, {"condition": "factual"}, 5 + i % 4) for i in range(8)]
-    creative = [answer(10 + i, {"condition": "creative"}, 6 + i % 3, shift=0.5) for i in range(7)]
-    return [*factual, *creative, answer(30, {"condition": "creative"}, 1), answer(31, {"condition": None}, 5)]
+    creative = [answer(10 + i, {"condition": CREATIVE}, 6 + i % 3, shift=0.5) for i in range(7)]
+    return [*factual, *creative, answer(30, {"condition": CREATIVE}, 1), answer(31, {"condition": None}, 5)]
 
 
 @pytest.fixture(scope="module")
 def outcome(two):
-    return compared(two, conditions=("factual", "creative"))
+    return compared(two, conditions=("factual", CREATIVE))
 
 
 def slow_mean(one, name, start, stop):
-    """Of a metric over layers, heads and steps, one number after the other."""
+    """Return the mean of a metric over layers, heads and steps, one number after the other."""
     numbers = [x for step in one.metrics[name][start:stop] for x in np.ravel(step)]
     return float(np.mean(np.array(numbers, np.float64)))
 
 
 @pytest.mark.parametrize("name", [*ATTENTION, "entropy", "varentropy"])
-def test_differences_of_prompt_means(two, outcome, name):
+def test_differences_are_of_prompt_means(two, outcome, name):
     _, frame = outcome
     for control, stop in (("none", None), ("matched steps", 1 + 5)):
         first, second = ([slow_mean(one, name, 1, stop) for one in group] for group in (two[:8], two[8:15]))
@@ -79,10 +81,10 @@ def test_differences_of_prompt_means(two, outcome, name):
         assert line["g"] == pytest.approx(line["difference"] / pooled * (1 - 3 / (4 * 13 - 1)))
         assert line["auroc"] == np.mean([[a > b for b in second] for a in first])
         assert (line["n_first"], line["n_second"]) == (8, 7)
-        assert line["comparison"] == "factual − creative"
+        assert line["comparison"] == f"factual − {CREATIVE}"
 
 
-def test_a_difference_that_is_there(outcome):
+def test_a_real_difference_is_found(outcome):
     _, frame = outcome
     line = frame.loc["attention_entropy", "none"]
     assert line["difference_high"] < -0.3 and line["auroc"] < 0.1 and line["p"] < 0.02
@@ -90,15 +92,15 @@ def test_a_difference_that_is_there(outcome):
     assert (frame["p_adjusted"] >= frame["p"]).all()
 
 
-def test_what_is_said_of_the_answers(outcome):
+def test_compared_answers_are_counted(outcome):
     result, _ = outcome
     table = result.tables["conditions"].frame.set_index("condition")
-    assert table["answers"].to_dict() == {"factual": 8, "creative": 7}
+    assert table["answers"].to_dict() == {"factual": 8, CREATIVE: 7}
     assert table.loc["factual", "mean_steps"] == np.mean([5 + i % 4 for i in range(8)])
     assert table["mean_prompt_tokens"].to_numpy() == pytest.approx([4, 4])
     assert result.notes[:2] == (
-        "tiny: 2 of 17 answers are not compared: of no condition, or of one token.",
-        "tiny: steps 1 to 5 are those that count as matched.",
+        "tiny: 2 of 17 answers are not compared: without a condition, or one token.",
+        "tiny: steps 1 to 5 count as matched.",
     )
 
 
@@ -114,12 +116,12 @@ def test_growth_with_length_alone_does_not_survive_the_controls():
     assert frame.loc[("attention_entropy", "matched steps"), "p"] > 0.05
 
 
-def test_steps_layers_and_heads(two, outcome):
+def test_means_by_step_layer_and_head(two, outcome):
     result, _ = outcome
     steps = result.tables["steps"].frame.set_index(["condition", "metric", "step"]).sort_index()
     alive = [one for one in two[8:15] if one.length > 6]
     at = [one.metrics["attention_varentropy"][6].astype(np.float64).mean() for one in alive]
-    line = steps.loc["creative", "attention_varentropy", 6]
+    line = steps.loc[CREATIVE, "attention_varentropy", 6]
     assert (line["mean"], line["n"]) == (pytest.approx(np.mean(at)), len(at))
     low, high = stats.t.interval(0.95, len(at) - 1, np.mean(at), stats.sem(at))
     assert (line["mean_low"], line["mean_high"]) == pytest.approx((low, high))
@@ -136,22 +138,16 @@ def test_steps_layers_and_heads(two, outcome):
     assert line["n"] == 8
 
 
-def test_names_are_shown_as_they_are():
-    rows = [answer(i, {"condition": ("$x_$", "costs $5")[i // 4]}, 5) for i in range(8)]
-    result, _ = compared(rows)
-    for picture in result.pictures.values():
-        assert png(picture.draw(LIGHT))
-
-
-def test_every_picture_has_what_it_says(outcome):
+def test_pictures_have_a_panel_per_metric_and_a_line_per_condition(outcome):
     result, _ = outcome
     drawn = {name: picture.draw(LIGHT) for name, picture in result.pictures.items()}
+    assert all(png(figure) for figure in drawn.values())  # dollar signs in names are no formulas
     assert {name: len(figure.axes) for name, figure in drawn.items()} == {"steps": 2, "layers": 2, "heads": 2}
-    assert [text.get_text() for text in drawn["steps"].axes[0].get_legend().get_texts()] == ["factual", "creative"]
+    assert [text.get_text() for text in drawn["steps"].axes[0].get_legend().get_texts()] == ["factual", CREATIVE]
     assert len(drawn["heads"].axes[0].lines) == HEADS
 
 
-def test_step_zero_and_the_variance_over_query_rows():
+def test_step_zero_has_the_variance_over_query_rows():
     rows = []
     for i in range(8):
         rng, prompt = np.random.default_rng(i), 1 if i == 5 else 4 + i % 2
@@ -182,15 +178,15 @@ def test_step_zero_and_the_variance_over_query_rows():
 
 
 def test_samples_of_one_prompt_are_one_unit():
-    rows = [answer(i // 3, {"condition": "ab"[i // 12]}, 5, shift=i // 3) for i in range(24)]
+    rows = [answer(i // 3, {"condition": "ab"[i // 12]}, 5, shift=i // 3, groups=("attention",)) for i in range(24)]
     result, frame = compared(rows, resamples=400)
     assert result.tables["conditions"].frame["prompts"].tolist() == [4, 4]
     line = frame.loc["attention_entropy", "none"]
-    assert line["p"] > 0.01  # about 2/70: 8 prompts are parted into 4 and 4 in 70 ways; 24 answers in far more
+    assert line["p"] > 0.01  # about 2/70: 8 prompts split into 4 and 4 in 70 ways, 24 answers in far more
     assert (line["n_first"], line["n_second"]) == (12, 12)
 
 
-def test_grades_as_conditions(tmp_path):
+def test_grades_are_conditions(tmp_path):
     said = [" seven", " I do not know", " eight", " no idea", " 7 of them"]
     rows = [replace(answer(i, {"answer": "seven"}, 4), text=said[i % 5]) for i in range(20)]
     rows.append(answer(40, {}, 4))
@@ -208,7 +204,7 @@ def test_grades_as_conditions(tmp_path):
     assert result.tables["conditions"].frame.set_index("condition")["answers"].to_dict() == counts
 
 
-def test_what_cannot_be_compared(two):
+def test_unusable_conditions_are_refused(two):
     def refused(rows, message, mode="generate", **settings):
         with pytest.raises(StudyError, match=message):
             patterns({"tiny": trace(rows, mode, layers=LAYERS, heads=HEADS)}, PatternsConfig(**settings))
@@ -217,18 +213,22 @@ def test_what_cannot_be_compared(two):
         [answer(0, {"condition": "a"}, 5, groups=("output",))], "trace it again with --probes that include attention"
     )
     refused(two, "is a trace of given text", mode="score")
-    refused(two[:8], "two conditions are needed, there is only 'factual'")
-    refused(two, "no answer is of condition 'poetic'; there are: creative, factual", conditions=("poetic", "factual"))
-    refused([*two[:8], two[15]], "0 answers of 'creative' go on after step 0; give two at least of each")
-    refused(two, "two conditions are needed, there is only 'factual'", conditions=("factual", "factual"))
-    refused(two, "nothing is known of 'mood'", by="mood")
-    refused(two, "two conditions are needed, there is none", by="grade")
-    refused(two, "which steps are wrong\\? give --labels FILE", by="wrong_step")
+    refused(two[:8], "two conditions are needed, and it has only 'factual'")
+    refused(
+        two,
+        "no answer is of condition 'poetic'; choose from: creative, \\$x_\\$, factual",
+        conditions=("poetic", "factual"),
+    )
+    refused([*two[:8], two[15]], "0 answers of 'creative, .*' continue after step 0; give at least two of each")
+    refused(two, "two conditions are needed, and it has only 'factual'", conditions=("factual", "factual"))
+    refused(two, "no prompt and no run has 'mood'", by="mood")
+    refused(two, "two conditions are needed, and it has none", by="grade")
+    refused(two, "needs wrong steps; give --labels FILE", by="wrong_step")
 
 
-def test_means_and_their_intervals():
+def test_column_means_have_t_intervals():
     values = np.array([[1.0, 2.0, np.nan, np.nan], [2.0, 5.0, 3.0, np.nan], [4.0, np.nan, np.nan, np.nan]])
-    found = interval_of_means(values)
+    found = mean_intervals(values)
     assert found["n"].tolist() == [3, 2, 1, 0]
     assert found["mean"].tolist()[:3] == [pytest.approx(7 / 3), 3.5, 3.0] and np.isnan(found["mean"][3])
     for column, n in ((0, 3), (1, 2)):
@@ -238,8 +238,8 @@ def test_means_and_their_intervals():
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_published_settings_are_valid(file, tmp_path):
+def test_shipped_settings_are_valid(file, tmp_path):
     config = validated(PatternsConfig, read_yaml(file), str(file))
     (model,) = config.models
-    run = traced_config(config, model, tmp_path)
+    run = model_run_config(config, model, tmp_path)
     assert {"attention", "output"} <= set(run.probes) and run.max_new_tokens == 1024

@@ -37,19 +37,15 @@ def test_a_trace_is_graded_criticised_and_studied(jaxtrace, tmp_path):  # noqa: 
         assert data_of(api.requests[0])["solution"] == " 2 + 2 = 5 #### 5"
         assert jaxtrace(*grade).status == 0 and len(api.requests) == 1
     assert "number after ####" in done.out and "critic tiny" in done.out
-    found = [json.loads(line) for line in labels.read_text().splitlines()]
-    assert [one["grade"] for one in found] == ["correct", "incorrect"] * 4
-    assert [(one["wrong_from"], one["wrong_to"]) for one in found] == [(None, None), (3, 4)] * 4
+    stored = [json.loads(line) for line in labels.read_text().splitlines()]
+    assert [one["grade"] for one in stored] == ["correct", "incorrect"] * 4
+    assert [(one["wrong_from"], one["wrong_to"]) for one in stored] == [(None, None), (3, 4)] * 4
 
-    done = jaxtrace("study", "patterns", run, "--by", "grade", "--labels", labels, "--resamples", 100, "--out", out)
-    assert done.status == 0, done.err
-    assert {path.name for path in out.iterdir()} == {"tables", "study.html", "steps.png", "layers.png", "heads.png"}
-    frame = pd.read_csv(out / "tables" / "comparisons.csv")
-    assert (frame["comparison"] == "correct or not attempted − incorrect").all() and (frame["n_first"] == 4).all()
     done = jaxtrace(
         "study", "patterns", run, "--by", "wrong_step", "--labels", labels, "--resamples", 100, "--out", out
     )
     assert done.status == 0, done.err
+    assert {path.name for path in out.iterdir()} == {"tables", "study.html", "around.png"}
     assert (pd.read_csv(out / "tables" / "wrong_steps.csv")["n"] == 4).all()
 
 

@@ -1,4 +1,4 @@
-"""Where an answer goes wrong, on traces made by hand."""
+"""The first wrong step of an answer, on traces made by hand."""
 
 from dataclasses import replace
 
@@ -9,7 +9,9 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.theme import LIGHT
 from jaxtrace.grading.labels import label_of, write_labels
-from jaxtrace.studies.patterns.compute import PatternsConfig, patterns
+from jaxtrace.studies.patterns.compute import patterns
+from jaxtrace.studies.patterns.settings import PatternsConfig
+from jaxtrace.studies.patterns.wrong_steps import RIGHT_CONTROL
 from tests.figures.traces import row, trace
 
 LAYERS, HEADS = 2, 2
@@ -25,7 +27,7 @@ def answer(i, steps, right):
 
 
 def spiked(i, span):
-    """A wrong answer whose entropies jump by 2 at the wrong step."""
+    """Return a wrong answer whose entropies jump by 2 at the wrong step."""
     made = answer(i, 12, False)
     for name in ("attention_entropy", "attention_varentropy"):
         made.metrics[name][span[0] : span[1] + 1] += 2
@@ -55,7 +57,7 @@ def result(rows, file):
 
 
 def slow(one, inside):
-    """Mean attention entropy of steps inside minus that of the other steps after 0."""
+    """Return mean attention entropy of steps inside minus the mean of the other steps after 0."""
     parts = {True: [], False: []}
     for step in range(1, one.length):
         parts[inside(step)].append(one.metrics["attention_entropy"][step].astype(np.float64).mean())
@@ -63,7 +65,7 @@ def slow(one, inside):
 
 
 @pytest.mark.parametrize("part", [STEP, AFTER])
-def test_tokens_of_the_wrong_step_against_the_rest(rows, result, part):
+def test_the_wrong_step_is_compared_with_the_other_tokens(rows, result, part):
     def inside(span):
         return lambda step: span[0] <= step <= (span[1] if part == STEP else 99)
 
@@ -75,7 +77,7 @@ def test_tokens_of_the_wrong_step_against_the_rest(rows, result, part):
     if part == STEP:
         assert line["difference_low"] > 1 and line["auroc"] > 0.95 and line["auroc_low"] > 0.9
     expected = [np.mean([slow(one, inside(span)) for one in rows[6:] if one.length > span[0]]) for span in SPANS[:5]]
-    line = frame.loc["attention_entropy", part, "right answers split alike"]
+    line = frame.loc["attention_entropy", part, RIGHT_CONTROL]
     assert line["difference"] == pytest.approx(np.mean(gaps) - np.mean(expected))
     assert np.isnan(line["auroc"])
 
@@ -95,10 +97,10 @@ def test_a_trend_of_all_answers_is_no_sign_of_a_mistake(rows, file):
     result = patterns({"tiny": trace(longer, layers=LAYERS, heads=HEADS)}, config)
     frame = result.tables["wrong_steps"].frame.set_index(["metric", "comparison", "control"])
     assert frame.loc["attention_entropy", AFTER, "none"]["difference_low"] > 3
-    assert abs(frame.loc["attention_entropy", AFTER, "right answers split alike"]["difference"]) < 1e-9
+    assert abs(frame.loc["attention_entropy", AFTER, RIGHT_CONTROL]["difference"]) < 1e-9
 
 
-def test_around_the_first_wrong_token(rows, result):
+def test_means_around_the_first_wrong_token(rows, result):
     frame = result.tables["around"].frame.set_index(["metric", "offset"])
     line = frame.loc["attention_entropy", 0]
     at = [
@@ -112,7 +114,7 @@ def test_around_the_first_wrong_token(rows, result):
     assert "tiny: 1 answers without a wrong step (critic: nonsense)." in result.notes
 
 
-def test_labels_hold_for_a_trace_of_the_prompts_positions_too(rows, file, result):
+def test_prompt_positions_do_not_shift_the_labels(rows, file, result):
     ahead = [
         replace(
             one,
@@ -127,7 +129,7 @@ def test_labels_hold_for_a_trace_of_the_prompts_positions_too(rows, file, result
     pd.testing.assert_frame_equal(again.tables["wrong_steps"].frame, result.tables["wrong_steps"].frame)
 
 
-def test_too_few(rows, file, tmp_path):
+def test_a_single_wrong_answer_is_refused(rows, file, tmp_path):
     path = tmp_path / "one.jsonl"
     path.write_text(file.read_text().splitlines()[0] + "\n")
     config = PatternsConfig(by="wrong_step", labels=path)

@@ -1,4 +1,4 @@
-"""A result on the disk: every row in its file, every text escaped, every picture in both themes."""
+"""A result on disk: every row in its file, every text escaped, every picture in both themes."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import DARK, LIGHT, new_figure
-from jaxtrace.studies._shared.page import SHOWN, printed, write_study
+from jaxtrace.studies._shared.page import MAX_ROWS, terminal_table, write_study
 from jaxtrace.studies._shared.result import Picture, Result, Table
 
 FRAME = pd.DataFrame({"model": ["<script>alert(1)</script>", "b"], "auroc": [0.98765, np.nan], "n": [12, 3]})
@@ -24,7 +24,7 @@ def result():
     return Result("dynamics", "is 1 < 2?", tables, {"curve": Picture(draw, "a curve")}, ("four & no more",)), themes
 
 
-def test_what_is_written(result, tmp_path):
+def test_tables_and_pictures_are_written(result, tmp_path):
     result, themes = result
     page = write_study(result, tmp_path / "new")
     assert page == tmp_path / "new" / "study.html"
@@ -34,25 +34,25 @@ def test_what_is_written(result, tmp_path):
     assert (tmp_path / "new" / "curve.png").read_bytes() == png(new_figure(LIGHT, 2, 1))
 
 
-def test_the_page_escapes_and_cuts(result, tmp_path):
+def test_the_page_escapes_text_and_truncates_tables(result, tmp_path):
     text = write_study(result[0], tmp_path).read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text and "&lt;i&gt;" in text and "1 &lt; 2" in text
     assert "four &amp; no more" in text and "0.9877" in text and ">–<" in text
-    assert f"The first {SHOWN} of 99 rows; tables/many.csv has all." in text
+    assert f"The first {MAX_ROWS} of 99 rows; tables/many.csv has all." in text
     assert "http" not in text.replace("http-equiv", "")
 
 
 def test_intervals_are_shown_beside_their_values():
     frame = pd.DataFrame({"x": [0.5, 1.0], "x_low": [0.25, np.nan], "n": [4, 1], "x_high": [0.75, np.nan]})
-    columns = printed("t", Table(frame, "t")).columns
+    columns = terminal_table("t", Table(frame, "t")).columns
     assert [column.header for column in columns] == ["x", "n"]
     assert [*columns[0].cells] == ["0.5 [0.25, 0.75]", "1 [–, –]"]
 
 
-def test_a_table_for_the_terminal(result):
+def test_the_terminal_table_truncates_and_escapes(result):
     tables = result[0].tables
-    assert printed("many", tables["many"]).row_count == SHOWN
-    assert [list(column.cells) for column in printed("scores", tables["scores"]).columns] == [
+    assert terminal_table("many", tables["many"]).row_count == MAX_ROWS
+    assert [list(column.cells) for column in terminal_table("scores", tables["scores"]).columns] == [
         [r"\<script>alert(1)\</script>".replace("\\", ""), "b"],
         ["0.9877", "–"],
         ["12", "3"],

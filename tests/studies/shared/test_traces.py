@@ -1,4 +1,4 @@
-"""Which traces a study is of."""
+"""Traces of a study, opened or made."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.progress import Silent
 from jaxtrace.studies._shared.settings import StudyConfig
-from jaxtrace.studies._shared.traces import require, traced_config, traces_of
+from jaxtrace.studies._shared.traces import model_run_config, require_metrics, study_traces
 from jaxtrace.traces.trace import Trace
 from tests.traces.rows import INFO, make_trace
 
@@ -22,16 +22,16 @@ def stored(tmp_path):
     return places
 
 
-def test_traces_are_named_after_models_or_places(stored, tmp_path):
-    opened = traces_of(StudyConfig(traces=tuple(stored)), tmp_path)
+def test_traces_are_labelled_by_model_or_by_directory(stored, tmp_path):
+    opened = study_traces(StudyConfig(traces=tuple(stored)), tmp_path)
     assert list(opened) == [stored[0], stored[1], "b"]
     assert opened["b"].rows[3].text == "completion\n3"
 
 
-def test_models_are_traced_once(tmp_path):
+def test_a_finished_run_is_not_repeated(tmp_path):
     run = {"text": ["3 + 5 ="], "max_new_tokens": 2, "probes": "output"}
     config = StudyConfig(models=("demo",), run=run)
-    assert traced_config(config, "some/model", Path("out")).out == "out/traces/model"
+    assert model_run_config(config, "some/model", Path("out")).out == "out/traces/model"
     done = []
 
     class Recorded(Silent):
@@ -39,24 +39,24 @@ def test_models_are_traced_once(tmp_path):
             done.append((label, run.done, run.total))
             return super().run(label, run)
 
-    traces = traces_of(config, tmp_path, Recorded())
+    traces = study_traces(config, tmp_path, Recorded())
     assert traces["demo"].rows[0].metrics["entropy"].shape == (2,)
     assert (tmp_path / "traces" / "demo" / "run.json").exists()
-    again = traces_of(config, tmp_path, Recorded())
+    again = study_traces(config, tmp_path, Recorded())
     assert done == [("demo", 0, 1), ("demo", 1, 1)]
     assert again["demo"].texts == traces["demo"].texts
 
 
 @pytest.mark.parametrize("given", [{}, {"traces": ("x",), "models": ("demo",)}])
-def test_traces_or_models(given, tmp_path):
+def test_traces_and_models_exclude_each_other(given, tmp_path):
     with pytest.raises(StudyError, match="give traces to study, or models to trace first"):
-        traces_of(StudyConfig(**given), tmp_path)
+        study_traces(StudyConfig(**given), tmp_path)
 
 
-def test_what_a_study_needs():
+def test_a_missing_metric_names_its_probes():
     trace = make_trace(groups=("output", "lens"))
-    require({"m": trace}, "entropy", "lens_entropy")
+    require_metrics({"m": trace}, "entropy", "lens_entropy")
     with pytest.raises(StudyError, match=r"m: has no hdi, sink_mass; .* --probes that include attention,dispersion"):
-        require({"m": trace}, "entropy", "hdi", "sink_mass")
+        require_metrics({"m": trace}, "entropy", "hdi", "sink_mass")
     with pytest.raises(StudyError, match="no finished prompt"):
-        require({"m": Trace([], {})}, "entropy")
+        require_metrics({"m": Trace([], {})}, "entropy")

@@ -1,4 +1,4 @@
-"""The tokens that each layer holds for candidates: the fewest that together reach some probability."""
+"""Candidate tokens of each layer: the fewest that together reach some probability."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jaxtrace.models.forward import unembed
 
 
 class Candidates(NamedTuple):
-    """Of each layer's lens.
+    """Candidate sets of R layers' lenses at one position.
 
     Attributes:
-      entropy: of its distribution, nats.
-      size: of its candidate set.
-      shared: tokens that its set and that of the layer before have in common, from the second layer on.
+      entropy: entropy of each layer's distribution, nats.
+      size: number of candidates of each layer.
+      shared: number of candidates that each layer from the second on shares with the layer before it.
     """
 
     entropy: Float[Array, " R"]
@@ -38,30 +38,30 @@ def candidates(
     *,
     config: DecoderConfig,
 ) -> Candidates:
-    """Entropies, sizes and overlaps of one position's candidate sets, of a layer's distribution at a time.
+    """Return entropies, sizes and overlaps of one position's candidate sets, with one layer's logits at a time.
 
-    A set holds the most likely tokens, the lowest among equals, until they reach `mass` (top-p; arXiv 2502.16570 v3
-    takes p = 0.6).
+    A set holds the most likely tokens, the lowest id first among equals, until they reach `mass` (top-p; arXiv
+    2502.16570 v3 uses p = 0.6).
 
     Args:
-      params: of the decoder.
+      params: parameters of the decoder.
       residuals: residual streams after the layers 0 (the embedding) to L.
-      mass: 0 < mass < 1.
-      lens: translates them; None for the logit lens.
-      config: of the decoder.
+      mass: probability that a set reaches, 0 < mass < 1.
+      lens: translators of a tuned lens; None for the logit lens.
+      config: config of the decoder.
     """
     streams = residuals.astype(params["embedding"].dtype)
     if lens is not None:
         streams = lens(streams[:, None, None], range(len(streams)))[:, 0, 0]
 
-    def of_layer(before: Bool[Array, " V"], stream: Float[Array, " D"]):
+    def next_layer(before: Bool[Array, " V"], stream: Float[Array, " D"]) -> tuple[Bool[Array, " V"], Candidates]:
         logprobs = jax.nn.log_softmax(unembed(config, params, stream))
         order = jnp.argsort(-logprobs, stable=True)
         reached = jnp.cumsum(jnp.exp(logprobs[order]))
         size = jnp.minimum(jnp.sum(reached < mass) + 1, len(order))
-        own = jnp.zeros_like(before).at[order].set(jnp.arange(len(order)) < size)
+        members = jnp.zeros_like(before).at[order].set(jnp.arange(len(order)) < size)
         entropy = -jnp.sum(jnp.exp(logprobs) * logprobs)
-        return own, Candidates(entropy, size, jnp.sum(own & before))
+        return members, Candidates(entropy, size, jnp.sum(members & before))
 
-    _, found = jax.lax.scan(of_layer, jnp.zeros(config.vocab, bool), streams)
-    return found._replace(shared=found.shared[1:])
+    _, layers = jax.lax.scan(next_layer, jnp.zeros(config.vocab_size, bool), streams)
+    return layers._replace(shared=layers.shared[1:])

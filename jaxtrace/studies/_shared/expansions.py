@@ -1,0 +1,101 @@
+"""Changes of every layer's prediction at the last position of prompts (Entropy-Lens, arXiv 2502.16570 v3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxtrace.engine.settings import Settings
+from jaxtrace.errors import StudyError
+from jaxtrace.model import Model
+from jaxtrace.models.on_mesh import use_mesh_of
+from jaxtrace.prompts import Prompt
+from jaxtrace.settings.probes import Probes
+from jaxtrace.studies._shared.candidates import candidates
+from jaxtrace.studies._shared.progress import OnCount
+
+
+@dataclass(frozen=True)
+class Expansions:
+    """Every layer's prediction at the last position of P prompts; layer 0 is the embedding.
+
+    Attributes:
+      tokens: number of tokens of each prompt.
+      vocab: size of the vocabulary.
+      entropy: entropy of each layer's lens, nats.
+      size: size of each layer's candidate set.
+      shared: number of candidates that the layers 1 to L share with the layer before.
+    """
+
+    tokens: Int[np.ndarray, " P"]
+    vocab: int
+    entropy: Float[np.ndarray, "P L1"]
+    size: Int[np.ndarray, "P L1"]
+    shared: Int[np.ndarray, "P L"]
+
+    @property
+    def change(self) -> Float[np.ndarray, "P L"]:
+        """ΔH_l = H_l − H_{l−1} of the layers 1 to L, nats; layer 1 is compared with the embedding's lens."""
+        return np.diff(self.entropy, axis=1)
+
+    @property
+    def growth(self) -> Int[np.ndarray, "P L"]:
+        """Growth of the candidate set from each layer to the next, in tokens."""
+        return np.diff(self.size, axis=1)
+
+    @property
+    def overlap(self) -> Float[np.ndarray, "P L"]:
+        """|A ∩ B| / min(|A|, |B|) of neighbouring layers' sets."""
+        return self.shared / np.minimum(self.size[:, 1:], self.size[:, :-1])
+
+    @property
+    def jaccard(self) -> Float[np.ndarray, "P L"]:
+        """|A ∩ B| / |A ∪ B| of neighbouring layers' sets."""
+        return self.shared / (self.size[:, 1:] + self.size[:, :-1] - self.shared)
+
+    @property
+    def chance(self) -> Float[np.ndarray, "P L"]:
+        """Overlap of independently drawn sets of these sizes: max(|A|, |B|) / V."""
+        return np.maximum(self.size[:, 1:], self.size[:, :-1]) / self.vocab
+
+
+def measure_expansions(
+    model: Model,
+    encoded: Sequence[tuple[Prompt, Int[np.ndarray, " P"]]],
+    mass: float,
+    batch_size: int = 8,
+    on_prompts: OnCount = lambda *_: None,
+) -> Expansions:
+    """Run prompts up to their last position and measure each layer's prediction there.
+
+    Args:
+      model: model with the logit lens or a tuned one.
+      encoded: prompts from `model.encode`.
+      mass: probability that the candidate sets reach.
+      batch_size: number of prompts run at once.
+      on_prompts: callback of (prompts done, prompts in all).
+
+    Raises:
+      StudyError: there are no prompts, or some logits are not finite.
+    """
+    if not encoded:
+        raise StudyError("no prompts to measure layers on; give a task with prompts")
+    layers = tuple(range(model.config.num_layers + 1))
+    settings = Settings(Probes.of(residuals=layers), batch_size=batch_size, max_new_tokens=1)
+    lens = None if model.lens is None else model.lens.translators
+    measured = []
+    for batch in model.generate_rows(encoded, settings):
+        with use_mesh_of(model.params):
+            for _, row in batch:
+                sets = candidates(model.params, row.metrics["residuals"][0], mass, lens, config=model.config)
+                measured.append([np.asarray(array) for array in sets])
+        on_prompts(len(measured), len(encoded))
+    entropy, size, shared = (np.stack(arrays) for arrays in zip(*measured, strict=True))
+    if not np.isfinite(entropy).all():
+        bad, _ = encoded[int(np.argmin(np.isfinite(entropy).all(1)))]
+        raise StudyError(f"prompt {bad.id}: the model's logits are not finite at its last position; drop the prompt")
+    tokens = np.array([len(ids) for _, ids in encoded])
+    return Expansions(tokens, model.config.vocab_size, entropy.astype(float), size, shared)
