@@ -1,1 +1,1 @@
-"""Estimates with intervals: thin over SciPy and scikit-learn; imports nothing of jaxtrace but its errors."""
+"""Estimates with intervals, built on NumPy and SciPy; imports only the errors of jaxtrace."""

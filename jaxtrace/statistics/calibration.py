@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Calibration: how far predicted probabilities are from observed shares."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def expected_calibration_error(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Estimate:
-    """Mean over rows of |share of true rows − mean probability| in the row's bin (Naeini et al. 2015).
+    """Return the mean over rows of |share of true rows − mean probability| in the row's bin (Naeini et al. 2015).
 
-    It is above 0 for a finite number of rows even where probabilities are exact, and resampling adds to that: the
-    interval says how far it may be off, not whether it is 0.
+    A finite number of rows gives an error above 0 even for exact probabilities, and resampling adds to it: the interval
+    shows the estimate's spread and cannot test whether the error is 0.
 
     Args:
-      labels: [rows] of booleans or 0 and 1.
-      probabilities: [rows] in 0 … 1, of the label being true.
-      bins: of equal width.
-      groups: [rows], such as prompts, that are resampled as a whole.
-      seed, resamples: of the interval.
+      labels: [rows], booleans or 0 and 1.
+      probabilities: [rows], probability in 0 … 1 that the label is true.
+      bins: number of bins of equal width.
+      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
+      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
-      StudyError: there are no rows.
+      StudyError: no rows.
     """
 
     def error(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -45,19 +45,19 @@ def expected_calibration_error(
 
 
 def calibration_curve(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> pd.DataFrame:
-    """Share of true rows by probability: a row per bin that is not empty.
+    """Return the share of true rows by probability, one row per bin that is not empty.
 
-    Args are those of `expected_calibration_error`.
+    Arguments are as for `expected_calibration_error`.
 
     Returns:
       Columns probability (mean in the bin), accuracy with its 95 % Wilson interval accuracy_low and accuracy_high
-      (which takes rows for independent), and n.
+      (which treats rows as independent), and n.
     """
     labels, probabilities = np.asarray(labels, float), np.asarray(probabilities, float)
-    of = _bin(probabilities, bins)
+    bin_of_row = _bin(probabilities, bins)
     rows = []
-    for one in np.unique(of):
-        inside = of == one
+    for number in np.unique(bin_of_row):
+        inside = bin_of_row == number
         n, true = int(inside.sum()), int(labels[inside].sum())
         low, high = binomtest(true, n).proportion_ci(method="wilson")
         rows.append((probabilities[inside].mean(), true / n, low, high, n))

@@ -1,4 +1,4 @@
-"""Comparisons with a covariate, such as ln(length), held fixed."""
+"""Comparisons that control for a covariate, such as ln(length)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtrace.statistics.intervals import Estimate, bootstrap
 
 
 def residualize(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
-    """Residuals [n] of a linear regression of values [n] on a covariate [n] or covariates [n, k], and a constant."""
+    """Return the residuals [n] of a linear regression of values [n] on covariates [n] or [n, k], and a constant."""
     values, covariate = np.asarray(values, float), np.asarray(covariate, float)
     design = np.column_stack([np.ones(len(values)), covariate])
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
@@ -24,16 +24,16 @@ def partial_correlation(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Estimate:
-    """Pearson's correlation of what a covariate leaves of x and of y; NaN where it leaves nothing.
+    """Return Pearson's correlation of x and y after a covariate is regressed out; NaN if a residual is zero.
 
     Args:
-      x, y: [rows] finite values.
+      x, y: [rows], finite values.
       covariate: [rows], or [rows, k].
-      groups: [rows], such as prompts, that are resampled as a whole.
-      seed, resamples: of the interval.
+      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
+      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
-      StudyError: there are no rows.
+      StudyError: no rows.
     """
 
     def correlation(x: np.ndarray, y: np.ndarray, covariate: np.ndarray) -> float:

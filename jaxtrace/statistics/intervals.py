@@ -13,12 +13,12 @@ from jaxtrace.errors import StudyError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how far it can be trusted.
+    """Number with its interval.
 
     Attributes:
-      value: the estimate.
-      low, high: ends of its interval; NaN where there are too few units for one.
-      n: how many units it rests on: rows, or groups of rows where whole groups were resampled.
+      value: estimate.
+      low, high: ends of its interval; NaN if there are too few units for one.
+      n: number of units: rows, or groups of rows if groups were resampled.
     """
 
     value: float
@@ -27,7 +27,7 @@ class Estimate:
     n: int
 
     def columns(self, name: str) -> dict[str, float]:
-        """What a line of a table has of it: name, name_low and name_high."""
+        """Return the cells of a table: name, name_low and name_high."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -39,30 +39,30 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Estimate:
-    """A statistic of some rows with its percentile interval (Efron and Tibshirani 1993, ch. 13).
+    """Return a statistic of some rows with its percentile interval (Efron and Tibshirani 1993, ch. 13).
 
     Args:
-      statistic: takes the columns, returns a number; NaN where it is undefined, and such resamples are left out.
+      statistic: function from the columns to a number, NaN if it is undefined; such resamples are excluded.
       columns: arrays [rows, …] of equal length.
-      groups: [rows], the group (such as the prompt) of each row. Rows of a group stay together: groups are drawn, not
-        rows. Without it each row is one of its own.
-      seed: of the draws.
-      resamples: how many.
-      level: the probability that the interval is to have.
+      groups: [rows], group of each row, such as its prompt. Groups are drawn with all their rows. None makes each row a
+        group.
+      seed: seed of the resamples.
+      resamples: number of resamples.
+      level: probability that the interval covers.
 
     Returns:
       The statistic of all rows, its interval, and the number of groups.
 
     Raises:
-      StudyError: there are no rows.
+      StudyError: no rows.
     """
     arrays = [np.asarray(column) for column in columns]
     if not len(arrays[0]):
-        raise StudyError("no rows to take a statistic of; give traces that have some")
-    of = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
+        raise StudyError("no rows for a statistic; give traces that have rows of the kind")
+    group = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
     value = float(statistic(*arrays))
-    values = [statistic(*(array[rows] for array in arrays)) for rows in draws(of, seed, resamples)]
-    return interval(value, values, len(np.unique(of)), level)
+    values = [statistic(*(array[rows] for array in arrays)) for rows in resampled_rows(group, seed, resamples)]
+    return interval(value, values, len(np.unique(group)), level)
 
 
 def block_bootstrap(
@@ -74,13 +74,13 @@ def block_bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Estimate:
-    """A statistic of a stationary series with its interval from moving blocks (Künsch 1989).
+    """Return a statistic of a stationary series with its interval from moving blocks (Künsch 1989).
 
     Args:
-      statistic: takes an array [steps, …], returns a number.
+      statistic: function from an array [steps, …] to a number.
       series: [steps, …], in order of time.
-      block: steps that stay together; of the order of the time over which they depend on each other.
-      seed, resamples, level: as for `bootstrap`.
+      block: number of steps that stay together, about as long as steps depend on each other.
+      seed, resamples, level: see `bootstrap`.
 
     Returns:
       The statistic of the series, its interval, and the number of steps.
@@ -94,29 +94,29 @@ def block_bootstrap(
 
 
 def interval(value: float, values: ArrayLike, n: int, level: float = 0.95) -> Estimate:
-    """An estimate whose interval is between quantiles of resampled values [resamples]; n is its number of units."""
-    found = np.asarray(values, float)
-    found = found[np.isfinite(found)]
-    if n < 2 or not found.size:
+    """Return an estimate with the interval between quantiles of resampled values [resamples]; n counts its units."""
+    defined = np.asarray(values, float)
+    defined = defined[np.isfinite(defined)]
+    if n < 2 or not defined.size:
         return Estimate(value, np.nan, np.nan, n)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(low), float(high), n)
 
 
-def draws(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Row numbers of each resample: as many groups as there are, drawn with replacement, each with all its rows."""
+def resampled_rows(groups: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield the row numbers of each resample: groups drawn with replacement, each with all its rows."""
     rng = np.random.default_rng(seed)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order, starts = np.argsort(group, kind="stable"), np.cumsum(sizes) - sizes
     for _ in range(resamples):
         drawn = rng.integers(len(sizes), size=len(sizes))
-        taken = sizes[drawn]
-        ends = np.cumsum(taken)
-        yield order[np.arange(ends[-1]) + np.repeat(starts[drawn] - (ends - taken), taken)]
+        drawn_sizes = sizes[drawn]
+        ends = np.cumsum(drawn_sizes)
+        yield order[np.arange(ends[-1]) + np.repeat(starts[drawn] - (ends - drawn_sizes), drawn_sizes)]
 
 
 def moving_blocks(steps: int, block: int, seed: int, resamples: int) -> np.ndarray:
-    """Step numbers [resamples, steps]: blocks that begin anywhere, end to end, cut to the series' length.
+    """Return step numbers [resamples, steps]: blocks from random starts, joined and cut to the series' length.
 
     Raises:
       StudyError: the series is shorter than a block.

@@ -1,4 +1,8 @@
-"""How well a score tells true labels from false ones. A higher score says "true": give uncertainties negated."""
+"""Quality of scores that rank true labels above false ones; a higher score means "true", so negate uncertainties.
+
+The areas are computed here because scikit-learn's functions, which check their arguments at each call, take at
+least twenty times as long for the same values (312 rows), and each is called for thousands of resamples.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from jaxtrace.statistics.intervals import Estimate, bootstrap
 def auroc(
     labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
 ) -> Estimate:
-    """Area under the receiver operating characteristic: P(score of a true row > of a false one), ties by half.
+    """Return the area under the ROC curve: P(a true row's score > a false row's score), where ties count half.
 
     Args:
-      labels: [rows] of booleans or 0 and 1.
-      scores: [rows], finite; higher says true.
-      groups: [rows], such as prompts, that are resampled as a whole.
-      seed, resamples: of the interval.
+      labels: [rows], booleans or 0 and 1.
+      scores: [rows], finite; a higher score means true.
+      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
+      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
       StudyError: all labels are the same.
@@ -32,9 +36,9 @@ def auroc(
 def auprc(
     labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
 ) -> Estimate:
-    """Average precision: the area under precision by recall, as steps. At random it is the share of true rows.
+    """Return the average precision: the stepwise area under precision by recall. Chance gives the share of true rows.
 
-    Args and errors are those of `auroc`.
+    Arguments and errors are as for `auroc`.
     """
     return _ranked(_average_precision, labels, scores, groups, seed, resamples)
 
@@ -42,31 +46,30 @@ def auprc(
 def prediction_rejection_ratio(
     labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
 ) -> Estimate:
-    """Area between the prediction–rejection curves of a score and of chance, over the oracle's: 0 chance, 1 oracle.
+    """Return the area above chance of the prediction–rejection curve, divided by the oracle's: 0 chance, 1 oracle.
 
-    The curve is the share of true (right) rows among those kept, as those of the lowest scores are rejected (Malinin
-    et al. 2017); the area is its mean over coverages 1/n, 2/n, … 1. Rows of equal score are kept in a random order, on
-    average.
+    The curve is the share of true (right) rows among the kept ones, as rows of the lowest scores are rejected (Malinin
+    et al. 2017). The area is its mean over coverages 1/n, 2/n, … 1, and over all orders of equal scores.
 
-    Args and errors are those of `auroc`.
+    Arguments and errors are as for `auroc`.
     """
     return _ranked(_rejection, labels, scores, groups, seed, resamples)
 
 
 def risk_coverage(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
-    """The share of false (wrong) rows among those kept, by the share kept (Geifman and El-Yaniv 2017).
+    """Return the share of false (wrong) rows among the kept ones, by the share kept (Geifman and El-Yaniv 2017).
 
     Args:
-      labels: [rows], true where a row is right.
-      scores: [rows]; rows of high score are kept first, those of equal score in a random order, on average.
+      labels: [rows], true if a row is right.
+      scores: [rows]; rows of high score are kept first. The risk is averaged over all orders of equal scores.
 
     Returns:
       coverage: [rows], 1/n … 1.
-      risk: [rows], at each coverage.
-      area: the mean of `risk`.
+      risk: [rows], risk at each coverage.
+      area: mean of `risk`.
 
     Raises:
-      StudyError: there are no rows.
+      StudyError: no rows.
     """
     labels = np.asarray(labels, float)
     if not len(labels):
@@ -76,25 +79,25 @@ def risk_coverage(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def area_under_roc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """`auroc`'s value alone, from the ranks (Mann and Whitney); NaN where all labels are the same."""
+    """Return `auroc`'s value alone, from the ranks (Mann and Whitney); NaN if all labels are the same."""
     true = int(labels.sum())
     if not 0 < true < len(labels):
         return np.nan
-    below = rankdata(scores)[labels].sum() - true * (true + 1) / 2
-    return float(below / (true * (len(labels) - true)))
+    pairs_in_order = rankdata(scores)[labels].sum() - true * (true + 1) / 2
+    return float(pairs_in_order / (true * (len(labels) - true)))
 
 
 def check_classes(labels: ArrayLike) -> np.ndarray:
-    """Labels [rows] as booleans.
+    """Return labels [rows] as booleans.
 
     Raises:
-      StudyError: there are none, or all are the same.
+      StudyError: no labels, or all are the same.
     """
-    found = np.asarray(labels).astype(bool)
-    if found.all() or not found.any():
-        kind = "there are no labels" if not len(found) else f"all {len(found)} labels are {bool(found[0])}"
-        raise StudyError(f"{kind}: nothing to tell apart; give rows of both classes")
-    return found
+    array = np.asarray(labels).astype(bool)
+    if array.all() or not array.any():
+        state = f"all {len(array)} labels are {bool(array[0])}" if len(array) else "there are no labels"
+        raise StudyError(f"{state}, so that no classes can be compared; give rows of both classes")
+    return array
 
 
 def _ranked(
@@ -126,7 +129,7 @@ def _rejection(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _kept(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Mean label [rows] of the 1, 2, … rows of highest score; labels of equal scores are shared out evenly."""
+    """Return the mean label [rows] of the 1, 2, … rows of highest score, averaged over all orders of equal scores."""
     _, tie, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
     shares = np.bincount(tie, labels) / sizes
     return np.cumsum(np.repeat(shares, sizes)) / np.arange(1, len(labels) + 1)

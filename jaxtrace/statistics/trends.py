@@ -1,4 +1,4 @@
-"""Trends of a series: slopes with intervals, and a test."""
+"""Trends of a series: slopes with intervals, and a test for a monotonic trend."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jaxtrace.statistics.intervals import Estimate, interval, moving_blocks
 def ols_slope(
     y: ArrayLike, x: ArrayLike, *, block: int, seed: int = 0, resamples: int = 1000, level: float = 0.95
 ) -> Estimate:
-    """Least-squares slope of y on x, with an interval from moving blocks of the residuals (Künsch 1989).
+    """Return the least-squares slope of y on x, with an interval from moving blocks of the residuals (Künsch 1989).
 
-    x stays where it is; residuals, scaled by √(n / (n − 2)) for the two parameters that they were fitted with, are
-    drawn in blocks and put back on the line.
+    x is fixed. Residuals, scaled by √(n / (n − 2)) because two parameters are fitted, are drawn in blocks and added to
+    the line.
 
     Args:
-      y: [n] finite values in order of time.
+      y: [n], finite values in order of time.
       x: [n], not all equal.
-      block: neighbouring residuals that stay together.
-      seed, resamples, level: as for `intervals.bootstrap`.
+      block: number of neighbouring residuals that stay together.
+      seed, resamples, level: see `intervals.bootstrap`.
 
     Raises:
       StudyError: fewer than three values, or fewer than a block.
@@ -32,14 +32,14 @@ def ols_slope(
     weights = centred / (centred @ centred)
     slope = float(weights @ y)
     residuals = (y - y.mean() - slope * centred) * np.sqrt(len(y) / (len(y) - 2))
-    moved = residuals[moving_blocks(len(y), block, seed, resamples)]
-    return interval(slope, slope + moved @ weights, len(y), level)
+    resampled = residuals[moving_blocks(len(y), block, seed, resamples)]
+    return interval(slope, slope + resampled @ weights, len(y), level)
 
 
 def theil_sen(y: ArrayLike, x: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Median of the slopes between all pairs of points, with Sen's interval (1968), which takes them for independent.
+    """Return the median slope between all pairs of points, with Sen's interval (1968), which assumes independence.
 
-    Args and errors are those of `ols_slope`.
+    Arguments and errors are as for `ols_slope`.
     """
     y, x = _series(y, x)
     slope, _, low, high = map(float, theilslopes(y, x, alpha=level))
@@ -47,7 +47,7 @@ def theil_sen(y: ArrayLike, x: ArrayLike, *, level: float = 0.95) -> Estimate:
 
 
 def mann_kendall(y: ArrayLike) -> float:
-    """Two-sided p of the test for a monotonic trend of a series [n] (Kendall's τ with time); 1 for a constant one.
+    """Return the two-sided p-value of Kendall's τ of a series [n] with time; 1 for a constant series.
 
     Raises:
       StudyError: fewer than three values.
@@ -60,5 +60,5 @@ def mann_kendall(y: ArrayLike) -> float:
 def _series(y: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.asarray(y, float), np.asarray(x, float)
     if len(y) < 3:
-        raise StudyError(f"a trend of {len(y)} values; give a series of three at least")
+        raise StudyError(f"a trend of {len(y)} values; give a series of at least three")
     return y, x

@@ -10,30 +10,30 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.differences import difference, paired_difference
 
 
-def test_hedges_by_hand():
+def test_hedges_g_by_hand():
     """Means 2 and 5, both variances 1: d = −3, corrected by 1 − 3 / (4·4 − 1) = 0.8."""
-    found = difference([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
-    assert found.difference.value == pytest.approx(-3.0)
-    assert found.effect.value == pytest.approx(-2.4)
-    assert found.n == (3, 3)
+    estimate = difference([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert estimate.difference.value == pytest.approx(-3.0)
+    assert estimate.effect.value == pytest.approx(-2.4)
+    assert estimate.n == (3, 3)
 
 
-def test_against_scipy(rng):
+def test_interval_and_p_agree_with_scipy(rng):
     a, b = rng.normal(0.4, 1, 60), rng.normal(0, 1, 90)
-    found = difference(a, b, resamples=4000)
+    estimate = difference(a, b, resamples=4000)
     welch = ttest_ind(a, b, equal_var=False)
     low, high = welch.confidence_interval()
-    assert found.difference.value == pytest.approx(a.mean() - b.mean())
-    assert found.difference.low == pytest.approx(low, abs=0.05)
-    assert found.difference.high == pytest.approx(high, abs=0.05)
+    assert estimate.difference.value == pytest.approx(a.mean() - b.mean())
+    assert estimate.difference.low == pytest.approx(low, abs=0.05)
+    assert estimate.difference.high == pytest.approx(high, abs=0.05)
     expected = permutation_test(
         (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=4000, rng=0
     ).pvalue
-    assert found.p == pytest.approx(expected, abs=0.01)
+    assert estimate.p == pytest.approx(expected, abs=0.01)
 
 
-def test_whole_groups_are_permuted_where_they_are_of_one_set(rng):
-    """4 and 4 prompts: there are 70 ways to choose 4 of 8, and 2 of them are as far apart as these."""
+def test_groups_in_one_set_are_permuted_as_a_whole(rng):
+    """4 and 4 prompts: 2 of the 70 ways to choose 4 of 8 are as far apart as these."""
     a, b = np.repeat([5.0, 6.0, 7.0, 8.0], 25), np.repeat([1.0, 2.0, 3.0, 4.0], 25)
     of = np.repeat(np.arange(4), 25)
     grouped = difference(a, b, groups_a=of, groups_b=of + 4, resamples=5000)
@@ -42,8 +42,8 @@ def test_whole_groups_are_permuted_where_they_are_of_one_set(rng):
     assert difference(a, b, resamples=500).p == pytest.approx(2 / 501)
 
 
-def test_within_groups_a_difference_between_groups_does_not_count(rng):
-    """Prompts of high values have more of the first set; within a prompt there is no difference, then there is."""
+def test_differences_between_groups_do_not_count_within_groups(rng):
+    """Prompts of high values are mostly in the first set; the sets differ within a prompt only in the last case."""
     level = np.repeat(rng.normal(0, 5, 40), 10)
     of = np.repeat(np.arange(40), 10)
     first = rng.random(400) < np.where(level > 0, 0.8, 0.2)
@@ -58,30 +58,30 @@ def test_within_groups_a_difference_between_groups_does_not_count(rng):
     assert p(values + first) < 0.01
 
 
-def test_p_is_uniform_where_nothing_differs(rng):
-    found = [difference(rng.normal(size=15), rng.normal(size=20), resamples=99).p for _ in range(200)]
-    assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.07)
+def test_p_is_uniform_without_a_difference(rng):
+    ps = [difference(rng.normal(size=15), rng.normal(size=20), resamples=99).p for _ in range(200)]
+    assert np.mean(np.array(ps) < 0.1) == pytest.approx(0.1, abs=0.07)
 
 
-def test_pairs_against_all_signs(rng):
+def test_p_of_pairs_agrees_with_all_signs(rng):
     gaps = rng.normal(0.5, 1, 9)
     a = rng.normal(size=9)
-    found = paired_difference(a + gaps, a, resamples=20_000)
+    estimate = paired_difference(a + gaps, a, resamples=20_000)
     all_means = np.array([np.dot(signs, gaps) / 9 for signs in itertools.product([-1, 1], repeat=9)])
     exact = 2 * (all_means >= gaps.mean() - 1e-12).mean()
-    assert found.difference.value == pytest.approx(gaps.mean())
-    assert found.effect.value == pytest.approx(gaps.mean() / gaps.std(ddof=1) * (1 - 3 / (4 * 8 - 1)))
-    assert found.p == pytest.approx(exact, abs=0.015)
-    assert found.difference.low < gaps.mean() < found.difference.high
+    assert estimate.difference.value == pytest.approx(gaps.mean())
+    assert estimate.effect.value == pytest.approx(gaps.mean() / gaps.std(ddof=1) * (1 - 3 / (4 * 8 - 1)))
+    assert estimate.p == pytest.approx(exact, abs=0.015)
+    assert estimate.difference.low < gaps.mean() < estimate.difference.high
 
 
 def test_pairs_of_a_group_change_sign_together():
-    found = paired_difference(np.ones(60), np.zeros(60), groups=np.repeat([0, 1, 2], 20), resamples=4000)
-    assert found.p == pytest.approx(2 / 8, abs=0.04)
+    estimate = paired_difference(np.ones(60), np.zeros(60), groups=np.repeat([0, 1, 2], 20), resamples=4000)
+    assert estimate.p == pytest.approx(2 / 8, abs=0.04)
     assert paired_difference(np.ones(60), np.zeros(60), resamples=400).p == pytest.approx(2 / 401)
 
 
-def test_nothing_to_compare():
+def test_empty_sets_and_missing_values_are_refused():
     with pytest.raises(StudyError, match="a comparison of 0 with 2 values"):
         difference([], [1.0, 2.0])
     for compare in (difference, paired_difference):

@@ -16,7 +16,7 @@ def ranked(rng):
     return labels, np.round(rng.normal(size=300) + labels, 1)  # with ties
 
 
-def test_against_scikit_learn(ranked):
+def test_areas_agree_with_scikit_learn(ranked):
     assert auroc(*ranked, resamples=10).value == pytest.approx(roc_auc_score(*ranked))
     assert auprc(*ranked, resamples=10).value == pytest.approx(average_precision_score(*ranked))
 
@@ -27,16 +27,16 @@ def test_auroc_is_the_share_of_pairs_in_order(ranked):
     assert auroc(labels, scores, resamples=10).value == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
 
 
-def test_the_interval_of_auroc_is_hanleys_and_mcneils(ranked):
-    found = auroc(*ranked)
-    area, true, false = found.value, ranked[0].sum(), (~ranked[0]).sum()
+def test_the_interval_of_auroc_agrees_with_hanley_and_mcneil(ranked):
+    estimate = auroc(*ranked)
+    area, true, false = estimate.value, ranked[0].sum(), (~ranked[0]).sum()
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (true - 1) * (q1 - area**2) + (false - 1) * (q2 - area**2)) / (true * false)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(variance), rel=0.2)
-    assert found.low < area < found.high
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * np.sqrt(variance), rel=0.2)
+    assert estimate.low < area < estimate.high
 
 
-def test_rejection_by_hand():
+def test_prediction_rejection_by_hand():
     """Right, wrong, right in order of confidence: kept accuracies 1, 1/2, 2/3; oracle 1, 1, 2/3; chance 2/3."""
     labels, scores = [True, False, True], [3.0, 2.0, 1.0]
     assert prediction_rejection_ratio(labels, scores).value == pytest.approx((13 / 18 - 2 / 3) / (8 / 9 - 2 / 3))
@@ -46,7 +46,7 @@ def test_rejection_by_hand():
     assert area == pytest.approx(5 / 18)
 
 
-def test_rejection_of_the_oracle_its_opposite_and_chance(rng):
+def test_prediction_rejection_of_the_oracle_its_opposite_and_chance(rng):
     labels = rng.random(400) < 0.7
     assert prediction_rejection_ratio(labels, labels).value == pytest.approx(1.0)
     assert prediction_rejection_ratio(labels, ~labels).value < -1
@@ -55,7 +55,7 @@ def test_rejection_of_the_oracle_its_opposite_and_chance(rng):
     assert np.mean(many) == pytest.approx(0.0, abs=0.04)
 
 
-def test_ties_are_the_mean_over_their_orders():
+def test_ties_average_over_their_orders():
     labels, scores = np.array([1, 0, 0, 1, 1]), np.array([2.0, 1.0, 1.0, 1.0, 0.0])
     areas = []
     for order in itertools.permutations([1, 2, 3]):
@@ -64,12 +64,11 @@ def test_ties_are_the_mean_over_their_orders():
     assert risk_coverage(labels, scores)[2] == pytest.approx(np.mean(areas))
 
 
-def test_ratio_and_area_say_the_same(ranked):
-    """The ratio is the area of risk, scaled to chance and the oracle."""
+def test_the_rejection_ratio_is_the_scaled_area_of_risk(ranked):
     labels, scores = ranked
-    chance, oracle, own = 1 - labels.mean(), risk_coverage(labels, labels)[2], risk_coverage(labels, scores)[2]
+    chance, oracle, area = 1 - labels.mean(), risk_coverage(labels, labels)[2], risk_coverage(labels, scores)[2]
     assert prediction_rejection_ratio(labels, scores, resamples=1).value == pytest.approx(
-        (chance - own) / (chance - oracle)
+        (chance - area) / (chance - oracle)
     )
 
 
@@ -83,7 +82,9 @@ def test_groups_widen_the_interval(rng):
 
 @pytest.mark.parametrize("measure", [auroc, auprc, prediction_rejection_ratio])
 def test_one_class_is_refused(measure):
-    with pytest.raises(StudyError, match="all 2 labels are True: nothing to tell apart; give rows of both classes"):
+    with pytest.raises(
+        StudyError, match="all 2 labels are True, so that no classes can be compared; give rows of both classes"
+    ):
         measure([True, True], [0.1, 0.2])
     with pytest.raises(StudyError, match="there are no labels"):
         measure([], [])

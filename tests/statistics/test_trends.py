@@ -1,4 +1,4 @@
-"""Slopes and trends of series that have a known one."""
+"""Slopes and tests of series with a known trend."""
 
 import numpy as np
 import pytest
@@ -8,16 +8,16 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.trends import mann_kendall, ols_slope, theil_sen
 
 
-def test_the_slope_and_its_interval_of_independent_noise(rng):
+def test_the_slope_under_independent_noise_agrees_with_scipy(rng):
     x = np.arange(200) / 200
     y = 1.5 - 0.8 * x + rng.normal(0, 0.3, 200)
-    found, expected = ols_slope(y, x, block=1, resamples=4000), linregress(x, y)
-    assert found.value == pytest.approx(expected.slope)
-    assert found.n == 200
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * expected.stderr, rel=0.1)
+    estimate, expected = ols_slope(y, x, block=1, resamples=4000), linregress(x, y)
+    assert estimate.value == pytest.approx(expected.slope)
+    assert estimate.n == 200
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * expected.stderr, rel=0.1)
 
 
-def test_blocks_cover_a_slope_under_dependent_noise(rng):
+def test_blocks_cover_the_slope_under_dependent_noise(rng):
     x = np.arange(200) / 200
 
     def noise():
@@ -27,30 +27,30 @@ def test_blocks_cover_a_slope_under_dependent_noise(rng):
         return values
 
     def cover(block):
-        found = (ols_slope(2 * x + noise(), x, block=block, resamples=200) for _ in range(200))
-        return np.mean([one.low <= 2 <= one.high for one in found])
+        slopes = (ols_slope(2 * x + noise(), x, block=block, resamples=200) for _ in range(200))
+        return np.mean([slope.low <= 2 <= slope.high for slope in slopes])
 
     assert cover(20) > 0.8
     assert cover(1) < 0.75
 
 
-def test_theil_sen_is_the_median_of_slopes_and_bears_an_outlier(rng):
+def test_theil_sen_is_the_median_slope_and_resists_an_outlier(rng):
     x = np.arange(30.0)
     y = 0.5 * x + rng.normal(0, 0.1, 30)
     y[3] = 1000.0
-    found = theil_sen(y, x)
+    estimate = theil_sen(y, x)
     slopes = [(y[j] - y[i]) / (x[j] - x[i]) for i in range(30) for j in range(i + 1, 30)]
-    assert found.value == pytest.approx(np.median(slopes))
-    assert found.low < 0.5 < found.high < 0.6
+    assert estimate.value == pytest.approx(np.median(slopes))
+    assert estimate.low < 0.5 < estimate.high < 0.6
 
 
-def test_mann_kendall(rng):
+def test_mann_kendall_finds_a_trend_only_where_there_is_one(rng):
     assert mann_kendall(np.arange(20)) < 1e-6
     assert mann_kendall(np.ones(20)) == 1.0
     assert np.mean([mann_kendall(rng.normal(size=30)) < 0.1 for _ in range(200)]) == pytest.approx(0.1, abs=0.07)
 
 
-def test_two_values_have_no_trend():
+def test_too_short_series_are_refused():
     with pytest.raises(StudyError, match="a trend of 2 values"):
         ols_slope([1.0, 2.0], [0.0, 1.0], block=1)
     with pytest.raises(StudyError, match="blocks of 9"):
