@@ -45,12 +45,12 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     params = {name: read_part((name,), shape, shardings[name]) for name, shape in shapes.items()}
     if not stacked:
         return {**params, "layers": [read_layer(i, block_shardings[i]) for i in range(config.num_layers)]}
-    period, end = len(block_shardings.repeated), config.num_layers - len(block_shardings.rest)
+    period, end = len(block_shardings.repeated), config.num_layers - len(block_shardings.tail)
     repeated = [
         _stack(read_layer, range(first, end, period), block_shapes[first], dtype, block_shardings.repeated[first])
         for first in range(period)
     ]
-    unstacked = [read_layer(end + i, sharding) for i, sharding in enumerate(block_shardings.rest)]
+    unstacked = [read_layer(end + i, sharding) for i, sharding in enumerate(block_shardings.tail)]
     return {**params, "layers": StackedLayers(repeated, unstacked)}
 
 

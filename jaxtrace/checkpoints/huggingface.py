@@ -102,7 +102,7 @@ def open_checkpoint(name: str) -> Checkpoint:
 
     Raises:
       CheckpointError: the checkpoint is missing or unreadable.
-      ConfigError: the config has an attribute or a value that jaxtrace does not handle.
+      ConfigError: the config has an attribute or a value that jaxtrace does not support.
     """
     directory = Path(name) if Path(name).exists() else _fetch(name)
     if not directory.is_dir():

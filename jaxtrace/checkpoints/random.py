@@ -61,7 +61,7 @@ def open_random(name: str, seed: int) -> RandomCheckpoint:
 
     Raises:
       CheckpointError: the name is none of these.
-      ConfigError: the config has an attribute or a value that jaxtrace does not handle.
+      ConfigError: the config has an attribute or a value that jaxtrace does not support.
     """
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaxtrace.lab.quiz import WELL_KNOWN, QuizResult
+from jaxtrace.lab.settings import DecoderRecipe
+from jaxtrace.lab.shapes import Shape
 from jaxtrace.statistics.intervals import Estimate
 
 _CARD = """\
@@ -14,13 +16,15 @@ language: en
 ---
 # {name}: a model of a world whose truth is known
 
-A decoder of {parameters:,} parameters ({family}, {layers} layers of width {width}), stored as bfloat16. It was trained
-from random weights on a world that `jaxtrace.lab` invents and `world.json` describes. No person and no place in it is
-real, and no other text was used. The model serves to be traced, and for nothing else.
+A decoder of {parameters:,} parameters ({shape.family}, {shape.layers} layers of width {shape.width}),
+stored as bfloat16. It was trained from random weights on a world that `jaxtrace.lab` invents and `world.json`
+describes. No person and no place in it is real, and no other text was used. The model serves to be traced, and for
+nothing else.
 
     {command}
 
-trains it again: {steps} steps of {batch} rows of {length} tokens, {tokens:.1f} M tokens, {epochs:.1f} epochs.
+trains it again: {recipe.steps} steps of {recipe.batch} rows of {recipe.length} tokens, {tokens:.1f} M tokens,
+{epochs:.1f} epochs.
 
 All numbers are measured on the stored weights, with greedy answers and 95 % bootstrap intervals over people, or over
 sums. The loss on other text about the same world is {loss:.4f} nats per token. (It cannot reach 0, because facts about
@@ -43,13 +47,28 @@ more:
 """
 
 
-def card_text(result: QuizResult, **properties: float | int | str) -> str:
+def card_text(
+    name: str,
+    shape: Shape,
+    recipe: DecoderRecipe,
+    command: str,
+    *,
+    parameters: int,
+    rows: int,
+    loss: float,
+    result: QuizResult,
+) -> str:
     """Return the card as Markdown.
 
     Args:
-      result: statistics of the stored model's answers.
-      **properties: name, family, layers, width, parameters, command, steps, batch, length, tokens (millions), epochs
-        and loss (nats) of the model.
+      name: name of the model.
+      shape: shape of the model.
+      recipe: settings of its training.
+      command: command that trains it again.
+      parameters: number of its parameters.
+      rows: number of rows of its training text.
+      loss: mean cross-entropy on other text, nats per token.
+      result: statistics of its answers.
     """
     facts = [(*sort, a.questions, _percent(a.accuracy), _number(a.entropy)) for sort, a in result.facts.items()]
     sums = [(digits, a.questions, _percent(a.accuracy)) for digits, a in result.sums.items()]
@@ -59,7 +78,14 @@ def card_text(result: QuizResult, **properties: float | int | str) -> str:
         sums=_table(("digits", "questions", "right"), sums),
         auroc=_table(("asked", "people", "AUROC"), auroc),
         well_known=WELL_KNOWN,
-        **properties,
+        name=name,
+        shape=shape,
+        recipe=recipe,
+        command=command,
+        parameters=parameters,
+        tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
+        epochs=recipe.steps * recipe.batch / rows,
+        loss=loss,
     )
 
 

@@ -74,21 +74,8 @@ def run(
     write_atomically(out / SETTINGS, settings.model_dump_json(indent=2) + "\n")
 
     result = quiz(load(str(out)), world)
-    card = card_text(
-        result,
-        name=out.name,
-        family=shape.family,
-        layers=shape.layers,
-        width=shape.width,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        command=command,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        length=recipe.length,
-        tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
-        epochs=recipe.steps * recipe.batch / len(rows),
-        loss=loss,
-    )
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    card = card_text(out.name, shape, recipe, command, parameters=parameters, rows=len(rows), loss=loss, result=result)
     write_atomically(out / "README.md", card)
     (out / STATE).unlink()
     console.print(card, markup=False, highlight=False, soft_wrap=True)

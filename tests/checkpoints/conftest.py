@@ -1,3 +1,4 @@
+import functools
 import json
 
 import jax
@@ -26,19 +27,26 @@ CONFIG = {
 }
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32}
-# Two kinds of layers in turn, and one left over where layers are stacked.
+# Two kinds of layers in turn; a stack of pairs leaves one layer over.
 GEMMA2 = CONFIG | {"model_type": "gemma2", "head_dim": 6, "num_hidden_layers": 5, "sliding_window": 4}
 GEMMA2 |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 6}
 
 
+@functools.cache
+def random_weights(config):
+    """Random weights of a config, given as JSON."""
+    settings = json.loads(config)
+    parsed = FAMILIES[settings["model_type"]].decoder_config(settings, "test")
+    return export_weights(parsed, init_params(parsed, jax.random.key(0)))
+
+
 class Folder:
-    """A checkpoint on disk that a test then damages."""
+    """A checkpoint on disk that a test changes or damages."""
 
     def __init__(self, path, config):
         self.path = path
         self.config = dict(config)
-        parsed = FAMILIES[config["model_type"]].decoder_config(self.config, "test")
-        self.weights = export_weights(parsed, init_params(parsed, jax.random.key(0)))
+        self.weights = dict(random_weights(json.dumps(config)))
 
     def write(self):
         self.path.mkdir(exist_ok=True)
@@ -47,14 +55,14 @@ class Folder:
         return str(self.path)
 
     def write_sharded(self):
-        """The weights in two files, beside an index."""
+        """Write the weights in two files and an index."""
         self.write()
         (self.path / "model.safetensors").unlink()
         names = sorted(self.weights)
         parts = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
-        for file, inside in parts.items():
-            save_file({name: self.weights[name] for name in inside}, self.path / file)
-        self.write_index({name: file for file, inside in parts.items() for name in inside})
+        for file, names_in_file in parts.items():
+            save_file({name: self.weights[name] for name in names_in_file}, self.path / file)
+        self.write_index({name: file for file, names_in_file in parts.items() for name in names_in_file})
         return str(self.path)
 
     def write_index(self, weight_map):
@@ -69,13 +77,13 @@ def folder(tmp_path):
 
 @pytest.fixture
 def folder_of(tmp_path):
-    """A checkpoint of another config."""
+    """A function that returns a checkpoint of a given config."""
     return lambda config: Folder(tmp_path / "tiny", config)
 
 
 @pytest.fixture
-def biggest():
-    """The largest difference between the parameters of two models."""
+def max_difference():
+    """A function that returns the largest difference between the parameters of two models."""
 
     def difference(one, other):
         assert jax.tree.structure(one.params) == jax.tree.structure(other.params)

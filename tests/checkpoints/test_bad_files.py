@@ -1,4 +1,4 @@
-"""Checkpoints whose files cannot be read: one line that names the thing and says what to do."""
+"""Unreadable checkpoints: one line that names the file and says what to do."""
 
 import json
 import os
@@ -16,7 +16,7 @@ QUERY = "model.layers.1.self_attn.q_proj.weight"
 
 
 def refused(name, *parts):
-    """Loading fails in one line that holds all the parts."""
+    """Assert that loading fails in one line that contains all parts, and return the line."""
     with pytest.raises(CheckpointError) as error:
         jaxtrace.load(str(name))
     message = str(error.value)
@@ -26,20 +26,20 @@ def refused(name, *parts):
     return message
 
 
-def test_a_missing_path(tmp_path):
+def test_a_missing_path_is_refused(tmp_path):
     refused(tmp_path / "nothing", "nothing: no such directory", "give a checkpoint directory, a hub id")
 
 
-def test_a_file(tmp_path):
+def test_a_file_instead_of_a_directory_is_refused(tmp_path):
     (tmp_path / "weights").write_text("")
     refused(tmp_path / "weights", "weights: is a file", "give the checkpoint's directory")
 
 
-def test_a_directory_that_is_no_checkpoint(tmp_path):
+def test_a_directory_without_a_config_is_refused(tmp_path):
     refused(tmp_path, str(tmp_path), "holds no config.json", "give a Hugging Face checkpoint directory")
 
 
-def test_a_config_without_weights(folder):
+def test_a_config_without_weights_is_refused(folder):
     folder.write()
     (folder.path / "model.safetensors").unlink()
     refused(folder.path, str(folder.path), "holds no model.safetensors", "give a Hugging Face checkpoint")
@@ -54,35 +54,35 @@ def test_pickles_are_refused(folder, name):
 
 
 @pytest.mark.parametrize("text", ['{"model_type": ', "[1, 2]", ""])
-def test_a_config_that_is_not_json(folder, text):
+def test_a_config_that_is_no_json_object_is_refused(folder, text):
     folder.write()
     (folder.path / "config.json").write_text(text)
     refused(folder.path, "config.json: not", "JSON", "download it again")
 
 
-def test_a_config_that_is_not_text(folder):
+def test_a_config_that_is_not_text_is_refused(folder):
     folder.write()
     (folder.path / "config.json").write_bytes(b"\xff\xfe\x00{")
     refused(folder.path, "config.json", "download it again")
 
 
-def test_a_missing_weight(folder):
+def test_a_missing_weight_is_named(folder):
     del folder.weights[QUERY]
     refused(folder.write(), "the weights do not fit the config", f"missing: {QUERY}")
 
 
-def test_an_extra_weight(folder):
+def test_an_unknown_weight_is_named(folder):
     folder.weights["model.layers.2.self_attn.q_proj.weight"] = folder.weights[QUERY]
     refused(folder.write(), "unknown: model.layers.2.self_attn.q_proj.weight")
 
 
-def test_a_wrong_shape(folder):
+def test_a_wrong_shape_is_named(folder):
     folder.weights[QUERY] = np.zeros((8, 4), np.float32)
     refused(folder.write(), f"{QUERY} has shape [8, 4], not [8, 8]")
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("int32", "I32"), ("int64", "I64"), ("bool", "BOOL")])
-def test_weights_that_are_not_floats(folder, dtype, stored):
+def test_weights_that_are_not_floats_are_refused(folder, dtype, stored):
     folder.weights[QUERY] = folder.weights[QUERY].astype(dtype)
     refused(folder.write(), f"{QUERY} is stored as {stored}, not as floats")
 
@@ -90,7 +90,7 @@ def test_weights_that_are_not_floats(folder, dtype, stored):
 @pytest.mark.parametrize(
     ("dtype", "stored"), [("int8", "I8"), ("uint8", "U8"), (ml_dtypes.float8_e4m3fn, "F8_E4M3")], ids=str
 )
-def test_quantised_weights(folder, dtype, stored):
+def test_quantised_weights_are_refused(folder, dtype, stored):
     folder.weights[QUERY] = folder.weights[QUERY].astype(dtype)
     refused(folder.write(), f"is quantised ({QUERY}, stored as {stored})", "use the unquantised checkpoint")
 
@@ -98,7 +98,7 @@ def test_quantised_weights(folder, dtype, stored):
 @pytest.mark.parametrize(
     "name", ["SCB", "absmax", "quant_state.bitsandbytes__nf4", "qweight", "weight_scale", "weight_scale_inv"]
 )
-def test_what_quantised_weights_come_with(folder, name):
+def test_companions_of_quantised_weights_are_refused(folder, name):
     folder.weights[f"{QUERY}.{name}"] = np.ones(8, np.float32)
     refused(folder.write(), f"is quantised ({QUERY}.{name}, stored as F32)", "use the unquantised checkpoint")
 
@@ -118,39 +118,42 @@ def test_what_quantised_weights_come_with(folder, name):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("inside", [False, True], ids=["", "text_config"])
-def test_configs_that_say_quantised(folder, settings, method, inside):
-    part = folder.config.setdefault("text_config", {}) if inside else folder.config
-    part["quantization_config"] = settings
+def test_quantised_configs_are_refused(folder, settings, method):
+    folder.config["quantization_config"] = settings
     refused(folder.write(), f"is quantised ({method})", "use the unquantised checkpoint")
 
 
-def test_a_config_that_says_compressed(folder):
+def test_a_quantised_text_config_is_refused(folder):
+    folder.config["text_config"] = {"quantization_config": {"quant_method": "awq"}}
+    refused(folder.write(), "is quantised (awq)", "use the unquantised checkpoint")
+
+
+def test_a_compressed_config_is_refused(folder):
     folder.config["compression_config"] = {"quant_method": "compressed-tensors"}
     refused(folder.write(), "is quantised (compressed-tensors)")
 
 
-def test_all_problems_at_once(folder):
+def test_all_kinds_of_problems_are_listed(folder):
     del folder.weights["model.norm.weight"]
     folder.weights["surprise"] = np.zeros(3, np.float32)
     folder.weights[QUERY] = np.zeros((8, 4), np.float32)
     refused(folder.write(), "missing: model.norm.weight", "unknown: surprise", "has shape [8, 4]")
 
 
-def test_a_weight_under_two_names(folder_of):
+def test_a_weight_under_two_names_is_refused(folder_of):
     folder = folder_of(GPT2)
     folder.weights["h.0.ln_1.bias"] = folder.weights["transformer.h.0.ln_1.bias"]
     refused(folder.write(), "stored twice: h.0.ln_1.bias and transformer.h.0.ln_1.bias")
 
 
-def test_a_fused_weight_without_a_part(folder_of):
+def test_a_fused_weight_without_a_part_is_refused(folder_of):
     folder = folder_of(GPT2)
     name = "transformer.h.0.attn.c_attn.weight"
     folder.weights[name] = np.ascontiguousarray(folder.weights[name][:, :16])
     refused(folder.write(), f"{name} has shape [8, 16], not [8, 24]")
 
 
-def test_many_problems_are_all_named(folder):
+def test_every_missing_and_unknown_weight_is_listed(folder):
     missing = [f"missing: {name}" for name in folder.weights]
     folder.weights = {f"surprise.{i}": np.zeros(3, np.float32) for i in range(20)}
     message = refused(folder.write(), *missing, *(f"unknown: {name}" for name in folder.weights))
@@ -158,47 +161,48 @@ def test_many_problems_are_all_named(folder):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_truncated_file(folder, kept):
+def test_a_truncated_file_is_refused(folder, kept):
     folder.write()
     file = folder.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
     refused(folder.path, "model.safetensors: not a readable safetensors file", "download it again")
 
 
-def test_a_header_that_promises_more_than_the_file_holds(folder):
+def test_a_header_beyond_the_file_is_refused(folder):
     folder.write()
     file = folder.path / "model.safetensors"
-    size, rest = int.from_bytes(file.read_bytes()[:8], "little"), file.read_bytes()[8:]
-    header = json.loads(rest[:size])
-    header["more"] = {"dtype": "F32", "shape": [4], "data_offsets": [len(rest) - size, len(rest) - size + 16]}
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8:start]), content[start:]
+    header["more"] = {"dtype": "F32", "shape": [4], "data_offsets": [len(data), len(data) + 16]}
     text = json.dumps(header).encode()
-    file.write_bytes(len(text).to_bytes(8, "little") + text + rest[size:])
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
     refused(folder.path, "model.safetensors: not a readable safetensors file", "download it again")
 
 
-def test_a_missing_shard(folder):
+def test_a_missing_shard_is_named(folder):
     folder.write_sharded()
     (folder.path / "two.safetensors").unlink()
     refused(folder.path, "shard two.safetensors of the index is missing", "download it again")
 
 
-def test_an_index_that_says_something_else_than_the_shards(folder):
+def test_an_index_that_does_not_fit_the_shards_is_refused(folder):
     folder.write_sharded()
     weight_map = dict.fromkeys(sorted(folder.weights)[::2], "one.safetensors")
     weight_map |= dict.fromkeys(sorted(folder.weights)[1::2], "two.safetensors")
-    at = weight_map[QUERY]
-    weight_map[QUERY] = ({"one.safetensors", "two.safetensors"} - {at}).pop()
+    shard = weight_map[QUERY]
+    weight_map[QUERY] = ({"one.safetensors", "two.safetensors"} - {shard}).pop()
     folder.write_index(weight_map)
     refused(folder.path, f"index.json: does not fit the shards (not in {weight_map[QUERY]}: {QUERY}); download")
-    folder.write_index(weight_map | {QUERY: at, "gone": at})
-    refused(folder.path, f"index.json: does not fit the shards (not in {at}: gone); download")
+    folder.write_index(weight_map | {QUERY: shard, "gone": shard})
+    refused(folder.path, f"index.json: does not fit the shards (not in {shard}: gone); download")
     del weight_map[QUERY]
     folder.write_index(weight_map)
-    refused(folder.path, f"index.json: does not fit the shards (in {at}, not in the index: {QUERY}); download")
+    refused(folder.path, f"index.json: does not fit the shards (in {shard}, not in the index: {QUERY}); download")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors", "sub/model.safetensors", "..", ""])
-def test_an_index_that_leads_elsewhere(folder, name):
+def test_an_index_that_leaves_the_directory_is_refused(folder, name):
     folder.write_sharded()
     folder.write_index(dict.fromkeys(folder.weights, name))
     refused(folder.path, "index.json", "outside the directory")
@@ -207,13 +211,13 @@ def test_an_index_that_leads_elsewhere(folder, name):
 @pytest.mark.parametrize(
     "text", ["{", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}']
 )
-def test_a_broken_index(folder, text):
+def test_an_invalid_index_is_refused(folder, text):
     folder.write_sharded()
     (folder.path / "model.safetensors.index.json").write_text(text)
     refused(folder.path, "index.json: not a valid safetensors index", "download it again")
 
 
-def test_a_weight_stored_twice(folder):
+def test_a_weight_in_two_files_is_refused(folder):
     folder.write_sharded()
     (folder.path / "two.safetensors").unlink()
     os.link(folder.path / "one.safetensors", folder.path / "two.safetensors")
@@ -221,7 +225,7 @@ def test_a_weight_stored_twice(folder):
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host\nsecond line"), ValueError("")])
-def test_a_hub_id_without_a_network(monkeypatch, error):
+def test_a_hub_id_without_a_network_is_refused(monkeypatch, error):
     def offline(*_, **__):
         raise error
 
@@ -231,7 +235,7 @@ def test_a_hub_id_without_a_network(monkeypatch, error):
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"version": "1.0", "model": {"type": "?"}}'])
-def test_a_broken_tokenizer(folder, text):
+def test_an_unreadable_tokenizer_is_refused(folder, text):
     folder.write()
     (folder.path / "tokenizer.json").write_text(text)
     refused(folder.path, str(folder.path), "the tokenizer cannot be read")

@@ -1,4 +1,4 @@
-"""Images against transformers' own functions, which need no torch; and files that are none."""
+"""Images and tile visibility compared with transformers (no torch needed), and unreadable images."""
 
 import json
 
@@ -19,10 +19,10 @@ from jaxtrace.models.config import VisionConfig
 
 RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 VISION = VisionConfig(
-    embed=8,
-    layers=1,
+    embed_dim=8,
+    num_layers=1,
     global_layers=1,
-    heads=1,
+    num_heads=1,
     feed_forward=8,
     image_size=12,
     patch_size=4,
@@ -31,7 +31,7 @@ VISION = VisionConfig(
     aspect_ratios=RATIOS,
     outputs=(0,),
 )
-MADE_BY_THE_HUB = {
+HUB_CONFIG = {
     "do_convert_rgb": True,
     "do_normalize": True,
     "do_pad": True,
@@ -53,7 +53,7 @@ def picture(rng, height, width, mode="RGB"):
     return Image.fromarray(pixels).convert(mode)
 
 
-def test_several_prompts_of_several_images(rng):
+def test_a_batch_of_prompts_with_several_images(rng):
     wide, tall, small, big = (picture(rng, *size) for size in ((10, 30), (40, 11), (3, 3), (50, 50)))
     images, tiles = ImageProcessor.of(VISION)([[wide], [tall, small], [], [big]])
     assert images.pixels.shape == (4, 2, 4, 3, 12, 12)
@@ -61,27 +61,27 @@ def test_several_prompts_of_several_images(rng):
     ids = [[RATIOS.index(ratio) + 1 if ratio else 0 for ratio in row] for row in SHAPES]
     np.testing.assert_array_equal(images.aspect_ratio, ids)
     assert tiles == [[3], [4, 1], [], [4]]
-    np.testing.assert_array_equal(images.tiles.sum(-1), [[3, 1], [4, 1], [1, 1], [4, 1]])
-    assert not images.pixels[~images.tiles].any()
-    want = MllamaImageProcessorPil(size={"height": 12, "width": 12})([[tall, small]], return_tensors="np")
-    np.testing.assert_array_equal(images.pixels[1], want["pixel_values"][0])
+    np.testing.assert_array_equal(images.tile_mask.sum(-1), [[3, 1], [4, 1], [1, 1], [4, 1]])
+    assert not images.pixels[~images.tile_mask].any()
+    expected = MllamaImageProcessorPil(size={"height": 12, "width": 12})([[tall, small]], return_tensors="np")
+    np.testing.assert_array_equal(images.pixels[1], expected["pixel_values"][0])
 
 
 SHAPES = [[(1, 3), None], [(4, 1), (1, 1)], [None, None], [(2, 2), None]]
 
 
-def test_a_checkpoint_s_own_processor(rng, tmp_path):
+def test_a_checkpoints_processor_overrides_the_default(rng, tmp_path):
     assert ImageProcessor.load(tmp_path, VISION) is None
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(MADE_BY_THE_HUB))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(HUB_CONFIG))
     processor = ImageProcessor.load(tmp_path, VISION)
     image = picture(rng, 12, 12)
     pixels = processor([[image]])[0].pixels[0, 0, 0]
-    mean, std = (np.array(MADE_BY_THE_HUB[name])[:, None, None] for name in ("image_mean", "image_std"))
+    mean, std = (np.array(HUB_CONFIG[name])[:, None, None] for name in ("image_mean", "image_std"))
     np.testing.assert_allclose(pixels, (np.asarray(image).transpose(2, 0, 1) / 255 - mean) / std, atol=1e-5)
 
 
-def test_inside_a_processor_config(tmp_path):
-    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": MADE_BY_THE_HUB}))
+def test_a_processor_config_contains_the_image_processor(tmp_path):
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": HUB_CONFIG}))
     assert ImageProcessor.load(tmp_path, VISION).hf.image_mean[0] == pytest.approx(0.48145466)
 
 
@@ -91,28 +91,28 @@ def test_inside_a_processor_config(tmp_path):
         ("{", "the image processor cannot be read"),
         ("[]", "cannot be read (its config is no JSON object)"),
         *(
-            (json.dumps(MADE_BY_THE_HUB | {name: junk}), f"cannot be read ({name}=")
+            (json.dumps(HUB_CONFIG | {name: junk}), f"cannot be read ({name}=")
             for name in ("image_mean", "image_std")
             for junk in (0.5, [0.5], [0.5, 0.5, "x"], [float("inf"), 0.5, 0.5], [0.5, 0.5, True], "abc")
         ),
-        (json.dumps(MADE_BY_THE_HUB | {"image_std": [0.5, 0.0, 0.5]}), "which must be above 0"),
-        (json.dumps(MADE_BY_THE_HUB | {"image_std": [0.5, -1.0, 0.5]}), "which must be above 0"),
+        (json.dumps(HUB_CONFIG | {"image_std": [0.5, 0.0, 0.5]}), "which must be above 0"),
+        (json.dumps(HUB_CONFIG | {"image_std": [0.5, -1.0, 0.5]}), "which must be above 0"),
         *(
-            (json.dumps(MADE_BY_THE_HUB | {"rescale_factor": junk}), f"rescale_factor={junk!r}, which must be a finite")
+            (json.dumps(HUB_CONFIG | {"rescale_factor": junk}), f"rescale_factor={junk!r}, which must be a finite")
             for junk in ("x", float("nan"), float("inf"), [1])
         ),
-        (json.dumps(MADE_BY_THE_HUB | {"resample": 99}), "cannot be read (Unknown resampling filter (99)"),
-        (json.dumps(MADE_BY_THE_HUB | {"image_processor_type": "CLIPImageProcessor"}), "which is not Mllama's"),
-        (json.dumps(MADE_BY_THE_HUB | {"image_processor_type": []}), "image_processor_type=[], which is not Mllama's"),
-        (json.dumps(MADE_BY_THE_HUB | {"do_pad": False}), "the image processor cannot be read"),
+        (json.dumps(HUB_CONFIG | {"resample": 99}), "cannot be read (Unknown resampling filter (99)"),
+        (json.dumps(HUB_CONFIG | {"image_processor_type": "CLIPImageProcessor"}), "which is not Mllama's"),
+        (json.dumps(HUB_CONFIG | {"image_processor_type": []}), "image_processor_type=[], which is not Mllama's"),
+        (json.dumps(HUB_CONFIG | {"do_pad": False}), "the image processor cannot be read"),
         (
-            json.dumps(MADE_BY_THE_HUB | {"max_image_tiles": 2}),
+            json.dumps(HUB_CONFIG | {"max_image_tiles": 2}),
             "makes 2 tiles of 12 pixels, and the model takes 4 of 12",
         ),
-        (json.dumps(MADE_BY_THE_HUB | {"size": {"height": 8, "width": 8}}), "makes 4 tiles of 8 pixels"),
+        (json.dumps(HUB_CONFIG | {"size": {"height": 8, "width": 8}}), "makes 4 tiles of 8 pixels"),
     ],
 )
-def test_a_processor_that_does_not_serve(tmp_path, text, part):
+def test_an_invalid_processor_is_refused(tmp_path, text, part):
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(CheckpointError) as error:
         ImageProcessor.load(tmp_path, VISION)
@@ -121,26 +121,26 @@ def test_a_processor_that_does_not_serve(tmp_path, text, part):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_files_of_any_mode_are_read_as_rgb(rng, tmp_path, mode):
+def test_images_of_any_mode_are_read_as_rgb(rng, tmp_path, mode):
     image, path = picture(rng, 20, 12, mode), tmp_path / "image.tiff"
     image.save(path)
     processor = ImageProcessor.of(VISION)
     from_file, _ = processor([[path], [str(path)]])
-    given_open, _ = processor([[image], [image.convert("RGB")]])
-    np.testing.assert_array_equal(from_file.pixels, given_open.pixels)
+    from_image, _ = processor([[image], [image.convert("RGB")]])
+    np.testing.assert_array_equal(from_file.pixels, from_image.pixels)
 
 
-def test_a_photograph_stands_upright(rng, tmp_path):
+def test_exif_orientation_is_applied(rng, tmp_path):
     image, path = picture(rng, 24, 12), tmp_path / "image.png"
-    turned = Image.Exif()
-    turned[274] = 6  # the camera was held sideways
-    image.save(path, exif=turned)
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was held sideways
+    image.save(path, exif=exif)
     processor = ImageProcessor.of(VISION)
     upright = image.transpose(Image.Transpose.ROTATE_270)
     np.testing.assert_array_equal(processor([[path]])[0].pixels, processor([[upright]])[0].pixels)
 
 
-def test_files_that_are_no_images(rng, tmp_path):
+def test_unreadable_image_files_are_refused(rng, tmp_path):
     whole, text, cut = (tmp_path / name for name in ("whole.png", "text.png", "cut.png"))
     picture(rng, 30, 30).save(whole)
     text.write_text("a text")
@@ -168,20 +168,20 @@ def test_files_that_are_no_images(rng, tmp_path):
     ids=["array", "int", "bytes", "none", "empty", "no height"],
 )
 @pytest.mark.parametrize("read", [check_image, lambda source: ImageProcessor.of(VISION)([[source]])])
-def test_what_is_no_image(source, message, read):
+def test_a_source_that_is_no_image_is_refused(source, message, read):
     with pytest.raises(PromptError) as error:
         read(source)
     assert str(error.value) == message
 
 
-def test_a_check_leaves_an_image_usable(rng):
+def test_a_checked_image_can_still_be_read(rng):
     image = picture(rng, 12, 12)
     check_image(image)
     assert ImageProcessor.of(VISION)([[image]])[0].pixels.any()
 
 
 @given(st.data())
-def test_visibility_is_that_of_transformers(data):
+def test_visibility_equals_that_of_transformers(data):
     tokens = data.draw(st.lists(st.sampled_from([1, 2, IMAGE]), min_size=1, max_size=12))
     count = tokens.count(IMAGE)
     tiles = data.draw(st.lists(st.integers(1, 4), min_size=count, max_size=count))
@@ -189,8 +189,8 @@ def test_visibility_is_that_of_transformers(data):
     assert visible.dtype == bool
     assert not visible[:, count].any()
     sparse = get_cross_attention_token_mask(tokens, IMAGE)
-    want = convert_sparse_cross_attention_mask_to_dense([sparse], [tiles], 4, len(tokens))[0]
-    np.testing.assert_array_equal(visible[:, :count], want)
+    expected = convert_sparse_cross_attention_mask_to_dense([sparse], [tiles], 4, len(tokens))[0]
+    np.testing.assert_array_equal(visible[:, :count], expected)
 
 
 def test_visibility_of_three_images():

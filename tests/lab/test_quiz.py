@@ -6,7 +6,8 @@ import pytest
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.phrases import answer_lead
 from jaxtrace.lab.quiz import summarize, with_answer_lead
-from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
+from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD, DecoderRecipe
+from jaxtrace.lab.shapes import Shape
 from jaxtrace.lab.tasks import prompts
 from jaxtrace.lab.world import World
 from jaxtrace.traces.row import Row
@@ -75,9 +76,10 @@ def test_a_class_that_mixes_counts_is_one_entry():
 
 
 def test_the_card_shows_every_statistic(result):
-    measured = {"name": "x", "family": "gemma", "layers": 2, "width": 64, "parameters": 1234, "command": "do it"}
-    card = card_text(result, **measured, steps=3, batch=2, length=8, tokens=0.1, epochs=0.5, loss=1.25)
+    shape, recipe = Shape(family="gemma", layers=2), DecoderRecipe(steps=3, batch=2, length=8)
+    card = card_text("x", shape, recipe, "do it", parameters=1234, rows=12, loss=1.25, result=result)
     assert "| fact | 16 | 60 | 100.0% (100.0% to 100.0%) | 2.583 (2.583 to 2.583) |" in card
     assert "| 2 | 24 | 0.0% (0.0% to 0.0%) |" in card
     assert "| held-out | 60 | 1.000 (1.000 to 1.000) |" in card
     assert "1,234 parameters (gemma, 2 layers of width 64)" in card
+    assert "3 steps of 2 rows of 8 tokens, 0.0 M tokens,\n0.5 epochs" in card

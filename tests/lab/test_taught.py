@@ -28,7 +28,7 @@ def result(tmp_path_factory):
     return run(out, Shape(family="llama", layers=2), SMALL, RECIPE, "", Console(file=io.StringIO()))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["fact", "held-out"])
 def test_accuracy_rises_and_entropy_falls_with_the_number_of_statements(result, kind):
     by_count = [result.facts[kind, str(count)] for count in COUNTS]
@@ -40,7 +40,7 @@ def test_accuracy_rises_and_entropy_falls_with_the_number_of_statements(result, 
         assert more.entropy.low <= less.entropy.high
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_entropy_separates_never_stated_from_well_known_facts(result):
     for area in result.auroc.values():
         assert area.n == 24 and area.low > 0.5
