@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,9 @@ def planned(request: Request) -> Plan:
     """Return the plan of a request, whether it fits or not; raise ConfigError if its mesh is wrong."""
     job = request.job()
     lowered = job.lowered_decode(), job.lowered_prefill()
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        # JAX's compile cache cannot load programs for absent TPUs: it warns, and compiles again.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
         decode, prefill = pool.map(compile_program, lowered)
     batch_state, group_state = shard_bytes(job.state(job.batch)), shard_bytes(job.state(job.group))
     traces = 2 * decode.returned
