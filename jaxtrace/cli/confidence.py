@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
+from jaxtrace.settings.validation import StrictModel
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class ConfidenceTrainOptions(BaseModel):
+class ConfidenceTrainOptions(StrictModel):
     """Options of `jaxtrace confidence train` besides the training's settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     traces: tuple[str, ...] = Field(min_length=1, description="Directories or URLs of traces.", json_schema_extra=TRACE)
     labels: Path | None = Field(
@@ -39,9 +38,9 @@ class ConfidenceTrainOptions(BaseModel):
     ConfidenceConfig,
     example="jaxtrace confidence train runs/demo --labels runs/demo-labels.jsonl --out confidence",
 )
-def train_confidence(given: Given) -> None:
+def train_confidence(arguments: Arguments) -> None:
     """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
-    options, config = given.settings(ConfidenceTrainOptions), given.settings(ConfidenceConfig)
+    options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
     from jaxtrace.studies._shared.page import write_study
     from jaxtrace.studies.confidence.compute import train
     from jaxtrace.studies.confidence.files import save
@@ -59,10 +58,8 @@ def train_confidence(given: Given) -> None:
     say(page)
 
 
-class ConfidenceApplyOptions(BaseModel):
+class ConfidenceApplyOptions(StrictModel):
     """Options of `jaxtrace confidence apply`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     confidence: Path = Field(
         description="Directory that `jaxtrace confidence train` wrote.", json_schema_extra={"positional": "CONFIDENCE"}
@@ -74,9 +71,9 @@ class ConfidenceApplyOptions(BaseModel):
 @command(
     "confidence apply", ConfidenceApplyOptions, example="jaxtrace confidence apply confidence runs/demo --out scores"
 )
-def apply_confidence(given: Given) -> None:
+def apply_confidence(arguments: Arguments) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
-    options = given.settings(ConfidenceApplyOptions)
+    options = arguments.settings(ConfidenceApplyOptions)
     from jaxtrace.studies.confidence.files import load
     from jaxtrace.traces import open_trace
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
+from jaxtrace.settings.validation import StrictModel
 
 
-class ConvertOptions(BaseModel):
+class ConvertOptions(StrictModel):
     """Options of `jaxtrace convert`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(
         description="Checkpoint directory, hub id, or 'demo'.", json_schema_extra=MODEL | {"positional": "MODEL"}
@@ -35,9 +34,9 @@ class ConvertOptions(BaseModel):
 
 
 @command("convert", ConvertOptions, example="jaxtrace convert demo demo-orbax --dtype bfloat16")
-def convert(given: Given) -> None:
+def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
-    options = given.settings(ConvertOptions)
+    options = arguments.settings(ConvertOptions)
     check_model(options.model)
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 

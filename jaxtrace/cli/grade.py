@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
 from jaxtrace.settings.groups import OUTPUT, TRACE
+from jaxtrace.settings.validation import StrictModel
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 JUDGE: JsonDict = {"group": "Judge"}
 
 
-class GradeOptions(BaseModel):
+class GradeOptions(StrictModel):
     """Options of `jaxtrace grade`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     trace: str = Field(
         description="Directory or URL of a trace.",
@@ -60,12 +59,12 @@ class GradeOptions(BaseModel):
 
 
 @command("grade", GradeOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
-def grade(given: Given) -> None:
+def grade(arguments: Arguments) -> None:
     """Grade the answers of a trace by rules, or by a judge model; studies read the labels.
 
     The API's key is read from $OPENAI_API_KEY.
     """
-    options = given.settings(GradeOptions)
+    options = arguments.settings(GradeOptions)
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.chat import Chat
     from jaxtrace.grading.critic import criticize_answers, needs_critic

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, fail, say
 from jaxtrace.lab.settings import LAB_RECIPE, LAB_WORLD, DecoderRecipe
 from jaxtrace.lab.shapes import Shape
 from jaxtrace.settings.groups import OUTPUT
-from jaxtrace.settings.validation import validated
+from jaxtrace.settings.validation import StrictModel, validated
 
 
-class LabOptions(BaseModel):
+class LabOptions(StrictModel):
     """Options of `jaxtrace lab train` besides the model's shape."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     family: str = Field("llama", description="llama, gemma, qwen or gpt2.")
     steps: int = Field(LAB_RECIPE.steps, description="Number of optimiser steps.")
@@ -38,10 +36,10 @@ class LabOptions(BaseModel):
     LabOptions,
     example="jaxtrace lab train --family gemma --layers 2 --width 32 --steps 200 --out lab-gemma",
 )
-def train(given: Given) -> None:
+def train(arguments: Arguments) -> None:
     """Train a small model on CPU in minutes; write a Hugging Face checkpoint with its world and a card."""
-    options = given.settings(LabOptions)
-    shape = validated(Shape, given.fields(Shape) | {"family": options.family}, "lab train")
+    options = arguments.settings(LabOptions)
+    shape = validated(Shape, arguments.fields(Shape) | {"family": options.family}, "lab train")
     changes = {"steps": options.steps, "seed": options.seed}
     recipe = validated(DecoderRecipe, LAB_RECIPE.model_dump() | changes, "lab train")
     from jaxtrace.lab.tasks import read_settings

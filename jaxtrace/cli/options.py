@@ -26,14 +26,14 @@ T = TypeVar("T", bound=BaseModel)
 Fields = type[BaseModel] | tuple[type[BaseModel], Sequence[str]]  # settings, or some fields of settings
 
 
-class Given:
+class Arguments:
     """Options that a user gave, by the settings that they belong to; values are texts and flags."""
 
     def __init__(self, command: str, values: Mapping[type[BaseModel], dict[str, Any]]) -> None:
         self._command, self._values = command, values
 
     def fields(self, kind: type[BaseModel]) -> dict[str, Any]:
-        """Return the given fields of some settings, unchecked."""
+        """Return the fields of some settings that the user gave, unchecked."""
         return self._values[kind]
 
     def settings(self, kind: type[T]) -> T:
@@ -58,7 +58,7 @@ class Command:
 
     name: str
     text: str
-    function: Callable[[Given], None]
+    function: Callable[[Arguments], None]
     settings: tuple[Fields, ...]
     example: str
     notes: Callable[[], str] = lambda: ""
@@ -75,17 +75,17 @@ class Command:
           JaxtraceError: an option is unknown or wrong, or the verb fails.
         """
         parser = self.parser()
-        given, unknown = parser.parse_known_intermixed_args(list(words))
+        parsed, unknown = parser.parse_known_intermixed_args(list(words))
         for word in unknown:
             options = [option for action in parser._actions for option in action.option_strings]
             advice = f"{did_you_mean(word.partition('=')[0], options)}see {parser.prog} --help"
             problem = f"no option {word}" if word.startswith("-") else f"{word!r} is one argument too many"
             raise ConfigError(f"{self.name}: {problem}{advice}")
         values = {
-            kind: {name: getattr(given, name) for name in names if hasattr(given, name)}
+            kind: {name: getattr(parsed, name) for name in names if hasattr(parsed, name)}
             for kind, names in self.fields()
         }
-        self.function(Given(self.name, values))
+        self.function(Arguments(self.name, values))
 
     def fields(self) -> Iterator[tuple[type[BaseModel], list[str]]]:
         """Yield each class of settings with the names of the fields that are options here."""
@@ -154,10 +154,10 @@ class Group:
 
 def command(
     name: str, *settings: Fields, example: str, notes: Callable[[], str] = lambda: ""
-) -> Callable[[Callable[[Given], None]], Command]:
+) -> Callable[[Callable[[Arguments], None]], Command]:
     """Return a decorator that makes a command of a function, whose docstring is the help text."""
 
-    def decorate(function: Callable[[Given], None]) -> Command:
+    def decorate(function: Callable[[Arguments], None]) -> Command:
         return Command(name, inspect.cleandoc(function.__doc__ or ""), function, settings, example, notes)
 
     return decorate

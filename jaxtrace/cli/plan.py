@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_run
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
 from jaxtrace.settings.run import DEMO, RunConfig, run_config
+from jaxtrace.settings.validation import StrictModel
 
 
-class PlanOptions(BaseModel):
+class PlanOptions(StrictModel):
     """Options of `jaxtrace plan`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(
         DEMO,
@@ -54,12 +53,12 @@ class PlanOptions(BaseModel):
     (RunConfig, ("probes",)),
     example="jaxtrace plan --model llama-3.2-1b --topology v5e-4 --batch 16 --context 2048",
 )
-def plan(given: Given) -> None:
+def plan(arguments: Arguments) -> None:
     """Check whether a run fits a TPU slice, and what limits its speed (no TPU needed).
 
     The real steps are compiled for the slice; no weights are read. The exit status is 0 if the run fits, and 1 if not.
     """
-    options, run = given.settings(PlanOptions), run_config(**given.fields(RunConfig), random=True)
+    options, run = arguments.settings(PlanOptions), run_config(**arguments.fields(RunConfig), random=True)
     check_run(run.model_copy(update={"model": options.model}))
     import jax
 

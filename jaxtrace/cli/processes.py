@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from jaxtrace.cli.output import console
 from jaxtrace.settings.groups import DEVICES
+from jaxtrace.settings.validation import StrictModel
 
 
-class ProcessOptions(BaseModel):
+class ProcessOptions(StrictModel):
     """The processes that make one run together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     distributed: bool = Field(
         False,

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.errors import ConfigError
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.validation import StrictModel
 
 RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "attention_rows", "lens_renyi", "alphas", "precision")
 
 
-class ReportOptions(BaseModel):
+class ReportOptions(StrictModel):
     """Options of `jaxtrace report`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     trace: str = Field(
         description="Directory or URL of a trace.",
@@ -34,9 +33,9 @@ class ReportOptions(BaseModel):
 
 
 @command("report", ReportOptions, example="jaxtrace report runs/demo --out report.html")
-def report(given: Given) -> None:
+def report(arguments: Arguments) -> None:
     """Write one self-contained HTML page of a trace."""
-    options = given.settings(ReportOptions)
+    options = arguments.settings(ReportOptions)
     from jaxtrace.figures import write_report
     from jaxtrace.traces import open_trace
     from jaxtrace.traces.location import Location
@@ -51,27 +50,23 @@ def report(given: Given) -> None:
     say(write_report(trace, options.out or Path(options.trace) / "report.html", confidence))
 
 
-class ModelsOptions(BaseModel):
+class ModelsOptions(StrictModel):
     """Options of `jaxtrace models`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     family: str = Field("", description="Family, or part of a name.", json_schema_extra={"positional": "FAMILY"})
 
 
 @command("models", ModelsOptions, example="jaxtrace models llama")
-def models(given: Given) -> None:
+def models(arguments: Arguments) -> None:
     """List the published models that jaxtrace knows, their shapes and the bytes of a trace per token."""
-    family = given.settings(ModelsOptions).family
+    family = arguments.settings(ModelsOptions).family
     from jaxtrace.figures.tables.published import models_table
 
     console.print(models_table(family))
 
 
-class InfoOptions(BaseModel):
+class InfoOptions(StrictModel):
     """Options of `jaxtrace info` besides what a trace records."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     source: str = Field(
         description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'; or directory or URL "
@@ -81,10 +76,10 @@ class InfoOptions(BaseModel):
 
 
 @command("info", InfoOptions, (RunConfig, RECORDED), example="jaxtrace info demo --probes output,lens")
-def info(given: Given) -> None:
+def info(arguments: Arguments) -> None:
     """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
-    source = given.settings(InfoOptions).source
-    run = run_config(**given.fields(RunConfig), random=True)
+    source = arguments.settings(InfoOptions).source
+    run = run_config(**arguments.fields(RunConfig), random=True)
     if "://" not in source:
         check_model(source)
     from jaxtrace.figures.tables.checkpoint import checkpoint_table, published_table

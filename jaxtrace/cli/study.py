@@ -5,26 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_run
-from jaxtrace.cli.options import Command, Given
+from jaxtrace.cli.options import Arguments, Command
 from jaxtrace.cli.output import console, say
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
-from jaxtrace.settings.validation import validated
+from jaxtrace.settings.validation import StrictModel, validated
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies.registry import Study
 
+T = TypeVar("T", bound=StudyConfig)
 
-class StudyOptions(BaseModel):
+
+class StudyOptions(StrictModel):
     """Options of every study besides its settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     config: Path | None = Field(None, description="YAML file of the study's settings; options override it.")
     out: Path | None = Field(
@@ -34,10 +34,12 @@ class StudyOptions(BaseModel):
     )
 
 
-def run_study(study: Study, given: Given) -> None:
+def run_study(study: Study, arguments: Arguments) -> None:
     """Execute a study, write its result, and print its tables and notes."""
-    options = given.settings(StudyOptions)
-    settings = study_settings(study.settings, options.config, given.fields(study.settings), given.fields(RunConfig))
+    options = arguments.settings(StudyOptions)
+    settings = study_settings(
+        study.settings, options.config, arguments.fields(study.settings), arguments.fields(RunConfig)
+    )
     for model in settings.models:
         check_run(run_config(**{**settings.run, "model": model}))
     out = options.out or Path("studies") / study.name
@@ -56,13 +58,13 @@ def run_study(study: Study, given: Given) -> None:
     say(page)
 
 
-def study_settings(kind: type[StudyConfig], file: Path | None, given: Mapping[str, Any], run: Mapping[str, Any]) -> Any:
+def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any], run: Mapping[str, Any]) -> T:
     """Return a study's settings from a YAML file and options that override it.
 
     Args:
       kind: class of the settings.
       file: YAML mapping of its fields; None for defaults.
-      given: fields of `kind` given as options; traces replace the file's models, and models its traces.
+      options: fields of `kind` given as options; traces replace the file's models, and models its traces.
       run: fields of `RunConfig` given as options; they override the file's `run`.
 
     Raises:
@@ -70,21 +72,21 @@ def study_settings(kind: type[StudyConfig], file: Path | None, given: Mapping[st
         given beside traces.
     """
     fields = {} if file is None else read_yaml(file)
-    if "traces" in given:
+    if "traces" in options:
         fields.pop("models", None)
-    if "models" in given:
+    if "models" in options:
         fields.pop("traces", None)
     runs_only = {f"--{name.replace('_', '-')}" for name in run}
-    for name in given:
+    for name in options:
         extra: Any = kind.model_fields[name].json_schema_extra or {}
         if extra.get("runs_only"):
             runs_only.add(extra["option"])
-    if runs_only and (given.get("traces") or fields.get("traces")):
+    if runs_only and (options.get("traces") or fields.get("traces")):
         raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
-    fields |= {**given, "run": {**fields.get("run", {}), **run}}
+    fields |= {**options, "run": {**fields.get("run", {}), **run}}
 
     def place(field: str) -> str:
-        return "settings" if file is None or field in given else str(file)
+        return "settings" if file is None or field in options else str(file)
 
     return validated(kind, fields, place)
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, fail
 from jaxtrace.cli.processes import ProcessOptions
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig
+from jaxtrace.settings.validation import StrictModel
 
 
-class SweepOptions(BaseModel):
+class SweepOptions(StrictModel):
     """Options of `jaxtrace sweep`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     file: Path = Field(
         description="YAML file of models, tasks, samplers, seeds, probes and settings.",
@@ -41,13 +40,13 @@ class SweepOptions(BaseModel):
     ProcessOptions,
     example="jaxtrace sweep configs/sweeps/demo.yaml --dry-run",
 )
-def sweep(given: Given) -> None:
+def sweep(arguments: Arguments) -> None:
     """Run every model on every task in every setting; run the command again to resume."""
-    options = given.settings(SweepOptions)
-    given.settings(ProcessOptions).join()
+    options = arguments.settings(SweepOptions)
+    arguments.settings(ProcessOptions).join()
     from jaxtrace.sweeping import Machine, estimate_sweep, open_sweep, read_sweep
 
-    cells = read_sweep(options.file, **given.fields(RunConfig))
+    cells = read_sweep(options.file, **arguments.fields(RunConfig))
     root = options.out or f"sweeps/{options.file.stem}"
     if options.dry_run:
         from jaxtrace.figures.tables.sweep import sweep_table

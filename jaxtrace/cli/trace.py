@@ -5,20 +5,19 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_run, task_list
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, fail
 from jaxtrace.cli.processes import ProcessOptions
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.validation import StrictModel
 
 
-class TraceOptions(BaseModel):
+class TraceOptions(StrictModel):
     """Options of `jaxtrace trace` besides the settings of its run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     config: Path | None = Field(None, description="YAML file of settings; options override it.")
     resume: bool = Field(False, description="Continue the run in --out.", json_schema_extra=OUTPUT)
@@ -38,12 +37,12 @@ class TraceOptions(BaseModel):
     example="jaxtrace trace demo --limit 12 --max-new-tokens 32 --out runs/demo",
     notes=task_list,
 )
-def trace(given: Given) -> None:
+def trace(arguments: Arguments) -> None:
     """Trace a model on prompts: generate (or --score) and record every step."""
-    options = given.settings(TraceOptions)
-    settings = run_config(options.config, **given.fields(RunConfig))
+    options = arguments.settings(TraceOptions)
+    settings = run_config(options.config, **arguments.fields(RunConfig))
     check_run(settings)
-    given.settings(ProcessOptions).join()
+    arguments.settings(ProcessOptions).join()
     from jaxtrace import figures
     from jaxtrace.cli.progress import with_progress
     from jaxtrace.compilation import counted

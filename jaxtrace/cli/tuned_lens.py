@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.cli.checks import check_run, task_list
-from jaxtrace.cli.options import Given, command
+from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, fail
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import LensRecipe
 
 
-class TunedLensOptions(BaseModel):
+class TunedLensOptions(StrictModel):
     """Options of `jaxtrace tuned-lens` besides the training's settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     out: Path = Field(
         Path("lens"),
@@ -34,10 +33,10 @@ class TunedLensOptions(BaseModel):
     example="jaxtrace tuned-lens demo --task lab --steps 250 --out lens",
     notes=task_list,
 )
-def tuned_lens(given: Given) -> None:
+def tuned_lens(arguments: Arguments) -> None:
     """Train a tuned lens: a translator from each layer's residual stream to the last layer's prediction."""
-    run, recipe = run_config(**given.fields(RunConfig)), given.settings(LensRecipe)
-    out = given.settings(TunedLensOptions).out
+    run, recipe = run_config(**arguments.fields(RunConfig)), arguments.settings(LensRecipe)
+    out = arguments.settings(TunedLensOptions).out
     check_run(run)
     from jaxtrace.cli.progress import counter
     from jaxtrace.figures.tables.lens import lens_table

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.settings.groups import DEVICES, SAMPLING
+from jaxtrace.settings.validation import StrictModel
 
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
 ThresholdsName = Literal["classic", "server"]
 
 
-class SamplerSettings(BaseModel):
+class SamplerSettings(StrictModel):
     """Choice of a sampler."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     sampler: SamplerName = Field(default="greedy", description="How tokens are drawn.", json_schema_extra=SAMPLING)
     thresholds: ThresholdsName = Field(
@@ -29,10 +28,8 @@ class SamplerSettings(BaseModel):
     )
 
 
-class SamplingSettings(BaseModel):
+class SamplingSettings(StrictModel):
     """Temperature and cuts of the sampler 'sample', applied in the order top-k, top-p, min-p."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     temperature: float = Field(
         default=1.0, gt=0, description="Divisor of the logits before a draw.", json_schema_extra=SAMPLING
@@ -59,10 +56,8 @@ class SamplingSettings(BaseModel):
     )
 
 
-class DecodingSettings(BaseModel):
+class DecodingSettings(StrictModel):
     """Size of a batch, length of an answer, and seed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     batch_size: int = Field(default=16, ge=1, description="Prompts run at once.", json_schema_extra=DEVICES)
     max_new_tokens: int = Field(

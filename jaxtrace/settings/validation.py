@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jaxtrace.errors import ConfigError
 
 LONGEST_VALUE = 60  # characters of a wrong value that a message shows
 
 T = TypeVar("T", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base of settings: frozen, refuses unknown fields, and builds its validator at first use (`--help` needs none)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _split_commas(value: Any) -> Any:

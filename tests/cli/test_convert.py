@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxtrace as jt
-from jaxtrace.checkpoints import saved
+from jaxtrace.checkpoints import orbax
 from tests.checkpoints.conftest import CONFIG, Folder
 
 
@@ -82,7 +82,7 @@ def test_an_interrupted_conversion_resumes(jaxtrace, monkeypatch, folder, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(saved, "write_part", write_part)
+        patch.setattr(orbax, "write_part", write_part)
         done = jaxtrace("convert", folder.write(), tmp_path / "out")
     assert (done.status, done.err) == (130, "jaxtrace: interrupted; run the same command again to resume\n")
     refused("info", tmp_path / "out", names=[tmp_path / "out", "half-written; run the same jaxtrace convert again"])

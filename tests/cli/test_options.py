@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from jaxtrace.cli import app
-from jaxtrace.cli.options import Command, Given, command
+from jaxtrace.cli.options import Arguments, Command, command
 from jaxtrace.cli.trace import trace
 from jaxtrace.settings.run import RunConfig, run_config
 
@@ -61,11 +61,11 @@ NEEDS = {
 }
 
 
-def given(*words):
-    """The fields of a run that a command line gives."""
-    read = []
-    Command("trace", "", read.append, trace.settings, "").execute(words)
-    return read[0].fields(RunConfig)
+def parse(*words):
+    """Return the fields of a run that a command line gives."""
+    calls = []
+    Command("trace", "", calls.append, trace.settings, "").execute(words)
+    return calls[0].fields(RunConfig)
 
 
 def test_every_field_of_a_run_has_a_value_here():
@@ -79,14 +79,14 @@ def test_a_field_means_the_same_in_yaml_in_python_and_on_the_command_line(name, 
     file.write_text(yaml.safe_dump({name: value, **others}))
     in_python = run_config(**{name: value}, **others)
     assert getattr(in_python, name) != RunConfig.model_fields[name].default
-    on_the_command_line = run_config(**given(*words), **others)
+    on_the_command_line = run_config(**parse(*words), **others)
     assert getattr(run_config(file), name) == getattr(in_python, name) == getattr(on_the_command_line, name)
 
 
-def test_an_option_given_beats_yaml_and_a_default_does_not(tmp_path):
+def test_an_explicit_option_beats_yaml_and_a_default_does_not(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("limit: 3\nmax_new_tokens: 5\nscore: true\nprobes: [output]\n")
-    config = run_config(file, **given("--max-new-tokens", "64", "--no-score"))
+    config = run_config(file, **parse("--max-new-tokens", "64", "--no-score"))
     assert (config.limit, config.max_new_tokens, config.score, config.probes) == (3, 64, False, ("output",))
     assert (RunConfig().limit, RunConfig().max_new_tokens) == (None, 64)
 
@@ -148,14 +148,14 @@ def test_wrong_words_are_refused_in_one_line(jaxtrace, words, message):
 
 
 def test_positional_arguments_may_stand_between_options():
-    fields = given("--limit", "3", "demo", "--score")
+    fields = parse("--limit", "3", "demo", "--score")
     assert fields == {"model": "demo", "limit": "3", "score": True}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), FileNotFoundError(2, "No such file or directory", "a.txt")])
 def test_interrupts_and_errors_of_the_system_become_one_line(jaxtrace, monkeypatch, error):
     @command("models", example="")
-    def models(given: Given) -> None:
+    def models(arguments: Arguments) -> None:
         """Fail."""
         raise error
 
