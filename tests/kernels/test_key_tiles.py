@@ -21,24 +21,24 @@ def tiles_of_eight(monkeypatch):
     monkeypatch.setattr(key_tiles, "TILE", 8)
 
 
-def tiled(function, case, **options):
-    return jax.jit(functools.partial(function, implementation="xla", **case.options, **options))
+def jitted(function, case, implementation="xla", **options):
+    return jax.jit(functools.partial(function, implementation=implementation, **case.options, **options))
 
 
 @pytest.mark.parametrize("case", CASES, ids=title)
 def test_agrees_with_oracle(case, rng):
     q, k, v = case.arrays(rng, "float32")
     start = jnp.asarray(case.start, jnp.int32)
-    check(case, q, k, v, *tiled(prefill_attention, case)(q, k, v, start), "float32")
-    got = tiled(head_dispersion, case)(q, k, start)
+    check(case, q, k, v, *jitted(prefill_attention, case)(q, k, v, start), "float32")
+    got = jitted(head_dispersion, case)(q, k, start)
     cases.assert_near(got, expected(case, q, k), cases.DISPERSION, "head_jsd")
 
 
 def test_output_is_the_same_without_moments(rng):
     case = CASES[1]
     arrays = (*case.arrays(rng, "float32"), jnp.asarray(case.start, jnp.int32))
-    output, moments = tiled(prefill_attention, case, moments=False)(*arrays)
-    want, _ = prefill_attention(*arrays, implementation="reference", **case.options)
+    output, moments = jitted(prefill_attention, case, moments=False)(*arrays)
+    want, _ = jitted(prefill_attention, case, "reference")(*arrays)
     cases.assert_near(output, want, 1e-5, "output")
     assert moments is None
 
@@ -49,12 +49,12 @@ def test_tiles_that_no_query_sees_are_not_read(rng):
     q, k, v = case.arrays(rng, "float32")
     start = jnp.asarray(case.start, jnp.int32)
     invisible = (np.arange(48) < 16) | (np.arange(48) >= 32)
-    want = prefill_attention(q, k, v, start, implementation="reference", **case.options)
-    dispersion = head_dispersion(q, k, start, implementation="reference", **case.options)
+    want = jitted(prefill_attention, case, "reference")(q, k, v, start)
+    dispersion = jitted(head_dispersion, case, "reference")(q, k, start)
     k, v = jnp.where(invisible, jnp.nan, k), jnp.where(invisible[:, None], jnp.nan, v)
-    got = tiled(prefill_attention, case)(q, k, v, start)
+    got = jitted(prefill_attention, case)(q, k, v, start)
     jax.tree.map(lambda x, y: cases.assert_near(x, y, 1e-5, "visible"), got, want)
-    cases.assert_near(tiled(head_dispersion, case)(q, k, start), dispersion, cases.DISPERSION, "head_jsd")
+    cases.assert_near(jitted(head_dispersion, case)(q, k, start), dispersion, cases.DISPERSION, "head_jsd")
 
 
 def test_gradients_agree_with_reference(rng):

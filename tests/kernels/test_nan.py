@@ -65,7 +65,7 @@ def attention_case(rng):
 def test_query_with_nan_affects_itself_only(call, implementation, rng):
     q, k, v, start = attention_case(rng)
     q = q.at[1, 0, 2, 5].set(jnp.nan)
-    run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))
+    run = cases.compiled(call, scale=0.1, implementation=implementation)
     for metric in run(q, k, v, start):
         is_nan = np.zeros(metric.shape, bool)
         is_nan[1, 0, 2 if call is not dispersion else 0] = True
@@ -76,7 +76,7 @@ def test_query_with_nan_affects_itself_only(call, implementation, rng):
 def test_invisible_slots_may_hold_nan(call, implementation, rng):
     q, k, v, start = attention_case(rng)
     beyond = (jnp.arange(300) > start[:, None] + (call is not decode))[:, None, None]
-    run = jax.jit(lambda *arrays: call(*arrays, scale=0.1, implementation=implementation))
+    run = cases.compiled(call, scale=0.1, implementation=implementation)
     clean = run(q, k, v, start)
     dirty = run(q, jnp.where(beyond, jnp.nan, k), jnp.where(beyond.swapaxes(2, 3), jnp.nan, v), start)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)

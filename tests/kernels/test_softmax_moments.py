@@ -82,14 +82,14 @@ class TestAgainstOracle:
 class TestEdges:
     def test_scores_of_sd_6_stay_exact(self, implementation, rng):
         scores = rng.normal(0, 6, (64, 4096)).astype(np.float32)
-        moments = softmax_moments(jnp.asarray(scores), implementation=implementation).moments
+        moments = cases.compiled(softmax_moments, implementation=implementation)(jnp.asarray(scores)).moments
         cases.assert_near(moments.entropy, oracle.entropy(scores), cases.ENTROPY, "entropy")
         cases.assert_near(moments.varentropy, oracle.varentropy(scores), cases.VARENTROPY, "varentropy")
 
     def test_single_row_stays_exact(self, implementation):
         """XLA adds up a single row in another order than several."""
         size = 131_072 if implementation == "xla" else 5003
-        call = jax.jit(functools.partial(softmax_moments, implementation=implementation))
+        call = cases.compiled(softmax_moments, implementation=implementation)
         rows = cases.logit_rows(size)
         got = [call(jnp.asarray(row)[None]).moments for row in rows.values()]
         x = cases.as_oracle(np.stack(list(rows.values())))

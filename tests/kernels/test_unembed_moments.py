@@ -17,10 +17,9 @@ from . import cases
 
 ALPHAS = (0.5, 2.0, 5.0, math.inf)
 # groups, rows, embed, vocabulary, soft_cap
-SHAPES = [(1, 1, 16, 1, None), (3, 5, 64, 127, None), (4, 2, 64, 1000, 30.0), (1, 2, 32, 131_072, None)]
-SHAPES += [(5, 1, 64, 5003, 5.0)]
+SHAPES = [(1, 1, 16, 1, None), (3, 5, 64, 127, 30.0), (1, 2, 32, 131_072, None), (5, 1, 64, 5003, 5.0)]
 
-RUNS = [(shape, "float32") for shape in SHAPES] + [(SHAPES[2], "bfloat16")]
+RUNS = [(shape, "float32") for shape in SHAPES] + [(SHAPES[1], "bfloat16")]
 
 
 def problem(rng, groups, rows, embed, vocabulary, dtype, offset=0.0, peak=0.0):
@@ -63,8 +62,8 @@ class TestUnembedMoments:
     @pytest.mark.parametrize(("shape", "dtype"), RUNS, ids=str)
     def test_agrees_with_oracle(self, implementation, shape, dtype, rng):
         *sizes, soft_cap = shape
-        if implementation == "pallas_gpu_interpret" and sizes[3] > 10_000:
-            pytest.skip("the GPU interpreter takes half a minute, and a vocabulary of 5,003 takes the same branches")
+        if implementation.endswith("_interpret") and sizes[3] > 10_000:
+            pytest.skip("interpreters take half a minute, and a vocabulary of 5,003 takes the same branches")
         hidden, unembedding, targets = problem(rng, *sizes, dtype)
         got = call(implementation, soft_cap)(hidden, unembedding, targets)
         check(got, hidden, unembedding, targets, soft_cap)
