@@ -75,8 +75,8 @@ def test_features_that_identify_the_prompt_do_not_help(rng):
     groups = SINGLES // 8
     labels = (rng.permutation(25) < 12).astype(float)[groups]
     x = np.stack([np.sin(groups * 2.4), np.cos(groups * 2.4)], 1)  # 25 points on a circle
-    honest = cross_validated(frame(x), labels, groups, hidden=8, penalty=1e-4)[0]
-    leaking = cross_validated(frame(x), labels, SINGLES, hidden=8, penalty=1e-4)[0]
+    honest = cross_validated(frame(x), labels, groups, hidden=8, penalty=1e-4, folds=3)[0]
+    leaking = cross_validated(frame(x), labels, SINGLES, hidden=8, penalty=1e-4, folds=3)[0]
     across = auroc(labels, honest, groups=groups, resamples=200)
     within = auroc(labels, leaking, resamples=200)
     assert across.low < 0.5  # 25 groups: the standard error is 0.12
