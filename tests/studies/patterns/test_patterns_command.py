@@ -65,7 +65,7 @@ def test_an_incomplete_judge_is_refused(jaxtrace, tmp_path, arguments, words):  
 def test_unusable_input_is_refused_in_one_line(jaxtrace, tmp_path):  # noqa: F811
     labels, out = tmp_path / "labels.jsonl", ("--out", tmp_path / "out")
     scored = saved(tmp_path / "scored", mode="score")
-    refused(jaxtrace, "is of given text", "grade", scored, "--out", labels)
+    refused(jaxtrace, "a trace of given text", "grade", scored, "--out", labels)
     plain = saved(tmp_path / "plain", groups=("output",))
     refused(jaxtrace, "with --probes that include attention", "study", "patterns", plain, "--by", "seen", *out)
     refused(jaxtrace, "no prompt and no run has 'condition'", "study", "patterns", plain, *out)

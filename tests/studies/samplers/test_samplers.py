@@ -240,4 +240,4 @@ def test_entries_are_names_or_settings():
 def test_run_options_contradict_traces(jaxtrace):  # noqa: F811
     for option in (("--sampler", "greedy"), ("--draws", "1")):
         done = jaxtrace("study", "samplers", "somewhere", *option)
-        assert done.status == 2 and "of runs that are to be made; leave them out, or name a --model" in done.err
+        assert done.status == 2 and f"{option[0]} affects only runs that the study makes" in done.err
