@@ -130,7 +130,7 @@ def test_scored_text_is_coloured_after_its_first_token(rng, tmp_path):
         [" is", " it", "?", ""],
         tokens=[1, 2, 3, -1],
         groups=("output",),
-        text="What is it?",
+        text="".join(("What", " is", " it", "?")),
         stop="scored",
     )
     one.metrics["logprob"][-1] = np.nan
