@@ -21,7 +21,7 @@ LENS = ("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1", "lens_top1_pr
 RECIPE = LensRecipe(steps=30, batch=4, length=16, learning_rate=3e-3)
 
 
-def card_of(model, **changes):
+def card_of(model, /, **changes):
     fields = {
         "model": model.name,
         "checkpoint": model.fingerprint(),
