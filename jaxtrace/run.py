@@ -26,7 +26,7 @@ from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import ConfigError
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.processes import broadcast_from_leader, barrier, leader_first, process_number
+from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
@@ -152,11 +152,11 @@ def start(
     model = model.with_lens(config.lens)
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = engine_settings(config, model.stop_tokens, model.tokenizer)
-    fed = {"mesh": config.mesh, "last_prompt_token_twice": config.compat_duplicate_last_prompt_token}
-    info = model.info("score" if config.score else "generate", settings) | hashes | fed
+    inputs = {"mesh": config.mesh, "last_prompt_token_twice": config.compat_duplicate_last_prompt_token}
+    info = model.info("score" if config.score else "generate", settings) | hashes | inputs
     stored = config.model_dump(mode="json", exclude=EXECUTION_FIELDS)
-    place = {"resume": resume, "partition": partition, "process": process_number(), "precision": config.precision}
-    writer = leader_first(lambda: TraceWriter(root, info, stored, **place))
+    options = {"resume": resume, "partition": partition, "process": process_number(), "precision": config.precision}
+    writer = leader_first(lambda: TraceWriter(root, info, stored, **options))
     # Process 0 decides: a shared disk may show the other processes less for a while.
     done = broadcast_from_leader(np.isin(np.arange(len(encoded)), list(writer.done)))
     missing = np.flatnonzero(~done).tolist()

@@ -15,18 +15,9 @@ from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail
 from jaxtrace.errors import JaxtraceError
 
-VERBS = (
-    "trace",
-    "sweep",
-    "plan",
-    "report",
-    "models",
-    "info",
-    "grade",
-    "tuned-lens",
-    "convert",
-)  # as `--help` lists them
-MODULES = {"report": "show", "models": "show", "info": "show", "tuned-lens": "tuned_lens"}  # others: the verb's name
+# Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
+VERBS = ("trace", "sweep", "plan", "report", "models", "info", "grade", "tuned-lens", "convert")
+MODULES = {"report": "show", "models": "show", "info": "show", "tuned-lens": "tuned_lens"}
 
 
 def _member(module: str, name: str) -> Member:
