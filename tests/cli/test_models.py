@@ -87,15 +87,15 @@ def test_info_of_a_published_name_needs_no_network(jaxtrace, monkeypatch, tmp_pa
     monkeypatch.setattr("jaxtrace.model.open_checkpoint", None)
     done = jaxtrace("info", "Llama-3.2-11B-Vision")
     assert done.status == 0, done.err
-    said = " ".join(done.out.split())
+    output = " ".join(done.out.split())
     for words in (
         "published as meta-llama/Llama-3.2-11B-Vision",
         "10,642,941,475",
         "layers 40, 4096 wide, feed-forward 14336; 8 of them look at images",
-        "images 4 tiles of 448 pixels at most, 1,025 vectors each, through 32 + 8 layers",
+        "images at most 4 tiles of 448 pixels, 1,025 vectors each, through 32 + 8 layers",
         "cache per token 256 KiB in float32",
     ):
-        assert words in said
+        assert words in output
 
 
 def test_random_prompts_of_a_random_model(jaxtrace, no_plots, shape, tmp_path):

@@ -95,16 +95,16 @@ def test_a_run_prints_its_progress_summary_and_compilations(demo):
 
 
 def test_prompts_with_non_finite_logits_are_named(jaxtrace, no_plots, tmp_path, monkeypatch):
-    model_of = Model.of
+    from_checkpoint = Model.from_checkpoint
 
     def poisoned(*args, **options):
-        model = model_of(*args, **options)
+        model = from_checkpoint(*args, **options)
         word = model.tokenizer.encode("Where", chat=False)[-1]
         params = model.params | {"embedding": model.params["embedding"].at[word].set(np.nan)}
         params["unembedding"] = model.params.get("unembedding", model.params["embedding"])
         return dataclasses.replace(model, params=params, config=dataclasses.replace(model.config, tied=False))
 
-    monkeypatch.setattr(Model, "of", poisoned)
+    monkeypatch.setattr(Model, "from_checkpoint", poisoned)
     texts = [option for text in QUESTIONS for option in ("--text", text)]
     done = jaxtrace("trace", "demo", *texts, *OUTPUT, "--out", tmp_path / "run")
     assert done.status == 0, done.err

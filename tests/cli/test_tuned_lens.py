@@ -38,7 +38,7 @@ def test_a_trained_lens_is_used_by_a_trace(jaxtrace, no_plots, tmp_path):
     [
         (("trace", "demo", "--lens", "nowhere"), ["nowhere: No such file or directory", "jaxtrace tuned-lens"]),
         (("tuned-lens", "demo", "--limit", 2), ["tokens of text make 0 sequences of 128", "give more text"]),
-        (("study", "expansion"), ["this study runs models itself: name them (--model)"]),
+        (("study", "expansion"), ["this study runs models itself; name models (--model)"]),
         (("study", "interventions", "--model", "demo", "--task", "lab"), ["has no list of choices"]),
         (("study", "interventions", "--model", "demo", "--count", 9), ["demo-often-00: has no list of choices"]),
         (("study", "interventions", "--options", "word"), ["options is word; it must be 'letter' or 'choice'"]),
