@@ -27,6 +27,8 @@ from jaxtrace.settings.probes import Probes
 FOREVER = np.int32(np.iinfo(np.int32).max)
 REFILL = 1  # cost of a refill, in decode steps
 
+Carry = tuple[Array, State, Array, StepTrace, Array]  # step, state, patience left, traces, active rows at each step
+
 
 @functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "steps"), donate_argnames="state")
 def decode_chunk(
@@ -57,7 +59,6 @@ def decode_chunk(
     shapes = jax.eval_shape(step, state)[1]
     traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
     valid = jnp.zeros((steps, *state.active.shape), bool)
-    Carry = tuple[Any, State, Array, StepTrace, Array]
 
     def unfinished(carry: Carry) -> Bool[Array, ""]:
         i, state, patience, *_ = carry

@@ -119,9 +119,9 @@ def _estimate(checked: CheckedCell, rate: float | None, machine: Machine) -> Cel
         seconds = _seconds(config, run, prompts or 1, tokens, prompt_tokens or 0, machine)
     recorded, size = tokens, None
     if run.prompt_positions and not run.score:
-        known = tokens is not None and prompts is not None and prompt_tokens is not None
-        # A prompt's last position draws its first token.
-        recorded = tokens + prompt_tokens - prompts if known else None
+        recorded = None
+        if tokens is not None and prompts is not None and prompt_tokens is not None:
+            recorded = tokens + prompt_tokens - prompts  # a prompt's last position draws its first token
     if config is not None:
         size = sum(trace_bytes(config, run.recorded, precision=run.precision).values())
     return CellEstimate(checked.cell, prompts, tokens, recorded, size, seconds, rate is not None, checked.unchecked)

@@ -124,7 +124,9 @@ def _frames(
     with threadpool_limits(1):  # starting threads costs more than they save on so few rows
         scored = list(_classification(profiles, flat, folds, config))
     frames = {
-        name: pd.DataFrame([{**row, **_compared(name, *scores)} for row, *scores in scored])
+        name: pd.DataFrame(
+            [{**row, **_compared(name, scores, guesses, splits)} for row, scores, guesses, splits in scored]
+        )
         for name in ("auc", "accuracy")
     }
     frames |= {
