@@ -36,11 +36,11 @@ def test_a_trace_holds_what_the_options_choose(run):
 
 def test_info_describes_a_trace(jaxtrace, run):
     done = jaxtrace("info", run)
-    said = " ".join(done.out.split())
+    output = " ".join(done.out.split())
     size, tokens = sum(file.stat().st_size for file in run.rglob("*.parquet")), jt.open(run).rows[0].length
     for words in ("model demo", "mode generate", "complete yes", "prompts 1", f"tokens {tokens},", "precision float16"):
-        assert words in said, words
-    assert f"{size / 1024:.4g} KiB, {size / tokens / 1024:.4g} KiB per token" in said
+        assert words in output, words
+    assert f"{size / 1024:.4g} KiB, {size / tokens / 1024:.4g} KiB per token" in output
 
 
 def test_info_describes_a_dataset(jaxtrace, tmp_path):
@@ -48,9 +48,9 @@ def test_info_describes_a_dataset(jaxtrace, tmp_path):
         writer = TraceWriter(tmp_path, INFO, partition=f"model=tiny/task={task}")
         writer.write([(0, make_row(0, 3))])
     writer.close()
-    said = " ".join(jaxtrace("info", tmp_path).out.split())
+    output = " ".join(jaxtrace("info", tmp_path).out.split())
     for words in ("runs 2", "model tiny (2)", "task quiz (1), story (1)", "complete 1 of 2 runs", "tokens 6,"):
-        assert words in said, words
+        assert words in output, words
 
 
 def test_info_counts_the_bytes_of_the_chosen_metrics(jaxtrace):
