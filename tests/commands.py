@@ -8,7 +8,7 @@ from jaxtrace.cli.app import run
 
 
 def run_command(*arguments):
-    """Run `jaxtrace ARGUMENTS`; return its status, out and err. An error that a user would see as a traceback is raised."""
+    """Run `jaxtrace ARGUMENTS`; return its status, out and err. Raise an error that a user would see as a traceback."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
