@@ -187,10 +187,10 @@ def test_a_conversion_without_its_marker_is_finished(folder, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [0.0, pytest.param(0.4, marks=pytest.mark.nightly)])
-def test_a_killed_conversion_is_resumed(tmp_path, moment):
+@pytest.mark.parametrize(("layers", "moment"), [(12, 0.0), pytest.param(40, 0.4, marks=pytest.mark.nightly)])
+def test_a_killed_conversion_is_resumed(tmp_path, layers, moment):
     """Kill the process some seconds after the first part has begun, then convert again."""
-    folder = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": 40})
+    folder = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": layers})
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jaxtrace.cli", "convert", folder.write(), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
