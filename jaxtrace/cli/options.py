@@ -19,8 +19,8 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.settings.groups import ORDER
 from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, check_paths, did_you_mean, validated
 
-# Why not a library: cyclopts 5.5 validates the command line before the YAML file is read, and so refuses settings that the
-# file completes; its --help took 0.95 s of CPU for four fields, where importing pydantic and argparse takes 0.5 s.
+# Why not a library: cyclopts 5.5 validates the command line before the YAML file is read, and so refuses settings that
+# the file completes; its --help took 0.95 s of CPU for four fields, where importing pydantic and argparse takes 0.5 s.
 FLAGS = "Each flag --NAME also has a form --no-NAME."
 PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
