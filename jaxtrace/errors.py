@@ -1,30 +1,30 @@
-"""The errors a user can mend. Each message is one line: what is wrong, and what to do about it."""
+"""User-fixable errors. Each message is one line: where, what is wrong with the value shown, what to do."""
 
 
 class JaxtraceError(Exception):
-    """Base of every error that the command line prints as one line and exits 2 on."""
+    """Base of every error that the command line prints as one line, with exit status 2."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's error, or its name where it says nothing."""
+    """Return the first line of another library's error, or the name of its class if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class CheckpointError(JaxtraceError):
-    """A checkpoint that cannot be read exactly: missing, foreign, incomplete or unsafe."""
+    """A checkpoint cannot be read exactly: it is missing, foreign, incomplete or unsafe."""
 
 
 class ConfigError(JaxtraceError):
-    """A model or run configuration that says something we do not understand."""
+    """A setting of a model or a run is unknown or out of range."""
 
 
 class PromptError(JaxtraceError):
-    """A prompt, or a file of prompts, that cannot be traced."""
+    """A prompt or a file of prompts cannot be traced."""
 
 
 class StoreError(JaxtraceError):
-    """A trace directory that cannot be written or read."""
+    """A trace directory cannot be read or written."""
 
 
 class StudyError(JaxtraceError):
-    """Traces, labels or settings of which a study can make nothing."""
+    """Traces, labels or settings do not suffice for a study."""
