@@ -197,14 +197,14 @@ def test_probes_beyond_the_model_are_refused(model):
         (Probes(residuals=(4,)), r"residuals: no layer 4; there are 0 \(the embedding\) to 3"),
         (Probes(attention_rows=((0, 1),)), "no head 1 of layer 0; there are layers 1 to 3 and heads 0 to 3"),
         (Probes(attention_rows=((3, 4),)), "no head 4 of layer 3"),
-        (Probes(top_tokens=38), "top_tokens: 38 of a vocabulary of 37"),
+        (Probes(top_tokens=38), "top_tokens is 38; the vocabulary has 37"),
     ]:
         with pytest.raises(ConfigError, match=message):
             model.generate([[1]], probes=probes)
     for options in ({"layer_stride": 0}, {"top_tokens": -1}, {"residuals": (1, 1)}, {"attention_rows": ((1, 1),) * 2}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             Probes(**options)
-    with pytest.raises(ConfigError, match="lens_renyi: is of the lens; record the group lens too"):
+    with pytest.raises(ConfigError, match="lens_renyi needs the group lens; record it too"):
         Probes.of("output", lens_renyi=True)
 
 
