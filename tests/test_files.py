@@ -38,8 +38,8 @@ def test_read_yaml_refuses_what_is_no_mapping(tmp_path):
     file.write_text("seed: 3\n")
     assert read_yaml(file) == {"seed": 3}
     for content, problem in (
-        ("a: [1\n", "not valid YAML"),
-        ("- a\n", "not a YAML mapping"),
+        (b"a: [1\n", "not valid YAML"),
+        (b"- a\n", "not a YAML mapping"),
         (b"\xff", "cannot be read"),
     ):
         file.write_bytes(content)
