@@ -72,7 +72,7 @@ def decode_chunk(
         traces = jax.tree.map(lambda xs, x: xs.at[i].set(x), traces, trace)
         return i + 1, state, patience, traces, valid
 
-    start = (0, state, jnp.asarray(patience), traces, valid)
+    start = (jnp.int32(0), state, jnp.asarray(patience), traces, valid)
     _, state, patience, traces, valid = jax.lax.while_loop(unfinished, body, start)
     active = jnp.copy(state.active)  # a separate buffer: the next call donates the state's
     return state, traces, valid, active, patience
