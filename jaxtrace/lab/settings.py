@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from jaxtrace.lab.phrases import QUESTIONS
+from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import Recipe
 
 FORMS = min(map(len, QUESTIONS.values()))
 
 
-class PeopleClass(BaseModel):
+class PeopleClass(StrictModel):
     """A class of people whose facts are stated equally often, or in the same cycle of counts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Name of the class.")
     people: int = Field(ge=1, description="Number of people.")
@@ -24,10 +23,8 @@ class PeopleClass(BaseModel):
     )
 
 
-class WorldSettings(BaseModel):
+class WorldSettings(StrictModel):
     """A world and the text about it; equal settings give equal worlds and texts. Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0, description="Seed of names, facts and asked sums.")
     classes: tuple[PeopleClass, ...] = Field(min_length=1, description="Classes of people, in order.")

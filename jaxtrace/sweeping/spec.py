@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from jaxtrace.settings.entries import Entry, entries
 from jaxtrace.settings.run import RunConfig
+from jaxtrace.settings.validation import StrictModel
 
 SWEEP_DECIDES = ("out",)  # settings of a run that an entry may not have
 
 
-class SweepConfig(BaseModel):
+class SweepConfig(StrictModel):
     """A matrix of runs. Unknown fields are refused.
 
     Every entry of an axis is a mapping of run settings (`RunConfig`), or an abbreviation of one: a model's name, a
     task's name, "greedy", a seed, a group of probes or a list of groups.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: Annotated[tuple[Entry, ...], entries("model")] = Field(
         description="checkpoint directories, hub ids, published names, 'demo'"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from jaxtrace.settings.validation import StrictModel
 
 
-class Recipe(BaseModel):
+class Recipe(StrictModel):
     """Settings that decide a training's result, besides the model and the text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     steps: int = Field(ge=1, description="Number of optimiser steps.")
     batch: int = Field(ge=1, description="Sequences per step.")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from jaxtrace.settings.validation import StrictModel
 
 
-class StudyConfig(BaseModel):
+class StudyConfig(StrictModel):
     """Settings that every study takes. Unknown fields are refused.
 
     A field's `json_schema_extra` tells the command line what it cannot know from the field's name: "option" is the
     option's name where it is not the field's (None: no option), "positional" the placeholder of a positional argument,
     and "runs_only" marks a setting that only affects runs that the study makes, so that it contradicts given traces.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     traces: tuple[str, ...] = Field(
         (), description="Directories or URLs of the traces to study.", json_schema_extra={"positional": "TRACE"}

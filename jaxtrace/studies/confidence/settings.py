@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from jaxtrace.settings.validation import StrictModel
 
 
-class ConfidenceConfig(BaseModel):
+class ConfidenceConfig(StrictModel):
     """Settings of the training. Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     keep: Literal["logistic", "mlp"] = Field("logistic", description="Classifier to keep.")
     hidden: int = Field(16, ge=1, description="Units of the network's hidden layer.")
