@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
-from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.config import INIT_STD, DecoderConfig
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.settings.validation import StrictModel
 
 HEAD_DIM = 16
 CONTEXT = 256
-INIT_STD = 0.02  # as in models.layers, which imports JAX
 
 
-class Shape(BaseModel):
+class Shape(StrictModel):
     """Shape of a small model: heads of 16, two query heads per key/value head, feed-forward blocks of 3 × width.
 
     GPT-2 has a key/value head for each query head, and blocks of 4 × width without a gate.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     family: Literal["llama", "gemma", "qwen", "gpt2"] = Field(description="Llama 3, Gemma 2, Qwen 3 or GPT-2.")
     layers: int = Field(default=4, ge=1, le=64, description="Number of blocks.")

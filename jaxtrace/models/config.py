@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+INIT_STD = 0.02  # standard deviation of random initial weights
+
 
 @dataclass(frozen=True)
 class LinearScaling:

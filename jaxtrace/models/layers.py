@@ -26,12 +26,11 @@ from jaxtrace.kernels import (
 )
 from jaxtrace.kernels.attention import visible_keys
 from jaxtrace.models.cache import LayerCache
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, VisionConfig
+from jaxtrace.models.config import INIT_STD, DecoderConfig, LayerKind, Rope, VisionConfig
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.on_mesh import KV_HEAD_AXES, ROW_AXES, Axes, dividing_axes, dividing_head_axes, map_shards
 from jaxtrace.models.rope import Rotation, rotate
 
-INIT_STD = 0.02
 ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),

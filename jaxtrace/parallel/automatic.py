@@ -13,8 +13,8 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.mesh import divides, fit_mesh, make_mesh, mesh
 from jaxtrace.parallel.sharding import param_shardings
+from jaxtrace.settings.run import AUTO
 
-AUTO = "auto"
 WEIGHT_SHARE = 0.6  # share of a device's memory for weights; caches, traces and temporaries need the rest
 
 

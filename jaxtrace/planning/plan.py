@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import read_config
 from jaxtrace.errors import ConfigError
-from jaxtrace.model import DEMO, open_random_model
+from jaxtrace.model import open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
 from jaxtrace.parallel.automatic import automatic_mesh
@@ -27,6 +27,7 @@ from jaxtrace.planning.program import Compiled, Job, compile_program, shard_byte
 from jaxtrace.planning.topology import Topology, find_topology
 from jaxtrace.planning.work import Work, decode_work, prefill_work
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.run import DEMO
 
 CONTEXT = 4096
 DTYPES = ("bfloat16", "float16", "float32")

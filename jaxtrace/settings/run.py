@@ -13,7 +13,7 @@ from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE, RECORD
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
-from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, validated
+from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, origin, validated
 
 DEMO = "demo"  # the model that comes with jaxtrace
 AUTO = "auto"  # the mesh that is chosen for a model
@@ -200,8 +200,4 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
         fields = {name: value for name, value in fields.items() if name not in (*PROMPT_SOURCES, "data", "image")}
     if overrides.get("sampler", "sample") != "sample":
         fields = {name: value for name, value in fields.items() if name not in SAMPLING_FIELDS}
-
-    def place(field: str) -> str:
-        return "settings" if file is None or field in overrides else str(file)
-
-    return validated(RunConfig, {**fields, **overrides}, place)
+    return validated(RunConfig, {**fields, **overrides}, origin(file, overrides))

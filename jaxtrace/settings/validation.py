@@ -36,6 +36,11 @@ COMMA_SEPARATED = BeforeValidator(_split_commas)  # "0,8" for (0, 8)
 PAIRS = BeforeValidator(_split_pairs)  # "3:2,5:0" for ((3, 2), (5, 0))
 
 
+def origin(file: Path | None, overrides: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return the function from a field's name to the place of its value: the YAML file, or "settings" if overridden."""
+    return lambda field: "settings" if file is None or field in overrides else str(file)
+
+
 def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[str], str]) -> T:
     """Return a pydantic model of some fields.
 

@@ -14,11 +14,10 @@ import huggingface_hub
 from jaxtrace.checkpoints.huggingface import Checkpoint, read_config
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import JaxtraceError
-from jaxtrace.model import DEMO
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import find_published, looks_like_hub_id, published_shape
 from jaxtrace.run import encode_prompts, hash_prompts, load_prompts, open_config_model
-from jaxtrace.settings.run import PROMPT_SOURCES, RunConfig
+from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.tasks import known_tasks
 

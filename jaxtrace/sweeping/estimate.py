@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxtrace.checkpoints.huggingface import default_dtype
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.automatic import AUTO
 from jaxtrace.parallel.mesh import mesh_sizes
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
 from jaxtrace.run import RunConfig
+from jaxtrace.settings.run import AUTO
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check
 from jaxtrace.sweeping.machine import bandwidth, product_rate
