@@ -71,6 +71,15 @@ class Metric:
         """Label of the token column, which averages layers and heads."""
         return f"mean {self.label}" if "layer" in self.dims else self.label
 
+    def tag(self, kind: str, layer: int | str = "NN") -> str:
+        """Return the tag of a kind of TensorBoard entry; only histograms depend on the layer."""
+        tags = {
+            "scalar": f"{self.group}/{self.name}",
+            "histogram": f"{self.name}/layer_{layer:0>2}",
+            "map": f"heads/{self.name}",
+        }
+        return tags[kind]
+
     @property
     def axis_label(self) -> str:
         """Label and unit for the axis of a plot."""

@@ -20,10 +20,10 @@ from jaxtrace.schema import DERIVED, METRICS, RAW, Metric, feature_names, in_ten
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- metrics:begin(?: (\w+))? -->\n).*?(<!-- metrics:end -->)", re.DOTALL)
-TAGS = {
-    "scalar": ("{group}/{name}", "mean of the latest rows"),
-    "histogram": ("{name}/layer_NN", "histogram of the latest rows, one per layer"),
-    "map": ("heads/{name}", "layer × head, mean over all tokens so far"),
+TENSORBOARD = {
+    "scalar": "mean of the latest rows",
+    "histogram": "histogram of the latest rows, one per layer",
+    "map": "layer × head, mean over all tokens so far",
 }
 
 
@@ -40,8 +40,8 @@ def raw_table() -> str:
 def tensorboard_table() -> str:
     """Return the table of the metrics' TensorBoard tags."""
     rows = [
-        (f"`{tag.format(group=METRICS[name].group, name=name)}`", METRICS[name].unit, text)
-        for kind, (tag, text) in TAGS.items()
+        (f"`{METRICS[name].tag(kind)}`", METRICS[name].unit, text)
+        for kind, text in TENSORBOARD.items()
         for name in in_tensorboard(kind)
     ]
     return _table(("tag", "unit", "value"), rows)
@@ -69,7 +69,7 @@ def stale_pages() -> dict[Path, tuple[str, str]]:
     """Return the pages whose blocks are stale: path → (text now, text with tables from the schema)."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
-    return {page: (text, with_tables(text)) for page, text in texts.items() if with_tables(text) != text}
+    return {page: (text, after) for page, text in texts.items() if (after := with_tables(text)) != text}
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ class Board:
         rows = [row for _, row in numbered_rows]
         for name in in_tensorboard("scalar"):
             if (values := _finite(row.metrics[name] for row in rows if name in row.metrics)).size:
-                self._scalar(f"{METRICS[name].group}/{name}", values.mean())
+                self._scalar(METRICS[name].tag("scalar"), values.mean())
         for name in in_tensorboard("map"):
             for values in (row.metrics[name] for row in rows if name in row.metrics):
                 self._maps.setdefault(name, HeadMeans(values.shape[1:])).add(values)
@@ -94,10 +94,10 @@ class Board:
             arrays = [row.metrics[name] for row in self._undrawn if name in row.metrics]
             for i, layer in enumerate(self._layers, 1 - METRICS[name].first_layer):
                 if (values := _finite(array[:, i] for array in arrays)).size:
-                    self._writer.add_histogram(f"{name}/layer_{layer:02d}", values, self._tokens)
+                    self._writer.add_histogram(METRICS[name].tag("histogram", layer), values, self._tokens)
         for name, means in self._maps.items():
             image = head_map(means.value, self._layers, f"{name}, mean over all tokens", METRICS[name].unit)
-            self._writer.add_image(f"heads/{name}", image, self._tokens, dataformats="HWC")
+            self._writer.add_image(METRICS[name].tag("map"), image, self._tokens, dataformats="HWC")
         self._undrawn = []
         self._drawing_seconds += time.monotonic() - began
 
