@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported; set it to run the suite on an accelerator
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # as `jaxtrace` does; tests call verbs in this process
 # Most programs are compiled once and run once, so XLA skips what only makes them faster: 40 % less time for the suite.
 # `XLA_FLAGS= python -m pytest` compiles them as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")

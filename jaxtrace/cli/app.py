@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from jaxtrace.cli.options import Group, Member
-from jaxtrace.cli.output import errors, fail
+from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.errors import JaxtraceError
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -50,6 +50,7 @@ APP = Group(
 
 def run(words: Sequence[str]) -> None:
     """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -71,7 +72,6 @@ def run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Entry point of the `jaxtrace` command."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
         run(sys.argv[1:])
         sys.stdout.flush()
@@ -99,6 +99,4 @@ def _has_other_processes() -> bool:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    errors.print(
-        f"jaxtrace: {' '.join(str(message).split())}", style="yellow", markup=False, highlight=False, soft_wrap=True
-    )
+    say(f"jaxtrace: {' '.join(str(message).split())}", "yellow", errors)

@@ -105,7 +105,7 @@ class Command:
             prog=f"jaxtrace {self.name}",
             usage=f"jaxtrace {self.name}{places} [options]",
             description=self.text,
-            epilog="\n\n".join(filter(None, (self.notes(), FLAGS, f"example:\n  {self.example}"))),
+            epilog=lambda: "\n\n".join(filter(None, (self.notes(), FLAGS, f"example:\n  {self.example}"))),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
@@ -166,6 +166,14 @@ def command(
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *, epilog: Callable[[], str], **options: Any) -> None:
+        super().__init__(**options)
+        self._make_epilog = epilog
+
+    def format_help(self) -> str:
+        self.epilog = self._make_epilog()  # only now: the list of tasks imports every task
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         verb = self.prog.removeprefix("jaxtrace ")
         raise ConfigError(f"{verb}: {message.removeprefix('argument ')}; see {self.prog} --help")

@@ -10,12 +10,12 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def say(text: object) -> None:
+def say(text: object, style: str | None = None, to: Console = console) -> None:
     """Print a line as it is, without wrapping or markup."""
-    console.print(str(text), markup=False, highlight=False, soft_wrap=True)
+    to.print(str(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, status: int) -> NoReturn:
     """Print one line on standard error and end with an exit status."""
-    errors.print(f"jaxtrace: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    say(f"jaxtrace: {message}", "red", errors)
     raise SystemExit(status)

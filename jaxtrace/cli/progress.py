@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jaxtrace.cli.output import console, errors
-from jaxtrace.compilation import counted
 
 if TYPE_CHECKING:
     from jaxtrace.compilation import Compilations
@@ -56,15 +54,9 @@ def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
 class Bars:
     """Progress of a study: a bar for each of its runs and counters."""
 
-    def __enter__(self) -> Self:
-        self._counted = counted()
-        self._compiled = self._counted.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._counted.__exit__(kind, error, trace)
+    def __init__(self, compiled: Compilations) -> None:
+        """Take the count of compilations, whose time is excluded from rates."""
+        self._compiled = compiled
 
     def run(self, label: str, run: Run) -> Trace:
         """Execute a prepared run to its end and return its trace."""

@@ -16,7 +16,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
-from jaxtrace.settings.validation import StrictModel, validated
+from jaxtrace.settings.validation import StrictModel, origin, validated
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies.registry import Study
 
@@ -44,10 +44,11 @@ def run_study(study: Study, arguments: Arguments) -> None:
         check_run(run_config(**{**settings.run, "model": model}))
     out = options.out or Path("studies") / study.name
     from jaxtrace.cli.progress import Bars
+    from jaxtrace.compilation import counted
     from jaxtrace.studies._shared.page import terminal_table, write_study
 
-    with Bars() as bars:
-        result = study.execute(settings, out, bars)
+    with counted() as compiled:
+        result = study.execute(settings, out, Bars(compiled))
     page = write_study(result, out)
     for file in result.files:
         say(file)
@@ -84,11 +85,7 @@ def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any],
     if runs_only and (options.get("traces") or fields.get("traces")):
         raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
     fields |= {**options, "run": {**fields.get("run", {}), **run}}
-
-    def place(field: str) -> str:
-        return "settings" if file is None or field in options else str(file)
-
-    return validated(kind, fields, place)
+    return validated(kind, fields, origin(file, options))
 
 
 def study_command(study: Study) -> Command:

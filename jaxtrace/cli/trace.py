@@ -9,7 +9,7 @@ from pydantic import Field
 
 from jaxtrace.cli.checks import check_run, task_list
 from jaxtrace.cli.options import Arguments, command
-from jaxtrace.cli.output import console, fail
+from jaxtrace.cli.output import console, fail, say
 from jaxtrace.cli.processes import ProcessOptions
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
@@ -77,7 +77,7 @@ def trace(arguments: Arguments) -> None:
     if broken := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
         names = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
         message = f"logits are not finite, and recorded as NaN, in {len(broken)} of {len(trace.rows)} prompts: {names}"
-        console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        say(message, "red")
     console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json{', plots' * local}", markup=False)
     page = "" if local else " --out report.html"
     console.print(f"jaxtrace report {run.directory}{page}  makes the page", markup=False, highlight=False)
