@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
+from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import use_cache
@@ -334,11 +335,19 @@ def open_random_model(name: str, seed: int) -> RandomCheckpoint:
 
 
 def open_model_checkpoint(name: str) -> Checkpoint:
-    """Open the checkpoint behind a name ("demo" and published names included); its weights stay on disk."""
+    """Open the checkpoint behind a name ("demo" and published names included); its weights stay on disk.
+
+    A short name stands for a local copy if there is one (see `local_copy`), and otherwise for its hub id.
+    """
     if name == DEMO:
         return dataclasses.replace(open_checkpoint(str(demo_path())), name=DEMO)
     published = None if Path(name).exists() else find_published(name)
-    return open_checkpoint(name if published is None else published.hub_id)
+    if published is None:
+        return open_checkpoint(name)
+    copy = None if "/" in name else local_copy(published)
+    if copy is None:
+        return open_checkpoint(published.hub_id)
+    return dataclasses.replace(open_checkpoint(str(copy)), name=f"{published.hub_id} (local copy)")
 
 
 def load(

@@ -118,6 +118,14 @@ def _gemma_3(**text: Any) -> dict[str, Any]:
     return {"model_type": "gemma3", "text_config": settings | text}
 
 
+_SMOLLM_2 = {
+    "model_type": "llama",
+    "vocab_size": 49_152,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100_000.0,
+    "tie_word_embeddings": True,
+}
 _QWEN_25 = {"model_type": "qwen2", "rope_theta": 1_000_000.0}
 _QWEN_25_TIED = _QWEN_25 | {"tie_word_embeddings": True}
 _QWEN_25_LARGE = _QWEN_25 | {"vocab_size": 152_064, "max_position_embeddings": 131_072}
@@ -142,6 +150,9 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("meta-llama/Llama-3.1-70B", 70_553_706_496, _LLAMA_31 | _shape(8192, 28_672, 80, 64, 8)),
         ("meta-llama/Llama-3.2-1B", 1_235_814_400, _LLAMA_32 | _shape(2048, 8192, 16, 32, 8)),
         ("meta-llama/Llama-3.2-3B", 3_212_749_824, _LLAMA_32 | _shape(3072, 8192, 28, 24, 8)),
+    ],
+    "SmolLM2": [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008, _SMOLLM_2 | _shape(576, 1536, 30, 9, 3)),
     ],
     "Llama 3.2 Vision": [
         ("meta-llama/Llama-3.2-11B-Vision", 10_642_941_475, _vision(448)),

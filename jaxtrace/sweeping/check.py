@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 
 from jaxtrace.checkpoints.huggingface import Checkpoint, read_config
+from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import JaxtraceError
 from jaxtrace.models.config import DecoderConfig
@@ -106,7 +107,8 @@ def _from_hub(config: RunConfig) -> bool:
     """Return whether the run's model comes from the hub."""
     if config.random or config.model == DEMO or Path(config.model).exists():
         return False
-    return find_published(config.model) is not None or looks_like_hub_id(config.model)
+    published = None if "/" in config.model else find_published(config.model)
+    return looks_like_hub_id(config.model) if published is None else local_copy(published) is None
 
 
 @functools.cache

@@ -221,7 +221,7 @@ PUBLISHED = {
     "Llama-3.1-70B": LLAMA3 | shape(8192, 28672, 80, 64),
     "Llama-3.2-1B": LLAMA32 | shape(2048, 8192, 16, 32) | {"head_dim": 64},
     "Llama-3.2-3B": LLAMA32 | shape(3072, 8192, 28, 24) | {"head_dim": 128},
-    "SmolLM2-135M": LLAMA3
+    "SmolLM2-135M-Instruct": LLAMA3
     | shape(576, 1536, 30, 9, 3)
     | {"is_llama_config": True, "max_position_embeddings": 8192, "rope_interleaved": False, "rope_scaling": None}
     | {"rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
