@@ -19,8 +19,13 @@ def commands(page):
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
+# Pages whose commands take a minute run nightly; test_readme.py checks the options of every page.
+LONG = ("confidence", "lab", "lens", "patterns", "samplers")
+PAGES = [pytest.param(page, id=page.stem, marks=[pytest.mark.nightly] * (page.stem in LONG)) for page in STUDIES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", STUDIES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs(page, tmp_path, monkeypatch):
     """In one process, which keeps compiled programs for the next command, as the compile cache does for a reader."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")

@@ -64,7 +64,12 @@ CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused
 
 @pytest.mark.parametrize(
     ("config", "stored"),
-    [("untied", "float32"), ("tied", "bfloat16"), ("two kinds of layers", "mixed"), ("fused", "mixed")],
+    [
+        pytest.param("untied", "float32", marks=pytest.mark.nightly),
+        ("tied", "bfloat16"),
+        ("two kinds of layers", "mixed"),
+        ("fused", "mixed"),
+    ],
 )
 def test_a_conversion_keeps_every_parameter(folder_of, tmp_path, config, stored):
     source = open_checkpoint(stored_as(folder_of(CONFIGS[config]), STORED[stored]).write_sharded())
@@ -82,7 +87,12 @@ def test_a_conversion_gives_the_same_traces(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("stored", "dtype"),
-    [("float32", "bfloat16"), ("float32", "float16"), ("bfloat16", "float32"), ("mixed", "float16")],
+    [
+        pytest.param("float32", "bfloat16", marks=pytest.mark.nightly),
+        pytest.param("float32", "float16", marks=pytest.mark.nightly),
+        ("bfloat16", "float32"),
+        ("mixed", "float16"),
+    ],
 )
 def test_a_conversion_rounds_as_a_load_does(folder, tmp_path, stored, dtype):
     source = open_checkpoint(stored_as(folder, STORED[stored]).write())
@@ -140,9 +150,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "parts", [pytest.param(n, marks=() if n in (0, 2, 5) else pytest.mark.nightly) for n in range(6)]
-)
+@pytest.mark.parametrize("parts", [pytest.param(n, marks=() if n in (2, 5) else pytest.mark.nightly) for n in range(6)])
 def test_an_interrupted_conversion_is_resumed(folder, tmp_path, monkeypatch, parts):
     """Interrupt before the part with this number; after all 5, while they are joined."""
     source, out = open_checkpoint(folder.write()), tmp_path / "out"

@@ -100,6 +100,7 @@ def parts(directory):
     return {path.name for path in (directory / "prompts").glob("part-*.parquet")}
 
 
+@pytest.mark.nightly
 def test_run_resumes_after_one_of_two_processes_dies(model, single, tmp_path):
     command = arguments(model, tmp_path, "--mesh", "data=2,model=4")
     job = Job(2, *command)

@@ -1,9 +1,17 @@
 import pytest
 
-from tests.parallel import on_devices
+from jaxtrace.models.families import FAMILIES
+from tests.parallel import on_devices, sharded
 
 pytestmark = pytest.mark.slow
 
 
 def test_eight_devices_agree_with_one():
     on_devices.run("sharded")
+
+
+# gemma3 has the decoder of gemma3_text
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*sharded.FAMILIES, "gemma3"}))
+def test_every_other_family_on_eight_devices_agrees_with_one(family):
+    on_devices.run("sharded_families", family)
