@@ -22,6 +22,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jaxtrace.checkpoints.local import local_copy
+from jaxtrace.models.published import find_published
+
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50, print_blob=True)
@@ -50,4 +53,13 @@ def shared_data(pytestconfig):
     folder = (pytestconfig.rootpath / Path("../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The directory of SmolLM2-135M-Instruct, a real model of 135 million parameters."""
+    folder = local_copy(find_published("smollm2"))
+    if folder is None:
+        pytest.skip("no local copy of SmolLM2-135M-Instruct in $JAXTRACE_MODELS")
     return folder

@@ -1,0 +1,65 @@
+"""SmolLM2-135M-Instruct against transformers (eager, float32): prompts, greedy answers and metrics of real questions."""
+
+import numpy as np
+import pytest
+
+import jaxtrace
+from jaxtrace.tasks import load_task
+from tests.engine.reference import assert_metrics, metrics
+from tests.models import hugging_face
+
+TOKENS = 40
+GAP = 1e-3  # two logits this near may change places: the sums differ in their last digits
+
+
+@pytest.fixture(scope="module")
+def reference(smollm2):
+    return hugging_face.load(smollm2)
+
+
+@pytest.fixture(scope="module")
+def model(smollm2):
+    return jaxtrace.load(str(smollm2), mesh=None)
+
+
+@pytest.fixture(scope="module")
+def questions(shared_data):
+    return [prompt.text for prompt in load_task("truthfulqa", shared_data / "truthfulqa" / "TruthfulQA.csv", 20)]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.nightly)])
+def test_answers_to_questions_are_those_of_transformers(count, model, reference, questions, smollm2):
+    import transformers
+
+    rows = model.generate(
+        questions[:count], max_new_tokens=TOKENS, probes=jaxtrace.Probes.of("output"), batch_size=count
+    ).rows
+    template = transformers.AutoTokenizer.from_pretrained(smollm2)
+    for question, row in zip(questions, rows, strict=False):
+        turns = [{"role": "user", "content": question}]
+        rendered = template.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        assert row.prompt_tokens.tolist() == encoded(smollm2, rendered)
+        drawn = row.metrics["token"]
+        run = hugging_face.run(reference, [*row.prompt_tokens.tolist(), *drawn.tolist()])
+        logits = run.logits[len(row.prompt_tokens) - 1 : -1]
+        different = np.flatnonzero(logits.argmax(axis=-1) != drawn)
+        if len(different):
+            second, first = np.sort(logits[different[0]])[-2:]
+            assert first - second < GAP, f"{question!r}, token {different[0]}"
+
+
+def test_every_step_agrees_with_transformers(model, reference, questions):
+    row = model.generate(questions[:1], max_new_tokens=8).rows[0]
+    drawn = row.metrics["token"]
+    run = hugging_face.run(reference, [*row.prompt_tokens.tolist(), *drawn.tolist()])
+    first = len(row.prompt_tokens) - 1
+    np.testing.assert_array_equal(drawn, run.logits[first:-1].argmax(axis=-1))
+    expected = metrics(run, np.array([*row.prompt_tokens[1:], *drawn, -1]))
+    assert_metrics(row.metrics, {name: x[first:-1] for name, x in expected.items()}, run.lens_logits[first:-1])
+
+
+def encoded(directory, text):
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    return tokenizer.encode(text, add_special_tokens=False).ids
