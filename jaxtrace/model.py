@@ -30,6 +30,7 @@ from jaxtrace.engine.samplers import Greedy, Sampler
 from jaxtrace.engine.settings import DEFAULTS, Settings
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import TunedLens, read_lens
+from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
 from jaxtrace.models.interventions import Interventions
@@ -56,6 +57,8 @@ class Model:
       image_processor: image processor; None for a model without images.
       lens: tuned lens, from `with_lens`; None for the logit lens.
       fingerprint: function that returns the SHA-256 of config and weights; "" for a model without a checkpoint.
+      revision: commit of the checkpoint on the hub; None for another checkpoint.
+      notes: sentences on what was read in another way than the checkpoint's files suggest.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Model:
     image_processor: ImageProcessor | None = None
     lens: TunedLens | None = None
     fingerprint: Callable[[], str] = str
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_checkpoint(
@@ -86,6 +91,7 @@ class Model:
         if vision is not None:
             stored = None if checkpoint.directory is None else ImageProcessor.load(checkpoint.directory, vision)
             processor = stored or ImageProcessor.of(vision)
+        checkpoint.log_notes()
         params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
         return cls(
             name,
@@ -95,6 +101,8 @@ class Model:
             checkpoint.stop_tokens,
             processor,
             fingerprint=checkpoint.fingerprint,
+            revision=checkpoint.revision,
+            notes=checkpoint.notes,
         )
 
     def with_lens(self, directory: str | Path | None) -> Model:
@@ -249,6 +257,8 @@ class Model:
         return {
             "mode": mode,
             "model": self.name,
+            "revision": self.revision,
+            "notes": list(self.notes),
             "family": self.config.family,
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
@@ -327,32 +337,38 @@ def _stop_reason(tokens: np.ndarray, settings: Settings) -> str:
     return "length"
 
 
-def open_random_model(name: str, seed: int) -> RandomCheckpoint:
+def open_random_model(name: str, seed: int, revision: str | None = None) -> RandomCheckpoint:
     """Return the shape behind a name ("demo" and published names included) with random weights."""
+    if revision is not None:
+        raise ConfigError(f"revision is {revision!r}, but random weights are not fetched; drop it, or random")
     if name == DEMO:
         return dataclasses.replace(open_random(str(demo_path()), seed), name=f"{DEMO} (random, seed {seed})")
     return open_random(name, seed)
 
 
-def open_model_checkpoint(name: str) -> Checkpoint:
+def open_model_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Open the checkpoint behind a name ("demo" and published names included); its weights stay on disk.
 
-    A short name stands for a local copy if there is one (see `local_copy`), and otherwise for its hub id.
+    A short name without a revision stands for a local copy if there is one (see `local_copy`), and otherwise for its
+    hub id.
     """
     if name == DEMO:
+        if revision is not None:
+            raise ConfigError(f"revision is {revision!r}, but {DEMO} comes with jaxtrace; drop it, or give a hub id")
         return dataclasses.replace(open_checkpoint(str(demo_path())), name=DEMO)
     published = None if Path(name).exists() else find_published(name)
     if published is None:
-        return open_checkpoint(name)
-    copy = None if "/" in name else local_copy(published)
+        return open_checkpoint(name, revision)
+    copy = None if "/" in name or revision is not None else local_copy(published)
     if copy is None:
-        return open_checkpoint(published.hub_id)
+        return open_checkpoint(published.hub_id, revision)
     return dataclasses.replace(open_checkpoint(str(copy)), name=f"{published.hub_id} (local copy)")
 
 
 def load(
     name: str,
     *,
+    revision: str | None = None,
     random: bool = False,
     seed: int = 0,
     dtype: Any = None,
@@ -365,6 +381,7 @@ def load(
     Args:
       name: a Hugging Face checkpoint directory, a converted one, a hub id, a name that `jaxtrace models` lists (which
         stands for its hub id), or "demo" for the model that comes with jaxtrace.
+      revision: branch, tag or commit of a hub id; None for the main branch. `Model.revision` is the commit.
       random: True for random weights of the model's shape, created on the devices. Weights need not exist: a published
         name, a hub id or a directory with a config.json is enough. The model has no stop tokens, and has a tokenizer
         only if the directory has one.
@@ -380,7 +397,7 @@ def load(
       CheckpointError: there is no such checkpoint, it cannot be read exactly, or the lens belongs to another model.
       ConfigError: jaxtrace does not support the config or the mesh, or the mesh does not divide the model.
     """
-    checkpoint = open_random_model(name, seed) if random else open_model_checkpoint(name)
+    checkpoint = open_random_model(name, seed, revision) if random else open_model_checkpoint(name, revision)
     return Model.from_checkpoint(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
 
 

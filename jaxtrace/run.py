@@ -176,7 +176,10 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
       CheckpointError: the checkpoint is missing or unreadable.
       ConfigError: the model lacks a layer, head or token that is to be recorded.
     """
-    checkpoint = open_random_model(config.model, config.seed) if config.random else open_model_checkpoint(config.model)
+    if config.random:
+        checkpoint = open_random_model(config.model, config.seed, config.revision)
+    else:
+        checkpoint = open_model_checkpoint(config.model, config.revision)
     config.recorded.check(checkpoint.config)
     return checkpoint
 

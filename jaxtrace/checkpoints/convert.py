@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED, Conversion, read_conversion
-from jaxtrace.checkpoints.huggingface import HUB_FILES, Checkpoint
+from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
@@ -28,6 +28,7 @@ from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.parallel.sharding import param_shardings
 
 AS_STORED = "as stored"
+COPIED = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 DTYPES = ("float32", "bfloat16", "float16")
 
 OnProgress = Callable[[int, int], None]  # (bytes written, bytes to write in all)
@@ -70,6 +71,7 @@ def convert(
     """
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
+    checkpoint.log_notes()
     with checkpoint.weights() as weights:
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
@@ -108,7 +110,14 @@ def _conversion(checkpoint: Checkpoint, dtype: str | None, mesh: str | None, rou
     if rounded:
         digests += (hashlib.sha256(str(dtype).encode()).hexdigest(),)
     name, fingerprint = checkpoint.name, checkpoint.fingerprint()
-    return Conversion(source=name, fingerprint=fingerprint, dtype=dtype or AS_STORED, mesh=mesh, weights=digests)
+    return Conversion(
+        source=name,
+        fingerprint=fingerprint,
+        dtype=dtype or AS_STORED,
+        mesh=mesh,
+        weights=digests,
+        revision=checkpoint.revision,
+    )
 
 
 def _parts(tree: Any, path: ParamPath = ()) -> Iterator[tuple[ParamPath, Any]]:
@@ -178,7 +187,7 @@ def _remove(path: Path) -> None:
 def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) -> None:
     """Raise CheckpointError if the directory holds another conversion; the source may have moved."""
     assert stored is not None
-    if stored.model_copy(update={"source": conversion.source}) == conversion:
+    if stored.model_copy(update={"source": conversion.source, "revision": conversion.revision}) == conversion:
         return
     difference = f"not of {conversion.text}" if stored.text != conversion.text else "whose files have changed since"
     raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; name another directory")
@@ -202,9 +211,9 @@ def _write_part(out: Path, name: str, path: ParamPath, tree: Any, progress: Conv
 
 def _finish(source: Path, out: Path, progress: ConversionProgress) -> None:
     """Join the parts into one checkpoint, and write the marker last."""
-    for pattern in HUB_FILES:
+    for pattern in COPIED:
         for file in source.glob(pattern):
-            if file.suffix != ".safetensors" and file.name not in (INDEX, MARKER, STARTED):
+            if file.name not in (INDEX, MARKER, STARTED):
                 shutil.copyfile(file, out / file.name)
     progress.joining = True
     if not (out / PARAMS).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,9 @@ PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last
 STARTED = "converting.json"  # a ConversionProgress; present until then
 
+# Stands among the SHA-256 of weight files where the embeddings are stored untied although the config ties them.
+UNTIED = hashlib.sha256(b"untied").hexdigest()
+
 
 class Conversion(BaseModel):
     """Source and settings of a conversion.
@@ -23,7 +27,9 @@ class Conversion(BaseModel):
       fingerprint: fingerprint of the source checkpoint.
       dtype: dtype of the parameters; "as stored" if each keeps its own.
       mesh: mesh over which they were split while they were written, or None.
-      weights: SHA-256 of each weight file of the source, and of the dtype if numbers were rounded to it.
+      weights: SHA-256 of each weight file of the source, of the dtype if numbers were rounded to it, and `UNTIED` if
+        that holds.
+      revision: commit of the source on the hub; None for another directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +40,7 @@ class Conversion(BaseModel):
     dtype: str
     mesh: str | None
     weights: tuple[str, ...]
+    revision: str | None = None
 
     @property
     def text(self) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +19,32 @@ from huggingface_hub import snapshot_download
 from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.assemble import assemble
-from jaxtrace.checkpoints.converted import PARAMS, Conversion, read_conversion
-from jaxtrace.checkpoints.safetensors import Tensors, shards
+from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion, read_conversion
+from jaxtrace.checkpoints.safetensors import ADAPTER, GGUF, INDEX, SINGLE, Tensors, other_format, shard_names, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.checkpoints.weights import SafetensorsWeights
-from jaxtrace.errors import CheckpointError, first_line
+from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
+from jaxtrace.errors import CheckpointError, ConfigError, first_line
 from jaxtrace.files import read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import check_model_name
+from jaxtrace.parallel.processes import is_leader
 from jaxtrace.parallel.sharding import param_shardings
 
 if TYPE_CHECKING:
     from jaxtrace.checkpoints.orbax import OrbaxWeights
 
-HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
+CONFIG = "config.json"
+LOG = logging.getLogger("jaxtrace")
+# Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
+# original/ or checkpoint-500/.
+HUB_FILES = (
+    *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json", "hf_quant_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tekken.json", "chat_template.json", "chat_template.jinja"),
+    *(INDEX, ADAPTER),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,9 @@ class Checkpoint:
       tokenizer: tokenizer, or None.
       stop_tokens: end-of-sequence ids from its config, generation config and tokenizer.
       conversion: source and settings of a converted checkpoint; None for a Hugging Face checkpoint.
+      untied: True if a stored unembedding is read although config.json ties it to the embedding.
+      revision: commit of the files on the hub; None for a directory that is not in the hub's cache.
+      notes: sentences on what was read in another way than the files suggest; `log_notes` shows them.
     """
 
     name: str
@@ -53,6 +69,14 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     stop_tokens: tuple[int, ...]
     conversion: Conversion | None = None
+    untied: bool = False
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def log_notes(self) -> None:
+        """Log the notes as warnings of the logger "jaxtrace"."""
+        for note in self.notes if is_leader() else ():
+            LOG.warning("%s: %s", self.name, note)
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
         """Read the parameters.
@@ -83,48 +107,76 @@ class Checkpoint:
 
     @functools.cached_property
     def digests(self) -> tuple[str, ...]:
-        """SHA-256 of every weight file; a conversion stores the digests of its source."""
+        """SHA-256 of every weight file, and `UNTIED` if that holds; a conversion stores the digests of its source."""
         if self.conversion is not None:
             return self.conversion.weights
-        return tuple(_sha256(path) for path in shards(self.directory))
+        return (*map(_digest, shards(self.directory)), *([UNTIED] if self.untied else []))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of config and weights; a conversion without rounding has its source's fingerprint."""
-        digests = (_sha256(self.directory / "config.json"), *self.digests)
+        digests = (_sha256(self.directory / CONFIG), *self.digests)
         return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
-def open_checkpoint(name: str) -> Checkpoint:
+def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint and read everything but its weights.
 
     Args:
       name: directory, or hub id such as "meta-llama/Llama-3.2-1B" (downloaded once, then cached by huggingface_hub).
+      revision: branch, tag or commit on the hub; None for the main branch.
 
     Raises:
       CheckpointError: the checkpoint is missing or unreadable.
-      ConfigError: the config has an attribute or a value that jaxtrace does not support.
+      ConfigError: the config has an attribute or a value that jaxtrace does not support, or a directory has a revision.
     """
-    directory = Path(name) if Path(name).exists() else _fetch(name)
+    local = Path(name).exists()
+    if local and revision is not None:
+        raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
+    directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
     if not directory.is_dir():
-        raise CheckpointError(f"{name}: is a file; give the checkpoint's directory")
+        problem = GGUF if name.endswith(".gguf") else "is a file; give the checkpoint's directory"
+        raise CheckpointError(f"{name}: {problem}")
     conversion = read_conversion(directory, name)
     raw, config = read_config(directory, name)
-    if conversion is None:
-        shards(directory)
+    commit = _commit(directory)
+    if not local:
+        _fetch_weights(name, commit or revision, directory)
+    stored, notes = _as_stored(directory, config, conversion)
     tokenizer = Tokenizer.load(directory)
     generation = _read_json(directory / "generation_config.json") or {}
     eos = [settings.get("eos_token_id") for settings in (raw, raw.get("text_config") or {}, generation)]
     if tokenizer is not None:
         eos.append(tokenizer.eos)
     stop_tokens = {token for value in eos for token in _token_ids(value)}
-    return Checkpoint(name, directory, config, tokenizer, tuple(sorted(stop_tokens)), conversion)
+    return Checkpoint(
+        name,
+        directory,
+        stored,
+        tokenizer,
+        tuple(sorted(stop_tokens)),
+        conversion,
+        untied=stored.tied != config.tied,
+        revision=commit if conversion is None else conversion.revision,
+        notes=notes,
+    )
+
+
+def read_shape(directory: Path, name: str) -> DecoderConfig:
+    """Return the decoder's config as the weights are stored, if they are there; raises CheckpointError, ConfigError."""
+    config = read_config(directory, name)[1]
+    try:
+        return _as_stored(directory, config, read_conversion(directory, name))[0]
+    except CheckpointError:  # the shape does not need the weights, which may be missing or incomplete
+        return config
 
 
 def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConfig]:
     """Return the content of config.json and the decoder's config; raises CheckpointError and ConfigError."""
-    raw = _read_json(directory / "config.json")
+    raw = _read_json(directory / CONFIG)
     if raw is None:
-        raise CheckpointError(f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id")
+        raise other_format(directory) or CheckpointError(
+            f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id"
+        )
     _refuse_quantised(raw, name)
     _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")
@@ -148,20 +200,60 @@ def _refuse_quantised(raw: Any, name: str) -> None:
             raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
 
 
+def _as_stored(
+    directory: Path, config: DecoderConfig, conversion: Conversion | None
+) -> tuple[DecoderConfig, tuple[str, ...]]:
+    """Return the config that the weights of a directory have, and notes on how they differ from config.json."""
+    if conversion is not None:
+        return dataclasses.replace(config, tied=config.tied and UNTIED not in conversion.weights), ()
+    with Tensors(directory) as tensors:
+        stored, notes = as_stored(config, tensors)
+    if (directory / SINGLE).exists() and (directory / INDEX).exists():
+        notes += (f"{SINGLE} is read; {INDEX} and its shards are ignored",)
+    if (directory / ADAPTER).exists():
+        notes += (f"the adapter ({ADAPTER}) beside the model's weights is ignored",)
+    return stored, notes
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(name: str) -> Path:
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a weight file; in the hub's cache a file links to a blob that is named by its SHA-256."""
+    link = path.readlink() if path.is_symlink() else path
+    known = link.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", link.name)
+    return link.name if known else _sha256(path)
+
+
+def _commit(directory: Path) -> str | None:
+    """Return the commit of a directory in the hub's cache (snapshots/COMMIT), or None for another directory."""
+    path = directory.resolve()
+    return path.name if path.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", path.name) else None
+
+
+def _fetch(name: str, revision: str | None, files: Iterable[str]) -> Path:
     check_model_name(name)
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*files], **options))
     except Exception as error:  # the hub's client raises its own, its transport's and the operating system's errors
+        at = "" if revision is None else f" at revision {revision!r}"
         raise CheckpointError(
-            f"{name}: is no directory here, and the hub cannot give it ({first_line(error)}); "
+            f"{name}: is no directory here, and the hub cannot give it{at} ({first_line(error)}); "
             "check the name and the network, or give a local checkpoint directory"
         ) from None
+
+
+def _fetch_weights(name: str, revision: str | None, directory: Path) -> None:
+    """Fetch the single file of weights, or else the shards of the index: what `shards` will read.
+
+    CONFIG is fetched again because the hub's client warns where no file matches.
+    """
+    _fetch(name, revision, (CONFIG, SINGLE))
+    if not (directory / SINGLE).exists() and (directory / INDEX).exists():
+        _fetch(name, revision, shard_names(directory))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
-from jaxtrace.checkpoints.table import leaves, raise_problems
+from jaxtrace.checkpoints.table import Problems, leaves
 from jaxtrace.errors import CheckpointError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
@@ -37,7 +37,7 @@ class OrbaxWeights:
 
     Raises:
       CheckpointError: the checkpoint is unreadable, or parameters are missing, unknown or of a wrong shape; the message
-        lists all problems in one line.
+        lists them in one line, at most five.
     """
 
     def __init__(self, config: DecoderConfig, directory: Path, source: str) -> None:
@@ -50,14 +50,15 @@ class OrbaxWeights:
         if not stored:  # Orbax returns empty metadata for a store that it cannot open
             raise self._unreadable()
         expected = {_name(path): leaf.shape for path, leaf in leaves(abstract_params(config))}
-        problems = [f"missing: {name}" for name in expected if name not in stored]
-        problems += [f"unknown: {name}" for name in stored if name not in expected]
-        problems += [
-            f"{name} has shape {list(stored[name])}, not {list(shape)}"
-            for name, shape in expected.items()
-            if stored.get(name, shape) != shape
-        ]
-        raise_problems(problems, source)
+        Problems(
+            missing=[name for name in expected if name not in stored],
+            unknown=[name for name in stored if name not in expected],
+            wrong=[
+                f"{name} has shape {list(stored[name])}, not {list(shape)}"
+                for name, shape in expected.items()
+                if stored.get(name, shape) != shape
+            ],
+        ).check(source)
 
     def dtype(self, path: ParamPath) -> np.dtype:
         """Return the stored dtype of a parameter."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxtrace.checkpoints.huggingface import default_dtype, read_config
+from jaxtrace.checkpoints.huggingface import default_dtype, read_shape
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import CheckpointError
 from jaxtrace.models.config import DecoderConfig
@@ -31,6 +31,7 @@ class RandomCheckpoint:
       directory: directory of the config and tokenizer; None for a published model.
       tokenizer: tokenizer in the directory, or None.
       stop_tokens: always empty, because a random model has not learnt to end a text.
+      revision, notes: always empty, because no weights are read.
     """
 
     name: str
@@ -39,6 +40,11 @@ class RandomCheckpoint:
     directory: Path | None = None
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def log_notes(self) -> None:
+        """Do nothing: there are no notes."""
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
         """Draw the parameters, the same on any mesh, stacked or not; see `Checkpoint.read` for the arguments."""
@@ -66,8 +72,7 @@ def open_random(name: str, seed: int) -> RandomCheckpoint:
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():
         directory = path if path.is_dir() else path.parent
-        _, config = read_config(directory, name)
-        return RandomCheckpoint(shown, config, seed, directory, Tokenizer.load(directory))
+        return RandomCheckpoint(shown, read_shape(directory, name), seed, directory, Tokenizer.load(directory))
     published = find_published(name)
     if published is None:
         raise CheckpointError(

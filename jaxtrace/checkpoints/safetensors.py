@@ -10,37 +10,69 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxtrace.errors import CheckpointError
+from jaxtrace.errors import CheckpointError, few
+from jaxtrace.files import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+GGUF = "is GGUF, which jaxtrace does not read; give the safetensors checkpoint that it was made from"
 
 
 def shards(directory: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint.
+    """Return the safetensors files of a checkpoint: the single file, or else the shards of the index.
+
+    transformers has this order too. `save_pretrained` over a sharded checkpoint leaves the old index and shards beside
+    the new single file.
 
     Raises:
-      CheckpointError: there is none (a pickle is refused by name), the index is invalid, or a shard is missing.
+      CheckpointError: there is none (other formats are named), the index is invalid, or a shard is missing.
     """
-    index = directory / INDEX
-    if index.exists():
-        names = sorted(set(_weight_map(index).values()))
-        for name in names:
-            if name in ("", "..") or Path(name).name != name:
-                raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}; download it again")
-            if not (directory / name).exists():
-                raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")
-        return [directory / name for name in names]
     if (directory / SINGLE).exists():
         return [directory / SINGLE]
+    if not (directory / INDEX).exists():
+        raise other_format(directory) or CheckpointError(
+            f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory"
+        )
+    names = shard_names(directory)
+    for name in names:
+        if not (directory / name).exists():
+            raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")
+    return [directory / name for name in names]
+
+
+def shard_names(directory: Path) -> list[str]:
+    """Return the names of the shards that the index lists, which may be missing; raises CheckpointError."""
+    index = directory / INDEX
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise CheckpointError(f"{index}: names a shard outside the directory: {name!r}; download it again")
+    return names
+
+
+def other_format(directory: Path) -> CheckpointError | None:
+    """Return the error that names the format of a directory whose weights jaxtrace does not read, or None."""
+    if (directory / ADAPTER).exists():
+        base = read_json(directory / ADAPTER, CheckpointError, "download it again").get("base_model_name_or_path")
+        return CheckpointError(
+            f"{directory}: is a LoRA or other adapter of {base or 'an unnamed model'} ({ADAPTER}), without the model; "
+            "merge it into the model (merge_and_unload of peft), and save and give that"
+        )
+    if ggufs := sorted(directory.glob("*.gguf")):
+        return CheckpointError(f"{ggufs[0]}: {GGUF}")
     for pattern in PICKLES:
         if pickles := sorted(directory.glob(pattern)):
-            raise CheckpointError(
+            return CheckpointError(
                 f"{pickles[0]}: pickle files can run code and are never read; "
                 "save the checkpoint as safetensors (save_pretrained does) and try again"
             )
-    raise CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
+    if others := sorted(directory.glob("*.safetensors")):
+        return CheckpointError(
+            f"{others[0]}: is neither {SINGLE} nor listed in {INDEX}; save the checkpoint with save_pretrained"
+        )
+    return None
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -57,32 +89,28 @@ def _weight_map(index: Path) -> dict[str, str]:
 class Tensors:
     """Tensors of a checkpoint by name, read on demand from memory-mapped files.
 
+    An index decides which tensors there are: others in its shards are ignored.
+
     Raises:
-      CheckpointError: a file cannot be read, two files hold the same tensor, or the index does not fit the files.
+      CheckpointError: a file cannot be read, or a tensor is not in the shard that the index names.
     """
 
     def __init__(self, directory: Path) -> None:
         self._stack = ExitStack()
         self._files = {}
-        file_of: dict[str, str] = {}  # name of a tensor → name of its file
-        for path in shards(directory):
+        paths = shards(directory)
+        shard_of = None if paths == [directory / SINGLE] else _weight_map(directory / INDEX)
+        for path in paths:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
-                if name in self._files:
-                    raise CheckpointError(f"{path}: weight {name} is stored twice; download it again")
-                self._files[name] = file
-                file_of[name] = path.name
-        if (index := directory / INDEX).exists():
-            shard_of = _weight_map(index)
-            problems = [f"not in {file}: {name}" for name, file in shard_of.items() if file_of.get(name) != file]
-            problems += [
-                f"in {file}, not in the index: {name}" for name, file in file_of.items() if name not in shard_of
-            ]
-            if problems:
-                raise CheckpointError(f"{index}: does not fit the shards ({'; '.join(problems)}); download it again")
+                if shard_of is None or shard_of.get(name) == path.name:
+                    self._files[name] = file
+        if absent := {name: shard for name, shard in (shard_of or {}).items() if name not in self._files}:
+            problems = few([f"not in {shard}: {name}" for name, shard in absent.items()], "; ")
+            raise CheckpointError(f"{directory / INDEX}: does not fit the shards ({problems}); download it again")
 
     def __enter__(self) -> Tensors:
         return self

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.errors import CheckpointError
+from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families import FAMILIES
@@ -19,6 +20,16 @@ from jaxtrace.models.families.weights import ParamPath
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED = re.compile(
     r".*\.(SCB|absmax|quant_map|quant_state\..+|qweight|qzeros|scales|g_idx|weight_packed|(weight|input)_scale(_inv)?)"
+)
+
+# Modules that wrap a model or its parts: torch.compile, data parallelism, FSDP, activation checkpointing.
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+BASE_MODELS = ("model", "transformer", "language_model")
+# Tensors that old checkpoints store and a config determines: rotary positions and numbers of positions.
+BUFFERS = r"(.*\.)?(rotary_emb\w*\..+|position_ids)"
+# Heads of classifiers, reward models, value functions and question answering.
+EXTRA_HEADS = re.compile(
+    r"(score|classifier|classification_head|qa_outputs|multiple_choice_head|(v|value|reward|regression|rm)_head)\..+"
 )
 
 
@@ -79,45 +90,109 @@ def weight_table(config: DecoderConfig) -> Table:
     return {name: sorted(params, key=lambda param: param.part) for name, params in table.items()}
 
 
+@dataclass(frozen=True)
+class StoredNames:
+    """Names of a checkpoint's tensors.
+
+    Attributes:
+      by_canonical: names in the checkpoint by canonical name; unknown ones stand under themselves.
+      notes: sentences on names that differ from the published ones, and on weights that are ignored.
+    """
+
+    by_canonical: dict[str, list[str]]
+    notes: tuple[str, ...]
+
+
+def stored_names(config: DecoderConfig, tensors: Tensors) -> StoredNames:
+    """Find the canonical names of a checkpoint's tensors; tensors that no decoder has are ignored.
+
+    A name in none of the family's published forms is read without the names of wrappers and of base models. It fills
+    only a weight that is not stored under a published name.
+    """
+    family = FAMILIES[config.family]
+    known = {*weight_table(config), family.EMBEDDING, family.UNEMBEDDING}
+    by_bare = {_bare(name): name for name in known}
+    stored: dict[str, list[str]] = {}
+    others: list[tuple[str, str]] = []  # (canonical name by the bare one, name in the checkpoint)
+    heads = []
+    for name in sorted(tensors):
+        canonical = _renamed(name, family.RENAMED)
+        bare = _bare(canonical)
+        if canonical in known:
+            stored.setdefault(canonical, []).append(name)
+        elif EXTRA_HEADS.fullmatch(bare):
+            heads.append(name)
+        elif not any(re.fullmatch(pattern, bare) for pattern in (BUFFERS, *family.IGNORED)):
+            others.append((by_bare.get(bare, name), name))
+    published = {*stored}
+    renamed = [f"{name} as {canonical}" for canonical, name in others if canonical in known - published]
+    for canonical, name in others:
+        stored.setdefault(name if canonical in published else canonical, []).append(name)
+    notes = [f"weights are read under other names: {few(renamed, most=1)}"] if renamed else []
+    notes += [f"weights of other heads are ignored: {few(heads)}"] if heads else []
+    return StoredNames(stored, tuple(notes))
+
+
 def match(config: DecoderConfig, tensors: Tensors, source: str) -> Table:
     """Return the weight table of a checkpoint, under the checkpoint's names.
 
     Raises:
       CheckpointError: weights are quantised, missing, unknown, stored twice, or of a wrong shape or dtype; the message
-        lists all problems in one line.
+        lists them in one line, at most five.
     """
-    table, family = weight_table(config), FAMILIES[config.family]
-    stored: dict[str, list[str]] = {}  # canonical name → names in the checkpoint
-    for name in sorted(tensors):
-        stored.setdefault(_canonical(name, family.RENAMED), []).append(name)
-    ignored = [*family.IGNORED]
+    table, family, stored = weight_table(config), FAMILIES[config.family], stored_names(config, tensors).by_canonical
+    both = config.tied and family.EMBEDDING in stored and family.UNEMBEDDING in stored
     if config.tied and family.EMBEDDING not in stored:  # the tied matrix is stored as the unembedding
         table[family.UNEMBEDDING] = table.pop(family.EMBEDDING)
-    elif config.tied:  # both matrices are stored
-        ignored.append(re.escape(family.UNEMBEDDING))
-    relevant = {
-        canonical: names
-        for canonical, names in stored.items()
-        if canonical in table or not any(re.fullmatch(pattern, canonical) for pattern in ignored)
-    }
-    _refuse_quantised(tensors, [name for names in relevant.values() for name in names], source)
-    problems = [f"missing: {name}" for name in table if name not in stored]
-    problems += [f"unknown: {name}" for canonical in relevant if canonical not in table for name in stored[canonical]]
-    problems += [f"stored twice: {' and '.join(stored[name])}" for name in table if len(stored.get(name, ())) > 1]
-    matched = {stored[name][0]: params for name, params in table.items() if name in stored}
-    for name, params in matched.items():
-        if tensors.shape(name) != params[0].stored:
-            problems.append(f"{name} has shape {list(tensors.shape(name))}, not {list(params[0].stored)}")
+    _refuse_quantised(tensors, [name for names in stored.values() for name in names], source)
+    unread = {family.UNEMBEDDING: table[family.EMBEDDING]} if both else {}
+    problems = Problems(
+        missing=[name for name in table if name not in stored],
+        unknown=[x for canonical, names in stored.items() if canonical not in (table | unread) for x in names],
+        twice=[" and ".join(names) for canonical, names in stored.items() if len(names) > 1],
+    )
+    matched = {stored[name][0]: params for name, params in (table | unread).items() if name in stored}
+    for name, (param, *_) in matched.items():
+        if tensors.shape(name) != param.stored:
+            problems.wrong.append(f"{name} has shape {list(tensors.shape(name))}, not {list(param.stored)}")
         elif tensors.dtype(name) not in FLOATS:
-            problems.append(f"{name} is stored as {tensors.dtype(name)}, not as floats")
-    raise_problems(problems, source)
-    return matched
+            problems.wrong.append(f"{name} is stored as {tensors.dtype(name)}, not as floats")
+    problems.check(source)
+    return {stored[name][0]: params for name, params in table.items()}
 
 
-def raise_problems(problems: list[str], source: str) -> None:
-    """Raise CheckpointError with all problems in one line, if there are any."""
-    if problems:
-        raise CheckpointError(f"{source}: the weights do not fit the config ({'; '.join(problems)})")
+@dataclass
+class Problems:
+    """Differences between stored weights and those of a config.
+
+    Attributes:
+      missing: names that the config has and the checkpoint lacks.
+      unknown: names that the config lacks.
+      twice: names that are stored more than once.
+      wrong: sentences on weights of a wrong shape or dtype.
+    """
+
+    missing: list[str]
+    unknown: list[str]
+    twice: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def check(self, source: str) -> None:
+        """Raise CheckpointError with the first problems of each kind in one line, if there are any."""
+        kinds = {"missing: ": self.missing, "unknown: ": self.unknown, "stored twice: ": self.twice, "": self.wrong}
+        kinds = {kind: items for kind, items in kinds.items() if items}
+        if not kinds:
+            return
+        most = 5 if sum(map(len, kinds.values())) <= 5 else 5 // len(kinds)
+        texts = [kind + few(items, ", " if kind else "; ", most) + _common(items) for kind, items in kinds.items()]
+        raise CheckpointError(f"{source}: the weights do not fit the config ({'; '.join(texts)})")
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return a remark on the beginning that all names have in common; "" if there is none."""
+    columns = zip(*(name.split(".") for name in names), strict=False)
+    common = ".".join(column[0] for column in itertools.takewhile(lambda column: len({*column}) == 1, columns))
+    return f" (all under {common})" if common and len(names) > 1 else ""
 
 
 def leaves(tree: Params) -> Iterator[tuple[ParamPath, Any]]:
@@ -131,10 +206,16 @@ def param_path(keys: tuple[Any, ...]) -> ParamPath:
     return tuple(key.key if hasattr(key, "key") else key.idx for key in keys)
 
 
-def _canonical(name: str, renamed: tuple[tuple[str, str], ...]) -> str:
+def _renamed(name: str, renamed: tuple[tuple[str, str], ...]) -> str:
     for pattern, replacement in renamed:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def _bare(name: str) -> str:
+    """Return a name without the names of wrappers, and without the names of base models at its beginning."""
+    parts = [part for part in name.split(".") if part not in WRAPPERS]
+    return ".".join(itertools.dropwhile(BASE_MODELS.__contains__, parts))
 
 
 def _refuse_quantised(tensors: Tensors, names: list[str], source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,9 +11,10 @@ import ml_dtypes
 import numpy as np
 
 from jaxtrace.checkpoints.safetensors import Tensors
-from jaxtrace.checkpoints.table import FilledParam, leaves, match, param_path, weight_table
+from jaxtrace.checkpoints.table import FilledParam, leaves, match, param_path, stored_names, weight_table
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
+from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.weights import ParamPath
 
 Bounds = tuple[tuple[int, int], ...]  # (start, end) of every axis
@@ -20,12 +22,44 @@ Bounds = tuple[tuple[int, int], ...]  # (start, end) of every axis
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
+CHUNK = 16 * 2**20  # bytes of the rows, as float64, that are compared at once
+
+
+def as_stored(config: DecoderConfig, tensors: Tensors) -> tuple[DecoderConfig, tuple[str, ...]]:
+    """Return the config that a checkpoint's tensors have, and notes on how they differ from the given one.
+
+    An unembedding that is stored beside the embedding and differs from it is read, even if the config ties the two.
+    transformers 5 does the same (`PreTrainedModel.tie_weights`).
+    """
+    names, family = stored_names(config, tensors), FAMILIES[config.family]
+    stored = [names.by_canonical.get(name, [""])[0] for name in (family.EMBEDDING, family.UNEMBEDDING)]
+    if not config.tied or not all(stored) or _same_values(tensors, *stored):
+        return config, names.notes
+    note = f"tie_word_embeddings is true, but {stored[1]} is stored and differs from {stored[0]}; it is read, not tied"
+    return dataclasses.replace(config, tied=False), (*names.notes, note)
+
+
+def _same_values(tensors: Tensors, one: str, other: str) -> bool:
+    """Compare two matrices by rows; those of a wrong shape or dtype count as equal, since `match` refuses them."""
+    shape, dtypes = tensors.shape(one), {tensors.dtype(one), tensors.dtype(other)}
+    if tensors.shape(other) != shape or len(shape) != 2 or not dtypes <= {*DTYPES}:
+        return True
+    step = max(1, CHUNK // (8 * max(1, shape[1])))
+    for start in range(0, shape[0], step):
+        a, b = (tensors.read(name, (slice(start, start + step),)) for name in (one, other))
+        if a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+            continue  # comparing bytes is several times faster than comparing bfloat16 numbers
+        if not np.array_equal(a.astype(np.float64), b.astype(np.float64)):
+            return False
+    return True
+
+
 class SafetensorsWeights:
     """Parameters of a decoder in a checkpoint's safetensors files.
 
     Raises:
-      CheckpointError: weights are quantised, missing, unknown or of a wrong shape; the message lists all problems in
-        one line.
+      CheckpointError: weights are quantised, missing, unknown or of a wrong shape; the message lists them in one line,
+        at most five.
     """
 
     def __init__(self, config: DecoderConfig, tensors: Tensors, source: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -52,7 +54,7 @@ def run(words: Sequence[str]) -> None:
     """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _shown_notes():
             warnings.showwarning = _show_warning
             APP.execute(words)
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
@@ -98,5 +100,22 @@ def _has_other_processes() -> bool:
     return processes is not None and processes.process_number() is not None
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: Any) -> None:
     say(f"jaxtrace: {' '.join(str(message).split())}", "yellow", errors)
+
+
+class _Notes(logging.Handler):
+    """Prints what the library logs, such as notes on a checkpoint."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _show_warning(record.getMessage())
+
+
+@contextmanager
+def _shown_notes() -> Iterator[None]:
+    logger, notes = logging.getLogger("jaxtrace"), _Notes()
+    logger.addHandler(notes)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)

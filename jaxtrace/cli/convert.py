@@ -10,6 +10,7 @@ from jaxtrace.cli.checks import check_model
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
+from jaxtrace.settings.run import RunConfig
 from jaxtrace.settings.validation import StrictModel
 
 
@@ -33,7 +34,9 @@ class ConvertOptions(StrictModel):
     )
 
 
-@command("convert", ConvertOptions, example="jaxtrace convert demo demo-orbax --dtype bfloat16")
+@command(
+    "convert", ConvertOptions, (RunConfig, ("revision",)), example="jaxtrace convert demo demo-orbax --dtype bfloat16"
+)
 def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
     options = arguments.settings(ConvertOptions)
@@ -43,7 +46,7 @@ def convert(arguments: Arguments) -> None:
     from jaxtrace.checkpoints.convert import convert as write
     from jaxtrace.model import open_model_checkpoint
 
-    checkpoint = open_model_checkpoint(options.model)
+    checkpoint = open_model_checkpoint(options.model, arguments.settings(RunConfig).revision)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

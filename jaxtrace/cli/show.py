@@ -75,7 +75,7 @@ class InfoOptions(StrictModel):
     )
 
 
-@command("info", InfoOptions, (RunConfig, RECORDED), example="jaxtrace info demo --probes output,lens")
+@command("info", InfoOptions, (RunConfig, ("revision", *RECORDED)), example="jaxtrace info demo --probes output,lens")
 def info(arguments: Arguments) -> None:
     """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
     source = arguments.settings(InfoOptions).source
@@ -91,8 +91,10 @@ def info(arguments: Arguments) -> None:
     if is_trace(source):
         console.print(stored_table(open_trace(source)))
         return
-    published = None if "/" in source or Path(source).exists() else find_published(source)
+    published = None if run.revision or "/" in source or Path(source).exists() else find_published(source)
     if published is None:
-        console.print(checkpoint_table(open_model_checkpoint(source), run.recorded, run.precision))
+        checkpoint = open_model_checkpoint(source, run.revision)
+        checkpoint.log_notes()
+        console.print(checkpoint_table(checkpoint, run.recorded, run.precision))
     else:
         console.print(published_table(published, run.recorded, run.precision))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.embedded import demo_path
-from jaxtrace.checkpoints.huggingface import read_config
+from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import ConfigError
 from jaxtrace.model import open_random_model
 from jaxtrace.models.config import DecoderConfig
@@ -250,5 +250,5 @@ def planned(request: Request) -> Plan:
 def _config(model: str) -> DecoderConfig:
     """Return the decoder behind a name, without reading a tokenizer."""
     if model == DEMO or Path(model).is_dir():
-        return read_config(demo_path() if model == DEMO else Path(model), model)[1]
+        return read_shape(demo_path() if model == DEMO else Path(model), model)
     return open_random_model(model, 0).config

@@ -36,6 +36,11 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
         description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'.",
         json_schema_extra=MODEL | {"positional": "MODEL"},
     )
+    revision: str | None = Field(
+        default=None,
+        description="Branch, tag or commit of a hub id. Default: the main branch.",
+        json_schema_extra=MODEL,
+    )
     random: bool = Field(
         default=False,
         description="Random weights of the model's shape, and random prompts if none are given.",

@@ -35,7 +35,7 @@ class Study:
     settings: type[StudyConfig]
     run: str
     example: str
-    run_settings: tuple[str, ...] = ("task", "data", "limit", "max_new_tokens")
+    run_settings: tuple[str, ...] = ("revision", "task", "data", "limit", "max_new_tokens")
 
     def execute(self, settings: StudyConfig, out: Path, progress: Progress | None = None) -> Result:
         """Run the study: open or make its traces, run its models, write its extra files, and return its result.

@@ -11,7 +11,7 @@ from typing import Any
 
 import huggingface_hub
 
-from jaxtrace.checkpoints.huggingface import Checkpoint, read_config
+from jaxtrace.checkpoints.huggingface import Checkpoint, read_shape
 from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import JaxtraceError
@@ -82,7 +82,7 @@ def check(
 
 def model_key(config: RunConfig) -> tuple[Any, ...]:
     """Return the settings that a run's weights depend on; runs with equal ones share a loaded model."""
-    return config.model, config.random, config.seed if config.random else None, config.mesh
+    return config.model, config.revision, config.random, config.seed if config.random else None, config.mesh
 
 
 def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offline: bool) -> CheckedCell:
@@ -94,10 +94,12 @@ def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offli
         unchecked.append("the task's data (not here)" if task.size else "the task's data (not here) and their number")
         limit = min((n for n in (task.size, config.limit) if n is not None), default=None)
         prompts = None if limit is None else limit * config.samples
-        shape = _shape(config.model) if checkpoint is None else checkpoint.config
+        shape = _shape(config.model, config.revision) if checkpoint is None else checkpoint.config
         return CheckedCell(cell, shape, prompts, unchecked=tuple(unchecked))
     if checkpoint is None:
-        return CheckedCell(cell, _shape(config.model), len(load_prompts(config)), unchecked=tuple(unchecked))
+        return CheckedCell(
+            cell, _shape(config.model, config.revision), len(load_prompts(config)), unchecked=tuple(unchecked)
+        )
     encoded = encode_prompts(config, checkpoint)
     prompt_tokens = sum(len(tokens) for _, tokens in encoded)
     return CheckedCell(cell, checkpoint.config, len(encoded), prompt_tokens, hash_prompts(encoded))
@@ -108,12 +110,15 @@ def _from_hub(config: RunConfig) -> bool:
     if config.random or config.model == DEMO or Path(config.model).exists():
         return False
     published = None if "/" in config.model else find_published(config.model)
-    return looks_like_hub_id(config.model) if published is None else local_copy(published) is None
+    if published is None:
+        return looks_like_hub_id(config.model)
+    return config.revision is not None or local_copy(published) is None
 
 
 @functools.cache
-def _shape(name: str) -> DecoderConfig | None:
+def _shape(name: str, revision: str | None) -> DecoderConfig | None:
     """Return the decoder of a model on the hub: from its cached config, or else from the published shapes."""
     published = find_published(name)
-    cached = huggingface_hub.try_to_load_from_cache(name if published is None else published.hub_id, "config.json")
-    return read_config(Path(cached).parent, name)[1] if isinstance(cached, str) else published_shape(name)
+    hub_id = name if published is None else published.hub_id
+    cached = huggingface_hub.try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return read_shape(Path(cached).parent, name) if isinstance(cached, str) else published_shape(name)

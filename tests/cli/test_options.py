@@ -14,6 +14,7 @@ from jaxtrace.settings.run import RunConfig, run_config
 # A value for each field that differs from its default, as YAML holds it, and as words of a command line.
 VALUES = {
     "model": ("nowhere", ["nowhere"]),
+    "revision": ("v1.0", ["--revision", "v1.0"]),
     "random": (True, ["--random"]),
     "lens": ("lens", ["--lens", "lens"]),
     "task": ("mmlu", ["--task", "mmlu"]),

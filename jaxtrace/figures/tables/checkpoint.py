@@ -19,6 +19,7 @@ def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> 
     return named_values(
         {
             "checkpoint": checkpoint.name,
+            **({} if checkpoint.revision is None else {"revision": checkpoint.revision}),
             **_shape(checkpoint.config),
             "tokenizer": ("none: prompts are token ids" if tokenizer is None else type(tokenizer.hf).__name__) + chat,
             "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",

@@ -32,9 +32,6 @@ NORMS_AROUND = {
     "post_feedforward_layernorm.weight": ("post_feed_forward_norm", "weight"),
 }
 
-# Buffers in old checkpoints, computed from the config.
-ROTARY_BUFFERS = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
-
 
 def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
     """Return the weight table of a Llama-like checkpoint."""

@@ -12,7 +12,7 @@ MODEL_TYPES = ("gemma2",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS_AROUND)
 RENAMED = ()
-IGNORED = (common.ROTARY_BUFFERS,)
+IGNORED = ()
 
 DEFAULTS = {
     "vocab_size": 256_000,

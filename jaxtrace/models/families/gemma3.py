@@ -16,7 +16,7 @@ RENAMED = (
     (r"^model\.language_model\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
 )
-IGNORED = (common.ROTARY_BUFFERS, r"(model\.)?(vision_tower|multi_modal_projector)\..*")
+IGNORED = (r"(vision_tower|multi_modal_projector)\..*",)
 
 DEFAULTS = {
     "vocab_size": 262_208,

@@ -11,7 +11,7 @@ from jaxtrace.models.families.weights import Weight
 MODEL_TYPES = ("gpt2",)
 EMBEDDING, UNEMBEDDING = "transformer.wte.weight", "lm_head.weight"
 RENAMED = ((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),)
-IGNORED = (r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",)  # causal masks
+IGNORED = (r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)  # causal masks
 
 _BLOCK = ("layers", "{}")
 _MATRICES = {

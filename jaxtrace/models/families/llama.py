@@ -12,7 +12,7 @@ MODEL_TYPES = ("llama",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
-IGNORED = (common.ROTARY_BUFFERS,)
+IGNORED = ()
 
 DEFAULTS = {
     "vocab_size": 32000,

@@ -24,9 +24,9 @@ RENAMED = (
     (r"^(language_model\.model|model\.language_model)\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^model\.(vision_model|multi_modal_projector)\.", r"\1."),
-    (r"^(model\.layers\.\d+)\.cross_attn\.", r"\1.self_attn."),
+    (r"\b(layers\.\d+)\.cross_attn\.", r"\1.self_attn."),
 )
-IGNORED = (common.ROTARY_BUFFERS,)
+IGNORED = ()
 
 EXTRA_TOKENS = 8  # rows of the embedding beyond the vocabulary, for tokens that are never predicted
 DEFAULTS = {"image_token_index": 128_256, "tie_word_embeddings": True}

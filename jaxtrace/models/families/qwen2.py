@@ -12,7 +12,7 @@ MODEL_TYPES = ("qwen2",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
-IGNORED = (common.ROTARY_BUFFERS,)
+IGNORED = ()
 
 DEFAULTS = {
     "vocab_size": 151_936,

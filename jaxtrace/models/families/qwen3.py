@@ -12,7 +12,7 @@ MODEL_TYPES = ("qwen3",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
-IGNORED = (common.ROTARY_BUFFERS,)
+IGNORED = ()
 
 DEFAULTS = qwen2.DEFAULTS | {"head_dim": 128, "attention_bias": False}
 

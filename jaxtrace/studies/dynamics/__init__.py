@@ -9,5 +9,5 @@ STUDY = Study(
     settings=DynamicsConfig,
     run="jaxtrace.studies.dynamics.compute:run_study",
     example="jaxtrace study dynamics --config configs/studies/dynamics-demo.yaml --out studies/dynamics",
-    run_settings=("task", "data", "limit", "max_new_tokens", "compat_duplicate_last_prompt_token"),
+    run_settings=("revision", "task", "data", "limit", "max_new_tokens", "compat_duplicate_last_prompt_token"),
 )

@@ -9,5 +9,5 @@ STUDY = Study(
     settings=ExpansionConfig,
     run="jaxtrace.studies.expansion.compute:run_study",
     example="jaxtrace study expansion --model demo --limit 12 --out studies/expansion",
-    run_settings=("task", "data", "limit"),
+    run_settings=("revision", "task", "data", "limit"),
 )

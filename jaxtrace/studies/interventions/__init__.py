@@ -9,5 +9,5 @@ STUDY = Study(
     settings=InterventionsConfig,
     run="jaxtrace.studies.interventions.compute:run_study",
     example="jaxtrace study interventions --model Qwen/Qwen2.5-0.5B --task mmlu --limit 200",
-    run_settings=("task", "data", "limit"),
+    run_settings=("revision", "task", "data", "limit"),
 )
