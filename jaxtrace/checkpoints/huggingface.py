@@ -205,7 +205,10 @@ def _as_stored(
 ) -> tuple[DecoderConfig, tuple[str, ...]]:
     """Return the config that the weights of a directory have, and notes on how they differ from config.json."""
     if conversion is not None:
-        return dataclasses.replace(config, tied=config.tied and UNTIED not in conversion.weights), ()
+        if not config.tied or UNTIED not in conversion.weights:
+            return config, ()
+        note = "tie_word_embeddings is true, but the source stored another unembedding; it is read, not tied"
+        return dataclasses.replace(config, tied=False), (note,)
     with Tensors(directory) as tensors:
         stored, notes = as_stored(config, tensors)
     if (directory / SINGLE).exists() and (directory / INDEX).exists():

@@ -153,11 +153,14 @@ def test_a_fused_weight_without_a_part_is_refused(folder_of):
     refused(folder.write(), f"{name} has shape [8, 16], not [8, 24]")
 
 
-def test_every_missing_and_unknown_weight_is_listed(folder):
-    missing = [f"missing: {name}" for name in folder.weights]
-    folder.weights = {f"surprise.{i}": np.zeros(3, np.float32) for i in range(20)}
-    message = refused(folder.write(), *missing, *(f"unknown: {name}" for name in folder.weights))
-    assert message.count("missing: ") == len(missing) and message.count("unknown: ") == 20
+def test_at_most_five_weights_are_named(folder):
+    expected = len(folder.weights)
+    folder.weights |= {f"draft.model.{i}": np.zeros(3, np.float32) for i in range(125)}
+    message = refused(folder.write(), "unknown: draft.model.0, ", " and 120 more (all under draft.model)")
+    assert message.count("draft.model.") == 5
+    folder.weights = {name: values for name, values in folder.weights.items() if name.startswith("draft.")}
+    message = refused(folder.write(), f" and {expected - 2} more; unknown: draft.model.0, draft.model.1 and 123 more")
+    assert message.count("model.") == 4
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
@@ -198,7 +201,7 @@ def test_an_index_that_does_not_fit_the_shards_is_refused(folder):
     refused(folder.path, f"index.json: does not fit the shards (not in {shard}: gone); download")
     del weight_map[QUERY]
     folder.write_index(weight_map)
-    refused(folder.path, f"index.json: does not fit the shards (in {shard}, not in the index: {QUERY}); download")
+    refused(folder.path, f"missing: {QUERY}")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors", "sub/model.safetensors", "..", ""])
@@ -217,11 +220,45 @@ def test_an_invalid_index_is_refused(folder, text):
     refused(folder.path, "index.json: not a valid safetensors index", "download it again")
 
 
-def test_a_weight_in_two_files_is_refused(folder):
+def test_a_shard_with_the_content_of_another_is_refused(folder):
     folder.write_sharded()
     (folder.path / "two.safetensors").unlink()
     os.link(folder.path / "one.safetensors", folder.path / "two.safetensors")
-    refused(folder.path, "is stored twice")
+    message = refused(folder.path, "index.json: does not fit the shards (not in two.safetensors: ", " more); download")
+    assert message.count("not in two") == 5
+
+
+def test_a_tied_unembedding_of_another_shape_is_refused(folder):
+    folder.config["tie_word_embeddings"] = True
+    folder.weights["lm_head.weight"] = folder.weights["lm_head.weight"][:-1]
+    refused(folder.write(), "lm_head.weight has shape [12, 8], not [13, 8]")
+    folder.weights["lm_head.weight"] = np.zeros((13, 8), np.int32)
+    refused(folder.write(), "lm_head.weight is stored as I32, not as floats")
+
+
+def test_an_adapter_is_named(folder):
+    folder.path.mkdir()
+    (folder.path / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "someone/model", "peft_type": "LORA"}'
+    )
+    refused(folder.path, "is a LoRA or other adapter of someone/model (adapter_config.json)", "merge it into the model")
+    (folder.path / "config.json").write_text(json.dumps(folder.config))
+    refused(folder.path, "is a LoRA or other adapter of someone/model")
+
+
+def test_gguf_is_named(folder):
+    folder.path.mkdir()
+    (folder.path / "model.Q4_1.gguf").write_bytes(b"GGUF")
+    refused(folder.path, "model.Q4_1.gguf: is GGUF", "give the safetensors checkpoint")
+    refused(folder.path / "model.Q4_1.gguf", "model.Q4_1.gguf: is GGUF")
+    (folder.path / "config.json").write_text(json.dumps(folder.config))
+    refused(folder.path, "model.Q4_1.gguf: is GGUF")
+
+
+def test_variants_and_other_names_of_the_weights_are_named(folder):
+    folder.write()
+    (folder.path / "model.safetensors").rename(folder.path / "model.fp16.safetensors")
+    refused(folder.path, "model.fp16.safetensors: is neither model.safetensors nor listed", "save_pretrained")
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host\nsecond line"), ValueError("")])

@@ -1,19 +1,24 @@
 """Equivalent forms of one checkpoint load as the same model."""
 
 import json
+import re
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import jaxtrace
-from jaxtrace import DecoderConfig
+from jaxtrace import DecoderConfig, Probes, plan
+from jaxtrace.checkpoints import weights
 from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.table import weight_table
 from jaxtrace.checkpoints.weights import export_weights
+from jaxtrace.engine.settings import Settings
 from jaxtrace.models.config import Llama3Scaling, Rope
+from jaxtrace.models.decoder import unembedding
 from jaxtrace.models.families.llama import decoder_config
-from tests.checkpoints.conftest import CONFIG
+from tests.checkpoints.conftest import CONFIG, GPT2
 
 EMBEDDING, UNEMBEDDING = "model.embed_tokens.weight", "lm_head.weight"
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
@@ -82,10 +87,117 @@ def test_a_tied_unembedding_is_found_under_either_name(folder, stored):
     np.testing.assert_array_equal(model.params["embedding"], table)
 
 
-def test_buffers_of_old_checkpoints_are_ignored(folder, max_difference):
+def loaded_with_notes(folder, caplog):
+    """Load a checkpoint; return the model and the notes, each of which must have been logged once."""
+    caplog.clear()
+    model = jaxtrace.load(folder.write())
+    logged = [record.getMessage() for record in caplog.records if record.name == "jaxtrace"]
+    assert logged == [f"{folder.path}: {note}" for note in model.notes]
+    assert model.info("score", Settings(Probes.none()))["notes"] == list(model.notes)
+    return model, model.notes
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "mixed"])
+def test_a_stored_unembedding_is_tied_only_if_it_equals_the_embedding(folder, stored, factor, caplog, monkeypatch):
+    monkeypatch.setattr(weights, "CHUNK", 8 * 8 * 5)  # five rows at once: the last of 13 alone differs
+    folder.config["tie_word_embeddings"] = True
+    table = folder.weights[EMBEDDING].astype(ml_dtypes.bfloat16)
+    head = table * np.repeat([1, factor], [12, 1])[:, None].astype(table.dtype)
+    folder.weights[EMBEDDING] = table.astype("float32" if stored == "float32" else table.dtype)
+    folder.weights[UNEMBEDDING] = head.astype(table.dtype if stored == "bfloat16" else "float32")
+    model, notes = loaded_with_notes(folder, caplog)
+    assert model.config.tied == (factor == 1)
+    np.testing.assert_array_equal(unembedding(model.params), head.astype(np.float32))
+    assert len(notes) == factor - 1
+    assert notes == () or f"{UNEMBEDDING} is stored and differs from {EMBEDDING}" in notes[0]
+    assert jaxtrace.load(str(folder.path), random=True).config == model.config
+    assert plan(str(folder.path), "cpu-1", batch=1).request.config == model.config
+
+
+def test_an_unembedding_that_differs_changes_the_fingerprint(folder, monkeypatch):
+    """Lenses and runs from before it was read belong to another model."""
+    folder.config["tie_word_embeddings"] = True
+    read = open_checkpoint(folder.write()).fingerprint()
+    monkeypatch.setattr(weights, "_same_values", lambda *_: True)
+    assert open_checkpoint(str(folder.path)).fingerprint() != read
+
+
+def test_an_unembedding_that_differs_is_read_on_a_mesh(folder, max_difference):
+    folder.config["tie_word_embeddings"] = True
+    single = jaxtrace.load(folder.write(), mesh=None, stacked=True)
+    assert max_difference(single, jaxtrace.load(folder.write_sharded(), mesh="data=1,model=1", stacked=True)) == 0
+
+
+BUFFERS = ("model.layers.1.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq", "rotary_emb.cos_cached")
+BUFFERS += ("layers.0.self_attn.rotary_emb.sin_cached", "model.rotary_emb_local.original_inv_freq")
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+def test_buffers_of_old_checkpoints_are_ignored(folder, max_difference, name, caplog):
     plain = jaxtrace.load(folder.write())
-    folder.weights["model.layers.1.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
-    assert max_difference(plain, jaxtrace.load(folder.write())) == 0
+    folder.weights[name] = np.ones(2, np.float32)
+    model, notes = loaded_with_notes(folder, caplog)
+    assert max_difference(plain, model) == 0 and notes == ()
+
+
+def test_heads_of_other_models_are_ignored_and_named(folder, max_difference, caplog):
+    plain = jaxtrace.load(folder.write())
+    heads = ("classifier.weight", "score.weight", "v_head.summary.bias")
+    folder.weights |= {name: np.ones(2, np.float32) for name in heads}
+    model, notes = loaded_with_notes(folder, caplog)
+    assert max_difference(plain, model) == 0
+    assert notes == (f"weights of other heads are ignored: {', '.join(heads)}",)
+
+
+# Config, and how a wrapper or an export changes the names.
+NAMES = {
+    "base model": (CONFIG, lambda name: name.removeprefix("model.")),
+    "doubled": (CONFIG, lambda name: name.replace("model.", "model.model.")),
+    "in a module that is named model": (CONFIG, lambda name: f"model.{name}"),
+    "compiled": (CONFIG, lambda name: f"_orig_mod.{name}"),
+    "compiled layers": (CONFIG, lambda name: re.sub(r"(layers\.\d+)", r"\1._orig_mod", name)),
+    "data-parallel": (CONFIG, lambda name: f"module.{name}"),
+    "compiled, data-parallel": (CONFIG, lambda name: f"_orig_mod.module.{name}"),
+    "doubled GPT-2": (GPT2, lambda name: name.replace("transformer.", "transformer.transformer.")),
+    "data-parallel GPT-2 without its prefix": (GPT2, lambda name: name.replace("transformer.", "module.")),
+}
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_names_in_wrappers_are_read_and_noted_once(folder_of, form, max_difference, caplog):
+    config, rename = NAMES[form]
+    folder = folder_of(config)
+    plain, notes = loaded_with_notes(folder, caplog)
+    assert notes == ()
+    folder.weights = {rename(name): values for name, values in folder.weights.items()}
+    model, notes = loaded_with_notes(folder, caplog)
+    assert max_difference(plain, model) == 0
+    assert len(notes) == 1 and notes[0].startswith("weights are read under other names: ")
+
+
+def test_the_single_file_is_read_before_the_index(folder, max_difference, caplog):
+    """`save_pretrained` over a sharded checkpoint leaves the old index and shards."""
+    folder.write_sharded()
+    folder.weights = {name: 2 * values for name, values in folder.weights.items()}
+    model, notes = loaded_with_notes(folder, caplog)
+    assert len(notes) == 1 and "model.safetensors.index.json and its shards are ignored" in notes[0]
+    np.testing.assert_array_equal(model.params["embedding"], folder.weights[EMBEDDING])
+    before = open_checkpoint(str(folder.path)).fingerprint()
+    for shard in ("one", "two"):
+        (folder.path / f"{shard}.safetensors").unlink()
+    assert max_difference(model, jaxtrace.load(str(folder.path))) == 0
+    (folder.path / "model.safetensors.index.json").unlink()
+    assert open_checkpoint(str(folder.path)).fingerprint() == before
+
+
+def test_tensors_that_the_index_does_not_list_are_ignored(folder, max_difference):
+    whole = jaxtrace.load(folder.write())
+    folder.write_sharded()
+    shard = load_file(folder.path / "two.safetensors")
+    other = next(name for name in folder.weights if name not in shard)
+    save_file(shard | {other: folder.weights[other] + 1, "draft": np.ones(3)}, folder.path / "two.safetensors")
+    assert max_difference(whole, jaxtrace.load(str(folder.path))) == 0
 
 
 @pytest.mark.parametrize(
@@ -146,18 +258,3 @@ def test_the_fingerprint_depends_on_weights_and_config(folder):
     changed = open_checkpoint(folder.write()).fingerprint()
     folder.config["rms_norm_eps"] = 1e-6
     assert len({before, changed, open_checkpoint(folder.write()).fingerprint()}) == 3
-
-
-def test_a_hub_id_is_downloaded_without_pickles(folder, monkeypatch):
-    folder.write()
-    requests = []
-
-    def fetch(name, allow_patterns):
-        requests.append((name, allow_patterns))
-        return str(folder.path)
-
-    monkeypatch.setattr("jaxtrace.checkpoints.huggingface.snapshot_download", fetch)
-    assert jaxtrace.load("someone/something").config.vocab_size == 13
-    (name, patterns), *_ = requests
-    assert name == "someone/something"
-    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in patterns)

@@ -2,14 +2,31 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import jaxtrace
+from jaxtrace.models.forward import forward_logits
 from tests.models import hugging_face
 from tests.models.cases import CASES, LENGTH
 from tests.models.parity import assert_parity, compiled, everything
 
 # Cases alternate between the layouts, so every family with two cases is compared in both.
 LAYOUTS = {case: "stacked" if i % 2 else "unrolled" for i, case in enumerate(CASES)}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3", "gpt2"])
+def test_an_unembedding_that_differs_from_a_tied_embedding_is_read_as_in_transformers(family, tmp_path):
+    hugging_face.tiny(family, tie_word_embeddings=True).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    (embedding,) = (name for name in weights if name.endswith(("embed_tokens.weight", "wte.weight")))
+    weights["language_model.lm_head.weight" if family == "gemma3" else "lm_head.weight"] = 2 * weights[embedding]
+    save_file(weights, file, metadata={"format": "pt"})
+    run = hugging_face.run(hugging_face.load(tmp_path), [3, 1, 4, 1, 5])
+    model = jaxtrace.load(str(tmp_path))
+    np.testing.assert_allclose(
+        forward_logits(model.config, model.params, np.array([[3, 1, 4, 1, 5]]))[0], run.logits, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=": ".join)
