@@ -24,9 +24,8 @@ def test_an_unembedding_that_differs_from_a_tied_embedding_is_read_as_in_transfo
     save_file(weights, file, metadata={"format": "pt"})
     run = hugging_face.run(hugging_face.load(tmp_path), [3, 1, 4, 1, 5])
     model = jaxtrace.load(str(tmp_path))
-    np.testing.assert_allclose(
-        forward_logits(model.config, model.params, np.array([[3, 1, 4, 1, 5]]))[0], run.logits, atol=1e-4
-    )
+    logits = forward_logits(model.config, model.params, np.array([[3, 1, 4, 1, 5]]))[0]
+    np.testing.assert_allclose(logits, run.logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=": ".join)
