@@ -133,7 +133,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if local and revision is not None:
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
     directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
-    if not directory.is_dir():
+    if directory.is_file():
         problem = GGUF if name.endswith(".gguf") else "is a file; give the checkpoint's directory"
         raise CheckpointError(f"{name}: {problem}")
     conversion = read_conversion(directory, name)
@@ -174,9 +174,8 @@ def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConf
     """Return the content of config.json and the decoder's config; raises CheckpointError and ConfigError."""
     raw = _read_json(directory / CONFIG)
     if raw is None:
-        raise other_format(directory) or CheckpointError(
-            f"{name}: holds no config.json; give a Hugging Face checkpoint directory or a hub id"
-        )
+        problem = "holds no config.json; give a Hugging Face checkpoint directory or a hub id"
+        raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.endswith('-GGUF') else problem}")
     _refuse_quantised(raw, name)
     _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")

@@ -32,9 +32,7 @@ def shards(directory: Path) -> list[Path]:
     if (directory / SINGLE).exists():
         return [directory / SINGLE]
     if not (directory / INDEX).exists():
-        raise other_format(directory) or CheckpointError(
-            f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory"
-        )
+        raise other_format(directory) or _no_weights(directory)
     names = shard_names(directory)
     for name in names:
         if not (directory / name).exists():
@@ -53,7 +51,7 @@ def shard_names(directory: Path) -> list[str]:
 
 
 def other_format(directory: Path) -> CheckpointError | None:
-    """Return the error that names the format of a directory whose weights jaxtrace does not read, or None."""
+    """Return the error that names the format of a directory of an adapter or of GGUF files; None for another one."""
     if (directory / ADAPTER).exists():
         base = read_json(directory / ADAPTER, CheckpointError, "download it again").get("base_model_name_or_path")
         return CheckpointError(
@@ -62,6 +60,10 @@ def other_format(directory: Path) -> CheckpointError | None:
         )
     if ggufs := sorted(directory.glob("*.gguf")):
         return CheckpointError(f"{ggufs[0]}: {GGUF}")
+    return None
+
+
+def _no_weights(directory: Path) -> CheckpointError:
     for pattern in PICKLES:
         if pickles := sorted(directory.glob(pattern)):
             return CheckpointError(
@@ -70,9 +72,9 @@ def other_format(directory: Path) -> CheckpointError | None:
             )
     if others := sorted(directory.glob("*.safetensors")):
         return CheckpointError(
-            f"{others[0]}: is neither {SINGLE} nor listed in {INDEX}; save the checkpoint with save_pretrained"
+            f"{others[0]}: is neither {SINGLE} nor a shard of {INDEX}; save the checkpoint with save_pretrained"
         )
-    return None
+    return CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

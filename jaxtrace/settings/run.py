@@ -38,6 +38,7 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
     )
     revision: str | None = Field(
         default=None,
+        min_length=1,
         description="Branch, tag or commit of a hub id. Default: the main branch.",
         json_schema_extra=MODEL,
     )

@@ -36,6 +36,7 @@ def test_a_file_instead_of_a_directory_is_refused(tmp_path):
 
 
 def test_a_directory_without_a_config_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_text("")
     refused(tmp_path, str(tmp_path), "holds no config.json", "give a Hugging Face checkpoint directory")
 
 
@@ -258,7 +259,7 @@ def test_gguf_is_named(folder):
 def test_variants_and_other_names_of_the_weights_are_named(folder):
     folder.write()
     (folder.path / "model.safetensors").rename(folder.path / "model.fp16.safetensors")
-    refused(folder.path, "model.fp16.safetensors: is neither model.safetensors nor listed", "save_pretrained")
+    refused(folder.path, "model.fp16.safetensors: is neither model.safetensors nor a shard", "save_pretrained")
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host\nsecond line"), ValueError("")])

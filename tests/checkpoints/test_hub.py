@@ -30,7 +30,7 @@ class Hub:
             (files / name).write_text("{}")
 
     def snapshot_download(self, name, *, allow_patterns, revision=None):
-        assert name == "someone/model"
+        assert name in ("someone/model", "someone/model-GGUF")
         commit = COMMITS.get(revision, revision)
         if commit not in COMMITS.values():
             raise OSError(f"404: no revision {revision}")
@@ -124,4 +124,14 @@ def test_an_adapter_on_the_hub_is_named(hub, folder):
         (folder.path / name).unlink()
     (folder.path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/base"}))
     with pytest.raises(CheckpointError, match="adapter of someone/base"):
+        jaxtrace.load("someone/model")
+
+
+def test_gguf_on_the_hub_is_named(hub, folder):
+    """Nothing is fetched, so that the hub's client makes no directory."""
+    for name in ("config.json", "model.safetensors"):
+        (folder.path / name).unlink()
+    with pytest.raises(CheckpointError, match="someone/model-GGUF: is GGUF"):
+        jaxtrace.load("someone/model-GGUF")
+    with pytest.raises(CheckpointError, match="someone/model: holds no config.json"):
         jaxtrace.load("someone/model")
