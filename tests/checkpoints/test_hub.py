@@ -133,5 +133,5 @@ def test_gguf_on_the_hub_is_named(hub, folder):
         (folder.path / name).unlink()
     with pytest.raises(CheckpointError, match="someone/model-GGUF: is GGUF"):
         jaxtrace.load("someone/model-GGUF")
-    with pytest.raises(CheckpointError, match="someone/model: holds no config.json"):
+    with pytest.raises(CheckpointError, match=r"someone/model: holds no config\.json"):
         jaxtrace.load("someone/model")
