@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 import jaxtrace as jt
-from jaxtrace.checkpoints.embedded import demo_prompts
+from jaxtrace.checkpoints.embedded import demo_path, demo_prompts
 from jaxtrace.model import Model, open_model_checkpoint
 from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.run import prepare
@@ -48,6 +50,18 @@ def traced(jaxtrace, no_plots, tmp_path):
         return jt.open(directory)
 
     return run
+
+
+def test_notes_on_the_checkpoint_are_printed_once_and_stored(jaxtrace, no_plots, tmp_path):
+    model = shutil.copytree(demo_path(), tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"score.weight": np.ones((1, 2), np.float32)}, model / "model.safetensors")
+    note = "weights of other heads are ignored: score.weight"
+    done = jaxtrace("trace", model, "--text", "Mia has", *OUTPUT, "--out", tmp_path / "run")
+    assert (done.status, done.err.count(f"jaxtrace: {model}: {note}\n")) == (0, 1)
+    assert jt.open(tmp_path / "run").info["notes"] == [note]
+    for verb in (("info", model), ("convert", model, tmp_path / "converted")):
+        assert jaxtrace(*verb).err.count(note) == 1
 
 
 def tokens(trace):
