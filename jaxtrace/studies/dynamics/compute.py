@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.errors import StudyError
-from jaxtrace.model import load
+from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
@@ -63,7 +63,11 @@ def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[s
     questions = multiple_choice.load(config.choices)
     primer = "" if config.primer is None else _read_text(config.primer)
     score = functools.partial(scored_choices, questions=questions, primer=primer, template=config.template)
-    return {label: score(load(trace.info["model"])) for label, trace in traces.items()}
+
+    def traced(name: str, commit: str | None) -> Model:
+        return load(name, revision=None if Path(name).exists() else commit)
+
+    return {label: score(traced(trace.info["model"], trace.info.get("revision"))) for label, trace in traces.items()}
 
 
 def dynamics(
