@@ -12,6 +12,10 @@ from jaxtrace.settings.validation import StrictModel
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
 ThresholdsName = Literal["classic", "server"]
 
+# Below these float32 draws nonsense: scaled logits overflow, and no token's probability is a rounding error.
+LEAST_TEMPERATURE = 1e-3
+LEAST_TOP_P = 1e-6
+
 
 class SamplerSettings(StrictModel):
     """Choice of a sampler."""
@@ -32,11 +36,15 @@ class SamplingSettings(StrictModel):
     """Temperature and cuts of the sampler 'sample', applied in the order top-k, top-p, min-p."""
 
     temperature: float = Field(
-        default=1.0, gt=0, description="Divisor of the logits before a draw.", json_schema_extra=SAMPLING
+        default=1.0,
+        ge=LEAST_TEMPERATURE,
+        allow_inf_nan=False,
+        description="Divisor of the logits before a draw.",
+        json_schema_extra=SAMPLING,
     )
     top_p: float = Field(
         default=1.0,
-        gt=0,
+        ge=LEAST_TOP_P,
         le=1,
         description="Keep the smallest set of most likely tokens whose probability reaches this.",
         json_schema_extra=SAMPLING,

@@ -56,6 +56,14 @@ def test_defaults_are_valid_and_survive_json():
         ({"sampler": "beam"}, "settings: sampler is beam; it must be 'greedy', 'sample', 'entropix' or 'dslider'"),
         ({"alphas": (-1.0,)}, "settings: alphas is -1; each must be 0 or at least 0.01, and given once"),
         ({"layer_stride": 0}, "settings: layer_stride is 0; give 1 for every layer"),
+        (
+            {"sampler": "sample", "temperature": 1e-38},
+            "settings: temperature is 1e-38; it must be greater than or equal to 0.001",
+        ),
+        (
+            {"sampler": "sample", "top_p": 1e-300},
+            "settings: top_p is 1e-300; it must be greater than or equal to 0.000001",
+        ),
         ({"seed": 2**32}, "settings: seed is 4294967296; it must be less than 4294967296"),
         ({"text": 5}, "settings: text is 5; it must be a valid tuple"),
         ({"samples": 2}, "settings: samples is 2, and the greedy sampler draws equal ones; use sampler 'sample'"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxtrace import ConfigError, Dslider, Entropix, Probes, StepTrace, decode_step, init_state, pause_token
-from jaxtrace.engine.samplers.quadrants import CLASSIC, SERVER, Region, choose_quadrant, measures_of
+from jaxtrace.engine.samplers.quadrants import CLASSIC, SERVER, Formula, Region, choose_quadrant, measures_of
 from jaxtrace.schema import QUADRANTS
 from tests import oracle
 from tests.engine.automaton import automaton
@@ -265,6 +265,30 @@ def test_pause_token_accepts_text_ids_and_none():
 def test_repr_names_the_published_thresholds():
     assert repr(Entropix()) == "Entropix(thresholds=CLASSIC, pause=None, layers='all')"
     assert "base=2" not in repr(SERVER) and "'base': 3" in repr(dataclasses.replace(SERVER, base=3))
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 1e-38), ("top_p", 1e-300), ("min_p", 2.0)])
+def test_a_constant_draw_setting_out_of_range_is_refused(name, value):
+    with pytest.raises(ConfigError, match=f"draw settings: {name} is {value}; it must be") as error:
+        dataclasses.replace(CLASSIC.draws[0], **{name: Formula(value)})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
+def test_a_formula_below_the_bound_draws_as_at_the_bound(name):
+    """A setting of −1 times the entropy leaves the most likely token alone, as 0.001, 1e-6 and 1 do."""
+    below = [dataclasses.replace(draw, **{name: Formula(0, (("entropy", -1.0),))}) for draw in CLASSIC.draws]
+    logits = jnp.asarray(np.random.default_rng(0).permuted(np.tile(np.linspace(0, 5, 40), (30, 1)), axis=1))
+    metrics = StepTrace(
+        entropy=jnp.full(30, 2.0),
+        varentropy=jnp.full(30, 2.0),
+        attention_entropy=jnp.ones((30, 1, 2)),
+        attention_varentropy=jnp.ones((30, 1, 2)),
+        head_jsd=jnp.zeros((30, 1)),
+    )
+    sampler = Entropix(dataclasses.replace(CLASSIC, draws=tuple(below)))
+    drawn = sampler(logits, jax.random.split(jax.random.key(1), 30), metrics, None).token
+    np.testing.assert_array_equal(drawn, jnp.argmax(logits, axis=-1))
 
 
 def recorded(seed, scale, heads=3, slots=24, written=9):

@@ -27,6 +27,7 @@ def processed(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
 SETTINGS = [
     {},
     {"temperature": 0.3},
+    {"temperature": 1e-3},
     {"top_k": 1},
     {"top_k": 50},
     {"top_k": 500},
@@ -91,9 +92,14 @@ def test_top_k_of_one_is_greedy(rng):
     [
         {"temperature": 0.0},
         {"temperature": -1.0},
+        {"temperature": 1e-38},
+        {"temperature": 9e-4},
         {"temperature": float("nan")},
+        {"temperature": float("inf")},
         {"top_k": -1},
         {"top_p": 0.0},
+        {"top_p": 1e-300},
+        {"top_p": 9e-7},
         {"top_p": 1.1},
         {"top_p": float("nan")},
         {"min_p": -0.1},
@@ -105,3 +111,11 @@ def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=r"sampler 'sample': \w+ is .*; it must be") as error:
         Sample(**wrong)
     assert "\n" not in str(error.value)
+
+
+def test_absent_tokens_are_drawn_at_no_temperature():
+    """A vocabulary that a mesh pads has −1e30 in its last columns, which a division would bring near 0."""
+    logits = jnp.where(jnp.arange(50) < 3, 1.0, jnp.where(jnp.arange(50) < 25, -1e30, -jnp.inf))
+    rows, keys = jnp.broadcast_to(logits, (200, 50)), jax.random.split(jax.random.key(0), 200)
+    for temperature in (1e-3, 1.0, 1e30, 3e38):
+        assert set(np.asarray(Sample(temperature=temperature)(rows, keys).token).tolist()) == {0, 1, 2}

@@ -39,9 +39,9 @@ class Sample(Sampler):
     """Draws from softmax(logits / temperature) after top-k, then top-p, then min-p filtering.
 
     Attributes:
-      temperature: divisor of the logits, above 0.
+      temperature: divisor of the logits, at least 0.001.
       top_k: number of most likely tokens to keep; 0 keeps all.
-      top_p: probability to keep: the smallest set of most likely tokens that reaches it, in (0, 1].
+      top_p: probability to keep: the smallest set of most likely tokens that reaches it, from 1e-6 to 1.
       min_p: smallest probability to keep, as a fraction of the most likely token's, in [0, 1].
 
     Raises:
@@ -67,7 +67,7 @@ class Sample(Sampler):
 
     def processed(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
         """Return the scaled and filtered logits; removed tokens are at −1e30."""
-        logits = logits / self.temperature
+        logits = jnp.where(logits <= MASKED, MASKED, logits / self.temperature)
         if 0 < self.top_k < logits.shape[-1]:
             logits = filter_top_k(logits, self.top_k)
         if self.top_p < 1:

@@ -88,7 +88,7 @@ class Dslider(Sampler):
         thresholds of the regions.
 
     Raises:
-      ConfigError: the support is not an ascending choice of at least two tokens.
+      ConfigError: the support is not an ascending choice of at least two tokens, or the bias is NaN.
     """
 
     support: int | tuple[int, ...] = 4096
@@ -97,6 +97,8 @@ class Dslider(Sampler):
     outlier_bias: float = -37.6
 
     def __post_init__(self) -> None:
+        if math.isnan(self.outlier_bias):
+            raise ConfigError("outlier_bias is nan; give a number")
         ids = (0, self.support - 1) if isinstance(self.support, int) else self.support
         if len(ids) < 2 or ids[0] < 0 or any(b <= a for a, b in itertools.pairwise(ids)):
             raise ConfigError(

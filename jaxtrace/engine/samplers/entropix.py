@@ -16,6 +16,7 @@ from jaxtrace.engine.samplers.quadrants import (
     ADAPTIVE,
     CLASSIC,
     FLOWING,
+    LEAST,
     TREADING,
     Thresholds,
     choose_quadrant,
@@ -71,7 +72,8 @@ class Entropix(Sampler):
             """Return one setting of each row's draw; flowing rows draw nothing and get the setting of treading."""
             formulas = [getattr(draw, name) for draw in self.thresholds.draws]
             values = jnp.stack([formula(measures) for formula in formulas])
-            return jnp.take_along_axis(values, jnp.maximum(quadrant - TREADING, 0)[None], axis=0)[0]
+            chosen = jnp.take_along_axis(values, jnp.maximum(quadrant - TREADING, 0)[None], axis=0)[0]
+            return jnp.maximum(chosen, LEAST[name])
 
         filtered = filter_min_p(logits / setting("temperature")[:, None], setting("min_p"))
         filtered = filter_top_p(filter_top_k(filtered, jnp.round(setting("top_k"))), setting("top_p"))

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.schema import QUADRANTS
+from jaxtrace.settings.sampling import LEAST_TEMPERATURE, LEAST_TOP_P, SamplingSettings
+from jaxtrace.settings.validation import validated
 
 FLOWING, TREADING, EXPLORING, RESAMPLING, ADAPTIVE = range(len(QUADRANTS))
 
@@ -19,6 +21,9 @@ Measure = Literal[
     "entropy", "varentropy", "attention_entropy", "attention_varentropy", "agreement", "interaction", "tempering"
 ]
 Bounds = tuple[tuple[Measure, float], ...]
+
+# Smallest values of draw settings; a formula that falls below them is cut here.
+LEAST = {"temperature": LEAST_TEMPERATURE, "top_p": LEAST_TOP_P, "top_k": 1, "min_p": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Formula:
     high: float = math.inf
     truncated: bool = False
 
+    @property
+    def clipped_constant(self) -> float:
+        """The constant within [low, high]: the value of a formula without weights."""
+        return min(max(self.constant, self.low), self.high)
+
     def __call__(self, measures: Mapping[Measure, Float[Array, " B"]]) -> Float[Array, " B"]:
         total = jnp.full_like(measures["entropy"], self.constant)
         for name, weight in self.weights:
@@ -53,12 +63,21 @@ class Formula:
 
 @dataclasses.dataclass(frozen=True)
 class DrawSettings:
-    """Settings of a draw; temperature, min-p, top-k and top-p apply in this order."""
+    """Settings of a draw; temperature, min-p, top-k and top-p apply in this order.
+
+    Raises:
+      ConfigError: a constant formula is out of the range of the sampler 'sample'.
+    """
 
     temperature: Formula
     top_p: Formula
     top_k: Formula
     min_p: Formula
+
+    def __post_init__(self) -> None:
+        constants = {name: formula.clipped_constant for name, formula in vars(self).items() if not formula.weights}
+        constants.pop("top_k", None)  # any number: it is rounded at the draw
+        validated(SamplingSettings, constants, "draw settings")
 
 
 @dataclasses.dataclass(frozen=True)
