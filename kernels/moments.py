@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +177,23 @@ class Moments:
 def entropy_of(weights: Float[Array, "*r V"]) -> Float[Array, "*r"]:
     """Return −Σ w ln w over the last axis; a weight of 0 adds nothing and has no gradient."""
     return -jnp.sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)), axis=-1)
+
+
+def cross_terms(e: Any, u: Any, u_row: Any, absent: Any, row_absent: Any) -> Any:
+    """Return e^u (u − u_row) of each entry: with u = ln p and u_row = ln q, the terms of KL(p ‖ q).
+
+    An entry that p lacks adds 0, and one that q alone lacks adds ∞. Both tests are explicit because 0 · ∞ is NaN, in the
+    gradient too.
+
+    Args:
+      e: e^u.
+      u: score of the entry in p, up to a constant.
+      u_row: score of the entry in q, up to a constant.
+      absent: True if p lacks the entry.
+      row_absent: True if q lacks it.
+    """
+    difference = jnp.where(absent, 0.0, u) - jnp.where(row_absent, 0.0, u_row)
+    return jnp.where(absent, 0.0, jnp.where(row_absent, jnp.inf, e * difference))
 
 
 def shifted(scores: Float[Array, "*r V"], m: Float[Array, "*r"]) -> Float[Array, "*r V"]:

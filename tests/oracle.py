@@ -127,11 +127,15 @@ def lens(logits):
 
 
 def lens_kl(logits):
-    """Return KL(final ‖ lens_l) [L, ...]."""
+    """Return KL(final ‖ lens_l) [L, ...]; ∞ where a lens lacks an entry of the final distribution."""
     ln_p = log_softmax(logits)
-    p_final = np.exp(ln_p[-1])
-    ln_p = np.where(np.isfinite(ln_p), ln_p, 0.0)
-    return np.stack([(p_final * (ln_p[-1] - ln_l)).sum(axis=-1) for ln_l in ln_p])
+    present = np.isfinite(ln_p[-1])
+    p_final, ln_final = np.exp(ln_p[-1]), np.where(present, ln_p[-1], 0.0)
+    terms = [
+        np.where(present & ~np.isfinite(ln_l), np.inf, p_final * (ln_final - np.where(np.isfinite(ln_l), ln_l, 0.0)))
+        for ln_l in ln_p
+    ]
+    return np.stack([term.sum(axis=-1) for term in terms])
 
 
 def prediction_depth(tokens):

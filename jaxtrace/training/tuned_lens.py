@@ -15,6 +15,7 @@ from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import CARD, LensCard, place_translators, write_lens
 from jaxtrace.errors import ConfigError
 from jaxtrace.model import Model
+from jaxtrace.kernels.moments import cross_terms
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked
@@ -144,7 +145,8 @@ def kl_by_layer(
         x, weight, bias = layer
         translated = Translators(weight[None], bias[None])(x[None], (0,))[0]
         lens = jax.nn.log_softmax(unembed(config, params, translated))
-        return jnp.sum(jnp.exp(final) * (final - lens), axis=-1)
+        terms = cross_terms(jnp.exp(final), final, lens, jnp.isneginf(final), jnp.isneginf(lens))
+        return jnp.sum(terms, axis=-1)
 
     return jax.lax.map(layer_kl, (result.stream, translators.weight, translators.bias))
 

@@ -22,10 +22,10 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
 from ..gpu_tiles import bfloat16_pieces, interpreter, plgpu, sum_terms, too_old
-from ..moments import FLOOR, MASKED, Moments
+from ..moments import FLOOR, MASKED, Moments, cross_terms
 from ..soft_cap import soft_capped
 from ..tiles import RunningSums, shift_sums
-from .types import UnembedSums
+from .types import UnembedSums, shift_cross
 
 ROWS = 64  # rows of a block: the ones of one instruction of the matrix unit
 COLUMNS = 32  # tokens whose logits are read together; few enough that two blocks fit a multiprocessor
@@ -158,7 +158,7 @@ class _BlockState(NamedTuple):
       target: logit of the target.
       output_m: largest logit of the output.
       output_l: Σ e^u of the output.
-      cross: Σ e^{u_out} (u_out − u_row).
+      cross: sum of `cross_terms`.
     """
 
     m: Any
@@ -289,11 +289,11 @@ def _part_of_rows(
         d_output = jnp.maximum(state.output_m - output_m, FLOOR)
         u, u_output = logits - wide(new.m), output_logits - wide(output_m)
         e = sum_terms(output_logits, wide(output_m)).l
-        cross = jnp.exp(d_output) * (state.cross + state.output_l * (d_output - d))
+        terms = cross_terms(e, u_output, u, output_logits <= MASKED, logits <= MASKED)
         return new._replace(
             output_m=output_m,
             output_l=jnp.exp(d_output) * state.output_l + jnp.sum(e, axis=1),
-            cross=cross + jnp.sum(e * (u_output - u), axis=1),
+            cross=shift_cross(state.cross, state.output_l, d_output, d) + jnp.sum(terms, axis=1),
         )
 
     def store(logits: Any, column: Any) -> None:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import MASKED
+from ..moments import MASKED, cross_terms
 from ..soft_cap import soft_capped
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 from .types import UnembedSums
@@ -23,13 +23,13 @@ def unembed_moments(
     logits = soft_capped(logits, soft_cap)
     rows = softmax_moments(logits, alphas=(), temperature=None)
     output = softmax_moments(logits[-1], alphas=alphas, temperature=None)
-    u = logits - rows.moments.m[..., None]
+    u, absent = logits - rows.moments.m[..., None], logits <= MASKED
     return UnembedSums(
         moments=rows.moments,
         r=output.moments.r,
         top1=rows.top1,
         second=rows.second[-1],
-        cross=pairwise_sum(jnp.exp(u[-1]) * (u[-1] - u)),
+        cross=pairwise_sum(cross_terms(jnp.exp(u[-1]), u[-1], u, absent[-1], absent)),
         target=None if targets is None else target_logits(logits[-1], targets),
         logits=logits[-1] if keep_logits else None,
     )

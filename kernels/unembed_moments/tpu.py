@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from ..moments import FLOOR, MASKED, Moments
+from ..moments import FLOOR, MASKED, Moments, cross_terms
 from ..soft_cap import soft_capped
 from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import (
@@ -36,7 +36,7 @@ from ..tpu_tiles import (
     update_top,
 )
 from .tpu_blocks import UnembedBlocks
-from .types import UnembedSums
+from .types import UnembedSums, shift_cross
 
 SERVED = (jnp.float32, jnp.bfloat16)
 
@@ -47,7 +47,7 @@ class _RowState(NamedTuple):
     Attributes:
       top: top two logits.
       sums: sums about the largest logit; the Rényi sums are the output's.
-      cross: Σ e^{u_out} (u_out − u_row) of lens rows.
+      cross: sum of `cross_terms` of lens rows.
       target: logit of the target of output rows.
     """
 
@@ -190,8 +190,10 @@ def _kernel(
         scores, _, old, top, d = read(at)
         u, _, sums = tile_sums(scores, top.largest)
         d_output, l_output = unpacked(output_ref[output_at, :], (0, 0))
-        cross = jnp.exp(d_output) * (old.cross + l_output * (d_output - d))
-        cross += total(e_ref[output_at, :] * (u_ref[output_at, :] - u))
+        u_output = u_ref[output_at, :]
+        # `tile_sums` cuts u at MASKED; the output's scores themselves are not kept.
+        terms = cross_terms(e_ref[output_at, :], u_output, u, u_output <= MASKED / 2, scores <= MASKED)
+        cross = shift_cross(old.cross, l_output, d_output, d) + total(terms)
         sums = add_sums(shift_sums(old.sums._replace(r=()), d), sums)._replace(r=old.sums.r)
         state_ref[at, :] = packed(_RowState(top, sums, cross, old.target))
 

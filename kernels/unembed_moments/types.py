@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import FLOOR, Moments
+from ..moments import FLOOR, MASKED, Moments
 from ..softmax_moments.types import top1_top2_gap, top_two_of_parts
 
 
@@ -21,7 +22,7 @@ class UnembedMoments:
       moments: moments of every row, without Rényi sums.
       renyi: Rényi entropies of the output rows, one per α.
       top1: most likely token of each row.
-      kl: KL(output ‖ row) in nats; 0 for the output itself.
+      kl: KL(output ‖ row) in nats; 0 for the output itself, ∞ for a row that lacks a token of the output (−∞ logit).
       top1_top2_gap: largest minus second largest probability of the output rows.
       target_logprob: ln p[target] of the output rows; None without targets.
       logits: logits of the output, float32; None unless requested.
@@ -46,8 +47,8 @@ class UnembedSums:
       r: Rényi sums of the output rows about their largest logits, one per α.
       top1: index in the part of each row's largest logit, the lowest among equals.
       second: second largest logit of the output rows; `MASKED` if the part has one token.
-      cross: Σ e^{u_out} (u_out − u_row), each u about its row's largest logit; 0 for the last group.
-      target: logit of the output at the target; `MASKED` if the target is outside this part; None without targets.
+      cross: sum of `cross_terms`, each u about its row's largest logit; 0 for the last group.
+      target: logit of the output at the target; `MASKED` or less if this part lacks it; None without targets.
       logits: logits of the output; None unless requested.
     """
 
@@ -81,9 +82,7 @@ class UnembedSums:
         output = self.output(alphas).merge_axis(0)
         moments = self.moments.merge_axis(0)
         shift = jnp.maximum(self.moments.m - moments.m, FLOOR)
-        output_shift = shift[:, -1:]
-        cross = self.cross + self.moments.l[:, -1:] * (output_shift - shift)
-        cross = jnp.sum(jnp.exp(output_shift) * cross, axis=0)
+        cross = jnp.sum(shift_cross(self.cross, self.moments.l[:, -1:], shift[:, -1:], shift), axis=0)
         target = None if self.target is None else jnp.max(self.target, axis=0)
         return UnembedSums(moments, output.r, top1, second, cross, target, None)
 
@@ -94,14 +93,29 @@ class UnembedSums:
 
     def result(self, alphas: tuple[float, ...]) -> UnembedMoments:
         """Return the finished quantities."""
-        output, log_l = self.output(alphas), jnp.log(self.moments.l)
-        kl = self.cross[:-1] / output.l - log_l[-1] + log_l[:-1]
+        output, l = self.output(alphas), jnp.where(self.moments.l == 0, 1.0, self.moments.l)  # noqa: E741
+        log_l = jnp.log(l)
+        kl = self.cross[:-1] / l[-1] - log_l[-1] + log_l[:-1]
         return UnembedMoments(
             moments=self.moments,
             renyi=output.renyi,
             top1=self.top1,
             kl=jnp.concatenate([jnp.maximum(kl, 0.0), jnp.zeros_like(self.cross[-1:])]),
             top1_top2_gap=top1_top2_gap(output, self.second),
-            target_logprob=None if self.target is None else self.target - output.m - log_l[-1],
+            target_logprob=None
+            if self.target is None
+            else jnp.where(self.target <= MASKED, -jnp.inf, self.target - output.m - log_l[-1]),
             logits=self.logits,
         )
+
+
+def shift_cross(cross: Any, l: Any, d: Any, d_row: Any) -> Any:  # noqa: E741
+    """Return a sum of `cross_terms` about new maxima; an infinite sum stays infinite.
+
+    Args:
+      cross: sum about the old maxima.
+      l: Σ e^u of the output about its old maximum.
+      d: old maximum of the output minus the new one, at least `FLOOR`.
+      d_row: the same of the row.
+    """
+    return jnp.where(cross == jnp.inf, cross, jnp.exp(d) * (cross + l * (d - d_row)))

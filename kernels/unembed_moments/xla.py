@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linear import linear
-from ..moments import MASKED, Moments
+from ..moments import MASKED, Moments, cross_terms
 from ..soft_cap import soft_capped
 from ..softmax_moments.xla import top_two
 from .reference import target_logits
@@ -104,7 +104,9 @@ def _read_logits(
     moments, top1 = jax.tree.map(lambda x: x.reshape(groups, rows, *x.shape[1:]), (moments, top1))
     cross = jnp.zeros_like(moments.l)
     if groups > 1:
-        cross = cross.at[:-1].set(jnp.sum(jnp.exp(u[-1]) * (u[-1] - u[:-1]), axis=-1))
+        absent = logits <= MASKED
+        terms = cross_terms(jnp.exp(u[-1]), u[-1], u[:-1], absent[-1], absent[:-1])
+        cross = cross.at[:-1].set(jnp.sum(terms, axis=-1))
     return UnembedSums(
         moments=moments,
         r=Moments.of(output, alphas=alphas, largest=final.m).r,

@@ -104,6 +104,75 @@ class TestUnembedMoments:
         cases.assert_near(many.moments.varentropy[-1:], one.moments.varentropy, cases.VARENTROPY, "varentropy")
         cases.assert_near(many.target_logprob, one.target_logprob, cases.LOG_PROBABILITY, "target_logprob")
 
+    @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # the interpreter of GPU kernels is NumPy
+    def test_absent_tokens_make_no_metric_nan(self, implementation, rng):
+        hidden, unembedding, targets, logits = with_absent_tokens(rng)
+        got = call(implementation)(hidden, unembedding, targets)
+        check_absent(got, logits, targets)
+        assert (got.logits[:, [EVERYWHERE, OUTPUT]] <= -1e30).all()
+
+
+# Tokens that are absent (logit −∞) from every row, from the output alone, and from one lens row alone, where the last has
+# a probability of e^−200 in the output: 0 in float32, but not absent.
+EVERYWHERE, OUTPUT, LENS, UNLIKELY = 3, 150, 400, 699
+
+
+def with_absent_tokens(rng):
+    """Return (hidden, unembedding, targets, float64 logits); products with −2e38 overflow float32 to −∞."""
+    hidden, unembedding, targets = (np.array(x) for x in problem(rng, 3, 3, 64, 700, "float32"))
+    hidden[..., 2:7], unembedding[:, 2:7] = 0, 0
+    hidden[..., 2] = hidden[-1, :, 3] = hidden[0, 0, 4] = hidden[1, 1, 5] = hidden[-1, :, 6] = 8
+    for column, token in enumerate((EVERYWHERE, OUTPUT, LENS, UNLIKELY), 2):
+        unembedding[token, column] = -2e38
+    unembedding[UNLIKELY, 6] = -25
+    targets[0] = EVERYWHERE
+    logits = oracle.unembed(hidden, unembedding)
+    return *map(jnp.asarray, (hidden, unembedding, targets)), np.where(logits < -9e29, -np.inf, logits)
+
+
+def check_absent(got, logits, targets):
+    """Compare with the oracle, infinities included."""
+    want = oracle.lens(logits)
+    infinite = np.isinf(want["lens_kl"])
+    assert np.argwhere(infinite).tolist() == [[0, 0], [1, 1]]
+    np.testing.assert_array_equal(np.isposinf(got.kl), infinite)
+    cases.assert_near(got.kl[~infinite], want["lens_kl"][~infinite], cases.ENTROPY, "kl")
+    cases.assert_near(got.moments.entropy, want["lens_entropy"], cases.ENTROPY, "entropy")
+    cases.assert_near(got.moments.varentropy, want["lens_varentropy"], cases.VARENTROPY, "varentropy")
+    renyi = np.stack([oracle.renyi(logits[-1], alpha) for alpha in ALPHAS], axis=-1)
+    cases.assert_near(got.renyi, renyi, cases.RENYI, "renyi")
+    assert got.target_logprob[0] == -np.inf
+    cases.assert_near(
+        got.target_logprob[1:], oracle.logprob(logits[-1], targets)[1:], cases.LOG_PROBABILITY, "target_logprob"
+    )
+
+
+def test_an_infinite_divergence_survives_parts_of_little_mass(rng):
+    """The second part's largest output logit is far below the first's, whose share of the sums is then 0 in float32."""
+    hidden, unembedding, targets, _ = with_absent_tokens(rng)
+    hidden, unembedding = hidden.at[..., 7].set(8.0), unembedding.at[:, 7].set(0.0).at[350:, 7].set(-40.0)
+    logits = oracle.unembed(hidden, unembedding)
+    options = dict(alphas=ALPHAS, soft_cap=None, keep_logits=True)
+    first, second = (
+        xla.unembed_moments(hidden, part, targets=targets - start, **options)
+        for start, part in ((0, unembedding[:350]), (350, unembedding[350:]))
+    )
+    got = first.followed_by(second, 350, ALPHAS).result(ALPHAS)
+    check_absent(got, np.where(logits < -9e29, -np.inf, logits), targets)
+
+
+def test_gradients_ignore_absent_tokens(rng):
+    """A token that is absent everywhere has no gradient, and makes no other gradient NaN."""
+    hidden, unembedding, _ = problem(rng, 3, 2, 16, 50, "float32")
+
+    def loss(hidden, unembedding):
+        moments = unembed_moments(hidden, unembedding, implementation="xla")
+        return moments.kl.sum() + moments.moments.entropy.sum()
+
+    absent = unembedding.at[7].set(0.0).at[7, 0].set(-2e38)  # the first hidden column is 16
+    want = jax.grad(loss)(hidden, jnp.delete(unembedding, 7, axis=0))
+    np.testing.assert_allclose(jax.grad(loss)(hidden, absent), want, atol=1e-4)
+
 
 def test_blocks_of_rows_do_not_change_the_result(rng, monkeypatch):
     hidden, unembedding, targets = problem(rng, 3, 7, 64, 1000, "float32")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.engine.translators import Translators
+from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.forward import unembed
@@ -60,8 +61,7 @@ def candidates(
         reached = jnp.cumsum(jnp.exp(logprobs[order]))
         size = jnp.minimum(jnp.sum(reached < mass) + 1, len(order))
         members = jnp.zeros_like(before).at[order].set(jnp.arange(len(order)) < size)
-        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs)
-        return members, Candidates(entropy, size, jnp.sum(members & before))
+        return members, Candidates(entropy_of(jnp.exp(logprobs)), size, jnp.sum(members & before))
 
     _, layers = jax.lax.scan(next_layer, jnp.zeros(config.vocab_size, bool), streams)
     return layers._replace(shared=layers.shared[1:])

@@ -15,6 +15,7 @@ from scipy.special import entr, softmax
 
 from jaxtrace.engine.buckets import chunk, chunk_widths
 from jaxtrace.errors import StudyError
+from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import DecoderConfig
@@ -123,7 +124,7 @@ def _read(
     result = forward(config, params, tokens, cache, jnp.zeros(batch, jnp.int32), interventions=masks)
     last = jnp.take_along_axis(result.hidden, (count - 1)[:, None, None], axis=1)[:, 0]
     logprobs = jax.nn.log_softmax(unembed(config, params, last))
-    return jnp.take_along_axis(logprobs, options, axis=1), -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+    return jnp.take_along_axis(logprobs, options, axis=1), entropy_of(jnp.exp(logprobs))
 
 
 def _choice_question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> ChoiceQuestion:
