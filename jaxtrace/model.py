@@ -28,6 +28,7 @@ from jaxtrace.engine.metric_buffer import Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader
 from jaxtrace.engine.samplers import Greedy, Sampler
 from jaxtrace.engine.settings import DEFAULTS, Settings
+from jaxtrace.engine.stop_strings import StopStrings, check_stop, cut_pieces
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import TunedLens, read_lens
 from jaxtrace.errors import ConfigError
@@ -136,6 +137,7 @@ class Model:
         seed: int = DEFAULTS.seed,
         stop_tokens: Sequence[int] | None = None,
         stop_repeats: int = DEFAULTS.stop_repeats,
+        stop: str | Sequence[str] = DEFAULTS.stop,
         batch_size: int = DEFAULTS.batch_size,
         raw: bool = False,
         interventions: Interventions | None = None,
@@ -154,6 +156,7 @@ class Model:
           seed: seed of the sampler. A prompt draws the same tokens alone and in a batch, given its index in `prompts`.
           stop_tokens: ids that end a row; None for the checkpoint's, () to never stop early.
           stop_repeats: number of identical tokens in a row that end it; 0 disables the rule.
+          stop: text, or texts, that end a row: the token that completes one is its last, and `Row.text` is cut before it.
           batch_size: number of prompts that run at once; the next prompt replaces one that has finished.
           raw: True feeds texts without a chat template.
           interventions: blocks and heads to ablate. The masks are traced, so one compiled program serves every choice.
@@ -165,7 +168,8 @@ class Model:
         Raises:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; or an
             image is unreadable, has no image token in its prompt, or the model has no image encoder.
-          ConfigError: a count is out of range, or a mask of the interventions does not have the model's shape.
+          ConfigError: a count is out of range, a mask of the interventions does not have the model's shape, or there are
+            stop strings and no tokenizer.
         """
         settings = Settings(
             probes=probes or Probes.all(),
@@ -174,10 +178,12 @@ class Model:
             sampler=sampler or Greedy(),
             stop_tokens=tuple(self.stop_tokens if stop_tokens is None else stop_tokens),
             stop_repeats=stop_repeats,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             interventions=interventions,
         )
         settings.probes.check(self.config)
+        check_stop(settings.stop, self.tokenizer)
         rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
         return Trace([row for batch in rows for _, row in batch], self.info("generate", settings))
 
@@ -225,11 +231,11 @@ class Model:
         """
         ids = [tokens for _, tokens in prompts]
         numbers = range(len(ids)) if numbers is None else numbers
-        load_images = self._image_loader(prompts)
+        load_images, strings = self._image_loader(prompts), self._stop_strings(settings.stop)
         for batch in generate_rows(
-            self.config, self.params, ids, settings, on_progress, numbers, load_images, self._translators
+            self.config, self.params, ids, settings, on_progress, numbers, load_images, self._translators, strings
         ):
-            yield [(numbers[i], self._generated_row(*prompts[i], metrics, settings)) for i, metrics in batch]
+            yield [(numbers[i], self._generated_row(*prompts[i], metrics, settings, strings)) for i, metrics in batch]
 
     def score_rows(
         self,
@@ -253,6 +259,7 @@ class Model:
             "seed": settings.seed,
             "stop_tokens": list(settings.stop_tokens),
             "stop_repeats": settings.stop_repeats,
+            "stop": list(settings.stop),
         }
         return {
             "mode": mode,
@@ -297,17 +304,28 @@ class Model:
         processor = self.image_processor
         return lambda index: load_prompt_images(processor, self.config, *prompts[index], most)
 
-    def _generated_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings) -> Row:
+    def _stop_strings(self, strings: tuple[str, ...]) -> StopStrings | None:
+        """Return the automaton of stop strings over the model's tokens; None for no strings."""
+        check_stop(strings, self.tokenizer)
+        if not strings or self.tokenizer is None:
+            return None
+        return StopStrings.of(strings, self.tokenizer.token_bytes(self.config.vocab_size))
+
+    def _generated_row(
+        self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings, strings: StopStrings | None
+    ) -> Row:
         prompt_steps = len(ids) - 1 if settings.probes.prompt_positions else 0
         metrics = _trim_keys(metrics, len(ids) - 1 - prompt_steps)
         tokens = metrics["token"][prompt_steps:]
-        stop = _stop_reason(tokens, settings)
+        stop = _stop_reason(tokens, settings, strings)
         drawn = tokens[tokens >= 0]
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop, prompt_steps)
         pieces = self.tokenizer.pieces(np.concatenate([ids, drawn]))
         step_pieces = (*pieces[len(ids) - prompt_steps :], *("",) * (len(tokens) - len(drawn)))
         text = self.tokenizer.decode(drawn)
+        if stop == "stop_string":
+            text = self.tokenizer.join(drawn, cut_pieces(pieces[len(ids) :], settings.stop))
         return Row(prompt, ids, pieces[: len(ids)], metrics, step_pieces, text, stop, prompt_steps)
 
     def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics) -> Row:
@@ -325,10 +343,12 @@ def _trim_keys(metrics: Metrics, first: int) -> Metrics:
     return {name: x[..., :end].copy() if "key" in QUANTITIES[name].dims else x for name, x in metrics.items()}
 
 
-def _stop_reason(tokens: np.ndarray, settings: Settings) -> str:
+def _stop_reason(tokens: np.ndarray, settings: Settings, strings: StopStrings | None) -> str:
     """Return why a row ended after drawing these tokens."""
     if tokens[-1] < 0:
         return "not_finite"
+    if strings is not None and strings.matched(tokens):
+        return "stop_string"
     if tokens[-1] in settings.stop_tokens:
         return "stop_token"
     last = tokens[-settings.stop_repeats :]

@@ -23,6 +23,7 @@ from jaxtrace.engine.metric_buffer import OnProgress
 from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
+from jaxtrace.engine.stop_strings import check_stop
 from jaxtrace.errors import ConfigError
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
@@ -185,7 +186,12 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
 
 
 def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: Tokenizer | None) -> Settings:
-    """Return the engine's settings of a run; raises ConfigError if `pause` is no token of the model's tokenizer."""
+    """Return the engine's settings of a run.
+
+    Raises:
+      ConfigError: `pause` is no token of the model's tokenizer, or there are stop strings and no tokenizer.
+    """
+    check_stop(config.stop, tokenizer)
     sampler: Sampler = Greedy()
     if config.sampler == "sample":
         sampler = Sample(config.temperature, config.top_k, config.top_p, config.min_p)
@@ -200,6 +206,7 @@ def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: 
         sampler=sampler,
         stop_tokens=stop_tokens,
         stop_repeats=config.stop_repeats,
+        stop=config.stop,
         seed=config.seed,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import shutil
 import textwrap
 import types
@@ -192,7 +193,13 @@ def _add(section: Any, name: str, field: FieldInfo) -> None:
         section.add_argument(f"--no-{option[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS)
         return
     action = "append" if several else "store"
-    section.add_argument(option, dest=name, action=action, metavar=_placeholder(field), help=help_text)
+    kind = _unescaped if extra.get("escapes") else str
+    section.add_argument(option, dest=name, action=action, type=kind, metavar=_placeholder(field), help=help_text)
+
+
+def _unescaped(text: str) -> str:
+    r"""Return a text with its escapes \n, \t and \\ resolved: within a shell's quotes, \n is a backslash and an n."""
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), text)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jaxtrace.engine.pool import ImageLoader, Pool, PoolEntry, score_chunk
 from jaxtrace.engine.samplers import Sampler
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.step import State, StopRules, decode_step, stop_rules
+from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.engine.translators import Translators
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
@@ -87,6 +88,7 @@ def generate_rows(
     numbers: Sequence[int] | None = None,
     load_images: ImageLoader | None = None,
     lens: Translators | None = None,
+    strings: StopStrings | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
     """Continue prompts and yield the metrics of every step, in the order of the prompts, as soon as they are complete.
 
@@ -103,6 +105,7 @@ def generate_rows(
       numbers: numbers that seed the prompts' draws; None for their indices.
       load_images: loads a prompt's images by its index; None if no prompt has images.
       lens: translators for the lens metrics; None for the logit lens.
+      strings: automaton of the stop strings of the settings; None for none.
 
     Yields:
       Lists of (index of the prompt, its metrics). Each of several processes yields the prompts of its own rows.
@@ -117,7 +120,7 @@ def generate_rows(
         for tokens in prompts
     ]
     pool = Pool(config, params, settings, entries, numbers, load_images, lens)
-    stop = stop_rules(settings.stop_tokens, settings.stop_repeats)
+    stop = jax.tree.map(pool.replicate, stop_rules(settings.stop_tokens, settings.stop_repeats, strings))
     static = {"config": config, "probes": settings.probes, "sampler": settings.sampler, "steps": settings.steps}
     buffer = MetricBuffer(on_progress, pool.local_rows)
 

@@ -24,6 +24,7 @@ class Settings:
       sampler: sampler that draws them.
       stop_tokens: ids that end a row.
       stop_repeats: number of identical tokens in a row that end it; 0 never ends it.
+      stop: strings that end a row.
       seed: seed of the rows' random keys; a row's key is folded with its index, whatever its batch.
       steps: decode steps per call of the device.
       interventions: ablation of the forward pass; None for none.
@@ -38,6 +39,7 @@ class Settings:
     sampler: Sampler = Greedy()  # noqa: RUF009
     stop_tokens: tuple[int, ...] = ()
     stop_repeats: int = DEFAULTS.stop_repeats
+    stop: tuple[str, ...] = DEFAULTS.stop
     seed: int = DEFAULTS.seed
     steps: int = 16
     interventions: Interventions | None = None

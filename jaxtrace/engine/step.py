@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxtrace.engine.measure import StepTrace, forward_flags, measure
 from jaxtrace.engine.rows import select_rows
 from jaxtrace.engine.samplers import Greedy, Sampler
+from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.cache import KVCache, empty_cache
@@ -40,6 +41,7 @@ class State:
       active: True for rows that still draw. Finished rows are still computed, but their state is frozen.
       remaining: number of tokens that each row may still draw.
       repeats: number of times in a row that `token` was drawn; 0 before the first draw.
+      stop_state: state of the automaton of the stop strings; 0 without them.
       sampler_state: state of the sampler, with the rows first.
     """
 
@@ -52,6 +54,7 @@ class State:
     active: Bool[Array, " B"]
     remaining: Int[Array, " B"]
     repeats: Int[Array, " B"]
+    stop_state: Int[Array, " B"]
     sampler_state: Any
 
 
@@ -63,15 +66,19 @@ class StopRules:
     Attributes:
       tokens: ids that end a row; may be empty.
       repeats: number of identical tokens in a row that end it; 0 disables the rule.
+      strings: automaton of the stop strings; None for none.
     """
 
     tokens: Int[Array, " E"]
     repeats: Int[Array, ""]
+    strings: StopStrings | None = None
 
 
-def stop_rules(tokens: tuple[int, ...] = (), repeats: int = 0) -> StopRules:
+def stop_rules(tokens: tuple[int, ...] = (), repeats: int = 0, strings: StopStrings | None = None) -> StopRules:
     """Return StopRules from plain numbers."""
-    return StopRules(jnp.array(tokens, jnp.int32).reshape(-1), jnp.asarray(repeats, jnp.int32))
+    return StopRules(
+        jnp.array(tokens, jnp.int32).reshape(-1), jnp.asarray(repeats, jnp.int32), jax.tree.map(jnp.asarray, strings)
+    )
 
 
 def init_state(
@@ -120,6 +127,7 @@ def init_state(
         active=jnp.ones(batch, bool),
         remaining=jnp.full(batch, jnp.iinfo(jnp.int32).max),
         repeats=zeros(),
+        stop_state=zeros(),
         sampler_state=sampler.init(batch, config.vocab_size),
     )
 
@@ -259,11 +267,14 @@ def decode_step(
     if probes.output:
         trace = dataclasses.replace(trace, logprob=below_max + jnp.log(trace.top1_prob))
     repeats = jnp.where((drawn == state.token) & (state.repeats > 0), state.repeats + 1, 1)
-    remaining = state.remaining - 1
+    remaining, stop_state = state.remaining - 1, state.stop_state
     unfinished = finite & (remaining > 0)
     if stop is not None:
         stopped = jnp.any(drawn[:, None] == stop.tokens, axis=-1)
         unfinished &= ~(stopped | ((stop.repeats > 0) & (repeats >= stop.repeats)))
+        if (strings := stop.strings) is not None:
+            stop_state = strings.following[stop_state, strings.classes[drawn]]
+            unfinished &= stop_state < len(strings.following) - 1
     active = state.active
     fed = _advance(state, result, active.astype(jnp.int32), state.image_mask, probes.carried(config))
     return dataclasses.replace(
@@ -272,6 +283,7 @@ def decode_step(
         active=active & unfinished,
         remaining=jnp.where(active, remaining, state.remaining),
         repeats=jnp.where(active, repeats, state.repeats),
+        stop_state=jnp.where(active, stop_state, state.stop_state),
         sampler_state=select_rows(active, sampler_state, state.sampler_state),
     ), trace
 

@@ -157,8 +157,8 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
             raise ValueError(
                 f"pause is {self.pause!r} with sampler {self.sampler!r}; use sampler 'entropix' or 'dslider'"
             )
-        if self.score and (self.sampler != "greedy" or self.stop_repeats):
-            raise ValueError("score draws no tokens; drop sampler and stop_repeats")
+        if self.score and (self.sampler != "greedy" or self.stop_repeats or self.stop):
+            raise ValueError("score draws no tokens; drop sampler, stop and stop_repeats")
         if self.score and self.prompt_positions:
             raise ValueError("score records every position; drop prompt_positions")
         if self.score and self.compat_duplicate_last_prompt_token:

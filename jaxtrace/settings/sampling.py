@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jaxtrace.settings.groups import DEVICES, SAMPLING
-from jaxtrace.settings.validation import StrictModel
+from jaxtrace.settings.groups import DEVICES, ESCAPES, SAMPLING
+from jaxtrace.settings.validation import ONE_OR_MORE, StrictModel
 
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
 ThresholdsName = Literal["classic", "server"]
@@ -65,7 +65,7 @@ class SamplingSettings(StrictModel):
 
 
 class DecodingSettings(StrictModel):
-    """Size of a batch, length of an answer, and seed."""
+    """Size of a batch, ends of an answer, and seed."""
 
     batch_size: int = Field(default=16, ge=1, description="Prompts run at once.", json_schema_extra=DEVICES)
     max_new_tokens: int = Field(
@@ -76,6 +76,12 @@ class DecodingSettings(StrictModel):
         ge=0,
         description="Number of identical tokens in a row that end an answer; 0 never ends it.",
         json_schema_extra=SAMPLING,
+    )
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ONE_OR_MORE] = Field(
+        default=(),
+        description="Text that ends an answer, which is cut before it; repeat the option for several. \\n stands for a "
+        "new line.",
+        json_schema_extra=SAMPLING | ESCAPES,
     )
     seed: int = Field(
         default=0,

@@ -77,6 +77,7 @@ def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     if len(value) > LONGEST_VALUE:
         value = f"{value[:LONGEST_VALUE]}…"
     advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
+    advice = advice.replace("String should", "it must", 1)
     return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"
 
 
