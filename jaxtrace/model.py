@@ -156,7 +156,7 @@ class Model:
           seed: seed of the sampler. A prompt draws the same tokens alone and in a batch, given its index in `prompts`.
           stop_tokens: ids that end a row; None for the checkpoint's, () to never stop early.
           stop_repeats: number of identical tokens in a row that end it; 0 disables the rule.
-          stop: text, or texts, that end a row: the token that completes one is its last, and `Row.text` is cut before it.
+          stop: text, or texts, that end a row. The token that completes one is its last; `Row.text` ends before it.
           batch_size: number of prompts that run at once; the next prompt replaces one that has finished.
           raw: True feeds texts without a chat template.
           interventions: blocks and heads to ablate. The masks are traced, so one compiled program serves every choice.
@@ -168,8 +168,8 @@ class Model:
         Raises:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; or an
             image is unreadable, has no image token in its prompt, or the model has no image encoder.
-          ConfigError: a count is out of range, a mask of the interventions does not have the model's shape, or there are
-            stop strings and no tokenizer.
+          ConfigError: a count is out of range, a mask of the interventions does not have the model's shape, or there is
+            a stop string and no tokenizer.
         """
         settings = Settings(
             probes=probes or Probes.all(),

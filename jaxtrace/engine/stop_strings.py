@@ -60,14 +60,14 @@ class StopStrings:
         """Return True if the tokens complete a stop string."""
         state = 0
         for token in tokens:
-            state = self.following[state, self.classes[token]]
+            state = int(self.following[state, self.classes[token]])
         return state == len(self.following) - 1
 
 
 def check_stop(strings: Sequence[str], tokenizer: Tokenizer | None) -> None:
     """Raise ConfigError if there are stop strings and no tokenizer."""
     if strings and tokenizer is None:
-        raise ConfigError(f"stop is {strings[0]!r}, and the model has no tokenizer; drop stop, or name stop_tokens by id")
+        raise ConfigError(f"stop is {strings[0]!r}, and the model has no tokenizer; drop stop, or give stop_tokens")
 
 
 def cut_pieces(pieces: Sequence[str], strings: Sequence[str]) -> list[str]:

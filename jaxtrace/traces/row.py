@@ -21,8 +21,8 @@ class Row:
         to the last step's.
       pieces: text of each `token` in `metrics`, "" if there is none.
       text: completion, decoded as a whole and cut before a stop string (generate), or scored text.
-      stop: reason for the end: "stop_token", "stop_string", "length", "repeats" or "scored"; "not_finite" if the model's
-        logits were NaN or infinite. Such a step draws no token (−1), and its entropies are NaN.
+      stop: reason for the end: "stop_token", "stop_string", "length", "repeats" or "scored"; "not_finite" if the
+        model's logits were NaN or infinite. Such a step draws no token (−1), and its entropies are NaN.
       prompt_steps: number of leading steps that are prompt positions, whose next token is the prompt's own.
     """
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import CARD, LensCard, place_translators, write_lens
 from jaxtrace.errors import ConfigError
-from jaxtrace.model import Model
 from jaxtrace.kernels.moments import cross_terms
+from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked

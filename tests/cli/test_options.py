@@ -37,6 +37,7 @@ VALUES = {
     "batch_size": (2, ["--batch-size", "2"]),
     "max_new_tokens": (8, ["--max-new-tokens", "8"]),
     "stop_repeats": (4, ["--stop-repeats", "4"]),
+    "stop": (["\n", "a\\b\t"], ["--stop", "\\n", "--stop", "a\\\\b\t"]),
     "seed": (1, ["--seed", "1"]),
     "probes": (["output", "lens"], ["--probes", "output, lens"]),
     "alphas": ([0.5, 3.0], ["--alphas", "0.5,3"]),

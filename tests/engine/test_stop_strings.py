@@ -11,7 +11,7 @@ from tokenizers import decoders, models
 from transformers import PreTrainedTokenizerFast
 
 import jaxtrace as jt
-from jaxtrace import ConfigError, Greedy, Probes, Sample
+from jaxtrace import ConfigError, Probes, Sample
 from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.checkpoints.tokenizer import Tokenizer, _byte_level_characters
 from jaxtrace.engine.settings import Settings
@@ -130,10 +130,10 @@ def test_sentencepiece_tokens_match_in_their_place(shared_data):
     whole = model.generate(prompts, **options).rows
     for strings in (("\n",), (" a ",), (". She", ". He"), ("ed to th",)):
         assert_cut(model.generate(prompts, stop=strings, **options).rows, whole, strings)
-    assert all("stop_string" == row.stop for row in model.generate(prompts, stop=" a", **options).rows)
+    assert all(row.stop == "stop_string" for row in model.generate(prompts, stop=" a", **options).rows)
 
 
-def test_a_resumed_run_ends_its_rows_alike(tmp_path):
+def test_a_resumed_run_ends_its_rows_where_a_whole_one_does(tmp_path):
     def run(name, **fields):
         defaults = {"stop": ("er", "\n"), "probes": ("output",), "batch_size": 2, "max_new_tokens": 16}
         return run_config(out=tmp_path / name, **{**defaults, "limit": 6, **fields})
@@ -154,13 +154,11 @@ def test_a_resumed_run_ends_its_rows_alike(tmp_path):
 def test_models_without_a_tokenizer_and_empty_strings_are_refused():
     with pytest.raises(ConfigError) as error:
         automaton(AFTER).generate([[0]], stop="one")
-    assert str(error.value) == (
-        "stop is 'one', and the model has no tokenizer; drop stop, or name stop_tokens by id"
-    )
+    assert str(error.value) == ("stop is 'one', and the model has no tokenizer; drop stop, or give stop_tokens")
     for strings in ("", ("a", "")):
-        with pytest.raises(ConfigError, match="stop.* it must have at least 1 character"):
+        with pytest.raises(ConfigError, match=r"stop.* it must have at least 1 character"):
             jt.load("demo").generate(["a"], stop=strings)
-        with pytest.raises(ConfigError, match="stop.* it must have at least 1 character"):
+        with pytest.raises(ConfigError, match=r"stop.* it must have at least 1 character"):
             run_config(stop=strings)
     with pytest.raises(ConfigError, match="score draws no tokens; drop sampler, stop and stop_repeats"):
         run_config(text="a", score=True, stop="a")

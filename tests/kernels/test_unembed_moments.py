@@ -112,8 +112,8 @@ class TestUnembedMoments:
         assert (got.logits[:, [EVERYWHERE, OUTPUT]] <= -1e30).all()
 
 
-# Tokens that are absent (logit −∞) from every row, from the output alone, and from one lens row alone, where the last has
-# a probability of e^−200 in the output: 0 in float32, but not absent.
+# Tokens that are absent (logit −∞) from every row, from the output alone, and two from one lens row alone. The last has
+# a probability of e^−200 in the output: 0 in float32, but it is present.
 EVERYWHERE, OUTPUT, LENS, UNLIKELY = 3, 150, 400, 699
 
 

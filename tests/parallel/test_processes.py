@@ -23,6 +23,7 @@ from tests.parallel.on_devices import FLAGS
 
 pytestmark = pytest.mark.slow
 
+STOP = "and and and and"  # the random model repeats the prompts' last word
 PROMPTS = [f"{name} has {count} red apples and" for count in range(6) for name in ("Ann", "Bo")]
 
 
@@ -46,7 +47,8 @@ def environment(devices):
 
 def arguments(model, out, *options):
     return ("trace", model, "--random", "--prompts", model / "prompts.txt", "--out", out, "--probes",
-            "output,attention,dispersion", "--batch-size", 4, "--max-new-tokens", 6, *options)  # fmt: skip
+            "output,attention,dispersion", "--batch-size", 4, "--max-new-tokens", 6,
+            "--stop", STOP, *options)  # fmt: skip
 
 
 class Job:
@@ -82,6 +84,7 @@ def single(model, tmp_path_factory):
         settings = run_config(
             model=str(model), random=True, prompts=model / "prompts.txt", out=tmp_path_factory.mktemp("single") / "run",
             probes=("output", "attention", "dispersion"), batch_size=4, max_new_tokens=6, score=score, mesh=None,
+            stop=() if score else STOP,
         )  # fmt: skip
         return prepare(settings).trace()
 
@@ -91,6 +94,7 @@ def single(model, tmp_path_factory):
 def assert_same(actual, expected):
     assert [row.prompt.text for row in actual.rows] == PROMPTS
     for one, other in zip(actual.rows, expected.rows, strict=True):
+        assert (one.stop, one.text) == (other.stop, other.text)
         assert one.metrics.keys() == other.metrics.keys()
         for name, metric in one.metrics.items():
             np.testing.assert_allclose(metric, other.metrics[name], atol=1e-4, rtol=1e-5, err_msg=name)
@@ -126,6 +130,7 @@ def test_run_resumes_after_one_of_two_processes_dies(model, single, tmp_path):
     assert trace.info["complete"] and before < parts(tmp_path)
     assert {name.split("-")[1] for name in parts(tmp_path)} == {"000", "001"}
     assert_same(trace, single[False])
+    assert {(row.stop, row.length) for row in trace.rows} == {("stop_string", 4)}
 
 
 def test_sweep_of_a_model_split_over_processes(model, single, tmp_path):
