@@ -182,8 +182,8 @@ def entropy_of(weights: Float[Array, "*r V"]) -> Float[Array, "*r"]:
 def cross_terms(e: Any, u: Any, u_row: Any, absent: Any, row_absent: Any) -> Any:
     """Return e^u (u − u_row) of each entry: with u = ln p and u_row = ln q, the terms of KL(p ‖ q).
 
-    An entry that p lacks adds 0, and one that q alone lacks adds ∞. Both tests are explicit because 0 · ∞ is NaN, also in
-    the gradient.
+    An entry that p lacks adds 0, and one that q alone lacks adds ∞. Both tests are explicit: 0 · ∞ is NaN, also in the
+    gradient.
 
     Args:
       e: e^u.
