@@ -182,8 +182,7 @@ def entropy_of(weights: Float[Array, "*r V"]) -> Float[Array, "*r"]:
 def cross_terms(e: Any, u: Any, u_row: Any, absent: Any, row_absent: Any) -> Any:
     """Return e^u (u − u_row) of each entry: with u = ln p and u_row = ln q, the terms of KL(p ‖ q).
 
-    An entry that p lacks adds 0, and one that q alone lacks adds ∞. Both tests are explicit: 0 · ∞ is NaN, also in the
-    gradient.
+    An entry that p lacks adds 0, and one that q alone lacks adds ∞. Both tests are explicit, because 0 · ∞ is NaN.
 
     Args:
       e: e^u.
@@ -192,8 +191,7 @@ def cross_terms(e: Any, u: Any, u_row: Any, absent: Any, row_absent: Any) -> Any
       absent: True if p lacks the entry.
       row_absent: True if q lacks it.
     """
-    difference = jnp.where(absent, 0.0, u) - jnp.where(row_absent, 0.0, u_row)
-    return jnp.where(absent, 0.0, jnp.where(row_absent, jnp.inf, e * difference))
+    return jnp.where(absent, 0.0, jnp.where(row_absent, jnp.inf, e * (u - u_row)))
 
 
 def shifted(scores: Float[Array, "*r V"], m: Float[Array, "*r"]) -> Float[Array, "*r V"]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrace import Probes, Sample
+from jaxtrace import Dslider, Entropix, Model, Probes, Sample, init_params
 from tests.engine.automaton import automaton
+from tests.engine.conftest import CONFIG
 from tests.engine.reference import assert_same
 from tests.engine.test_model import Letters
 
@@ -92,3 +94,43 @@ def test_rows_with_nan_are_stored_unchanged(poisoned, tmp_path):
         assert (row.stop, row.pieces, row.text) == (same.stop, same.pieces, same.text)
         np.testing.assert_array_equal(row.metrics["token"], same.metrics["token"])
         np.testing.assert_array_equal(row.metrics["entropy"], same.metrics["entropy"])
+
+
+@pytest.fixture(scope="module")
+def impossible():
+    """Return a model whose last token has the logit −∞ at every layer and position, and the model without this token.
+
+    The final norm sets one entry of every stream to 1; the token's unembedding is −∞ there.
+    """
+    config = dataclasses.replace(CONFIG, norm="layer", feed_forward_bias=True, output_bias=True)
+    params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(0)))
+    norm = params["final_norm"]
+    params["final_norm"] = {"weight": norm["weight"].at[0].set(0.0), "bias": norm["bias"].at[0].set(1.0)}
+    with_token = params | {"unembedding": params["unembedding"].at[-1].set(0.0).at[-1, 0].set(-jnp.inf)}
+    without = params | {name: params[name][:-1] for name in ("embedding", "unembedding")}
+    return Model("tiny", config, with_token), Model(
+        "tiny", dataclasses.replace(config, vocab_size=config.vocab_size - 1), without
+    )
+
+
+@pytest.mark.parametrize("verb", ["generate", "score"])
+def test_an_impossible_token_changes_no_metric(impossible, verb):
+    probes, prompts = Probes(lens_renyi=True, top_tokens=5), [[3, 1, 4, 1, 5], [9, 2]]
+    rows, want = (getattr(model, verb)(prompts, probes=probes).rows for model in impossible)
+    for row, other in zip(rows, want, strict=True):
+        assert (row.metrics["lens_kl"][:, 0] > 0.1).all() and row.stop == other.stop
+        assert_same(row.metrics, other.metrics)
+
+
+def test_an_impossible_token_is_scored_as_such(impossible):
+    last = CONFIG.vocab_size - 1
+    row = impossible[0].score([[3, last, 4]], probes=Probes(top_tokens=last + 1)).rows[0]
+    assert row.metrics["logprob"][0] == -np.inf and np.isfinite(row.metrics["logprob"][1])
+    assert (row.metrics["top_ids"][:, -1] == last).all() and (row.metrics["top_logprobs"][:, -1] == -np.inf).all()
+
+
+@pytest.mark.parametrize("sampler", [Sample(), Sample(top_p=0.9, min_p=0.01), Entropix(), Dslider(outlier_bias=0.0)])
+def test_an_impossible_token_is_never_drawn(impossible, sampler):
+    for row in impossible[0].generate([[3, 1, 4]] * 3, sampler=sampler, probes=Probes.of("output")).rows:
+        assert row.stop == "length" and np.isfinite(row.metrics["entropy"]).all()
+        assert (row.metrics["token"] != CONFIG.vocab_size - 1).all() and len(set(row.metrics["token"])) > 3
