@@ -145,7 +145,9 @@ def kl_by_layer(
         x, weight, bias = layer
         translated = Translators(weight[None], bias[None])(x[None], (0,))[0]
         lens = jax.nn.log_softmax(unembed(config, params, translated))
-        terms = cross_terms(jnp.exp(final), final, lens, jnp.isneginf(final), jnp.isneginf(lens))
+        absent, lens_absent = jnp.isneginf(final), jnp.isneginf(lens)
+        lens = jnp.where(lens_absent, 0.0, lens)  # −∞ would make the gradient NaN
+        terms = cross_terms(jnp.exp(final), final, lens, absent, lens_absent)
         return jnp.sum(terms, axis=-1)
 
     return jax.lax.map(layer_kl, (result.stream, translators.weight, translators.bias))
