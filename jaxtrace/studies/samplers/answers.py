@@ -32,7 +32,7 @@ NOT_SAMPLING = {
     "probes",
     "precision",
 }  # settings that leave the tokens alone
-EQUAL_SETTINGS = ("max_new_tokens", "stop_repeats", "raw")  # settings that compared runs must share
+EQUAL_SETTINGS = ("max_new_tokens", "stop_repeats", "stop", "raw")  # settings that compared runs must share
 REFUSED_SETTINGS = (DUPLICATE_LAST_TOKEN, "prompt_positions")  # settings that add steps which no sampler drew
 
 
