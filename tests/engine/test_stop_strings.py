@@ -74,19 +74,27 @@ def assert_cut(got, whole, strings):
     return [row.stop for row in got]
 
 
-@pytest.mark.parametrize("strings", STOPS, ids=repr)
-@pytest.mark.parametrize("steps", [1, 3, 16])
-def test_a_row_ends_with_the_token_that_completes_a_stop_string(model, strings, steps):
-    """Six prompts take turns in two rows, so a string begins at every place of a chunk."""
+def taking_turns(model, steps=3, stop=()):
+    """Return rows of six prompts that take turns in two rows of the batch, in chunks of a few steps."""
     prompts = model.encode([[number] for number in (0, 3, 1, 6, 2, 5)], chat=False)
-    settings = Settings(Probes.of("output"), 2, max_new_tokens=20, steps=steps)
+    settings = Settings(Probes.of("output"), 2, max_new_tokens=20, steps=steps, stop=stop)
+    return [row for batch in model.generate_rows(prompts, settings) for _, row in batch]
 
-    def rows(**changes):
-        batches = model.generate_rows(prompts, dataclasses.replace(settings, **changes))
-        return [row for batch in batches for _, row in batch]
 
-    stops = assert_cut(rows(stop=strings), rows(), strings)
+@pytest.fixture(scope="module")
+def whole(model):
+    return taking_turns(model)
+
+
+@pytest.mark.parametrize("strings", STOPS, ids=repr)
+def test_a_row_ends_with_the_token_that_completes_a_stop_string(model, whole, strings):
+    stops = assert_cut(taking_turns(model, stop=strings), whole, strings)
     assert set(stops) == ({"length"} if strings == STOPS[-1] else {"stop_string"})
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+def test_chunks_do_not_matter(model, whole, steps):
+    assert_cut(taking_turns(model, steps, (" endone t",)), whole, (" endone t",))
 
 
 def test_a_string_of_the_prompt_does_not_count(model):
