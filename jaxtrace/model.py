@@ -20,6 +20,7 @@ from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_che
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
+from jaxtrace.checkpoints.token_bytes import token_bytes
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import use_cache
 from jaxtrace.engine.encode import ImagesLike, PromptLike, encode, load_prompt_images, with_images
@@ -309,7 +310,8 @@ class Model:
         check_stop(strings, self.tokenizer)
         if not strings or self.tokenizer is None:
             return None
-        return StopStrings.of(strings, self.tokenizer.token_bytes(self.config.vocab_size))
+        backend: Any = self.tokenizer.hf.backend_tokenizer
+        return StopStrings.of(strings, token_bytes(backend, self.config.vocab_size))
 
     def _generated_row(
         self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings, strings: StopStrings | None

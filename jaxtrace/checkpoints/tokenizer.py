@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from string import ascii_letters
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -99,6 +97,11 @@ class Tokenizer:
         """Return the text of ids, without special tokens."""
         return cast(str, self.hf.decode(ids.tolist(), skip_special_tokens=True))
 
+    def join(self, ids: Int[np.ndarray, " n"], pieces: Sequence[str]) -> str:
+        """Return the text of ids from the pieces that they add, without the pieces of special tokens."""
+        special = {i for i, token in self.hf.added_tokens_decoder.items() if token.special}
+        return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in special)
+
     def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """Return the text that each id adds, special tokens included; "" while a character is incomplete."""
         stream = DecodeStream(skip_special_tokens=False)
@@ -112,37 +115,3 @@ class Tokenizer:
                 piece = stream.step(backend, int(i))
             pieces.append(piece or "")
         return tuple(pieces)
-
-    def join(self, ids: Int[np.ndarray, " n"], pieces: Sequence[str]) -> str:
-        """Return the text of ids from the pieces that they add, without the pieces of special tokens."""
-        hidden = {i for i, token in self.hf.added_tokens_decoder.items() if token.special}
-        return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in hidden)
-
-    def token_bytes(self, vocab: int) -> list[bytes]:
-        """Return the UTF-8 that each id below `vocab` adds within a text, special tokens included; b"" for no token."""
-        backend: Any = self.hf.backend_tokenizer
-        tokens = [backend.id_to_token(i) or "" for i in range(vocab)]
-        decoder = b"" if backend.decoder is None else backend.decoder.__getstate__()
-        if b'"ByteLevel"' in decoder:
-            characters = _byte_level_characters()
-            return [
-                bytes(characters[c] for c in token) if characters.keys() >= {*token} else token.encode()
-                for token in tokens
-            ]
-        # Decoders write a token differently at the beginning of a text, so a letter precedes each one.
-        letters = (i for i in range(vocab) if backend.decode([i]) in ascii_letters and tokens[i])
-        before = next(letters, 0)
-        skipped = len(backend.decode([before], skip_special_tokens=False))
-        texts = backend.decode_batch([[before, i] for i in range(vocab)], skip_special_tokens=False)
-        byte = re.compile("<0x([0-9A-F]{2})>" if b'"ByteFallback"' in decoder else "(?!)")
-        return [
-            bytes.fromhex(match[1]) if (match := byte.fullmatch(token)) else text[skipped:].encode()
-            for token, text in zip(tokens, texts, strict=True)
-        ]
-
-
-def _byte_level_characters() -> dict[str, int]:
-    """Return the byte behind each character of a byte-level vocabulary (GPT-2's `bytes_to_unicode`, inverted)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    moved = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(moved)}

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 import jaxtrace as jt
 from jaxtrace import ConfigError, Probes, Sample
 from jaxtrace.checkpoints.embedded import demo_prompts
-from jaxtrace.checkpoints.tokenizer import Tokenizer, _byte_level_characters
+from jaxtrace.checkpoints.token_bytes import byte_level_characters
+from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.run import prepare
@@ -41,7 +42,7 @@ STOPS = [
 
 def byte_level(tokens):
     """Return a byte-level tokenizer with these tokens, the first one special."""
-    characters = {byte: character for character, byte in _byte_level_characters().items()}
+    characters = {byte: character for character, byte in byte_level_characters().items()}
     names = ["".join(characters[byte] for byte in token) for token in tokens]
     backend = Backend(models.BPE({name: number for number, name in enumerate(names)}, []))
     backend.decoder = decoders.ByteLevel()
