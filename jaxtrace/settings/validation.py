@@ -82,8 +82,9 @@ def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'NAME'? " with the known name nearest to a misspelt one, or "; " if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    """Return "; did you mean 'NAME'? " with the known name that a short one begins, or the nearest; "; " for none."""
+    known = list(known)
+    near = [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}? " if near else "; "
 
 

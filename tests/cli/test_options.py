@@ -102,7 +102,7 @@ def test_help_shows_every_field_with_its_text_and_default_in_its_group(jaxtrace,
     for name, field in RunConfig.model_fields.items():
         option = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
         (entry,) = re.findall(
-            rf"^  {option}\b.*(?:\n {{4,}}.*)*", groups[field.json_schema_extra["group"]], re.MULTILINE
+            rf"^  {option}(?![\w-]).*(?:\n {{4,}}.*)*", groups[field.json_schema_extra["group"]], re.MULTILINE
         )
         assert field.description in entry
         if field.default not in (None, False, ()):
