@@ -37,7 +37,10 @@ HASHES = rf"(?<!#){MARK}(?!#)"
 HEADING = re.compile(rf"{HASHES}[ *_]*(?:step|part|case|stage|section|question|problem|example)\b.*", re.IGNORECASE)
 LISTED_HEADINGS = re.compile(rf"{HASHES}[ *_]*1[.):]\s(?=[\s\S]*{HASHES}[ *_]*2[.):]\s)")
 LISTED_HEADING = re.compile(rf"{HASHES}[ *_]*\d+[.):]\s.*")
-ANSWER_IS = r"\banswer\b(?:\s+(?:to|of|for)\b[^.?!\n]{0,60}?)?[\s*_`]*\b(?:is|was|would be|will be|should be|must be|comes? to|equals)\b"
+ANSWER_IS = (
+    r"\banswer\b(?:\s+(?:to|of|for)\b[^.?!\n]{0,60}?)?[\s*_`]*"
+    r"\b(?:is|was|would be|will be|should be|must be|comes? to|equals)\b"
+)
 MARKS = re.compile(
     rf"(?:(?P<hashes>{HASHES})|(?P<boxed>\\(?:boxed|fbox)\s*(?=\{{))|(?P<is>{ANSWER_IS})"
     r"|(?P<colon>\banswer\b[\s*_`]*[:=→]))[\s*_`$(\[:]*",

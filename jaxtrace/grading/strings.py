@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtrace.grading.letters import CUT_OFF, LETTER, SEVERAL, named_choice
 from jaxtrace.grading.numbers import last_number, marked_number, parse_number
-from jaxtrace.grading.words import SENTENCE_END, Mention, mention_of, normalize_text, refuses
+from jaxtrace.grading.words import SENTENCE_END, Mention, breaks_off, mention_of, normalize_text, refuses
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.mmlu import LETTERS
 from jaxtrace.tasks.published import has_letter_anywhere
@@ -43,6 +43,7 @@ RUN_ON = re.compile(
     r"(?<=\S)\s*\n\s*[#*_\s]*(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?: \d+)?[*_]*\s*:", re.IGNORECASE
 )
 LISTS = {"correct_answers", "incorrect_answers"}
+NAME_WORDS = 3  # number of words up to which an answer without a full stop may be whole
 DECIDED = (Grade.CORRECT, Grade.INCORRECT)
 
 
@@ -143,7 +144,7 @@ def _grade_number(answer: str, text: str, cut_off: bool) -> RuleGrade:
 def _grade_first_sentence(answer: str, text: str, cut_off: bool) -> RuleGrade:
     sentence, end, _ = f" {text}".partition(".")
     right = sentence.endswith(f" {answer}")
-    if cut_off and not (right or end):
+    if cut_off and not (right or end) and breaks_off(sentence, answer):
         return RuleGrade(Grade.NOT_ATTEMPTED, CUT_OFF)
     return _decided(right, "first sentence")
 
@@ -171,7 +172,7 @@ def _grade_words(answer: str, text: str, cut_off: bool) -> RuleGrade:
         return RuleGrade(Grade.NOT_ATTEMPTED, "no answer")
     if refuses(text):
         return RuleGrade(Grade.NOT_ATTEMPTED, "says it does not know")
-    if cut_off and not SENTENCE_END.search(text):
+    if cut_off and not SENTENCE_END.search(text) and (len(text.split()) > NAME_WORDS or breaks_off(text, answer)):
         return RuleGrade(Grade.NOT_ATTEMPTED, CUT_OFF)
     return RuleGrade(Grade.INCORRECT, "words of the answer")
 

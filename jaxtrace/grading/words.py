@@ -56,6 +56,10 @@ ONE_OF_AFTER = re.compile(
 # A belief that the next clause corrects: "you might think Paris, but …".
 BELIEF = re.compile(r"\b(?:you|some|many|most|people|others|one) (?:\w+ ){0,2}(?:think|believe|say|assume|guess)\b")
 CORRECTION = re.compile(r"[,| ]*(?:but|however|though|yet|actually|in fact|in reality)\b")
+# A last word after which more must follow.
+OPEN_END = re.compile(
+    r"a|an|the|of|in|on|at|to|for|from|by|with|as|and|or|is|are|was|were|be|been|[-=+×*/]", re.IGNORECASE
+)
 SENTENCE_END = re.compile(r"[.!?…。](?=\W|$)|\S\s*\n")
 
 
@@ -96,6 +100,12 @@ def refuses(text: str) -> bool:
     words = normalize_text(text)
     refusal = REFUSALS.search(words)
     return refusal is not None and not GUESS.search(words, refusal.end())
+
+
+def breaks_off(text: str, reference: str) -> bool:
+    """Return whether a text that was cut ends within its answer: after "is a", say, or within the reference's word."""
+    last = "".join(text.split()[-1:])
+    return bool(OPEN_END.fullmatch(last)) or reference.casefold().startswith(last.casefold())
 
 
 def _use(tokens: str, match: re.Match[str]) -> Mention:
