@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jaxtrace.tasks.mmlu import LETTERS
 
 CUT_OFF, SEVERAL = "cut off before its answer", "several letters"
+NEAR = 40  # characters before a letter in which it may be denied
 ARTICLE = r"A (?!(?:is|because|since|as|or|and)\b)[a-z]"
 LETTER = re.compile(rf"(?<!\w)(?<!\w['’])(?!{ARTICLE})[{LETTERS}](?!['’]?\w)")
 ABOUT = r"\s+(?:is|says|states|describes|means|refers)\s+(?!(?:\w+ly |the |my )*(?:correct|right|true|best|answer))"
@@ -24,7 +25,7 @@ DENIED_BEFORE = re.compile(
     r"(?:\bnot|n['’]t|\bcannot|\bneither|\bnor|\brather than|\binstead of)(?: be)?(?: option| choice| answer)?\W*$",
     re.IGNORECASE,
 )
-RESTATED = re.compile(r"^\W*A[.):].*\n+\W*B[.):].*\n+\W*C[.):].*\n+\W*D[.):].*$", re.MULTILINE)
+RESTATED = re.compile(r"^\W?A[.):].*\n+\W?B[.):].*\n+\W?C[.):].*\n+\W?D[.):].*$", re.MULTILINE)
 MORE_LETTERS = rf"(?:\W*(?:and|or|,|/|&)\W*[{LETTERS}]\b)"
 DENIED_AFTER = re.compile(
     rf"{MORE_LETTERS}*\W*(?:(?:is|are) (?:\w+ly )?(?:not|wrong|incorrect|false)\b|(?:is|are)n['’]t\b)"
@@ -60,7 +61,9 @@ def named_choice(text: str, *, cut_off: bool = False) -> NamedChoice:
     denied = set()
     for by, match in _candidates(text, cut_off):
         letter = match.group()[-1].upper()
-        if DENIED_BEFORE.search(text[: match.end() - 1]) or DENIED_AFTER.match(text, match.end()):
+        if DENIED_BEFORE.search(text[max(0, match.end() - NEAR) : match.end() - 1]) or DENIED_AFTER.match(
+            text, match.end()
+        ):
             denied.add(letter)
         elif ONE_OF_SEVERAL.match(text, match.end()):
             return NamedChoice(None, SEVERAL, frozenset(denied))

@@ -35,19 +35,21 @@ SPELLINGS = (
 
 HASHES = rf"(?<!#){MARK}(?!#)"
 HEADING = re.compile(rf"{HASHES}[ *_]*(?:step|part|case|stage|section|question|problem|example)\b.*", re.IGNORECASE)
-LISTED_HEADINGS = re.compile(rf"{HASHES}[ *_]*1[.):]\s(?=[\s\S]*{HASHES}[ *_]*2[.):]\s)")
+LISTED_HEADINGS = re.compile(rf"{HASHES}[ *_]*1[.):]\s(?=[\s\S]{{0,2000}}?{HASHES}[ *_]*2[.):]\s)")
 LISTED_HEADING = re.compile(rf"{HASHES}[ *_]*\d+[.):]\s.*")
 ANSWER_IS = (
     r"\banswer\b(?:\s+(?:to|of|for)\b[^.?!\n]{0,60}?)?[\s*_`]*"
     r"\b(?:is|was|would be|will be|should be|must be|comes? to|equals)\b"
 )
 MARKS = re.compile(
-    rf"(?:(?P<hashes>{HASHES})|(?P<boxed>\\(?:boxed|fbox)\s*(?=\{{))|(?P<is>{ANSWER_IS})"
-    r"|(?P<colon>\banswer\b[\s*_`]*[:=→]))[\s*_`$(\[:]*",
+    rf"(?:(?P<hashes>{HASHES}(?:[\s*_]*(?:the )?(?:final )?answer\b(?: is)?)?)|(?P<boxed>\\(?:boxed|fbox)\s*(?=\{{))|(?P<is>{ANSWER_IS})"
+    r"|(?P<colon>\banswer\b(?:[\s*_`]*[:=→]|[ *_]*\n)))[\s*_`$(\[:]*",
     re.IGNORECASE,
 )
+NEAR = 200  # characters after a mark that are read
+LINE_END = re.compile(rf"\n|{MARK}")
 # A clause ends before a bracket or comma that follows it; "$1,001.00" has neither.
-CLAUSE_END = re.compile(r"\n|[.;!?](?=[\s*_$]|$)|,(?=\s)|(?<=\S)\s\(")
+CLAUSE_END = re.compile(rf"{LINE_END.pattern}|[.;!?](?=[\s*_$]|$)|,(?=\s)|(?<=\S)\s\(")
 BARE = re.compile(rf"[\s*_`$(\[]*{NUMBER.pattern}[\s*_`$%)\]]*(?:[^\W\d]+\W*){{0,2}}", re.IGNORECASE)
 
 
@@ -90,8 +92,9 @@ def marked_number(text: str) -> FoundNumber | str | None:
         found = _number_of(kind, text, match.end())
         if found:
             return _found(found, by, text)
-        if kind in ("hashes", "boxed"):
-            empty = empty or f"no {by}"
+        line = LINE_END.search(text, match.end())
+        if kind == "boxed" or (kind == "hashes" and not (line and text[line.end() :].strip())):
+            empty = empty or f"no {by}"  # a line of words above further text is a heading
     return empty
 
 
@@ -112,14 +115,15 @@ def _spelled(text: str) -> str:
 
 
 def _number_of(kind: str, text: str, start: int) -> re.Match[str] | None:
+    text = text[: start + NEAR]
     if kind == "boxed":
         return _of_clause(text, start, _closing_brace(text, start))
     end = CLAUSE_END.search(text, start)
     stop = end.start() if end else len(text)
     clause = text[start:stop]
     if kind == "hashes":
-        line = text.find("\n", start)
-        return _of_clause(text, start, stop) or _of_clause(text, start, line if line >= 0 else len(text))
+        line = LINE_END.search(text, start)
+        return _of_clause(text, start, stop) or _of_clause(text, start, line.start() if line else len(text))
     if end and end.group() == "?":
         return None
     if kind == "colon":

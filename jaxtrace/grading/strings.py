@@ -40,7 +40,7 @@ class RuleGrade:
 
 # A new question that a model goes on to write after its answer, as base models do.
 RUN_ON = re.compile(
-    r"(?<=\S)\s*\n\s*[#*_\s]*(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?: \d+)?[*_]*\s*:", re.IGNORECASE
+    r"\n[ \t#*_]*(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?: \d+)?[*_]*\s*:", re.IGNORECASE
 )
 LISTS = {"correct_answers", "incorrect_answers"}
 NAME_WORDS = 3  # number of words up to which an answer without a full stop may be whole
@@ -91,7 +91,8 @@ def grade_answer(
         return RuleGrade(Grade.UNGRADED, "no reference answer")
     if answer is None:
         return RuleGrade(Grade.NOT_ATTEMPTED, "thought not closed")
-    run_on = RUN_ON.search(answer)
+    lead = len(answer) - len(answer.lstrip())
+    run_on = RUN_ON.search(answer, lead)
     if run_on and (graded := _grade(prompt.meta, answer[: run_on.start()], letter_anywhere, False)).grade in DECIDED:
         return graded
     return _grade(prompt.meta, answer, letter_anywhere, cut_off)

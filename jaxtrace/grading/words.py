@@ -60,6 +60,7 @@ CORRECTION = re.compile(r"[,| ]*(?:but|however|though|yet|actually|in fact|in re
 OPEN_END = re.compile(
     r"a|an|the|of|in|on|at|to|for|from|by|with|as|and|or|is|are|was|were|be|been|[-=+×*/]", re.IGNORECASE
 )
+NEAR = 200  # characters before and after a mention that are read
 SENTENCE_END = re.compile(r"[.!?…。](?=\W|$)|\S\s*\n")
 
 
@@ -109,9 +110,10 @@ def breaks_off(text: str, reference: str) -> bool:
 
 
 def _use(tokens: str, match: re.Match[str]) -> Mention:
-    start = max(tokens.rfind(mark, 0, match.start()) for mark in "|?") + 1
-    end = min((at for mark in "|?" if (at := tokens.find(mark, match.end())) >= 0), default=len(tokens))
-    before, after = tokens[start : match.start()], tokens[match.end() : end]
+    start = max(tokens.rfind(mark, max(0, match.start() - NEAR), match.start()) for mark in "|?") + 1
+    ends = (tokens.find(mark, match.end(), match.end() + NEAR) for mark in "|?")
+    end = min((at for at in ends if at >= 0), default=len(tokens))
+    before, after = tokens[max(start, match.start() - NEAR) : match.start()], tokens[match.end() : end][:NEAR]
     near_before, near_after = before.rpartition(" ,")[2], after.partition(" ,")[0]
     if REFUSALS.search(f"{near_before}{match.group()}{near_after}".strip()) or tokens[end : end + 1] == "?":
         return Mention.OPEN
