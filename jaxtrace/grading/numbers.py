@@ -42,8 +42,8 @@ ANSWER_IS = (
     r"\b(?:is|was|would be|will be|should be|must be|comes? to|equals)\b"
 )
 MARKS = re.compile(
-    rf"(?:(?P<hashes>{HASHES}(?:[\s*_]*(?:the )?(?:final )?answer\b(?: is)?)?)|(?P<boxed>\\(?:boxed|fbox)\s*(?=\{{))|(?P<is>{ANSWER_IS})"
-    r"|(?P<colon>\banswer\b(?:[\s*_`]*[:=→]|[ *_]*\n)))[\s*_`$(\[:]*",
+    rf"(?:(?P<hashes>{HASHES}(?:[\s*_]*(?:the )?(?:final )?answer\b(?: is)?)?)|(?P<is>{ANSWER_IS})"
+    r"|(?P<boxed>\\(?:boxed|fbox)\s*(?=\{))|(?P<colon>\banswer\b(?:[\s*_`]*[:=→]|[ *_]*\n)))[\s*_`$(\[:]*",
     re.IGNORECASE,
 )
 NEAR = 200  # characters after a mark that are read
