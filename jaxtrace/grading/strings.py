@@ -43,7 +43,7 @@ RUN_ON = re.compile(
     r"\n[ \t#*_]*(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?: \d+)?[*_]*\s*:", re.IGNORECASE
 )
 LISTS = {"correct_answers", "incorrect_answers"}
-NAME_WORDS = 3  # number of words up to which an answer without a full stop may be whole
+NAME_WORDS = 5  # number of words up to which an answer without a full stop may be whole
 DECIDED = (Grade.CORRECT, Grade.INCORRECT)
 
 
