@@ -1,4 +1,4 @@
-"""Study pages: every command on them runs on the embedded model."""
+"""Pages of studies and grades: every command on them runs on the embedded model."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
-VERBS = re.compile(r"^jaxtrace (study|confidence|lab|tuned-lens) ", re.MULTILINE)
+VERBS = re.compile(r"^jaxtrace (study|confidence|lab|tuned-lens|grade) ", re.MULTILINE)
 STUDIES = [page for page in sorted((ROOT / "docs").glob("*.md")) if VERBS.search(page.read_text(encoding="utf-8"))]
 
 

@@ -74,4 +74,4 @@ def _wrong_steps(row: Row, reply: Reply[Critique], by: str) -> dict[str, object]
 
 def _data(row: Row) -> dict[str, str]:
     solution = row.prompt.meta["solution"]
-    return {"problem": row.prompt.text or "", "reference": solution, "solution": row.text}
+    return {"problem": row.prompt.text or "", "reference": solution, "solution": row.answer or ""}

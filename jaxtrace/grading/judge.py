@@ -63,15 +63,19 @@ def judge_answers(
 
 
 def needs_judge(row: Row) -> bool:
-    """Return whether a judge should grade the row: a whole answer with a reference that no exact rule covers."""
+    """Return whether a judge should grade the row: an answer with a reference that no exact rule covers.
+
+    A thought that is not closed is no answer, nor are logits that were not finite.
+    """
     keys = row.prompt.meta.keys()
     has_exact_rule = bool(keys & {"choices", "solution", "stated", "digits"})
     has_reference = bool(keys & {"answer", "correct_answers"})
-    return row.prompt.text is not None and has_reference and not has_exact_rule and row.stop != "not_finite"
+    has_answer = row.stop != "not_finite" and row.answer is not None
+    return row.prompt.text is not None and has_reference and not has_exact_rule and has_answer
 
 
 def _data(row: Row) -> dict[str, str]:
     meta = row.prompt.meta
     reference = str(meta["answer"]) if "answer" in meta else "; or: ".join(answer_list(meta["correct_answers"]))
     wrong = {"wrong": "; or: ".join(answer_list(meta["incorrect_answers"]))} if "incorrect_answers" in meta else {}
-    return {"question": row.prompt.text or "", "reference": reference, **wrong, "answer": row.text}
+    return {"question": row.prompt.text or "", "reference": reference, **wrong, "answer": row.answer or ""}

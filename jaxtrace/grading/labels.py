@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jaxtrace.errors import StudyError
 from jaxtrace.files import write_atomically
-from jaxtrace.grading.strings import Grade, grade_with_rule
+from jaxtrace.grading.strings import Grade, grade_answer
 from jaxtrace.tasks.reading import read_jsonl
 from jaxtrace.traces.row import Row
+
+CUT_OFF_STOPS = ("length", "repeats")  # reasons for an end that the model did not choose
 
 
 class Label(BaseModel):
@@ -20,11 +22,11 @@ class Label(BaseModel):
 
     Attributes:
       prompt: id of the prompt.
-      completion: digest of the answer's text; with the id it identifies the answer.
+      completion: digest of the completion, its thought included; with the id it identifies the answer.
       grade: grade of the whole answer.
       by: rule or model that gave the grade; for an ungraded answer, the reason.
       wrong_from, wrong_to: first and last step that draws a token of the first mistake, counted from 0 at the first
-        drawn token; None if no critic pointed at a mistake.
+        drawn token, those of a thought included; None if no critic pointed at a mistake.
       wrong_by: critic, and the reason if it gave no wrong step; "" without a critic.
     """
 
@@ -40,13 +42,13 @@ class Label(BaseModel):
 
 
 def label_of(row: Row, *, letter_anywhere: bool = False) -> Label:
-    """Return the label of a row by its task's rule on strings; see `grade_with_rule`.
+    """Return the label of a row's answer by its task's rule on strings; see `grade_answer`.
 
-    An answer that ended in NaN or infinite logits is ungraded.
+    A thought is not graded. An answer that ended in NaN or infinite logits is ungraded.
     """
     if row.stop == "not_finite":
         return Label(prompt=row.prompt.id, completion=digest(row.text), grade=Grade.UNGRADED, by="logits not finite")
-    graded = grade_with_rule(row.prompt, row.text, letter_anywhere=letter_anywhere)
+    graded = grade_answer(row.prompt, row.answer, letter_anywhere=letter_anywhere, cut_off=row.stop in CUT_OFF_STOPS)
     return Label(prompt=row.prompt.id, completion=digest(row.text), grade=graded.grade, by=graded.by)
 
 

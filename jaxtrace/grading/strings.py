@@ -1,18 +1,19 @@
 """Grades by rules on strings, one rule per task."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from jaxtrace.grading.letters import CUT_OFF, LETTER, SEVERAL, named_choice
+from jaxtrace.grading.numbers import last_number, marked_number, parse_number
+from jaxtrace.grading.words import SENTENCE_END, Mention, breaks_off, mention_of, normalize_text, refuses
 from jaxtrace.prompts import Prompt
-from jaxtrace.tasks.gsm8k import MARK
 from jaxtrace.tasks.mmlu import LETTERS
 from jaxtrace.tasks.published import has_letter_anywhere
 from jaxtrace.tasks.truthfulqa import split_answers
+from jaxtrace.traces.thoughts import split_completion
 
 
 class Grade(StrEnum):
@@ -37,65 +38,64 @@ class RuleGrade:
     by: str
 
 
-REFUSALS = re.compile(
-    r"\b(i|we) (do not|don t|did not|didn t) (know|have|recall|remember|find)\b"
-    r"|\b(i|we) (am|m|are|re) (not (sure|certain|aware|able|familiar)|unable|unsure|sorry|afraid)\b"
-    r"|\b(i|we) (can not|cannot|can t|could not|couldn t) (answer|find|say|provide|verify|confirm|determine|recall)\b"
-    r"|\bi have no (comment|idea|information|knowledge)\b"
-    r"|\b(it is|it s|this is|is) (unknown|unclear|not known)\b"
+# A new question that a model goes on to write after its answer, as base models do.
+RUN_ON = re.compile(
+    r"\n[ \t#*_]*(?:Q|Question|Problem|Exercise|Instruction|Human|User)(?: \d+)?[*_]*\s*:", re.IGNORECASE
 )
-NUMBER = re.compile(r"(?:(?<![\w)])-)?\$?\d[\d,]*(?:\.\d+)?")
-ARTICLE = r"A (?!is\b)[a-z]"
-LETTER = re.compile(rf"(?<!\w)(?<!\w['’])(?!{ARTICLE})[{LETTERS}](?!['’]?\w)")
+LISTS = {"correct_answers", "incorrect_answers"}
+NAME_WORDS = 5  # number of words up to which an answer without a full stop may be whole
+DECIDED = (Grade.CORRECT, Grade.INCORRECT)
 
 
-def grade(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) -> Grade:
-    """Return the grade of an answer by its task's rule; see `grade_with_rule`."""
-    return grade_with_rule(prompt, completion, letter_anywhere=letter_anywhere).grade
+def grade(prompt: Prompt, completion: str, *, letter_anywhere: bool = False, cut_off: bool = False) -> Grade:
+    """Return the grade of a completion by its task's rule; see `grade_with_rule`."""
+    return grade_with_rule(prompt, completion, letter_anywhere=letter_anywhere, cut_off=cut_off).grade
 
 
-def grade_with_rule(prompt: Prompt, completion: str, *, letter_anywhere: bool = False) -> RuleGrade:
-    """Grade an answer by the rule that the fields of `prompt.meta` select.
+def grade_with_rule(
+    prompt: Prompt, completion: str, *, letter_anywhere: bool = False, cut_off: bool = False
+) -> RuleGrade:
+    """Grade a completion without its thought; see `split_completion` and `grade_answer`."""
+    answer = split_completion(completion).answer
+    return grade_answer(prompt, answer, letter_anywhere=letter_anywhere, cut_off=cut_off)
 
-    - "choices" and "answer" (MMLU): the first of A to D that is a word and not an article decides. An answer without
-      one is not attempted.
-    - "solution" and "answer" (GSM8K): the number after "####", or the last number if the mark is absent, must be equal;
-      `by` names the case. An answer without a number is not attempted.
+
+def grade_answer(
+    prompt: Prompt, answer: str | None, *, letter_anywhere: bool = False, cut_off: bool = False
+) -> RuleGrade:
+    """Grade an answer by the rule that the fields of `prompt.meta` select; docs/grading.md has the rules in full.
+
+    - "choices" and "answer" (MMLU): the letter that the answer starts with, or calls its answer, or names first must be
+      the right one. An answer without one is not attempted.
+    - "solution" and "answer" (GSM8K): the number after the first answer mark, or the last number without a mark, must
+      be equal; `by` names the case. An answer without a number is not attempted.
     - "stated" or "digits", and "answer" (facts and sums of `jaxtrace.lab`): the first sentence must end with it.
     - "correct_answers" and "incorrect_answers" (TruthfulQA): the whole text must be one of them; other texts are
       ungraded. Each is a list, or a text with ";" between answers.
-    - "answer" alone (SimpleQA, prompt files): the text must contain its words in order and without a gap, after case,
-      accents, punctuation and articles are removed. Otherwise an empty text, or one that says it does not know, is not
-      attempted, and every other text is incorrect, also a right answer in other words, which only a judge recognises.
+    - "answer" alone (SimpleQA, prompt files): the text must state its words in order and without a gap, after case,
+      accents, punctuation and articles are removed; a denial or one of several answers is incorrect. Otherwise an empty
+      text, or one that says it does not know, is not attempted, and every other text is incorrect, also a right answer
+      in other words, which only a judge recognises.
     - none of these: the answer is ungraded.
+
+    A thought that is not closed is no attempt, nor is an answer that was cut off before it gave what its rule reads. A
+    new question that the model writes after its answer ("\\nQ: …"), and what follows it, do not count.
 
     Args:
       prompt: prompt that was answered.
-      completion: text of the answer, without the prompt.
+      answer: text of the answer, without the prompt and without a thought; None if the thought is not closed.
       letter_anywhere: use Entropy-Lens's looser rule for MMLU (arXiv 2502.16570): the right letter may be any word.
+      cut_off: True if the length limit ended the answer.
     """
-    meta = prompt.meta
-    if "answer" not in meta:
-        if {"correct_answers", "incorrect_answers"} <= meta.keys():
-            return _grade_listed(meta, completion)
+    if "answer" not in prompt.meta and not prompt.meta.keys() >= LISTS:
         return RuleGrade(Grade.UNGRADED, "no reference answer")
-    answer = str(meta["answer"])
-    if "choices" in meta and answer in list(LETTERS):
-        return _grade_letter(answer, completion, letter_anywhere)
-    if "solution" in meta and NUMBER.fullmatch(answer):
-        return _grade_number(answer, completion)
-    if meta.keys() & {"stated", "digits"}:
-        right = f" {completion}".split(".")[0].endswith(f" {answer}")
-        return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, "first sentence")
-    return _grade_words(answer, completion)
-
-
-def normalize_text(text: str) -> str:
-    """Return the lower-case words of a text, one space apart, without accents, punctuation and articles."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
-    words = re.sub(r"[\W_]+", " ", plain).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    if answer is None:
+        return RuleGrade(Grade.NOT_ATTEMPTED, "thought not closed")
+    lead = len(answer) - len(answer.lstrip())
+    run_on = RUN_ON.search(answer, lead)
+    if run_on and (graded := _grade(prompt.meta, answer[: run_on.start()], letter_anywhere, False)).grade in DECIDED:
+        return graded
+    return _grade(prompt.meta, answer, letter_anywhere, cut_off)
 
 
 def answer_list(answers: str | Sequence[str]) -> Sequence[str]:
@@ -103,26 +103,51 @@ def answer_list(answers: str | Sequence[str]) -> Sequence[str]:
     return split_answers(answers) if isinstance(answers, str) else answers
 
 
-def _grade_letter(answer: str, completion: str, anywhere: bool) -> RuleGrade:
-    letters = LETTER.findall(completion)
-    if not letters:
-        return RuleGrade(Grade.NOT_ATTEMPTED, "no letter")
-    right = has_letter_anywhere(answer, letters) if anywhere else answer == letters[0]
-    return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, "letter anywhere" if anywhere else "first letter")
+def _grade(meta: Mapping[str, Any], text: str, letter_anywhere: bool, cut_off: bool) -> RuleGrade:
+    if "answer" not in meta:
+        return _grade_listed(meta, text)
+    answer = str(meta["answer"])
+    if "choices" in meta and answer in list(LETTERS):
+        return _grade_letter(answer, text, letter_anywhere, cut_off)
+    if "solution" in meta and parse_number(answer) is not None:
+        return _grade_number(answer, text, cut_off)
+    if meta.keys() & {"stated", "digits"}:
+        return _grade_first_sentence(answer, text, cut_off)
+    return _grade_words(answer, text, cut_off)
 
 
-def _grade_number(answer: str, completion: str) -> RuleGrade:
-    _, mark, after = completion.rpartition(MARK)
-    numbers = NUMBER.findall(after)
-    if not numbers:
-        return RuleGrade(Grade.NOT_ATTEMPTED, f"no number after {MARK}" if mark else "no number")
-    number = numbers[0] if mark else numbers[-1]
-    right = _value(number) == _value(answer)
-    return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, f"number after {MARK}" if mark else "last number")
+def _grade_letter(answer: str, text: str, anywhere: bool, cut_off: bool) -> RuleGrade:
+    if anywhere:
+        letters = LETTER.findall(text)
+        if not letters:
+            return RuleGrade(Grade.NOT_ATTEMPTED, "no letter")
+        return _decided(has_letter_anywhere(answer, letters), "letter anywhere")
+    letter, by, denied = named_choice(text, cut_off=cut_off)
+    if letter is None:
+        if answer in denied:
+            return RuleGrade(Grade.INCORRECT, "denies the answer")
+        return RuleGrade(Grade.INCORRECT if by == SEVERAL else Grade.NOT_ATTEMPTED, by)
+    return _decided(letter == answer, by)
 
 
-def _value(number: str) -> Decimal:
-    return Decimal(number.replace(",", "").replace("$", ""))
+def _grade_number(answer: str, text: str, cut_off: bool) -> RuleGrade:
+    found = marked_number(text)
+    if found is None:
+        found = CUT_OFF if cut_off else last_number(text) or "no number"
+    if isinstance(found, str):
+        return RuleGrade(Grade.NOT_ATTEMPTED, found)
+    right = found.value == parse_number(answer)
+    if cut_off and not right and found.is_last and answer.startswith(found.digits):
+        return RuleGrade(Grade.NOT_ATTEMPTED, "cut off in its answer")
+    return _decided(right, found.by)
+
+
+def _grade_first_sentence(answer: str, text: str, cut_off: bool) -> RuleGrade:
+    sentence, end, _ = f" {text}".partition(".")
+    right = sentence.endswith(f" {answer}")
+    if cut_off and not (right or end) and breaks_off(sentence, answer):
+        return RuleGrade(Grade.NOT_ATTEMPTED, CUT_OFF)
+    return _decided(right, "first sentence")
 
 
 def _grade_listed(meta: Mapping[str, Any], completion: str) -> RuleGrade:
@@ -131,15 +156,27 @@ def _grade_listed(meta: Mapping[str, Any], completion: str) -> RuleGrade:
     wrong = {normalize_text(answer) for answer in answer_list(meta["incorrect_answers"])}
     if not text or (text in right) == (text in wrong):
         return RuleGrade(Grade.UNGRADED, "not word for word a listed answer")
-    return RuleGrade(Grade.CORRECT if text in right else Grade.INCORRECT, "listed answer")
+    return _decided(text in right, "listed answer")
 
 
-def _grade_words(answer: str, completion: str) -> RuleGrade:
-    text, reference = normalize_text(completion), normalize_text(answer)
-    if not reference:
+def _grade_words(answer: str, text: str, cut_off: bool) -> RuleGrade:
+    if not normalize_text(answer):
         return RuleGrade(Grade.UNGRADED, "reference answer without words")
-    if f" {reference} " in f" {text} ":
+    mention = mention_of(answer, text)
+    if mention is Mention.STATED:
         return RuleGrade(Grade.CORRECT, "words of the answer")
-    if not text or REFUSALS.search(text):
-        return RuleGrade(Grade.NOT_ATTEMPTED, "no answer" if not text else "says it does not know")
+    if mention is Mention.DENIED:
+        return RuleGrade(Grade.INCORRECT, "denies the answer")
+    if mention is Mention.ONE_OF_SEVERAL:
+        return RuleGrade(Grade.INCORRECT, "several answers")
+    if not normalize_text(text):
+        return RuleGrade(Grade.NOT_ATTEMPTED, "no answer")
+    if refuses(text):
+        return RuleGrade(Grade.NOT_ATTEMPTED, "says it does not know")
+    if cut_off and not SENTENCE_END.search(text) and (len(text.split()) > NAME_WORDS or breaks_off(text, answer)):
+        return RuleGrade(Grade.NOT_ATTEMPTED, CUT_OFF)
     return RuleGrade(Grade.INCORRECT, "words of the answer")
+
+
+def _decided(right: bool, by: str) -> RuleGrade:
+    return RuleGrade(Grade.CORRECT if right else Grade.INCORRECT, by)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from jaxtrace.prompts import Prompt
+from jaxtrace.traces.thoughts import SplitCompletion, count_markers, opens_thought, split_completion
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,37 @@ class Row:
     def length(self) -> int:
         """Number of steps."""
         return len(self.metrics["token"])
+
+    @property
+    def thought(self) -> str:
+        """Text of the thought of a reasoning model, without its markers; "" if there is none."""
+        return self._split.thought
+
+    @property
+    def answer(self) -> str | None:
+        """Completion without its thought, which is what grades are about; None if the thought is not closed."""
+        return self._split.answer
+
+    @property
+    def drawn_text(self) -> str:
+        """Text of all drawn tokens, control tokens included; the markers of some thoughts are control tokens."""
+        return "".join(self.pieces[self.prompt_steps :])
+
+    @property
+    def answer_start(self) -> int:
+        """Offset in `drawn_text` of the answer; the text's length if the thought is not closed."""
+        return split_completion(self.drawn_text, opened=self._thought_is_opened).start
+
+    @property
+    def _thought_is_opened(self) -> bool:
+        return opens_thought("".join(self.prompt_pieces))
+
+    @cached_property
+    def _split(self) -> SplitCompletion:
+        text, drawn = self.text, self.drawn_text
+        if count_markers(drawn) <= count_markers(text):
+            return split_completion(text, opened=self._thought_is_opened)
+        thought, answer, start = split_completion(drawn, opened=self._thought_is_opened)
+        for piece in {piece for piece in self.pieces[self.prompt_steps :] if piece not in text}:  # control tokens
+            thought, answer = thought.replace(piece, ""), answer and answer.replace(piece, "")
+        return SplitCompletion(thought, answer, start)

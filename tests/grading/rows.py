@@ -15,6 +15,6 @@ def answer(pieces, meta, *, id="p", text="Who?", ahead=0):
         metrics={"token": np.arange(ahead + len(pieces), dtype=np.int32)},
         pieces=("a",) * ahead + tuple(pieces),
         text="".join(pieces),
-        stop="length",
+        stop="stop_token",
         prompt_steps=ahead,
     )

@@ -82,3 +82,12 @@ def test_only_wrong_answers_with_a_solution_are_sent(tmp_path):
     for row in (answer(["#### 5"], PROBLEM), answer(["no"], {"answer": "yes"}), broken):
         label, requests = criticize(lambda _: "null", row, tmp_path)
         assert label == label_of(row) and not requests
+
+
+def test_the_critic_reads_the_answer_without_its_thought(tmp_path):
+    thought = ["<think>", "2 + 2 = 5", "</think>"]
+    label, requests = criticize(
+        lambda _: json.dumps({"quote": "2 = 5"}), answer([*thought, *PIECES], PROBLEM), tmp_path
+    )
+    assert (label.wrong_from, label.wrong_to) == (4, 5)
+    assert data_of(requests[0])["solution"] == "".join(PIECES)

@@ -54,3 +54,13 @@ def test_an_invalid_reply_leaves_the_answer_ungraded(tmp_path):
     assert [label.grade for label in labels[:2]] == [Grade.UNGRADED] * 2
     assert labels[0].by == "judge tiny: a reply that does not fit the schema"
     assert labels[2:] == [label_of(row) for row in ROWS[2:]]
+
+
+def test_the_judge_reads_the_answer_without_its_thought(tmp_path):
+    rows = [
+        answer(["<think>Sugeno?</think>", "Sato"], {"answer": "Sugeno"}),
+        answer(["<think>Sug"], {"answer": "Sugeno"}),
+    ]
+    labels, requests = grades(lambda _: json.dumps({"grade": "incorrect"}), tmp_path, rows)
+    assert [data_of(request)["answer"] for request in requests] == ["Sato"]
+    assert [label.by for label in labels] == ["judge tiny", "thought not closed"]

@@ -73,7 +73,7 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
             group_number = groups.setdefault(_group_of(row, group), len(groups))
             identifiers = (label, number, row.prompt.id, group_number, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
-            samples.setdefault(prompt_key(row), []).append((len(answers), row.text))
+            samples.setdefault(prompt_key(row), []).append((len(answers), row.answer or ""))
             answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
             scores.append(answer_baselines({name: values[steps] for name, values in row.metrics.items()}))
         for texts in samples.values():

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
-from jaxtrace.grading.strings import normalize_text
+from jaxtrace.grading.words import normalize_text
 
 
 def same_words(a: str, b: str) -> bool:

@@ -33,7 +33,7 @@ def answer(prompt, text, entropy, quadrant=None):
     }
     if quadrant is not None:
         metrics["quadrant"] = np.resize(np.int32(quadrant), steps)
-    return Row(prompt, np.zeros(3, np.int32), ("",) * 3, metrics, ("x",) * steps, text, "length")
+    return Row(prompt, np.zeros(3, np.int32), ("",) * 3, metrics, ("x",) * steps, text, "stop_token")
 
 
 @pytest.fixture(scope="module")
