@@ -30,7 +30,7 @@ FORMS = {
     ),
     "gemma3, text alone": ("gemma3", (r"^", ""), set()),
     "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
-    "gpt2, with its head": ("gpt2", (r"^", ""), MASKS | {"lm_head.weight"}),
+    "gpt2, with its masks": ("gpt2", (r"^", ""), MASKS),
     "llama, with rotary buffers": ("llama", (r"^", ""), {"model.layers.0.self_attn.rotary_emb.inv_freq"}),
 }
 

@@ -33,7 +33,7 @@ def test_a_stored_unembedding_that_differs_agrees_with_transformers(shared_data,
         pytest.skip(f"no {name} among the shared checkpoints")
     directory = shutil.copytree(source, tmp_path / name)
     weights = load_file(source / "model.safetensors")
-    weights["lm_head.weight"] = 2 * weights["model.embed_tokens.weight"]
+    weights["model.embed_tokens.weight"] = weights["lm_head.weight"] / 2  # the tied matrix is stored as the unembedding
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     model = jaxtrace.load(str(directory))
     assert len(model.notes) == 1
