@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct against transformers (eager, float32): prompts, greedy answers and metrics of real questions."""
+"""SmolLM2-135M-Instruct against transformers (eager, float32): prompts, greedy answers, metrics of real questions."""
 
 import numpy as np
 import pytest
