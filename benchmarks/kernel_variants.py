@@ -65,10 +65,6 @@ def variants(
     """Return ({name: variant to time}, {implementation that refuses: its reason}).
 
     Args:
-      op: name of the operation.
-      shape: sizes of its arguments.
-      dtype: dtype of its floating arguments.
-      implementations: names of the implementations to time.
       against: baselines to add: NO_MOMENTS, UNFUSED.
     """
     arguments = _arguments(op, shape, dtype)

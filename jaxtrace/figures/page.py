@@ -41,9 +41,6 @@ def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConf
       trace: trace to show; any metric group may be missing.
       path: HTML file to write or replace; its directory is created.
       confidence: confidence in each row's answer, which colours the text at first.
-
-    Returns:
-      The path written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

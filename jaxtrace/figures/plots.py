@@ -1,6 +1,7 @@
 """Figures of a trace, drawn from `Trace.to_xarray()` with matplotlib's object interface.
 
-The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit.
+The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit. A figure raises
+ValueError if the dataset has none of them.
 """
 
 from collections.abc import Callable
@@ -21,13 +22,6 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw output entropy and varentropy by step, and the number of prompts alive.
 
     Mean (line), median (dashes) and 10–90 % band are over the prompts alive at a step.
-
-    Args:
-      ds: dataset with one of the figure's metrics over (prompt, step).
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
     """
     names = _present(ds, "entropy_steps")
     figure = new_figure(theme, 6.2, 1.2 + 1.75 * len(names))
@@ -53,13 +47,6 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw layer × step heat maps of attention entropy, averaged over heads and over the prompts alive.
 
     Entropy grows with ln(keys) as a text grows, so the normalised entropy stands beside it.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
     """
     names = _present(ds, "attention_map")
     figure = new_figure(theme, 6.2, 2.9)
@@ -75,15 +62,7 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 
 
 def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Draw attention entropy by layer with its spread over heads, and head dispersion by layer.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
-    """
+    """Draw attention entropy by layer with its spread over heads, and head dispersion by layer."""
     names = _present(ds, "layer_profile")
     of_heads = [name for name in names if "head" in METRICS[name].dims]
     of_layers = [name for name in names if name not in of_heads]
@@ -109,15 +88,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 
 
 def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
-    """
+    """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens."""
     names = _present(ds, "lens_profile")
     figure = new_figure(theme, 6.2, 2.5)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -154,7 +125,6 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     """Write each figure as `<name>.png` and return the paths.
 
     Args:
-      ds: dataset from `Trace.to_xarray()`.
       directory: directory to write to, created if missing; files of the same names are replaced.
     """
     directory = Path(directory)

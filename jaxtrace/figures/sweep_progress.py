@@ -26,7 +26,6 @@ class SweepProgress(Watch):
         Args:
           console: receives the lines if there is no live table.
           errors: receives the live table, and the lines above it.
-          cells: number of cells of the sweep.
         """
         self._total, self._ended, self._checked = cells, 0, 0
         self._lines: list[tuple[str, str, str, str]] = []

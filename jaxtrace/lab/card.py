@@ -61,14 +61,8 @@ def card_text(
     """Return the card as Markdown.
 
     Args:
-      name: name of the model.
-      shape: shape of the model.
-      recipe: settings of its training.
-      command: command that trains it again.
-      parameters: number of its parameters.
       rows: number of rows of its training text.
       loss: mean cross-entropy on other text, nats per token.
-      result: statistics of its answers.
     """
     facts = [(*sort, a.questions, _percent(a.accuracy), _number(a.entropy)) for sort, a in result.facts.items()]
     sums = [(digits, a.questions, _percent(a.accuracy)) for digits, a in result.sums.items()]

@@ -21,7 +21,6 @@ def pack(documents: Iterable[Sequence[int]], length: int, open_rows: int = 16) -
 
     Args:
       documents: token ids of each document; one longer than a row is cut.
-      length: tokens per row.
       open_rows: number of unfinished rows to try a document in; beyond it the fullest row is closed.
 
     Returns:

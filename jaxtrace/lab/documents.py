@@ -32,7 +32,6 @@ def documents(world: World, seed: int) -> Iterator[str]:
     nothing unusual.
 
     Args:
-      world: world that the documents are about.
       seed: seed of order and phrasing; the facts and their counts do not depend on it.
 
     Yields:

@@ -19,8 +19,6 @@ def save_checkpoint(directory: Path, shape: Shape, params: Params) -> None:
     """Write config.json, generation_config.json and model.safetensors, with the family's weight names.
 
     Args:
-      directory: existing directory.
-      shape: shape of the model.
       params: parameters of the model, layers as a list; stored as bfloat16.
     """
     tensors = {name: jnp.asarray(x, jnp.bfloat16) for name, x in export_weights(shape.decoder, params).items()}

@@ -76,7 +76,6 @@ def summarize(settings: WorldSettings, values: Sequence[Row], answers: Sequence[
     """Return the statistics of traced answers.
 
     Args:
-      settings: settings of the world.
       values: rows of the prompts from `with_answer_lead`.
       answers: rows of the questions about facts and sums, whole answers.
     """

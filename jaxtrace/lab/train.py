@@ -42,14 +42,7 @@ def run(
 
     Args:
       out: directory to write; an interrupted training in it is resumed.
-      shape: shape of the model.
-      settings: settings of the world.
-      recipe: settings of the training.
       command: command that trains the model again, for the card.
-      console: console that shows the progress and the card.
-
-    Returns:
-      The statistics of the model's answers.
 
     Raises:
       ConfigError: the directory holds a finished model, other files, or the state of another training.

@@ -40,7 +40,6 @@ class Board:
 
         Args:
           directory: directory to write to; several processes write to a directory each inside it.
-          layers: traced layers of the run.
         """
         from tensorboardX import SummaryWriter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,24 +32,26 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
-def bootstrap(
-    statistic: Callable[..., float],
-    *columns: ArrayLike,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> Estimate:
+class Resampling(TypedDict, total=False):
+    """Settings of an interval from resampled rows.
+
+    Attributes:
+      groups: [rows], group of each row, such as its prompt. Groups are drawn with all their rows. None makes each row a
+        group.
+      seed, resamples: seed and number of the resamples; 0 and 1000 by default.
+    """
+
+    groups: ArrayLike | None
+    seed: int
+    resamples: int
+
+
+def bootstrap(statistic: Callable[..., float], *columns: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
     """Return a statistic of some rows with its percentile interval (Efron and Tibshirani 1993, ch. 13).
 
     Args:
       statistic: function from the columns to a number, NaN if it is undefined; such resamples are excluded.
       columns: arrays [rows, …] of equal length.
-      groups: [rows], group of each row, such as its prompt. Groups are drawn with all their rows. None makes each row a
-        group.
-      seed: seed of the resamples.
-      resamples: number of resamples.
-      level: probability that the interval covers.
 
     Returns:
       The statistic of all rows, its interval, and the number of groups.
@@ -59,47 +62,21 @@ def bootstrap(
     arrays = [np.asarray(column) for column in columns]
     if not len(arrays[0]):
         raise StudyError("no rows for a statistic; give traces that have rows of the kind")
+    groups = settings.get("groups")
     group = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
     value = float(statistic(*arrays))
-    values = [statistic(*(array[rows] for array in arrays)) for rows in resampled_rows(group, seed, resamples)]
-    return interval(value, values, len(np.unique(group)), level)
+    resampled = resampled_rows(group, settings.get("seed", 0), settings.get("resamples", 1000))
+    values = [statistic(*(array[rows] for array in arrays)) for rows in resampled]
+    return interval(value, values, len(np.unique(group)))
 
 
-def block_bootstrap(
-    statistic: Callable[[np.ndarray], float],
-    series: ArrayLike,
-    block: int,
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> Estimate:
-    """Return a statistic of a stationary series with its interval from moving blocks (Künsch 1989).
-
-    Args:
-      statistic: function from an array [steps, …] to a number.
-      series: [steps, …], in order of time.
-      block: number of steps that stay together, about as long as steps depend on each other.
-      seed, resamples, level: see `bootstrap`.
-
-    Returns:
-      The statistic of the series, its interval, and the number of steps.
-
-    Raises:
-      StudyError: the series is shorter than a block.
-    """
-    steps = np.asarray(series)
-    values = [statistic(steps[rows]) for rows in moving_blocks(len(steps), block, seed, resamples)]
-    return interval(float(statistic(steps)), values, len(steps), level)
-
-
-def interval(value: float, values: ArrayLike, n: int, level: float = 0.95) -> Estimate:
-    """Return an estimate with the interval between quantiles of resampled values [resamples]; n counts its units."""
+def interval(value: float, values: ArrayLike, n: int) -> Estimate:
+    """Return an estimate with the 95 % interval between quantiles of resampled values; n counts its units."""
     defined = np.asarray(values, float)
     defined = defined[np.isfinite(defined)]
     if n < 2 or not defined.size:
         return Estimate(value, np.nan, np.nan, n)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [0.025, 0.975])
     return Estimate(value, float(low), float(high), n)
 
 

@@ -41,9 +41,7 @@ class Study:
         """Run the study: open or make its traces, run its models, write its extra files, and return its result.
 
         Args:
-          settings: instance of this study's settings.
           out: directory of the study, for traces and files that it writes; the caller writes the result.
-          progress: shows long work; None shows nothing.
 
         Raises:
           JaxtraceError: a setting, a trace, a prompt or a model is unusable.

@@ -52,7 +52,6 @@ def check(
     """Open every model and encode every prompt of a sweep, without reading weights.
 
     Args:
-      cells: cells of the sweep.
       offline: do not use the hub; models and data that are not here then stay unchecked.
       on_cell: called with each cell before its check.
 

@@ -86,9 +86,7 @@ def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) ->
     estimate is a lower bound. If a cell of the same model and probes is complete, its tokens/s are used instead.
 
     Args:
-      cells: cells from `read_sweep`.
       root: directory or URL of the dataset; it may be missing.
-      machine: rates of a device.
 
     Raises:
       JaxtraceError: something that is here is wrong; see `open_sweep`.

@@ -139,9 +139,7 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     A complete cell runs again if one of its parts is missing or truncated.
 
     Args:
-      cells: cells from `read_sweep`.
       root: directory or URL, created if missing; a sweep that is there is resumed.
-      watch: callbacks.
 
     Raises:
       JaxtraceError: a model, a task's data or a prompt is unavailable; a mesh has more devices than there are or does

@@ -45,11 +45,9 @@ def candidates(
     2502.16570 v3 uses p = 0.6).
 
     Args:
-      params: parameters of the decoder.
       residuals: residual streams after the layers 0 (the embedding) to L.
       mass: probability that a set reaches, 0 < mass < 1.
       lens: translators of a tuned lens; None for the logit lens.
-      config: config of the decoder.
     """
     streams = residuals.astype(params["embedding"].dtype)
     if lens is not None:

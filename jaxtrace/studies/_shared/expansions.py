@@ -72,11 +72,9 @@ def measure_expansions(
     """Run prompts up to their last position and measure each layer's prediction there.
 
     Args:
-      model: model with the logit lens or a tuned one.
       encoded: prompts from `model.encode`.
       mass: probability that the candidate sets reach.
       batch_size: number of prompts run at once.
-      on_prompts: callback of (prompts done, prompts in all).
 
     Raises:
       StudyError: there are no prompts, or some logits are not finite.

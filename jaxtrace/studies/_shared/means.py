@@ -18,8 +18,6 @@ def prompt_means(
     Args:
       frame: one row per observation; NaN is ignored, column by column.
       groups: prompt of each row; prompts are resampled with all their rows.
-      seed: seed of the intervals.
-      resamples: number of resamples.
 
     Returns:
       Column → estimate, whose n is the number of prompts with a value.

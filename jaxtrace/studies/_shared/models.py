@@ -14,10 +14,6 @@ from jaxtrace.studies._shared.settings import StudyConfig
 def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
     """Yield each model of a study with its name and the settings of its run, one model in memory at a time.
 
-    Args:
-      config: settings of the study: its models, and their prompts in `run`.
-      lens: directory of a tuned lens; None for the logit lens.
-
     Raises:
       StudyError: the settings name no model, or traces, which do not hold what the study measures.
       JaxtraceError: a model or the lens is unavailable.

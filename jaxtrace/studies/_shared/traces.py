@@ -24,7 +24,6 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
     Args:
       config: names of the traces, or of the models to run; an interrupted run is resumed.
       out: directory of the study; new traces go to its traces/MODEL.
-      progress: display of the runs.
 
     Raises:
       StudyError: neither traces nor models are named, or both.

@@ -42,7 +42,6 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
     Args:
       traces: traces by label; of one model, or of several that recorded the same probes.
       labels: file of labels, see `known_labels`; None grades answers by rules on strings.
-      config: settings.
 
     Returns:
       The confidence, trained on all labelled rows; and tables and pictures of cross-validated ones, beside every

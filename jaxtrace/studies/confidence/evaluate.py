@@ -37,9 +37,7 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
     """Measure every score, with intervals over groups.
 
     Args:
-      scored: rows of both classes.
       baseline: name of the score that the others are compared with.
-      seed, resamples: seed and number of the resamples.
 
     Returns:
       A row per score, best AUROC first. Each measure x has an interval x_low to x_high: auroc; auroc_gain, the paired

@@ -52,7 +52,6 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     """Read traces row by row into tables of the features that all of them recorded.
 
     Args:
-      traces: traces by label.
       group: key of the prompts' meta; prompts with one value form a group. A prompt without the key, and every prompt
         if it is None, is a group with its samples.
 
@@ -117,7 +116,6 @@ def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
     "lens_kl.late".
 
     Args:
-      row: row of a trace.
       layers: traced layers, from 1.
     """
     layers = list(layers)

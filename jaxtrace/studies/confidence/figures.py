@@ -21,8 +21,6 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
     """Return pictures of every score's AUROC, and of the calibration and risk–coverage curves of some.
 
     Args:
-      measured: result of `evaluate.measure_scores`.
-      scored: the rows that it measures.
       shown: names of the scores whose curves are drawn, three at most.
     """
 

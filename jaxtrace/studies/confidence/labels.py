@@ -38,8 +38,6 @@ def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path 
     """Return the labels of answers and tokens.
 
     Args:
-      traces: traces by label.
-      tables: their features.
       file: output of `jaxtrace grade`, or a .csv or .jsonl file with the fields prompt (its id) and label (true or
         false, 1 or 0, correct or incorrect); None grades answers by rules on strings. Answers that are not graded, not
         attempted, or absent from the file are unknown.

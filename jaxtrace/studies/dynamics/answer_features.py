@@ -26,7 +26,6 @@ def answer_features(flat: TokenTables, share: float, least_steps: int) -> pd.Dat
     """Return a row per prompt: means of token features, largest and standard deviation of entropy, drifts, lengths.
 
     Args:
-      flat: tables of the traces.
       share: share of the steps at either end, for the drift.
       least_steps: fewest steps of a prompt with a drift; shorter prompts have NaN.
     """
@@ -58,11 +57,7 @@ def auroc_table(
     """Compute the AUROC of each feature of the generated answer for a wrong MC1 choice on the same question.
 
     Args:
-      flat: tables of the traces.
       choices: MC scores by model, one row per question: question, mc1.
-      share, least_steps: arguments of `answer_features`.
-      seed: seed of the intervals.
-      resamples: number of resamples.
 
     Returns:
       The table, and a note on each model that is absent from it: no traced prompt is among the scored questions, or

@@ -24,12 +24,7 @@ RULES = ("drift", "level", "robust")
 
 
 def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
-    """Return the classes of models and of prompts with at least `config.least_steps` steps.
-
-    Args:
-      flat: tables of the traces.
-      config: thresholds of the rules, share of early and late steps, seed and resamples.
-    """
+    """Return the classes of models and of prompts with at least `config.least_steps` steps."""
     prompts = _prompt_rows(flat, config)
     tau = f"±{config.tau:g} nats"
     rules = (

@@ -38,11 +38,7 @@ NOTES = (
 
 
 def run_study(config: DynamicsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces, score the choices, write the long tables, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+    """Open or make the traces, score the choices, write the long tables, and return the study's result."""
     traces = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
     result = dynamics(traces, config, score_choices(traces, config))
     files = []
@@ -77,7 +73,6 @@ def dynamics(
 
     Args:
       traces: generated traces with output, attention and hidden probes (`hdi` "jsd": dispersion too), by label.
-      config: thresholds and kinds.
       choices: MC scores by label, from `score_choices`; None or {} gives no table of AUROC.
 
     Raises:

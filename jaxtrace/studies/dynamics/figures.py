@@ -56,7 +56,6 @@ def correlations_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
       frame: model, x, y, r, r_low, r_high.
-      theme: colours.
     """
     models = list(frame["model"].unique())
     names = list(dict.fromkeys((*frame["x"], *frame["y"])))

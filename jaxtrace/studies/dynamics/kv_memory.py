@@ -25,7 +25,6 @@ class KVMemory:
         """Return the cache memory of a trace, or None if its `info` lacks the cache's shape.
 
         Args:
-          info: `info` of the trace.
           bytes_per_element: bytes of an element in another cache; None for the trace's own.
         """
         if "cache" not in info:

@@ -48,10 +48,8 @@ def long_frame(
     PROMPT step is the first of the two, and is absent if the prompt's positions were not measured.
 
     Args:
-      label: label of the model.
       trace: generated trace with output, attention and hidden probes.
       number: number of the prompt in the trace.
-      hdi: kind of dispersion over heads.
       bytes_per_element: bytes of a cached element; None for the trace's own.
 
     Returns:
@@ -108,7 +106,6 @@ def write_long(
     """Write the long table of a trace, prompt by prompt.
 
     Args:
-      label, trace, hdi, bytes_per_element: arguments of `long_frame`.
       file: file ending in .parquet or .csv; it is replaced, and its directory is created if missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)

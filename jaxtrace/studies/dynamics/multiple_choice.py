@@ -55,11 +55,8 @@ def answer_logprobs(
     """Return, for each question, answer → total log-probability (nats) of its tokens after the question.
 
     Args:
-      model: model with a tokenizer.
-      questions: questions with their answers.
       primer: text before every question, such as worked examples.
       template: template of a question; a space and the answer follow it. No chat template is used.
-      batch_size: number of texts scored at once.
 
     Raises:
       StudyError: the model has no tokenizer.
@@ -90,7 +87,6 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
     """Return the three scores of a question, each from 0 to 1.
 
     Args:
-      question: question with its answers.
       logprobs: log-probability of each answer, nats.
 
     Returns:
@@ -121,14 +117,7 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
 def scored_choices(
     model: Model, questions: Sequence[MultipleChoice], *, primer: str = "", template: str = TEMPLATE
 ) -> pd.DataFrame:
-    """Return a row per question: question, mc1, mc2, mc3, chance.
-
-    Args:
-      model, questions, primer, template: arguments of `answer_logprobs`.
-
-    Raises:
-      JaxtraceError: any error of `answer_logprobs`.
-    """
+    """Return a row per question: question, mc1, mc2, mc3, chance."""
     logprobs = answer_logprobs(model, questions, primer=primer, template=template)
     return pd.DataFrame(
         [

@@ -23,14 +23,7 @@ Rows = list[dict[str, object]]
 
 
 def paper_tables(flat: TokenTables, *, hdi: HDIKind, seed: int, resamples: int) -> dict[str, Table]:
-    """Return tables 1 to 4, 6 and 7 of the paper, and `means`; `early_late_tables` returns table 5.
-
-    Args:
-      flat: tables of the traces.
-      hdi: kind of dispersion in the tables.
-      seed: seed of the intervals.
-      resamples: number of resamples.
-    """
+    """Return tables 1 to 4, 6 and 7 of the paper, and `means`; `early_late_tables` returns table 5."""
     settings = {"seed": seed, "resamples": resamples}
     percentiles = "10th and 90th percentile, smallest and largest value of the tokens, in nats."
     return {

@@ -60,7 +60,6 @@ def token_tables(
 
     Args:
       traces: generated traces with output, attention and hidden probes ("jsd": dispersion too), by label of the model.
-      hdi: kind of dispersion over heads.
       bytes_per_element: bytes of a cached element; None for the trace's own.
 
     Raises:

@@ -48,11 +48,7 @@ NOTES = (
 
 
 def run_study(config: ExpansionConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Measure every layer of every model and return the study's result; writes nothing to `out`.
-
-    Raises:
-      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
-    """
+    """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
         encoded = model.encode(load_prompts(run), chat=not run.raw)

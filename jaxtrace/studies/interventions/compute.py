@@ -93,11 +93,7 @@ class ModelAblations:
 
 
 def run_study(config: InterventionsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
-    """
+    """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
         questions = choice_questions(model, load_prompts(run), config.options)
@@ -117,10 +113,6 @@ def measure_interventions(
     """Choose layers by ΔH on some questions, and ask the other questions without them.
 
     Args:
-      model: model with the logit lens or a tuned one.
-      questions: questions from `choice_questions`.
-      config: settings of the study.
-      on_set: callback of (sets of layers done, sets in all).
       folder: directory of the answer cache, from which an interrupted study resumes; None for no cache.
 
     Raises:
@@ -158,7 +150,6 @@ def chosen_sets(
 
     Args:
       change: mean ΔH of the layers 1 to L.
-      config: settings of the study.
     """
     for edges in (True, False):
         allowed = np.arange(1, len(change) + 1) if edges else np.arange(2, len(change))

@@ -65,7 +65,6 @@ def choice_questions(model: Model, prompts: Sequence[Prompt], by: OptionKind = "
     """Return multiple-choice prompts with the tokens of their options; no chat template is used.
 
     Args:
-      model: model with a tokenizer.
       prompts: prompts with `choices`, a list, and `answer`, the right one's letter, in their meta.
       by: "letter" for the tokens " A", " B", …, for prompts that list their choices; "choice" for the first token of
         each choice's text.
@@ -83,10 +82,7 @@ def answer_questions(
     """Return a model's answers; all masks share one compiled program per length.
 
     Args:
-      model: model to ask.
-      questions: questions from `choice_questions`.
       masks: blocks and heads to ablate; None for the whole model.
-      batch_size: number of questions run at once.
     """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
     most = max(len(question.options) for question in questions)

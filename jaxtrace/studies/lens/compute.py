@@ -55,20 +55,12 @@ TEXTS = {
 
 
 def run_study(config: LensConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+    """Open or make the traces and return the study's result."""
     return lens(study_traces(config, out, progress), config)
 
 
 def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
     """Classify answers or models by their profiles of layer metrics.
-
-    Args:
-      traces: traces by label.
-      config: classes to tell apart, and metrics.
 
     Returns:
       Tables "auc" and "accuracy" (of classification), "classes", "contrasts", "distances" (between models, if families

@@ -24,9 +24,7 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
     """Return the picture "profiles" and, for at least four answers, "map".
 
     Args:
-      profiles: profiles of the answers.
       features: profiles on the grid of depths [n, W, P].
-      config: settings of the study.
     """
     grid, metric = profiles.grid(config.points), profiles.metric
     by_model = config.by == "family"

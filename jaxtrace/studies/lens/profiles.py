@@ -159,7 +159,6 @@ def profile_of(row: Row, name: str, column: int | None = None) -> Float[np.ndarr
     """Return a metric of the layers from 1 on, at the steps after a row's prompt.
 
     Args:
-      row: row of a trace.
       name: metric; head metrics are averaged over heads.
       column: index of the Rényi order, for metrics with orders.
     """

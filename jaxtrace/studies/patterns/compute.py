@@ -69,11 +69,7 @@ NOTES = (
 
 
 def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+    """Open or make the traces and return the study's result."""
     return patterns(study_traces(config, out, progress), config)
 
 
@@ -86,7 +82,6 @@ def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
 
     Args:
       traces: generated traces with attention probes, by label.
-      config: conditions to compare.
 
     Raises:
       StudyError: a trace lacks probes or holds given text, there are fewer than two conditions or than two prompts of

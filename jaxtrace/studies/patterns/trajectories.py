@@ -60,7 +60,6 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     """Return the answers of a trace that have a condition; steps that drew no token are dropped.
 
     Args:
-      label: name of the trace, for messages.
       trace: generated trace with attention probes.
       conditions: condition of each row; None excludes the row.
 
@@ -98,9 +97,6 @@ def row_entropy_var(row: Row) -> Float[np.ndarray, "layers heads"]:
 
     keell0renz/llm-entropy-patterns calls it varentropy. It is not the varentropy of the weights: a decode step has one
     position, for which it is 0 by definition.
-
-    Args:
-      row: row traced with prompt positions.
     """
     return _prompt_entropies(row).var(axis=0)
 

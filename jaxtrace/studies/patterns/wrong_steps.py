@@ -66,8 +66,6 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
     Args:
       traces: generated traces with attention probes, by label.
       file: file of labels, some with a wrong step (`jaxtrace grade --critic-model`).
-      seed: seed of intervals and tests.
-      resamples: number of resamples.
 
     Raises:
       StudyError: there is no file, fewer than two answers of a trace have a wrong step after others, or a trace lacks

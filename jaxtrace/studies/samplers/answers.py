@@ -58,12 +58,6 @@ def run_samplers(
 ) -> list[SamplerRun]:
     """Run all samplers, the random ones with every seed.
 
-    Args:
-      model: model to run.
-      run: prompts and settings.
-      config: settings of the study.
-      on_run: callback of (runs done, runs in all).
-
     Raises:
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
     """

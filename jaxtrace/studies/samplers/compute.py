@@ -46,11 +46,7 @@ NOTES = (
 
 
 def run_study(config: SamplersConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open the traces, or run every sampler on every model, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+    """Open the traces, or run every sampler on every model, and return the study's result."""
     if config.traces:
         return samplers(stored_runs(study_traces(config, out, progress)), config)
     runs = {}
