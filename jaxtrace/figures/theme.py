@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
@@ -72,14 +73,19 @@ def heat_map(
     """Draw [rows, columns] as colours, the first row at the bottom, with a colour bar; NaN stays blank."""
     axes.grid(False)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
+    colour_bar(axes, theme, image, unit)
+    axes.xaxis.set_major_locator(whole_numbers())
+    axes.yaxis.set_major_locator(whole_numbers())
+
+
+def colour_bar(axes: Axes, theme: Theme, image: AxesImage, unit: str = "") -> None:
+    """Add a frameless colour bar for an image in the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
     bar.set_label(unit, fontsize=9, color=theme.ink)
     bar.outline.set_visible(False)
-    axes.xaxis.set_major_locator(whole_numbers())
-    axes.yaxis.set_major_locator(whole_numbers())
 
 
 def legend(axes: Axes, theme: Theme) -> None:

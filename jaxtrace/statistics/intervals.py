@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -44,6 +44,11 @@ class Resampling(TypedDict, total=False):
     groups: ArrayLike | None
     seed: int
     resamples: int
+
+
+def estimate_columns(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    """Return the cells of a table for estimates by name."""
+    return {key: cell for name, estimate in estimates.items() for key, cell in estimate.columns(name).items()}
 
 
 def bootstrap(statistic: Callable[..., float], *columns: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:

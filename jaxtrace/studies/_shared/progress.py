@@ -21,11 +21,7 @@ class Progress(Protocol):
         ...
 
     def counter(self, label: str, unit: str) -> AbstractContextManager[OnCount]:
-        """Open a counter; the context's value is called with the number of items done and the total.
-
-        Args:
-          unit: plural noun for the items, such as "prompts".
-        """
+        """Open a counter of `unit`, such as "prompts", called with the numbers of items done and in all."""
         ...
 
 

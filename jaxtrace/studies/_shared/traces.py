@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from jaxtrace.errors import StudyError
 from jaxtrace.run import prepare
 from jaxtrace.schema import QUANTITIES, definition_note
@@ -15,6 +18,7 @@ from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
 
@@ -77,3 +81,9 @@ def require_generated(label: str, trace: Trace) -> None:
     """Raise StudyError unless a trace holds generated text."""
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
+
+
+def drawn_steps(row: Row) -> Int[np.ndarray, " steps"]:
+    """Return the steps after a row's prompt that drew a token; logits that are not finite draw none."""
+    steps = np.flatnonzero(row.metrics["token"] >= 0)
+    return steps[steps >= row.prompt_steps]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxtrace.statistics.calibration import expected_calibration_error
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import bootstrap
+from jaxtrace.statistics.intervals import bootstrap, estimate_columns
 from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction_rejection_ratio, risk_coverage
 
 
@@ -63,8 +63,8 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
             "risk": bootstrap(lambda right, score: risk_coverage(right, score)[2], labels, score, **settings),
             "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
-        cells = {key: cell for measure, value in estimates.items() for key, cell in value.columns(measure).items()}
-        rows.append({"score": name, **cells, "n": len(labels), "groups": len(np.unique(scored.groups))})
+        counts = {"n": len(labels), "groups": len(np.unique(scored.groups))}
+        rows.append({"score": name, **estimate_columns(estimates), **counts})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
 
 

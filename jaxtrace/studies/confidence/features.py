@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import DERIVED, METRICS, feature_names
 from jaxtrace.studies._shared.labels import prompt_key
+from jaxtrace.studies._shared.traces import drawn_steps
 from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines, surprise_z
 from jaxtrace.traces.depth import prediction_depth
 from jaxtrace.traces.row import Row
@@ -66,6 +67,8 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
         for number, row in enumerate(trace.rows):
             has_key |= group in row.prompt.meta
             steps = drawn_steps(row)
+            if "logprob" in row.metrics:  # in given text, no token follows the last step
+                steps = steps[np.isfinite(row.metrics["logprob"][steps])]
             if not len(steps):
                 continue
             features = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
@@ -98,15 +101,6 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
 
 def _group_of(row: Row, key: str | None) -> str:
     return f"{key} {row.prompt.meta[key]}" if key in row.prompt.meta else prompt_key(row)
-
-
-def drawn_steps(row: Row) -> np.ndarray:
-    """Return the steps [tokens] of a row that drew a token; in given text, the steps that a token followed."""
-    drawn = row.metrics["token"] >= 0
-    drawn[: row.prompt_steps] = False
-    if "logprob" in row.metrics:
-        drawn &= np.isfinite(row.metrics["logprob"])
-    return np.flatnonzero(drawn)
 
 
 def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ def _prompt_rows(flat: TokenTables, config: DynamicsConfig) -> pd.DataFrame:
         entropy = tokens.get_group((prompt.model, prompt.prompt))["entropy"].to_numpy()
         early, late = early_late(entropy, config.share)
         mean, spread = float(entropy.mean()), float(entropy.std(ddof=1))
-        slope = entropy_slope(entropy, seed=config.seed, resamples=config.resamples)
+        slope = entropy_slope(entropy, **config.resampling)
         rows.append(
             {
                 "model": prompt.model,
@@ -88,10 +88,7 @@ def _model_rows(flat: TokenTables, prompts: pd.DataFrame, config: DynamicsConfig
     rows = []
     for model, of_model in prompts.groupby("model", sort=False):
         entropy = flat.of_model(str(model)).tokens["entropy"]
-        means = prompt_means(
-            of_model[["drift", "slope"]], of_model["group"], seed=config.seed, resamples=config.resamples
-        )
-        drift, slope = means.values()
+        drift, slope = prompt_means(of_model[["drift", "slope"]], of_model["group"], **config.resampling).values()
         if len(of_model) == 1:
             slope = Estimate(slope.value, of_model["slope_low"].iloc[0], of_model["slope_high"].iloc[0], 1)
         rows.append(

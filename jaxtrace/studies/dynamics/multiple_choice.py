@@ -13,6 +13,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
+from jaxtrace.statistics.intervals import estimate_columns
 from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
@@ -142,12 +143,9 @@ def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: i
     """Return mean scores of models with intervals over questions."""
     rows = []
     for model, frame in choices.items():
-        row: dict[str, object] = {"model": model}
         means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples)
-        for name, estimate in means.items():
-            row |= estimate.columns(name)
-        scored = frame["mc1"].notna()
-        rows.append({**row, "mc1_chance": frame.loc[scored, "chance"].mean(), "n": int(scored.sum())})
+        chances = frame.loc[frame["mc1"].notna(), "chance"]
+        rows.append({"model": model, **estimate_columns(means), "mc1_chance": chances.mean(), "n": len(chances)})
     return Table(
         pd.DataFrame(rows),
         "Answers by total log-probability: mc1, the share of questions whose true answer is likelier than every false "

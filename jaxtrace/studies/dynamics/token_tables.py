@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import require_generated, require_metrics
+from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
 from jaxtrace.studies.dynamics.dispersion_kinds import dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.kv_memory import KVMemory
 from jaxtrace.studies.dynamics.settings import HDIKind
@@ -74,8 +74,7 @@ def token_tables(
         prompts_before = len(prompts)
         for number, row in enumerate(trace.rows):
             group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
-            steps = np.flatnonzero(row.metrics["token"] >= 0)
-            steps = steps[steps >= row.prompt_steps]
+            steps = drawn_steps(row)
             if not len(steps):
                 continue
             keys = {"model": label, "prompt": number, "group": group}

@@ -13,10 +13,10 @@ from scipy.stats import rankdata
 from jaxtrace.errors import StudyError
 from jaxtrace.run import load_prompts
 from jaxtrace.statistics.controls import partial_correlation
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
 from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.expansion.figures import expansion_figure
 from jaxtrace.studies.expansion.settings import ExpansionConfig
@@ -47,7 +47,7 @@ NOTES = (
 )
 
 
-def run_study(config: ExpansionConfig, out: Path, progress: Progress = SILENT) -> Result:
+def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
     """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
@@ -95,8 +95,7 @@ def _layer_rows(label: str, expansions: Expansions, seed: int) -> pd.DataFrame:
             "jaccard": expansions.jaccard[:, i],
         }
         row: dict[str, object] = {"model": label, "layer": i + 1, "entropy": expansions.entropy[:, i + 1].mean()}
-        for name, values in columns.items():
-            row |= bootstrap(np.mean, values, seed=seed).columns(name)
+        row |= estimate_columns({name: bootstrap(np.mean, values, seed=seed) for name, values in columns.items()})
         row |= {"sd": expansions.change[:, i].std(), "chance": expansions.chance[:, i].mean()}
         rows.append(row | {"n": len(expansions.tokens)})
     return pd.DataFrame(rows)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import atomic_file
 from jaxtrace.model import Model
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.run import load_prompts
@@ -20,9 +24,8 @@ from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.expansions import measure_expansions
 from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, OnCount, Progress
+from jaxtrace.studies._shared.progress import OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies.interventions.answer_cache import AnswerCache
 from jaxtrace.studies.interventions.figures import accuracy_figure
 from jaxtrace.studies.interventions.settings import InterventionsConfig
 from jaxtrace.studies.interventions.single_token_choices import (
@@ -92,7 +95,7 @@ class ModelAblations:
     ablations: tuple[Ablation, ...]
 
 
-def run_study(config: InterventionsConfig, out: Path, progress: Progress = SILENT) -> Result:
+def run_study(config: InterventionsConfig, out: Path, progress: Progress) -> Result:
     """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
@@ -128,17 +131,37 @@ def measure_interventions(
     pairs = [(question.prompt, question.tokens) for question in choosing]
     change = measure_expansions(model, pairs, config.mass, config.batch_size).change.mean(0)
     chosen = list(chosen_sets(change, config))
-    cache = None if folder is None else AnswerCache.open(folder, model, asked)
+    key = "" if folder is None else _cache_key(model, asked)
     answers: dict[tuple[int, ...], ChoiceAnswers] = {}
     distinct = {(), *(layers for *_, layers in chosen)}
     for number, layers in enumerate(sorted(distinct), 1):
         masks = Interventions.of(model.config, layers)
         ask = functools.partial(answer_questions, model, asked, masks, config.batch_size)
-        answers[layers] = ask() if cache is None else cache.answers(layers, ask)
+        answers[layers] = ask() if folder is None else _cached_answers(folder, key, layers, ask)
         on_set(number, len(distinct))
     chance = float(np.mean([1 / len(question.options) for question in asked]))
     ablations = tuple(Ablation(kind, edges, layers, answers[layers]) for kind, edges, layers in chosen)
     return ModelAblations(change, held_out, chance, answers[()], ablations)
+
+
+def _cache_key(model: Model, questions: Sequence[ChoiceQuestion]) -> str:
+    """Return the hash of a model and its questions."""
+    asked = [(question.tokens.tolist(), question.options, question.answer) for question in questions]
+    return hashlib.sha256(json.dumps([model.fingerprint(), asked]).encode()).hexdigest()
+
+
+def _cached_answers(folder: Path, key: str, layers: Sequence[int], ask: Callable[[], ChoiceAnswers]) -> ChoiceAnswers:
+    """Return the answers without some layers from their file; `ask` gives them if it is missing or has another key."""
+    file = folder / f"without-{'-'.join(map(str, layers)) or 'none'}.npz"
+    if file.exists():
+        with np.load(file) as stored:
+            if str(stored["of"]) == key:
+                return ChoiceAnswers(**{field.name: stored[field.name] for field in dataclasses.fields(ChoiceAnswers)})
+    answers = ask()
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as stream:
+        np.savez(stream, of=key, **dataclasses.asdict(answers))
+    return answers
 
 
 def chosen_sets(

@@ -19,7 +19,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import pad_with_zeros
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import single_runs, study_traces
@@ -54,7 +54,7 @@ TEXTS = {
 }
 
 
-def run_study(config: LensConfig, out: Path, progress: Progress = SILENT) -> Result:
+def run_study(config: LensConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces and return the study's result."""
     return lens(study_traces(config, out, progress), config)
 

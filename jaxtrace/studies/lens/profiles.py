@@ -75,9 +75,7 @@ class Profiles:
 
     def on(self, grid: Float[np.ndarray, " P"]) -> Float[np.ndarray, "n W P"]:
         """Return the profiles at the depths of a grid, interpolated linearly between layers."""
-        return np.stack(
-            [interpolated(value, depth, grid) for value, depth in zip(self.values, self.depths, strict=True)]
-        )
+        return np.stack([interpolated(*pair, grid) for pair in zip(self.values, self.depths, strict=True)])
 
 
 def gather_profiles(

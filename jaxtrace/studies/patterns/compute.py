@@ -20,9 +20,10 @@ from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
+from jaxtrace.statistics.intervals import estimate_columns
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.labels import row_labels
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
@@ -68,7 +69,7 @@ NOTES = (
 )
 
 
-def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) -> Result:
+def run_study(config: PatternsConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces and return the study's result."""
     return patterns(study_traces(config, out, progress), config)
 
@@ -205,8 +206,7 @@ def _compared(label: str, answers: Sequence[Trajectory], lines: Lines, config: P
             gap = difference(values[a], values[b], **group_settings, **settings)
             ranked = auroc(a[both], values[both], groups=groups[both] if repeated else None, **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
-            for name, estimate in (("difference", gap.difference), ("g", gap.effect), ("auroc", ranked)):
-                row |= estimate.columns(name)
+            row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
             rows.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from jaxtrace.studies._shared.traces import require_generated, require_metrics
+from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -71,8 +70,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     groups: dict[bytes, int] = {}
     answers = []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
-        steps = np.flatnonzero(row.metrics["token"] >= 0)
-        steps = steps[steps >= row.prompt_steps]
+        steps = drawn_steps(row)
         if condition is None or not len(steps):
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
@@ -92,25 +90,14 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     return answers
 
 
-def row_entropy_var(row: Row) -> Float[np.ndarray, "layers heads"]:
-    """Return the variance over the prompt's positions of their attention entropies, nats².
-
-    keell0renz/llm-entropy-patterns calls it varentropy. It is not the varentropy of the weights: a decode step has one
-    position, for which it is 0 by definition.
-    """
-    return _prompt_entropies(row).var(axis=0)
-
-
-def _prompt_entropies(row: Row) -> Float[np.ndarray, "positions layers heads"]:
-    """Return attention entropies of the prompt's positions; the last position is step 0."""
-    return row.metrics["attention_entropy"][: row.prompt_steps + 1].astype(np.float64)
-
-
 def _prompt_statistics(row: Row) -> dict[str, float]:
-    return {
-        "row_entropy": float(np.nanmean(_prompt_entropies(row))),
-        "row_entropy_var": float(np.nanmean(row_entropy_var(row))),
-    }
+    """Return the mean over the prompt's positions, and the variance over them, of their attention entropies.
+
+    keell0renz/llm-entropy-patterns calls the variance (nats²) varentropy. It is not the varentropy of the weights: a
+    decode step has one position, for which it is 0 by definition. The prompt's last position is step 0.
+    """
+    entropies = row.metrics["attention_entropy"][: row.prompt_steps + 1].astype(np.float64)
+    return {"row_entropy": float(np.nanmean(entropies)), "row_entropy_var": float(np.nanmean(entropies.var(axis=0)))}
 
 
 def _mean_by_step(array: np.ndarray) -> np.ndarray:

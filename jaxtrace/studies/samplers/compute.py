@@ -17,7 +17,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
 from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.studies.samplers.answers import SamplerRun, run_samplers, stored_runs
@@ -45,7 +45,7 @@ NOTES = (
 )
 
 
-def run_study(config: SamplersConfig, out: Path, progress: Progress = SILENT) -> Result:
+def run_study(config: SamplersConfig, out: Path, progress: Progress) -> Result:
     """Open the traces, or run every sampler on every model, and return the study's result."""
     if config.traces:
         return samplers(stored_runs(study_traces(config, out, progress)), config)

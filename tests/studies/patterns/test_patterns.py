@@ -18,7 +18,7 @@ from jaxtrace.studies._shared.means import mean_intervals
 from jaxtrace.studies._shared.traces import model_run_config
 from jaxtrace.studies.patterns.compute import patterns
 from jaxtrace.studies.patterns.settings import PatternsConfig
-from jaxtrace.studies.patterns.trajectories import ATTENTION, row_entropy_var, trajectories
+from jaxtrace.studies.patterns.trajectories import ATTENTION, trajectories
 from tests.figures.traces import metrics, row, trace
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("patterns*.yaml"))
@@ -170,8 +170,6 @@ def test_step_zero_has_the_variance_over_query_rows():
         ]
         over.append(np.mean(heads))
     assert frame.loc[("row_entropy_var", "none"), "difference"] == pytest.approx(np.mean(over[:4]) - np.mean(over[4:]))
-    decoding = replace(rows[0], prompt_steps=0)
-    assert (row_entropy_var(decoding) == 0).all()
     (first, *_) = trajectories("tiny", trace(rows, layers=LAYERS, heads=HEADS), ["all"] * 8)
     assert first.steps == 5
     assert np.exp(first.ln_keys) == pytest.approx(np.arange(4, 9))
