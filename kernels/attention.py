@@ -89,16 +89,7 @@ def positions(q: Queries, start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
 def visible_keys(
     position: Int[Array, "*r"], keys: int, window: int | None
 ) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return the cache slots that a query sees: its own position and the ones before it, within its window.
-
-    Args:
-      position: position of each query; a query at −1 sees no slot.
-      keys: number of cache slots.
-      window: sliding window in keys, or None.
-
-    Returns:
-      (mask over the slots, first visible slot).
-    """
+    """Return (mask over the cache slots, first visible slot) of a query: slots up to its own, within its window."""
     slots = jnp.arange(keys)
     first = first_visible(position, window)
     return (slots <= position[..., None]) & (slots >= first[..., None]), first
@@ -115,12 +106,7 @@ def visible_count(position: Int[Array, "*r"], window: int | None) -> Int[Array, 
 
 
 def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return (mask over the keys, first visible key) of queries that see whole groups of S/M consecutive keys.
-
-    Args:
-      groups: groups that each query sees.
-      keys: number of keys, S.
-    """
+    """Return (mask over the keys, first visible key) of queries that see whole groups of S/M consecutive keys."""
     mask = jnp.repeat(groups, keys // groups.shape[-1], axis=-1)
     return mask, jnp.argmax(mask, axis=-1)
 
@@ -164,19 +150,7 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
 def check_shapes(
     name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: int | None = None
 ) -> None:
-    """Check the shapes of an attention operation's arguments.
-
-    Args:
-      name: name of the operation.
-      q: queries [B, T, N, H].
-      k: keys [B, K, H, S].
-      v: values [B, K, S, H], or None.
-      rows: an integer per row, or None.
-      window: sliding window in keys, or None.
-
-    Raises:
-      ValueError: the arguments do not agree.
-    """
+    """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and rows [B] agree."""
     if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
         raise ValueError(
             f"{name}: queries {q.shape} and keys {k.shape} do not agree; give [B, T, N, H] and [B, K, H, S]"

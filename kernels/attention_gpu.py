@@ -84,10 +84,7 @@ class SlotPlan(NamedTuple):
         """Return the plan of rows (query, head of the group) that count the slots first … last of their query.
 
         Args:
-          first: first slot of each query.
-          last: last slot of each query; last < first counts none.
-          group: rows of a query.
-          slots: number of slots, S.
+          first, last: first and last slot of each query; last < first counts none.
           others: number of thread blocks that read the same rows.
           smallest: smallest number of slots in a share.
         """
@@ -227,13 +224,6 @@ def sweep(
       step: function of (ScoreBlock, carry, *scratch, *outputs); returns the next carry.
       initial: (shape, value) of every array of the carry; shapes are (64,) or (64, N).
       rows: rows, padded to whole tiles.
-      k: keys.
-      v: values, or None.
-      plan: slots to read and to count.
-      scale: factor on the scores.
-      soft_cap: soft cap of the scores, or None.
-      name: name of the kernel.
-      interpret: whether to run on a CPU, by the interpreter.
       scratch: shared memory for `step`.
       outputs: arrays that `step` writes.
 

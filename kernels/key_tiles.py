@@ -32,13 +32,8 @@ def fold_key_tiles(
     Args:
       step: function of (carry, function that slices the tile from an array along an axis of keys, mask of the tile's
         keys that each query sees, mask of the first key that each query sees); returns the next carry.
-      init: carry before the first tile.
-      position: position of each query.
       first: first key that each query sees.
       keys: number of cache slots, at least `TILE`.
-
-    Returns:
-      The carry after the last tile.
     """
     lowest, highest = jnp.min(first), jnp.max(position)
 

@@ -60,7 +60,6 @@ def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_q
 
     Args:
       function: function of a block of queries and of its slice of `of_query`; its results are [B, T, …].
-      q: queries.
       of_query: an array [B, T, …] that is cut like the queries.
       keys: number of keys whose scores `function` holds at once for each query.
     """

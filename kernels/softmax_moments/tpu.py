@@ -81,14 +81,7 @@ def _empty_state(rows: int, alphas: tuple[float, ...]) -> tuple[TopTwo, RunningS
 
 
 def _kernel(
-    scale_ref: Any,
-    logits_ref: Any,
-    state_ref: Any,
-    *,
-    tile: int,
-    size: int,
-    alphas: tuple[float, ...],
-    scaled: bool,
+    scale_ref: Any, logits_ref: Any, state_ref: Any, *, tile: int, size: int, alphas: tuple[float, ...], scaled: bool
 ) -> None:
     """Add the sums of the tiles of `logits_ref`, and their unscaled top two, to `state_ref`."""
     rows, width = logits_ref.shape

@@ -12,14 +12,7 @@ from jaxtrace.figures import write_report
 from jaxtrace.schema import QUADRANTS
 from tests.figures.traces import row, trace
 
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<!--",
-    "]]>",
-    "\"'&amp;",
-    "</title>",
-)
+HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<!--", "]]>", "\"'&amp;", "</title>")
 ODD = ("\n", ".\n\n", "", "東京", "🦊", "\ufffd", "\u2028", " \t", "{{ 7 * 7 }}")
 
 
@@ -73,15 +66,10 @@ def test_hostile_text_is_escaped(rng, tmp_path):
     text = "".join(HOSTILE)
     meta = {"category": text, "seen": text, "answer": text, text: [text, text]}
     one = trace(
-        [row(rng, HOSTILE, prompt=text, meta=meta, stop=text, groups=("output",))],
-        model=text,
-        settings={text: text},
+        [row(rng, HOSTILE, prompt=text, meta=meta, stop=text, groups=("output",))], model=text, settings={text: text}
     )
     page = read(one, tmp_path)
-    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == [
-        "application/json",
-        None,
-    ]
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == ["application/json", None]
     assert len([tag for tag, _ in page.tags if tag == "title"]) == 1
     assert page.texts["h1"] == [text]
     assert page.texts["p"].count(text) == 2

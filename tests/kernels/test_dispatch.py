@@ -39,8 +39,7 @@ def test_argument_overrides_the_variable(operation, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "chosen"),
-    [("everywhere", "everywhere"), ("elsewhere,everywhere,here", "everywhere"), ("", "here")],
+    ("value", "chosen"), [("everywhere", "everywhere"), ("elsewhere,everywhere,here", "everywhere"), ("", "here")]
 )
 def test_variable_lists_implementations_in_order(operation, monkeypatch, value, chosen):
     monkeypatch.setenv(VARIABLE, value)
@@ -61,9 +60,7 @@ def test_implementation_of_another_platform_says_why(operation):
 
 def test_error_lists_every_reason(monkeypatch):
     only = Operation(
-        "toy",
-        first=Implementation(lambda: None, ("abacus",)),
-        second=Implementation(lambda: None, ("slide rule",)),
+        "toy", first=Implementation(lambda: None, ("abacus",)), second=Implementation(lambda: None, ("slide rule",))
     )
     with pytest.raises(Unsupported) as error:
         only()

@@ -4,13 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import (
-    decode_attention,
-    head_dispersion,
-    prefill_attention,
-    softmax_moments,
-    unembed_moments,
-)
+from jaxtrace.kernels import decode_attention, head_dispersion, prefill_attention, softmax_moments, unembed_moments
 from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
 from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
 from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
@@ -73,11 +67,7 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
 
     def metrics(x):
         got = unembed_moments(
-            x,
-            jnp.float32(unembedding),
-            soft_cap=soft_cap,
-            targets=jnp.int32(targets),
-            implementation=implementation,
+            x, jnp.float32(unembedding), soft_cap=soft_cap, targets=jnp.int32(targets), implementation=implementation
         )
         return got.moments.entropy.sum() + got.kl.sum() + got.target_logprob.sum()
 

@@ -9,13 +9,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import pad_with_zeros
 from jaxtrace.studies._shared.traces import single_runs
 from jaxtrace.studies.lens.distances import family_distances
-from jaxtrace.studies.lens.profiles import (
-    gather_profiles,
-    interpolated,
-    parse_metric,
-    profile_of,
-    windowed,
-)
+from jaxtrace.studies.lens.profiles import gather_profiles, interpolated, parse_metric, profile_of, windowed
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.writer import TraceWriter
 from tests import oracle
