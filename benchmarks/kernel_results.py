@@ -46,8 +46,6 @@ class EarlierRun:
     """Times of an earlier run.
 
     Attributes:
-      path: CSV file of the run.
-      machine: line about its machine.
       times: milliseconds of each key.
     """
 

@@ -27,12 +27,7 @@ NO_MOMENTS, UNFUSED = "no-moments", "unfused"
 
 @dataclass(frozen=True)
 class Variant:
-    """A function and its arguments.
-
-    Attributes:
-      function: function of arrays; returns a pytree of arrays.
-      arguments: arrays to call it with.
-    """
+    """A function and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[jax.Array, ...]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from pathlib import Path
 
 import jaxtrace as jt
 from benchmarks.machine import this_machine
@@ -66,12 +65,6 @@ def main() -> None:
         above=(this_machine().line,),
         below=("Resident memory is the process's (getrusage), with the pages of the mapped checkpoint file.",),
     ).publish(args.out)
-
-
-def rss() -> int:
-    """Return the resident bytes of the process now; on systems without /proc, their peak."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak_rss()
 
 
 def peak_rss() -> int:

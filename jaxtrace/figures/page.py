@@ -69,7 +69,10 @@ def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -
         ],
         scales=scales,
         data={
-            "columns": [_described(name) for name in columns],
+            "columns": [
+                {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
+                for name, metric in ((name, token_column_metrics()[name]) for name in columns)
+            ],
             "scales": scales,
             "rows": [
                 _row(row, list(columns), mode, trace.traced_layers, of_row)
@@ -115,11 +118,6 @@ def _prompt(row: Row, number: int, mode: str, confidence: AnswerConfidence | Non
 
 def _text(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _described(name: str) -> dict[str, Any]:
-    metric = token_column_metrics()[name]
-    return {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
 
 
 def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:

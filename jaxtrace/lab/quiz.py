@@ -29,8 +29,6 @@ class AnswerStatistics:
     """Statistics of the answers to one sort of question; intervals resample people, with all questions about each.
 
     Attributes:
-      questions: number of questions.
-      accuracy: share of right answers, with its interval.
       entropy: mean entropy of the first drawn token in nats, with its interval.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,25 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.flax import save
 
+from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import write_atomically
 from jaxtrace.lab.card import card_text
-from jaxtrace.lab.data import encode_documents, pack
 from jaxtrace.lab.documents import documents
-from jaxtrace.lab.export import WEIGHTS, save_checkpoint
 from jaxtrace.lab.quiz import QuizResult, quiz
 from jaxtrace.lab.settings import DEMO_RECIPE, DEMO_WORLD, DecoderRecipe, WorldSettings
 from jaxtrace.lab.shapes import DEMO, Shape
 from jaxtrace.lab.tasks import SETTINGS
-from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
-from jaxtrace.lab.training import SAVE_EVERY, held_out_loss, train
+from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
+from jaxtrace.lab.training import SAVE_EVERY, encode_documents, held_out_loss, pack, train
 from jaxtrace.lab.world import World
 from jaxtrace.model import load
+from jaxtrace.models.decoder import Params
 from jaxtrace.training.loop import STATE, OnStep
 
 TRAIN_TEXT, HELD_OUT_TEXT = 1, 2  # seeds of `documents`
 HELD_OUT_DOCUMENTS = 1000
+WEIGHTS = "model.safetensors"
 
 
 def run(
@@ -73,6 +76,19 @@ def run(
     (out / STATE).unlink()
     console.print(card, markup=False, highlight=False, soft_wrap=True)
     return result
+
+
+def save_checkpoint(directory: Path, shape: Shape, params: Params) -> None:
+    """Write config.json, generation_config.json and model.safetensors, with the family's weight names.
+
+    Args:
+      params: parameters of the model, layers as a list; stored as bfloat16.
+    """
+    tensors = {name: jnp.asarray(x, jnp.bfloat16) for name, x in export_weights(shape.decoder, params).items()}
+    write_atomically(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
+    for name, content in (("config.json", shape.config), ("generation_config.json", generation)):
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -26,8 +26,6 @@ class Study:
 
     Attributes:
       name: verb of the command line, `jaxtrace study NAME`, and folder of jaxtrace/studies.
-      summary: one line for `--help`.
-      settings: model of the study's settings.
       example: command line for `--help`.
       run_settings: fields of `RunConfig` that the command line offers as options; they go to `StudyConfig.run`.
     """

@@ -30,7 +30,6 @@ class CheckedCell:
     """A cell and what is known about its run beforehand.
 
     Attributes:
-      cell: cell of the sweep.
       config: decoder; None if it is unknown here.
       prompts: number of prompts; None if it is unknown here.
       prompt_tokens: number of tokens of all prompts; None if they could not be encoded.

@@ -50,13 +50,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to run: every cell checked, the dataset open.
-
-    Attributes:
-      root: directory of the dataset.
-      cells: cells to run.
-      manifest: state of the cells.
-    """
+    """A sweep that is ready to run: every cell checked, the dataset open."""
 
     root: Location
     cells: Sequence[Cell]
@@ -83,8 +77,9 @@ class Sweep:
                 run = self._start(cell, loaded)
                 self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may succeed
+                cannot_write = isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
                 # Once a run has started, the other processes may be waiting inside it.
-                if _is_fatal(error) or (run is not None and process_number() is not None):
+                if cannot_write or (run is not None and process_number() is not None):
                     raise
                 self.manifest.update(cell, state="failed", error=f"{type(error).__name__}: {first_line(error)}")
             watch.ended(cell, self.manifest.of(cell))
@@ -112,11 +107,6 @@ class Sweep:
             changes["tokens_per_second"] = traced / max(time.monotonic() - began - compiled.seconds, 1e-3)
         lengths = stored_lengths(self.root, cell.partition) or []
         self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Return whether an error stops every other cell as well: the dataset cannot be written."""
-    return isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
 
 
 @dataclass(frozen=True)

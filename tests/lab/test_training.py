@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from jaxtrace.lab import training
-from jaxtrace.lab.data import encode_documents, pack
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.settings import DEMO_WORLD, DecoderRecipe
 from jaxtrace.lab.shapes import DEMO
 from jaxtrace.lab.tokenizer import train_tokenizer
-from jaxtrace.lab.training import held_out_loss, train
+from jaxtrace.lab.training import encode_documents, held_out_loss, pack, train
 from jaxtrace.lab.world import World
 from jaxtrace.models.decoder import init_params
 

@@ -80,8 +80,6 @@ class Expansions:
     """Every layer's prediction at the last position of P prompts; layer 0 is the embedding.
 
     Attributes:
-      tokens: number of tokens of each prompt.
-      vocab: size of the vocabulary.
       entropy: entropy of each layer's lens, nats.
       size: size of each layer's candidate set.
       shared: number of candidates that the layers 1 to L share with the layer before.

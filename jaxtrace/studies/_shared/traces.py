@@ -1,17 +1,18 @@
-"""Traces of a study: opened from disk, or made first."""
+"""Traces of a study, opened from disk or made first, and models that a study runs itself."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
-from jaxtrace.run import prepare
+from jaxtrace.model import Model
+from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import QUANTITIES, definition_note
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.studies._shared.progress import SILENT, Progress
@@ -52,6 +53,20 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
 def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
     """Return the settings of the run of one of a study's models."""
     return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **config.run})
+
+
+def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
+    """Yield each model of a study with its name and the settings of its run, one model in memory at a time.
+
+    Raises:
+      StudyError: the settings name no model, or traces, which do not hold what the study measures.
+      JaxtraceError: a model or the lens is unavailable.
+    """
+    if config.traces or not config.models:
+        raise StudyError("this study runs models itself; name models (--model) and no traces")
+    for name in config.models:
+        run = run_config(**{**config.run, "model": name})
+        yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run
 
 
 def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:

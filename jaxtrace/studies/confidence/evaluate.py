@@ -46,7 +46,10 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
       n is the number of rows, groups the number of groups.
     """
     labels, settings = scored.labels, {"groups": scored.groups, "seed": seed, "resamples": resamples}
-    residuals = {name: residual_score(score, scored.lengths) for name, score in scored.scores.items()}
+    residuals = {  # of a regression on ln(length), rounded so that equal rows tie
+        name: np.round(residualize(score, np.log(scored.lengths)) / (np.ptp(score) or 1.0), 9)
+        for name, score in scored.scores.items()
+    }
 
     def gain(right: np.ndarray, score: np.ndarray, reference: np.ndarray) -> float:
         return area_under_roc(right, score) - area_under_roc(right, reference)
@@ -66,8 +69,3 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
         counts = {"n": len(labels), "groups": len(np.unique(scored.groups))}
         rows.append({"score": name, **estimate_columns(estimates), **counts})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
-
-
-def residual_score(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return a score [rows] after ln(length) [rows] is regressed out, rounded so that equal rows tie."""
-    return np.round(residualize(score, np.log(lengths)) / (np.ptp(score) or 1.0), 9)

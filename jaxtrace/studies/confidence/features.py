@@ -72,7 +72,8 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
             if not len(steps):
                 continue
             features = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            group_number = groups.setdefault(_group_of(row, group), len(groups))
+            key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else prompt_key(row)
+            group_number = groups.setdefault(key, len(groups))
             identifiers = (label, number, row.prompt.id, group_number, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
             samples.setdefault(prompt_key(row), []).append((len(answers), row.answer or ""))
@@ -97,10 +98,6 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     if not len(tables.token_features.columns):
         raise StudyError("the traces have no feature in common; record them with the same probes, output among them")
     return tables
-
-
-def _group_of(row: Row, key: str | None) -> str:
-    return f"{key} {row.prompt.meta[key]}" if key in row.prompt.meta else prompt_key(row)
 
 
 def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:

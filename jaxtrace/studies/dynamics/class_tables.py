@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxtrace.statistics.intervals import Estimate
+from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
-from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import (
     CLASSES,

@@ -13,8 +13,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
-from jaxtrace.statistics.intervals import estimate_columns
-from jaxtrace.studies._shared.means import prompt_means
+from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
 from jaxtrace.tasks.multiple_choice import MultipleChoice
@@ -27,7 +26,6 @@ class Continuation:
     """Tokens of a text that ends with an answer.
 
     Attributes:
-      tokens: ids of the whole text.
       is_answer: True for each token that reaches into the answer.
     """
 

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import estimate_columns
-from jaxtrace.studies._shared.means import prompt_means
+from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
 from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS

@@ -15,9 +15,9 @@ from jaxtrace.run import load_prompts
 from jaxtrace.statistics.controls import partial_correlation
 from jaxtrace.statistics.intervals import Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
-from jaxtrace.studies._shared.models import load_models
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.expansion.figures import expansion_figure
 from jaxtrace.studies.expansion.settings import ExpansionConfig
 

@@ -23,9 +23,9 @@ from jaxtrace.run import load_prompts
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.expansions import measure_expansions
-from jaxtrace.studies._shared.models import load_models
 from jaxtrace.studies._shared.progress import OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.interventions.figures import accuracy_figure
 from jaxtrace.studies.interventions.settings import InterventionsConfig
 from jaxtrace.studies.interventions.single_token_choices import (
@@ -67,7 +67,6 @@ class Ablation:
       kind: way the layers were chosen.
       edges: True if the first and the last layer could be chosen.
       layers: numbers of the ablated layers, from 1.
-      answers: answers to the questions that did not choose the layers.
     """
 
     kind: SelectionKind
@@ -84,8 +83,6 @@ class ModelAblations:
       expansion: mean ΔH of the layers 1 to L over the held-out questions, nats.
       held_out: number of held-out questions, which chose the layers.
       chance: accuracy of guessing.
-      whole: answers of the whole model.
-      ablations: answers without each set of layers.
     """
 
     expansion: Float[np.ndarray, " L"]

@@ -35,7 +35,6 @@ class ChoiceQuestion:
 
     Attributes:
       prompt: prompt, with the choices and the answer's letter in its meta.
-      tokens: token ids of the prompt.
       options: token of each choice.
       answer: index of the right choice.
     """

@@ -153,10 +153,8 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
 
 def _matched(answers: Sequence[Trajectory]) -> int:
     """Return the last step that at least half of the answers of every condition reach."""
-    lengths: dict[str, list[int]] = {}
-    for answer in answers:
-        lengths.setdefault(answer.condition, []).append(answer.steps - 1)
-    return min(int(np.quantile(of_condition, 0.5, method="lower")) for of_condition in lengths.values())
+    last = pd.Series([answer.steps - 1 for answer in answers])
+    return int(last.groupby([answer.condition for answer in answers]).quantile(0.5, interpolation="lower").min())
 
 
 def _comparisons(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:

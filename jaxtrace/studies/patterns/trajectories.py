@@ -75,6 +75,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
         names = [name for name in (*ATTENTION, *OUTPUT) if name in row.metrics]
+        lone = np.full(row.metrics[HEAD_METRICS[0]].shape[1:], np.nan)
         metrics = {name: row.metrics[name][steps].astype(np.float64) for name in names}
         answers.append(
             Trajectory(
@@ -83,7 +84,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
                 condition=condition,
                 values={name: _mean_by_step(array) for name, array in metrics.items()},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),
-                heads={name: _mean_after_first(metrics[name]) for name in HEAD_METRICS},
+                heads={name: metrics[name][1:].mean(0) if len(steps) > 1 else lone for name in HEAD_METRICS},
                 prompt=_prompt_statistics(row) if trace.info.get("prompt_positions") else {},
             )
         )
@@ -103,7 +104,3 @@ def _prompt_statistics(row: Row) -> dict[str, float]:
 def _mean_by_step(array: np.ndarray) -> np.ndarray:
     """Return the mean over all axes but the first, ignoring layers without self-attention (NaN)."""
     return array if array.ndim == 1 else np.nanmean(array, axis=tuple(range(1, array.ndim)))
-
-
-def _mean_after_first(array: np.ndarray) -> np.ndarray:
-    return array[1:].mean(0) if len(array) > 1 else np.full(array.shape[1:], np.nan)

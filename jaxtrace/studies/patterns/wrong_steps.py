@@ -17,8 +17,8 @@ from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
+from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.means import mean_intervals
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
@@ -33,7 +33,6 @@ class WrongAnswer(NamedTuple):
     """An answer that goes wrong.
 
     Attributes:
-      answer: metrics along its steps.
       start, end: first and last step of the mistake, counted from 0 at the first token.
     """
 

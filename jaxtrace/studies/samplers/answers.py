@@ -41,8 +41,6 @@ class SamplerRun:
     """A sampler's answers to all prompts, with one seed.
 
     Attributes:
-      sampler: name of the sampler.
-      seed: seed of its draws.
       rows: one row per prompt, in the prompts' order.
       seconds: time of the run without compilation; NaN if unknown.
     """

@@ -16,10 +16,9 @@ from jaxtrace.schema import QUADRANTS
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
-from jaxtrace.studies._shared.models import load_models
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import study_traces
+from jaxtrace.studies._shared.traces import load_models, study_traces
 from jaxtrace.studies.samplers.answers import SamplerRun, run_samplers, stored_runs
 from jaxtrace.studies.samplers.figures import entropy_figure, quadrants_figure
 from jaxtrace.studies.samplers.settings import SamplersConfig

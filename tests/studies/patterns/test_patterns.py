@@ -14,7 +14,7 @@ from jaxtrace.files import read_yaml
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
 from jaxtrace.settings.validation import validated
-from jaxtrace.studies._shared.means import mean_intervals
+from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.studies._shared.traces import model_run_config
 from jaxtrace.studies.patterns.compute import patterns
 from jaxtrace.studies.patterns.settings import PatternsConfig
