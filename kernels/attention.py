@@ -13,11 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .dispatch import Unsupported
 from .moments import FLOOR, MASKED, Moments
-from .soft_cap import soft_capped
+from .soft_cap import Cap, soft_capped
 
 Queries = Float[Array, "B T N H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]
+Starts = Int[Array, " B"]  # an integer for each row, such as the position of its first query
+Window = int | None  # number of keys that a query sees, itself included; None for all
 
 
 @jax.tree_util.register_dataclass
@@ -86,21 +88,19 @@ def positions(q: Queries, start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
     return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 
 
-def visible_keys(
-    position: Int[Array, "*r"], keys: int, window: int | None
-) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
+def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
     """Return (mask over the cache slots, first visible slot) of a query: slots up to its own, within its window."""
     slots = jnp.arange(keys)
     first = first_visible(position, window)
     return (slots <= position[..., None]) & (slots >= first[..., None]), first
 
 
-def first_visible(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+def first_visible(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the first key that a query at each position sees."""
     return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
 
 
-def visible_count(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+def visible_count(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the number of keys that a query at each position sees."""
     return position + 1 if window is None else jnp.minimum(position + 1, window)
 
@@ -112,7 +112,7 @@ def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> tuple[Bool[Array, 
 
 
 def attention_scores(
-    q: Float[Array, "B K G T H"], k: Keys, *, scale: float, soft_cap: float | None
+    q: Float[Array, "B K G T H"], k: Keys, *, scale: float, soft_cap: Cap
 ) -> Float[Array, "B K G T S"]:
     """Return scaled, soft-capped, unmasked attention scores in float32."""
     scores = jnp.einsum("bkgth,bkhs->bkgts", q, k, preferred_element_type=jnp.float32) * scale
@@ -140,7 +140,7 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
     """Return decode_attention, made of attention of queries [B, T, N, H]: T = 1, at the last of each row's slots."""
 
     def decode_attention(
-        q: Float[Array, "B N H"], k: Keys, v: Values, lengths: Int[Array, " B"], **options: Any
+        q: Float[Array, "B N H"], k: Keys, v: Values, lengths: Starts, **options: Any
     ) -> AttentionSums:
         return jax.tree.map(lambda x: x[:, 0], attend(q[:, None], k, v, lengths - 1, **options))
 

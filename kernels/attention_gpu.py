@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .attention import Keys, Queries, Values, group_heads
 from .gpu_tiles import bfloat16_pieces, interpreter, sum_terms, too_old
 from .moments import MASKED
-from .soft_cap import soft_capped
+from .soft_cap import Cap, soft_capped
 from .tiles import RunningSums, shift_sums
 
 ROWS = 64  # rows of a wgmma
@@ -212,7 +212,7 @@ def sweep(
     plan: SlotPlan,
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     name: str,
     interpret: bool,
     scratch: Sequence[Any] = (),
@@ -309,7 +309,7 @@ def sweep(
     )(operands(rows), *(operands(x) for x in keys_values), *plan[:4])
 
 
-def arithmetic(soft_cap: float | None) -> plgpu.CompilerParams:
+def arithmetic(soft_cap: Cap) -> plgpu.CompilerParams:
     """Allow the processor's approximate exponential (relative error 2e-7), but not its approximate tanh (5e-4)."""
     return plgpu.CompilerParams(approx_math=soft_cap is None)
 

@@ -12,23 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import key_tiles
-from ..attention import Keys, Queries, first_visible, group_heads, positions, visible_keys
+from ..attention import Keys, Queries, Starts, Window, first_visible, group_heads, positions, visible_keys
 from ..key_tiles import fold_key_tiles
 from ..moments import Moments, entropy_of, shifted
 from ..prefill_attention.xla import block_scores, map_query_blocks
+from ..soft_cap import Cap
 
 Axes = str | tuple[str, ...] | None
 
 
 def head_dispersion(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    axis_name: Axes = None,
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap, axis_name: Axes = None
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion a block of queries at a time."""
     keys = k.shape[3]
@@ -57,7 +51,7 @@ def tiled_divergence(
     position: Int[Array, "B T"],
     first: Int[Array, "B T"],
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     axis_name: Axes,
 ) -> Float[Array, "B T"]:
     """Return the divergence over a long cache in two passes: the heads' moments, then the entropy of their mean."""

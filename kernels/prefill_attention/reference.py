@@ -8,7 +8,9 @@ from ..attention import (
     AttentionSums,
     Keys,
     Queries,
+    Starts,
     Values,
+    Window,
     attention_scores,
     group_heads,
     mask_scores,
@@ -17,19 +19,12 @@ from ..attention import (
     visible_keys,
 )
 from ..moments import MASKED
+from ..soft_cap import Cap
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
 
 def prefill_attention(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute prefill_attention from all weights at once."""
     mask, first = visible_keys(positions(q, start), k.shape[3], window)
@@ -44,7 +39,7 @@ def attend(
     first: Int[Array, "B T"],
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     moments: bool,
 ) -> AttentionSums:
     """Compute attention over the keys in `mask`, given the first key that each query sees."""
@@ -66,7 +61,7 @@ def pairwise_entropy(weights: Float[Array, "*r S"]) -> Float[Array, "*r"]:
 
 
 def attention_weights(
-    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
+    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: Cap
 ) -> Float[Array, "B K G T S"]:
     """Return the softmax weights; all zero for a query that sees no key."""
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)

@@ -12,7 +12,9 @@ from ..attention import (
     AttentionSums,
     Keys,
     Queries,
+    Starts,
     Values,
+    Window,
     attention_scores,
     first_visible,
     group_heads,
@@ -24,20 +26,13 @@ from ..attention import (
 )
 from ..key_tiles import fold_key_tiles
 from ..moments import FLOOR, MASKED, Moments, shifted
+from ..soft_cap import Cap
 
 BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which stay in a cache for several passes
 
 
 def prefill_attention(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute prefill_attention a block of queries at a time."""
     keys = k.shape[3]
@@ -79,7 +74,7 @@ def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_q
 
 
 def block_scores(
-    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
+    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: Cap
 ) -> Float[Array, "B K G T S"]:
     """Return the scores, the ones outside `mask` at `MASKED`."""
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
@@ -94,7 +89,7 @@ def attend(
     first: Int[Array, "B T"],
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     moments: bool,
 ) -> AttentionSums:
     """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
@@ -119,7 +114,7 @@ def attend_tiles(
     first: Int[Array, "B T"],
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     moments: bool,
 ) -> AttentionSums:
     """Compute attention over a long cache, given each query's position and the first key it sees."""
