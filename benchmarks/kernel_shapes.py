@@ -70,12 +70,7 @@ def default_shapes(op: str) -> list[AxisSizes]:
             sizes = [{"R": r, "V": model["V"]} for model in (small, large) for r in (1, 6, 16, 96)]
         case "unembed_moments":
             groups = {6: small, 16: large}
-            rows = [
-                (1, 1),
-                (0, 1),
-                (1, 16),
-                (6, 16),
-            ]  # (groups, rows): output only; every lens; output of 16 rows; 96 rows
+            rows = [(1, 1), (0, 1), (1, 16), (6, 16)]  # (groups, rows): output; every lens; output of 16 rows; 96 rows
             sizes = [model | {"G": g or layers, "R": r} for layers, model in groups.items() for g, r in rows]
         case "decode_attention":
             sizes = [model | {"B": b, "S": s} for model, s in _caches(small, large) for b in (1, 16)]

@@ -21,12 +21,6 @@ def test_areas_agree_with_scikit_learn(ranked):
     assert auprc(*ranked, resamples=10).value == pytest.approx(average_precision_score(*ranked))
 
 
-def test_auroc_is_the_share_of_pairs_in_order(ranked):
-    labels, scores = ranked
-    pairs = scores[labels][:, None] - scores[~labels][None]
-    assert auroc(labels, scores, resamples=10).value == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
-
-
 def test_the_interval_of_auroc_agrees_with_hanley_and_mcneil(ranked):
     estimate = auroc(*ranked)
     area, true, false = estimate.value, ranked[0].sum(), (~ranked[0]).sum()
@@ -62,14 +56,6 @@ def test_ties_average_over_their_orders():
         kept = labels[[0, *order, 4]]
         areas.append(np.mean(1 - np.cumsum(kept) / np.arange(1, 6)))
     assert risk_coverage(labels, scores)[2] == pytest.approx(np.mean(areas))
-
-
-def test_the_rejection_ratio_is_the_scaled_area_of_risk(ranked):
-    labels, scores = ranked
-    chance, oracle, area = 1 - labels.mean(), risk_coverage(labels, labels)[2], risk_coverage(labels, scores)[2]
-    assert prediction_rejection_ratio(labels, scores, resamples=1).value == pytest.approx(
-        (chance - area) / (chance - oracle)
-    )
 
 
 def test_groups_widen_the_interval(rng):

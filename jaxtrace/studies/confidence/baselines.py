@@ -6,12 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxtrace.studies.confidence.semantic import (
-    cluster_answers,
-    discrete_semantic_entropy,
-    semantic_entropy,
-    sequence_entropy,
-)
+from jaxtrace.studies.confidence import semantic
 
 SPIKE = 1.0  # nats
 BASELINE_TEXTS = {
@@ -82,12 +77,12 @@ def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
     """
     if len(samples) < 2:
         return {}
-    clusters = cluster_answers([text for text, _ in samples])
+    clusters = semantic.cluster_answers([text for text, _ in samples])
     logprobs = np.array([logprob for _, logprob in samples])
     return {
-        "sequence_entropy": sequence_entropy(logprobs),
-        "semantic_entropy": semantic_entropy(logprobs, clusters),
-        "discrete_semantic_entropy": discrete_semantic_entropy(clusters),
+        "sequence_entropy": semantic.sequence_entropy(logprobs),
+        "semantic_entropy": semantic.semantic_entropy(logprobs, clusters),
+        "discrete_semantic_entropy": semantic.discrete_semantic_entropy(clusters),
         "answer_sets": float(clusters.max() + 1),
     }
 

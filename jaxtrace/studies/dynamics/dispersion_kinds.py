@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxtrace.studies.dynamics.settings import HDIKind
 
-HDI_UNITS: dict[HDIKind, str] = {
-    "std": "in nats",
-    "var": "in nats²",
-    "cv": "without a unit",
-    "fano": "in nats",
-    "range": "in nats",
-    "jsd": "in nats",
-}
+HDI_UNITS: dict[HDIKind, str] = dict.fromkeys(get_args(HDIKind), "in nats")
+HDI_UNITS |= {"var": "in nats²", "cv": "without a unit"}
 
 
 def dispersion_metric(kind: HDIKind) -> str:

@@ -25,13 +25,8 @@ from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
-NOT_SAMPLING = {
-    *EXECUTION_FIELDS,
-    *PROBE_OPTIONS,
-    "seed",
-    "probes",
-    "precision",
-}  # settings that leave the tokens alone
+# Settings that leave the tokens alone.
+NOT_SAMPLING = {*EXECUTION_FIELDS, *PROBE_OPTIONS, "seed", "probes", "precision"}
 EQUAL_SETTINGS = ("max_new_tokens", "stop_repeats", "stop", "raw")  # settings that compared runs must share
 REFUSED_SETTINGS = (DUPLICATE_LAST_TOKEN, "prompt_positions")  # settings that add steps which no sampler drew
 

@@ -14,17 +14,7 @@ from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from tests.commands import run_command
 from tests.figures import traces as made
 
-CONFIG = jt.DecoderConfig(
-    family="llama",
-    vocab_size=9,
-    embed_dim=8,
-    num_layers=1,
-    num_heads=1,
-    kv_heads=1,
-    head_dim=8,
-    feed_forward=8,
-    context=6,
-)
+CONFIG = jt.DecoderConfig("llama", 9, 8, 1, 1, 1, 8, 8, context=6)
 
 
 def study(*arguments):
