@@ -18,6 +18,8 @@ from .soft_cap import Cap, soft_capped
 Queries = Float[Array, "B T N H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]
+Mask = Bool[Array, "B T S"]  # keys that each query sees
+PerQuery = Int[Array, "B T"]
 Starts = Int[Array, " B"]  # an integer for each row, such as the position of its first query
 Window = int | None  # number of keys that a query sees, itself included; None for all
 
@@ -83,7 +85,7 @@ def weight_of(score: Float[Array, "*r"], all_keys: Moments) -> Float[Array, "*r"
     return jnp.exp(jnp.maximum(score - all_keys.m, FLOOR)) * all_keys.p_max
 
 
-def positions(q: Queries, start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
+def positions(q: Queries, start: Int[Array, "*b"] | int) -> PerQuery:
     """Return the position of each query; the first one is at `start`, a number for all rows or one per row."""
     return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 

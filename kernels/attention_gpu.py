@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import Keys, Queries, Values, group_heads
+from .attention import Keys, PerQuery, Queries, Values, group_heads
 from .gpu_tiles import bfloat16_pieces, interpreter, sum_terms, too_old
 from .moments import MASKED
 from .soft_cap import Cap, soft_capped
@@ -78,9 +78,7 @@ class SlotPlan(NamedTuple):
     rows: int
 
     @classmethod
-    def of(
-        cls, first: Int[Array, "B T"], last: Int[Array, "B T"], group: int, slots: int, others: int, smallest: int
-    ) -> SlotPlan:
+    def of(cls, first: PerQuery, last: PerQuery, group: int, slots: int, others: int, smallest: int) -> SlotPlan:
         """Return the plan of rows (query, head of the group) that count the slots first … last of their query.
 
         Args:
@@ -91,7 +89,7 @@ class SlotPlan(NamedTuple):
         b, t = first.shape
         empty = first > last
 
-        def to_rows(x: Int[Array, "B T"], no_slot: int) -> Int[Array, "B R"]:
+        def to_rows(x: PerQuery, no_slot: int) -> Int[Array, "B R"]:
             x = jnp.repeat(jnp.where(empty, no_slot, x), group, axis=1)
             return jnp.pad(x, ((0, 0), (0, -t * group % ROWS)), constant_values=no_slot)
 

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
+
+from .attention import Mask, PerQuery
 
 TILE = 512  # keys
 LONG = 1024  # cache slots; from this length on, several queries read the cache tile by tile
@@ -21,10 +23,10 @@ def reads_tiles(queries: int, keys: int) -> bool:
 
 
 def fold_key_tiles(
-    step: Callable[[Carry, Callable[[Array, int], Array], Bool[Array, "B T S"], Bool[Array, "B T S"]], Carry],
+    step: Callable[[Carry, Callable[[Array, int], Array], Mask, Mask], Carry],
     init: Carry,
-    position: Int[Array, "B T"],
-    first: Int[Array, "B T"],
+    position: PerQuery,
+    first: PerQuery,
     keys: int,
 ) -> Carry:
     """Fold `step` over the tiles of a cache, in order.

@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int
 
 from .. import attention_gpu
-from ..attention import Keys, Queries, Starts, Window, first_visible, positions
+from ..attention import Keys, PerQuery, Queries, Starts, Window, first_visible, positions
 from ..attention_gpu import (
     LANES,
     ROWS,
@@ -129,8 +129,8 @@ def mixture_entropy(
     q: Queries,
     k: Keys,
     moments: Moments,
-    first: Int[Array, "B T"],
-    last: Int[Array, "B T"],
+    first: PerQuery,
+    last: PerQuery,
     *,
     scale: float,
     soft_cap: Cap,

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..attention import (
     AttentionSums,
     Keys,
+    PerQuery,
     Queries,
     Starts,
     Values,
@@ -133,14 +134,7 @@ def weighted_sums(
 
 
 def first_slot(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    first: Int[Array, "B T"],
-    position: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: Cap,
+    q: Queries, k: Keys, v: Values, first: PerQuery, position: PerQuery, *, scale: float, soft_cap: Cap
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B T N H"]]:
     """Return the score and value of each query's first visible slot; `MASKED` and 0 for a query that sees none."""
     b, t, n, h = q.shape

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from .. import key_tiles
 from ..attention import (
     AttentionSums,
     Keys,
+    Mask,
+    PerQuery,
     Queries,
     Starts,
     Values,
@@ -38,11 +40,11 @@ def prefill_attention(
     keys = k.shape[3]
     options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
 
-    def whole_cache(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
+    def whole_cache(q: Queries, position: PerQuery) -> AttentionSums:
         mask, first = visible_keys(position, keys, window)
         return attend(q, k, v, mask, first, **options)
 
-    def by_tiles(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
+    def by_tiles(q: Queries, position: PerQuery) -> AttentionSums:
         return attend_tiles(q, k, v, position, first_visible(position, window), **options)
 
     tiled = key_tiles.reads_tiles(q.shape[1], keys)
@@ -73,24 +75,14 @@ def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_q
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count * size, *x.shape[3:])[:, :t], result)
 
 
-def block_scores(
-    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: Cap
-) -> Float[Array, "B K G T S"]:
+def block_scores(q: Queries, k: Keys, mask: Mask, scale: float, soft_cap: Cap) -> Float[Array, "B K G T S"]:
     """Return the scores, the ones outside `mask` at `MASKED`."""
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     return mask_scores(scores, mask[:, None, None])
 
 
 def attend(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    mask: Bool[Array, "B T S"],
-    first: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: Cap,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, mask: Mask, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
     scores = block_scores(q, k, mask, scale, soft_cap)
@@ -107,25 +99,14 @@ def attend(
 
 
 def attend_tiles(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    position: Int[Array, "B T"],
-    first: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: Cap,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, position: PerQuery, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention over a long cache, given each query's position and the first key it sees."""
     heads = group_heads(q, k.shape[1]).shape[:-1]
     empty = Moments.empty(heads)
 
     def step(
-        carry: tuple[Array, Array, Array, Moments],
-        cut: Callable[[Array, int], Array],
-        mask: Bool[Array, "B T S"],
-        is_sink: Bool[Array, "B T S"],
+        carry: tuple[Array, Array, Array, Moments], cut: Callable[[Array, int], Array], mask: Mask, is_sink: Mask
     ) -> tuple[Array, Array, Array, Moments]:
         out, m, sink_score, counted = carry
         keys, values = cut(k, 3), cut(v, 2)
