@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies.dynamics.dispersion_kinds import dispersion
-from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.studies.dynamics.token_tables import cached_tokens, prompt_name
 from jaxtrace.traces.trace import Trace

@@ -11,7 +11,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
-from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS
+from jaxtrace.studies.dynamics.quantities import HDI_UNITS
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import FEATURES, HIDDEN, TokenTables
 

@@ -12,8 +12,7 @@ from jaxtyping import Int
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
-from jaxtrace.studies.dynamics.dispersion_kinds import dispersion, dispersion_metric
-from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace

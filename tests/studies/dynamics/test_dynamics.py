@@ -8,7 +8,6 @@ import pytest
 
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.theme import DARK, LIGHT
-from jaxtrace.prompts import Prompt
 from jaxtrace.studies.dynamics.compute import dynamics, score_choices
 from jaxtrace.studies.dynamics.long_format import COLUMNS, long_frame, write_long
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -26,11 +25,10 @@ LENGTHS = (12, 31, 3, 20)
 def made_trace(seed=0, lengths=LENGTHS, **info):
     """Return a trace of prompts of unequal lengths with different tokens."""
     rng = np.random.default_rng(seed)
-    rows = []
-    for number, steps in enumerate(lengths):
-        row = made.row(rng, [f" w{i}" for i in range(steps)], prompt=f"Question {number}?")
-        ids = np.arange(4 + number, dtype=np.int32)
-        rows.append(dataclasses.replace(row, prompt=Prompt(f"Question {number}?", id=f"q{number}"), prompt_tokens=ids))
+    rows = [
+        made.row(rng, [f" w{i}" for i in range(steps)], prompt=f"Question {n}?", id=f"q{n}", ids=range(4 + n))
+        for n, steps in enumerate(lengths)
+    ]
     return made.trace(rows, **{"cache": CACHE, "last_prompt_token_twice": False, **info})
 
 

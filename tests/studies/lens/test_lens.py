@@ -29,11 +29,11 @@ SHAPES = {"up": 1.0, "down": -1.0, "flat": 0.0}
 
 def made(rng, kind, number, layers=6, slope=None, **meta):
     """Return an answer whose lens entropy rises, falls or stays level through the layers."""
-    one = row(rng, ["x"] * 8, meta={"kind": kind, **meta}, prompt=f"{kind} {number}", layers=layers)
+    ids = np.arange(5 + number % 7) + 100 * (number + 20 * list(SHAPES).index(kind))
+    one = row(rng, ["x"] * 8, meta={"kind": kind, **meta}, prompt=f"{kind} {number}", ids=ids, layers=layers)
     tilt = (SHAPES[kind] if slope is None else slope) * np.linspace(-1, 1, layers)
     one.metrics["lens_entropy"] = (4 + tilt + rng.normal(0, 0.5, (8, layers))).astype(np.float32)
-    tokens = np.arange(5 + number % 7, dtype=np.int32) + 100 * (number + 20 * list(SHAPES).index(kind))
-    return dataclasses.replace(one, prompt_tokens=tokens)
+    return one
 
 
 @pytest.fixture(scope="module")

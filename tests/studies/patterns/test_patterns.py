@@ -29,11 +29,11 @@ CREATIVE = "creative, $x_$"
 def answer(i, meta, steps, prompt=4, shift=0.0, groups=("output", "attention")):
     """Return an answer to a prompt with unique tokens; all its attention entropies are shifted."""
     rng = np.random.default_rng(i)
-    made = row(rng, [f" w{j}" for j in range(steps)], meta=meta, layers=LAYERS, heads=HEADS, groups=groups)
+    about = {"id": f"p-{i}", "ids": [i] * prompt, "meta": meta}
+    made = row(rng, [f" w{j}" for j in range(steps)], layers=LAYERS, heads=HEADS, groups=groups, **about)
     if shift:
         made.metrics["attention_entropy"] += np.float32(shift)
-    prompt_tokens = np.full(prompt, i, np.int32)
-    return replace(made, prompt=replace(made.prompt, id=f"p-{i}"), prompt_tokens=prompt_tokens)
+    return made
 
 
 def of_growth(i, condition, steps, prompt):
