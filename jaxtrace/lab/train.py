@@ -71,7 +71,8 @@ def run(
 
     result = quiz(load(str(out)), world)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    card = card_text(out.name, shape, recipe, command, parameters=parameters, rows=len(rows), loss=loss, result=result)
+    facts = {"name": out.name, "command": command, "parameters": parameters, "loss": loss}
+    card = card_text(shape, recipe, result, rows=len(rows), **facts)
     write_atomically(out / "README.md", card)
     (out / STATE).unlink()
     console.print(card, markup=False, highlight=False, soft_wrap=True)

@@ -48,16 +48,7 @@ def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
 
 
 def row(
-    rng,
-    pieces,
-    *,
-    text=None,
-    prompt="What is the capital of Peru?",
-    id="p",
-    ids=range(4),
-    meta=None,
-    stop="length",
-    **options,
+    rng, pieces, *, text=None, prompt="Capital of Peru?", id="p", ids=range(4), meta=None, stop="length", **options
 ):
     """Return a generated row with these pieces; the prompt has the text `prompt` and the tokens `ids`."""
     return Row(

@@ -68,9 +68,7 @@ def test_groups_widen_the_interval(rng):
 
 @pytest.mark.parametrize("measure", [auroc, auprc, prediction_rejection_ratio])
 def test_one_class_is_refused(measure):
-    with pytest.raises(
-        StudyError, match="all 2 labels are True, so that no classes can be compared; give rows of both classes"
-    ):
+    with pytest.raises(StudyError, match=r"all 2 labels are True, .* compared; give rows of both classes"):
         measure([True, True], [0.1, 0.2])
     with pytest.raises(StudyError, match="there are no labels"):
         measure([], [])

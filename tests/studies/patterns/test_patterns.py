@@ -1,7 +1,6 @@
 """Attention entropy by condition, on traces made by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +9,14 @@ from scipy import stats
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import LIGHT
-from jaxtrace.files import read_yaml
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
-from jaxtrace.settings.validation import validated
 from jaxtrace.statistics.intervals import mean_intervals
-from jaxtrace.studies._shared.traces import model_run_config
 from jaxtrace.studies.patterns.compute import patterns
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.trajectories import ATTENTION, trajectories
 from tests.figures.traces import metrics, row, trace
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("patterns*.yaml"))
 LAYERS, HEADS = 2, 3
 CREATIVE = "creative, $x_$"
 
@@ -233,11 +228,3 @@ def test_column_means_have_t_intervals():
         low, high = stats.t.interval(0.95, n - 1, np.mean(values[:n, column]), stats.sem(values[:n, column]))
         assert (found["mean_low"][column], found["mean_high"][column]) == pytest.approx((low, high))
     assert found["mean_low"].isna().tolist() == [False, False, True, True]
-
-
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_shipped_settings_are_valid(file, tmp_path):
-    config = validated(PatternsConfig, read_yaml(file), str(file))
-    (model,) = config.models
-    run = model_run_config(config, model, tmp_path)
-    assert {"attention", "output"} <= set(run.probes) and run.max_new_tokens == 1024
