@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 KEYS = ("op", "implementation", "shape", "dtype")
 TIME = "ms"
@@ -61,14 +62,13 @@ class EarlierRun:
           OSError: the file cannot be read.
           ValueError: the file is not a table of this benchmark.
         """
-        lines = path.read_text().splitlines()
-        comments = [line.removeprefix("# ") for line in lines if line.startswith("#")]
-        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-        if not {*KEYS, TIME} <= set(rows.fieldnames or ()):
+        comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+        rows = pd.read_csv(path, comment="#")
+        if not {*KEYS, TIME} <= {*rows}:
             raise ValueError(
                 f"{path}: is not a CSV table of python -m benchmarks.kernels; give a file that its --out wrote"
             )
-        times = {tuple(row[name] for name in KEYS): float(row[TIME]) for row in rows if row[TIME]}
+        times = rows.dropna(subset=[TIME]).set_index(list(KEYS))[TIME].to_dict()
         return cls(path, next((line for line in comments if line.startswith("Machine: ")), ""), times)
 
     def lines(self, results: Sequence[KernelResult]) -> list[str]:

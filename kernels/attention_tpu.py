@@ -177,20 +177,9 @@ def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, 
     return heads, row_block, max(tiles, 1) * LANES
 
 
-def _kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    out_ref: Any,
-    *refs: Any,
-    blocks: AttentionBlocks,
-    scale: float,
-    soft_cap: Cap,
-    moments: bool,
-    values_last: bool,
-) -> None:
+def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, moments: bool, values_last: bool) -> None:
     """Add one block of slots to the sums of one block of rows."""
+    start_ref, q_ref, k_ref, v_ref, out_ref, *refs = refs
     if moments:
         sums_ref, *scratch = refs
         output, m_ref, *sums_refs, sink_output, sink_score = scratch

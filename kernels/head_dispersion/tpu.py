@@ -97,21 +97,9 @@ def _in_one_pass(
     return result[:, 0]
 
 
-def _one_pass_kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    out_ref: Any,
-    scores_ref: Any,
-    m_ref: Any,
-    l_ref: Any,
-    a_ref: Any,
-    *,
-    blocks: AttentionBlocks,
-    scale: float,
-    soft_cap: Cap,
-) -> None:
+def _one_pass_kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap) -> None:
     """Add one block of slots to the sums of all heads; after the last one, mix the heads' weights."""
+    start_ref, q_ref, k_ref, out_ref, scores_ref, m_ref, l_ref, a_ref = refs
     j = pl.program_id(1)
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, 0)
@@ -203,22 +191,9 @@ def _in_two_passes(
     return result[..., 0]
 
 
-def _two_pass_kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    out_ref: Any,
-    state_ref: Any,
-    mixture_ref: Any,
-    mixed_ref: Any,
-    entropy_ref: Any,
-    *,
-    blocks: AttentionBlocks,
-    heads: int,
-    scale: float,
-    soft_cap: Cap,
-) -> None:
+def _two_pass_kernel(*refs: Any, blocks: AttentionBlocks, heads: int, scale: float, soft_cap: Cap) -> None:
     """Read one block of slots for one block of queries and the heads of one KV head, in the first or second pass."""
+    start_ref, q_ref, k_ref, out_ref, state_ref, mixture_ref, mixed_ref, entropy_ref = refs
     i, second_pass, j, head = (pl.program_id(axis) for axis in range(1, 5))
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, i)

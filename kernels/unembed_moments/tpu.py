@@ -131,19 +131,9 @@ def _empty_state(rows: int, alphas: Alphas) -> _RowState:
     return _RowState(empty_top(rows), empty_sums(rows, alphas), zero, masked)
 
 
-def _kernel(
-    targets_ref: Any,
-    hidden_ref: Any,
-    unembedding_ref: Any,
-    state_ref: Any,
-    *refs: Any,
-    blocks: UnembedBlocks,
-    size: int,
-    alphas: Alphas,
-    soft_cap: Cap,
-    keep_logits: bool,
-) -> None:
+def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_cap: Cap, keep_logits: bool) -> None:
     """Add one tile of the unembedding to one block: to the product and, when that is complete, to the sums."""
+    targets_ref, hidden_ref, unembedding_ref, state_ref, *refs = refs
     kept_refs, (logits_ref, u_ref, e_ref, output_ref) = refs[:keep_logits], refs[keep_logits:]
     j, k = pl.program_id(1), pl.program_id(2)
     first = j * blocks.tokens
