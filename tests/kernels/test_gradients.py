@@ -75,71 +75,64 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
     assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)
 
 
-class TestAttention:
-    """Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key."""
+# Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key.
+STARTS, LENGTHS = np.array([0, 4, -3]), np.array([1, 6, 0])
+POSITIONS = STARTS[:, None] + np.arange(3)
 
-    starts = np.array([0, 4, -3])
-    scale = 0.7
 
-    @pytest.fixture
-    def arrays(self, rng):
-        """Return (q, k), and a direction in each."""
-        shapes = (3, 3, 4, 8), (3, 2, 9, 8)
-        return tuple(rng.normal(0, 1, s) for s in shapes), tuple(rng.normal(0, 1, s) for s in shapes)
+def prefill(q, k, **options):
+    out, moments = prefill_attention(q, k.swapaxes(2, 3), k, jnp.int32(STARTS), **options)
+    return [*(getattr(moments, name) for name in METRICS), out]
 
-    def compare(self, metrics, oracle_metrics, arrays):
-        point, directions = arrays
-        slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
-        for i, direction in enumerate(directions):
-            moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
-            axes = tuple(range(1, 1 + direction.ndim))
-            got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=axes)
-            cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
 
-    @pytest.mark.parametrize(("implementation", "options"), with_options(PREFILL), ids=str)
-    def test_prefill_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
+def prefill_oracle(q, k, **options):
+    want = oracle.attention(q, k, k, POSITIONS, **options)
+    return [want[name] for name in (*DEFINITIONS, "output")]
 
-        def metrics(q, k):
-            starts = jnp.int32(self.starts)
-            call = prefill_attention(q, k.swapaxes(2, 3), k, starts, implementation=implementation, **options)
-            return jnp.stack([getattr(call[1], name).sum() for name in METRICS] + [call[0].sum()])
 
-        def oracle_metrics(q, k):
-            positions = self.starts[:, None] + np.arange(3)
-            want = oracle.attention(q, k, k, positions, **options)
-            by_metric = [want[name].sum() for name in DEFINITIONS]
-            return np.array([*by_metric, want["output"].sum()])
+def decode(q, k, **options):
+    _, moments = decode_attention(q[:, 0], k.swapaxes(2, 3), k, jnp.int32(LENGTHS), **options)
+    return [getattr(moments, name) for name in METRICS]
 
-        self.compare(metrics, oracle_metrics, arrays)
 
-    @pytest.mark.parametrize(("implementation", "options"), with_options(DECODE), ids=str)
-    def test_decode_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
-        lengths = np.array([1, 6, 0])
+def decode_oracle(q, k, **options):
+    want = oracle.attention(q[:, :1], k, k, LENGTHS[:, None] - 1, **options)
+    return [want[name] for name in DEFINITIONS]
 
-        def metrics(q, k):
-            keys, rows = k.swapaxes(2, 3), jnp.int32(lengths)
-            _, got = decode_attention(q[:, 0], keys, k, rows, implementation=implementation, **options)
-            return jnp.stack([getattr(got, name).sum() for name in METRICS])
 
-        def oracle_metrics(q, k):
-            want = oracle.attention(q[:, :1], k, k, lengths[:, None] - 1, **options)
-            return np.array([want[name].sum() for name in DEFINITIONS])
+def dispersion(q, k, **options):
+    return [head_dispersion(q, k.swapaxes(2, 3), jnp.int32(STARTS), **options)]
 
-        self.compare(metrics, oracle_metrics, arrays)
 
-    @pytest.mark.parametrize(("implementation", "options"), with_options(DISPERSION), ids=str)
-    def test_head_dispersion_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
+def dispersion_oracle(q, k, **options):
+    return [oracle.head_jsd(oracle.attention(q, k, k, POSITIONS, **options)["weights"])]
 
-        def metrics(q, k):
-            keys, starts = k.swapaxes(2, 3), jnp.int32(self.starts)
-            got = head_dispersion(q, keys, starts, implementation=implementation, **options)
-            return got.sum()[None]
 
-        def oracle_metrics(q, k):
-            positions = self.starts[:, None] + np.arange(3)
-            return oracle.head_jsd(oracle.attention(q, k, k, positions, **options)["weights"]).sum()[None]
+CALLS = (
+    (prefill, prefill_oracle, PREFILL),
+    (decode, decode_oracle, DECODE),
+    (dispersion, dispersion_oracle, DISPERSION),
+)
+RUNS = [(call, slow, *run) for call, slow, operation in CALLS for run in with_options(operation)]
 
-        self.compare(metrics, oracle_metrics, arrays)
+
+@pytest.mark.parametrize(
+    ("call", "slow", "implementation", "options"), RUNS, ids=lambda x: getattr(x, "__name__", str(x))
+)
+def test_attention_agrees_with_finite_differences(call, slow, implementation, options, rng):
+    options = {"scale": 0.7, **options}
+    shapes = (3, 3, 4, 8), (3, 2, 9, 8)
+    point, directions = (tuple(rng.normal(0, 1, shape) for shape in shapes) for _ in range(2))
+
+    def metrics(q, k):
+        return jnp.stack([x.sum() for x in call(q, k, implementation=implementation, **options)])
+
+    slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
+    for i, direction in enumerate(directions):
+
+        def moved(x, i=i):
+            arrays = (x if j == i else y for j, y in enumerate(point))
+            return np.array([metric.sum() for metric in slow(*arrays, **options)])
+
+        got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=tuple(range(1, 1 + direction.ndim)))
+        cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
