@@ -52,6 +52,14 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=160, layout=layout, facecolor=theme.paper)
 
 
+def new_panel(theme: Theme, width: float, height: float, title: str, x: str = "", y: str = "") -> tuple[Figure, Axes]:
+    """Return a figure of one panel, and its dressed axes."""
+    figure = new_figure(theme, width, height)
+    axes = figure.subplots()
+    dress(axes, theme, title, x, y)
+    return figure, axes
+
+
 def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -> None:
     """Give the axes the theme's colours, a title on the left, and axis labels."""
     axes.set_facecolor(theme.paper)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jaxtrace.figures.theme import Theme, dress, legend, new_figure
+from jaxtrace.figures.theme import Theme, legend, new_panel
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
 from jaxtrace.studies.lens.settings import LensConfig
@@ -52,10 +52,8 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
 
 def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, by_model: bool, theme: Theme) -> Figure:
     """Draw mean and standard deviation of each class's profiles [n, P], and with `by_model` a line per model."""
-    figure = new_figure(theme, 6.2, 3.4)
-    axes = figure.subplots()
-    unit = f" ({profiles.unit})" if profiles.unit else ""
-    dress(axes, theme, f"{profiles.metric} through the layers", "relative depth", profiles.metric + unit)
+    y = f"{profiles.metric} ({profiles.unit})" if profiles.unit else profiles.metric
+    figure, axes = new_panel(theme, 6.2, 3.4, f"{profiles.metric} through the layers", "relative depth", y)
     for (name, answers), color in zip(profiles.answers.groupby("label"), cycle(theme.lines), strict=False):
         rows = features[answers.index.to_numpy()]
         mean, sd = rows.mean(0), rows.std(0, ddof=1)
@@ -70,9 +68,7 @@ def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, b
 
 def map_figure(places: np.ndarray, labels: np.ndarray, metric: str, theme: Theme) -> Figure:
     """Draw places [n, 2] coloured by label."""
-    figure = new_figure(theme, 4.6, 3.8)
-    axes = figure.subplots()
-    dress(axes, theme, f"t-SNE of {metric} profiles")
+    figure, axes = new_panel(theme, 4.6, 3.8, f"t-SNE of {metric} profiles")
     for name, color in zip(np.unique(labels), cycle(theme.lines), strict=False):
         axes.scatter(*places[labels == name].T, s=11, color=color, linewidths=0, alpha=0.8, label=name)
     axes.set_xticks([])
