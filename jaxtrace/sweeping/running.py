@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.parallel.processes import barrier, broadcast_from_leader, process_number, raise_together
 from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
+from jaxtrace.settings.run import RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import CellRecord, Manifest
@@ -73,7 +74,7 @@ class Sweep:
                     loaded = None
                     gc.collect()
                     jax.clear_caches()  # each compiled program holds memory maps, of which Linux allows 65,530
-                    loaded = raise_together(lambda cell=cell: _LoadedModel.of(cell))
+                    loaded = raise_together(lambda config=cell.config: _load(config))
                 run = self._start(cell, loaded)
                 self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may succeed
@@ -109,18 +110,17 @@ class Sweep:
         self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
 
 
-@dataclass(frozen=True)
-class _LoadedModel:
+class _LoadedModel(NamedTuple):
     """Model that successive cells share."""
 
     key: tuple[Any, ...]
     checkpoint: Checkpoint | RandomCheckpoint
     model: Model
 
-    @classmethod
-    def of(cls, cell: Cell) -> _LoadedModel:
-        checkpoint = open_config_model(cell.config)
-        return cls(model_key(cell.config), checkpoint, Model.from_checkpoint(checkpoint, mesh=cell.config.mesh))
+
+def _load(config: RunConfig) -> _LoadedModel:
+    checkpoint = open_config_model(config)
+    return _LoadedModel(model_key(config), checkpoint, Model.from_checkpoint(checkpoint, mesh=config.mesh))
 
 
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
