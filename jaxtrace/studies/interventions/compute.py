@@ -233,9 +233,8 @@ def _comparison_rows(label: str, measured: ModelAblations, config: Interventions
         others = {"none": measured.whole.correct, "random": shares[edges, count, "random"]}
         for other in others if kind != "random" else ["none"]:
             gap = paired_difference(share, others[other], seed=config.seed)
-            row: dict[str, object] = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
-            row |= gap.difference.columns("difference") | gap.effect.columns("effect")
-            yield row | {"p": gap.p, "n": gap.n[0]}
+            keys = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
+            yield {**keys, **gap.columns("effect")}
 
 
 def _grouped(measured: ModelAblations) -> dict[tuple[bool, int, SelectionKind], list[Ablation]]:

@@ -196,10 +196,7 @@ def _contrasts(profiles: Profiles, features: np.ndarray, config: LensConfig) -> 
                 "class": name,
                 "against": "the rest" if len(names) > 2 else names[1],
                 "control": control,
-                **gap.difference.columns("difference"),
-                **gap.effect.columns("g"),
-                "p": gap.p,
-                "n": gap.n[0],
+                **gap.columns("g"),
                 "n_against": gap.n[1],
             }
 

@@ -143,9 +143,8 @@ def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> It
             pairs["entropy_at_equal_length"] = np.split(residuals, 2)
         for quantity, (of_sampler, of_first) in pairs.items():
             gap = paired_difference(of_sampler, of_first, seed=config.seed)
-            line: dict[str, object] = {"model": label, "sampler": name, "against": first, "of": quantity}
-            line |= gap.difference.columns("difference") | gap.effect.columns("effect")
-            yield line | {"p": gap.p, "n": gap.n[0]}
+            keys = {"model": label, "sampler": name, "against": first, "of": quantity}
+            yield {**keys, **gap.columns("effect")}
 
 
 def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iterator[dict[str, object]]:
@@ -154,8 +153,8 @@ def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) 
     for name in deciding:
         for quadrant in QUADRANTS:
             share = over_prompts_and_seeds(_by_prompt_and_seed(label, name, quadrant, answers), config.seed)
-            line: dict[str, object] = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
-            yield line | share.columns("share")
+            keys = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
+            yield {**keys, **share.columns("share")}
 
 
 def _by_prompt_and_seed(label: str, sampler: str, column: str, answers: pd.DataFrame) -> Float[np.ndarray, "P S"]:
