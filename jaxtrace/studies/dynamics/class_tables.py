@@ -101,8 +101,8 @@ def _counts(prompts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for model, of_model in prompts.groupby("model", sort=False):
         for rule in RULES:
-            counts = of_model[f"{rule}_class"].value_counts()
-            rows.append({"model": model, "rule": rule, **{name: int(counts.get(name, 0)) for name in classes.CLASSES}})
+            counts = of_model[f"{rule}_class"].value_counts().reindex(classes.CLASSES, fill_value=0)
+            rows.append({"model": model, "rule": rule, **counts})
     return pd.DataFrame(rows)
 
 

@@ -111,16 +111,12 @@ def _correlation_rows(label: str, expansions: Expansions, seed: int) -> pd.DataF
     ranks = rankdata(change), rankdata(growth)
     by_prompt = {"groups": np.repeat(np.arange(prompts), layers), "seed": seed}
 
-    def of_layer_means(a: np.ndarray, b: np.ndarray) -> float:
-        return spearman(a.mean(0), b.mean(0))
-
+    every, ln_every = (bootstrap(spearman, change.ravel(), x.ravel(), **by_prompt) for x in (growth, ratio))
+    of_means = bootstrap(lambda a, b: spearman(a.mean(0), b.mean(0)), change, growth, seed=seed)
     estimates: dict[str, tuple[Estimate, int]] = {
-        "size, every prompt and layer": (bootstrap(spearman, change.ravel(), growth.ravel(), **by_prompt), change.size),
-        "ln size, every prompt and layer": (
-            bootstrap(spearman, change.ravel(), ratio.ravel(), **by_prompt),
-            change.size,
-        ),
-        "size, means of layers": (bootstrap(of_layer_means, change, growth, seed=seed), layers),
+        "size, every prompt and layer": (every, change.size),
+        "ln size, every prompt and layer": (ln_every, change.size),
+        "size, means of layers": (of_means, layers),
         "size, layer and length held fixed": (partial_correlation(*ranks, fixed, **by_prompt), change.size),
     }
     return pd.DataFrame(

@@ -85,7 +85,7 @@ def answer_questions(
     """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
     most = max(len(question.options) for question in questions)
-    logprobs, entropy = np.full((len(questions), most), -np.inf), np.zeros(len(questions))
+    logprobs, entropy = np.zeros((len(questions), most)), np.zeros(len(questions))
     with use_mesh_of(model.params):
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
@@ -95,10 +95,8 @@ def answer_questions(
             options, _ = chunk([np.array(question.options, np.int32) for question in batch], most)
             results = _read(model.params, tokens, count, options, masks, config=model.config)
             option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
-            for i, row in zip(indices, option_logprobs, strict=True):
-                options_of_question = len(questions[i].options)
-                logprobs[i, :options_of_question] = row[:options_of_question]
-            entropy[indices] = entropies
+            logprobs[indices], entropy[indices] = option_logprobs, entropies
+    logprobs[np.arange(most) >= np.array([len(question.options) for question in questions])[:, None]] = -np.inf
     correct = logprobs.argmax(1) == np.array([question.answer for question in questions])
     return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)
 

@@ -29,7 +29,7 @@ from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
+from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
 
@@ -159,33 +159,27 @@ def _matched(answers: Sequence[Trajectory]) -> int:
 
 def _comparisons(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:
     """Return one line per metric, control and pair of conditions."""
-    keys = [answer.ln_keys[1:] for answer in answers]
-    ends = np.cumsum([len(of_answer) for of_answer in keys])[:-1]
     lines: Lines = {}
-    for name in answers[0].values:
-        series = [answer.after_first(name) for answer in answers]
+    along_steps = {name: [answer.after_first(name) for answer in answers] for name in answers[0].values}
+    along_steps["ln_keys"] = [answer.ln_keys[1:] for answer in answers]
+    for name, series in along_steps.items():
         lines[name, "none"] = _means(series)
         lines[name, "matched steps"] = _means([of_answer[:matched] for of_answer in series])
-        if name != NORMALISED:
-            residuals = residualize(np.concatenate(series), np.concatenate(keys))
-            lines[name, "ln(keys) removed"] = _means(np.split(residuals, ends))
-    lines["ln_keys", "none"] = _means(keys)
-    lines["ln_keys", "matched steps"] = _means([of_answer[:matched] for of_answer in keys])
+        if name not in (NORMALISED, "ln_keys"):
+            lines[name, "ln(keys) removed"] = _means(without_ln_keys(series, answers))
     lines["steps", "none"] = np.array([float(answer.steps) for answer in answers])
     return _compared(label, answers, lines, config)
 
 
 def _step_zero(label: str, answers: Sequence[Trajectory], config: PatternsConfig) -> pd.DataFrame:
     keys = np.array([answer.ln_keys[0] for answer in answers])
+    at_first = {name: np.array([answer.values[name][0] for answer in answers]) for name in answers[0].values}
+    at_first |= {name: np.array([answer.prompt[name] for answer in answers]) for name in answers[0].prompt}
     lines: Lines = {}
-    for name in answers[0].values:
-        values = np.array([answer.values[name][0] for answer in answers])
+    for name, values in at_first.items():
         lines[name, "none"] = values
         if name != NORMALISED:
             lines[name, "ln(keys) removed"] = residualize(values, keys)
-    for name in answers[0].prompt:
-        lines[name, "none"] = np.array([answer.prompt[name] for answer in answers])
-        lines[name, "ln(keys) removed"] = residualize(lines[name, "none"], keys)
     lines["ln_keys", "none"] = keys
     return _compared(label, answers, lines, config)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxtrace.statistics.controls import residualize
 from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -89,6 +90,13 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
             )
         )
     return answers
+
+
+def without_ln_keys(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:
+    """Return a metric after step 0 without its regression on ln(keys), which is fitted over all answers."""
+    keys = np.concatenate([answer.ln_keys[1:] for answer in answers])
+    ends = np.cumsum([len(of_answer) for of_answer in series])[:-1]
+    return np.split(residualize(np.concatenate(series), keys), ends)
 
 
 def _prompt_statistics(row: Row) -> dict[str, float]:

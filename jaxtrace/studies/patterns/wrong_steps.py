@@ -15,14 +15,13 @@ from scipy.stats import false_discovery_control
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
+from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
 from jaxtrace.traces.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one in the picture
@@ -116,7 +115,7 @@ def _compared(
     for metric in wrong[0].answer.values:
         plain = [one.answer.after_first(metric) for one in wrong]
         of_right = [answer.after_first(metric) for answer in right]
-        residuals = _residuals(plain + of_right, [one.answer for one in wrong] + list(right))[: len(wrong)]
+        residuals = without_ln_keys(plain + of_right, [*(one.answer for one in wrong), *right])[: len(wrong)]
         for name, part in PARTS.items():
             keys = {"model": label, "metric": metric, "comparison": name}
             masks = [_mask(values, one, part) for values, one in zip(plain, wrong, strict=True)]
@@ -134,16 +133,8 @@ def _compared(
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
 
-def _residuals(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:
-    """Return a metric after step 0 without its regression on ln(keys), which is fitted over all answers."""
-    keys = np.concatenate([answer.ln_keys[1:] for answer in answers])
-    ends = np.cumsum([len(of_answer) for of_answer in series])[:-1]
-    return np.split(residualize(np.concatenate(series), keys), ends)
-
-
 def _paired(gaps: np.ndarray, expected: np.ndarray, groups: np.ndarray, settings: dict[str, int]) -> dict[str, float]:
-    gap = paired_difference(gaps, expected, groups=groups, **settings)
-    return gap.difference.columns("difference") | gap.effect.columns("g") | {"p": gap.p, "n": len(gaps)}
+    return paired_difference(gaps, expected, groups=groups, **settings).columns("g")
 
 
 def _mask(values: np.ndarray, wrong: WrongAnswer, part: Part) -> np.ndarray:
