@@ -89,9 +89,7 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     if not has_key:
         raise StudyError(f"no prompt has '{group}' to group by; name a key of the prompts' meta")
     tables = FeatureTables(
-        pd.concat(
-            [pd.Series(answer).to_frame().T for answer in answers], join="inner", ignore_index=True
-        ).infer_objects(),
+        pd.DataFrame(answers, columns=[name for name in answers[0] if all(name in answer for answer in answers)]),
         pd.concat(tokens, join="inner", ignore_index=True),
         pd.DataFrame(scores).dropna(axis=1),
     )
