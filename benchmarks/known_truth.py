@@ -94,9 +94,7 @@ def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -
         f"Beginnings of facts, sums and stories told apart by lens profiles, AUC (k = {NEIGHBOURS}, prompts held out)",
         ("model", *columns, "guesses", "profile over guesses"),
         [(name, *_kinds(study["kinds"]["auc"], columns)) for name, study in studies.items()],
-        below=(
-            "All beginnings have 12 tokens and are continuations_trace by four, so that length carries no information.",
-        ),
+        below=("All beginnings have 12 tokens and are continued by four, so that length carries no information.",),
     )
     yield BenchmarkTable(
         f"Families told apart by lens profiles of {len(studies)} models on relative depth, AUC (k = {NEIGHBOURS})",

@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 
 from benchmarks.machine import description
-from benchmarks.memory import MIB, peak_rss
+from benchmarks.memory import MIB
 from benchmarks.options import benchmark_parser
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import run_in_new_process, say
-from jaxtrace.observing.memory import resident_bytes
+from jaxtrace.observing.memory import peak_resident_bytes, resident_bytes
 from jaxtrace.run import NumberedRows
 from jaxtrace.sweeping import Cell, Watch, open_sweep, read_sweep
 
@@ -79,7 +79,7 @@ def _sweep(prompts: int) -> dict[str, object]:
         file.write_text(yaml.safe_dump({"models": "demo", "settings": settings}))
         watch = MemoryWatch(max(1, prompts // SAMPLES))
         open_sweep(read_sweep(file), Path(folder) / "out", watch).run(watch)
-    return {"held": watch.held, "peak": peak_rss()}
+    return {"held": watch.held, "peak": peak_resident_bytes()}
 
 
 if __name__ == "__main__":
