@@ -64,9 +64,7 @@ class Sweep:
           StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
         """
         loaded: _LoadedModel | None = None
-        incomplete = broadcast_from_leader(
-            np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
-        )
+        incomplete = np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
         for cell in itertools.compress(self.cells, broadcast_from_leader(incomplete)):
             run: Run | None = None
             try:
