@@ -38,7 +38,7 @@ class EarlierRun(NamedTuple):
             raise ValueError(
                 f"{path}: is not a CSV table of python -m benchmarks.kernels; give a file that its --out wrote"
             )
-        times = rows.dropna(subset=[TIME]).set_index(list(KEYS))[TIME].to_dict()
+        times: Any = rows.dropna(subset=[TIME]).set_index(list(KEYS))[TIME].to_dict()
         return cls(path, next((line for line in comments if line.startswith("Machine: ")), ""), times)
 
     def compare(self, rows: Sequence[Row]) -> list[str]:

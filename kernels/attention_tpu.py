@@ -179,12 +179,12 @@ def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, 
 
 def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, moments: bool, values_last: bool) -> None:
     """Add one block of slots to the sums of one block of rows."""
-    start_ref, q_ref, k_ref, v_ref, out_ref, *refs = refs
+    start_ref, q_ref, k_ref, v_ref, out_ref, *rest = refs
     if moments:
-        sums_ref, *scratch = refs
+        sums_ref, *scratch = rest
         output, m_ref, *sums_refs, sink_output, sink_score = scratch
     else:
-        output, m_ref, *sums_refs = scratch = refs
+        output, m_ref, *sums_refs = scratch = rest
     i, j = pl.program_id(2), pl.program_id(3)
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, i)

@@ -133,8 +133,8 @@ def _empty_state(rows: int, alphas: Alphas) -> _RowState:
 
 def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_cap: Cap, keep_logits: bool) -> None:
     """Add one tile of the unembedding to one block: to the product and, when that is complete, to the sums."""
-    targets_ref, hidden_ref, unembedding_ref, state_ref, *refs = refs
-    kept_refs, (logits_ref, u_ref, e_ref, output_ref) = refs[:keep_logits], refs[keep_logits:]
+    targets_ref, hidden_ref, unembedding_ref, state_ref, *rest = refs
+    kept_refs, (logits_ref, u_ref, e_ref, output_ref) = rest[:keep_logits], rest[keep_logits:]
     j, k = pl.program_id(1), pl.program_id(2)
     first = j * blocks.tokens
 
