@@ -67,16 +67,7 @@ def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Arr
     mean, var = jnp.mean(values, axis=-1), jnp.var(values, axis=-1)
     std = jnp.where(var == 0, 0.0, jnp.sqrt(jnp.where(var == 0, 1.0, var)))  # a square root has no gradient at 0
     divisor = jnp.where(mean == 0, 1.0, mean)
-    match kind:
-        case "std":
-            return std
-        case "var":
-            return var
-        case "cv":
-            return std / divisor
-        case "fano":
-            return var / divisor
-        case "range":
-            return jnp.max(values, axis=-1) - jnp.min(values, axis=-1)
-        case _:
-            raise ValueError(f"dispersion_of: kind is {kind!r}; choose from std, var, cv, fano, range")
+    by_kind = {"std": std, "var": var, "cv": std / divisor, "fano": var / divisor, "range": jnp.ptp(values, axis=-1)}
+    if kind not in by_kind:
+        raise ValueError(f"dispersion_of: kind is {kind!r}; choose from {', '.join(by_kind)}")
+    return by_kind[kind]
