@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -88,8 +89,8 @@ class Job:
     def lowered_decode(self) -> jax.stages.Lowered:
         """Return one call of `Settings.steps` decode steps of all rows."""
         stop, patience = StopRules(_abstract(jnp.int32, 1), _abstract(jnp.int32)), _abstract(jnp.int32)
-        undecorated: Any = decode_chunk.__wrapped__  # jitting it again drops the traces for another platform
-        decode = functools.partial(undecorated, sampler=Greedy(), steps=Settings.steps)
+        function = inspect.unwrap(decode_chunk)  # jitting it again drops the traces for another platform
+        decode = functools.partial(function, sampler=Greedy(), steps=Settings.steps)
         return self._lowered(decode, self.state(self.batch), stop, patience)
 
     def lowered_prefill(self) -> jax.stages.Lowered:
