@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import decode_attention, head_dispersion, prefill_attention, softmax_moments, unembed_moments
-from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
-from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
-from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
+from jaxtrace.kernels import softmax_moments, unembed_moments
 from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
 from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
 
@@ -16,7 +13,7 @@ from tests import oracle
 from . import cases
 from .test_attention import BOUNDS
 
-METRICS, DEFINITIONS = tuple(BOUNDS), [definition for definition, _ in BOUNDS.values()]
+DEFINITIONS = [definition for definition, _ in BOUNDS.values()]
 STEP = 1e-5
 ROWS = cases.logit_rows(200)
 WINDOWED = {"window": 3, "soft_cap": 4.0}
@@ -75,64 +72,29 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
     assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)
 
 
-# Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key.
-STARTS, LENGTHS = np.array([0, 4, -3]), np.array([1, 6, 0])
-POSITIONS = STARTS[:, None] + np.arange(3)
+RUNS = [(call, *run) for call, operation in cases.ATTENTION for run in with_options(operation)]
 
 
-def prefill(q, k, **options):
-    out, moments = prefill_attention(q, k.swapaxes(2, 3), k, jnp.int32(STARTS), **options)
-    return [*(getattr(moments, name) for name in METRICS), out]
-
-
-def prefill_oracle(q, k, **options):
-    want = oracle.attention(q, k, k, POSITIONS, **options)
-    return [want[name] for name in (*DEFINITIONS, "output")]
-
-
-def decode(q, k, **options):
-    _, moments = decode_attention(q[:, 0], k.swapaxes(2, 3), k, jnp.int32(LENGTHS), **options)
-    return [getattr(moments, name) for name in METRICS]
-
-
-def decode_oracle(q, k, **options):
-    want = oracle.attention(q[:, :1], k, k, LENGTHS[:, None] - 1, **options)
-    return [want[name] for name in DEFINITIONS]
-
-
-def dispersion(q, k, **options):
-    return [head_dispersion(q, k.swapaxes(2, 3), jnp.int32(STARTS), **options)]
-
-
-def dispersion_oracle(q, k, **options):
-    return [oracle.head_jsd(oracle.attention(q, k, k, POSITIONS, **options)["weights"])]
-
-
-CALLS = (
-    (prefill, prefill_oracle, PREFILL),
-    (decode, decode_oracle, DECODE),
-    (dispersion, dispersion_oracle, DISPERSION),
-)
-RUNS = [(call, slow, *run) for call, slow, operation in CALLS for run in with_options(operation)]
-
-
-@pytest.mark.parametrize(
-    ("call", "slow", "implementation", "options"), RUNS, ids=lambda x: getattr(x, "__name__", str(x))
-)
-def test_attention_agrees_with_finite_differences(call, slow, implementation, options, rng):
+@pytest.mark.parametrize(("call", "implementation", "options"), RUNS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_attention_agrees_with_finite_differences(call, implementation, options, rng):
+    """Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key."""
     options = {"scale": 0.7, **options}
-    shapes = (3, 3, 4, 8), (3, 2, 9, 8)
+    queries, start = (1, np.array([0, 5, -1])) if call is cases.decode else (3, np.array([0, 4, -3]))
+    shapes = (3, queries, 4, 8), (3, 2, 9, 8)
     point, directions = (tuple(rng.normal(0, 1, shape) for shape in shapes) for _ in range(2))
 
     def metrics(q, k):
-        return jnp.stack([x.sum() for x in call(q, k, implementation=implementation, **options)])
+        got = call(q, k.swapaxes(2, 3), k, jnp.int32(start), implementation=implementation, **options)
+        return jnp.stack([x.sum() for x in got])
+
+    def oracle_metrics(q, k):
+        want = oracle.attention(q, k, k, start[:, None] + np.arange(queries), **options)
+        if call is cases.dispersion:
+            return oracle.head_jsd(want["weights"]).sum()[None]
+        return np.array([want[name].sum() for name in ("output", *DEFINITIONS)])
 
     slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
     for i, direction in enumerate(directions):
-
-        def moved(x, i=i):
-            arrays = (x if j == i else y for j, y in enumerate(point))
-            return np.array([metric.sum() for metric in slow(*arrays, **options)])
-
+        moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
         got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=tuple(range(1, 1 + direction.ndim)))
         cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
