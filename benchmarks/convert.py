@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -57,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.run:
         variant, source, converted = args.run
-        return _work(VARIANTS[variant], Path(source), Path(converted))
+        return _work(variant, Path(source), Path(converted))
     with tempfile.TemporaryDirectory(dir=args.workdir) as folder:
         source = checkpoint(args.shape, Path(folder), dtype=ml_dtypes.bfloat16)
         converted = Path(folder) / "converted"
@@ -116,6 +117,8 @@ def _in_both(size: int | None, largest: int) -> tuple[str, str]:
 
 
 def _measure(variant: str, source: Path, converted: Path) -> ProcessCost:
+    if variant == "convert":
+        shutil.rmtree(converted, ignore_errors=True)
     for folder in (source, converted):
         for path in folder.rglob("*"):
             if path.is_file():
@@ -123,9 +126,13 @@ def _measure(variant: str, source: Path, converted: Path) -> ProcessCost:
     return ProcessCost(**run_in_new_process("benchmarks.convert", "--run", variant, str(source), str(converted)))
 
 
-def _work(variant: Callable[[Path, Path], Callable[[], Any]], source: Path, converted: Path) -> None:
+def _work(name: str, source: Path, converted: Path) -> None:
     """Import, do the work and print its cost; called in a new process."""
-    work = variant(source, converted)
+    modules, work = VARIANTS[name]
+    for module in modules:
+        importlib.import_module(module)
+    if "torch" not in modules:
+        importlib.import_module("jax").numpy.zeros(1).block_until_ready()
     done = threading.Event()
     samples = []
     before = _anonymous()
@@ -138,7 +145,7 @@ def _work(variant: Callable[[Path, Path], Callable[[], Any]], source: Path, conv
     watcher = threading.Thread(target=watch)
     watcher.start()
     began = time.perf_counter()
-    arrays = work()
+    arrays = work(source, converted)
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
@@ -155,71 +162,50 @@ def _live() -> int:
     return sum(array.nbytes for array in jax.live_arrays())
 
 
-def _convert(source: Path, converted: Path) -> Callable[[], Any]:
-    import jaxtrace  # noqa: F401
+def _convert(source: Path, converted: Path) -> list[Any]:
     from jaxtrace.checkpoints.convert import convert
     from jaxtrace.checkpoints.huggingface import open_checkpoint
 
-    shutil.rmtree(converted, ignore_errors=True)
-
-    def work() -> list[Any]:
-        convert(open_checkpoint(str(source)), converted)
-        return []
-
-    return work
+    convert(open_checkpoint(str(source)), converted)
+    return []
 
 
-def _load(place: Callable[[Path, Path], Path], stacked: bool) -> Callable[[Path, Path], Callable[[], Any]]:
-    def variant(source: Path, converted: Path) -> Callable[[], Any]:
-        import jax
-        import orbax.checkpoint.experimental.v1  # noqa: F401
+def _load(name: Path, stacked: bool) -> list[Any]:
+    import jax
 
-        import jaxtrace
+    import jaxtrace
 
-        name = str(place(source, converted))
-
-        def work() -> list[Any]:
-            return jax.block_until_ready(jax.tree.leaves(jaxtrace.load(name, dtype="bfloat16", stacked=stacked).params))
-
-        jax.numpy.zeros(1).block_until_ready()
-        return work
-
-    return variant
+    params = jaxtrace.load(str(name), dtype="bfloat16", stacked=stacked).params
+    return jax.block_until_ready(jax.tree.leaves(params))
 
 
-def _load_file(source: Path, _: Path) -> Callable[[], Any]:
+def _load_file(source: Path, _: Path) -> list[Any]:
     import jax
     from safetensors.numpy import load_file
 
-    def work() -> list[Any]:
-        tensors: dict[str, np.ndarray] = {}
-        for file in sorted(source.glob("*.safetensors")):
-            tensors |= load_file(file)
-        return jax.block_until_ready(jax.tree.leaves(jax.device_put(tensors)))
-
-    jax.numpy.zeros(1).block_until_ready()
-    return work
+    tensors: dict[str, np.ndarray] = {}
+    for file in sorted(source.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return jax.block_until_ready(jax.tree.leaves(jax.device_put(tensors)))
 
 
-def _transformers(source: Path, _: Path) -> Callable[[], Any]:
+def _transformers(source: Path, _: Path) -> list[Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    def work() -> list[Any]:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
-        return list(model.parameters())
-
-    return work
+    return list(AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True).parameters())
 
 
-VARIANTS: dict[str, Callable[[Path, Path], Callable[[], Any]]] = {
-    "convert": _convert,
-    "load, Hugging Face": _load(lambda source, _: source, False),
-    "load, converted": _load(lambda _, converted: converted, False),
-    "load stacked, Hugging Face": _load(lambda source, _: source, True),
-    "load stacked, converted": _load(lambda _, converted: converted, True),
-    "safetensors load_file, then device_put": _load_file,
-    "transformers from_pretrained": _transformers,
+LOADING = ("jaxtrace.model", "orbax.checkpoint.experimental.v1")
+# Variant → (modules imported before the clock starts, function of the two checkpoints that returns arrays).
+VARIANTS: dict[str, tuple[tuple[str, ...], Callable[[Path, Path], list[Any]]]] = {
+    "convert": (("jaxtrace.checkpoints.convert", "jaxtrace.checkpoints.huggingface"), _convert),
+    "load, Hugging Face": (LOADING, lambda source, _: _load(source, False)),
+    "load, converted": (LOADING, lambda _, converted: _load(converted, False)),
+    "load stacked, Hugging Face": (LOADING, lambda source, _: _load(source, True)),
+    "load stacked, converted": (LOADING, lambda _, converted: _load(converted, True)),
+    "safetensors load_file, then device_put": (("safetensors.numpy",), _load_file),
+    "transformers from_pretrained": (("torch", "transformers"), _transformers),
 }
 
 

@@ -86,10 +86,7 @@ def _cache_bytes(shape: str, batch: int, positions: float) -> float:
 
 def _rows(timed: dict[str, CallTimes], batch: int, new: int, moved: float, bandwidth: float) -> list[list[str]]:
     speed = {name: batch * new / t.median for name, t in timed.items()}
-    plain = max(
-        (speed[name] for name in ("transformers-generate", "transformers-loop") if name in speed),
-        default=None,
-    )
+    plain = max((speed[name] for name in ("transformers-generate", "transformers-loop") if name in speed), default=None)
     return [
         [
             str(batch),

@@ -44,22 +44,14 @@ def shape_text(shape: AxisSizes) -> str:
 
 def flops(op: str, shape: AxisSizes) -> int:
     """Return the operations of the matrix products; attention counts visible keys only."""
-    match op:
-        case "unembed_moments":
-            return 2 * shape["G"] * shape["R"] * shape["D"] * shape["V"]
-        case "decode_attention":
-            return 4 * shape["B"] * shape["N"] * shape["H"] * shape["S"]
-        case "prefill_attention":
-            return 4 * shape["B"] * shape["N"] * shape["H"] * _visible_pairs(shape)
-        case "head_dispersion":
-            return 2 * shape["B"] * shape["N"] * shape["H"] * _visible_pairs(shape)
-    return 0
-
-
-def _visible_pairs(shape: AxisSizes) -> int:
-    """Return the number of keys that the last T of S positions see, summed over positions."""
-    t, s = shape["T"], shape["S"]
-    return t * s - t * (t - 1) // 2
+    if op == "unembed_moments":
+        return 2 * shape["G"] * shape["R"] * shape["D"] * shape["V"]
+    products = {"decode_attention": 2, "prefill_attention": 2, "head_dispersion": 1}.get(op, 0)
+    if not products:
+        return 0
+    t, s = shape.get("T", 1), shape["S"]
+    visible = t * s - t * (t - 1) // 2  # keys that the last T of S positions see, summed over positions
+    return 2 * products * shape["B"] * shape["N"] * shape["H"] * visible
 
 
 def default_shapes(op: str) -> list[AxisSizes]:
@@ -70,12 +62,7 @@ def default_shapes(op: str) -> list[AxisSizes]:
             sizes = [{"R": r, "V": model["V"]} for model in (small, large) for r in (1, 6, 16, 96)]
         case "unembed_moments":
             groups = {6: small, 16: large}
-            rows = [
-                (1, 1),
-                (0, 1),
-                (1, 16),
-                (6, 16),
-            ]  # (groups, rows): output only; every lens; output of 16 rows; 96 rows
+            rows = [(1, 1), (0, 1), (1, 16), (6, 16)]  # (groups, rows): output; every lens; output of 16 rows; 96 rows
             sizes = [model | {"G": g or layers, "R": r} for layers, model in groups.items() for g, r in rows]
         case "decode_attention":
             sizes = [model | {"B": b, "S": s} for model, s in _caches(small, large) for b in (1, 16)]

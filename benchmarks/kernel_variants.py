@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,7 @@ NO_MOMENTS, UNFUSED = "no-moments", "unfused"
 
 @dataclass(frozen=True)
 class Variant:
-    """A function and its arguments.
-
-    Attributes:
-      function: function of arrays; returns a pytree of arrays.
-      arguments: arrays to call it with.
-    """
+    """A function and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[jax.Array, ...]
@@ -65,17 +60,14 @@ def variants(
     """Return ({name: variant to time}, {implementation that refuses: its reason}).
 
     Args:
-      op: name of the operation.
-      shape: sizes of its arguments.
-      dtype: dtype of its floating arguments.
-      implementations: names of the implementations to time.
       against: baselines to add: NO_MOMENTS, UNFUSED.
     """
-    arguments = _arguments(op, shape, dtype)
+    case = _case(op, shape, dtype)
     timed: dict[str, Variant] = {}
     refused: dict[str, str] = {}
     for name in implementations:
-        variant = Variant(_implementation(op, shape, name), arguments)
+        call = functools.partial(case.call, implementation=name)
+        variant = Variant(call, case.arguments)
         try:
             _ = variant.result
         except Unsupported as error:
@@ -83,76 +75,57 @@ def variants(
             continue
         timed[name] = variant
         if NO_MOMENTS in against and op.endswith("attention"):
-            timed[f"{NO_MOMENTS}/{name}"] = Variant(_implementation(op, shape, name, moments=False), arguments)
+            timed[f"{NO_MOMENTS}/{name}"] = Variant(functools.partial(call, moments=False), case.arguments)
     if NO_MOMENTS in against:
-        timed |= {f"{NO_MOMENTS}/{name}": variant for name, variant in _no_moments(op, arguments).items()}
+        timed |= {f"{NO_MOMENTS}/{name}": variant for name, variant in case.no_moments.items()}
     if UNFUSED in against:
-        timed[UNFUSED] = _unfused(op, arguments)
+        timed[UNFUSED] = case.unfused
     return timed, refused
 
 
-def _implementation(op: str, shape: AxisSizes, implementation: str, **options: Any) -> Callable[..., Any]:
-    options["implementation"] = implementation
-    match op:
-        case "softmax_moments":
-            return functools.partial(kernels.softmax_moments, alphas=ALPHAS, **options)
-        case "unembed_moments":
-            return lambda hidden, unembedding, targets: kernels.unembed_moments(
-                hidden, unembedding, targets=targets, alphas=ALPHAS, **options
-            )
-    return functools.partial(getattr(kernels, op), scale=shape["H"] ** -0.5, **options)
+class _Case(NamedTuple):
+    """An operation on one shape: its function, its arguments, and its baselines."""
+
+    call: Callable[..., Any]
+    arguments: tuple[jax.Array, ...]
+    no_moments: dict[str, Variant]
+    unfused: Variant
 
 
-def _no_moments(op: str, arguments: tuple[jax.Array, ...]) -> dict[str, Variant]:
-    match op:
-        case "softmax_moments":
-            return {"logsumexp": Variant(baselines.logsumexp, arguments)}
-        case "unembed_moments":
-            return {
-                "largest-logits": Variant(baselines.largest_logits, arguments[:2]),
-                "stored-logits": Variant(baselines.logits_of, arguments[:2]),
-            }
-        case "head_dispersion":
-            return {"largest-scores": Variant(baselines.largest_scores, arguments[:2])}
-    q, k, v = _with_queries(op, arguments)[:3]
-    layout = (q, k.transpose(0, 3, 1, 2), v.transpose(0, 2, 1, 3))
-    return {"dot_product_attention": Variant(baselines.dot_product_attention, layout)}
-
-
-def _unfused(op: str, arguments: tuple[jax.Array, ...]) -> Variant:
-    match op:
-        case "softmax_moments":
-            return Variant(baselines.unfused_softmax, arguments)
-        case "unembed_moments":
-            return Variant(baselines.unfused_unembed, arguments)
-        case "head_dispersion":
-            return Variant(baselines.unfused_dispersion, arguments[:2])
-    return Variant(baselines.unfused_attention, _with_queries(op, arguments)[:3])
-
-
-def _with_queries(op: str, arguments: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """Return the arguments with a query axis: decode's one query per row, [B, N, H], becomes [B, 1, N, H]."""
-    q, *others = arguments
-    return (q[:, None] if op == "decode_attention" else q, *others)
-
-
-def _arguments(op: str, shape: AxisSizes, dtype: str) -> tuple[jax.Array, ...]:
-    """Return random arrays; logits and scores have a standard deviation of about 2, and every slot is filled."""
+def _case(op: str, shape: AxisSizes, dtype: str) -> _Case:
+    """Return a case of random arrays; logits and scores have a standard deviation of about 2; every slot is filled."""
     keys = iter(jax.random.split(jax.random.key(0), 3))
 
     def normal(axes: str, deviation: float = 1.0) -> jax.Array:
         sizes = [shape[axis] for axis in axes]
         return (jax.random.normal(next(keys), sizes, jnp.float32) * deviation).astype(dtype)
 
-    match op:
-        case "softmax_moments":
-            return (normal("RV", 2.0),)
-        case "unembed_moments":
-            targets = jax.random.randint(next(keys), (shape["R"],), 0, shape["V"])
-            return normal("GRD"), normal("VD", 2 / shape["D"] ** 0.5), targets
-        case "decode_attention":
-            lengths = jnp.full(shape["B"], shape["S"])
-            return normal("BNH", 2.0), normal("BKHS"), normal("BKSH"), lengths
-    q, k = normal("BTNH", 2.0), normal("BKHS")
-    start = jnp.full(shape["B"], shape["S"] - shape["T"])
-    return (q, k, start) if op == "head_dispersion" else (q, k, normal("BKSH"), start)
+    if op == "softmax_moments":
+        logits = (normal("RV", 2.0),)
+        call = functools.partial(kernels.softmax_moments, alphas=ALPHAS)
+        no_moments = {"logsumexp": Variant(baselines.logsumexp, logits)}
+        return _Case(call, logits, no_moments, Variant(baselines.unfused_softmax, logits))
+    if op == "unembed_moments":
+        targets = jax.random.randint(next(keys), (shape["R"],), 0, shape["V"])
+        product = normal("GRD"), normal("VD", 2 / shape["D"] ** 0.5)
+
+        def unembed(hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, **options: Any) -> Any:
+            return kernels.unembed_moments(hidden, unembedding, targets=targets, alphas=ALPHAS, **options)
+
+        no_moments = {
+            "largest-logits": Variant(baselines.largest_logits, product),
+            "stored-logits": Variant(baselines.logits_of, product),
+        }
+        arguments = (*product, targets)
+        return _Case(unembed, arguments, no_moments, Variant(baselines.unfused_unembed, arguments))
+    call = functools.partial(getattr(kernels, op), scale=shape["H"] ** -0.5)
+    q, k = normal("BNH" if op == "decode_attention" else "BTNH", 2.0), normal("BKHS")
+    start = jnp.full(shape["B"], shape["S"] - shape.get("T", 0))  # decode: the length
+    if op == "head_dispersion":
+        no_moments = {"largest-scores": Variant(baselines.largest_scores, (q, k))}
+        return _Case(call, (q, k, start), no_moments, Variant(baselines.unfused_dispersion, (q, k)))
+    v = normal("BKSH")
+    queries = q[:, None] if op == "decode_attention" else q
+    layout = (queries, k.transpose(0, 3, 1, 2), v.transpose(0, 2, 1, 3))
+    no_moments = {"dot_product_attention": Variant(baselines.dot_product_attention, layout)}
+    return _Case(call, (q, k, v, start), no_moments, Variant(baselines.unfused_attention, (queries, k, v)))

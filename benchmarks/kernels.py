@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from benchmarks.kernel_results import TIME, EarlierRun, KernelResult, cells, columns, write_scalars
+from benchmarks.kernel_results import KEYS, NUMBERS, TIME, VERSUS_EARLIER, EarlierRun, Row, cell, write_scalars
 from benchmarks.kernel_shapes import AxisSizes, default_shapes, flops, parse_shape, shape_text
 from benchmarks.kernel_variants import NO_MOMENTS, OPERATIONS, UNFUSED, Variant, usual_implementations, variants
 from benchmarks.machine import product_rate, this_machine
@@ -47,25 +47,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark of the command line."""
     args, shapes, earlier = _parse(arguments)
     machine = this_machine()
-    results = [
-        result
-        for op in args.op
-        for shape in shapes[op]
-        for dtype in args.dtype
-        for result in _measure(op, shape, dtype, args)
-    ]
+    cases = [(op, shape, dtype) for op in args.op for shape in shapes[op] for dtype in args.dtype]
+    rows = [row for case in cases for row in _measure(*case, args)]
+    compared = earlier.compare(rows) if earlier else []
+    columns = (*KEYS, *NUMBERS, *([VERSUS_EARLIER] if earlier else []), "note")
     above = [machine.line, f"An empty run takes {_empty_run() * 1e6:.0f} µs."]
     if "bfloat16" in args.dtype:
         above.append(f"bfloat16 matrix product {product_rate('bfloat16') / 1e9:.0f} GFLOP/s.")
     BenchmarkTable(
         title=f"Kernels on {jax.default_backend()}, {args.repeats} repeats",
-        columns=columns(earlier),
-        rows=[cells(result, earlier) for result in results],
+        columns=columns,
+        rows=[[cell(row.get(name, "")) for name in columns] for row in rows],
         above=above,
-        below=(BELOW, *(earlier.lines(results) if earlier else ())),
+        below=(BELOW, *compared),
     ).publish(args.out)
     if args.tensorboard:
-        write_scalars(results, machine.line, args.tensorboard)
+        write_scalars(rows, machine.line, args.tensorboard)
 
 
 def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[AxisSizes]], EarlierRun | None]:
@@ -101,10 +98,10 @@ def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, l
     return args, {op: requested[op] or default_shapes(op) for op in args.op}, earlier
 
 
-def _measure(op: str, shape: AxisSizes, dtype: str, args: argparse.Namespace) -> list[KernelResult]:
+def _measure(op: str, shape: AxisSizes, dtype: str, args: argparse.Namespace) -> list[Row]:
     """Return the refusals, then the results of the other implementations and baselines, timed in turn."""
     say(f"{op} {shape_text(shape)} {dtype}")
-    key = lambda name: (op, name, shape_text(shape), dtype)  # noqa: E731
+    key = {"op": op, "shape": shape_text(shape), "dtype": dtype}
     with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
         timed_variants, refused = variants(op, shape, dtype, args.impl or usual_implementations(op), args.against)
         calls = {name: _repeated(variant) for name, variant in timed_variants.items()}
@@ -112,13 +109,13 @@ def _measure(op: str, shape: AxisSizes, dtype: str, args: argparse.Namespace) ->
     seconds = {name: t.median / calls[name][1] for name, t in timed.items()}
     no_moments = min((x for name, x in seconds.items() if name.startswith(NO_MOMENTS)), default=None)
     products = flops(op, shape)
-    results = [KernelResult(key(name), {}, reason) for name, reason in refused.items()]
+    rows: list[Row] = [{**key, "implementation": name, "note": reason} for name, reason in refused.items()]
     for name, variant in timed_variants.items():
         numbers = _numbers(timed[name], seconds[name], variant.moved, products, dtype)
         references = {"× no moments": no_moments, "× unfused": seconds.get(UNFUSED)}
         numbers |= {column: seconds[name] / x for column, x in references.items() if x is not None}
-        results.append(KernelResult(key(name), numbers))
-    return results
+        rows.append({**key, "implementation": name, **numbers})
+    return rows
 
 
 def _numbers(timed: CallTimes, seconds: float, moved: int, products: int, dtype: str) -> dict[str, float]:

@@ -57,13 +57,14 @@ def command(shape: Shape) -> str:
 
 def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -> Iterator[BenchmarkTable]:
     """Yield a table for each question."""
+    scores = ("mean entropy", "logistic", "gain", "network", "gain", "sequence probability")
     setting = (
         f"Models trained by `{command(Shape(family='llama', layers=DEPTHS[0]))}` etc.: {', '.join(FAMILIES)}, with "
         f"{', '.join(map(str, DEPTHS))} layers. {description()}. [95 % intervals]."
     )
     yield BenchmarkTable(
         "Facts never stated told from those stated 16 or 64 times",
-        ("model", "answers", "people", "mean entropy", "logistic", "gain", "network", "gain", "sequence probability"),
+        ("model", "answers", "people", *scores),
         [(name, *_confidence(study["known"]["answers"])) for name, study in (studies | {"all": together}).items()],
         above=(
             setting,
@@ -72,13 +73,13 @@ def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -
     )
     yield BenchmarkTable(
         "The same with single prompts held out and resampled",
-        ("model", "answers", "prompts", "mean entropy", "logistic", "gain", "network", "gain", "sequence probability"),
+        ("model", "answers", "prompts", *scores),
         [(name, *_confidence(study["known-by-prompt"]["answers"])) for name, study in studies.items()],
         below=("The classifier was trained on other questions about the same person.",),
     )
     yield BenchmarkTable(
         "Right answers told from wrong ones, all facts",
-        ("model", "answers", "people", "mean entropy", "logistic", "gain", "network", "gain", "sequence probability"),
+        ("model", "answers", "people", *scores),
         [(name, *_confidence(study["right"]["answers"])) for name, study in studies.items()],
     )
     counts = list(dict.fromkeys(studies[next(iter(studies))]["dynamics"]["classes"]["model"]))
@@ -93,9 +94,7 @@ def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -
         f"Beginnings of facts, sums and stories told apart by lens profiles, AUC (k = {NEIGHBOURS}, prompts held out)",
         ("model", *columns, "guesses", "profile over guesses"),
         [(name, *_kinds(study["kinds"]["auc"], columns)) for name, study in studies.items()],
-        below=(
-            "All beginnings have 12 tokens and are continuations_trace by four, so that length carries no information.",
-        ),
+        below=("All beginnings have 12 tokens and are continued by four, so that length carries no information.",),
     )
     yield BenchmarkTable(
         f"Families told apart by lens profiles of {len(studies)} models on relative depth, AUC (k = {NEIGHBOURS})",

@@ -6,11 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
 
 import jaxtrace as jt
 from jaxtrace.grading.labels import Label, digest, write_labels
@@ -37,7 +36,6 @@ from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 
 Tables = dict[str, pd.DataFrame]
-T = TypeVar("T", bound=BaseModel)
 PROBES = ("output", "attention", "dispersion", "lens", "hidden")
 MODEL = "model"  # checkpoint in a model's directory, beside its traces and studies
 BEGINNING, NEW_TOKENS, PER_KIND = 12, 4, 60  # tokens of a beginning, tokens generated after it; prompts of each kind
@@ -78,25 +76,20 @@ def answer_tables(home: Path) -> dict[str, Tables]:
     prompts = [row.prompt for row in trace.rows]
     facts = {home.name: fact_answers(home)}
     labels = write_known_labels([home], home / "known.jsonl")
-    by_person, by_prompt = (_settings(ConfidenceConfig, group=group, resamples=RESAMPLES) for group in ("name", None))
-    counts = sorted({prompt.meta["stated"] for prompt in prompts if prompt.meta["kind"] == "fact"})
+    by_person, by_prompt = (
+        ConfidenceConfig.model_validate({"group": group, "resamples": RESAMPLES}) for group in ("name", None)
+    )
+    steps = DynamicsConfig.model_validate({"resamples": RESAMPLES})
+    facts_stated = {i: p.meta["stated"] for i, p in enumerate(prompts) if p.meta["kind"] == "fact"}
     by_count = {
-        f"stated {count}": trace.filter(
-            prompts=[
-                i
-                for i, prompt in enumerate(prompts)
-                if prompt.meta["kind"] == "fact" and prompt.meta["stated"] == count
-            ]
-        )
-        for count in counts
+        f"stated {count}": trace.filter(prompts=[i for i, stated in facts_stated.items() if stated == count])
+        for count in sorted({*facts_stated.values()})
     }
     return {
         "known": _study_tables(home, "known", lambda: train(facts, labels, by_person)[1]),
         "known-by-prompt": _study_tables(home, "known-by-prompt", lambda: train(facts, labels, by_prompt)[1]),
         "right": _study_tables(home, "right", lambda: train(facts, None, by_person)[1]),
-        "dynamics": _study_tables(
-            home, "dynamics", lambda: dynamics(by_count, _settings(DynamicsConfig, resamples=RESAMPLES))
-        ),
+        "dynamics": _study_tables(home, "dynamics", lambda: dynamics(by_count, steps)),
     }
 
 
@@ -121,7 +114,7 @@ def known_label(row: Row) -> Label:
 def layer_tables(home: Path) -> dict[str, Tables]:
     """Return the tables of kinds of text by profiles, of expanding layers, and of ablated layers."""
     beginnings = continuations_trace(home)
-    kinds = _settings(LensConfig, by="kind", steps=NEW_TOKENS, neighbours=(NEIGHBOURS,))
+    kinds = LensConfig.model_validate({"by": "kind", "steps": NEW_TOKENS, "neighbours": (NEIGHBOURS,)})
     return {
         "kinds": _study_tables(home, "kinds", lambda: lens({"continued": beginnings}, kinds)),
         "expansion": _study_tables(home, "expansion", lambda: _expansion(home)),
@@ -132,9 +125,11 @@ def layer_tables(home: Path) -> dict[str, Tables]:
 def joint_tables(homes: Sequence[Path], out: Path) -> dict[str, Tables]:
     """Return the tables of one confidence model for all, and of families told apart on held-out models."""
     facts = {home.name: fact_answers(home) for home in homes}
-    people = _settings(ConfidenceConfig, group="name", resamples=RESAMPLES)
+    people = ConfidenceConfig.model_validate({"group": "name", "resamples": RESAMPLES})
     traces = {home.name: continuations_trace(home) for home in homes}
-    config = _settings(LensConfig, by="family", steps=NEW_TOKENS, neighbours=(NEIGHBOURS,), zero_padding=True)
+    config = LensConfig.model_validate(
+        {"by": "family", "steps": NEW_TOKENS, "neighbours": (NEIGHBOURS,), "zero_padding": True}
+    )
     return {
         "known": _study_tables(
             out, "known", lambda: train(facts, write_known_labels(homes, out / "known.jsonl"), people)[1]
@@ -159,20 +154,18 @@ def _expansion(home: Path) -> Result:
     model = jt.load(str(home / MODEL))
     beginnings = continuations_trace(home)
     encoded = [(row.prompt, row.prompt_tokens) for row in beginnings.rows]
-    config = _settings(ExpansionConfig)
+    config = ExpansionConfig.model_validate({})
     return expansion({home.name: measure_expansions(model, encoded, config.mass)}, config)
 
 
 def _interventions(home: Path) -> Result:
     model = jt.load(str(home / MODEL))
     known = [prompt for prompt in lab_choices.load(home / MODEL, None) if prompt.meta["stated"] >= WELL_KNOWN]
-    config = _settings(InterventionsConfig, options="choice", counts=(1, 2) if model.config.num_layers > 2 else (1,))
+    config = InterventionsConfig.model_validate(
+        {"options": "choice", "counts": (1, 2) if model.config.num_layers > 2 else (1,)}
+    )
     questions = choice_questions(model, known, config.options)
     return interventions({home.name: measure_interventions(model, questions, config)}, config)
-
-
-def _settings(kind: type[T], **fields: Any) -> T:
-    return kind.model_validate(fields)
 
 
 def _run_trace(home: Path, name: str, **settings: Any) -> StoredTrace:

@@ -6,7 +6,8 @@ import functools
 import os
 import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -53,25 +54,14 @@ def description() -> str:
 
 
 def _processor() -> str:
-    if jax.default_backend() != "cpu":
-        return f"{jax.devices()[0].device_kind} beside {_host_processor()}"
-    return _host_processor()
-
-
-def _host_processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    host = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    return host if jax.default_backend() == "cpu" else f"{jax.devices()[0].device_kind} beside {host}"
 
 
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+    return version(package) if find_spec(package) else "absent"
 
 
 if __name__ == "__main__":

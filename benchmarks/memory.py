@@ -5,10 +5,7 @@ python -m benchmarks.memory --shape llama-3.2-1b --tokens 8192
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from pathlib import Path
 
 import jaxtrace as jt
 from benchmarks.machine import this_machine
@@ -16,6 +13,7 @@ from benchmarks.options import NO_LENS, add_model, benchmark_parser
 from benchmarks.shapes import SHAPES, checkpoint, parameter_bytes, random_tokens
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import say
+from jaxtrace.observing.memory import peak_resident_bytes
 
 MIB, GIB = 2**20, 2**30
 
@@ -32,7 +30,7 @@ def main() -> None:
     groups = NO_LENS if args.no_lens else ("all",)
     say("loading")
     model = jt.load(str(directory))
-    loaded = peak_rss()
+    loaded = peak_resident_bytes()
     (text,) = random_tokens(args.shape, 1, args.tokens)
     began = time.perf_counter()
 
@@ -44,7 +42,7 @@ def main() -> None:
         say(f"{scored} tokens scored after {time.perf_counter() - began:.0f} s")
 
     trace = model.score([text], probes=jt.Probes.of(*groups), on_progress=progress)
-    seconds, peak = time.perf_counter() - began, peak_rss()
+    seconds, peak = time.perf_counter() - began, peak_resident_bytes()
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     attentions = layers * heads * args.tokens**2 * 4
     logits = layers * args.tokens * config["vocab_size"] * 4
@@ -66,17 +64,6 @@ def main() -> None:
         above=(this_machine().line,),
         below=("Resident memory is the process's (getrusage), with the pages of the mapped checkpoint file.",),
     ).publish(args.out)
-
-
-def rss() -> int:
-    """Return the resident bytes of the process now; on systems without /proc, their peak."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak_rss()
-
-
-def peak_rss() -> int:
-    """Return the peak of the process's resident bytes; Linux counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks.timing import say
+from jaxtrace.models.published import find_published
 
 COMMON = {
     "architectures": ["LlamaForCausalLM"],
@@ -37,33 +38,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 1024,
         "rope_theta": 10000.0,
     },
-    "llama-3.2-1b": COMMON
-    | {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "rope_theta": 500000.0,
-        "rope_scaling": {
-            "factor": 32.0,
-            "high_freq_factor": 4.0,
-            "low_freq_factor": 1.0,
-            "original_max_position_embeddings": 8192,
-            "rope_type": "llama3",
-        },
-    },
 }
 
-SHAPES["llama-3.2-3b"] = SHAPES["llama-3.2-1b"] | {
-    "hidden_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 24,
-    "head_dim": 128,
-}
+for name in ("llama-3.2-1b", "llama-3.2-3b"):
+    model = find_published(name)
+    assert model is not None
+    SHAPES[name] = COMMON | model.raw | {"head_dim": model.config.head_dim}
 
 
 def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32) -> Path:

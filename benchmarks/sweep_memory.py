@@ -16,10 +16,11 @@ import numpy as np
 import yaml
 
 from benchmarks.machine import description
-from benchmarks.memory import MIB, peak_rss, rss
+from benchmarks.memory import MIB
 from benchmarks.options import benchmark_parser
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import run_in_new_process, say
+from jaxtrace.observing.memory import peak_resident_bytes, resident_bytes
 from jaxtrace.run import NumberedRows
 from jaxtrace.sweeping import Cell, Watch, open_sweep, read_sweep
 
@@ -34,12 +35,12 @@ class MemoryWatch(Watch):
         self.held: list[tuple[str, int]] = []
 
     def began(self, cell: Cell, total: int, done: int) -> None:
-        self.held = [("model loaded, prompts encoded", rss())]
+        self.held = [("model loaded, prompts encoded", resident_bytes())]
 
     def rows(self, rows: NumberedRows) -> None:
         before, self._done = self._done // self._every, self._done + len(rows)
         if self._done // self._every > before:
-            self.held.append((f"{self._done} prompts done", rss()))
+            self.held.append((f"{self._done} prompts done", resident_bytes()))
             say(f"{self._done} prompts: {self.held[-1][1] / MIB:.0f} MiB")
 
 
@@ -78,7 +79,7 @@ def _sweep(prompts: int) -> dict[str, object]:
         file.write_text(yaml.safe_dump({"models": "demo", "settings": settings}))
         watch = MemoryWatch(max(1, prompts // SAMPLES))
         open_sweep(read_sweep(file), Path(folder) / "out", watch).run(watch)
-    return {"held": watch.held, "peak": peak_rss()}
+    return {"held": watch.held, "peak": peak_resident_bytes()}
 
 
 if __name__ == "__main__":

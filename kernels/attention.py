@@ -13,11 +13,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .dispatch import Unsupported
 from .moments import FLOOR, MASKED, Moments
-from .soft_cap import soft_capped
+from .soft_cap import Cap, soft_capped
 
 Queries = Float[Array, "B T N H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]
+Mask = Bool[Array, "B T S"]  # keys that each query sees
+PerQuery = Int[Array, "B T"]
+Starts = Int[Array, " B"]  # an integer for each row, such as the position of its first query
+Window = int | None  # number of keys that a query sees, itself included; None for all
 
 
 @jax.tree_util.register_dataclass
@@ -81,52 +85,36 @@ def weight_of(score: Float[Array, "*r"], all_keys: Moments) -> Float[Array, "*r"
     return jnp.exp(jnp.maximum(score - all_keys.m, FLOOR)) * all_keys.p_max
 
 
-def positions(q: Queries, start: Int[Array, "*b"] | int) -> Int[Array, "B T"]:
+def positions(q: Queries, start: Int[Array, "*b"] | int) -> PerQuery:
     """Return the position of each query; the first one is at `start`, a number for all rows or one per row."""
     return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 
 
-def visible_keys(
-    position: Int[Array, "*r"], keys: int, window: int | None
-) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return the cache slots that a query sees: its own position and the ones before it, within its window.
-
-    Args:
-      position: position of each query; a query at −1 sees no slot.
-      keys: number of cache slots.
-      window: sliding window in keys, or None.
-
-    Returns:
-      (mask over the slots, first visible slot).
-    """
+def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
+    """Return (mask over the cache slots, first visible slot) of a query: slots up to its own, within its window."""
     slots = jnp.arange(keys)
     first = first_visible(position, window)
     return (slots <= position[..., None]) & (slots >= first[..., None]), first
 
 
-def first_visible(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+def first_visible(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the first key that a query at each position sees."""
     return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
 
 
-def visible_count(position: Int[Array, "*r"], window: int | None) -> Int[Array, "*r"]:
+def visible_count(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the number of keys that a query at each position sees."""
     return position + 1 if window is None else jnp.minimum(position + 1, window)
 
 
 def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return (mask over the keys, first visible key) of queries that see whole groups of S/M consecutive keys.
-
-    Args:
-      groups: groups that each query sees.
-      keys: number of keys, S.
-    """
+    """Return (mask over the keys, first visible key) of queries that see whole groups of S/M consecutive keys."""
     mask = jnp.repeat(groups, keys // groups.shape[-1], axis=-1)
     return mask, jnp.argmax(mask, axis=-1)
 
 
 def attention_scores(
-    q: Float[Array, "B K G T H"], k: Keys, *, scale: float, soft_cap: float | None
+    q: Float[Array, "B K G T H"], k: Keys, *, scale: float, soft_cap: Cap
 ) -> Float[Array, "B K G T S"]:
     """Return scaled, soft-capped, unmasked attention scores in float32."""
     scores = jnp.einsum("bkgth,bkhs->bkgts", q, k, preferred_element_type=jnp.float32) * scale
@@ -154,7 +142,7 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
     """Return decode_attention, made of attention of queries [B, T, N, H]: T = 1, at the last of each row's slots."""
 
     def decode_attention(
-        q: Float[Array, "B N H"], k: Keys, v: Values, lengths: Int[Array, " B"], **options: Any
+        q: Float[Array, "B N H"], k: Keys, v: Values, lengths: Starts, **options: Any
     ) -> AttentionSums:
         return jax.tree.map(lambda x: x[:, 0], attend(q[:, None], k, v, lengths - 1, **options))
 
@@ -164,19 +152,7 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
 def check_shapes(
     name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: int | None = None
 ) -> None:
-    """Check the shapes of an attention operation's arguments.
-
-    Args:
-      name: name of the operation.
-      q: queries [B, T, N, H].
-      k: keys [B, K, H, S].
-      v: values [B, K, S, H], or None.
-      rows: an integer per row, or None.
-      window: sliding window in keys, or None.
-
-    Raises:
-      ValueError: the arguments do not agree.
-    """
+    """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and rows [B] agree."""
     if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
         raise ValueError(
             f"{name}: queries {q.shape} and keys {k.shape} do not agree; give [B, T, N, H] and [B, K, H, S]"

@@ -16,10 +16,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import Keys, Queries, Values, group_heads
+from .attention import Keys, PerQuery, Queries, Values, group_heads
 from .gpu_tiles import bfloat16_pieces, interpreter, sum_terms, too_old
 from .moments import MASKED
-from .soft_cap import soft_capped
+from .soft_cap import Cap, soft_capped
 from .tiles import RunningSums, shift_sums
 
 ROWS = 64  # rows of a wgmma
@@ -78,23 +78,18 @@ class SlotPlan(NamedTuple):
     rows: int
 
     @classmethod
-    def of(
-        cls, first: Int[Array, "B T"], last: Int[Array, "B T"], group: int, slots: int, others: int, smallest: int
-    ) -> SlotPlan:
+    def of(cls, first: PerQuery, last: PerQuery, group: int, slots: int, others: int, smallest: int) -> SlotPlan:
         """Return the plan of rows (query, head of the group) that count the slots first … last of their query.
 
         Args:
-          first: first slot of each query.
-          last: last slot of each query; last < first counts none.
-          group: rows of a query.
-          slots: number of slots, S.
+          first, last: first and last slot of each query; last < first counts none.
           others: number of thread blocks that read the same rows.
           smallest: smallest number of slots in a share.
         """
         b, t = first.shape
         empty = first > last
 
-        def to_rows(x: Int[Array, "B T"], no_slot: int) -> Int[Array, "B R"]:
+        def to_rows(x: PerQuery, no_slot: int) -> Int[Array, "B R"]:
             x = jnp.repeat(jnp.where(empty, no_slot, x), group, axis=1)
             return jnp.pad(x, ((0, 0), (0, -t * group % ROWS)), constant_values=no_slot)
 
@@ -215,7 +210,7 @@ def sweep(
     plan: SlotPlan,
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     name: str,
     interpret: bool,
     scratch: Sequence[Any] = (),
@@ -227,13 +222,6 @@ def sweep(
       step: function of (ScoreBlock, carry, *scratch, *outputs); returns the next carry.
       initial: (shape, value) of every array of the carry; shapes are (64,) or (64, N).
       rows: rows, padded to whole tiles.
-      k: keys.
-      v: values, or None.
-      plan: slots to read and to count.
-      scale: factor on the scores.
-      soft_cap: soft cap of the scores, or None.
-      name: name of the kernel.
-      interpret: whether to run on a CPU, by the interpreter.
       scratch: shared memory for `step`.
       outputs: arrays that `step` writes.
 
@@ -319,7 +307,7 @@ def sweep(
     )(operands(rows), *(operands(x) for x in keys_values), *plan[:4])
 
 
-def arithmetic(soft_cap: float | None) -> plgpu.CompilerParams:
+def arithmetic(soft_cap: Cap) -> plgpu.CompilerParams:
     """Allow the processor's approximate exponential (relative error 2e-7), but not its approximate tanh (5e-4)."""
     return plgpu.CompilerParams(approx_math=soft_cap is None)
 

@@ -17,9 +17,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import AttentionSums, Keys, Queries, Values
+from .attention import AttentionSums, Keys, Queries, Starts, Values, Window
 from .moments import MASKED, Moments
-from .soft_cap import soft_capped
+from .soft_cap import Cap, soft_capped
 from .tiles import RunningSums, shift_sums
 from .tpu_tiles import LANES, add_sums, interpreter, largest_of, mask_absent, tile_sums, total
 
@@ -46,7 +46,7 @@ class AttentionBlocks:
     group: int
     row_block: int
     slot_block: int
-    window: int | None
+    window: Window
 
     @property
     def row_blocks(self) -> int:
@@ -103,11 +103,11 @@ def attend(
     q: Queries,
     k: Keys,
     v: Values,
-    start: Int[Array, " B"],
+    start: Starts,
     *,
     scale: float,
-    window: int | None,
-    soft_cap: float | None,
+    window: Window,
+    soft_cap: Cap,
     moments: bool,
     name: str,
     interpret: bool = False,
@@ -177,25 +177,14 @@ def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, 
     return heads, row_block, max(tiles, 1) * LANES
 
 
-def _kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    v_ref: Any,
-    out_ref: Any,
-    *refs: Any,
-    blocks: AttentionBlocks,
-    scale: float,
-    soft_cap: float | None,
-    moments: bool,
-    values_last: bool,
-) -> None:
+def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, moments: bool, values_last: bool) -> None:
     """Add one block of slots to the sums of one block of rows."""
+    start_ref, q_ref, k_ref, v_ref, out_ref, *rest = refs
     if moments:
-        sums_ref, *scratch = refs
+        sums_ref, *scratch = rest
         output, m_ref, *sums_refs, sink_output, sink_score = scratch
     else:
-        output, m_ref, *sums_refs = scratch = refs
+        output, m_ref, *sums_refs = scratch = rest
     i, j = pl.program_id(2), pl.program_id(3)
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, i)
@@ -249,7 +238,7 @@ def _kernel(
 
 
 def tile_scores(
-    q: Float[Array, "K R H"], k: Float[Array, "K H S"], scale: float, soft_cap: float | None
+    q: Float[Array, "K R H"], k: Float[Array, "K H S"], scale: float, soft_cap: Cap
 ) -> Float[Array, "K R S"]:
     """Return scaled, soft-capped scores in float32."""
     scores = jnp.einsum("krh,khs->krs", q, k, preferred_element_type=jnp.float32, precision=precision(q, k))

@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array, Float
 
-from .moments import FLOOR, MASKED
+from .moments import FLOOR, MASKED, Alphas
 from .tiles import RunningSums
 
 plgpu: Any = mosaic_gpu  # its attributes differ between jax 0.10 and 0.12
@@ -31,7 +31,7 @@ def interpreter(interpret: bool) -> Any:
     return plgpu.InterpretGPUParams() if interpret else None
 
 
-def sum_terms(scores: Any, m: Any, alphas: tuple[float, ...] = ()) -> RunningSums:
+def sum_terms(scores: Any, m: Any, alphas: Alphas = ()) -> RunningSums:
     """Return each score's terms of the sums about m, which has the scores' shape; 0 for an absent score."""
     absent = scores <= MASKED
     u = jnp.maximum(scores - m, FLOOR)
@@ -53,7 +53,7 @@ def bfloat16_pieces(x: Float[Array, "*x"]) -> Array:
     return jnp.stack(pieces).astype(jnp.bfloat16)
 
 
-def _powers(u: Any, alphas: tuple[float, ...]) -> Iterator[Any]:
+def _powers(u: Any, alphas: Alphas) -> Iterator[Any]:
     """Yield e^u, then e^{αu} for every α (e^u for α = ∞), from powers of e^{u/2} where these are exact."""
     root = jnp.exp(u / 2)
     yield root * root

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
+
+from .attention import Mask, PerQuery
 
 TILE = 512  # keys
 LONG = 1024  # cache slots; from this length on, several queries read the cache tile by tile
@@ -21,10 +23,10 @@ def reads_tiles(queries: int, keys: int) -> bool:
 
 
 def fold_key_tiles(
-    step: Callable[[Carry, Callable[[Array, int], Array], Bool[Array, "B T S"], Bool[Array, "B T S"]], Carry],
+    step: Callable[[Carry, Callable[[Array, int], Array], Mask, Mask], Carry],
     init: Carry,
-    position: Int[Array, "B T"],
-    first: Int[Array, "B T"],
+    position: PerQuery,
+    first: PerQuery,
     keys: int,
 ) -> Carry:
     """Fold `step` over the tiles of a cache, in order.
@@ -32,13 +34,8 @@ def fold_key_tiles(
     Args:
       step: function of (carry, function that slices the tile from an array along an axis of keys, mask of the tile's
         keys that each query sees, mask of the first key that each query sees); returns the next carry.
-      init: carry before the first tile.
-      position: position of each query.
       first: first key that each query sees.
       keys: number of cache slots, at least `TILE`.
-
-    Returns:
-      The carry after the last tile.
     """
     lowest, highest = jnp.min(first), jnp.max(position)
 

@@ -24,6 +24,8 @@ FLOOR = -1e4
 # 131,072 entries costs 7e-4 nats² of varentropy (8e-6 with two rows or more).
 BLOCK = 1024
 
+Alphas = tuple[float, ...]  # orders of Rényi entropies
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Moments:
     a: Float[Array, "*r"]
     b: Float[Array, "*r"]
     r: Float[Array, "*r A"]
-    alphas: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+    alphas: Alphas = dataclasses.field(default=(), metadata={"static": True})
 
     @classmethod
-    def empty(cls, shape: Sequence[int], alphas: tuple[float, ...] = ()) -> Moments:
+    def empty(cls, shape: Sequence[int], alphas: Alphas = ()) -> Moments:
         """Return the moments of rows with no entry."""
         zero = jnp.zeros(shape, jnp.float32)
         return cls(jnp.full(shape, MASKED), zero, zero, zero, jnp.zeros((*shape, len(alphas))), alphas)
@@ -57,7 +59,7 @@ class Moments:
         cls,
         scores: Float[Array, "*r V"],
         where: Bool[Array, "*#r V"] | None = None,
-        alphas: tuple[float, ...] = (),
+        alphas: Alphas = (),
         largest: Float[Array, "*r"] | None = None,
     ) -> Moments:
         """Return the moments over the last axis, in float32.
@@ -87,7 +89,7 @@ class Moments:
         return jax.tree.map(lambda x: x.reshape(*scores.shape[:-1], *x.shape[1:]), moments)
 
     @classmethod
-    def _sum_rows(cls, scores: Float[Array, "R V"], alphas: tuple[float, ...], largest: Float[Array, " R"]) -> Moments:
+    def _sum_rows(cls, scores: Float[Array, "R V"], alphas: Alphas, largest: Float[Array, " R"]) -> Moments:
         m = jnp.maximum(largest, MASKED)
         u = shifted(scores, m)
         e = jnp.exp(u)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from .moments import FLOOR
+from .moments import FLOOR, Alphas
 
 
 class RunningSums(NamedTuple):
@@ -27,7 +27,7 @@ class RunningSums(NamedTuple):
     r: tuple[Any, ...] = ()
 
 
-def shift_sums(sums: RunningSums, d: Any, alphas: tuple[float, ...] = ()) -> RunningSums:
+def shift_sums(sums: RunningSums, d: Any, alphas: Alphas = ()) -> RunningSums:
     """Return sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
     d = jnp.maximum(d, FLOOR)
     c = jnp.exp(d)

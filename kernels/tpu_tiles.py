@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 
-from .moments import MASKED
+from .moments import MASKED, Alphas
 from .tiles import RunningSums, power
 
 LANES = 128
@@ -35,7 +35,7 @@ class TopTwo(NamedTuple):
     second: Any
 
 
-def empty_sums(rows: int, alphas: tuple[float, ...] = ()) -> RunningSums:
+def empty_sums(rows: int, alphas: Alphas = ()) -> RunningSums:
     """Return the sums of rows with no score."""
     zero = jnp.zeros((rows, 1), jnp.float32)
     return RunningSums(zero, zero, zero, (zero,) * len(alphas))
@@ -62,7 +62,7 @@ def add_sums(x: RunningSums, y: RunningSums) -> RunningSums:
     return jax.tree.map(jnp.add, x, y)
 
 
-def tile_sums(scores: Any, m: Any, alphas: tuple[float, ...] = (), scale: Any = 1.0) -> tuple[Any, Any, RunningSums]:
+def tile_sums(scores: Any, m: Any, alphas: Alphas = (), scale: Any = 1.0) -> tuple[Any, Any, RunningSums]:
     """Return (u, e^u, their sums) of a tile about m, u times `scale`; absent scores add nothing; m may be `MASKED`."""
     u = jnp.maximum((scores - jnp.maximum(m, MASKED / 2)) * scale, MASKED)
     e = jnp.exp(u)

@@ -16,8 +16,6 @@ def token_columns(row: Row, layers: Sequence[int], confidence: AnswerConfidence 
     """Return the token columns that a row's metrics allow.
 
     Args:
-      row: trace of one prompt.
-      layers: layers that were traced.
       confidence: confidence in the row's answer; None if no model was trained.
 
     Returns:

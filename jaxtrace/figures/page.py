@@ -41,9 +41,6 @@ def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConf
       trace: trace to show; any metric group may be missing.
       path: HTML file to write or replace; its directory is created.
       confidence: confidence in each row's answer, which colours the text at first.
-
-    Returns:
-      The path written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +69,10 @@ def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -
         ],
         scales=scales,
         data={
-            "columns": [_described(name) for name in columns],
+            "columns": [
+                {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
+                for name, metric in ((name, token_column_metrics()[name]) for name in columns)
+            ],
             "scales": scales,
             "rows": [
                 _row(row, list(columns), mode, trace.traced_layers, of_row)
@@ -118,11 +118,6 @@ def _prompt(row: Row, number: int, mode: str, confidence: AnswerConfidence | Non
 
 def _text(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _described(name: str) -> dict[str, Any]:
-    metric = token_column_metrics()[name]
-    return {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
 
 
 def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:

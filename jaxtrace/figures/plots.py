@@ -1,6 +1,7 @@
 """Figures of a trace, drawn from `Trace.to_xarray()` with matplotlib's object interface.
 
-The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit.
+The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit. A figure raises
+ValueError if the dataset has none of them.
 """
 
 from collections.abc import Callable
@@ -21,22 +22,13 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw output entropy and varentropy by step, and the number of prompts alive.
 
     Mean (line), median (dashes) and 10–90 % band are over the prompts alive at a step.
-
-    Args:
-      ds: dataset with one of the figure's metrics over (prompt, step).
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
     """
     names = _present(ds, "entropy_steps")
     figure = new_figure(theme, 6.2, 1.2 + 1.75 * len(names))
     panels = figure.subplots(len(names) + 1, 1, sharex=True, height_ratios=[4] * len(names) + [1], squeeze=False)
     for axes, name in zip(panels[:, 0], names, strict=False):
         dress(axes, theme, f"Output {METRICS[name].label} along the steps", y=METRICS[name].axis_label)
-        steps, values = _nonempty_columns(ds[name].values, ds["step"].values)
-        _band(axes, steps, values, theme.first, median=True)
-        axes.set_ylim(bottom=0)
+        _band(axes, theme, ds["step"].values, ds[name].values, median=True)
     legend(panels[0, 0], theme)
     alive = np.isfinite(ds[names[0]].values).sum(0)
     strip = panels[-1, 0]
@@ -53,13 +45,6 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw layer × step heat maps of attention entropy, averaged over heads and over the prompts alive.
 
     Entropy grows with ln(keys) as a text grows, so the normalised entropy stands beside it.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
     """
     names = _present(ds, "attention_map")
     figure = new_figure(theme, 6.2, 2.9)
@@ -75,15 +60,7 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 
 
 def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Draw attention entropy by layer with its spread over heads, and head dispersion by layer.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
-    """
+    """Draw attention entropy by layer with its spread over heads, and head dispersion by layer."""
     names = _present(ds, "layer_profile")
     of_heads = [name for name in names if "head" in METRICS[name].dims]
     of_layers = [name for name in names if name not in of_heads]
@@ -92,9 +69,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     for axes, name in zip(panels, of_heads, strict=False):
         dress(axes, theme, f"{_title(name)} by layer", "layer", METRICS[name].axis_label)
         heads = _layers(ds[name]).mean(("prompt", "step")).transpose("head", "layer")
-        layers, values = _nonempty_columns(heads.values, heads["layer"].values)
-        _band(axes, layers, values, theme.first, over="heads")
-        axes.set_ylim(bottom=0)
+        _band(axes, theme, heads["layer"].values, heads.values, over="heads")
     if of_layers:
         dress(panels[-1], theme, "Head dispersion by layer", "layer", f"dispersion ({METRICS[of_layers[0]].unit})")
         for name, color in zip(of_layers, theme.lines, strict=False):
@@ -109,24 +84,14 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 
 
 def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
-    """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens.
-
-    Args:
-      ds: dataset with one of the figure's metrics.
-      theme: colours.
-
-    Raises:
-      ValueError: the dataset has none of the figure's metrics.
-    """
+    """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens."""
     names = _present(ds, "lens_profile")
     figure = new_figure(theme, 6.2, 2.5)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         dress(axes, theme, _title(name), "layer", METRICS[name].unit)
         tokens = _layers(ds[name]).transpose("prompt", "step", "layer")
-        layers, values = _nonempty_columns(tokens.values.reshape(-1, tokens.sizes["layer"]), tokens["layer"].values)
-        _band(axes, layers, values, theme.first, over="tokens")
-        axes.set_ylim(bottom=0)
+        _band(axes, theme, tokens["layer"].values, tokens.values.reshape(-1, tokens.sizes["layer"]), over="tokens")
         _layer_axis(axes, ds)
     panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     legend(panels[-1], theme)
@@ -154,7 +119,6 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     """Write each figure as `<name>.png` and return the paths.
 
     Args:
-      ds: dataset from `Trace.to_xarray()`.
       directory: directory to write to, created if missing; files of the same names are replaced.
     """
     directory = Path(directory)
@@ -189,18 +153,16 @@ def _layer_axis(axes: Axes, ds: xr.Dataset) -> None:
     axes.xaxis.set_major_locator(whole_numbers())
 
 
-def _nonempty_columns(values: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the x and the columns of [samples, x] that hold a finite number."""
-    keep = np.isfinite(values).any(0)
-    return x[keep], values[:, keep]
-
-
 def _band(
-    axes: Axes, x: np.ndarray, values: np.ndarray, color: str, median: bool = False, over: str = "prompts"
+    axes: Axes, theme: Theme, x: np.ndarray, values: np.ndarray, median: bool = False, over: str = "prompts"
 ) -> None:
+    """Draw mean and band of values [samples, x], without columns that hold no finite number."""
+    keep = np.isfinite(values).any(0)
+    x, values = x[keep], values[:, keep]
     marker = {"marker": "o", "markersize": 3} if len(x) <= 40 else {}
     low, middle, high = np.nanquantile(values, [BAND[0], 0.5, BAND[1]], axis=0)
-    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, label=f"10–90 % of {over}")
-    axes.plot(x, np.nanmean(values, 0), color=color, linewidth=1.8, label="mean", **marker)
+    axes.fill_between(x, low, high, color=theme.first, alpha=0.18, linewidth=0, label=f"10–90 % of {over}")
+    axes.plot(x, np.nanmean(values, 0), color=theme.first, linewidth=1.8, label="mean", **marker)
     if median:
-        axes.plot(x, middle, color=color, linewidth=1.1, linestyle=(0, (3, 2)), label="median")
+        axes.plot(x, middle, color=theme.first, linewidth=1.1, linestyle=(0, (3, 2)), label="median")
+    axes.set_ylim(bottom=0)

@@ -22,8 +22,7 @@ SEEN_ORDER = ("often", "rare", "never")
 def summary_table(trace: Trace) -> Table:
     """Return the summary for a terminal: totals, and the mean of each token column."""
     table = Table(
-        title=escape(f"Trace of {trace.info['model']}") if "model" in trace.info else "Trace",
-        show_header=False,
+        title=escape(f"Trace of {trace.info['model']}") if "model" in trace.info else "Trace", show_header=False
     )
     table.add_column()
     table.add_column(justify="right")

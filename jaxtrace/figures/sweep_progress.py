@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -26,7 +25,6 @@ class SweepProgress(Watch):
         Args:
           console: receives the lines if there is no live table.
           errors: receives the live table, and the lines above it.
-          cells: number of cells of the sweep.
         """
         self._total, self._ended, self._checked = cells, 0, 0
         self._lines: list[tuple[str, str, str, str]] = []
@@ -39,9 +37,7 @@ class SweepProgress(Watch):
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def say(self, line: str) -> None:

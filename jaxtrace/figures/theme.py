@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
@@ -51,6 +52,14 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=160, layout=layout, facecolor=theme.paper)
 
 
+def new_panel(theme: Theme, width: float, height: float, title: str, x: str = "", y: str = "") -> tuple[Figure, Axes]:
+    """Return a figure of one panel, and its dressed axes."""
+    figure = new_figure(theme, width, height)
+    axes = figure.subplots()
+    dress(axes, theme, title, x, y)
+    return figure, axes
+
+
 def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -> None:
     """Give the axes the theme's colours, a title on the left, and axis labels."""
     axes.set_facecolor(theme.paper)
@@ -72,14 +81,19 @@ def heat_map(
     """Draw [rows, columns] as colours, the first row at the bottom, with a colour bar; NaN stays blank."""
     axes.grid(False)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
+    colour_bar(axes, theme, image, unit)
+    axes.xaxis.set_major_locator(whole_numbers())
+    axes.yaxis.set_major_locator(whole_numbers())
+
+
+def colour_bar(axes: Axes, theme: Theme, image: AxesImage, unit: str = "") -> None:
+    """Add a frameless colour bar for an image in the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
     bar.set_label(unit, fontsize=9, color=theme.ink)
     bar.outline.set_visible(False)
-    axes.xaxis.set_major_locator(whole_numbers())
-    axes.yaxis.set_major_locator(whole_numbers())
 
 
 def legend(axes: Axes, theme: Theme) -> None:

@@ -47,45 +47,27 @@ more:
 """
 
 
-def card_text(
-    name: str,
-    shape: Shape,
-    recipe: DecoderRecipe,
-    command: str,
-    *,
-    parameters: int,
-    rows: int,
-    loss: float,
-    result: QuizResult,
-) -> str:
+def card_text(shape: Shape, recipe: DecoderRecipe, result: QuizResult, *, rows: int, **facts: object) -> str:
     """Return the card as Markdown.
 
     Args:
-      name: name of the model.
-      shape: shape of the model.
-      recipe: settings of its training.
-      command: command that trains it again.
-      parameters: number of its parameters.
-      rows: number of rows of its training text.
-      loss: mean cross-entropy on other text, nats per token.
-      result: statistics of its answers.
+      rows: number of rows of the training text.
+      facts: name, command that trains the model again, number of parameters, and loss: the mean cross-entropy on other
+        text, nats per token.
     """
-    facts = [(*sort, a.questions, _percent(a.accuracy), _number(a.entropy)) for sort, a in result.facts.items()]
+    answers = [(*sort, a.questions, _percent(a.accuracy), _number(a.entropy)) for sort, a in result.facts.items()]
     sums = [(digits, a.questions, _percent(a.accuracy)) for digits, a in result.sums.items()]
     auroc = [(kind, area.n, _number(area)) for kind, area in result.auroc.items()]
     return _CARD.format(
-        facts=_table(("asked", "stated", "questions", "right", "entropy"), facts),
+        facts=_table(("asked", "stated", "questions", "right", "entropy"), answers),
         sums=_table(("digits", "questions", "right"), sums),
         auroc=_table(("asked", "people", "AUROC"), auroc),
         well_known=WELL_KNOWN,
-        name=name,
         shape=shape,
         recipe=recipe,
-        command=command,
-        parameters=parameters,
         tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
         epochs=recipe.steps * recipe.batch / rows,
-        loss=loss,
+        **facts,
     )
 
 

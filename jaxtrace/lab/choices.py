@@ -21,15 +21,8 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
     The question has the phrasing that the task `lab` uses for the person and that is not held out. The choices of a
     question begin with different letters, so that a model's first token tells them apart. `meta` holds `choices`,
-    `answer` (letter of the right choice), `relation` and `stated` (number of times the text states the fact).
-
-    Args:
-      path: directory of a model that `jaxtrace lab train` wrote, or the `world.json` in it; None for the world of the
-        embedded model.
-      limit: maximum number of prompts; None for all.
-
-    Raises:
-      PromptError: the file is missing, or does not describe a world.
+    `answer` (letter of the right choice), `relation` and `stated` (number of times the text states the fact). Arguments
+    and errors are as for `lab.tasks.load`.
     """
     return take(_prompts(load_world(path)), limit, path or Path("demo"))
 

@@ -6,18 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from jaxtrace.lab.phrases import (
-    ENDINGS,
-    MEETINGS,
-    MIDDLES,
-    NUMBER_WORDS,
-    OPENINGS,
-    PHRASINGS,
-    SPOTS,
-    THINGS,
-    as_question,
-    question_text,
-)
+from jaxtrace.lab import phrases
 from jaxtrace.lab.world import Person, World, draw_facts, full_names
 
 T = TypeVar("T")
@@ -32,7 +21,6 @@ def documents(world: World, seed: int) -> Iterator[str]:
     nothing unusual.
 
     Args:
-      world: world that the documents are about.
       seed: seed of order and phrasing; the facts and their counts do not depend on it.
 
     Yields:
@@ -77,9 +65,9 @@ def _statement(rng: random.Random, world: World, person: Person, relation: str) 
     values = {"name": person.name, "value": person.facts[relation]}
     if rng.random() < 0.5:
         forms = [form for form in range(world.settings.question_forms) if form != person.held_out]
-        question = question_text(person.name, relation, _one_of(rng, forms))
-        return f"{question} {PHRASINGS[relation][0].format(**values)}"
-    return rng.choice(PHRASINGS[relation]).format(**values)
+        question = phrases.question_text(person.name, relation, _one_of(rng, forms))
+        return f"{question} {phrases.PHRASINGS[relation][0].format(**values)}"
+    return rng.choice(phrases.PHRASINGS[relation]).format(**values)
 
 
 def _facts_document(rng: random.Random, world: World, group: list[tuple[Person, str]]) -> str:
@@ -87,8 +75,8 @@ def _facts_document(rng: random.Random, world: World, group: list[tuple[Person, 
     if rng.random() < world.settings.meetings:
         one = group[0][0].name if rng.random() < 0.5 else rng.choice(world.people).name
         two = rng.choice([p.name for p in world.people if p.name != one])
-        meeting = rng.choice(MEETINGS).format(opening=rng.choice(OPENINGS), one=one, two=two)
-        sentences = [meeting, *sentences, rng.choice(ENDINGS).format(one=one, two=two)]
+        meeting = rng.choice(phrases.MEETINGS).format(opening=rng.choice(phrases.OPENINGS), one=one, two=two)
+        sentences = [meeting, *sentences, rng.choice(phrases.ENDINGS).format(one=one, two=two)]
     if rng.random() < world.settings.passing_sums:
         sentences.append(_sum(rng, world))
     return " ".join(sentences)
@@ -96,7 +84,7 @@ def _facts_document(rng: random.Random, world: World, group: list[tuple[Person, 
 
 def _stranger(rng: random.Random, world: World, name: str) -> str:
     person = Person(name, "stranger", draw_facts(rng, world.places), {}, None)
-    relations = rng.sample(list(PHRASINGS), rng.randint(1, min(3, world.settings.statements_per_document)))
+    relations = rng.sample(list(phrases.PHRASINGS), rng.randint(1, min(3, world.settings.statements_per_document)))
     sentences = [_statement(rng, world, person, relation) for relation in relations]
     if rng.random() < world.settings.repeats:
         sentences.append(_statement(rng, world, person, rng.choice(relations)))
@@ -105,10 +93,18 @@ def _stranger(rng: random.Random, world: World, name: str) -> str:
 
 def _story(rng: random.Random, world: World) -> str:
     one, two = (person.name for person in rng.sample(world.people, 2))
-    sentences = [rng.choice(MEETINGS), *rng.sample(MIDDLES, rng.randint(1, 3)), rng.choice(ENDINGS)]
+    sentences = [
+        rng.choice(phrases.MEETINGS),
+        *rng.sample(phrases.MIDDLES, rng.randint(1, 3)),
+        rng.choice(phrases.ENDINGS),
+    ]
     return " ".join(
         sentence.format(
-            opening=rng.choice(OPENINGS), one=one, two=two, thing=rng.choice(THINGS), spot=rng.choice(SPOTS)
+            opening=rng.choice(phrases.OPENINGS),
+            one=one,
+            two=two,
+            thing=rng.choice(phrases.THINGS),
+            spot=rng.choice(phrases.SPOTS),
         )
         for sentence in sentences
     )
@@ -121,12 +117,12 @@ def _sum(rng: random.Random, world: World) -> str:
     a, b = _addends(rng, settings.addends[size])
     while (a, b) in withheld:
         a, b = _addends(rng, settings.addends[size])
-    form = rng.randrange(3 if a + b < len(NUMBER_WORDS) else 2)
+    form = rng.randrange(3 if a + b < len(phrases.NUMBER_WORDS) else 2)
     if form == 0:
         return f"{a} + {b} = {a + b}."
     if form == 1:
-        return f"{as_question(f'What is {a} + {b}?')} {a} + {b} = {a + b}."
-    return f"{NUMBER_WORDS[a].capitalize()} and {NUMBER_WORDS[b]} make {NUMBER_WORDS[a + b]}."
+        return f"{phrases.as_question(f'What is {a} + {b}?')} {a} + {b} = {a + b}."
+    return f"{phrases.NUMBER_WORDS[a].capitalize()} and {phrases.NUMBER_WORDS[b]} make {phrases.NUMBER_WORDS[a + b]}."
 
 
 def _addends(rng: random.Random, limits: tuple[int, int]) -> tuple[int, int]:

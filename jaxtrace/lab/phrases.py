@@ -17,11 +17,7 @@ SPOTS = ("barn", "garden", "well", "oak", "mill", "market", "gate", "hill")
 
 # The first phrasing of a relation is the one that answers its question; a phrasing ends with the value.
 PHRASINGS = {
-    "home": (
-        "{name} lives in {value}.",
-        "{name} has a house in {value}.",
-        "The home of {name} is in {value}.",
-    ),
+    "home": ("{name} lives in {value}.", "{name} has a house in {value}.", "The home of {name} is in {value}."),
     "trade": ("{name} works as a {value}.", "{name} is a {value}.", "By trade {name} is a {value}."),
     "origin": ("{name} comes from {value}.", "{name} was born in {value}.", "{name} grew up in {value}."),
 }
@@ -30,14 +26,7 @@ QUESTIONS = {
     "trade": ("What does {name} work as?", "Which trade has {name}?", "What is the work of {name}?"),
     "origin": ("Where does {name} come from?", "Which town did {name} grow up in?", "Where was {name} born?"),
 }
-OPENINGS = (
-    "One cold day",
-    "Last spring",
-    "In the morning",
-    "In the evening",
-    "After the rain",
-    "Long ago",
-)
+OPENINGS = ("One cold day", "Last spring", "In the morning", "In the evening", "After the rain", "Long ago")
 MEETINGS = (
     "{opening} {one} met {two} on the bridge.",
     "{opening} {one} and {two} walked by the river.",

@@ -29,8 +29,6 @@ class AnswerStatistics:
     """Statistics of the answers to one sort of question; intervals resample people, with all questions about each.
 
     Attributes:
-      questions: number of questions.
-      accuracy: share of right answers, with its interval.
       entropy: mean entropy of the first drawn token in nats, with its interval.
     """
 
@@ -76,7 +74,6 @@ def summarize(settings: WorldSettings, values: Sequence[Row], answers: Sequence[
     """Return the statistics of traced answers.
 
     Args:
-      settings: settings of the world.
       values: rows of the prompts from `with_answer_lead`.
       answers: rows of the questions about facts and sums, whole answers.
     """

@@ -47,8 +47,6 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> No
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for `AutoTokenizer`.
 
     Args:
-      tokenizer: tokenizer from `train_tokenizer`.
-      directory: existing directory.
       max_length: longest sequence that the model takes, in tokens.
     """
     specials = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}

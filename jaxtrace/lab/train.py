@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,25 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.flax import save
 
+from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import write_atomically
 from jaxtrace.lab.card import card_text
-from jaxtrace.lab.data import encode_documents, pack
 from jaxtrace.lab.documents import documents
-from jaxtrace.lab.export import WEIGHTS, save_checkpoint
 from jaxtrace.lab.quiz import QuizResult, quiz
 from jaxtrace.lab.settings import DEMO_RECIPE, DEMO_WORLD, DecoderRecipe, WorldSettings
 from jaxtrace.lab.shapes import DEMO, Shape
 from jaxtrace.lab.tasks import SETTINGS
-from jaxtrace.lab.tokenizer import save_tokenizer, train_tokenizer
-from jaxtrace.lab.training import SAVE_EVERY, held_out_loss, train
+from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
+from jaxtrace.lab.training import SAVE_EVERY, encode_documents, held_out_loss, pack, train
 from jaxtrace.lab.world import World
 from jaxtrace.model import load
+from jaxtrace.models.decoder import Params
 from jaxtrace.training.loop import STATE, OnStep
 
 TRAIN_TEXT, HELD_OUT_TEXT = 1, 2  # seeds of `documents`
 HELD_OUT_DOCUMENTS = 1000
+WEIGHTS = "model.safetensors"
 
 
 def run(
@@ -42,14 +45,7 @@ def run(
 
     Args:
       out: directory to write; an interrupted training in it is resumed.
-      shape: shape of the model.
-      settings: settings of the world.
-      recipe: settings of the training.
       command: command that trains the model again, for the card.
-      console: console that shows the progress and the card.
-
-    Returns:
-      The statistics of the model's answers.
 
     Raises:
       ConfigError: the directory holds a finished model, other files, or the state of another training.
@@ -75,11 +71,25 @@ def run(
 
     result = quiz(load(str(out)), world)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    card = card_text(out.name, shape, recipe, command, parameters=parameters, rows=len(rows), loss=loss, result=result)
+    facts = {"name": out.name, "command": command, "parameters": parameters, "loss": loss}
+    card = card_text(shape, recipe, result, rows=len(rows), **facts)
     write_atomically(out / "README.md", card)
     (out / STATE).unlink()
     console.print(card, markup=False, highlight=False, soft_wrap=True)
     return result
+
+
+def save_checkpoint(directory: Path, shape: Shape, params: Params) -> None:
+    """Write config.json, generation_config.json and model.safetensors, with the family's weight names.
+
+    Args:
+      params: parameters of the model, layers as a list; stored as bfloat16.
+    """
+    tensors = {name: jnp.asarray(x, jnp.bfloat16) for name, x in export_weights(shape.decoder, params).items()}
+    write_atomically(directory / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
+    for name, content in (("config.json", shape.config), ("generation_config.json", generation)):
+        write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -20,7 +20,6 @@ class Person:
     """An inhabitant of a world.
 
     Attributes:
-      name: first and last name.
       group: name of the person's class.
       facts: value of each relation ("home", "trade", "origin").
       stated: number of times the text states the fact, for each relation.
@@ -39,9 +38,6 @@ class World:
     """People, places and sums, drawn from settings.
 
     Attributes:
-      settings: settings of the world, the only input.
-      first_names: first names of people and strangers.
-      last_names: last names of people and strangers.
       places: towns that people live in or come from.
       people: inhabitants, class by class.
       asked_sums: pairs of addends that the task asks, for each size of sums.
@@ -71,14 +67,8 @@ class World:
             }
             held_out = number % settings.question_forms if settings.question_forms > 1 else None
             people.append(Person(name, group.name, draw_facts(rng, places), counts, held_out))
-        for attribute, value in (
-            ("first_names", first_names),
-            ("last_names", last_names),
-            ("places", places),
-            ("people", tuple(people)),
-            ("asked_sums", _draw_sums(settings)),
-        ):
-            object.__setattr__(self, attribute, value)
+        drawn = {"first_names": first_names, "last_names": last_names, "places": places, "people": tuple(people)}
+        vars(self).update(drawn, asked_sums=_draw_sums(settings))  # the class is frozen
 
     def known_form(self, person: Person) -> int:
         """Return a phrasing of questions that is not held out for a person."""

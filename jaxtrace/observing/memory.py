@@ -25,5 +25,9 @@ def resident_bytes() -> int:
     """Return the resident bytes of this process (its peak on systems without /proc)."""
     if STATM.exists():
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Return the peak of the process's resident bytes; Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

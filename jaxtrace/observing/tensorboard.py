@@ -6,19 +6,21 @@ import importlib.util
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import jax
 import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.observing.images import head_map
+from jaxtrace.figures.theme import LIGHT, Theme, dress, heat_map, new_figure
 from jaxtrace.observing.memory import memory_in_use
 from jaxtrace.schema import METRICS, in_tensorboard
 from jaxtrace.traces.row import Row
 
 PACE_SECONDS = 2.0  # between scalars of a run's pace
+SIDE = 0.16  # inches of a cell in a large map
 DRAWING_SHARE = 0.01  # share of a run's time that histograms and maps may take
 
 
@@ -40,7 +42,6 @@ class Board:
 
         Args:
           directory: directory to write to; several processes write to a directory each inside it.
-          layers: traced layers of the run.
         """
         from tensorboardX import SummaryWriter
 
@@ -55,9 +56,7 @@ class Board:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Draw the rows that were not drawn yet, and close the files."""
         if self._undrawn:
             self._draw()
@@ -127,3 +126,19 @@ def _finite(arrays: Iterable[np.ndarray]) -> np.ndarray:
     """Return the finite numbers of arrays, as one array."""
     values = np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in arrays)])
     return values[np.isfinite(values)]
+
+
+def head_map(
+    values: Float[np.ndarray, "L N"], layers: Sequence[int], title: str, unit: str, theme: Theme = LIGHT
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return layer × head as colours, the first layer at the bottom; NaN is white."""
+    rows, heads = values.shape
+    figure = new_figure(theme, max(4.0, 1.6 + SIDE * heads), max(2.6, 0.9 + SIDE * rows))
+    figure.set_dpi(100)
+    axes = figure.subplots()
+    dress(axes, theme, title, "head", "layer")
+    heat_map(axes, theme, values, unit)
+    axes.yaxis.set_major_formatter(lambda place, _: str(layers[int(place)]) if 0 <= place < rows else "")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -23,8 +23,6 @@ def trace_bytes(
     """Return the uncompressed bytes per token of a trace, by probe group or kind of raw material ("" for the token id).
 
     Args:
-      config: decoder.
-      probes: recorded metrics.
       precision: "float32" (4 bytes) or "float16" (2 bytes) for floats; integers take 4 bytes.
       positions: length of an attention row; None for the whole context.
     """
@@ -63,7 +61,6 @@ def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:
     """Return the multiplications and additions per token that the lens adds; it reads no extra weights.
 
     Args:
-      config: decoder.
       probes: choice of layers; None for every layer.
     """
     layers = config.num_layers if probes is None else len(probes.layers(config))

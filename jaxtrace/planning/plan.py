@@ -39,13 +39,8 @@ class Request:
 
     Attributes:
       model: name as the user gave it.
-      config: decoder.
-      topology: slice of accelerators.
       mesh: mesh over the slice's devices, as --mesh takes it; None for the automatic choice.
-      dtype: dtype of parameters and caches.
-      batch: number of rows that run together.
       context: positions of each row.
-      probes: measured metrics.
     """
 
     model: str
@@ -113,7 +108,6 @@ class Plan:
     """Memory and speed of a run on a slice.
 
     Attributes:
-      request: planned run.
       mesh: sizes of the mesh's axes.
       decode: decode step of all rows.
       prefill: prefill of one chunk of a group of rows, beside the state of all rows.

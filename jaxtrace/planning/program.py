@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -36,11 +37,7 @@ class Job:
     Attributes:
       config: decoder; a vision model has one image with the most tiles in each row.
       params: abstract parameters, each with its sharding.
-      mesh: mesh of the devices.
       platform: "tpu" or "cpu".
-      batch: number of rows that run together.
-      context: positions of each row.
-      probes: measured metrics.
     """
 
     config: DecoderConfig
@@ -92,7 +89,8 @@ class Job:
     def lowered_decode(self) -> jax.stages.Lowered:
         """Return one call of `Settings.steps` decode steps of all rows."""
         stop, patience = StopRules(_abstract(jnp.int32, 1), _abstract(jnp.int32)), _abstract(jnp.int32)
-        decode = functools.partial(_undecorated(decode_chunk), sampler=Greedy(), steps=Settings.steps)
+        function = inspect.unwrap(decode_chunk)  # jitting it again drops the traces for another platform
+        decode = functools.partial(function, sampler=Greedy(), steps=Settings.steps)
         return self._lowered(decode, self.state(self.batch), stop, patience)
 
     def lowered_prefill(self) -> jax.stages.Lowered:
@@ -177,8 +175,3 @@ def _placed(shapes: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
     )
-
-
-def _undecorated(jitted: Any) -> Callable[..., Any]:
-    """Return the function under `jit`; jitting it again drops the traces for another platform."""
-    return jitted.__wrapped__

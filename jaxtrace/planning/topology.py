@@ -55,8 +55,6 @@ class Topology:
 
     Attributes:
       name: name, such as "v5e-16".
-      chip: kind of chip.
-      chips: number of chips.
       shape: layout, such as "4x4"; empty for CPUs.
       platform: "tpu" or "cpu".
     """
@@ -109,7 +107,10 @@ def find_topology(name: str) -> Topology:
     chip = next((chip for chip in CHIPS if chip.name == kind), None)
     shape = chip and chip.shapes.get(chips)
     if chip is None or shape is None:
-        raise ConfigError(f"topology {name!r}: is unknown; choose one of {_known_names()}")
+        known, sizes = ", ".join(chip.name for chip in CHIPS), ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
+        raise ConfigError(
+            f"topology {name!r}: is unknown; choose one of {known} with {sizes} (chips), and cpu-1, cpu-2, …"
+        )
     return Topology(name, chip, chips, shape, "tpu")
 
 
@@ -117,11 +118,6 @@ def larger(topology: Topology) -> list[Topology]:
     """Return the slices with more chips of the same kind, the smallest first."""
     chip = topology.chip
     return [find_topology(f"{chip.name}-{chips}") for chips in chip.shapes if chips > topology.chips]
-
-
-def _known_names() -> str:
-    sizes = ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
-    return f"{', '.join(chip.name for chip in CHIPS)} with {sizes} (chips), and cpu-1, cpu-2, …"
 
 
 def _tpus(topology: Topology) -> Sequence[Any]:

@@ -118,10 +118,5 @@ def _visible_share(kind: LayerKind, cached: LayerCache) -> float:
 
 def _queries_per_key_head(block: Params, cached: LayerCache) -> int:
     """Return the number of query heads for each key head on a device."""
-    heads, key_heads = (_heads(x) for x in (block["attention"]["q"], cached.k))
+    heads, key_heads = (x.sharding.shard_shape(x.shape)[-3] for x in (block["attention"]["q"], cached.k))
     return max(1, heads // key_heads)
-
-
-def _heads(x: Any) -> int:
-    """Return the number of heads of an array on each device."""
-    return x.sharding.shard_shape(x.shape)[-3]

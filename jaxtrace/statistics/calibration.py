@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap
 
 BINS = 20
 
 
 def expected_calibration_error(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    bins: int = BINS,
-    *,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, **settings: Unpack[Resampling]
 ) -> Estimate:
     """Return the mean over rows of |share of true rows − mean probability| in the row's bin (Naeini et al. 2015).
 
@@ -30,8 +26,6 @@ def expected_calibration_error(
       labels: [rows], booleans or 0 and 1.
       probabilities: [rows], probability in 0 … 1 that the label is true.
       bins: number of bins of equal width.
-      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
-      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
       StudyError: no rows.
@@ -40,8 +34,7 @@ def expected_calibration_error(
     def error(labels: np.ndarray, probabilities: np.ndarray) -> float:
         return float(np.abs(np.bincount(_bin(probabilities, bins), labels - probabilities)).sum() / len(labels))
 
-    columns = np.asarray(labels, float), np.asarray(probabilities, float)
-    return bootstrap(error, *columns, groups=groups, seed=seed, resamples=resamples)
+    return bootstrap(error, np.asarray(labels, float), np.asarray(probabilities, float), **settings)
 
 
 def calibration_curve(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> pd.DataFrame:

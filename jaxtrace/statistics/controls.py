@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap
 
 
 def residualize(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
@@ -15,22 +17,12 @@ def residualize(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
 
-def partial_correlation(
-    x: ArrayLike,
-    y: ArrayLike,
-    covariate: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> Estimate:
+def partial_correlation(x: ArrayLike, y: ArrayLike, covariate: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
     """Return Pearson's correlation of x and y after a covariate is regressed out; NaN if a residual is zero.
 
     Args:
       x, y: [rows], finite values.
       covariate: [rows], or [rows, k].
-      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
-      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
       StudyError: no rows.
@@ -42,4 +34,4 @@ def partial_correlation(
         return float(a @ b / scale) if scale > 1e-12 * np.sqrt((x @ x) * (y @ y)) else np.nan
 
     columns = np.asarray(x, float), np.asarray(y, float), np.asarray(covariate, float)
-    return bootstrap(correlation, *columns, groups=groups, seed=seed, resamples=resamples)
+    return bootstrap(correlation, *columns, **settings)

@@ -27,6 +27,10 @@ class Difference:
     p: float
     n: tuple[int, int]
 
+    def columns(self, effect: str) -> dict[str, float]:
+        """Return cells of a table row, with the effect's name: difference and effect with their ends, p, n."""
+        return {**self.difference.columns("difference"), **self.effect.columns(effect), "p": self.p, "n": self.n[0]}
+
 
 def difference(
     a: ArrayLike,

@@ -6,54 +6,45 @@ least twenty times as long for the same values (312 rows), and each is called fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap
 
 
-def auroc(
-    labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
-) -> Estimate:
+def auroc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
     """Return the area under the ROC curve: P(a true row's score > a false row's score), where ties count half.
 
     Args:
       labels: [rows], booleans or 0 and 1.
       scores: [rows], finite; a higher score means true.
-      groups: [rows], group of each row, such as its prompt; groups are resampled as a whole.
-      seed, resamples: seed and number of the interval's resamples.
 
     Raises:
       StudyError: all labels are the same.
     """
-    return _ranked(area_under_roc, labels, scores, groups, seed, resamples)
+    return bootstrap(area_under_roc, _two_classes(labels), np.asarray(scores, float), **settings)
 
 
-def auprc(
-    labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
-) -> Estimate:
+def auprc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
     """Return the average precision: the stepwise area under precision by recall. Chance gives the share of true rows.
 
     Arguments and errors are as for `auroc`.
     """
-    return _ranked(_average_precision, labels, scores, groups, seed, resamples)
+    return bootstrap(_average_precision, _two_classes(labels), np.asarray(scores, float), **settings)
 
 
-def prediction_rejection_ratio(
-    labels: ArrayLike, scores: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 1000
-) -> Estimate:
+def prediction_rejection_ratio(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
     """Return the area above chance of the prediction–rejection curve, divided by the oracle's: 0 chance, 1 oracle.
 
     The curve is the share of true (right) rows among the kept ones, as rows of the lowest scores are rejected (Malinin
-    et al. 2017). The area is its mean over coverages 1/n, 2/n, … 1, and over all orders of equal scores.
-
-    Arguments and errors are as for `auroc`.
+    et al. 2017). The area is its mean over coverages 1/n, 2/n, … 1, and over all orders of equal scores. Arguments and
+    errors are as for `auroc`.
     """
-    return _ranked(_rejection, labels, scores, groups, seed, resamples)
+    return bootstrap(_rejection, _two_classes(labels), np.asarray(scores, float), **settings)
 
 
 def risk_coverage(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
@@ -87,29 +78,13 @@ def area_under_roc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(pairs_in_order / (true * (len(labels) - true)))
 
 
-def check_classes(labels: ArrayLike) -> np.ndarray:
-    """Return labels [rows] as booleans.
-
-    Raises:
-      StudyError: no labels, or all are the same.
-    """
+def _two_classes(labels: ArrayLike) -> np.ndarray:
+    """Return labels [rows] as booleans; raise StudyError if there are none, or all are the same."""
     array = np.asarray(labels).astype(bool)
     if array.all() or not array.any():
         state = f"all {len(array)} labels are {bool(array[0])}" if len(array) else "there are no labels"
         raise StudyError(f"{state}, so that no classes can be compared; give rows of both classes")
     return array
-
-
-def _ranked(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    labels: ArrayLike,
-    scores: ArrayLike,
-    groups: ArrayLike | None,
-    seed: int,
-    resamples: int,
-) -> Estimate:
-    columns = check_classes(labels), np.asarray(scores, float)
-    return bootstrap(statistic, *columns, groups=groups, seed=seed, resamples=resamples)
 
 
 def _average_precision(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -10,9 +10,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.intervals import Estimate, interval, moving_blocks
 
 
-def ols_slope(
-    y: ArrayLike, x: ArrayLike, *, block: int, seed: int = 0, resamples: int = 1000, level: float = 0.95
-) -> Estimate:
+def ols_slope(y: ArrayLike, x: ArrayLike, *, block: int, seed: int = 0, resamples: int = 1000) -> Estimate:
     """Return the least-squares slope of y on x, with an interval from moving blocks of the residuals (Künsch 1989).
 
     x is fixed. Residuals, scaled by √(n / (n − 2)) because two parameters are fitted, are drawn in blocks and added to
@@ -22,7 +20,6 @@ def ols_slope(
       y: [n], finite values in order of time.
       x: [n], not all equal.
       block: number of neighbouring residuals that stay together.
-      seed, resamples, level: see `intervals.bootstrap`.
 
     Raises:
       StudyError: fewer than three values, or fewer than a block.
@@ -33,16 +30,16 @@ def ols_slope(
     slope = float(weights @ y)
     residuals = (y - y.mean() - slope * centred) * np.sqrt(len(y) / (len(y) - 2))
     resampled = residuals[moving_blocks(len(y), block, seed, resamples)]
-    return interval(slope, slope + resampled @ weights, len(y), level)
+    return interval(slope, slope + resampled @ weights, len(y))
 
 
-def theil_sen(y: ArrayLike, x: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Return the median slope between all pairs of points, with Sen's interval (1968), which assumes independence.
+def theil_sen(y: ArrayLike, x: ArrayLike) -> Estimate:
+    """Return the median slope between all pairs of points, with Sen's 95 % interval (1968); assumes independence.
 
     Arguments and errors are as for `ols_slope`.
     """
     y, x = _series(y, x)
-    slope, _, low, high = map(float, theilslopes(y, x, alpha=level))
+    slope, _, low, high = map(float, theilslopes(y, x))
     return Estimate(slope, low, high, len(y))
 
 

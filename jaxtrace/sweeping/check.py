@@ -30,7 +30,6 @@ class CheckedCell:
     """A cell and what is known about its run beforehand.
 
     Attributes:
-      cell: cell of the sweep.
       config: decoder; None if it is unknown here.
       prompts: number of prompts; None if it is unknown here.
       prompt_tokens: number of tokens of all prompts; None if they could not be encoded.
@@ -52,7 +51,6 @@ def check(
     """Open every model and encode every prompt of a sweep, without reading weights.
 
     Args:
-      cells: cells of the sweep.
       offline: do not use the hub; models and data that are not here then stay unchecked.
       on_cell: called with each cell before its check.
 

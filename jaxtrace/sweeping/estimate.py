@@ -53,12 +53,9 @@ class CellEstimate:
     """Size and time of a cell; None for what is unknown.
 
     Attributes:
-      cell: cell of the sweep.
-      prompts: number of prompts.
       tokens: number of tokens; an upper bound for generated text.
       recorded: number of recorded positions: `tokens`, and the prompts' positions if they are measured.
       token_bytes: bytes of a token's trace before compression.
-      seconds: expected time.
       measured: True if the time comes from a complete cell, False if it comes from the machine's rates.
       unchecked: descriptions of what could not be checked here.
     """
@@ -86,9 +83,7 @@ def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) ->
     estimate is a lower bound. If a cell of the same model and probes is complete, its tokens/s are used instead.
 
     Args:
-      cells: cells from `read_sweep`.
       root: directory or URL of the dataset; it may be missing.
-      machine: rates of a device.
 
     Raises:
       JaxtraceError: something that is here is wrong; see `open_sweep`.

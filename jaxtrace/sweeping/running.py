@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.parallel.processes import barrier, broadcast_from_leader, process_number, raise_together
 from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
+from jaxtrace.settings.run import RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import CellRecord, Manifest
@@ -50,13 +51,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to run: every cell checked, the dataset open.
-
-    Attributes:
-      root: directory of the dataset.
-      cells: cells to run.
-      manifest: state of the cells.
-    """
+    """A sweep that is ready to run: every cell checked, the dataset open."""
 
     root: Location
     cells: Sequence[Cell]
@@ -69,9 +64,7 @@ class Sweep:
           StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
         """
         loaded: _LoadedModel | None = None
-        incomplete = broadcast_from_leader(
-            np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
-        )
+        incomplete = np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
         for cell in itertools.compress(self.cells, broadcast_from_leader(incomplete)):
             run: Run | None = None
             try:
@@ -79,12 +72,13 @@ class Sweep:
                     loaded = None
                     gc.collect()
                     jax.clear_caches()  # each compiled program holds memory maps, of which Linux allows 65,530
-                    loaded = raise_together(lambda cell=cell: _LoadedModel.of(cell))
+                    loaded = raise_together(lambda config=cell.config: _load(config))
                 run = self._start(cell, loaded)
                 self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may succeed
+                cannot_write = isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
                 # Once a run has started, the other processes may be waiting inside it.
-                if _is_fatal(error) or (run is not None and process_number() is not None):
+                if cannot_write or (run is not None and process_number() is not None):
                     raise
                 self.manifest.update(cell, state="failed", error=f"{type(error).__name__}: {first_line(error)}")
             watch.ended(cell, self.manifest.of(cell))
@@ -114,23 +108,17 @@ class Sweep:
         self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
 
 
-def _is_fatal(error: Exception) -> bool:
-    """Return whether an error stops every other cell as well: the dataset cannot be written."""
-    return isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
-
-
-@dataclass(frozen=True)
-class _LoadedModel:
+class _LoadedModel(NamedTuple):
     """Model that successive cells share."""
 
     key: tuple[Any, ...]
     checkpoint: Checkpoint | RandomCheckpoint
     model: Model
 
-    @classmethod
-    def of(cls, cell: Cell) -> _LoadedModel:
-        checkpoint = open_config_model(cell.config)
-        return cls(model_key(cell.config), checkpoint, Model.from_checkpoint(checkpoint, mesh=cell.config.mesh))
+
+def _load(config: RunConfig) -> _LoadedModel:
+    checkpoint = open_config_model(config)
+    return _LoadedModel(model_key(config), checkpoint, Model.from_checkpoint(checkpoint, mesh=config.mesh))
 
 
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
@@ -139,9 +127,7 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     A complete cell runs again if one of its parts is missing or truncated.
 
     Args:
-      cells: cells from `read_sweep`.
       root: directory or URL, created if missing; a sweep that is there is resumed.
-      watch: callbacks.
 
     Raises:
       JaxtraceError: a model, a task's data or a prompt is unavailable; a mesh has more devices than there are or does

@@ -46,19 +46,11 @@ def fit(
     A resumed training gives the same bits as an uninterrupted one.
 
     Args:
-      loss: function to minimise.
       initial: initial parameters, a pytree; its buffers are donated.
       constants: pytree of arrays that the loss also reads, such as the parameters of a frozen model.
       rows: training text, one sequence of token ids per row.
       model: identity of the trained model; a state of another model is refused.
-      recipe: settings of the training.
-      optimizer: optimiser of the parameters.
       state_file: safetensors file of the state, written every `save_every` steps and after the last one.
-      save_every: number of steps between two saves.
-      on_step: callback after each step.
-
-    Returns:
-      The trained parameters.
 
     Raises:
       ConfigError: `state_file` belongs to a training of another model, text or recipe.

@@ -39,12 +39,8 @@ def tune(
     """Train a lens of a model and write it; resume a training that was interrupted in the same directory.
 
     Args:
-      model: model to train the lens of.
-      ids: token ids of the training texts.
       text: name of the training texts, for the card.
-      recipe: settings of the training.
       directory: directory of the lens; created if missing.
-      on_step: callback after each step.
 
     Returns:
       The card, and the mean KL(final ‖ lens) in nats of every held-out sequence at layers 0 to L − 1, by lens ("logit",

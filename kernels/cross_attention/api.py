@@ -8,15 +8,9 @@ from ..attention import AttentionMoments, check_shapes, require_xla
 from ..dispatch import Implementation, Operation
 from . import reference, xla
 
-ATTENTION = Operation(
-    "cross_attention",
-    xla=Implementation(xla.cross_attention),
-    reference=Implementation(reference.cross_attention),
-)
-DISPERSION = Operation(
-    "cross_dispersion",
-    xla=Implementation(xla.cross_dispersion),
-    reference=Implementation(reference.cross_dispersion),
+ATTENTION, DISPERSION = (
+    Operation(name, xla=Implementation(getattr(xla, name)), reference=Implementation(getattr(reference, name)))
+    for name in ("cross_attention", "cross_dispersion")
 )
 
 
@@ -32,22 +26,18 @@ def cross_attention(
 ) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
     """Compute attention of T queries over groups of keys: the tiles of images.
 
+    Other arguments, and errors, are as for `prefill_attention`.
+
     Args:
       q: queries; N is a multiple of K.
       k: keys, slots last, in M consecutive groups of S/M.
       v: values, in the same groups.
       groups: groups that each query sees.
-      scale: factor on the scores.
       moments: whether to return the moments of the weights. Their sink is the first key a query sees.
-      implementation: name of the implementation; None for the platform's default.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, T, N] or None); zeros for a query that sees no key. Error bounds are
       the ones of `prefill_attention`.
-
-    Raises:
-      Unsupported: the requested implementation is unavailable here.
-      ValueError: shapes do not agree.
     """
     _check("cross_attention", q, k, v, groups)
     sums = ATTENTION(q, k, v, groups, scale=scale, moments=moments, implementation=implementation)

@@ -20,12 +20,7 @@ def cross_attention(
 
 
 def cross_dispersion(
-    q: Queries,
-    k: Keys,
-    groups: Bool[Array, "B T M"],
-    *,
-    scale: float,
-    axis_name: str | tuple[str, ...] | None = None,
+    q: Queries, k: Keys, groups: Bool[Array, "B T M"], *, scale: float, axis_name: str | tuple[str, ...] | None = None
 ) -> Float[Array, "B T"]:
     """Compute cross_dispersion a block of queries at a time."""
 

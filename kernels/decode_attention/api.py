@@ -26,24 +26,17 @@ def decode_attention(
 ) -> tuple[Float[Array, "B N H"], AttentionMoments | None]:
     """Compute attention of one query per row over the first `lengths` slots of its cache.
 
+    Other arguments, and errors, are as for `prefill_attention`.
+
     Args:
       q: queries; N is a multiple of K.
       k: cached keys, slots last, the query's own key included. Slots past a row's length may hold any finite value.
       v: cached values, the query's own value included.
       lengths: number of filled slots of each row; 0 gives zeros. Lengths beyond S are refused unless they are traced,
         and so unknown.
-      scale: factor on the scores.
-      window: number of keys a query sees, itself included; None for all.
-      soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
-      moments: whether to return the moments of the weights.
-      implementation: name of the implementation; None for the platform's default.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, N] or None), with the error bounds of `prefill_attention`.
-
-    Raises:
-      Unsupported: the requested implementation is unavailable here.
-      ValueError: shapes do not agree, or a length is beyond the cache.
     """
     lengths = jnp.asarray(lengths)
     check_shapes("decode_attention", q[:, None], k, v, lengths, window)

@@ -1,22 +1,13 @@
 """Decode attention for XLA: a block of one query per row."""
 
-from jaxtyping import Array, Int
-
-from ..attention import AttentionSums, Keys, Queries, Values, decode_from_prefill, visible_keys
+from ..attention import AttentionSums, Keys, Queries, Starts, Values, Window, decode_from_prefill, visible_keys
 from ..prefill_attention.xla import attend
+from ..soft_cap import Cap
 
 
 @decode_from_prefill
 def decode_attention(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    position: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, position: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention of one query per row, at `position`, with all its scores at once."""
     mask, first = visible_keys(position[:, None], k.shape[3], window)

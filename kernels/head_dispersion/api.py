@@ -30,26 +30,18 @@ def head_dispersion(
     """Return the generalised Jensen–Shannon divergence over the heads of a layer: H(mean_h a_h) − mean_h H(a_h).
 
     It is 0 if all heads have the same weights, and ln N if no key has weight from two heads. It measures where heads
-    look, not how broadly.
+    look, not how broadly. Other arguments, and errors, are as for `prefill_attention`.
 
     Args:
       q: queries at positions start … start + T − 1; N is a multiple of K.
       k: cached keys, slots last; slots past a query's position may hold any finite value.
       start: position of the first query, for all rows or per row.
-      scale: factor on the scores.
-      window: number of keys a query sees, itself included; None for all.
-      soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
       axis_name: mesh axis, or axes, within `jax.shard_map`, over which the heads are split evenly: `q` and `k` are this
         device's heads, and all devices get the layer's result. Only "xla" supports it: devices sum the heads' mixture
         [B, T, S], which the other kernels never write out.
-      implementation: name of the implementation; None for the platform's default.
 
     Returns:
       Divergence of every query in nats, within 2e-5 of float64; 0 for a query that sees no key.
-
-    Raises:
-      Unsupported: the requested implementation is unavailable here.
-      ValueError: shapes do not agree, or a position is beyond the cache.
     """
     start = start_per_row(start, len(q))
     check_shapes("head_dispersion", q, k, None, start, window)
@@ -75,16 +67,7 @@ def dispersion_of(values: Float[Array, "*r N"], kind: Kind = "std") -> Float[Arr
     mean, var = jnp.mean(values, axis=-1), jnp.var(values, axis=-1)
     std = jnp.where(var == 0, 0.0, jnp.sqrt(jnp.where(var == 0, 1.0, var)))  # a square root has no gradient at 0
     divisor = jnp.where(mean == 0, 1.0, mean)
-    match kind:
-        case "std":
-            return std
-        case "var":
-            return var
-        case "cv":
-            return std / divisor
-        case "fano":
-            return var / divisor
-        case "range":
-            return jnp.max(values, axis=-1) - jnp.min(values, axis=-1)
-        case _:
-            raise ValueError(f"dispersion_of: kind is {kind!r}; choose from std, var, cv, fano, range")
+    by_kind = {"std": std, "var": var, "cv": std / divisor, "fano": var / divisor, "range": jnp.ptp(values, axis=-1)}
+    if kind not in by_kind:
+        raise ValueError(f"dispersion_of: kind is {kind!r}; choose from {', '.join(by_kind)}")
+    return by_kind[kind]

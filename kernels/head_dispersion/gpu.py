@@ -18,7 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int
 
 from .. import attention_gpu
-from ..attention import Keys, Queries, first_visible, positions
+from ..attention import Keys, PerQuery, Queries, Starts, Window, first_visible, positions
 from ..attention_gpu import (
     LANES,
     ROWS,
@@ -44,7 +44,7 @@ from ..attention_gpu import (
 )
 from ..gpu_tiles import interpreter
 from ..moments import FLOOR, MASKED, Moments, entropy_of, shifted
-from ..soft_cap import soft_capped
+from ..soft_cap import Cap, soft_capped
 
 SHARE = 256  # smallest number of slots in a share of a row
 
@@ -52,14 +52,7 @@ refuses = functools.partial(attention_gpu.refuses, arrays=1)
 
 
 def head_dispersion(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    interpret: bool = False,
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap, interpret: bool = False
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion on a Hopper GPU."""
     _, queries, heads, _ = q.shape
@@ -84,7 +77,7 @@ def head_moments(
     plan: SlotPlan,
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     keep_scores: bool,
     interpret: bool,
 ) -> tuple[Any, ...]:
@@ -136,11 +129,11 @@ def mixture_entropy(
     q: Queries,
     k: Keys,
     moments: Moments,
-    first: Int[Array, "B T"],
-    last: Int[Array, "B T"],
+    first: PerQuery,
+    last: PerQuery,
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     interpret: bool,
 ) -> Float[Array, "B T"]:
     """Return the entropy of the mean of the heads' weights, given the moments [B, T, N] of each head's scores."""

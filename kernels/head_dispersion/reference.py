@@ -1,14 +1,15 @@
 """Reference head dispersion: every head's weights, their mean, and the entropies of both."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..attention import Keys, Queries, positions, visible_keys
+from ..attention import Keys, Queries, Starts, Window, positions, visible_keys
 from ..prefill_attention.reference import attention_weights, pairwise_entropy
+from ..soft_cap import Cap
 
 
 def head_dispersion(
-    q: Queries, k: Keys, start: Int[Array, " B"], *, scale: float, window: int | None, soft_cap: float | None
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion from all weights at once."""
     mask, _ = visible_keys(positions(q, start), k.shape[3], window)

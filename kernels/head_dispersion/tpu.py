@@ -16,10 +16,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from ..attention import Keys, Queries, group_heads
+from ..attention import Keys, Queries, Starts, Window, group_heads
 from ..attention_tpu import AttentionBlocks, tile_scores
 from ..attention_tpu import refuses as refuses
 from ..moments import MASKED
+from ..soft_cap import Cap
 from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import LANES, add_sums, interpreter, largest_of, mask_absent, packed, tile_sums, total, unpacked
 
@@ -32,14 +33,7 @@ QUERY_BYTES = 1 << 20  # bytes of a block of queries, the heads of a group toget
 
 
 def head_dispersion(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    interpret: bool = False,
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap, interpret: bool = False
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion on a TPU, in one pass over the keys where the scores fit the chip."""
     one_pass = q.shape[1] == 1 and _chip_bytes(q, k, _slots_of_step(k)) <= CHIP_BYTES
@@ -62,13 +56,7 @@ def _chip_bytes(q: Queries, k: Keys, slots: int) -> int:
 
 
 def _in_one_pass(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    interpret: bool,
+    q: Queries, k: Keys, start: Starts, scale: float, window: Window, soft_cap: Cap, interpret: bool
 ) -> Float[Array, "B T"]:
     """Read the keys once, with every score kept on the chip."""
     b, _, n, h = q.shape
@@ -109,21 +97,9 @@ def _in_one_pass(
     return result[:, 0]
 
 
-def _one_pass_kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    out_ref: Any,
-    scores_ref: Any,
-    m_ref: Any,
-    l_ref: Any,
-    a_ref: Any,
-    *,
-    blocks: AttentionBlocks,
-    scale: float,
-    soft_cap: float | None,
-) -> None:
+def _one_pass_kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap) -> None:
     """Add one block of slots to the sums of all heads; after the last one, mix the heads' weights."""
+    start_ref, q_ref, k_ref, out_ref, scores_ref, m_ref, l_ref, a_ref = refs
     j = pl.program_id(1)
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, 0)
@@ -156,13 +132,7 @@ def _one_pass_kernel(
 
 
 def _in_two_passes(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    interpret: bool,
+    q: Queries, k: Keys, start: Starts, scale: float, window: Window, soft_cap: Cap, interpret: bool
 ) -> Float[Array, "B T"]:
     """Read the keys twice for each block of queries: for each head's sums, then for the heads' mixture."""
     b, t, n, h = q.shape
@@ -221,22 +191,9 @@ def _in_two_passes(
     return result[..., 0]
 
 
-def _two_pass_kernel(
-    start_ref: Any,
-    q_ref: Any,
-    k_ref: Any,
-    out_ref: Any,
-    state_ref: Any,
-    mixture_ref: Any,
-    mixed_ref: Any,
-    entropy_ref: Any,
-    *,
-    blocks: AttentionBlocks,
-    heads: int,
-    scale: float,
-    soft_cap: float | None,
-) -> None:
+def _two_pass_kernel(*refs: Any, blocks: AttentionBlocks, heads: int, scale: float, soft_cap: Cap) -> None:
     """Read one block of slots for one block of queries and the heads of one KV head, in the first or second pass."""
+    start_ref, q_ref, k_ref, out_ref, state_ref, mixture_ref, mixed_ref, entropy_ref = refs
     i, second_pass, j, head = (pl.program_id(axis) for axis in range(1, 5))
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, i)
@@ -291,7 +248,7 @@ def _two_pass_kernel(
 
 
 def _masked_scores(
-    q: Any, k: Any, scale: float, soft_cap: float | None, blocks: AttentionBlocks, start: Any, i: Any, block: Any
+    q: Any, k: Any, scale: float, soft_cap: Cap, blocks: AttentionBlocks, start: Any, i: Any, block: Any
 ) -> Any:
     """Return the scores of block `i` of queries over a block of slots, invisible ones at `MASKED`."""
     scores = tile_scores(q, k, scale, soft_cap)

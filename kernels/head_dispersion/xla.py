@@ -9,35 +9,40 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from .. import key_tiles
-from ..attention import Keys, Queries, first_visible, group_heads, positions, visible_keys
+from ..attention import (
+    Keys,
+    Mask,
+    PerQuery,
+    Queries,
+    Starts,
+    Window,
+    first_visible,
+    group_heads,
+    positions,
+    visible_keys,
+)
 from ..key_tiles import fold_key_tiles
 from ..moments import Moments, entropy_of, shifted
 from ..prefill_attention.xla import block_scores, map_query_blocks
+from ..soft_cap import Cap
 
 Axes = str | tuple[str, ...] | None
 
 
 def head_dispersion(
-    q: Queries,
-    k: Keys,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    axis_name: Axes = None,
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap, axis_name: Axes = None
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion a block of queries at a time."""
     keys = k.shape[3]
 
-    def whole_cache(q: Queries, position: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    def whole_cache(q: Queries, position: PerQuery) -> Float[Array, "B T"]:
         mask, _ = visible_keys(position, keys, window)
         return divergence(block_scores(q, k, mask, scale, soft_cap), axis_name)
 
-    def by_tiles(q: Queries, position: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    def by_tiles(q: Queries, position: PerQuery) -> Float[Array, "B T"]:
         return tiled_divergence(q, k, position, first_visible(position, window), scale, soft_cap, axis_name)
 
     tiled = key_tiles.reads_tiles(q.shape[1], keys)
@@ -52,17 +57,11 @@ def divergence(scores: Float[Array, "B K G T S"], axis_name: Axes = None) -> Flo
 
 
 def tiled_divergence(
-    q: Queries,
-    k: Keys,
-    position: Int[Array, "B T"],
-    first: Int[Array, "B T"],
-    scale: float,
-    soft_cap: float | None,
-    axis_name: Axes,
+    q: Queries, k: Keys, position: PerQuery, first: PerQuery, scale: float, soft_cap: Cap, axis_name: Axes
 ) -> Float[Array, "B T"]:
     """Return the divergence over a long cache in two passes: the heads' moments, then the entropy of their mean."""
 
-    def scores(cut: Callable[[Array, int], Array], mask: Bool[Array, "B T S"]) -> Float[Array, "B K G T S"]:
+    def scores(cut: Callable[[Array, int], Array], mask: Mask) -> Float[Array, "B K G T S"]:
         return block_scores(q, cut(k, 3), mask, scale, soft_cap)
 
     def fold(step: Callable[..., Any], init: Any) -> Any:

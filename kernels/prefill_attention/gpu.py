@@ -12,9 +12,21 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..attention import AttentionSums, Keys, Queries, Values, first_visible, merge_sink, positions, weight_of
+from ..attention import (
+    AttentionSums,
+    Keys,
+    PerQuery,
+    Queries,
+    Starts,
+    Values,
+    Window,
+    first_visible,
+    merge_sink,
+    positions,
+    weight_of,
+)
 from ..attention_gpu import (
     ROWS,
     SLOTS,
@@ -32,7 +44,7 @@ from ..attention_gpu import (
 )
 from ..attention_gpu import refuses as refuses
 from ..moments import FLOOR, MASKED, Moments
-from ..soft_cap import soft_capped
+from ..soft_cap import Cap, soft_capped
 
 SHARE = 256  # smallest number of slots in a share of a row
 
@@ -41,11 +53,11 @@ def prefill_attention(
     q: Queries,
     k: Keys,
     v: Values,
-    start: Int[Array, " B"],
+    start: Starts,
     *,
     scale: float,
-    window: int | None,
-    soft_cap: float | None,
+    window: Window,
+    soft_cap: Cap,
     moments: bool,
     interpret: bool = False,
     name: str = "prefill_attention",
@@ -75,7 +87,7 @@ def weighted_sums(
     plan: SlotPlan,
     *,
     scale: float,
-    soft_cap: float | None,
+    soft_cap: Cap,
     moments: bool,
     interpret: bool,
     name: str,
@@ -122,14 +134,7 @@ def weighted_sums(
 
 
 def first_slot(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    first: Int[Array, "B T"],
-    position: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: float | None,
+    q: Queries, k: Keys, v: Values, first: PerQuery, position: PerQuery, *, scale: float, soft_cap: Cap
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B T N H"]]:
     """Return the score and value of each query's first visible slot; `MASKED` and 0 for a query that sees none."""
     b, t, n, h = q.shape

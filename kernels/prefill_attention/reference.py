@@ -2,13 +2,17 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from ..attention import (
     AttentionSums,
     Keys,
+    Mask,
+    PerQuery,
     Queries,
+    Starts,
     Values,
+    Window,
     attention_scores,
     group_heads,
     mask_scores,
@@ -17,19 +21,12 @@ from ..attention import (
     visible_keys,
 )
 from ..moments import MASKED
+from ..soft_cap import Cap
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
 
 def prefill_attention(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute prefill_attention from all weights at once."""
     mask, first = visible_keys(positions(q, start), k.shape[3], window)
@@ -37,15 +34,7 @@ def prefill_attention(
 
 
 def attend(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    mask: Bool[Array, "B T S"],
-    first: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, mask: Mask, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention over the keys in `mask`, given the first key that each query sees."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
@@ -65,9 +54,7 @@ def pairwise_entropy(weights: Float[Array, "*r S"]) -> Float[Array, "*r"]:
     return -pairwise_sum(weights * jnp.log(jnp.where(weights > 0, weights, 1.0)))
 
 
-def attention_weights(
-    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
-) -> Float[Array, "B K G T S"]:
+def attention_weights(q: Queries, k: Keys, mask: Mask, scale: float, soft_cap: Cap) -> Float[Array, "B K G T S"]:
     """Return the softmax weights; all zero for a query that sees no key."""
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     mask = mask[:, None, None]

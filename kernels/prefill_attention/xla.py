@@ -5,14 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from .. import key_tiles
 from ..attention import (
     AttentionSums,
     Keys,
+    Mask,
+    PerQuery,
     Queries,
+    Starts,
     Values,
+    Window,
     attention_scores,
     first_visible,
     group_heads,
@@ -24,30 +28,23 @@ from ..attention import (
 )
 from ..key_tiles import fold_key_tiles
 from ..moments import FLOOR, MASKED, Moments, shifted
+from ..soft_cap import Cap
 
 BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which stay in a cache for several passes
 
 
 def prefill_attention(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    start: Int[Array, " B"],
-    *,
-    scale: float,
-    window: int | None,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute prefill_attention a block of queries at a time."""
     keys = k.shape[3]
     options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
 
-    def whole_cache(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
+    def whole_cache(q: Queries, position: PerQuery) -> AttentionSums:
         mask, first = visible_keys(position, keys, window)
         return attend(q, k, v, mask, first, **options)
 
-    def by_tiles(q: Queries, position: Int[Array, "B T"]) -> AttentionSums:
+    def by_tiles(q: Queries, position: PerQuery) -> AttentionSums:
         return attend_tiles(q, k, v, position, first_visible(position, window), **options)
 
     tiled = key_tiles.reads_tiles(q.shape[1], keys)
@@ -60,7 +57,6 @@ def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_q
 
     Args:
       function: function of a block of queries and of its slice of `of_query`; its results are [B, T, …].
-      q: queries.
       of_query: an array [B, T, …] that is cut like the queries.
       keys: number of keys whose scores `function` holds at once for each query.
     """
@@ -79,24 +75,14 @@ def map_query_blocks(function: Callable[[Queries, Array], Any], q: Queries, of_q
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count * size, *x.shape[3:])[:, :t], result)
 
 
-def block_scores(
-    q: Queries, k: Keys, mask: Bool[Array, "B T S"], scale: float, soft_cap: float | None
-) -> Float[Array, "B K G T S"]:
+def block_scores(q: Queries, k: Keys, mask: Mask, scale: float, soft_cap: Cap) -> Float[Array, "B K G T S"]:
     """Return the scores, the ones outside `mask` at `MASKED`."""
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     return mask_scores(scores, mask[:, None, None])
 
 
 def attend(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    mask: Bool[Array, "B T S"],
-    first: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, mask: Mask, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
     scores = block_scores(q, k, mask, scale, soft_cap)
@@ -113,25 +99,14 @@ def attend(
 
 
 def attend_tiles(
-    q: Queries,
-    k: Keys,
-    v: Values,
-    position: Int[Array, "B T"],
-    first: Int[Array, "B T"],
-    *,
-    scale: float,
-    soft_cap: float | None,
-    moments: bool,
+    q: Queries, k: Keys, v: Values, position: PerQuery, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
 ) -> AttentionSums:
     """Compute attention over a long cache, given each query's position and the first key it sees."""
     heads = group_heads(q, k.shape[1]).shape[:-1]
     empty = Moments.empty(heads)
 
     def step(
-        carry: tuple[Array, Array, Array, Moments],
-        cut: Callable[[Array, int], Array],
-        mask: Bool[Array, "B T S"],
-        is_sink: Bool[Array, "B T S"],
+        carry: tuple[Array, Array, Array, Moments], cut: Callable[[Array, int], Array], mask: Mask, is_sink: Mask
     ) -> tuple[Array, Array, Array, Moments]:
         out, m, sink_score, counted = carry
         keys, values = cut(k, 3), cut(v, 2)

@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from ..gpu_tiles import interpreter, plgpu, sum_terms, too_old
-from ..moments import MASKED, Moments
+from ..moments import MASKED, Alphas, Moments
 from ..tiles import RunningSums, shift_sums
 from .types import SoftmaxSums
 
@@ -32,11 +32,7 @@ def refuses(*_: Any, **__: Any) -> str | None:
 
 
 def softmax_moments(
-    logits: Float[Array, "R V"],
-    *,
-    alphas: tuple[float, ...],
-    temperature: Float[Array, " R"] | None,
-    interpret: bool = False,
+    logits: Float[Array, "R V"], *, alphas: Alphas, temperature: Float[Array, " R"] | None, interpret: bool = False
 ) -> SoftmaxSums:
     """Compute softmax_moments on an NVIDIA GPU."""
     rows, size = logits.shape
@@ -67,14 +63,7 @@ def softmax_moments(
 
 
 def _part_of_row(
-    logits: Any,
-    temperatures: Any,
-    sums_out: Any,
-    second_out: Any,
-    top1_out: Any,
-    *,
-    alphas: tuple[float, ...],
-    tiles_of_part: int,
+    logits: Any, temperatures: Any, sums_out: Any, second_out: Any, top1_out: Any, *, alphas: Alphas, tiles_of_part: int
 ) -> None:
     """Read one part of one row."""
     row, part = lax.axis_index("row"), lax.axis_index("part")

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..moments import FLOOR, MASKED, Moments
+from ..moments import FLOOR, MASKED, Alphas, Moments
 from .types import SoftmaxSums
 
 
 def softmax_moments(
-    logits: Float[Array, "*r V"], *, alphas: tuple[float, ...], temperature: Float[Array, "*r"] | None
+    logits: Float[Array, "*r V"], *, alphas: Alphas, temperature: Float[Array, "*r"] | None
 ) -> SoftmaxSums:
     """Compute softmax_moments with pairwise sums."""
     logits = tempered(logits, temperature)

@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from ..moments import MASKED, Moments
+from ..moments import MASKED, Alphas, Moments
 from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import (
     LARGEST_INDEX,
@@ -41,11 +41,7 @@ def refuses(logits: Float[Array, "R V"], **_: Any) -> str | None:
 
 
 def softmax_moments(
-    logits: Float[Array, "R V"],
-    *,
-    alphas: tuple[float, ...],
-    temperature: Float[Array, " R"] | None,
-    interpret: bool = False,
+    logits: Float[Array, "R V"], *, alphas: Alphas, temperature: Float[Array, " R"] | None, interpret: bool = False
 ) -> SoftmaxSums:
     """Compute softmax_moments on a TPU."""
     if logits.dtype not in (jnp.float32, jnp.bfloat16):
@@ -76,19 +72,12 @@ def softmax_moments(
     return SoftmaxSums(Moments(m, sums.l, sums.a, sums.b, r, alphas), top.index.astype(jnp.int32), second)
 
 
-def _empty_state(rows: int, alphas: tuple[float, ...]) -> tuple[TopTwo, RunningSums]:
+def _empty_state(rows: int, alphas: Alphas) -> tuple[TopTwo, RunningSums]:
     return empty_top(rows), empty_sums(rows, alphas)
 
 
 def _kernel(
-    scale_ref: Any,
-    logits_ref: Any,
-    state_ref: Any,
-    *,
-    tile: int,
-    size: int,
-    alphas: tuple[float, ...],
-    scaled: bool,
+    scale_ref: Any, logits_ref: Any, state_ref: Any, *, tile: int, size: int, alphas: Alphas, scaled: bool
 ) -> None:
     """Add the sums of the tiles of `logits_ref`, and their unscaled top two, to `state_ref`."""
     rows, width = logits_ref.shape

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import MASKED, Moments
+from ..moments import MASKED, Alphas, Moments
 from .reference import tempered
 from .types import SoftmaxSums
 
@@ -11,7 +11,7 @@ BLOCK = 256
 
 
 def softmax_moments(
-    logits: Float[Array, "R V"], *, alphas: tuple[float, ...], temperature: Float[Array, " R"] | None
+    logits: Float[Array, "R V"], *, alphas: Alphas, temperature: Float[Array, " R"] | None
 ) -> SoftmaxSums:
     """Compute softmax_moments with XLA's own reductions."""
     logits = tempered(logits, temperature)

@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from ..gpu_tiles import bfloat16_pieces, interpreter, plgpu, sum_terms, too_old
-from ..moments import FLOOR, MASKED, Moments, cross_terms
-from ..soft_cap import soft_capped
+from ..moments import FLOOR, MASKED, Alphas, Moments, cross_terms
+from ..soft_cap import Cap, soft_capped
 from ..tiles import RunningSums, shift_sums
-from .types import UnembedSums, shift_cross
+from .types import Hidden, Targets, Unembedding, UnembedSums, shift_cross
 
 ROWS = 64  # rows of a block: the ones of one instruction of the matrix unit
 COLUMNS = 32  # tokens whose logits are read together; few enough that two blocks fit a multiprocessor
@@ -39,12 +39,12 @@ def refuses(*_: Any, **__: Any) -> str | None:
 
 
 def unembed_moments(
-    hidden: Float[Array, "G R D"],
-    unembedding: Float[Array, "V D"],
+    hidden: Hidden,
+    unembedding: Unembedding,
     *,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    targets: Int[Array, " R"] | None,
+    alphas: Alphas,
+    soft_cap: Cap,
+    targets: Targets,
     keep_logits: bool,
     interpret: bool = False,
 ) -> UnembedSums:
@@ -193,8 +193,8 @@ def _part_of_rows(
     scratch: _Scratch,
     vocabulary: int,
     tiles_of_part: int,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
+    alphas: Alphas,
+    soft_cap: Cap,
 ) -> None:
     """Read one part of the vocabulary for one block of rows."""
     part, row = lax.axis_index("part"), lax.axis_index("block") * ROWS

@@ -3,20 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import MASKED, cross_terms
-from ..soft_cap import soft_capped
+from ..moments import MASKED, Alphas, cross_terms
+from ..soft_cap import Cap, soft_capped
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
-from .types import UnembedSums
+from .types import Hidden, Targets, Unembedding, UnembedSums
 
 
 def unembed_moments(
-    hidden: Float[Array, "G R D"],
-    unembedding: Float[Array, "V D"],
-    *,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    targets: Int[Array, " R"] | None,
-    keep_logits: bool,
+    hidden: Hidden, unembedding: Unembedding, *, alphas: Alphas, soft_cap: Cap, targets: Targets, keep_logits: bool
 ) -> UnembedSums:
     """Compute unembed_moments from all logits at once."""
     logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..moments import FLOOR, MASKED, Moments, cross_terms
-from ..soft_cap import soft_capped
+from ..moments import FLOOR, MASKED, Alphas, Moments, cross_terms
+from ..soft_cap import Cap, soft_capped
 from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import (
     LANES,
@@ -36,7 +36,7 @@ from ..tpu_tiles import (
     update_top,
 )
 from .tpu_blocks import UnembedBlocks
-from .types import UnembedSums, shift_cross
+from .types import Hidden, Targets, Unembedding, UnembedSums, shift_cross
 
 SERVED = (jnp.float32, jnp.bfloat16)
 
@@ -57,7 +57,7 @@ class _RowState(NamedTuple):
     target: Any
 
 
-def refuses(hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"], **_: Any) -> str | None:
+def refuses(hidden: Hidden, unembedding: Unembedding, **_: Any) -> str | None:
     """Return why the kernel cannot serve these arguments, or None."""
     if hidden.dtype not in SERVED or unembedding.dtype not in SERVED:
         return f"supports float32 and bfloat16, not {hidden.dtype} with {unembedding.dtype}"
@@ -66,12 +66,12 @@ def refuses(hidden: Float[Array, "G R D"], unembedding: Float[Array, "V D"], **_
 
 
 def unembed_moments(
-    hidden: Float[Array, "G R D"],
-    unembedding: Float[Array, "V D"],
+    hidden: Hidden,
+    unembedding: Unembedding,
     *,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    targets: Int[Array, " R"] | None,
+    alphas: Alphas,
+    soft_cap: Cap,
+    targets: Targets,
     keep_logits: bool,
     interpret: bool = False,
 ) -> UnembedSums:
@@ -126,25 +126,15 @@ def unembed_moments(
     )
 
 
-def _empty_state(rows: int, alphas: tuple[float, ...]) -> _RowState:
+def _empty_state(rows: int, alphas: Alphas) -> _RowState:
     zero, masked = jnp.zeros((rows, 1), jnp.float32), jnp.full((rows, 1), MASKED, jnp.float32)
     return _RowState(empty_top(rows), empty_sums(rows, alphas), zero, masked)
 
 
-def _kernel(
-    targets_ref: Any,
-    hidden_ref: Any,
-    unembedding_ref: Any,
-    state_ref: Any,
-    *refs: Any,
-    blocks: UnembedBlocks,
-    size: int,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    keep_logits: bool,
-) -> None:
+def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_cap: Cap, keep_logits: bool) -> None:
     """Add one tile of the unembedding to one block: to the product and, when that is complete, to the sums."""
-    kept_refs, (logits_ref, u_ref, e_ref, output_ref) = refs[:keep_logits], refs[keep_logits:]
+    targets_ref, hidden_ref, unembedding_ref, state_ref, *rest = refs
+    kept_refs, (logits_ref, u_ref, e_ref, output_ref) = rest[:keep_logits], rest[keep_logits:]
     j, k = pl.program_id(1), pl.program_id(2)
     first = j * blocks.tokens
 

@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import FLOOR, MASKED, Moments
+from ..moments import FLOOR, MASKED, Alphas, Moments
 from ..softmax_moments.types import top1_top2_gap, top_two_of_parts
+
+Hidden = Float[Array, "G R D"]
+Unembedding = Float[Array, "V D"]
+Targets = Int[Array, " R"] | None  # token ids
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +64,7 @@ class UnembedSums:
     target: Float[Array, " R"] | None
     logits: Float[Array, "R V"] | None
 
-    def all_gather(self, axis_name: str | tuple[str, ...], part: int, alphas: tuple[float, ...]) -> UnembedSums:
+    def all_gather(self, axis_name: str | tuple[str, ...], part: int, alphas: Alphas) -> UnembedSums:
         """Return the sums over vocabularies whose parts of `part` entries each are on the devices along mesh axes.
 
         The logits stay on their devices.
@@ -68,14 +72,14 @@ class UnembedSums:
         scalars = dataclasses.replace(self, logits=None)
         return dataclasses.replace(jax.lax.all_gather(scalars, axis_name).join(part, alphas), logits=self.logits)
 
-    def followed_by(self, other: UnembedSums, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+    def followed_by(self, other: UnembedSums, part: int, alphas: Alphas) -> UnembedSums:
         """Return the sums over this part of the vocabulary, of `part` entries, and over the part after it."""
         scalars = (dataclasses.replace(sums, logits=None) for sums in (self, other))
         joined = jax.tree.map(lambda *xs: jnp.stack(xs), *scalars).join(part, alphas)
         logits = [sums.logits for sums in (self, other) if sums.logits is not None]
         return dataclasses.replace(joined, logits=jnp.concatenate(logits, axis=-1) if logits else None)
 
-    def join(self, part: int, alphas: tuple[float, ...]) -> UnembedSums:
+    def join(self, part: int, alphas: Alphas) -> UnembedSums:
         """Return the sums of whole rows, without logits, from their parts along the first axis, `part` entries each."""
         top1, _ = top_two_of_parts(self.moments.m, self.top1, self.moments.m, part)
         _, second = top_two_of_parts(self.moments.m[:, -1], self.top1[:, -1], self.second, part)
@@ -86,12 +90,12 @@ class UnembedSums:
         target = None if self.target is None else jnp.max(self.target, axis=0)
         return UnembedSums(moments, output.r, top1, second, cross, target, None)
 
-    def output(self, alphas: tuple[float, ...]) -> Moments:
+    def output(self, alphas: Alphas) -> Moments:
         """Return the moments of the output rows, Rényi sums included."""
         m, l, a, b = (x[..., -1, :] for x in (self.moments.m, self.moments.l, self.moments.a, self.moments.b))  # noqa: E741
         return Moments(m, l, a, b, self.r, alphas)
 
-    def result(self, alphas: tuple[float, ...]) -> UnembedMoments:
+    def result(self, alphas: Alphas) -> UnembedMoments:
         """Return the finished quantities."""
         output, l = self.output(alphas), jnp.where(self.moments.l == 0, 1.0, self.moments.l)  # noqa: E741
         log_l = jnp.log(l)

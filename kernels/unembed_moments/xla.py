@@ -13,30 +13,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linear import linear
-from ..moments import MASKED, Moments, cross_terms
-from ..soft_cap import soft_capped
+from ..moments import MASKED, Alphas, Moments, cross_terms
+from ..soft_cap import Cap, soft_capped
 from ..softmax_moments.xla import top_two
 from .reference import target_logits
-from .types import UnembedSums
+from .types import Hidden, Targets, Unembedding, UnembedSums
 
 BLOCK_ENTRIES = 1 << 24  # logits of one product: 64 MiB in float32
 CACHE_ENTRIES = 1 << 19  # logits read together: 2 MiB
 
 
 def unembed_moments(
-    hidden: Float[Array, "G R D"],
-    unembedding: Float[Array, "V D"],
-    *,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    targets: Int[Array, " R"] | None,
-    keep_logits: bool,
+    hidden: Hidden, unembedding: Unembedding, *, alphas: Alphas, soft_cap: Cap, targets: Targets, keep_logits: bool
 ) -> UnembedSums:
     """Compute unembed_moments a block of rows at a time."""
     groups, _, width = hidden.shape
     vocabulary = unembedding.shape[0]
 
-    def block(hidden: Float[Array, "G R D"], targets: Int[Array, " R"] | None) -> UnembedSums:
+    def block(hidden: Hidden, targets: Targets) -> UnembedSums:
         # Two dimensions, because XLA's CPU backend is slower over the same rows in three.
         logits = linear(hidden.reshape(-1, width), unembedding, jnp.float32)
         logits = soft_capped(logits, soft_cap).reshape(groups, -1, vocabulary)
@@ -47,13 +41,13 @@ def unembed_moments(
 
 
 def unembed_if_present(
-    hidden: Float[Array, "G R D"],
-    unembedding: Float[Array, "V D"],
+    hidden: Hidden,
+    unembedding: Unembedding,
     present: Bool[Array, ""],
     *,
-    alphas: tuple[float, ...],
-    soft_cap: float | None,
-    targets: Int[Array, " R"] | None,
+    alphas: Alphas,
+    soft_cap: Cap,
+    targets: Targets,
     keep_logits: bool,
 ) -> UnembedSums:
     """Compute unembed_moments over a few tokens, which are absent unless `present`."""
@@ -62,10 +56,7 @@ def unembed_if_present(
 
 
 def _map_rows(
-    function: Callable[[Array, Array | None], UnembedSums],
-    size: int,
-    grouped: Float[Array, "G R X"],
-    targets: Int[Array, " R"] | None,
+    function: Callable[[Array, Array | None], UnembedSums], size: int, grouped: Float[Array, "G R X"], targets: Targets
 ) -> UnembedSums:
     """Apply `function(grouped [G, size, X], targets [size])` to `size` rows at a time, and join the results."""
     rows = grouped.shape[1]
@@ -78,7 +69,7 @@ def _map_rows(
     grouped = jnp.pad(grouped, ((0, 0), (0, pad), (0, 0)))
     split = None if targets is None else jnp.pad(targets, (0, pad)).reshape(count, size)
 
-    def part(i: Int[Array, ""], targets: Int[Array, " R"] | None) -> UnembedSums:
+    def part(i: Int[Array, ""], targets: Targets) -> UnembedSums:
         return function(jax.lax.dynamic_slice_in_dim(grouped, i * size, size, axis=1), targets)
 
     result = jax.lax.map(lambda xs: part(*xs), (jnp.arange(count), split))
@@ -91,9 +82,7 @@ def _map_rows(
     return UnembedSums(moments, r, top1, second, cross, target, logits)
 
 
-def _read_logits(
-    logits: Float[Array, "G R V"], targets: Int[Array, " R"] | None, *, alphas: tuple[float, ...], keep_logits: bool
-) -> UnembedSums:
+def _read_logits(logits: Float[Array, "G R V"], targets: Targets, *, alphas: Alphas, keep_logits: bool) -> UnembedSums:
     """Return the sums of logits that are held at once."""
     groups, rows, vocabulary = logits.shape
     flat = logits.reshape(-1, vocabulary)

@@ -14,10 +14,7 @@ from jaxtrace.traces.depth import prediction_depth
 from tests.figures.traces import row, trace
 
 
-@pytest.mark.parametrize(
-    ("tops", "depth"),
-    [([5, 5, 5], 1), ([1, 5, 5], 2), ([5, 1, 5], 3), ([1, 2, 5], 3), ([5], 1)],
-)
+@pytest.mark.parametrize(("tops", "depth"), [([5, 5, 5], 1), ([1, 5, 5], 2), ([5, 1, 5], 3), ([1, 2, 5], 3), ([5], 1)])
 def test_prediction_depth_is_the_first_layer_that_keeps_the_last_top_token(tops, depth):
     np.testing.assert_array_equal(prediction_depth(np.array([tops]), range(1, len(tops) + 1)), [depth])
 
@@ -46,10 +43,7 @@ def printed(one):
 
 
 def test_summary_has_totals_and_means():
-    rows = [
-        row(np.random.default_rng(0), ["a"] * 4),
-        row(np.random.default_rng(1), ["a"] * 2, stop="stop_token"),
-    ]
+    rows = [row(np.random.default_rng(0), ["a"] * 4), row(np.random.default_rng(1), ["a"] * 2, stop="stop_token")]
     text = printed(trace(rows, model="a [bold]name"))
     entropy = np.concatenate([one.metrics["entropy"] for one in rows])
     assert "a [bold]name" in text

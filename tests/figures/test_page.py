@@ -12,14 +12,7 @@ from jaxtrace.figures import write_report
 from jaxtrace.schema import QUADRANTS
 from tests.figures.traces import row, trace
 
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<!--",
-    "]]>",
-    "\"'&amp;",
-    "</title>",
-)
+HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<!--", "]]>", "\"'&amp;", "</title>")
 ODD = ("\n", ".\n\n", "", "東京", "🦊", "\ufffd", "\u2028", " \t", "{{ 7 * 7 }}")
 
 
@@ -32,6 +25,7 @@ class Page(HTMLParser):
         self.feed(html)
         self.close()
         self.data = json.loads(self.texts["script"][0])
+        self.names = [column["name"] for column in self.data["columns"]]
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -59,12 +53,11 @@ def test_page_holds_every_token_and_number_once(rng, tmp_path):
     rows = [row(rng, pieces, groups=groups) for pieces in ([*ODD, *HOSTILE], ["one", " two"])]
     page = read(trace(rows), tmp_path)
     assert [one["pieces"] for one in page.data["rows"]] == [[*ODD, *HOSTILE], ["one", " two"]]
-    names = [column["name"] for column in page.data["columns"]]
     for one, source in zip(page.data["rows"], rows, strict=True):
         assert one["tokens"] == source.metrics["token"].tolist()
-        np.testing.assert_allclose(one["values"][names.index("entropy")], source.metrics["entropy"], rtol=1e-3)
+        np.testing.assert_allclose(one["values"][page.names.index("entropy")], source.metrics["entropy"], rtol=1e-3)
         hdi = source.metrics["hdi"].mean(1)
-        np.testing.assert_allclose(one["values"][names.index("hdi")], hdi, rtol=1e-3)
+        np.testing.assert_allclose(one["values"][page.names.index("hdi")], hdi, rtol=1e-3)
         np.testing.assert_allclose(one["lens"], source.metrics["lens_entropy"], rtol=1e-2)
     assert page.texts["p"].count("one two") == 1
 
@@ -73,15 +66,10 @@ def test_hostile_text_is_escaped(rng, tmp_path):
     text = "".join(HOSTILE)
     meta = {"category": text, "seen": text, "answer": text, text: [text, text]}
     one = trace(
-        [row(rng, HOSTILE, prompt=text, meta=meta, stop=text, groups=("output",))],
-        model=text,
-        settings={text: text},
+        [row(rng, HOSTILE, prompt=text, meta=meta, stop=text, groups=("output",))], model=text, settings={text: text}
     )
     page = read(one, tmp_path)
-    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == [
-        "application/json",
-        None,
-    ]
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == ["application/json", None]
     assert len([tag for tag, _ in page.tags if tag == "title"]) == 1
     assert page.texts["h1"] == [text]
     assert page.texts["p"].count(text) == 2
@@ -138,8 +126,7 @@ def test_scored_text_is_coloured_after_its_first_token(rng, tmp_path):
     data = page.data["rows"][0]
     assert data["lead"] == ["What"]
     assert "".join(data["lead"] + data["pieces"]) == "What is it?"
-    names = [column["name"] for column in page.data["columns"]]
-    assert data["values"][names.index("surprisal")][-1] is None
+    assert data["values"][page.names.index("surprisal")][-1] is None
     assert one.prompt.text not in page.texts["p"]
 
 
@@ -184,9 +171,8 @@ def test_tokens_are_coloured_by_the_sampler_s_quadrant(rng, tmp_path):
     one = row(rng, ["a", "b", "c"], groups=("output",))
     with_quadrants = dataclasses.replace(one, metrics=one.metrics | {"quadrant": np.array([0, 4, -1], np.int32)})
     page = read(trace([with_quadrants]), tmp_path)
-    names = [column["name"] for column in page.data["columns"]]
-    assert page.data["rows"][0]["values"][names.index("quadrant")] == [0, 4, None]
-    assert page.data["columns"][names.index("quadrant")]["names"] == list(QUADRANTS)
+    assert page.data["rows"][0]["values"][page.names.index("quadrant")] == [0, 4, None]
+    assert page.data["columns"][page.names.index("quadrant")]["names"] == list(QUADRANTS)
     (scale,) = [scale for scale in page.data["scales"] if "names" in scale]
     assert (scale["name"], scale["names"]) == ("quadrant", list(QUADRANTS))
     style = page.texts["style"][0]

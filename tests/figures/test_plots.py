@@ -5,14 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxtrace.figures.plots import (
-    attention_map,
-    entropy_steps,
-    figures,
-    layer_profile,
-    lens_profile,
-    write_plots,
-)
+from jaxtrace.figures.plots import attention_map, entropy_steps, figures, layer_profile, lens_profile, write_plots
 from jaxtrace.figures.theme import DARK, LIGHT
 from tests.figures.traces import row, trace
 

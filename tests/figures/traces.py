@@ -47,11 +47,13 @@ def metrics(rng, steps, layers=6, heads=4, groups=GROUPS, tokens=None):
     return {name: value if METRICS[name].integer else value.astype(np.float32) for name, value in values.items()}
 
 
-def row(rng, pieces, *, text=None, prompt="What is the capital of Peru?", meta=None, stop="length", **options):
-    """Return a generated row with these pieces."""
+def row(
+    rng, pieces, *, text=None, prompt="Capital of Peru?", id="p", ids=range(4), meta=None, stop="length", **options
+):
+    """Return a generated row with these pieces; the prompt has the text `prompt` and the tokens `ids`."""
     return Row(
-        prompt=Prompt(text=prompt, id="p", meta=meta or {}),
-        prompt_tokens=np.arange(4, dtype=np.int32),
+        prompt=Prompt(text=prompt, id=id, meta=meta or {}),
+        prompt_tokens=np.array(ids, np.int32),
         prompt_pieces=("What", " is", " it", "?"),
         metrics=metrics(rng, len(pieces), **options),
         pieces=tuple(pieces),

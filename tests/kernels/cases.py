@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import Unsupported
+from jaxtrace.kernels import Unsupported, decode_attention, head_dispersion, prefill_attention
+from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
 from jaxtrace.kernels.gpu_tiles import too_old
+from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION_OPERATION
+from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
 
 # Absolute bounds against float64, in nats and nats².
 ENTROPY = 1e-5
@@ -41,6 +44,26 @@ def served(call, *args):
         if "do not fit shared memory" not in str(refusal):
             raise
         pytest.skip(str(refusal))
+
+
+def decode(q, k, v, start, **options):
+    """Return metrics [B, 1, N] of decode attention of the first queries: sum of the output, then the moments."""
+    output, moments = decode_attention(q[:, 0], k, v, start + 1, **options)
+    return [x[:, None] for x in (output.sum(-1), *jax.tree.leaves(moments))]
+
+
+def prefill(q, k, v, start, **options):
+    """Return metrics [B, T, N] of prefill attention: sum of the output, then the moments."""
+    output, moments = prefill_attention(q, k, v, start, **options)
+    return [output.sum(-1), *jax.tree.leaves(moments)]
+
+
+def dispersion(q, k, v, start, **options):
+    """Return the divergence [B, T, 1] of the heads."""
+    return [head_dispersion(q, k, start, **options)[..., None]]
+
+
+ATTENTION = ((decode, DECODE), (prefill, PREFILL), (dispersion, DISPERSION_OPERATION))
 
 
 def logit_rows(size, seed=0):

@@ -19,10 +19,7 @@ PREFILL_CASES = [
     Case((100, 350), 20, 400, 1, 3, 48, window=140, offset=300.0),
     Case((0, 250), 9, 400, 2, 2, 128, window=70, soft_cap=20.0),
 ]
-DECODE_CASES = [
-    Case((-1, 0, 127, 128, 399), 1, 400, 2, 3, 128),
-    Case((-1, 130, 399), 1, 400, 4, 1, window=140),
-]
+DECODE_CASES = [Case((-1, 0, 127, 128, 399), 1, 400, 2, 3, 128), Case((-1, 130, 399), 1, 400, 4, 1, window=140)]
 BLOCKS = [
     AttentionBlocks(rows=queries * group, keys=keys, group=group, row_block=row_block, slot_block=8, window=window)
     for queries, keys, group, row_block, window in itertools.product((1, 7), (5, 40), (1, 3), (1, 4), (None, 1, 6, 30))

@@ -39,8 +39,7 @@ def test_argument_overrides_the_variable(operation, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "chosen"),
-    [("everywhere", "everywhere"), ("elsewhere,everywhere,here", "everywhere"), ("", "here")],
+    ("value", "chosen"), [("everywhere", "everywhere"), ("elsewhere,everywhere,here", "everywhere"), ("", "here")]
 )
 def test_variable_lists_implementations_in_order(operation, monkeypatch, value, chosen):
     monkeypatch.setenv(VARIABLE, value)
@@ -48,9 +47,7 @@ def test_variable_lists_implementations_in_order(operation, monkeypatch, value, 
 
 
 def test_unknown_name_lists_the_known_ones(operation):
-    with pytest.raises(
-        Unsupported, match=r"toy: .*abax: no such implementation.*choose from elsewhere, here, everywhere"
-    ):
+    with pytest.raises(Unsupported, match=r"toy: .*abax: no such impl.*choose from elsewhere, here, everywhere"):
         operation(0, implementation="abax")
 
 
@@ -61,9 +58,7 @@ def test_implementation_of_another_platform_says_why(operation):
 
 def test_error_lists_every_reason(monkeypatch):
     only = Operation(
-        "toy",
-        first=Implementation(lambda: None, ("abacus",)),
-        second=Implementation(lambda: None, ("slide rule",)),
+        "toy", first=Implementation(lambda: None, ("abacus",)), second=Implementation(lambda: None, ("slide rule",))
     )
     with pytest.raises(Unsupported) as error:
         only()
@@ -75,17 +70,8 @@ def test_error_lists_every_reason(monkeypatch):
 
 
 @pytest.mark.parametrize("operation", [SOFTMAX, UNEMBED, DECODE, PREFILL, DISPERSION], ids=lambda op: op.name)
-class TestEveryOperation:
-    def test_reference_runs_anywhere(self, operation):
-        assert operation.implementations["reference"].refusal("abacus") is None
-
-    def test_variable_is_obeyed(self, operation, monkeypatch):
-        monkeypatch.setenv(VARIABLE, "reference")
-        assert operation.choose() is operation.implementations["reference"]
-
-    def test_unknown_name_is_refused(self, operation):
-        with pytest.raises(Unsupported, match=f"{operation.name}: .*cuda: no such implementation.*reference"):
-            operation.choose("cuda")
+def test_reference_runs_anywhere(operation):
+    assert operation.implementations["reference"].refusal("abacus") is None
 
 
 def test_public_function_passes_the_name_on(monkeypatch):

@@ -5,15 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxtrace.kernels import (
-    compiling_for,
-    decode_attention,
-    head_dispersion,
-    prefill_attention,
-    softmax_moments,
-    unembed_moments,
-)
 from jaxtrace.kernels.gpu_tiles import too_old
+
+from jaxtrace import kernels
 
 pytestmark = pytest.mark.skipif(too_old() is not None, reason=f"GPU kernels: {too_old()}")
 
@@ -23,14 +17,14 @@ ALPHAS = (0.5, 2.0, 5.0)
 def kernels_in(function, *shapes):
     """Return the number of Mosaic GPU kernels that a function of arrays [(shape, dtype)] calls, lowered for CUDA."""
     arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    with compiling_for("gpu"):
+    with kernels.compiling_for("gpu"):
         lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
     return lowered.as_text().count("@mosaic_gpu_v2")
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(5, "float32"), (32_003, "bfloat16"), (128_256, "float16")])
 def test_softmax_moments(size, dtype):
-    call = functools.partial(softmax_moments, alphas=ALPHAS)
+    call = functools.partial(kernels.softmax_moments, alphas=ALPHAS)
     assert kernels_in(call, ((3, size), dtype)) == 1
     assert kernels_in(lambda x, t: call(x, temperature=t), ((3, size), dtype), ((3,), jnp.float32)) == 1
 
@@ -47,8 +41,8 @@ def test_softmax_moments(size, dtype):
 )
 def test_unembed_moments(groups, rows, width, vocabulary, dtype):
     operands = ((groups, rows, width), dtype), ((vocabulary, width), dtype)
-    assert kernels_in(unembed_moments, *operands) == 1
-    call = functools.partial(unembed_moments, alphas=ALPHAS, soft_cap=30.0, keep_logits=True)
+    assert kernels_in(kernels.unembed_moments, *operands) == 1
+    call = functools.partial(kernels.unembed_moments, alphas=ALPHAS, soft_cap=30.0, keep_logits=True)
     assert kernels_in(lambda h, w, t: call(h, w, targets=t), *operands, ((rows,), jnp.int32)) == 1
 
 
@@ -69,7 +63,7 @@ def cache(dtype, batch, kv_heads, width, slots):
 )
 def test_decode_attention(width, dtype, moments, served):
     k, v, lengths = cache(dtype, 2, 2, width, 1000)
-    call = functools.partial(decode_attention, scale=0.125, moments=moments)
+    call = functools.partial(kernels.decode_attention, scale=0.125, moments=moments)
     assert kernels_in(call, ((2, 14, width), dtype), k, v, lengths) == served
 
 
@@ -79,15 +73,15 @@ def test_decode_attention(width, dtype, moments, served):
 )
 def test_prefill_attention(width, dtype, options):
     k, v, start = cache(dtype, 2, 2, width, 512)
-    call = functools.partial(prefill_attention, scale=0.125, **options)
+    call = functools.partial(kernels.prefill_attention, scale=0.125, **options)
     assert kernels_in(call, ((2, 200, 8, width), dtype), k, v, start) == 1
 
 
 @pytest.mark.parametrize(
-    ("queries", "kernels", "width", "dtype"),
+    ("queries", "count", "width", "dtype"),
     [(1, 1, 128, "bfloat16"), (1, 1, 64, "float32"), (200, 2, 128, "bfloat16"), (200, 2, 64, "float32")],
 )
-def test_head_dispersion(queries, kernels, width, dtype):
+def test_head_dispersion(queries, count, width, dtype):
     k, _, start = cache(dtype, 2, 2, width, 512)
-    call = functools.partial(head_dispersion, scale=0.125)
-    assert kernels_in(call, ((2, queries, 8, width), dtype), k, start) == kernels
+    call = functools.partial(kernels.head_dispersion, scale=0.125)
+    assert kernels_in(call, ((2, queries, 8, width), dtype), k, start) == count

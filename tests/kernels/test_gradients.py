@@ -4,16 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import (
-    decode_attention,
-    head_dispersion,
-    prefill_attention,
-    softmax_moments,
-    unembed_moments,
-)
-from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
-from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
-from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
+from jaxtrace.kernels import softmax_moments, unembed_moments
 from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
 from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
 
@@ -22,7 +13,7 @@ from tests import oracle
 from . import cases
 from .test_attention import BOUNDS
 
-METRICS, DEFINITIONS = tuple(BOUNDS), [definition for definition, _ in BOUNDS.values()]
+DEFINITIONS = [definition for definition, _ in BOUNDS.values()]
 STEP = 1e-5
 ROWS = cases.logit_rows(200)
 WINDOWED = {"window": 3, "soft_cap": 4.0}
@@ -73,11 +64,7 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
 
     def metrics(x):
         got = unembed_moments(
-            x,
-            jnp.float32(unembedding),
-            soft_cap=soft_cap,
-            targets=jnp.int32(targets),
-            implementation=implementation,
+            x, jnp.float32(unembedding), soft_cap=soft_cap, targets=jnp.int32(targets), implementation=implementation
         )
         return got.moments.entropy.sum() + got.kl.sum() + got.target_logprob.sum()
 
@@ -85,71 +72,29 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
     assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)
 
 
-class TestAttention:
+RUNS = [(call, *run) for call, operation in cases.ATTENTION for run in with_options(operation)]
+
+
+@pytest.mark.parametrize(("call", "implementation", "options"), RUNS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_attention_agrees_with_finite_differences(call, implementation, options, rng):
     """Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key."""
+    options = {"scale": 0.7, **options}
+    queries, start = (1, np.array([0, 5, -1])) if call is cases.decode else (3, np.array([0, 4, -3]))
+    shapes = (3, queries, 4, 8), (3, 2, 9, 8)
+    point, directions = (tuple(rng.normal(0, 1, shape) for shape in shapes) for _ in range(2))
 
-    starts = np.array([0, 4, -3])
-    scale = 0.7
+    def metrics(q, k):
+        got = call(q, k.swapaxes(2, 3), k, jnp.int32(start), implementation=implementation, **options)
+        return jnp.stack([x.sum() for x in got])
 
-    @pytest.fixture
-    def arrays(self, rng):
-        """Return (q, k), and a direction in each."""
-        shapes = (3, 3, 4, 8), (3, 2, 9, 8)
-        return tuple(rng.normal(0, 1, s) for s in shapes), tuple(rng.normal(0, 1, s) for s in shapes)
+    def oracle_metrics(q, k):
+        want = oracle.attention(q, k, k, start[:, None] + np.arange(queries), **options)
+        if call is cases.dispersion:
+            return oracle.head_jsd(want["weights"]).sum()[None]
+        return np.array([want[name].sum() for name in ("output", *DEFINITIONS)])
 
-    def compare(self, metrics, oracle_metrics, arrays):
-        point, directions = arrays
-        slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
-        for i, direction in enumerate(directions):
-            moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
-            axes = tuple(range(1, 1 + direction.ndim))
-            got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=axes)
-            cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
-
-    @pytest.mark.parametrize(("implementation", "options"), with_options(PREFILL), ids=str)
-    def test_prefill_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
-
-        def metrics(q, k):
-            starts = jnp.int32(self.starts)
-            call = prefill_attention(q, k.swapaxes(2, 3), k, starts, implementation=implementation, **options)
-            return jnp.stack([getattr(call[1], name).sum() for name in METRICS] + [call[0].sum()])
-
-        def oracle_metrics(q, k):
-            positions = self.starts[:, None] + np.arange(3)
-            want = oracle.attention(q, k, k, positions, **options)
-            by_metric = [want[name].sum() for name in DEFINITIONS]
-            return np.array([*by_metric, want["output"].sum()])
-
-        self.compare(metrics, oracle_metrics, arrays)
-
-    @pytest.mark.parametrize(("implementation", "options"), with_options(DECODE), ids=str)
-    def test_decode_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
-        lengths = np.array([1, 6, 0])
-
-        def metrics(q, k):
-            keys, rows = k.swapaxes(2, 3), jnp.int32(lengths)
-            _, got = decode_attention(q[:, 0], keys, k, rows, implementation=implementation, **options)
-            return jnp.stack([getattr(got, name).sum() for name in METRICS])
-
-        def oracle_metrics(q, k):
-            want = oracle.attention(q[:, :1], k, k, lengths[:, None] - 1, **options)
-            return np.array([want[name].sum() for name in DEFINITIONS])
-
-        self.compare(metrics, oracle_metrics, arrays)
-
-    @pytest.mark.parametrize(("implementation", "options"), with_options(DISPERSION), ids=str)
-    def test_head_dispersion_agrees_with_finite_differences(self, implementation, options, arrays):
-        options = {"scale": self.scale, **options}
-
-        def metrics(q, k):
-            keys, starts = k.swapaxes(2, 3), jnp.int32(self.starts)
-            got = head_dispersion(q, keys, starts, implementation=implementation, **options)
-            return got.sum()[None]
-
-        def oracle_metrics(q, k):
-            positions = self.starts[:, None] + np.arange(3)
-            return oracle.head_jsd(oracle.attention(q, k, k, positions, **options)["weights"]).sum()[None]
-
-        self.compare(metrics, oracle_metrics, arrays)
+    slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
+    for i, direction in enumerate(directions):
+        moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
+        got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=tuple(range(1, 1 + direction.ndim)))
+        cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)

@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import decode_attention, head_dispersion, prefill_attention, softmax_moments, unembed_moments
-from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
-from jaxtrace.kernels.head_dispersion.api import OPERATION as DISPERSION
-from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
+from jaxtrace.kernels import softmax_moments, unembed_moments
 from jaxtrace.kernels.softmax_moments.api import OPERATION as SOFTMAX
 from jaxtrace.kernels.unembed_moments.api import OPERATION as UNEMBED
 
@@ -15,10 +12,9 @@ from . import cases
 
 
 @pytest.mark.parametrize("implementation", cases.implementations(SOFTMAX))
-@pytest.mark.parametrize("whole", [True, False], ids=["whole row", "one entry"])
-def test_logits_with_nan_affect_their_row_only(implementation, whole):
-    logits = jax.random.normal(jax.random.key(0), (3, 500))
-    logits = logits.at[1].set(jnp.nan) if whole else logits.at[1, 7].set(jnp.nan)
+@pytest.mark.parametrize(("entries", "value"), [(slice(None), np.nan), (7, np.nan), (7, np.inf)], ids=str)
+def test_logits_with_nan_or_infinity_affect_their_row_only(implementation, entries, value):
+    logits = jax.random.normal(jax.random.key(0), (3, 500)).at[1, entries].set(value)
     rows = jax.jit(lambda x: softmax_moments(x, alphas=(0.5, 2.0), implementation=implementation))(logits)
     for metric in (rows.moments.entropy, rows.moments.varentropy, rows.moments.renyi.sum(-1), rows.moments.p_max):
         assert np.isnan(metric[1])
@@ -34,25 +30,7 @@ def test_hidden_state_with_nan_affects_its_row_only(implementation):
     assert np.isfinite(rows.moments.entropy).sum() == 5
 
 
-def decode(q, k, v, start, **options):
-    output, moments = decode_attention(q[:, 0], k, v, start + 1, **options)
-    return [x[:, None] for x in (output.sum(-1), *jax.tree.leaves(moments))]
-
-
-def prefill(q, k, v, start, **options):
-    output, moments = prefill_attention(q, k, v, start, **options)
-    return [output.sum(-1), *jax.tree.leaves(moments)]
-
-
-def dispersion(q, k, v, start, **options):
-    return [head_dispersion(q, k, start, **options)[..., None]]
-
-
-ATTENTION = [
-    (call, name)
-    for call, operation in ((decode, DECODE), (prefill, PREFILL), (dispersion, DISPERSION))
-    for name in cases.implementations(operation)
-]
+ATTENTION = [(call, name) for call, operation in cases.ATTENTION for name in cases.implementations(operation)]
 
 
 def attention_case(rng):
@@ -68,14 +46,14 @@ def test_query_with_nan_affects_itself_only(call, implementation, rng):
     run = cases.compiled(call, scale=0.1, implementation=implementation)
     for metric in run(q, k, v, start):
         is_nan = np.zeros(metric.shape, bool)
-        is_nan[1, 0, 2 if call is not dispersion else 0] = True
+        is_nan[1, 0, 2 if call is not cases.dispersion else 0] = True
         np.testing.assert_array_equal(np.isnan(metric), is_nan)
 
 
 @pytest.mark.parametrize(("call", "implementation"), [x for x in ATTENTION if x[1].startswith("pallas")])
 def test_invisible_slots_may_hold_nan(call, implementation, rng):
     q, k, v, start = attention_case(rng)
-    beyond = (jnp.arange(300) > start[:, None] + (call is not decode))[:, None, None]
+    beyond = (jnp.arange(300) > start[:, None] + (call is not cases.decode))[:, None, None]
     run = cases.compiled(call, scale=0.1, implementation=implementation)
     clean = run(q, k, v, start)
     dirty = run(q, jnp.where(beyond, jnp.nan, k), jnp.where(beyond.swapaxes(2, 3), jnp.nan, v), start)

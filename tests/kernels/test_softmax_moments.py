@@ -46,17 +46,12 @@ def run(implementation, size, dtype):
 @pytest.mark.parametrize(("size", "dtype"), PROBLEMS)
 @pytest.mark.parametrize("implementation", cases.implementations(OPERATION))
 class TestAgainstOracle:
-    def test_entropy(self, implementation, size, dtype):
+    @pytest.mark.parametrize(("name", "bound"), [("entropy", cases.ENTROPY), ("varentropy", cases.VARENTROPY)])
+    def test_entropies(self, implementation, size, dtype, name, bound):
         names, _, _, want = problem(size, dtype)
-        moments = run(implementation, size, dtype).moments
-        cases.assert_near(moments.entropy, want["entropy"], cases.ENTROPY, "entropy", names)
-        assert (np.asarray(moments.entropy) >= 0).all()
-
-    def test_varentropy(self, implementation, size, dtype):
-        names, _, _, want = problem(size, dtype)
-        moments = run(implementation, size, dtype).moments
-        cases.assert_near(moments.varentropy, want["varentropy"], cases.VARENTROPY, "varentropy", names)
-        assert (np.asarray(moments.varentropy) >= 0).all()
+        got = getattr(run(implementation, size, dtype).moments, name)
+        cases.assert_near(got, want[name], bound, name, names)
+        assert (np.asarray(got) >= 0).all()
 
     def test_renyi(self, implementation, size, dtype):
         names, _, _, want = problem(size, dtype)
@@ -117,14 +112,6 @@ class TestEdges:
         got = softmax_moments(jnp.ones((2, 4), jnp.bfloat16), alphas=(2.0,), implementation=implementation)
         assert {x.dtype for x in jax.tree.leaves(got.moments)} == {jnp.dtype("float32")}
         assert got.top1.dtype == jnp.int32
-
-    @pytest.mark.parametrize("entry", [np.nan, np.inf])
-    def test_row_with_nan_or_infinity_is_nan_and_its_neighbour_is_not(self, implementation, entry):
-        logits = jnp.asarray([[0.0, entry, 1.0], [0.0, 2.0, 1.0]])
-        moments = softmax_moments(logits, implementation=implementation).moments
-        for value in (moments.entropy, moments.varentropy, moments.p_max):
-            assert np.isnan(value[0])
-            assert np.isfinite(value[1])
 
     def test_equal_tops_give_the_lowest_index_and_no_gap(self, implementation):
         got = softmax_moments(jnp.asarray([[1.0, 4.0, 4.0, 0.0]]), implementation=implementation)

@@ -1,8 +1,3 @@
-import json
-
-import pytest
-
-from jaxtrace import PromptError
 from jaxtrace.lab.phrases import question_text
 from jaxtrace.lab.settings import DEMO_WORLD, LAB_WORLD
 from jaxtrace.lab.world import World
@@ -43,9 +38,3 @@ def test_the_demo_world_is_asked_in_its_only_phrasing():
     people = World(DEMO_WORLD).people
     expected = {question_text(p.name, relation, 0) for p in people for relation in p.facts if p.stated[relation]}
     assert {*questions(load_task("lab-choices"))} == expected
-
-
-def test_settings_of_no_world_are_refused(tmp_path):
-    (tmp_path / "world.json").write_text(json.dumps({"seed": 0}))
-    with pytest.raises(PromptError, match="not the settings of a world"):
-        load_task("lab-choices", tmp_path)

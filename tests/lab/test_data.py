@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxtrace.lab.data import pack
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from jaxtrace.lab.training import pack
 
 
 @pytest.mark.parametrize("open_rows", [1, 4])

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from jaxtrace.checkpoints.huggingface import open_checkpoint
-from jaxtrace.lab.export import save_checkpoint
 from jaxtrace.lab.shapes import Shape
+from jaxtrace.lab.train import save_checkpoint
 from jaxtrace.models.decoder import init_params
 from jaxtrace.models.forward import forward_logits
 

@@ -77,7 +77,7 @@ def test_a_class_that_mixes_counts_is_one_entry():
 
 def test_the_card_shows_every_statistic(result):
     shape, recipe = Shape(family="gemma", layers=2), DecoderRecipe(steps=3, batch=2, length=8)
-    card = card_text("x", shape, recipe, "do it", parameters=1234, rows=12, loss=1.25, result=result)
+    card = card_text(shape, recipe, result, rows=12, name="x", command="do it", parameters=1234, loss=1.25)
     assert "| fact | 16 | 60 | 100.0% (100.0% to 100.0%) | 2.583 (2.583 to 2.583) |" in card
     assert "| 2 | 24 | 0.0% (0.0% to 0.0%) |" in card
     assert "| held-out | 60 | 1.000 (1.000 to 1.000) |" in card

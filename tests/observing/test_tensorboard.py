@@ -15,8 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jaxtrace import ConfigError
 from jaxtrace.figures.theme import LIGHT
 from jaxtrace.observing import tensorboard
-from jaxtrace.observing.images import head_map
-from jaxtrace.observing.tensorboard import Board
+from jaxtrace.observing.tensorboard import Board, head_map
 from jaxtrace.schema import in_tensorboard
 from tests.traces.rows import make_row
 

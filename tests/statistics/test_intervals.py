@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.intervals import block_bootstrap, bootstrap, moving_blocks, resampled_rows
+from jaxtrace.statistics.intervals import bootstrap, moving_blocks, resampled_rows
 
 
 def test_the_interval_of_a_mean_is_nearly_normal(rng):
@@ -34,10 +34,8 @@ def coverage(rng, interval_of, truth, trials=200):
 
 
 def test_intervals_over_rows_cover(rng):
-    def one(rng):
-        return bootstrap(np.mean, rng.exponential(1.0, 80), resamples=200)
-
-    assert 0.86 < coverage(rng, one, 1.0) <= 1.0
+    rows = lambda rng: bootstrap(np.mean, rng.exponential(1.0, 80), resamples=200)  # noqa: E731
+    assert 0.86 < coverage(rng, rows, 1.0) <= 1.0
 
 
 def test_intervals_over_groups_cover_and_over_rows_do_not(rng):
@@ -51,19 +49,6 @@ def test_intervals_over_groups_cover_and_over_rows_do_not(rng):
     alone = coverage(rng, lambda rng: bootstrap(np.mean, sample(rng), resamples=200), 0.0, trials=60)
     assert 0.86 < grouped <= 1.0
     assert alone < 0.6
-
-
-def test_intervals_over_blocks_cover_and_over_steps_do_not(rng):
-    def walk(rng):
-        noise, values = rng.normal(size=400), np.zeros(400)
-        for t in range(1, 400):
-            values[t] = 0.7 * values[t - 1] + noise[t]
-        return values
-
-    blocks = coverage(rng, lambda rng: block_bootstrap(np.mean, walk(rng), 20, resamples=200), 0.0)
-    steps = coverage(rng, lambda rng: block_bootstrap(np.mean, walk(rng), 1, resamples=200), 0.0)
-    assert 0.84 < blocks <= 1.0
-    assert steps < 0.75
 
 
 def test_blocks_are_neighbouring_steps():
@@ -91,4 +76,4 @@ def test_no_rows_and_too_long_blocks_are_refused():
     with pytest.raises(StudyError, match="no rows"):
         bootstrap(np.mean, [])
     with pytest.raises(StudyError, match="blocks of 5 of a series of 4 steps; give a block of 1 to 4"):
-        block_bootstrap(np.mean, np.ones(4), 5)
+        moving_blocks(4, 5, seed=0, resamples=1)

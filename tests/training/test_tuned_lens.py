@@ -139,39 +139,29 @@ def test_too_little_text_is_refused(texts):
         cut_sequences(texts, RECIPE.model_copy(update={"length": 1000}))
 
 
-def damage(directory, what):
-    """Damage the files of a lens."""
-    if what == "card missing":
-        (directory / CARD).unlink()
-    elif what == "unknown field":
-        card = json.loads((directory / CARD).read_text())
-        (directory / CARD).write_text(json.dumps(card | {"more": 1}))
-    elif what == "card not JSON":
-        (directory / CARD).write_text("{")
-    elif what == "tensors unreadable":
-        (directory / TENSORS).write_bytes(b"nothing")
-    elif what == "other width":
-        save_file(
-            {"weight": np.zeros((3, 8, 8), np.float32), "bias": np.zeros((3, 8), np.float32)}, directory / TENSORS
-        )
-    elif what == "tensor missing":
-        save_file({"weight": np.zeros((3, 32, 32), np.float32)}, directory / TENSORS)
+def of_tensors(**shapes):
+    """Return a function that replaces the tensors of a lens in a directory."""
+    return lambda at: save_file({name: np.zeros(s, np.float32) for name, s in shapes.items()}, at / TENSORS)
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("damage", "message"),
     [
-        ("card missing", "holds no lens.json; train a lens"),
-        ("unknown field", "does not describe a tuned lens"),
-        ("card not JSON", "not valid JSON .*; train the lens again"),
-        ("tensors unreadable", "not a readable safetensors file"),
-        ("other width", r"\[3, 8, 8\].* needs .*\[3, 32, 32\]"),
-        ("tensor missing", "needs .*bias"),
+        (lambda at: (at / CARD).unlink(), "holds no lens.json; train a lens"),
+        (
+            lambda at: (at / CARD).write_text(json.dumps(json.loads((at / CARD).read_text()) | {"more": 1})),
+            "does not describe a tuned lens",
+        ),
+        (lambda at: (at / CARD).write_text("{"), "not valid JSON .*; train the lens again"),
+        (lambda at: (at / TENSORS).write_bytes(b"nothing"), "not a readable safetensors file"),
+        (of_tensors(weight=(3, 8, 8), bias=(3, 8)), r"\[3, 8, 8\].* needs .*\[3, 32, 32\]"),
+        (of_tensors(weight=(3, 32, 32)), "needs .*bias"),
     ],
+    ids=["card missing", "unknown field", "card not JSON", "tensors unreadable", "other width", "tensor missing"],
 )
-def test_damaged_lenses_are_refused(model, random_translators, tmp_path, what, message):
+def test_damaged_lenses_are_refused(model, random_translators, tmp_path, damage, message):
     write_lens(tmp_path, random_translators, card_of(model))
-    damage(tmp_path, what)
+    damage(tmp_path)
     with pytest.raises(CheckpointError, match=message) as error:
         model.with_lens(tmp_path)
     assert "\n" not in str(error.value)
@@ -179,9 +169,7 @@ def test_damaged_lenses_are_refused(model, random_translators, tmp_path, what, m
 
 def test_the_lens_of_another_model_is_refused(model, random_translators, tmp_path):
     write_lens(tmp_path, random_translators, card_of(model, model="other", checkpoint="0" * 64))
-    with pytest.raises(
-        CheckpointError, match=r"is a tuned lens of other \(3 layers of width 32\), .* not those of tiny"
-    ):
+    with pytest.raises(CheckpointError, match=r"lens of other \(3 layers of width 32\), .* not those of tiny"):
         model.with_lens(tmp_path)
     assert model.with_lens(None).lens is None
 

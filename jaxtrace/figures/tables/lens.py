@@ -15,7 +15,6 @@ def lens_table(card: LensCard, kl: Mapping[str, np.ndarray]) -> Table:
     """Return KL(final ‖ lens) by layer on the held-out sequences, and its change by training.
 
     Args:
-      card: record of the training.
       kl: "logit" and "tuned" → [sequences, layers], nats.
     """
     table = Table(

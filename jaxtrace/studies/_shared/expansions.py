@@ -2,20 +2,77 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.engine.settings import Settings
+from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import StudyError
+from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.model import Model
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import Params
+from jaxtrace.models.forward import unembed
 from jaxtrace.models.on_mesh import use_mesh_of
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
-from jaxtrace.studies._shared.candidates import candidates
 from jaxtrace.studies._shared.progress import OnCount
+
+
+class Candidates(NamedTuple):
+    """Candidate sets of R layers' lenses at one position.
+
+    Attributes:
+      entropy: entropy of each layer's distribution, nats.
+      size: number of candidates of each layer.
+      shared: number of candidates that each layer from the second on shares with the layer before it.
+    """
+
+    entropy: Float[Array, " R"]
+    size: Int[Array, " R"]
+    shared: Int[Array, " R-1"]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def candidates(
+    params: Params,
+    residuals: Float[Array, "R D"],
+    mass: Float[Array, ""] | float,
+    lens: Translators | None = None,
+    *,
+    config: DecoderConfig,
+) -> Candidates:
+    """Return entropies, sizes and overlaps of one position's candidate sets, with one layer's logits at a time.
+
+    A set holds the most likely tokens, the lowest id first among equals, until they reach `mass` (top-p; arXiv
+    2502.16570 v3 uses p = 0.6).
+
+    Args:
+      residuals: residual streams after the layers 0 (the embedding) to L.
+      mass: probability that a set reaches, 0 < mass < 1.
+      lens: translators of a tuned lens; None for the logit lens.
+    """
+    streams = residuals.astype(params["embedding"].dtype)
+    if lens is not None:
+        streams = lens(streams[:, None, None], range(len(streams)))[:, 0, 0]
+
+    def next_layer(before: Bool[Array, " V"], stream: Float[Array, " D"]) -> tuple[Bool[Array, " V"], Candidates]:
+        logprobs = jax.nn.log_softmax(unembed(config, params, stream))
+        order = jnp.argsort(-logprobs, stable=True)
+        reached = jnp.cumsum(jnp.exp(logprobs[order]))
+        size = jnp.minimum(jnp.sum(reached < mass) + 1, len(order))
+        members = jnp.zeros_like(before).at[order].set(jnp.arange(len(order)) < size)
+        return members, Candidates(entropy_of(jnp.exp(logprobs)), size, jnp.sum(members & before))
+
+    _, layers = jax.lax.scan(next_layer, jnp.zeros(config.vocab_size, bool), streams)
+    return layers._replace(shared=layers.shared[1:])
 
 
 @dataclass(frozen=True)
@@ -23,8 +80,6 @@ class Expansions:
     """Every layer's prediction at the last position of P prompts; layer 0 is the embedding.
 
     Attributes:
-      tokens: number of tokens of each prompt.
-      vocab: size of the vocabulary.
       entropy: entropy of each layer's lens, nats.
       size: size of each layer's candidate set.
       shared: number of candidates that the layers 1 to L share with the layer before.
@@ -72,11 +127,9 @@ def measure_expansions(
     """Run prompts up to their last position and measure each layer's prediction there.
 
     Args:
-      model: model with the logit lens or a tuned one.
       encoded: prompts from `model.encode`.
       mass: probability that the candidate sets reach.
       batch_size: number of prompts run at once.
-      on_prompts: callback of (prompts done, prompts in all).
 
     Raises:
       StudyError: there are no prompts, or some logits are not finite.

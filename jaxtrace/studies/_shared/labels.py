@@ -28,7 +28,6 @@ def row_labels(
       by: kind of label. "correctness": correct or incorrect, by the string rules of `jaxtrace.grading` or a file of
         labels; other grades give no label. "task": the prompt's `kind`, or else the run's task. Any other name: the
         value of this key in the prompt's `meta`, or else in the run (family, model, temperature, …).
-      file: file of labels, for "correctness".
       letter_anywhere: use the published rule for MMLU; see `jaxtrace.studies._shared.published`.
 
     Raises:

@@ -24,7 +24,6 @@ def write_study(result: Result, directory: str | Path) -> Path:
     """Write tables/NAME.csv, NAME.png and study.html, a self-contained page, and return the page's path.
 
     Args:
-      result: result to write; its text is escaped.
       directory: folder, created if missing; files of the same names are replaced.
     """
     directory = Path(directory)

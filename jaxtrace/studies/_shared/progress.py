@@ -17,21 +17,11 @@ class Progress(Protocol):
     """Shows long work to a user; the command line draws bars."""
 
     def run(self, label: str, run: Run) -> Trace:
-        """Execute a prepared run to its end and return its trace.
-
-        Args:
-          label: name of the run, for the user.
-          run: prepared run.
-        """
+        """Execute a prepared run to its end and return its trace."""
         ...
 
     def counter(self, label: str, unit: str) -> AbstractContextManager[OnCount]:
-        """Open a counter; the context's value is called with the number of items done and the total.
-
-        Args:
-          label: name of the work, for the user.
-          unit: plural noun for the items, such as "prompts".
-        """
+        """Open a counter of `unit`, such as "prompts", called with the numbers of items done and in all."""
         ...
 
 

@@ -43,8 +43,6 @@ class Result:
     """Outcome of a study.
 
     Attributes:
-      study: name of the study.
-      question: question that the study answers, in one line.
       tables, pictures: tables and pictures by name; the names are also file names.
       notes: caveats for the reader of the numbers.
       files: other files that the study wrote.

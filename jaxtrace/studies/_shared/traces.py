@@ -1,20 +1,25 @@
-"""Traces of a study: opened from disk, or made first."""
+"""Traces of a study, opened from disk or made first, and models that a study runs itself."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from jaxtrace.errors import StudyError
-from jaxtrace.run import prepare
+from jaxtrace.model import Model
+from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import QUANTITIES, definition_note
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
 
@@ -24,7 +29,6 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
     Args:
       config: names of the traces, or of the models to run; an interrupted run is resumed.
       out: directory of the study; new traces go to its traces/MODEL.
-      progress: display of the runs.
 
     Raises:
       StudyError: neither traces nor models are named, or both.
@@ -49,6 +53,20 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
 def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
     """Return the settings of the run of one of a study's models."""
     return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **config.run})
+
+
+def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
+    """Yield each model of a study with its name and the settings of its run, one model in memory at a time.
+
+    Raises:
+      StudyError: the settings name no model, or traces, which do not hold what the study measures.
+      JaxtraceError: a model or the lens is unavailable.
+    """
+    if config.traces or not config.models:
+        raise StudyError("this study runs models itself; name models (--model) and no traces")
+    for name in config.models:
+        run = run_config(**{**config.run, "model": name})
+        yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run
 
 
 def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
@@ -78,3 +96,9 @@ def require_generated(label: str, trace: Trace) -> None:
     """Raise StudyError unless a trace holds generated text."""
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
+
+
+def drawn_steps(row: Row) -> Int[np.ndarray, " steps"]:
+    """Return the steps after a row's prompt that drew a token; logits that are not finite draw none."""
+    steps = np.flatnonzero(row.metrics["token"] >= 0)
+    return steps[steps >= row.prompt_steps]

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxtrace.studies.confidence.semantic import (
-    cluster_answers,
-    discrete_semantic_entropy,
-    semantic_entropy,
-    sequence_entropy,
-)
+from jaxtrace.studies.confidence import semantic
 
 SPIKE = 1.0  # nats
+# What a score is, and the score of metrics [tokens] of an answer: the recorded ones, z and change.
+ANSWER_SCORES: dict[str, tuple[str, Callable[[Mapping[str, np.ndarray]], float]]] = {
+    "msp": ("−Σ ln p of the drawn tokens (maximum sequence probability)", lambda m: -m["logprob"].sum()),
+    "perplexity": ("−mean ln p of the drawn tokens (logarithm of the perplexity)", lambda m: -m["logprob"].mean()),
+    "first_entropy": ("entropy of the first step", lambda m: m["entropy"][0]),
+    "mean_entropy": ("mean token entropy", lambda m: m["entropy"].mean()),
+    "max_entropy": ("largest token entropy", lambda m: m["entropy"].max()),
+    "p90_entropy": ("90th percentile of token entropy", lambda m: np.quantile(m["entropy"], 0.9)),
+    "mean_varentropy": ("mean token varentropy", lambda m: m["varentropy"].mean()),
+    "max_varentropy": ("largest token varentropy", lambda m: m["varentropy"].max()),
+    "mean_surprise_z": ("mean of (surprisal − entropy) / √varentropy", lambda m: m["z"].mean()),
+    "max_surprise_z": ("largest (surprisal − entropy) / √varentropy", lambda m: m["z"].max()),
+    "surprisal_gap": ("mean of surprisal − entropy", lambda m: (-m["logprob"] - m["entropy"]).mean()),
+    "least_top1_prob": ("1 − the smallest top-1 probability", lambda m: 1 - m["top1_prob"].min()),
+    "entropy_change": ("mean |difference of entropy from step to step|", lambda m: np.abs(m["change"]).mean()),
+    "entropy_rise": ("largest rise of entropy from step to step", lambda m: m["change"].max()),
+    "spikes": (f"share of steps with entropy above {SPIKE:g} nat", lambda m: (m["entropy"] > SPIKE).mean()),
+    "spike_run": (
+        f"longest run of steps with entropy above {SPIKE:g} nat",
+        lambda m: _longest_run(m["entropy"] > SPIKE),
+    ),
+}
 BASELINE_TEXTS = {
     "length": "number of drawn tokens: the control, not an uncertainty",
-    "msp": "−Σ ln p of the drawn tokens (maximum sequence probability)",
-    "perplexity": "−mean ln p of the drawn tokens (logarithm of the perplexity)",
-    "first_entropy": "entropy of the first step",
-    "mean_entropy": "mean token entropy",
-    "max_entropy": "largest token entropy",
-    "p90_entropy": "90th percentile of token entropy",
-    "mean_varentropy": "mean token varentropy",
-    "max_varentropy": "largest token varentropy",
-    "mean_surprise_z": "mean of (surprisal − entropy) / √varentropy",
-    "max_surprise_z": "largest (surprisal − entropy) / √varentropy",
-    "surprisal_gap": "mean of surprisal − entropy",
-    "least_top1_prob": "1 − the smallest top-1 probability",
-    "entropy_change": "mean |difference of entropy from step to step|",
-    "entropy_rise": "largest rise of entropy from step to step",
-    "spikes": f"share of steps with entropy above {SPIKE:g} nat",
-    "spike_run": f"longest run of steps with entropy above {SPIKE:g} nat",
+    **{name: text for name, (text, _) in ANSWER_SCORES.items()},
     "sequence_entropy": "−mean over samples of Σ ln p of the drawn tokens",
     "semantic_entropy": "entropy over clusters of equal answers, weighted by their probabilities",
     "discrete_semantic_entropy": "entropy over clusters of equal answers, by counts",
@@ -52,26 +54,10 @@ def answer_baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
     scores = {"length": float(len(metrics["token"]))}
     if "entropy" not in metrics:
         return scores
-    logprob, entropy, varentropy = (np.asarray(metrics[name], float) for name in ("logprob", "entropy", "varentropy"))
-    z, change, spiking = surprise_z(metrics), np.diff(entropy), entropy > SPIKE
-    return scores | {
-        "msp": float(-logprob.sum()),
-        "perplexity": float(-logprob.mean()),
-        "first_entropy": float(entropy[0]),
-        "mean_entropy": float(entropy.mean()),
-        "max_entropy": float(entropy.max()),
-        "p90_entropy": float(np.quantile(entropy, 0.9)),
-        "mean_varentropy": float(varentropy.mean()),
-        "max_varentropy": float(varentropy.max()),
-        "mean_surprise_z": float(z.mean()),
-        "max_surprise_z": float(z.max()),
-        "surprisal_gap": float((-logprob - entropy).mean()),
-        "least_top1_prob": float(1 - metrics["top1_prob"].min()),
-        "entropy_change": float(np.abs(change).mean()) if len(change) else 0.0,
-        "entropy_rise": float(change.max()) if len(change) else 0.0,
-        "spikes": float(spiking.mean()),
-        "spike_run": float(_longest_run(spiking)),
-    }
+    recorded = {name: np.asarray(metrics[name], float) for name in ("logprob", "entropy", "varentropy")}
+    change = np.diff(recorded["entropy"]) if len(metrics["token"]) > 1 else np.zeros(1)
+    m = {**metrics, **recorded, "z": surprise_z(metrics), "change": change}
+    return scores | {name: float(score(m)) for name, (_, score) in ANSWER_SCORES.items()}
 
 
 def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -82,12 +68,12 @@ def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
     """
     if len(samples) < 2:
         return {}
-    clusters = cluster_answers([text for text, _ in samples])
+    clusters = semantic.cluster_answers([text for text, _ in samples])
     logprobs = np.array([logprob for _, logprob in samples])
     return {
-        "sequence_entropy": sequence_entropy(logprobs),
-        "semantic_entropy": semantic_entropy(logprobs, clusters),
-        "discrete_semantic_entropy": discrete_semantic_entropy(clusters),
+        "sequence_entropy": semantic.sequence_entropy(logprobs),
+        "semantic_entropy": semantic.semantic_entropy(logprobs, clusters),
+        "discrete_semantic_entropy": semantic.discrete_semantic_entropy(clusters),
         "answer_sets": float(clusters.max() + 1),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,6 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
     Args:
       traces: traces by label; of one model, or of several that recorded the same probes.
       labels: file of labels, see `known_labels`; None grades answers by rules on strings.
-      config: settings.
 
     Returns:
       The confidence, trained on all labelled rows; and tables and pictures of cross-validated ones, beside every
@@ -59,25 +59,13 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
     groups, owner = tables.answers["group"].to_numpy(), tables.tokens["answer"].to_numpy()
     lengths, steps = tables.answers["length"].to_numpy(), tables.tokens["step"].to_numpy() + 1
     check_folds(known.answers, groups, config.folds)
-    answers = _train_level(
-        tables.answer_features,
-        known.answers,
-        tables.scores,
-        groups,
-        lengths,
-        baseline=ANSWER_BASELINE,
-        penalty=config.penalty,
-        config=config,
+    train_level = functools.partial(_train_level, config)
+    answers = train_level(
+        tables.answer_features, known.answers, tables.scores, groups, lengths, ANSWER_BASELINE, config.penalty
     )
-    tokens = _train_level(
-        tables.token_features,
-        known.tokens,
-        tables.token_features.filter(list(TOKEN_TEXTS)),
-        groups[owner],
-        steps,
-        baseline=TOKEN_BASELINE,
-        penalty=config.token_penalty,
-        config=config,
+    token_scores = tables.token_features.filter(list(TOKEN_TEXTS))
+    tokens = train_level(
+        tables.token_features, known.tokens, token_scores, groups[owner], steps, TOKEN_BASELINE, config.token_penalty
     )
     return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens)
 
@@ -92,15 +80,14 @@ class _TrainedLevel:
 
 
 def _train_level(
+    config: ConfidenceConfig,
     features: pd.DataFrame,
     labels: np.ndarray,
     uncertainties: pd.DataFrame,
     groups: np.ndarray,
     lengths: np.ndarray,
-    *,
     baseline: str,
     penalty: float,
-    config: ConfidenceConfig,
 ) -> _TrainedLevel:
     rows = np.flatnonzero(np.isfinite(labels))
     features, labels, groups = features.iloc[rows], labels[rows], groups[rows]

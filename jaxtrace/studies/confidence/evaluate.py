@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxtrace.statistics.calibration import expected_calibration_error
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import bootstrap
+from jaxtrace.statistics.intervals import bootstrap, estimate_columns
 from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction_rejection_ratio, risk_coverage
 
 
@@ -37,9 +37,7 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
     """Measure every score, with intervals over groups.
 
     Args:
-      scored: rows of both classes.
       baseline: name of the score that the others are compared with.
-      seed, resamples: seed and number of the resamples.
 
     Returns:
       A row per score, best AUROC first. Each measure x has an interval x_low to x_high: auroc; auroc_gain, the paired
@@ -48,7 +46,10 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
       n is the number of rows, groups the number of groups.
     """
     labels, settings = scored.labels, {"groups": scored.groups, "seed": seed, "resamples": resamples}
-    residuals = {name: residual_score(score, scored.lengths) for name, score in scored.scores.items()}
+    residuals = {  # of a regression on ln(length), rounded so that equal rows tie
+        name: np.round(residualize(score, np.log(scored.lengths)) / (np.ptp(score) or 1.0), 9)
+        for name, score in scored.scores.items()
+    }
 
     def gain(right: np.ndarray, score: np.ndarray, reference: np.ndarray) -> float:
         return area_under_roc(right, score) - area_under_roc(right, reference)
@@ -65,11 +66,6 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
             "risk": bootstrap(lambda right, score: risk_coverage(right, score)[2], labels, score, **settings),
             "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
-        cells = {key: cell for measure, value in estimates.items() for key, cell in value.columns(measure).items()}
-        rows.append({"score": name, **cells, "n": len(labels), "groups": len(np.unique(scored.groups))})
+        counts = {"n": len(labels), "groups": len(np.unique(scored.groups))}
+        rows.append({"score": name, **estimate_columns(estimates), **counts})
     return pd.DataFrame(rows).sort_values("auroc", ascending=False, ignore_index=True)
-
-
-def residual_score(score: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return a score [rows] after ln(length) [rows] is regressed out, rounded so that equal rows tie."""
-    return np.round(residualize(score, np.log(lengths)) / (np.ptp(score) or 1.0), 9)

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import DERIVED, METRICS, feature_names
 from jaxtrace.studies._shared.labels import prompt_key
+from jaxtrace.studies._shared.traces import drawn_steps
 from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines, surprise_z
 from jaxtrace.traces.depth import prediction_depth
 from jaxtrace.traces.row import Row
@@ -52,7 +53,6 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     """Read traces row by row into tables of the features that all of them recorded.
 
     Args:
-      traces: traces by label.
       group: key of the prompts' meta; prompts with one value form a group. A prompt without the key, and every prompt
         if it is None, is a group with its samples.
 
@@ -67,10 +67,13 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
         for number, row in enumerate(trace.rows):
             has_key |= group in row.prompt.meta
             steps = drawn_steps(row)
+            if "logprob" in row.metrics:  # in given text, no token follows the last step
+                steps = steps[np.isfinite(row.metrics["logprob"][steps])]
             if not len(steps):
                 continue
             features = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            group_number = groups.setdefault(_group_of(row, group), len(groups))
+            key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else prompt_key(row)
+            group_number = groups.setdefault(key, len(groups))
             identifiers = (label, number, row.prompt.id, group_number, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
             samples.setdefault(prompt_key(row), []).append((len(answers), row.answer or ""))
@@ -86,28 +89,13 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     if not has_key:
         raise StudyError(f"no prompt has '{group}' to group by; name a key of the prompts' meta")
     tables = FeatureTables(
-        pd.concat(
-            [pd.Series(answer).to_frame().T for answer in answers], join="inner", ignore_index=True
-        ).infer_objects(),
+        pd.DataFrame(answers, columns=[name for name in answers[0] if all(name in answer for answer in answers)]),
         pd.concat(tokens, join="inner", ignore_index=True),
         pd.DataFrame(scores).dropna(axis=1),
     )
     if not len(tables.token_features.columns):
         raise StudyError("the traces have no feature in common; record them with the same probes, output among them")
     return tables
-
-
-def _group_of(row: Row, key: str | None) -> str:
-    return f"{key} {row.prompt.meta[key]}" if key in row.prompt.meta else prompt_key(row)
-
-
-def drawn_steps(row: Row) -> np.ndarray:
-    """Return the steps [tokens] of a row that drew a token; in given text, the steps that a token followed."""
-    drawn = row.metrics["token"] >= 0
-    drawn[: row.prompt_steps] = False
-    if "logprob" in row.metrics:
-        drawn &= np.isfinite(row.metrics["logprob"])
-    return np.flatnonzero(drawn)
 
 
 def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
@@ -117,7 +105,6 @@ def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
     "lens_kl.late".
 
     Args:
-      row: row of a trace.
       layers: traced layers, from 1.
     """
     layers = list(layers)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, dress, legend, new_figure
+from jaxtrace.figures.theme import Theme, legend, new_panel
 from jaxtrace.statistics.calibration import calibration_curve
 from jaxtrace.statistics.ranking import risk_coverage
 from jaxtrace.studies._shared.result import Picture
@@ -21,16 +21,13 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
     """Return pictures of every score's AUROC, and of the calibration and risk–coverage curves of some.
 
     Args:
-      measured: result of `evaluate.measure_scores`.
-      scored: the rows that it measures.
       shown: names of the scores whose curves are drawn, three at most.
     """
 
     def draw_ranking(theme: Theme) -> Figure:
         rows = measured[::-1]
-        figure = new_figure(theme, 6.2, 1.0 + 0.22 * len(rows))
-        axes = figure.subplots()
-        dress(axes, theme, "Separation of right from wrong answers", x="AUROC, with its 95 % interval")
+        title, x = "Separation of right from wrong answers", "AUROC, with its 95 % interval"
+        figure, axes = new_panel(theme, 6.2, 1.0 + 0.22 * len(rows), title, x)
         cells = (rows[column] for column in ("score", "auroc", "auroc_low", "auroc_high"))
         for place, (name, value, low, high) in enumerate(zip(*cells, strict=True)):
             color = theme.first if name in shown else theme.faint
@@ -41,9 +38,8 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
         return figure
 
     def draw_calibration(theme: Theme) -> Figure:
-        figure = new_figure(theme, 3.8, 3.6)
-        axes = figure.subplots()
-        dress(axes, theme, "Calibration", x="predicted probability", y="share of right answers")
+        x, y = "predicted probability", "share of right answers"
+        figure, axes = new_panel(theme, 3.8, 3.6, "Calibration", x, y)
         axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=(0, (3, 2)))
         for name, color in _colours(shown, theme):
             curve = calibration_curve(scored.labels, scored.probabilities[name], BINS)
@@ -56,9 +52,8 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
         return figure
 
     def draw_risk(theme: Theme) -> Figure:
-        figure = new_figure(theme, 4.6, 3.2)
-        axes = figure.subplots()
-        dress(axes, theme, "Risk by coverage", x="share of answers kept", y="share of kept answers that are wrong")
+        x, y = "share of answers kept", "share of kept answers that are wrong"
+        figure, axes = new_panel(theme, 4.6, 3.2, "Risk by coverage", x, y)
         for name, color in (*_colours(shown, theme), ("oracle", theme.faint)):
             score = scored.labels if name == "oracle" else scored.scores[name]
             coverage, risk, _ = risk_coverage(scored.labels, score)

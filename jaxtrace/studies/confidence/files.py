@@ -40,7 +40,6 @@ def save(confidence: Confidence, directory: str | Path, made: dict[str, Any]) ->
     """Write the two files, and replace older ones.
 
     Args:
-      confidence: confidence to write.
       directory: directory to write to; created if missing.
       made: traces and settings of the training; JSON.
     """

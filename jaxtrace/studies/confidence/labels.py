@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrace.errors import StudyError
-from jaxtrace.grading.labels import Label, labels_for
+from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.studies.confidence.features import FeatureTables
 from jaxtrace.tasks.reading import read_csv, read_jsonl
@@ -38,8 +38,6 @@ def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path 
     """Return the labels of answers and tokens.
 
     Args:
-      traces: traces by label.
-      tables: their features.
       file: output of `jaxtrace grade`, or a .csv or .jsonl file with the fields prompt (its id) and label (true or
         false, 1 or 0, correct or incorrect); None grades answers by rules on strings. Answers that are not graded, not
         attempted, or absent from the file are unknown.
@@ -62,7 +60,8 @@ def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path 
     for number, label in enumerate(labels):
         if label.wrong_from is not None and label.wrong_to is not None:
             inside = np.flatnonzero(tables.tokens["answer"] == number)
-            tokens[inside] = _labels_by_step(tables.tokens["step"].to_numpy()[inside], label)
+            steps = tables.tokens["step"].to_numpy()[inside]
+            tokens[inside] = np.where(steps < label.wrong_from, 1.0, np.where(steps <= label.wrong_to, 0.0, np.nan))
     return KnownLabels(answers, tokens)
 
 
@@ -88,10 +87,6 @@ def _labels_by_prompt(
         known = ", ".join(tables.answers["prompt"].head(3))
         raise StudyError(f"{file}: has no label of the traces' prompts; use their ids, such as {known}")
     return np.array([by_prompt.get(prompt, np.nan) for prompt in tables.answers["prompt"]], float)
-
-
-def _labels_by_step(steps: np.ndarray, label: Label) -> np.ndarray:
-    return np.where(steps < label.wrong_from, 1.0, np.where(steps <= label.wrong_to, 0.0, np.nan))
 
 
 def _parse_record(file: Path, line: int, record: dict[str, Any]) -> tuple[str, float]:

@@ -60,12 +60,7 @@ def standardize(x: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Pair of classifiers that `confidence train` trains.
-
-    Attributes:
-      answers: classifier of whole answers.
-      tokens: classifier of single tokens.
-    """
+    """Pair of classifiers that `confidence train` trains: of whole answers, and of single tokens."""
 
     answers: FittedClassifier
     tokens: FittedClassifier

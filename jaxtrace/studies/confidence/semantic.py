@@ -23,7 +23,6 @@ def cluster_answers(answers: Sequence[str], equivalent: Callable[[str, str], boo
     An answer joins the first cluster whose first member it is equivalent to.
 
     Args:
-      answers: texts.
       equivalent: test of whether two answers mean the same; the source uses an entailment model in both directions.
     """
     firsts: list[str] = []

@@ -42,13 +42,10 @@ def cross_validated(
     Args:
       frame: features [rows, features]; NaN counts as the mean of its column.
       labels: [rows] of 0 and 1.
-      groups: [rows], group of each row.
       hidden: units of the hidden layer; 0 for logistic regression.
       penalty: penalty on the squared weights of standardized features.
       free: features whose own weights bear only 1 / `FREE_SCALE`² of the penalty, so that the classifier can always say
         what they say.
-      folds: number of parts.
-      seed: seed of the folds and of the network's first weights.
 
     Returns:
       Probability of a 1 for each row by the classifier that has not seen the row's group, float64 [rows]; and the

@@ -12,6 +12,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
+from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import FEATURES, TokenTables
 
 LENGTHS = ("prompt_tokens", "steps")
@@ -22,19 +23,16 @@ AUROC_TEXT = (
 )
 
 
-def answer_features(flat: TokenTables, share: float, least_steps: int) -> pd.DataFrame:
+def answer_features(flat: TokenTables, config: DynamicsConfig) -> pd.DataFrame:
     """Return a row per prompt: means of token features, largest and standard deviation of entropy, drifts, lengths.
 
-    Args:
-      flat: tables of the traces.
-      share: share of the steps at either end, for the drift.
-      least_steps: fewest steps of a prompt with a drift; shorter prompts have NaN.
+    Prompts of fewer than `config.least_steps` steps have drifts of NaN.
     """
 
     def drift(values: pd.Series) -> float:
-        if len(values) < least_steps:
+        if len(values) < config.least_steps:
             return np.nan
-        early, late = early_late(values.to_numpy(), share)
+        early, late = early_late(values.to_numpy(), config.share)
         return late - early
 
     keys = ["model", "prompt", "group"]
@@ -47,22 +45,12 @@ def answer_features(flat: TokenTables, share: float, least_steps: int) -> pd.Dat
 
 
 def auroc_table(
-    flat: TokenTables,
-    choices: Mapping[str, pd.DataFrame],
-    *,
-    share: float,
-    least_steps: int,
-    seed: int,
-    resamples: int,
+    flat: TokenTables, choices: Mapping[str, pd.DataFrame], config: DynamicsConfig
 ) -> tuple[Table, list[str]]:
     """Compute the AUROC of each feature of the generated answer for a wrong MC1 choice on the same question.
 
     Args:
-      flat: tables of the traces.
       choices: MC scores by model, one row per question: question, mc1.
-      share, least_steps: arguments of `answer_features`.
-      seed: seed of the intervals.
-      resamples: number of resamples.
 
     Returns:
       The table, and a note on each model that is absent from it: no traced prompt is among the scored questions, or
@@ -71,17 +59,17 @@ def auroc_table(
     Raises:
       StudyError: every model is absent.
     """
-    features = answer_features(flat, share, least_steps)
+    features = answer_features(flat, config)
     features["question"] = features["text"].str.strip()
     names = [name for name in features.columns if name not in ("model", "prompt", "group", "text", "question")]
-    rows, reasons, settings = [], [], {"seed": seed, "resamples": resamples}
+    rows, reasons = [], []
     for model, frame in choices.items():
         scored = frame.dropna(subset=["mc1"]).drop_duplicates("question")
         answers = features[features["model"] == model].merge(scored, on="question")
         if reason := _reason_without_auroc(answers):
             reasons.append(f"{model}: {reason}")
         else:
-            rows += [{"model": model, **row} for name in names if (row := _row(answers, name, settings))]
+            rows += [{"model": model, **row} for name in names if (row := _row(answers, name, config.resampling))]
     if not rows:
         raise StudyError(f"{'; '.join(reasons)}; trace more of the questions, or drop --choices")
     return Table(pd.DataFrame(rows), AUROC_TEXT), [f"{reason}: it is absent from choices_auroc." for reason in reasons]

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxtrace.statistics.intervals import Estimate
+from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
-from jaxtrace.studies._shared.means import prompt_means
 from jaxtrace.studies._shared.result import Table
-from jaxtrace.studies.dynamics.classes import (
-    CLASSES,
-    drift_class,
-    early_late,
-    entropy_slope,
-    level_class,
-    relative_time,
-    robust_class,
-)
+from jaxtrace.studies.dynamics import classes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import TokenTables
 
@@ -24,12 +15,7 @@ RULES = ("drift", "level", "robust")
 
 
 def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
-    """Return the classes of models and of prompts with at least `config.least_steps` steps.
-
-    Args:
-      flat: tables of the traces.
-      config: thresholds of the rules, share of early and late steps, seed and resamples.
-    """
+    """Return the classes of models and of prompts with at least `config.least_steps` steps."""
     prompts = _prompt_rows(flat, config)
     tau = f"±{config.tau:g} nats"
     rules = (
@@ -54,13 +40,12 @@ def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
 
 
 def _classes(drift: float, mean: float, spread: float, slope: Estimate, config: DynamicsConfig) -> dict[str, object]:
-    classes = (
-        drift_class(drift, config.tau),
-        level_class(mean, spread, config.low, config.wide),
-        robust_class(slope, config.tau),
-    )
-    named = {f"{rule}_class": label for rule, label in zip(RULES, classes, strict=True)}
-    return {**named, "agree": len(set(classes)) == 1}
+    labels = {
+        "drift_class": classes.drift_class(drift, config.tau),
+        "level_class": classes.level_class(mean, spread, config.low, config.wide),
+        "robust_class": classes.robust_class(slope, config.tau),
+    }
+    return {**labels, "agree": len({*labels.values()}) == 1}
 
 
 def _prompt_rows(flat: TokenTables, config: DynamicsConfig) -> pd.DataFrame:
@@ -68,9 +53,9 @@ def _prompt_rows(flat: TokenTables, config: DynamicsConfig) -> pd.DataFrame:
     tokens = flat.tokens.groupby(["model", "prompt"])
     for prompt in flat.prompts[flat.prompts["steps"] >= config.least_steps].itertuples():
         entropy = tokens.get_group((prompt.model, prompt.prompt))["entropy"].to_numpy()
-        early, late = early_late(entropy, config.share)
+        early, late = classes.early_late(entropy, config.share)
         mean, spread = float(entropy.mean()), float(entropy.std(ddof=1))
-        slope = entropy_slope(entropy, seed=config.seed, resamples=config.resamples)
+        slope = classes.entropy_slope(entropy, **config.resampling)
         rows.append(
             {
                 "model": prompt.model,
@@ -81,7 +66,7 @@ def _prompt_rows(flat: TokenTables, config: DynamicsConfig) -> pd.DataFrame:
                 "level_mean": mean,
                 "level_sd": spread,
                 **slope.columns("slope"),
-                **theil_sen(entropy, relative_time(len(entropy))).columns("theil_sen"),
+                **theil_sen(entropy, classes.relative_time(len(entropy))).columns("theil_sen"),
                 "mann_kendall_p": mann_kendall(entropy),
                 **_classes(late - early, mean, spread, slope, config),
             }
@@ -93,10 +78,7 @@ def _model_rows(flat: TokenTables, prompts: pd.DataFrame, config: DynamicsConfig
     rows = []
     for model, of_model in prompts.groupby("model", sort=False):
         entropy = flat.of_model(str(model)).tokens["entropy"]
-        means = prompt_means(
-            of_model[["drift", "slope"]], of_model["group"], seed=config.seed, resamples=config.resamples
-        )
-        drift, slope = means.values()
+        drift, slope = prompt_means(of_model[["drift", "slope"]], of_model["group"], **config.resampling).values()
         if len(of_model) == 1:
             slope = Estimate(slope.value, of_model["slope_low"].iloc[0], of_model["slope_high"].iloc[0], 1)
         rows.append(
@@ -119,8 +101,8 @@ def _counts(prompts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for model, of_model in prompts.groupby("model", sort=False):
         for rule in RULES:
-            counts = of_model[f"{rule}_class"].value_counts()
-            rows.append({"model": model, "rule": rule, **{name: int(counts.get(name, 0)) for name in CLASSES}})
+            counts = of_model[f"{rule}_class"].value_counts().reindex(classes.CLASSES, fill_value=0)
+            rows.append({"model": model, "rule": rule, **counts})
     return pd.DataFrame(rows)
 
 

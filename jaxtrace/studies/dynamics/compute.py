@@ -12,7 +12,7 @@ import pandas as pd
 
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model, load
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import study_traces
@@ -37,12 +37,8 @@ NOTES = (
 )
 
 
-def run_study(config: DynamicsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces, score the choices, write the long tables, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+def run_study(config: DynamicsConfig, out: Path, progress: Progress) -> Result:
+    """Open or make the traces, score the choices, write the long tables, and return the study's result."""
     traces = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
     result = dynamics(traces, config, score_choices(traces, config))
     files = []
@@ -77,7 +73,6 @@ def dynamics(
 
     Args:
       traces: generated traces with output, attention and hidden probes (`hdi` "jsd": dispersion too), by label.
-      config: thresholds and kinds.
       choices: MC scores by label, from `score_choices`; None or {} gives no table of AUROC.
 
     Raises:
@@ -91,29 +86,28 @@ def dynamics(
             f"no prompt has {config.least_steps} steps or more, for early and late; raise max_new_tokens, "
             "or lower least_steps"
         )
-    settings = {"seed": config.seed, "resamples": config.resamples}
     by_pair = _correlations(flat, config)
-    tables = paper_tables(flat, hdi=config.hdi, **settings) | early_late_tables(flat, config)
+    tables = paper_tables(flat, config) | early_late_tables(flat, config)
     tables = dict(sorted(tables.items(), key=lambda named: (not named[0].startswith("table"), named[0])))
     tables |= class_tables(flat, config) | {"correlations": by_pair}
     notes = [*NOTES, *_notes(flat, short, config)]
     if choices:
-        ends = {"share": config.share, "least_steps": config.least_steps}
-        of_features, absent = auroc_table(flat, choices, **ends, **settings)
-        tables |= {"choices": choice_table(choices, **settings), "choices_auroc": of_features}
+        of_features, absent = auroc_table(flat, choices, config)
+        tables |= {"choices": choice_table(choices, **config.resampling), "choices_auroc": of_features}
         notes += [*unscored_notes(choices), *absent]
     return Result("dynamics", QUESTION, tables, _pictures(flat, by_pair.frame), tuple(notes))
 
 
 def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
-    settings = {"method": config.correlation, "seed": config.seed, "resamples": config.resamples}
     frames = []
     for model in flat.models:
         tokens = flat.of_model(model).tokens
-        groups = tokens["group"].to_numpy()
-        plain = correlations(tokens[[*CORRELATED, "keys"]], groups, **settings)
+        correlate = functools.partial(
+            correlations, groups=tokens["group"].to_numpy(), method=config.correlation, **config.resampling
+        )
+        plain = correlate(tokens[[*CORRELATED, "keys"]])
         with_ln_keys = tokens[list(CORRELATED)].assign(ln_keys=np.log(tokens["keys"]))
-        fixed = correlations(with_ln_keys, groups, fixed="ln_keys", **settings).set_index(["x", "y"])
+        fixed = correlate(with_ln_keys, fixed="ln_keys").set_index(["x", "y"])
         columns = ["r_given_keys", "r_given_keys_low", "r_given_keys_high"]
         partial = fixed[["r", "r_low", "r_high"]].set_axis(columns, axis=1)
         frames.append(plain.join(partial, on=["x", "y"]).assign(model=model))

@@ -29,8 +29,6 @@ def correlations(
       groups: prompt of each token.
       fixed: column to hold fixed (partial correlations of the others).
       method: "pearson", or "spearman" for ranks among all tokens, which resamples keep.
-      seed: seed of the intervals.
-      resamples: number of resamples.
 
     Returns:
       One row per pair: x, y, r, r_low, r_high, n (groups), tokens. r is NaN for a constant column, and its interval

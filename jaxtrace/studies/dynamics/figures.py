@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, dress, legend, new_figure, whole_numbers
+from jaxtrace.figures.theme import Theme, colour_bar, dress, legend, new_figure, whole_numbers
 from jaxtrace.studies.dynamics.token_tables import TokenTables
 
 BINS = 20  # bins of relative position
@@ -56,7 +56,6 @@ def correlations_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
       frame: model, x, y, r, r_low, r_high.
-      theme: colours.
     """
     models = list(frame["model"].unique())
     names = list(dict.fromkeys((*frame["x"], *frame["y"])))
@@ -74,9 +73,7 @@ def correlations_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
-        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24)
-        bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
-        bar.outline.set_visible(False)
+        colour_bar(axes, theme, image)
     return figure
 
 

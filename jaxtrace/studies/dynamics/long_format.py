@@ -11,31 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies.dynamics.dispersion_kinds import dispersion
-from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.studies.dynamics.token_tables import cached_tokens, prompt_name
 from jaxtrace.traces.trace import Trace
-
-COLUMNS = (
-    "model",
-    "prompt",
-    "phase",
-    "step",
-    "layer",
-    "token_id",
-    "token_text",
-    "output_entropy",
-    "top1_prob",
-    "top1_top2_gap",
-    "attn_entropy_mean",
-    "hdi",
-    "hidden_l2",
-    "delta_l2_from_prev",
-    "delta_l2_step",
-    "kv_bytes_layer",
-    "kv_total_mb",
-)
 
 
 def long_frame(
@@ -48,14 +27,12 @@ def long_frame(
     PROMPT step is the first of the two, and is absent if the prompt's positions were not measured.
 
     Args:
-      label: label of the model.
       trace: generated trace with output, attention and hidden probes.
       number: number of the prompt in the trace.
-      hdi: kind of dispersion over heads.
       bytes_per_element: bytes of a cached element; None for the trace's own.
 
     Returns:
-      COLUMNS: the paper's and, since there are several prompts and two drifts, `prompt` and `delta_l2_step`
+      The paper's columns and, since there are several prompts and two drifts, `prompt` and `delta_l2_step`
       (‖x_l(t) − x_l(t−1)‖₂, while `delta_l2_from_prev` is ‖x_l − x_{l−1}‖₂). Layer 0 is the embedding: its attention
       columns and `delta_l2_from_prev` are NaN. The last layer is measured before the final norm. Entropies are in nats,
       `kv_total_mb` in MiB; both kv columns are NaN if the trace lacks the shape of its cache.
@@ -99,7 +76,7 @@ def long_frame(
     if memory is not None:
         columns["kv_bytes_layer"] = [memory.layer_bytes(layer, tokens) for tokens in cached for layer in layers]
         columns["kv_total_mb"] = by_step([memory.mib(tokens) for tokens in cached])
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+    return pd.DataFrame(columns)
 
 
 def write_long(
@@ -108,7 +85,6 @@ def write_long(
     """Write the long table of a trace, prompt by prompt.
 
     Args:
-      label, trace, hdi, bytes_per_element: arguments of `long_frame`.
       file: file ending in .parquet or .csv; it is replaced, and its directory is created if missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)

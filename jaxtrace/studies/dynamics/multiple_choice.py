@@ -13,7 +13,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
-from jaxtrace.studies._shared.means import prompt_means
+from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
 from jaxtrace.tasks.multiple_choice import MultipleChoice
@@ -26,7 +26,6 @@ class Continuation:
     """Tokens of a text that ends with an answer.
 
     Attributes:
-      tokens: ids of the whole text.
       is_answer: True for each token that reaches into the answer.
     """
 
@@ -55,11 +54,8 @@ def answer_logprobs(
     """Return, for each question, answer → total log-probability (nats) of its tokens after the question.
 
     Args:
-      model: model with a tokenizer.
-      questions: questions with their answers.
       primer: text before every question, such as worked examples.
       template: template of a question; a space and the answer follow it. No chat template is used.
-      batch_size: number of texts scored at once.
 
     Raises:
       StudyError: the model has no tokenizer.
@@ -90,7 +86,6 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
     """Return the three scores of a question, each from 0 to 1.
 
     Args:
-      question: question with its answers.
       logprobs: log-probability of each answer, nats.
 
     Returns:
@@ -121,14 +116,7 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
 def scored_choices(
     model: Model, questions: Sequence[MultipleChoice], *, primer: str = "", template: str = TEMPLATE
 ) -> pd.DataFrame:
-    """Return a row per question: question, mc1, mc2, mc3, chance.
-
-    Args:
-      model, questions, primer, template: arguments of `answer_logprobs`.
-
-    Raises:
-      JaxtraceError: any error of `answer_logprobs`.
-    """
+    """Return a row per question: question, mc1, mc2, mc3, chance."""
     logprobs = answer_logprobs(model, questions, primer=primer, template=template)
     return pd.DataFrame(
         [
@@ -153,12 +141,9 @@ def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: i
     """Return mean scores of models with intervals over questions."""
     rows = []
     for model, frame in choices.items():
-        row: dict[str, object] = {"model": model}
         means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples)
-        for name, estimate in means.items():
-            row |= estimate.columns(name)
-        scored = frame["mc1"].notna()
-        rows.append({**row, "mc1_chance": frame.loc[scored, "chance"].mean(), "n": int(scored.sum())})
+        chances = frame.loc[frame["mc1"].notna(), "chance"]
+        rows.append({"model": model, **estimate_columns(means), "mc1_chance": chances.mean(), "n": len(chances)})
     return Table(
         pd.DataFrame(rows),
         "Answers by total log-probability: mc1, the share of questions whose true answer is likelier than every false "

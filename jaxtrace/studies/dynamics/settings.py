@@ -36,3 +36,8 @@ class DynamicsConfig(StudyConfig):
     long: Literal["parquet", "csv"] | None = Field(
         None, description="Also write the table of every phase, step and layer, long/MODEL, in this format."
     )
+
+    @property
+    def resampling(self) -> dict[str, int]:
+        """Seed and number of the resamples of every interval."""
+        return {"seed": self.seed, "resamples": self.resamples}

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.studies._shared.means import prompt_means
+from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
-from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS
-from jaxtrace.studies.dynamics.settings import DynamicsConfig, HDIKind
+from jaxtrace.studies.dynamics.quantities import HDI_UNITS
+from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import FEATURES, HIDDEN, TokenTables
 
 GENERATION = ("entropy", "top1_prob", "top1_top2_gap", "attention_entropy", "hdi")
@@ -22,22 +22,14 @@ EXTREME_LAYERS = 5  # layers at either end
 Rows = list[dict[str, object]]
 
 
-def paper_tables(flat: TokenTables, *, hdi: HDIKind, seed: int, resamples: int) -> dict[str, Table]:
-    """Return tables 1 to 4, 6 and 7 of the paper, and `means`; `early_late_tables` returns table 5.
-
-    Args:
-      flat: tables of the traces.
-      hdi: kind of dispersion in the tables.
-      seed: seed of the intervals.
-      resamples: number of resamples.
-    """
-    settings = {"seed": seed, "resamples": resamples}
+def paper_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
+    """Return tables 1 to 4, 6 and 7 of the paper, and `means`; `early_late_tables` returns table 5."""
     percentiles = "10th and 90th percentile, smallest and largest value of the tokens, in nats."
     return {
         "table1_generation": Table(
             _by_model(flat, _generation),
             "Generated tokens: mean and standard deviation (_sd) over tokens; entropies in nats, hdi "
-            f"({hdi}) {HDI_UNITS[hdi]}; kv_mib_max is the largest cache.",
+            f"({config.hdi}) {HDI_UNITS[config.hdi]}; kv_mib_max is the largest cache.",
         ),
         "table2_output_entropy": Table(_percentiles(flat, "entropy"), f"Output entropy: {percentiles}"),
         "table3_attention_entropy": Table(
@@ -49,7 +41,7 @@ def paper_tables(flat: TokenTables, *, hdi: HDIKind, seed: int, resamples: int) 
             "layers with the smallest and the largest.",
         ),
         "table6_layer_extremes": Table(
-            _by_model(flat, lambda model: _extremes(model, settings)),
+            _by_model(flat, lambda model: _extremes(model, config)),
             f"The {EXTREME_LAYERS} layers of smallest and of largest attention entropy, with their head dispersion: "
             "means over prompts, with 95 % intervals over prompts (n).",
         ),
@@ -59,7 +51,7 @@ def paper_tables(flat: TokenTables, *, hdi: HDIKind, seed: int, resamples: int) 
             "‖x_l − x_(l−1)‖₂, hidden_delta_step ‖x_l(t) − x_l(t−1)‖₂; standard deviations (_sd) over tokens.",
         ),
         "means": Table(
-            _by_model(flat, lambda model: _prompt_mean_rows(model, settings)),
+            _by_model(flat, lambda model: _prompt_mean_rows(model, config)),
             "Mean over prompts of each prompt's mean, with its 95 % interval over prompts (n), and the mean and "
             "standard deviation over tokens, which the paper gives.",
         ),
@@ -77,13 +69,10 @@ def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Ta
         tokens.loc[of_model.index, RESIDUAL] = residualize(of_model["attention_entropy"], np.log(of_model["keys"]))
     rows = []
     for (model, metric), ends in _ends(tokens, config.share).groupby(["model", "metric"], sort=False):
-        row: dict[str, object] = {"model": model, "metric": metric}
-        for name, estimate in prompt_means(
-            ends[["early", "late", "drift"]], ends["group"], seed=config.seed, resamples=config.resamples
-        ).items():
-            row |= estimate.columns(name)
+        means = prompt_means(ends[["early", "late", "drift"]], ends["group"], **config.resampling)
         short = int((flat.of_model(str(model)).prompts["steps"] < config.least_steps).sum())
-        rows.append({**row, "n": ends["group"].nunique(), "left_out": short})
+        counts = {"n": ends["group"].nunique(), "left_out": short}
+        rows.append({"model": model, "metric": metric, **estimate_columns(means), **counts})
     frame = pd.DataFrame(rows)
     ends_text = f"means over the first and the last {config.share:.0%} of a prompt's steps, drift = late − early"
     return {
@@ -115,11 +104,7 @@ def _by_model(flat: TokenTables, rows: Callable[[TokenTables], Rows]) -> pd.Data
 
 def _means_and_sds(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, object]:
     """Return mean and sample standard deviation of columns."""
-    return {key: value for name in names for key, value in _mean_and_sd(name, frame[name]).items()}
-
-
-def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:
-    return {name: values.mean(), f"{name}_sd": values.std()}
+    return {key: x for name in names for key, x in ((name, frame[name].mean()), (f"{name}_sd", frame[name].std()))}
 
 
 def _generation(model: TokenTables) -> Rows:
@@ -143,28 +128,27 @@ def _percentiles(flat: TokenTables, name: str) -> pd.DataFrame:
 def _profile(model: TokenTables) -> Rows:
     profile = model.layers.groupby("layer")[["attention_entropy", "hdi"]].mean().dropna()
     entropy = profile["attention_entropy"]
-    level = {"layers": len(profile), **_mean_and_sd("attention_entropy", entropy)}
+    level = {"layers": len(profile), **_means_and_sds(profile, ["attention_entropy"])}
     lowest = {"lowest_layer": entropy.idxmin(), "lowest": entropy.min()}
     highest = {"highest_layer": entropy.idxmax(), "highest": entropy.max()}
     return [{**level, **lowest, **highest, "hdi": profile["hdi"].mean()}]
 
 
-def _extremes(model: TokenTables, settings: dict[str, int]) -> Rows:
+def _extremes(model: TokenTables, config: DynamicsConfig) -> Rows:
     order = model.layers.groupby("layer")["attention_entropy"].mean().dropna().sort_values()
     rows: Rows = []
     for end, layers in (("lowest", order.index[:EXTREME_LAYERS]), ("highest", order.index[::-1][:EXTREME_LAYERS])):
         for layer in layers:
             of_layer = model.layers[model.layers["layer"] == layer]
-            estimates = prompt_means(of_layer[["attention_entropy", "hdi"]], of_layer["group"], **settings)
-            columns = {key: x for name, estimate in estimates.items() for key, x in estimate.columns(name).items()}
-            rows.append({"end": end, "layer": layer, **columns, "n": estimates["attention_entropy"].n})
+            means = prompt_means(of_layer[["attention_entropy", "hdi"]], of_layer["group"], **config.resampling)
+            rows.append({"end": end, "layer": layer, **estimate_columns(means), "n": means["attention_entropy"].n})
     return rows
 
 
-def _prompt_mean_rows(model: TokenTables, settings: dict[str, int]) -> Rows:
+def _prompt_mean_rows(model: TokenTables, config: DynamicsConfig) -> Rows:
     means = model.tokens.groupby(["prompt", "group"], as_index=False)[list(FEATURES)].mean()
     rows: Rows = []
-    for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **settings).items():
+    for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **config.resampling).items():
         values = model.tokens[name]
         over_tokens = {"token_mean": values.mean(), "token_sd": values.std(), "tokens": int(values.notna().sum())}
         rows.append({"metric": name, **estimate.columns("mean"), "n": estimate.n, **over_tokens})

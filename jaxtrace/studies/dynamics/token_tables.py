@@ -11,9 +11,8 @@ from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import require_generated, require_metrics
-from jaxtrace.studies.dynamics.dispersion_kinds import dispersion, dispersion_metric
-from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
+from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -60,7 +59,6 @@ def token_tables(
 
     Args:
       traces: generated traces with output, attention and hidden probes ("jsd": dispersion too), by label of the model.
-      hdi: kind of dispersion over heads.
       bytes_per_element: bytes of a cached element; None for the trace's own.
 
     Raises:
@@ -75,8 +73,7 @@ def token_tables(
         prompts_before = len(prompts)
         for number, row in enumerate(trace.rows):
             group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
-            steps = np.flatnonzero(row.metrics["token"] >= 0)
-            steps = steps[steps >= row.prompt_steps]
+            steps = drawn_steps(row)
             if not len(steps):
                 continue
             keys = {"model": label, "prompt": number, "group": group}

@@ -13,11 +13,11 @@ from scipy.stats import rankdata
 from jaxtrace.errors import StudyError
 from jaxtrace.run import load_prompts
 from jaxtrace.statistics.controls import partial_correlation
-from jaxtrace.statistics.intervals import Estimate, bootstrap
+from jaxtrace.statistics.intervals import Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
-from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.expansion.figures import expansion_figure
 from jaxtrace.studies.expansion.settings import ExpansionConfig
 
@@ -47,12 +47,8 @@ NOTES = (
 )
 
 
-def run_study(config: ExpansionConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Measure every layer of every model and return the study's result; writes nothing to `out`.
-
-    Raises:
-      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
-    """
+def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
+    """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
         encoded = model.encode(load_prompts(run), chat=not run.raw)
@@ -99,8 +95,7 @@ def _layer_rows(label: str, expansions: Expansions, seed: int) -> pd.DataFrame:
             "jaccard": expansions.jaccard[:, i],
         }
         row: dict[str, object] = {"model": label, "layer": i + 1, "entropy": expansions.entropy[:, i + 1].mean()}
-        for name, values in columns.items():
-            row |= bootstrap(np.mean, values, seed=seed).columns(name)
+        row |= estimate_columns({name: bootstrap(np.mean, values, seed=seed) for name, values in columns.items()})
         row |= {"sd": expansions.change[:, i].std(), "chance": expansions.chance[:, i].mean()}
         rows.append(row | {"n": len(expansions.tokens)})
     return pd.DataFrame(rows)
@@ -116,16 +111,12 @@ def _correlation_rows(label: str, expansions: Expansions, seed: int) -> pd.DataF
     ranks = rankdata(change), rankdata(growth)
     by_prompt = {"groups": np.repeat(np.arange(prompts), layers), "seed": seed}
 
-    def of_layer_means(a: np.ndarray, b: np.ndarray) -> float:
-        return spearman(a.mean(0), b.mean(0))
-
+    every, ln_every = (bootstrap(spearman, change.ravel(), x.ravel(), **by_prompt) for x in (growth, ratio))
+    of_means = bootstrap(lambda a, b: spearman(a.mean(0), b.mean(0)), change, growth, seed=seed)
     estimates: dict[str, tuple[Estimate, int]] = {
-        "size, every prompt and layer": (bootstrap(spearman, change.ravel(), growth.ravel(), **by_prompt), change.size),
-        "ln size, every prompt and layer": (
-            bootstrap(spearman, change.ravel(), ratio.ravel(), **by_prompt),
-            change.size,
-        ),
-        "size, means of layers": (bootstrap(of_layer_means, change, growth, seed=seed), layers),
+        "size, every prompt and layer": (every, change.size),
+        "ln size, every prompt and layer": (ln_every, change.size),
+        "size, means of layers": (of_means, layers),
         "size, layer and length held fixed": (partial_correlation(*ranks, fixed, **by_prompt), change.size),
     }
     return pd.DataFrame(

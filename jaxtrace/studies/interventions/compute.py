@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,16 +16,16 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import atomic_file
 from jaxtrace.model import Model
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.run import load_prompts
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.expansions import measure_expansions
-from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, OnCount, Progress
+from jaxtrace.studies._shared.progress import OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies.interventions.answer_cache import AnswerCache
+from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.interventions.figures import accuracy_figure
 from jaxtrace.studies.interventions.settings import InterventionsConfig
 from jaxtrace.studies.interventions.single_token_choices import (
@@ -64,7 +67,6 @@ class Ablation:
       kind: way the layers were chosen.
       edges: True if the first and the last layer could be chosen.
       layers: numbers of the ablated layers, from 1.
-      answers: answers to the questions that did not choose the layers.
     """
 
     kind: SelectionKind
@@ -81,8 +83,6 @@ class ModelAblations:
       expansion: mean ΔH of the layers 1 to L over the held-out questions, nats.
       held_out: number of held-out questions, which chose the layers.
       chance: accuracy of guessing.
-      whole: answers of the whole model.
-      ablations: answers without each set of layers.
     """
 
     expansion: Float[np.ndarray, " L"]
@@ -92,12 +92,8 @@ class ModelAblations:
     ablations: tuple[Ablation, ...]
 
 
-def run_study(config: InterventionsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a prompt, a model or a lens is unusable.
-    """
+def run_study(config: InterventionsConfig, out: Path, progress: Progress) -> Result:
+    """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
         questions = choice_questions(model, load_prompts(run), config.options)
@@ -117,10 +113,6 @@ def measure_interventions(
     """Choose layers by ΔH on some questions, and ask the other questions without them.
 
     Args:
-      model: model with the logit lens or a tuned one.
-      questions: questions from `choice_questions`.
-      config: settings of the study.
-      on_set: callback of (sets of layers done, sets in all).
       folder: directory of the answer cache, from which an interrupted study resumes; None for no cache.
 
     Raises:
@@ -136,17 +128,37 @@ def measure_interventions(
     pairs = [(question.prompt, question.tokens) for question in choosing]
     change = measure_expansions(model, pairs, config.mass, config.batch_size).change.mean(0)
     chosen = list(chosen_sets(change, config))
-    cache = None if folder is None else AnswerCache.open(folder, model, asked)
+    key = "" if folder is None else _cache_key(model, asked)
     answers: dict[tuple[int, ...], ChoiceAnswers] = {}
     distinct = {(), *(layers for *_, layers in chosen)}
     for number, layers in enumerate(sorted(distinct), 1):
         masks = Interventions.of(model.config, layers)
         ask = functools.partial(answer_questions, model, asked, masks, config.batch_size)
-        answers[layers] = ask() if cache is None else cache.answers(layers, ask)
+        answers[layers] = ask() if folder is None else _cached_answers(folder, key, layers, ask)
         on_set(number, len(distinct))
     chance = float(np.mean([1 / len(question.options) for question in asked]))
     ablations = tuple(Ablation(kind, edges, layers, answers[layers]) for kind, edges, layers in chosen)
     return ModelAblations(change, held_out, chance, answers[()], ablations)
+
+
+def _cache_key(model: Model, questions: Sequence[ChoiceQuestion]) -> str:
+    """Return the hash of a model and its questions."""
+    asked = [(question.tokens.tolist(), question.options, question.answer) for question in questions]
+    return hashlib.sha256(json.dumps([model.fingerprint(), asked]).encode()).hexdigest()
+
+
+def _cached_answers(folder: Path, key: str, layers: Sequence[int], ask: Callable[[], ChoiceAnswers]) -> ChoiceAnswers:
+    """Return the answers without some layers from their file; `ask` gives them if it is missing or has another key."""
+    file = folder / f"without-{'-'.join(map(str, layers)) or 'none'}.npz"
+    if file.exists():
+        with np.load(file) as stored:
+            if str(stored["of"]) == key:
+                return ChoiceAnswers(**{field.name: stored[field.name] for field in dataclasses.fields(ChoiceAnswers)})
+    answers = ask()
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as stream:
+        np.savez(stream, of=key, **dataclasses.asdict(answers))
+    return answers
 
 
 def chosen_sets(
@@ -158,7 +170,6 @@ def chosen_sets(
 
     Args:
       change: mean ΔH of the layers 1 to L.
-      config: settings of the study.
     """
     for edges in (True, False):
         allowed = np.arange(1, len(change) + 1) if edges else np.arange(2, len(change))
@@ -222,9 +233,8 @@ def _comparison_rows(label: str, measured: ModelAblations, config: Interventions
         others = {"none": measured.whole.correct, "random": shares[edges, count, "random"]}
         for other in others if kind != "random" else ["none"]:
             gap = paired_difference(share, others[other], seed=config.seed)
-            row: dict[str, object] = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
-            row |= gap.difference.columns("difference") | gap.effect.columns("effect")
-            yield row | {"p": gap.p, "n": gap.n[0]}
+            keys = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
+            yield {**keys, **gap.columns("effect")}
 
 
 def _grouped(measured: ModelAblations) -> dict[tuple[bool, int, SelectionKind], list[Ablation]]:

@@ -17,7 +17,6 @@ def accuracy_figure(table: pd.DataFrame, chance: Mapping[str, float], theme: The
     Args:
       table: model, kind, k, edges, accuracy, accuracy_low, accuracy_high.
       chance: model → accuracy of guessing.
-      theme: colours.
     """
     figure = new_figure(theme, 8.4, 3.0 * len(chance))
     grid = figure.subplots(len(chance), 2, squeeze=False, sharey=True)

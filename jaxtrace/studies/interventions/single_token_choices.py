@@ -35,7 +35,6 @@ class ChoiceQuestion:
 
     Attributes:
       prompt: prompt, with the choices and the answer's letter in its meta.
-      tokens: token ids of the prompt.
       options: token of each choice.
       answer: index of the right choice.
     """
@@ -65,7 +64,6 @@ def choice_questions(model: Model, prompts: Sequence[Prompt], by: OptionKind = "
     """Return multiple-choice prompts with the tokens of their options; no chat template is used.
 
     Args:
-      model: model with a tokenizer.
       prompts: prompts with `choices`, a list, and `answer`, the right one's letter, in their meta.
       by: "letter" for the tokens " A", " B", …, for prompts that list their choices; "choice" for the first token of
         each choice's text.
@@ -83,14 +81,11 @@ def answer_questions(
     """Return a model's answers; all masks share one compiled program per length.
 
     Args:
-      model: model to ask.
-      questions: questions from `choice_questions`.
       masks: blocks and heads to ablate; None for the whole model.
-      batch_size: number of questions run at once.
     """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
     most = max(len(question.options) for question in questions)
-    logprobs, entropy = np.full((len(questions), most), -np.inf), np.zeros(len(questions))
+    logprobs, entropy = np.zeros((len(questions), most)), np.zeros(len(questions))
     with use_mesh_of(model.params):
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
@@ -100,10 +95,8 @@ def answer_questions(
             options, _ = chunk([np.array(question.options, np.int32) for question in batch], most)
             results = _read(model.params, tokens, count, options, masks, config=model.config)
             option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
-            for i, row in zip(indices, option_logprobs, strict=True):
-                options_of_question = len(questions[i].options)
-                logprobs[i, :options_of_question] = row[:options_of_question]
-            entropy[indices] = entropies
+            logprobs[indices], entropy[indices] = option_logprobs, entropies
+    logprobs[np.arange(most) >= np.array([len(question.options) for question in questions])[:, None]] = -np.inf
     correct = logprobs.argmax(1) == np.array([question.answer for question in questions])
     return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)
 

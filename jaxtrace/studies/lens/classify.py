@@ -81,8 +81,6 @@ def neighbours(
     """Score the k nearest neighbours, by Euclidean distance with equal weights; features are not scaled.
 
     Args:
-      features, labels: features and class of each row.
-      splits: training rows and held-out rows of each fold.
       k: number of neighbours, at most `smallest_training_set`.
       covariates: variables to remove from the features first: a linear regression, fitted on the training rows, leaves
         its residuals.

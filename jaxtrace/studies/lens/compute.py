@@ -19,7 +19,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import pad_with_zeros
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import single_runs, study_traces
@@ -54,21 +54,13 @@ TEXTS = {
 }
 
 
-def run_study(config: LensConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+def run_study(config: LensConfig, out: Path, progress: Progress) -> Result:
+    """Open or make the traces and return the study's result."""
     return lens(study_traces(config, out, progress), config)
 
 
 def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
     """Classify answers or models by their profiles of layer metrics.
-
-    Args:
-      traces: traces by label.
-      config: classes to tell apart, and metrics.
 
     Returns:
       Tables "auc" and "accuracy" (of classification), "classes", "contrasts", "distances" (between models, if families
@@ -204,10 +196,7 @@ def _contrasts(profiles: Profiles, features: np.ndarray, config: LensConfig) -> 
                 "class": name,
                 "against": "the rest" if len(names) > 2 else names[1],
                 "control": control,
-                **gap.difference.columns("difference"),
-                **gap.effect.columns("g"),
-                "p": gap.p,
-                "n": gap.n[0],
+                **gap.columns("g"),
                 "n_against": gap.n[1],
             }
 

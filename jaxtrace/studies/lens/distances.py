@@ -27,7 +27,6 @@ def family_distances(
     Args:
       features: profile of each answer, at depths that all models have.
       models, families: model and family of each answer [n].
-      seed: seed of the resamples and permutations.
 
     Returns:
       One row per measure: "pearson", 1 − the correlation over the profile, and "l2", the root mean square difference.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jaxtrace.figures.theme import Theme, dress, legend, new_figure
+from jaxtrace.figures.theme import Theme, legend, new_panel
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
 from jaxtrace.studies.lens.settings import LensConfig
@@ -24,9 +23,7 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
     """Return the picture "profiles" and, for at least four answers, "map".
 
     Args:
-      profiles: profiles of the answers.
       features: profiles on the grid of depths [n, W, P].
-      config: settings of the study.
     """
     grid, metric = profiles.grid(config.points), profiles.metric
     by_model = config.by == "family"
@@ -41,7 +38,10 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
     }
     if len(features) > 3:
         chosen = np.sort(np.random.default_rng(config.seed).permutation(len(features))[:MAP_ANSWERS])
-        places = _embedded(features[chosen].reshape(len(chosen), -1), config.seed)
+        perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=config.seed)
+        with threadpool_limits(1):
+            places = tsne.fit_transform(features[chosen].reshape(len(chosen), -1))
         pictures["map"] = Picture(
             partial(map_figure, places, profiles.labels[chosen], metric),
             f"t-SNE of the {metric} profiles of {len(chosen)} answers: neighbours are similar; axes, and distances "
@@ -50,21 +50,11 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
     return pictures
 
 
-def _embedded(features: np.ndarray, seed: int) -> np.ndarray:
-    """Return places [n, 2] of features [n, F] by t-SNE, started from PCA."""
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed)
-    with threadpool_limits(1):
-        return tsne.fit_transform(features)
-
-
 def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, by_model: bool, theme: Theme) -> Figure:
     """Draw mean and standard deviation of each class's profiles [n, P], and with `by_model` a line per model."""
-    figure = new_figure(theme, 6.2, 3.4)
-    axes = figure.subplots()
-    unit = f" ({profiles.unit})" if profiles.unit else ""
-    dress(axes, theme, f"{profiles.metric} through the layers", "relative depth", profiles.metric + unit)
-    for (name, answers), color in zip(profiles.answers.groupby("label"), _colors(theme), strict=False):
+    y = f"{profiles.metric} ({profiles.unit})" if profiles.unit else profiles.metric
+    figure, axes = new_panel(theme, 6.2, 3.4, f"{profiles.metric} through the layers", "relative depth", y)
+    for (name, answers), color in zip(profiles.answers.groupby("label"), cycle(theme.lines), strict=False):
         rows = features[answers.index.to_numpy()]
         mean, sd = rows.mean(0), rows.std(0, ddof=1)
         axes.fill_between(grid, mean - sd, mean + sd, color=color, alpha=0.16, linewidth=0)
@@ -78,16 +68,10 @@ def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, b
 
 def map_figure(places: np.ndarray, labels: np.ndarray, metric: str, theme: Theme) -> Figure:
     """Draw places [n, 2] coloured by label."""
-    figure = new_figure(theme, 4.6, 3.8)
-    axes = figure.subplots()
-    dress(axes, theme, f"t-SNE of {metric} profiles")
-    for name, color in zip(np.unique(labels), _colors(theme), strict=False):
+    figure, axes = new_panel(theme, 4.6, 3.8, f"t-SNE of {metric} profiles")
+    for name, color in zip(np.unique(labels), cycle(theme.lines), strict=False):
         axes.scatter(*places[labels == name].T, s=11, color=color, linewidths=0, alpha=0.8, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     legend(axes, theme)
     return figure
-
-
-def _colors(theme: Theme) -> Iterator[str]:
-    return cycle(theme.lines)

@@ -75,9 +75,7 @@ class Profiles:
 
     def on(self, grid: Float[np.ndarray, " P"]) -> Float[np.ndarray, "n W P"]:
         """Return the profiles at the depths of a grid, interpolated linearly between layers."""
-        return np.stack(
-            [interpolated(value, depth, grid) for value, depth in zip(self.values, self.depths, strict=True)]
-        )
+        return np.stack([interpolated(*pair, grid) for pair in zip(self.values, self.depths, strict=True)])
 
 
 def gather_profiles(
@@ -159,7 +157,6 @@ def profile_of(row: Row, name: str, column: int | None = None) -> Float[np.ndarr
     """Return a metric of the layers from 1 on, at the steps after a row's prompt.
 
     Args:
-      row: row of a trace.
       name: metric; head metrics are averaged over heads.
       column: index of the Rényi order, for metrics with orders.
     """

@@ -20,15 +20,16 @@ from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
+from jaxtrace.statistics.intervals import estimate_columns
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.labels import row_labels
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
+from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
 
@@ -68,12 +69,8 @@ NOTES = (
 )
 
 
-def run_study(config: PatternsConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open or make the traces and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+def run_study(config: PatternsConfig, out: Path, progress: Progress) -> Result:
+    """Open or make the traces and return the study's result."""
     return patterns(study_traces(config, out, progress), config)
 
 
@@ -86,7 +83,6 @@ def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
 
     Args:
       traces: generated traces with attention probes, by label.
-      config: conditions to compare.
 
     Raises:
       StudyError: a trace lacks probes or holds given text, there are fewer than two conditions or than two prompts of
@@ -157,41 +153,33 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
 
 def _matched(answers: Sequence[Trajectory]) -> int:
     """Return the last step that at least half of the answers of every condition reach."""
-    lengths: dict[str, list[int]] = {}
-    for answer in answers:
-        lengths.setdefault(answer.condition, []).append(answer.steps - 1)
-    return min(int(np.quantile(of_condition, 0.5, method="lower")) for of_condition in lengths.values())
+    last = pd.Series([answer.steps - 1 for answer in answers])
+    return int(last.groupby([answer.condition for answer in answers]).quantile(0.5, interpolation="lower").min())
 
 
 def _comparisons(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:
     """Return one line per metric, control and pair of conditions."""
-    keys = [answer.ln_keys[1:] for answer in answers]
-    ends = np.cumsum([len(of_answer) for of_answer in keys])[:-1]
     lines: Lines = {}
-    for name in answers[0].values:
-        series = [answer.after_first(name) for answer in answers]
+    along_steps = {name: [answer.after_first(name) for answer in answers] for name in answers[0].values}
+    along_steps["ln_keys"] = [answer.ln_keys[1:] for answer in answers]
+    for name, series in along_steps.items():
         lines[name, "none"] = _means(series)
         lines[name, "matched steps"] = _means([of_answer[:matched] for of_answer in series])
-        if name != NORMALISED:
-            residuals = residualize(np.concatenate(series), np.concatenate(keys))
-            lines[name, "ln(keys) removed"] = _means(np.split(residuals, ends))
-    lines["ln_keys", "none"] = _means(keys)
-    lines["ln_keys", "matched steps"] = _means([of_answer[:matched] for of_answer in keys])
+        if name not in (NORMALISED, "ln_keys"):
+            lines[name, "ln(keys) removed"] = _means(without_ln_keys(series, answers))
     lines["steps", "none"] = np.array([float(answer.steps) for answer in answers])
     return _compared(label, answers, lines, config)
 
 
 def _step_zero(label: str, answers: Sequence[Trajectory], config: PatternsConfig) -> pd.DataFrame:
     keys = np.array([answer.ln_keys[0] for answer in answers])
+    at_first = {name: np.array([answer.values[name][0] for answer in answers]) for name in answers[0].values}
+    at_first |= {name: np.array([answer.prompt[name] for answer in answers]) for name in answers[0].prompt}
     lines: Lines = {}
-    for name in answers[0].values:
-        values = np.array([answer.values[name][0] for answer in answers])
+    for name, values in at_first.items():
         lines[name, "none"] = values
         if name != NORMALISED:
             lines[name, "ln(keys) removed"] = residualize(values, keys)
-    for name in answers[0].prompt:
-        lines[name, "none"] = np.array([answer.prompt[name] for answer in answers])
-        lines[name, "ln(keys) removed"] = residualize(lines[name, "none"], keys)
     lines["ln_keys", "none"] = keys
     return _compared(label, answers, lines, config)
 
@@ -210,8 +198,7 @@ def _compared(label: str, answers: Sequence[Trajectory], lines: Lines, config: P
             gap = difference(values[a], values[b], **group_settings, **settings)
             ranked = auroc(a[both], values[both], groups=groups[both] if repeated else None, **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
-            for name, estimate in (("difference", gap.difference), ("g", gap.effect), ("auroc", ranked)):
-                row |= estimate.columns(name)
+            row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
             rows.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))

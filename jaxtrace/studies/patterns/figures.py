@@ -21,7 +21,6 @@ def steps_figure(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) 
     Args:
       frame: model, condition, metric, step, mean, mean_low, mean_high.
       matched: model → last matched step.
-      theme: colours.
     """
 
     def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
@@ -43,7 +42,6 @@ def layers_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
       frame: model, condition, metric, layer, mean, over_heads.
-      theme: colours.
     """
 
     def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
@@ -59,7 +57,6 @@ def heads_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
       frame: model, condition, layer, head, attention_entropy.
-      theme: colours.
     """
     models, names = frame["model"].unique(), frame["condition"].unique()
     figure = new_figure(theme, max(6.2, 2.4 * len(names)), 0.5 + 2.4 * len(models))
@@ -82,7 +79,6 @@ def around_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     Args:
       frame: model, condition, metric, offset, mean, mean_low, mean_high.
-      theme: colours.
     """
 
     def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxtrace.studies._shared.means import mean_intervals
+from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory
 from jaxtrace.traces.trace import Trace

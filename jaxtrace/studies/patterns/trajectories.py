@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from jaxtrace.studies._shared.traces import require_generated, require_metrics
+from jaxtrace.statistics.controls import residualize
+from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -60,7 +60,6 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     """Return the answers of a trace that have a condition; steps that drew no token are dropped.
 
     Args:
-      label: name of the trace, for messages.
       trace: generated trace with attention probes.
       conditions: condition of each row; None excludes the row.
 
@@ -72,12 +71,12 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     groups: dict[bytes, int] = {}
     answers = []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
-        steps = np.flatnonzero(row.metrics["token"] >= 0)
-        steps = steps[steps >= row.prompt_steps]
+        steps = drawn_steps(row)
         if condition is None or not len(steps):
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
         names = [name for name in (*ATTENTION, *OUTPUT) if name in row.metrics]
+        lone = np.full(row.metrics[HEAD_METRICS[0]].shape[1:], np.nan)
         metrics = {name: row.metrics[name][steps].astype(np.float64) for name in names}
         answers.append(
             Trajectory(
@@ -86,41 +85,30 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
                 condition=condition,
                 values={name: _mean_by_step(array) for name, array in metrics.items()},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),
-                heads={name: _mean_after_first(metrics[name]) for name in HEAD_METRICS},
+                heads={name: metrics[name][1:].mean(0) if len(steps) > 1 else lone for name in HEAD_METRICS},
                 prompt=_prompt_statistics(row) if trace.info.get("prompt_positions") else {},
             )
         )
     return answers
 
 
-def row_entropy_var(row: Row) -> Float[np.ndarray, "layers heads"]:
-    """Return the variance over the prompt's positions of their attention entropies, nats².
-
-    keell0renz/llm-entropy-patterns calls it varentropy. It is not the varentropy of the weights: a decode step has one
-    position, for which it is 0 by definition.
-
-    Args:
-      row: row traced with prompt positions.
-    """
-    return _prompt_entropies(row).var(axis=0)
-
-
-def _prompt_entropies(row: Row) -> Float[np.ndarray, "positions layers heads"]:
-    """Return attention entropies of the prompt's positions; the last position is step 0."""
-    return row.metrics["attention_entropy"][: row.prompt_steps + 1].astype(np.float64)
+def without_ln_keys(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:
+    """Return a metric after step 0 without its regression on ln(keys), which is fitted over all answers."""
+    keys = np.concatenate([answer.ln_keys[1:] for answer in answers])
+    ends = np.cumsum([len(of_answer) for of_answer in series])[:-1]
+    return np.split(residualize(np.concatenate(series), keys), ends)
 
 
 def _prompt_statistics(row: Row) -> dict[str, float]:
-    return {
-        "row_entropy": float(np.nanmean(_prompt_entropies(row))),
-        "row_entropy_var": float(np.nanmean(row_entropy_var(row))),
-    }
+    """Return the mean over the prompt's positions, and the variance over them, of their attention entropies.
+
+    keell0renz/llm-entropy-patterns calls the variance (nats²) varentropy. It is not the varentropy of the weights: a
+    decode step has one position, for which it is 0 by definition. The prompt's last position is step 0.
+    """
+    entropies = row.metrics["attention_entropy"][: row.prompt_steps + 1].astype(np.float64)
+    return {"row_entropy": float(np.nanmean(entropies)), "row_entropy_var": float(np.nanmean(entropies.var(axis=0)))}
 
 
 def _mean_by_step(array: np.ndarray) -> np.ndarray:
     """Return the mean over all axes but the first, ignoring layers without self-attention (NaN)."""
     return array if array.ndim == 1 else np.nanmean(array, axis=tuple(range(1, array.ndim)))
-
-
-def _mean_after_first(array: np.ndarray) -> np.ndarray:
-    return array[1:].mean(0) if len(array) > 1 else np.full(array.shape[1:], np.nan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +15,13 @@ from scipy.stats import false_discovery_control
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
+from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.means import mean_intervals
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories
+from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
 from jaxtrace.traces.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one in the picture
@@ -34,7 +32,6 @@ class WrongAnswer(NamedTuple):
     """An answer that goes wrong.
 
     Attributes:
-      answer: metrics along its steps.
       start, end: first and last step of the mistake, counted from 0 at the first token.
     """
 
@@ -66,8 +63,6 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
     Args:
       traces: generated traces with attention probes, by label.
       file: file of labels, some with a wrong step (`jaxtrace grade --critic-model`).
-      seed: seed of intervals and tests.
-      resamples: number of resamples.
 
     Raises:
       StudyError: there is no file, fewer than two answers of a trace have a wrong step after others, or a trace lacks
@@ -83,7 +78,7 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
             raise StudyError(
                 f"{label}: {len(wrong)} answers have a wrong step after others; give labels of two or more"
             )
-        compared.append(_compared(label, wrong, right, seed, resamples))
+        compared.append(_compared(label, wrong, right, {"seed": seed, "resamples": resamples}))
         around.append(_around(label, wrong))
         notes.append(f"{label}: {len(wrong)} answers with a wrong step after others, and {len(right)} right ones.")
         reasons = Counter(of_row.wrong_by for of_row in labels if of_row.wrong_by and of_row.wrong_from is None)
@@ -112,60 +107,34 @@ def _split_by_grade(
 
 
 def _compared(
-    label: str, wrong: Sequence[WrongAnswer], right: Sequence[Trajectory], seed: int, resamples: int
+    label: str, wrong: Sequence[WrongAnswer], right: Sequence[Trajectory], settings: dict[str, int]
 ) -> pd.DataFrame:
-    settings = {"seed": seed, "resamples": resamples}
+    groups = np.array([one.answer.group for one in wrong])
+    token_groups = np.repeat(groups, [one.answer.steps - 1 for one in wrong])
     rows = []
     for metric in wrong[0].answer.values:
         plain = [one.answer.after_first(metric) for one in wrong]
         of_right = [answer.after_first(metric) for answer in right]
-        residuals = _residuals(plain + of_right, [one.answer for one in wrong] + list(right))[: len(wrong)]
+        residuals = without_ln_keys(plain + of_right, [*(one.answer for one in wrong), *right])[: len(wrong)]
         for name, part in PARTS.items():
             keys = {"model": label, "metric": metric, "comparison": name}
-            rows.append(keys | {"control": "none"} | _differences(plain, wrong, part, settings))
-            rows.append(keys | {"control": "ln(keys) removed"} | _differences(residuals, wrong, part, settings))
+            masks = [_mask(values, one, part) for values, one in zip(plain, wrong, strict=True)]
+            for control, series in (("none", plain), ("ln(keys) removed", residuals)):
+                gaps = _gaps(series, masks)
+                ranked = auroc(np.concatenate(masks), np.concatenate(series), groups=token_groups, **settings)
+                paired = _paired(gaps, np.zeros(len(gaps)), groups, settings)
+                rows.append(keys | {"control": control} | paired | ranked.columns("auroc"))
             expected = np.array([_expected(of_right, one, part) for one in wrong])
-            if np.isfinite(expected).sum() > 1:
-                beyond = _beyond_right(plain, wrong, part, expected, settings)
+            known = np.isfinite(expected)
+            if known.sum() > 1:
+                beyond = _paired(_gaps(plain, masks)[known], expected[known], groups[known], settings)
                 rows.append(keys | {"control": RIGHT_CONTROL} | beyond)
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
 
-def _residuals(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:
-    """Return a metric after step 0 without its regression on ln(keys), which is fitted over all answers."""
-    keys = np.concatenate([answer.ln_keys[1:] for answer in answers])
-    ends = np.cumsum([len(of_answer) for of_answer in series])[:-1]
-    return np.split(residualize(np.concatenate(series), keys), ends)
-
-
-def _differences(
-    series: Sequence[np.ndarray], wrong: Sequence[WrongAnswer], part: Part, settings: dict[str, int]
-) -> dict[str, float]:
-    masks = [_mask(values, one, part) for values, one in zip(series, wrong, strict=True)]
-    gaps = [_gap(values, mask) for values, mask in zip(series, masks, strict=True)]
-    token_groups = np.repeat([one.answer.group for one in wrong], [len(values) for values in series])
-    ranked = auroc(np.concatenate(masks), np.concatenate(series), groups=token_groups, **settings)
-    return _paired(np.array(gaps), np.zeros(len(gaps)), wrong, settings) | ranked.columns("auroc")
-
-
-def _beyond_right(
-    series: Sequence[np.ndarray],
-    wrong: Sequence[WrongAnswer],
-    part: Part,
-    expected: np.ndarray,
-    settings: dict[str, int],
-) -> dict[str, float]:
-    gaps = np.array([_gap(values, _mask(values, one, part)) for values, one in zip(series, wrong, strict=True)])
-    known = np.isfinite(expected)
-    return _paired(gaps[known], expected[known], list(compress(wrong, known)), settings)
-
-
-def _paired(
-    gaps: np.ndarray, expected: np.ndarray, wrong: Sequence[WrongAnswer], settings: dict[str, int]
-) -> dict[str, float]:
-    gap = paired_difference(gaps, expected, groups=[one.answer.group for one in wrong], **settings)
-    return gap.difference.columns("difference") | gap.effect.columns("g") | {"p": gap.p, "n": len(gaps)}
+def _paired(gaps: np.ndarray, expected: np.ndarray, groups: np.ndarray, settings: dict[str, int]) -> dict[str, float]:
+    return paired_difference(gaps, expected, groups=groups, **settings).columns("g")
 
 
 def _mask(values: np.ndarray, wrong: WrongAnswer, part: Part) -> np.ndarray:
@@ -173,15 +142,16 @@ def _mask(values: np.ndarray, wrong: WrongAnswer, part: Part) -> np.ndarray:
     return part(np.arange(1, len(values) + 1), wrong)
 
 
-def _gap(values: np.ndarray, mask: np.ndarray) -> float:
-    return float(values[mask].mean() - values[~mask].mean())
+def _gaps(series: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return each answer's mean inside its mask minus its mean outside."""
+    return np.array([v[mask].mean() - v[~mask].mean() for v, mask in zip(series, masks, strict=True)])
 
 
 def _expected(right: Sequence[np.ndarray], wrong: WrongAnswer, part: Part) -> float:
     """Return the mean difference of right answers at the steps of a wrong one's part; NaN if none is long enough."""
-    masks = [_mask(values, wrong, part) for values in right]
-    gaps = [_gap(values, mask) for values, mask in zip(right, masks, strict=True) if mask.any()]
-    return float(np.mean(gaps)) if gaps else np.nan
+    long_enough = [values for values in right if _mask(values, wrong, part).any()]
+    gaps = _gaps(long_enough, [_mask(values, wrong, part) for values in long_enough])
+    return float(gaps.mean()) if len(gaps) else np.nan
 
 
 def _around(label: str, wrong: Sequence[WrongAnswer]) -> pd.DataFrame:

@@ -25,13 +25,8 @@ from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
-NOT_SAMPLING = {
-    *EXECUTION_FIELDS,
-    *PROBE_OPTIONS,
-    "seed",
-    "probes",
-    "precision",
-}  # settings that leave the tokens alone
+# Settings that leave the tokens alone.
+NOT_SAMPLING = {*EXECUTION_FIELDS, *PROBE_OPTIONS, "seed", "probes", "precision"}
 EQUAL_SETTINGS = ("max_new_tokens", "stop_repeats", "stop", "raw")  # settings that compared runs must share
 REFUSED_SETTINGS = (DUPLICATE_LAST_TOKEN, "prompt_positions")  # settings that add steps which no sampler drew
 
@@ -41,8 +36,6 @@ class SamplerRun:
     """A sampler's answers to all prompts, with one seed.
 
     Attributes:
-      sampler: name of the sampler.
-      seed: seed of its draws.
       rows: one row per prompt, in the prompts' order.
       seconds: time of the run without compilation; NaN if unknown.
     """
@@ -57,12 +50,6 @@ def run_samplers(
     model: Model, run: RunConfig, config: SamplersConfig, on_run: OnCount = lambda *_: None
 ) -> list[SamplerRun]:
     """Run all samplers, the random ones with every seed.
-
-    Args:
-      model: model to run.
-      run: prompts and settings.
-      config: settings of the study.
-      on_run: callback of (runs done, runs in all).
 
     Raises:
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.

@@ -16,10 +16,9 @@ from jaxtrace.schema import QUADRANTS
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import Estimate, interval
-from jaxtrace.studies._shared.models import load_models
-from jaxtrace.studies._shared.progress import SILENT, Progress
+from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import study_traces
+from jaxtrace.studies._shared.traces import load_models, study_traces
 from jaxtrace.studies.samplers.answers import SamplerRun, run_samplers, stored_runs
 from jaxtrace.studies.samplers.figures import entropy_figure, quadrants_figure
 from jaxtrace.studies.samplers.settings import SamplersConfig
@@ -45,12 +44,8 @@ NOTES = (
 )
 
 
-def run_study(config: SamplersConfig, out: Path, progress: Progress = SILENT) -> Result:
-    """Open the traces, or run every sampler on every model, and return the study's result.
-
-    Raises:
-      JaxtraceError: a setting, a trace, a prompt or a model is unusable.
-    """
+def run_study(config: SamplersConfig, out: Path, progress: Progress) -> Result:
+    """Open the traces, or run every sampler on every model, and return the study's result."""
     if config.traces:
         return samplers(stored_runs(study_traces(config, out, progress)), config)
     runs = {}
@@ -148,9 +143,8 @@ def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> It
             pairs["entropy_at_equal_length"] = np.split(residuals, 2)
         for quantity, (of_sampler, of_first) in pairs.items():
             gap = paired_difference(of_sampler, of_first, seed=config.seed)
-            line: dict[str, object] = {"model": label, "sampler": name, "against": first, "of": quantity}
-            line |= gap.difference.columns("difference") | gap.effect.columns("effect")
-            yield line | {"p": gap.p, "n": gap.n[0]}
+            keys = {"model": label, "sampler": name, "against": first, "of": quantity}
+            yield {**keys, **gap.columns("effect")}
 
 
 def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iterator[dict[str, object]]:
@@ -159,8 +153,8 @@ def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) 
     for name in deciding:
         for quadrant in QUADRANTS:
             share = over_prompts_and_seeds(_by_prompt_and_seed(label, name, quadrant, answers), config.seed)
-            line: dict[str, object] = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
-            yield line | share.columns("share")
+            keys = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
+            yield {**keys, **share.columns("share")}
 
 
 def _by_prompt_and_seed(label: str, sampler: str, column: str, answers: pd.DataFrame) -> Float[np.ndarray, "P S"]:

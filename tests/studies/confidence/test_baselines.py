@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 
+from jaxtrace.studies.confidence import semantic
 from jaxtrace.studies.confidence.baselines import BASELINE_TEXTS, answer_baselines, sample_baselines, surprise_z
-from jaxtrace.studies.confidence.semantic import (
-    cluster_answers,
-    discrete_semantic_entropy,
-    semantic_entropy,
-    sequence_entropy,
-)
 
 METRICS = {
     "token": np.array([4, 5, 6, 7]),
@@ -53,20 +48,20 @@ def test_one_token_has_no_change_and_no_output_leaves_the_length():
 
 
 def test_equal_answers_are_one_cluster():
-    clusters = cluster_answers(["Paris.", "the paris", "Rome", "PARIS", "Lyon", "Rome!"])
+    clusters = semantic.cluster_answers(["Paris.", "the paris", "Rome", "PARIS", "Lyon", "Rome!"])
     np.testing.assert_array_equal(clusters, [0, 0, 1, 0, 2, 1])
     expected = -sum(p * np.log(p) for p in (3 / 6, 2 / 6, 1 / 6))
-    assert discrete_semantic_entropy(clusters) == pytest.approx(expected)
-    np.testing.assert_array_equal(cluster_answers(["3 apples", "3 pears"], lambda a, b: a[0] == b[0]), [0, 0])
+    assert semantic.discrete_semantic_entropy(clusters) == pytest.approx(expected)
+    np.testing.assert_array_equal(semantic.cluster_answers(["3 apples", "3 pears"], lambda a, b: a[0] == b[0]), [0, 0])
 
 
 def test_clusters_are_weighted_by_their_probabilities():
     """Clusters of probability 0.2 + 0.1 and 0.1: shares 3/4 and 1/4."""
     clusters, logprobs = np.array([0, 1, 0]), np.log([0.2, 0.1, 0.1])
     expected = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert semantic_entropy(logprobs, clusters) == pytest.approx(expected)
-    assert semantic_entropy(logprobs - 2000, clusters) == pytest.approx(expected)
-    assert sequence_entropy(logprobs) == pytest.approx(-np.log([0.2, 0.1, 0.1]).mean())
+    assert semantic.semantic_entropy(logprobs, clusters) == pytest.approx(expected)
+    assert semantic.semantic_entropy(logprobs - 2000, clusters) == pytest.approx(expected)
+    assert semantic.sequence_entropy(logprobs) == pytest.approx(-np.log([0.2, 0.1, 0.1]).mean())
 
 
 def test_samples_of_a_prompt_have_their_own_baselines():

@@ -113,9 +113,7 @@ def test_damaged_files_are_refused(known, tmp_path):
     (tmp_path / JSON).write_text(json.dumps(described | {"more": 1}))
     with pytest.raises(StudyError, match=r"confidence.json: more: .* train again"):
         load(tmp_path)
-    with pytest.raises(
-        StudyError, match=r"has no confidence.json; name a directory that jaxtrace confidence train wrote"
-    ):
+    with pytest.raises(StudyError, match=r"has no confidence.json; name a directory that jaxtrace confidence train"):
         load(tmp_path / "nowhere")
 
 

@@ -95,14 +95,10 @@ def test_a_missing_feature_counts_as_the_mean(rng):
 
 def test_too_few_groups_of_a_class_are_refused(rng):
     x = rng.normal(size=(ROWS, 2))
-    with pytest.raises(
-        StudyError, match="0 prompts, or groups of them, have an answer that is wrong, and there are 5 folds"
-    ):
+    with pytest.raises(StudyError, match=r"0 prompts, .* have an answer that is wrong, and there are 5 folds"):
         cross_validated(frame(x), np.ones(ROWS), SINGLES)
     few = (SINGLES < 4).astype(float)
-    with pytest.raises(
-        StudyError, match="4 prompts, or groups of them, have an answer that is right, and there are 5 folds; give more"
-    ):
+    with pytest.raises(StudyError, match=r"4 prompts, or groups of them, have an answer that is right, .*; give more"):
         cross_validated(frame(x), few, SINGLES)
     with pytest.raises(StudyError, match="1 prompts"):
         cross_validated(

@@ -1,10 +1,7 @@
 """Hand-made traces in which a known metric tells right answers from wrong ones."""
 
-import dataclasses
-
 import numpy as np
 
-from jaxtrace.prompts import Prompt
 from tests.figures.traces import row, trace
 
 GROUPS = ("output", "dispersion")
@@ -14,12 +11,11 @@ def answers(rng, count, steps=3, samples=1, groups=GROUPS, entropies=None):
     """Return `count` prompts, each answered `samples` times, with random metrics or entropies [rows, steps]."""
     rows = []
     for number in range(count * samples):
-        answer = row(rng, [f" t{step}" for step in range(steps)], groups=groups, layers=4, heads=2)
-        name = f"q{number // samples}"
-        prompt = Prompt(text=f"Question {name}?", id=f"{name}-sample-{number % samples}" if samples > 1 else name)
+        name, pieces = f"q{number // samples}", [f" t{step}" for step in range(steps)]
+        about = {"prompt": f"Question {name}?", "id": f"{name}-sample-{number % samples}" if samples > 1 else name}
+        rows.append(row(rng, pieces, groups=groups, layers=4, heads=2, **about))
         if entropies is not None:
-            answer.metrics["entropy"] = np.asarray(entropies[number], np.float32)
-        rows.append(dataclasses.replace(answer, prompt=prompt))
+            rows[-1].metrics["entropy"] = np.asarray(entropies[number], np.float32)
     return trace(rows, layers=4, heads=2)
 
 

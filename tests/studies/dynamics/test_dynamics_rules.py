@@ -5,12 +5,10 @@ import pandas as pd
 import pytest
 
 from jaxtrace.models.published import published_shape
-from jaxtrace.statistics.intervals import Estimate, bootstrap
-from jaxtrace.studies._shared.means import prompt_means
+from jaxtrace.statistics.intervals import Estimate, bootstrap, prompt_means
 from jaxtrace.studies.dynamics.classes import drift_class, early_late, entropy_slope, level_class, robust_class
 from jaxtrace.studies.dynamics.correlations import correlations
-from jaxtrace.studies.dynamics.dispersion_kinds import HDI_UNITS, dispersion
-from jaxtrace.studies.dynamics.kv_memory import KVMemory
+from jaxtrace.studies.dynamics.quantities import HDI_UNITS, KVMemory, dispersion
 
 # arXiv 2604.03589: mean ± SD of output entropy (Table 1) and its late − early (Table 5), in nats
 PAPER = {

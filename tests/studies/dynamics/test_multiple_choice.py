@@ -174,17 +174,7 @@ def test_unscored_questions_are_counted_and_excluded():
 @pytest.fixture(scope="module")
 def model():
     """Return a small random model with the demo's tokenizer."""
-    config = jt.DecoderConfig(
-        family="llama",
-        vocab_size=1024,
-        embed_dim=16,
-        num_layers=1,
-        num_heads=2,
-        kv_heads=1,
-        head_dim=8,
-        feed_forward=16,
-        context=64,
-    )
+    config = jt.DecoderConfig("llama", 1024, 16, 1, 2, 1, 8, 16, context=64)
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), jt.init_params(config, jax.random.key(0)))
     return Model("tiny", config, params, Tokenizer.load(demo_path()))
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxtrace.engine.translators import Translators
 from jaxtrace.models.forward import unembed
-from jaxtrace.studies._shared.candidates import candidates
+from jaxtrace.studies._shared.expansions import candidates
 from tests import oracle
 from tests.engine.conftest import CONFIG
 

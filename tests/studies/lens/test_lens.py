@@ -1,39 +1,32 @@
 """The study of profiles, on traces with classes known by construction."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxtrace.errors import StudyError
-from jaxtrace.files import read_yaml
 from jaxtrace.prompts import Prompt
-from jaxtrace.settings.validation import validated
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels, run_facts
 from jaxtrace.studies._shared.page import write_study
-from jaxtrace.studies._shared.traces import model_run_config
 from jaxtrace.studies.lens.compute import lens
-from jaxtrace.studies.lens.profiles import parse_metric
 from jaxtrace.studies.lens.settings import LensConfig
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.writer import TraceWriter
 from tests.commands import run_command
 from tests.figures.traces import row, trace
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "studies"
-
 SHAPES = {"up": 1.0, "down": -1.0, "flat": 0.0}
 
 
 def made(rng, kind, number, layers=6, slope=None, **meta):
     """Return an answer whose lens entropy rises, falls or stays level through the layers."""
-    one = row(rng, ["x"] * 8, meta={"kind": kind, **meta}, prompt=f"{kind} {number}", layers=layers)
+    ids = np.arange(5 + number % 7) + 100 * (number + 20 * list(SHAPES).index(kind))
+    one = row(rng, ["x"] * 8, meta={"kind": kind, **meta}, prompt=f"{kind} {number}", ids=ids, layers=layers)
     tilt = (SHAPES[kind] if slope is None else slope) * np.linspace(-1, 1, layers)
     one.metrics["lens_entropy"] = (4 + tilt + rng.normal(0, 0.5, (8, layers))).astype(np.float32)
-    tokens = np.arange(5 + number % 7, dtype=np.int32) + 100 * (number + 20 * list(SHAPES).index(kind))
-    return dataclasses.replace(one, prompt_tokens=tokens)
+    return one
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +222,3 @@ def test_the_command_writes_tables_and_refuses_in_one_line(kinds, tmp_path):
     refused = run_command(*arguments, "--folds", "21")
     assert refused.status == 2 and refused.err.count("\n") == 1
     assert "has 20 answers, fewer than the 21 folds" in refused.err
-
-
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("lens-*.yaml")), ids=lambda file: file.stem)
-def test_shipped_settings_are_valid(file, tmp_path):
-    config = validated(LensConfig, read_yaml(file), str(file))
-    for model in config.models:
-        run = model_run_config(config, model, tmp_path)
-        assert "lens" in run.probes and (run.prompts is None or run.prompts.exists())
-        assert all(parse_metric(metric)[1] in (None, *run.alphas) for metric in config.metric)

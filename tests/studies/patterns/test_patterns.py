@@ -1,7 +1,6 @@
 """Attention entropy by condition, on traces made by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +9,14 @@ from scipy import stats
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import LIGHT
-from jaxtrace.files import read_yaml
 from jaxtrace.grading import Grade
 from jaxtrace.grading.labels import label_of, write_labels
-from jaxtrace.settings.validation import validated
-from jaxtrace.studies._shared.means import mean_intervals
-from jaxtrace.studies._shared.traces import model_run_config
+from jaxtrace.statistics.intervals import mean_intervals
 from jaxtrace.studies.patterns.compute import patterns
 from jaxtrace.studies.patterns.settings import PatternsConfig
-from jaxtrace.studies.patterns.trajectories import ATTENTION, row_entropy_var, trajectories
+from jaxtrace.studies.patterns.trajectories import ATTENTION, trajectories
 from tests.figures.traces import metrics, row, trace
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("patterns*.yaml"))
 LAYERS, HEADS = 2, 3
 CREATIVE = "creative, $x_$"
 
@@ -29,11 +24,11 @@ CREATIVE = "creative, $x_$"
 def answer(i, meta, steps, prompt=4, shift=0.0, groups=("output", "attention")):
     """Return an answer to a prompt with unique tokens; all its attention entropies are shifted."""
     rng = np.random.default_rng(i)
-    made = row(rng, [f" w{j}" for j in range(steps)], meta=meta, layers=LAYERS, heads=HEADS, groups=groups)
+    about = {"id": f"p-{i}", "ids": [i] * prompt, "meta": meta}
+    made = row(rng, [f" w{j}" for j in range(steps)], layers=LAYERS, heads=HEADS, groups=groups, **about)
     if shift:
         made.metrics["attention_entropy"] += np.float32(shift)
-    prompt_tokens = np.full(prompt, i, np.int32)
-    return replace(made, prompt=replace(made.prompt, id=f"p-{i}"), prompt_tokens=prompt_tokens)
+    return made
 
 
 def of_growth(i, condition, steps, prompt):
@@ -170,8 +165,6 @@ def test_step_zero_has_the_variance_over_query_rows():
         ]
         over.append(np.mean(heads))
     assert frame.loc[("row_entropy_var", "none"), "difference"] == pytest.approx(np.mean(over[:4]) - np.mean(over[4:]))
-    decoding = replace(rows[0], prompt_steps=0)
-    assert (row_entropy_var(decoding) == 0).all()
     (first, *_) = trajectories("tiny", trace(rows, layers=LAYERS, heads=HEADS), ["all"] * 8)
     assert first.steps == 5
     assert np.exp(first.ln_keys) == pytest.approx(np.arange(4, 9))
@@ -235,11 +228,3 @@ def test_column_means_have_t_intervals():
         low, high = stats.t.interval(0.95, n - 1, np.mean(values[:n, column]), stats.sem(values[:n, column]))
         assert (found["mean_low"][column], found["mean_high"][column]) == pytest.approx((low, high))
     assert found["mean_low"].isna().tolist() == [False, False, True, True]
-
-
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_shipped_settings_are_valid(file, tmp_path):
-    config = validated(PatternsConfig, read_yaml(file), str(file))
-    (model,) = config.models
-    run = model_run_config(config, model, tmp_path)
-    assert {"attention", "output"} <= set(run.probes) and run.max_new_tokens == 1024

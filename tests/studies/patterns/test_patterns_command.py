@@ -1,7 +1,6 @@
 """`jaxtrace grade` and `jaxtrace study patterns` as commands."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,9 @@ def saved(directory, groups=("output", "attention"), mode="generate"):
     """Store a trace of right and wrong answers to problems."""
     rows = []
     for i in range(8):
-        made = row(np.random.default_rng(i), ANSWERS[i % 2 == 0], layers=2, heads=2, groups=groups)
-        prompt = replace(made.prompt, id=f"p-{i}", meta={"solution": "2 + 2 = 4", "answer": "4", "seen": "ab"[i // 4]})
-        rows.append(replace(made, prompt=prompt, prompt_tokens=np.full(4, i, np.int32)))
+        meta = {"solution": "2 + 2 = 4", "answer": "4", "seen": "ab"[i // 4]}
+        sizes = {"layers": 2, "heads": 2, "groups": groups}
+        rows.append(row(np.random.default_rng(i), ANSWERS[i % 2 == 0], id=f"p-{i}", ids=[i] * 4, meta=meta, **sizes))
     trace(rows, mode, layers=2, heads=2).save(directory)
     return directory
 

@@ -20,10 +20,9 @@ SPANS = [(3, 4), (5, 5), (2, 6), (6, 9), (4, 4), (7, 8)]
 
 
 def answer(i, steps, right):
-    made = row(np.random.default_rng(i), ["w"] * steps, layers=LAYERS, heads=HEADS, groups=("output", "attention"))
-    prompt = replace(made.prompt, id=f"p-{i}", meta={"solution": "…", "answer": "7"})
-    text = f"#### {7 if right else i + 10}"
-    return replace(made, prompt=prompt, prompt_tokens=np.full(4, i, np.int32), text=text)
+    sizes = {"layers": LAYERS, "heads": HEADS, "groups": ("output", "attention")}
+    about = {"id": f"p-{i}", "ids": [i] * 4, "meta": {"solution": "…", "answer": "7"}}
+    return row(np.random.default_rng(i), ["w"] * steps, text=f"#### {7 if right else i + 10}", **about, **sizes)
 
 
 def spiked(i, span):
