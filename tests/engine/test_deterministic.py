@@ -5,47 +5,66 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrace import ConfigError, Entropix, Model, Probes, Sample
+from jaxtrace import Greedy, Model, Probes, Sample
+from jaxtrace.engine.buckets import fixed_width
 from jaxtrace.engine.settings import Settings
 from tests.engine.conftest import CONFIG
 from tests.parallel import on_devices
 
-SIZES = (1, 3, 8, 16)
-PROBES = Probes.of("output", "attention", "dispersion", "lens", "hidden", top_tokens=3, residuals=(1, 3))
-
-
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def typed(model, request):
-    """Return the tiny model in a dtype."""
-    return Model("tiny", CONFIG, jax.tree.map(lambda x: x.astype(jnp.dtype(request.param)), model.params))
+PROBES = Probes.of("output", "attention", "lens", prompt_positions=True)
+SCORED = Probes.of("output", "hidden")
 
 
 @pytest.fixture(scope="module")
 def many():
-    """Return twenty prompts of unequal lengths, whose caches have 64 or 96 slots with 20 more tokens."""
+    """Return twenty prompts of unequal lengths, whose caches have 64 or 128 slots with 20 more tokens."""
     rng = np.random.default_rng(2)
-    return [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in rng.integers(1, 70, 20)]
+    return [rng.integers(0, CONFIG.vocab_size, size).tolist() for size in rng.integers(1, 60, 20)]
 
 
-def same_bits(one, other):
+def assert_same_bits(one, other):
     assert one.keys() == other.keys()
     for name in one:
-        np.testing.assert_array_equal(one[name].view(np.uint8), other[name].view(np.uint8), err_msg=name)
+        assert one[name].tobytes() == other[name].tobytes(), name
 
 
-@pytest.mark.parametrize("sampler", [None, Sample(temperature=1.5, top_p=0.9)], ids=["greedy", "sample"])
-def test_a_prompt_has_the_same_bits_in_any_batch_and_order(typed, many, sampler):
-    def rows(order, batch_size):
-        options = {"max_new_tokens": 20, "batch_size": batch_size, "deterministic": True, "probes": PROBES}
-        settings = Settings(**{**options, "sampler": sampler} if sampler else options)
-        encoded = typed.encode([many[i] for i in order], chat=False)
-        # A draw's seed is the number of its prompt.
-        batches = typed.generate_rows(encoded, settings, numbers=order)
-        return {number: row.metrics for batch in batches for number, row in batch}
+@pytest.mark.parametrize(
+    ("dtype", "sampler"), [("float32", Sample(temperature=1.5, top_p=0.9)), ("bfloat16", Greedy())], ids=str
+)
+def test_a_prompt_has_the_same_bits_in_any_batch_and_order(model, many, dtype, sampler):
+    typed = Model("tiny", CONFIG, jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), model.params))
 
-    want = rows(range(len(many)), 16)
-    shuffled = np.random.default_rng(3).permutation(len(many)).tolist()
-    runs = [rows(shuffled, 8), rows(range(3, 13), 3), rows([7], 1), rows([19, 7, 0], 16)]
-    for run in runs:
-        for number, metrics in run.items():
-            same_bits(metrics, want[number])
+    def rows(numbers, batch_size):
+        """Run prompts by their numbers, which seed the draws."""
+        settings = Settings(PROBES, batch_size=batch_size, max_new_tokens=20, sampler=sampler, deterministic=True)
+        encoded = typed.encode([many[i] for i in numbers], chat=False)
+        return {i: row.metrics for batch in typed.generate_rows(encoded, settings, numbers=numbers) for i, row in batch}
+
+    together = rows(range(20), 16)  # four rows are refilled
+    assert sorted(together) == list(range(20))
+    shuffled = np.random.default_rng(3).permutation(20).tolist()
+    for numbers, batch_size in ((shuffled, 8), (range(3, 13), 3), ([7], 1)):
+        for i, metrics in rows(numbers, batch_size).items():
+            assert_same_bits(metrics, together[i])
+
+
+def test_a_text_is_scored_to_the_same_bits_beside_any_others(model, many):
+    score = lambda texts: model.score(texts, probes=SCORED, deterministic=True).rows  # noqa: E731
+    together = score(many[:6])
+    for row, text in zip(together, many, strict=False):
+        assert_same_bits(row.metrics, score([text])[0].metrics)
+
+
+def test_rows_are_returned_in_the_order_of_their_prompts(model, many):
+    trace = model.generate(many, max_new_tokens=20, probes=Probes.none(), deterministic=True)
+    assert [row.prompt_tokens.tolist() for row in trace.rows] == many
+    assert trace.info["deterministic"] is True
+
+
+@pytest.mark.parametrize("slots", [16, 64, 96, 128, 1024, 1040])
+def test_chunks_of_a_fixed_width_fill_the_cache(slots):
+    assert slots % fixed_width(slots) == 0
+
+
+def test_a_run_on_a_mesh_that_splits_the_batch_has_the_same_bits():
+    on_devices.run("deterministic", devices=2)

@@ -1,0 +1,79 @@
+"""Batch invariance: how far a prompt's answer depends on the prompts beside it, and what a deterministic run costs.
+
+    python -m benchmarks.batch_invariance --model demo --dtype float32 bfloat16
+
+Greedy answers to the same prompts at batch 1 and batch 16, with and without `deterministic`, and times of whole calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import jaxtrace as jt
+from benchmarks.machine import this_machine
+from benchmarks.options import benchmark_parser
+from benchmarks.table import BenchmarkTable, ratio
+from benchmarks.timing import interleave
+from jaxtrace.run import load_prompts, run_config
+
+BATCHES = (1, 16)
+COLUMNS = ("dtype", "run", "texts that differ", "largest entropy difference", "time, one prompt", "time, all prompts")
+
+
+def main() -> None:
+    """Run the benchmark of the command line."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--model", default="demo", help="name of a model, or directory of a checkpoint")
+    parser.add_argument("--prompts", help="text file with a prompt on each line; the demo's own by default")
+    parser.add_argument("--count", type=int, default=8, help="number of prompts")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--new", type=int, default=64, help="tokens generated for each prompt")
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each run")
+    args = parser.parse_args()
+    source = {"prompts": args.prompts} if args.prompts else {}
+    prompts = [prompt.text for prompt in load_prompts(run_config(limit=args.count, **source))]
+    rows = []
+    for dtype in args.dtype:
+        model = jt.load(args.model, dtype=dtype)
+
+        def call(prompts: Sequence[str], batch: int, deterministic: bool, model: jt.Model = model) -> jt.Trace:
+            options = {"batch_size": batch, "deterministic": deterministic, "max_new_tokens": args.new}
+            return model.generate(prompts, probes=jt.Probes.of("output"), **options)
+
+        calls: dict[str, Callable[[], jt.Trace]] = {}
+        for name, deterministic in (("plain", False), ("deterministic", True)):
+            calls[f"{name}, one"] = lambda flag=deterministic: call(prompts[:1], 16, flag)
+            calls[f"{name}, all"] = lambda flag=deterministic: call(prompts, 16, flag)
+        timed = interleave(calls, args.repeats)
+        seconds = {name: times.median for name, times in timed.items()}
+        for name, deterministic in (("plain", False), ("deterministic", True)):
+            alone, together = (call(prompts, batch, deterministic) for batch in BATCHES)
+            texts = sum(one != other for one, other in zip(alone.texts, together.texts, strict=True))
+            shares = [ratio(seconds[f"{name}, {which}"], seconds[f"plain, {which}"]) for which in ("one", "all")]
+            entropy = f"{largest_difference(alone, together):.1g}"
+            rows.append([dtype, name, f"{texts} of {len(prompts)}", entropy, *shares])
+    BenchmarkTable(
+        title=f"Batch invariance, {args.model}: {len(prompts)} prompts, {args.new} new tokens, batch 1 against 16",
+        columns=COLUMNS,
+        rows=rows,
+        above=(this_machine().line,),
+        below=("Entropies in nats, up to the first token that differs. Times are medians as ratios to the plain run.",),
+    ).publish(args.out)
+
+
+def largest_difference(one: jt.Trace, other: jt.Trace) -> float:
+    """Return the largest difference of an output entropy, up to each row's first token that differs."""
+    largest = 0.0
+    for a, b in zip(one.rows, other.rows, strict=True):
+        steps = min(a.length, b.length)
+        differs = np.flatnonzero(a.metrics["token"][:steps] != b.metrics["token"][:steps])
+        steps = int(differs[0]) + 1 if len(differs) else steps
+        gaps = np.abs(a.metrics["entropy"][:steps] - b.metrics["entropy"][:steps])
+        largest = max(largest, float(gaps.max()))
+    return largest
+
+
+if __name__ == "__main__":
+    main()
