@@ -2,12 +2,13 @@
 
     python -m benchmarks.batch_invariance --model demo --dtype float32 bfloat16
 
-Greedy answers to the same prompts at batch 1 and batch 16, with and without `deterministic`, and times of whole calls.
+Greedy answers to each prompt alone and to all in one batch, with and without `deterministic`, and times of whole calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from benchmarks.options import benchmark_parser
 from benchmarks.table import BenchmarkTable, ratio
 from benchmarks.timing import interleave
 from jaxtrace.run import load_prompts, run_config
+from jaxtrace.traces.row import Row
 
-BATCHES = (1, 16)
 COLUMNS = ("dtype", "run", "texts that differ", "largest entropy difference", "time, one prompt", "time, all prompts")
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--model", default="demo", help="name of a model, or directory of a checkpoint")
     parser.add_argument("--prompts", help="text file with a prompt on each line; the demo's own by default")
-    parser.add_argument("--count", type=int, default=8, help="number of prompts")
+    parser.add_argument("--count", type=int, default=8, help="number of prompts, and rows of the batch")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--new", type=int, default=64, help="tokens generated for each prompt")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls of each run")
@@ -38,24 +39,25 @@ def main() -> None:
     for dtype in args.dtype:
         model = jt.load(args.model, dtype=dtype)
 
-        def call(prompts: Sequence[str], batch: int, deterministic: bool, model: jt.Model = model) -> jt.Trace:
-            options = {"batch_size": batch, "deterministic": deterministic, "max_new_tokens": args.new}
-            return model.generate(prompts, probes=jt.Probes.of("output"), **options)
+        def call(prompts: Sequence[str], deterministic: bool, model: jt.Model = model) -> list[Row]:
+            options = {"deterministic": deterministic, "max_new_tokens": args.new}
+            return list(model.generate(prompts, probes=jt.Probes.of("output"), batch_size=args.count, **options).rows)
 
-        calls: dict[str, Callable[[], jt.Trace]] = {}
+        calls: dict[str, Callable[[], list[Row]]] = {}
         for name, deterministic in (("plain", False), ("deterministic", True)):
-            calls[f"{name}, one"] = lambda flag=deterministic: call(prompts[:1], 16, flag)
-            calls[f"{name}, all"] = lambda flag=deterministic: call(prompts, 16, flag)
+            calls[f"{name}, one"] = lambda flag=deterministic: call(prompts[:1], flag)
+            calls[f"{name}, all"] = lambda flag=deterministic: call(prompts, flag)
         timed = interleave(calls, args.repeats)
         seconds = {name: times.median for name, times in timed.items()}
         for name, deterministic in (("plain", False), ("deterministic", True)):
-            alone, together = (call(prompts, batch, deterministic) for batch in BATCHES)
-            texts = sum(one != other for one, other in zip(alone.texts, together.texts, strict=True))
+            alone = [call([prompt], deterministic)[0] for prompt in prompts]
+            together = timed[f"{name}, all"].result
+            texts = sum(one.text != other.text for one, other in zip(alone, together, strict=True))
             shares = [ratio(seconds[f"{name}, {which}"], seconds[f"plain, {which}"]) for which in ("one", "all")]
             entropy = f"{largest_difference(alone, together):.1g}"
             rows.append([dtype, name, f"{texts} of {len(prompts)}", entropy, *shares])
     BenchmarkTable(
-        title=f"Batch invariance, {args.model}: {len(prompts)} prompts, {args.new} new tokens, batch 1 against 16",
+        title=f"Batch invariance, {Path(args.model).name}: {len(prompts)} prompts, {args.new} new tokens",
         columns=COLUMNS,
         rows=rows,
         above=(this_machine().line,),
@@ -63,10 +65,10 @@ def main() -> None:
     ).publish(args.out)
 
 
-def largest_difference(one: jt.Trace, other: jt.Trace) -> float:
+def largest_difference(ours: Sequence[Row], theirs: Sequence[Row]) -> float:
     """Return the largest difference of an output entropy, up to each row's first token that differs."""
     largest = 0.0
-    for a, b in zip(one.rows, other.rows, strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         steps = min(a.length, b.length)
         differs = np.flatnonzero(a.metrics["token"][:steps] != b.metrics["token"][:steps])
         steps = int(differs[0]) + 1 if len(differs) else steps
