@@ -17,7 +17,7 @@ SCORED = Probes.of("output", "hidden")
 
 @pytest.fixture(scope="module")
 def many():
-    """Return twenty prompts of unequal lengths; with twelve more tokens the second needs a larger cache than the rest."""
+    """Return twenty prompts of unequal lengths; with twelve more tokens the second has a larger cache."""
     rng = np.random.default_rng(2)
     lengths = [7, 60, *rng.integers(1, 30, 18)]
     return [rng.integers(0, CONFIG.vocab_size, length).tolist() for length in lengths]
