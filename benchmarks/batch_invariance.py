@@ -61,7 +61,9 @@ def main() -> None:
         columns=COLUMNS,
         rows=rows,
         above=(this_machine().line,),
-        below=("Entropies in nats, up to the first token that differs. Times: fastest call, as a ratio to the plain run.",),
+        below=(
+            "Entropies in nats, up to the first token that differs. Times: fastest call, relative to the plain run.",
+        ),
     ).publish(args.out)
 
 
