@@ -61,9 +61,7 @@ def main() -> None:
         columns=COLUMNS,
         rows=rows,
         above=(this_machine().line,),
-        below=(
-            "Entropies in nats, up to the first token that differs. Times: fastest call, relative to the plain run.",
-        ),
+        below=("Entropies in nats, up to the first token that differs. Times: fastest call, relative to plain.",),
     ).publish(args.out)
 
 
