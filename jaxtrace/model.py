@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from jaxtrace.engine.stop_strings import StopStrings, check_stop, cut_pieces
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import TunedLens, read_lens
 from jaxtrace.errors import ConfigError
+from jaxtrace.kernels import at_precision, precision_name
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
 from jaxtrace.models.interventions import Interventions
@@ -42,6 +43,7 @@ from jaxtrace.prompts import Prompt
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.run import AUTO, DEMO
+from jaxtrace.settings.sampling import PrecisionName
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -140,6 +142,8 @@ class Model:
         stop_repeats: int = DEFAULTS.stop_repeats,
         stop: str | Sequence[str] = DEFAULTS.stop,
         batch_size: int = DEFAULTS.batch_size,
+        deterministic: bool = DEFAULTS.deterministic,
+        matmul_precision: PrecisionName = DEFAULTS.matmul_precision,
         raw: bool = False,
         interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
@@ -159,6 +163,9 @@ class Model:
           stop_repeats: number of identical tokens in a row that end it; 0 disables the rule.
           stop: text, or texts, that end a row. The token that completes one is its last; `Row.text` ends before it.
           batch_size: number of prompts that run at once; the next prompt replaces one that has finished.
+          deterministic: True gives a prompt the same bits in any batch: rows run in blocks of one size.
+          matmul_precision: precision of float32 products: "default", "high", "highest", or "auto", which is JAX's own
+            setting (`jax.default_matmul_precision`) where there is one, and "highest" otherwise.
           raw: True feeds texts without a chat template.
           interventions: blocks and heads to ablate. The masks are traced, so one compiled program serves every choice.
           on_progress: callback with (new prompts, new tokens, sum of their entropies), called during the run.
@@ -175,6 +182,8 @@ class Model:
         settings = Settings(
             probes=probes or Probes.all(),
             batch_size=batch_size,
+            deterministic=deterministic,
+            matmul_precision=matmul_precision,
             max_new_tokens=max_new_tokens,
             sampler=sampler or Greedy(),
             stop_tokens=tuple(self.stop_tokens if stop_tokens is None else stop_tokens),
@@ -186,7 +195,7 @@ class Model:
         settings.probes.check(self.config)
         check_stop(settings.stop, self.tokenizer)
         rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
-        return Trace([row for batch in rows for _, row in batch], self.info("generate", settings))
+        return Trace(in_order(rows), self.info("generate", settings))
 
     def score(
         self,
@@ -195,6 +204,8 @@ class Model:
         images: Sequence[ImagesLike] | None = None,
         probes: Probes | None = None,
         batch_size: int = 8,
+        deterministic: bool = DEFAULTS.deterministic,
+        matmul_precision: PrecisionName = DEFAULTS.matmul_precision,
         interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> Trace:
@@ -202,10 +213,16 @@ class Model:
 
         Arguments and errors match `generate`. At a text's last position `token` is −1 and `logprob` NaN.
         """
-        settings = Settings(probes=probes or Probes.all(), batch_size=batch_size, interventions=interventions)
+        settings = Settings(
+            probes=probes or Probes.all(),
+            batch_size=batch_size,
+            deterministic=deterministic,
+            matmul_precision=matmul_precision,
+            interventions=interventions,
+        )
         settings.probes.check(self.config)
         rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
-        return Trace([row for batch in rows for _, row in batch], self.info("score", settings))
+        return Trace(in_order(rows), self.info("score", settings))
 
     def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
         """Return each prompt with its token ids, int32; raises PromptError for a prompt that cannot be fed."""
@@ -219,6 +236,8 @@ class Model:
         numbers: Sequence[int] | None = None,
     ) -> Iterator[list[tuple[int, Row]]]:
         """Run `generate` on prompts from `encode`, and yield the rows in order as soon as they are complete.
+
+        The order of a deterministic run holds among prompts with the same number of cache slots.
 
         Args:
           prompts: prompts with their token ids.
@@ -254,6 +273,8 @@ class Model:
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
         """Return the description of a run that its trace stores as `Trace.info`."""
+        with at_precision(settings.matmul_precision):
+            precision = precision_name(self.params["embedding"].dtype)
         generating = {
             "max_new_tokens": settings.max_new_tokens,
             "sampler": repr(settings.sampler),
@@ -287,6 +308,8 @@ class Model:
             "lens_renyi": settings.probes.lens_renyi,
             "attention_rows": [list(row) for row in settings.probes.attention_rows],
             "batch_size": settings.batch_size,
+            "deterministic": settings.deterministic,
+            "matmul_precision": precision,
             **(generating if mode == "generate" else {}),
             "backend": jax.default_backend(),
             "versions": dict(_versions()),
@@ -337,6 +360,11 @@ class Model:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)
         pieces = self.tokenizer.pieces(ids)
         return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
+
+
+def in_order(batches: Iterable[list[tuple[int, Row]]]) -> list[Row]:
+    """Return the rows of a run in the order of their prompts."""
+    return [row for _, row in sorted((pair for batch in batches for pair in batch), key=lambda pair: pair[0])]
 
 
 def _trim_keys(metrics: Metrics, first: int) -> Metrics:

@@ -202,6 +202,8 @@ def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: 
     return Settings(
         probes=config.recorded,
         batch_size=config.batch_size,
+        deterministic=config.deterministic,
+        matmul_precision=config.matmul_precision,
         max_new_tokens=config.max_new_tokens,
         sampler=sampler,
         stop_tokens=stop_tokens,

@@ -10,6 +10,9 @@ from .head_dispersion import head_dispersion as head_dispersion
 from .head_dispersion.api import dispersion_of as dispersion_of
 from .linear import linear as linear
 from .moments import Moments as Moments
+from .precision import at_precision as at_precision
+from .precision import einsum as einsum
+from .precision import precision_name as precision_name
 from .prefill_attention import prefill_attention as prefill_attention
 from .soft_cap import soft_capped as soft_capped
 from .softmax_moments import softmax_moments as softmax_moments

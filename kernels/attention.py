@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .dispatch import Unsupported
 from .moments import FLOOR, MASKED, Moments
+from .precision import einsum
 from .soft_cap import Cap, soft_capped
 
 Queries = Float[Array, "B T N H"]
@@ -117,7 +118,7 @@ def attention_scores(
     q: Float[Array, "B K G T H"], k: Keys, *, scale: float, soft_cap: Cap
 ) -> Float[Array, "B K G T S"]:
     """Return scaled, soft-capped, unmasked attention scores in float32."""
-    scores = jnp.einsum("bkgth,bkhs->bkgts", q, k, preferred_element_type=jnp.float32) * scale
+    scores = einsum("bkgth,bkhs->bkgts", q, k, jnp.float32) * scale
     return soft_capped(scores, soft_cap)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .attention import AttentionSums, Keys, Queries, Starts, Values, Window
 from .moments import MASKED, Moments
+from .precision import mosaic_precision
 from .soft_cap import Cap, soft_capped
 from .tiles import RunningSums, shift_sums
 from .tpu_tiles import LANES, add_sums, interpreter, largest_of, mask_absent, tile_sums, total
@@ -241,7 +242,7 @@ def tile_scores(
     q: Float[Array, "K R H"], k: Float[Array, "K H S"], scale: float, soft_cap: Cap
 ) -> Float[Array, "K R S"]:
     """Return scaled, soft-capped scores in float32."""
-    scores = jnp.einsum("krh,khs->krs", q, k, preferred_element_type=jnp.float32, precision=precision(q, k))
+    scores = jnp.einsum("krh,khs->krs", q, k, preferred_element_type=jnp.float32, precision=mosaic_precision(q, k))
     return soft_capped(scores * scale, soft_cap)
 
 
@@ -249,9 +250,4 @@ def weighted_values(weights: Float[Array, "K R S"], v: Array, values_last: bool)
     """Return weighted sums in float32 of values [K, S, H], or [K, H, S] if `values_last`."""
     weights = weights.astype(v.dtype)
     equation = "krs,khs->krh" if values_last else "krs,ksh->krh"
-    return jnp.einsum(equation, weights, v, preferred_element_type=jnp.float32, precision=precision(weights, v))
-
-
-def precision(*operands: Array) -> jax.lax.Precision | None:
-    """Return the precision of a product: the highest if an operand is float32."""
-    return jax.lax.Precision.HIGHEST if any(x.dtype == jnp.float32 for x in operands) else None
+    return jnp.einsum(equation, weights, v, preferred_element_type=jnp.float32, precision=mosaic_precision(weights, v))

@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from .dispatch import target_platform
+from .precision import einsum
 
 FEW_ROWS = 32
 
@@ -29,8 +30,8 @@ def linear(x: Float[Array, "*r D"], weight: Float[Array, "V D"], dtype: Any = No
     count = len(flat)
     partitioned = AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types
     if target_platform() != "cpu" or count > FEW_ROWS or partitioned:
-        return jnp.einsum("...d,vd->...v", x, weight, preferred_element_type=dtype)
+        return einsum("...d,vd->...v", x, weight, dtype)
     flat = jnp.pad(flat, ((0, -count % 8 if count > 4 else 0), (0, 0)))
-    transposed = jnp.einsum("vd,rd->vr", weight, flat, preferred_element_type=dtype)
+    transposed = einsum("vd,rd->vr", weight, flat, dtype)
     product = with_layout_constraint(jax.lax.optimization_barrier(transposed).T, Layout((0, 1)))
     return product[:count].reshape(*rows, len(weight))

@@ -50,7 +50,7 @@ class PlanOptions(StrictModel):
 @command(
     "plan",
     PlanOptions,
-    (RunConfig, ("probes",)),
+    (RunConfig, ("probes", "matmul_precision")),
     example="jaxtrace plan --model llama-3.2-1b --topology v5e-4 --batch 16 --context 2048",
 )
 def plan(arguments: Arguments) -> None:
@@ -63,13 +63,15 @@ def plan(arguments: Arguments) -> None:
     import jax
 
     from jaxtrace.figures.tables.plan import fitting_line, plan_table
+    from jaxtrace.kernels import at_precision
     from jaxtrace.planning.plan import Plan, Request
     from jaxtrace.planning.plan import plan as make_plan
     from jaxtrace.planning.search import largest_batch, smallest_topology
 
     jax.config.update("jax_platforms", "cpu")  # nothing runs: an accelerator of this machine stays free
     fitting: list[Plan] = []
-    with errors.status(f"compiling for {options.topology}") as status:
+    compiling = errors.status(f"compiling for {options.topology}")
+    with compiling as status, at_precision(run.matmul_precision):
 
         def on_try(request: Request) -> None:
             status.update(f"compiling {request.batch} rows for {request.topology.name}")

@@ -38,6 +38,11 @@ def best_width(remaining: Int[np.ndarray, " B"], room: int) -> int:
     return max(fitting, key=lambda width: np.minimum(remaining, width).sum() / (len(remaining) * width + CALL))
 
 
+def fixed_width(slots: int) -> int:
+    """Return the widest chunk width that divides a cache's slots."""
+    return max(width for width in CHUNK_WIDTHS if slots % width == 0)
+
+
 def chunks(
     rows: Sequence[Int[np.ndarray, " P *m"]], widths: list[int]
 ) -> Iterator[tuple[Int[np.ndarray, "B T *m"], Int[np.ndarray, " B"]]]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxtrace.engine.buckets import best_width, chunk
+from jaxtrace.engine.buckets import best_width, chunk, fixed_width
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.engine.metric_buffer import MetricBuffer, Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader, Pool, PoolEntry, score_chunk
@@ -20,6 +20,7 @@ from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.step import State, StopRules, decode_step, stop_rules
 from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.engine.translators import Translators
+from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.interventions import Interventions
@@ -27,6 +28,7 @@ from jaxtrace.settings.probes import Probes
 
 FOREVER = np.int32(np.iinfo(np.int32).max)
 REFILL = 1  # cost of a refill, in decode steps
+BLOCK = 16  # rows that each device decodes at once in a deterministic run
 
 Carry = tuple[Array, State, Array, StepTrace, Array]  # step, state, patience left, traces, active rows at each step
 
@@ -96,6 +98,10 @@ def generate_rows(
     While a chunk of steps runs, the metrics of the previous chunk drain to the host. A chunk ends when finished rows
     have idled for the cost of a refill; waiting prompts then take their rows.
 
+    In a deterministic run every prompt goes through the same programs, whatever it runs with: `BLOCK` rows decode at
+    once, each is prefilled on its own, and prompts of another cache size wait until those of this size have finished.
+    The order of the prompts then holds within each size.
+
     Args:
       config: config of the decoder.
       params: parameters of the decoder.
@@ -119,7 +125,20 @@ def generate_rows(
         )
         for tokens in prompts
     ]
-    pool = Pool(config, params, settings, entries, numbers, load_images, lens)
+    for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
+        for batch in _generate(config, params, pool, settings, strings, on_progress):
+            yield [(members[i], metrics) for i, metrics in batch]
+
+
+def _generate(
+    config: DecoderConfig,
+    params: Params,
+    pool: Pool,
+    settings: Settings,
+    strings: StopStrings | None,
+    on_progress: OnProgress,
+) -> Iterator[list[tuple[int, Metrics]]]:
+    """Run a pool's prompts; see `generate_rows`."""
     stop = jax.tree.map(pool.replicate, stop_rules(settings.stop_tokens, settings.stop_repeats, strings))
     static = {"config": config, "probes": settings.probes, "sampler": settings.sampler, "steps": settings.steps}
     buffer = MetricBuffer(on_progress, pool.local_rows)
@@ -166,11 +185,25 @@ def score_rows(
     """Score texts and yield the metrics of every position, in the order of the texts, as soon as they are complete.
 
     Texts are fed in chunks of positions, each row at its own position in its text; where a text ends, the next one
-    starts. The metrics of a chunk drain while the next one runs. Arguments and yielded values match `generate_rows`.
+    starts. The metrics of a chunk drain while the next one runs. Arguments and yielded values match `generate_rows`. A
+    deterministic run scores one text at a time on each device.
     """
     entries = [PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0) for tokens in texts]
+    for members, pool in _pools(config, params, settings, entries, 1, None, load_images, lens):
+        for batch in _score(config, params, pool, settings, on_progress, [texts[i] for i in members]):
+            yield [(members[i], metrics) for i, metrics in batch]
+
+
+def _score(
+    config: DecoderConfig,
+    params: Params,
+    pool: Pool,
+    settings: Settings,
+    on_progress: OnProgress,
+    texts: Sequence[Int[np.ndarray, " P"]],
+) -> Iterator[list[tuple[int, Metrics]]]:
+    """Run a pool's texts; see `score_rows`."""
     targets = [np.append(tokens[1:], np.int32(-1)) for tokens in texts]
-    pool = Pool(config, params, settings, entries, load_images=load_images, lens=lens)
     static = {"config": config, "probes": settings.probes}
     buffer = MetricBuffer(on_progress, pool.local_rows)
     position = np.zeros(len(pool.row_prompts), int)  # next position of each row in its text
@@ -181,7 +214,8 @@ def score_rows(
         if pool.busy:
             row_texts = list(pool.row_prompts)
             remaining = np.array([0 if text is None else len(texts[text]) for text in row_texts]) - position
-            width = best_width(remaining, pool.slots - position.max())
+            room = pool.slots - position.max()
+            width = fixed_width(pool.slots) if settings.deterministic else best_width(remaining, room)
             spans = [slice(start, start + width) for start in position]
             tokens, count = chunk(_spans(texts, row_texts, spans), width)
             next_tokens, _ = chunk(_spans(targets, row_texts, spans), width)
@@ -200,6 +234,34 @@ def score_rows(
             slices = {row: (row, slice(count)) for row, count in enumerate(counts) if count}
             yield from buffer.add_steps(pool.local_to_host(trace, rows=0), row_texts, slices, finished)
         running = following
+
+
+def _pools(
+    config: DecoderConfig,
+    params: Params,
+    settings: Settings,
+    entries: Sequence[PoolEntry],
+    block: int,
+    numbers: Sequence[int] | None,
+    load_images: ImageLoader | None,
+    lens: Translators | None,
+) -> Iterator[tuple[list[int], Pool]]:
+    """Yield the pools of a run, each with the indices of its prompts.
+
+    A deterministic run has a pool of `block` rows for each cache size, another run has one pool.
+
+    Raises:
+      ConfigError: the run is deterministic and has images, whose number in one prompt changes the cache of others.
+    """
+    if settings.deterministic and load_images is not None:
+        raise ConfigError("deterministic: is on, and prompts have images, which it does not cover; drop one of the two")
+    numbers = range(len(entries)) if numbers is None else numbers
+    sizes = [entry.slots(config.context) if settings.deterministic else 0 for entry in entries]
+    options = {"load_images": load_images, "lens": lens, "block": block if settings.deterministic else None}
+    for size in sorted(set(sizes)):
+        members = [i for i, other in enumerate(sizes) if other == size]
+        of_members = [entries[i] for i in members], [numbers[i] for i in members]
+        yield members, Pool(config, params, settings, *of_members, **options)
 
 
 def _spans(arrays: Any, row_texts: list[int | None], spans: list[slice]) -> list[np.ndarray]:

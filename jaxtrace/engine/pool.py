@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import jax
@@ -21,6 +22,7 @@ from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.slots import idle_rows, init_rows, insert_rows, resize_cache
 from jaxtrace.engine.step import State, prefill, score_step
 from jaxtrace.engine.translators import Translators
+from jaxtrace.kernels import at_precision
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
@@ -48,6 +50,10 @@ class PoolEntry:
     prefill: int
     positions: int
     draws: int
+
+    def slots(self, context: int) -> int:
+        """Return the number of cache slots that the prompt needs."""
+        return cache_slots(max(self.positions, sum(chunk_widths(self.prefill))), context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Pool:
         numbers: Sequence[int] | None = None,
         load_images: ImageLoader | None = None,
         lens: Translators | None = None,
+        block: int | None = None,
     ) -> None:
         """Create a pool of idle rows.
 
@@ -105,19 +112,21 @@ class Pool:
           numbers: numbers that seed the prompts' draws; None for their indices.
           load_images: loads a prompt's images; called a few prompts ahead. None if no prompt has images.
           lens: translators for the lens metrics, on the devices of the parameters; None for the logit lens.
+          block: number of rows of each device, for a deterministic run; None for `batch_size` rows in all.
         """
         sharding = params["embedding"].sharding if params["embedding"].committed else None
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
-        self._sampler = settings.sampler
+        self._sampler, self._precision = settings.sampler, settings.matmul_precision
         self._mesh = cast(Mesh, sharding.mesh) if isinstance(sharding, NamedSharding) else None
         parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
-        size = round_up(min(settings.batch_size, len(entries)), parts)
+        size = round_up(min(settings.batch_size, len(entries)), parts) if block is None else block * parts
         self._sharding = sharding
         self._key = jax.random.wrap_key_data(self.replicate(jax.random.key_data(jax.random.key(settings.seed))))
         interventions = jax.tree.map(self.replicate, settings.interventions)
         self.interventions_and_lens: tuple[Interventions | None, Translators | None] = (interventions, lens)
         self._numbers = range(len(entries)) if numbers is None else numbers
-        self._group = group_size(size, parts)
+        self._deterministic = block is not None
+        self._group = parts if self._deterministic else group_size(size, parts)
         self._waiting = deque(range(len(entries)))
         self._images = load_images and _prefetch(load_images, len(entries), self._group)
         self.slots = 0
@@ -147,9 +156,12 @@ class Pool:
         sharding = NamedSharding(self._mesh, PartitionSpec())
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
-    def on_mesh(self) -> AbstractContextManager[Any]:
-        """Return the context for running steps: it sets the mesh over which kernels are split."""
-        return nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+    @contextmanager
+    def on_mesh(self) -> Iterator[None]:
+        """Set the mesh over which kernels are split, and the precision of products, for running steps."""
+        mesh = nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+        with mesh, at_precision(self._precision):
+            yield
 
     def gather_to_host(self, tree: Any) -> Any:
         """Copy whole arrays to the host, in every process."""
@@ -174,13 +186,20 @@ class Pool:
         images = {prompt: next(self._images) for _, prompt in admitted} if self._images else {}
         self.visible |= {prompt: each.visible for prompt, each in images.items()}
         admitted.sort(key=lambda pair: self._entries[pair[1]].prefill)
-        for start in range(0, len(admitted), self._group):
-            group = admitted[start : start + self._group]
+        for group in self._groups(admitted):
             padding = self._group - len(group)
             new = self._prefilled(group, padding, images)
             self._fit_cache(new)
             rows = np.array([row for row, _ in group] + [len(self.row_prompts)] * padding)
             self.state = insert_rows(self.state, new, rows, config=self._config, slots=self.slots, mesh=self._mesh)
+
+    def _groups(self, admitted: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+        """Yield the (row, prompt) pairs that are prefilled together; in a deterministic run their chunks are equal."""
+        widths = lambda pair: chunk_widths(self._entries[pair[1]].prefill) if self._deterministic else None  # noqa: E731
+        for _, pairs in itertools.groupby(admitted, widths):
+            alike = list(pairs)
+            for start in range(0, len(alike), self._group):
+                yield alike[start : start + self._group]
 
     def _prefilled(self, group: list[tuple[int, int]], padding: int, images: dict[int, PromptImages]) -> State:
         """Return a state of the group's prompts after their prefill, and of `padding` rows without a prompt."""
@@ -197,7 +216,8 @@ class Pool:
             image_masks = [each.visible for each in of_rows]
         static = {"config": self._config, "probes": self._probes}
         options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
-        state = init_rows(self._params, self._key, numbers, stacked_images, **options, **static)
+        with at_precision(self._precision):  # of the image encoder
+            state = init_rows(self._params, self._key, numbers, stacked_images, **options, **static)
         fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)
         following = chunks([entry.tokens[1 : entry.prefill + 1] for entry in entries], widths)
         masks = [None] * len(widths) if image_masks is None else (mask for mask, _ in chunks(image_masks, widths))
@@ -226,8 +246,7 @@ class Pool:
     def _fit_cache(self, template: State) -> None:
         """Resize the cache to what the running prompts need; create the pool's state before the first prompts."""
         running = [self._entries[prompt] for prompt in self.row_prompts if prompt is not None]
-        needed = max(max(entry.positions, sum(chunk_widths(entry.prefill))) for entry in running)
-        slots = cache_slots(needed, self._config.context)
+        slots = max(entry.slots(self._config.context) for entry in running)
         rows = len(self.row_prompts)
         if self.slots == 0:
             self.state = idle_rows(template, config=self._config, rows=rows, slots=slots, mesh=self._mesh)

@@ -7,7 +7,7 @@ import dataclasses
 from jaxtrace.engine.samplers import Greedy, Sampler
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.settings.probes import Probes
-from jaxtrace.settings.sampling import DecodingSettings
+from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
 from jaxtrace.settings.validation import validated
 
 DEFAULTS = DecodingSettings()
@@ -20,6 +20,8 @@ class Settings:
     Attributes:
       probes: metrics to record.
       batch_size: number of rows run at once.
+      deterministic: True runs rows in blocks of one size, so that a row's bits do not depend on its neighbours.
+      matmul_precision: precision of float32 products; "auto" leaves it to JAX's setting, or else is "highest".
       max_new_tokens: largest number of tokens drawn for a row (generate).
       sampler: sampler that draws them.
       stop_tokens: ids that end a row.
@@ -35,6 +37,8 @@ class Settings:
 
     probes: Probes
     batch_size: int = DEFAULTS.batch_size
+    deterministic: bool = DEFAULTS.deterministic
+    matmul_precision: PrecisionName = DEFAULTS.matmul_precision
     max_new_tokens: int = DEFAULTS.max_new_tokens
     sampler: Sampler = Greedy()  # noqa: RUF009
     stop_tokens: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxtrace.kernels import einsum
 from jaxtrace.models.config import DecoderConfig
 
 
@@ -44,6 +45,6 @@ class Translators:
         """
         translated = np.array([layer for layer in layers if layer < len(self.weight)], int)
         before, last = x[: len(translated)], x[len(translated) :]
-        change = jnp.einsum("rbtd,red->rbte", before, self.weight[translated], preferred_element_type=jnp.float32)
+        change = einsum("rbtd,red->rbte", before, self.weight[translated], jnp.float32)
         change += self.bias[translated, None, None]
         return jnp.concatenate([(before + change).astype(x.dtype), last])

@@ -19,6 +19,7 @@ from jaxtrace.kernels import (
     cross_attention,
     cross_dispersion,
     decode_attention,
+    einsum,
     head_dispersion,
     linear,
     prefill_attention,
@@ -266,9 +267,7 @@ def _head_scores(chosen: np.ndarray, q: Float[Array, "B T N H"], k: Float[Array,
     def shard_scores(q: Array, k: Array) -> Array:
         count = q.shape[2]
         local = chosen % count
-        scores = jnp.einsum(
-            "btah,bahs->btas", q[:, :, local], k[:, local // (count // k.shape[1])], preferred_element_type=jnp.float32
-        )
+        scores = einsum("btah,bahs->btas", q[:, :, local], k[:, local // (count // k.shape[1])], jnp.float32)
         if heads is None:
             return scores
         held = jax.lax.axis_index(heads) == chosen // count

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrace.kernels import einsum, linear
 from jaxtrace.models.config import DecoderConfig, VisionConfig
 from jaxtrace.models.layers import ACTIVATIONS, LayerNorm, random_weight, tanh_gated
 
@@ -24,17 +25,17 @@ class VisionAttention(nnx.Module):
         self.q, self.k, self.v, self.o = (random_weight(rngs, config.embed_dim, config.embed_dim) for _ in range(4))
 
     def __call__(self, x: Float[Array, "S E"], padding: Bool[Array, " S"]) -> Float[Array, "S E"]:
-        q, k, v = ((x @ weight[...].T).reshape(len(x), self.heads, -1) for weight in (self.q, self.k, self.v))
+        q, k, v = (linear(x, weight[...]).reshape(len(x), self.heads, -1) for weight in (self.q, self.k, self.v))
 
         def attend(query: tuple[Float[Array, "N H"], Bool[Array, ""]]) -> Float[Array, "N H"]:
             vector, is_padding = query
-            scores = jnp.einsum("nh,snh->ns", vector, k, preferred_element_type=jnp.float32) * k.shape[-1] ** -0.5
+            scores = einsum("nh,snh->ns", vector, k, jnp.float32) * k.shape[-1] ** -0.5
             # Padding is masked only for padding queries, as in the training of the model.
             scores = jnp.where(is_padding & padding, jnp.finfo(jnp.float32).min, scores)
-            return jnp.einsum("ns,snh->nh", jax.nn.softmax(scores).astype(v.dtype), v)
+            return einsum("ns,snh->nh", jax.nn.softmax(scores).astype(v.dtype), v)
 
         out = jax.lax.map(attend, (q, padding), batch_size=QUERIES)
-        return out.reshape(x.shape) @ self.o[...].T
+        return linear(out.reshape(x.shape), self.o[...])
 
 
 class VisionFeedForward(nnx.Module):
@@ -47,8 +48,8 @@ class VisionFeedForward(nnx.Module):
         self.down_bias = nnx.Param(jnp.zeros(config.embed_dim))
 
     def __call__(self, x: Float[Array, "S E"]) -> Float[Array, "S E"]:
-        hidden = ACTIVATIONS["gelu"](x @ self.up[...].T + self.up_bias[...])
-        return hidden @ self.down[...].T + self.down_bias[...]
+        hidden = ACTIVATIONS["gelu"](linear(x, self.up[...]) + self.up_bias[...])
+        return linear(hidden, self.down[...]) + self.down_bias[...]
 
 
 class VisionBlock(nnx.Module):
@@ -74,7 +75,7 @@ class Projector(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(embed_dim))
 
     def __call__(self, x: Float[Array, "*r W"]) -> Float[Array, "*r D"]:
-        return x @ self.weight[...].T + self.bias[...]
+        return linear(x, self.weight[...]) + self.bias[...]
 
 
 class VisionEncoder(nnx.Module):
@@ -156,7 +157,7 @@ class VisionEncoder(nnx.Module):
         tiles, channels, height, width = pixels.shape
         size = self.config.patch_size
         cut = pixels.astype(weight.dtype).reshape(tiles, channels, height // size, size, width // size, size)
-        return jnp.einsum("mchpwq,ecpq->mhwe", cut, weight).reshape(tiles, -1, len(weight))
+        return einsum("mchpwq,ecpq->mhwe", cut, weight).reshape(tiles, -1, len(weight))
 
     def _tile_embedding(self, table: nnx.Param, gate: nnx.Param, ratio: Int[Array, ""]) -> Float[Array, "M n E"]:
         return jnp.tanh(gate[...]) * table[...][ratio].reshape(self.config.max_tiles, -1, self.config.embed_dim)

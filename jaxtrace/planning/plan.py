@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import ConfigError
+from jaxtrace.kernels import precision_name
 from jaxtrace.model import open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
@@ -31,6 +32,7 @@ from jaxtrace.settings.run import DEMO
 
 CONTEXT = 4096
 DTYPES = ("bfloat16", "float16", "float32")
+PASSES = {"high": 3, "highest": 6}  # bfloat16 products that make up one of float32 on a TPU: `jax.lax.Precision`
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Plan:
       prefill: prefill of one chunk of a group of rows, beside the state of all rows.
       prefill_rows: rows of the group.
       prefill_positions: positions of the chunk.
+      precision: precision of products, from JAX's setting and the dtype.
     """
 
     request: Request
@@ -121,6 +124,7 @@ class Plan:
     prefill: Program
     prefill_rows: int
     prefill_positions: int
+    precision: str = "default"
 
     @property
     def headroom(self) -> int:
@@ -133,11 +137,13 @@ class Plan:
         return self.headroom >= 0 and self.decode.compiled and self.prefill.compiled
 
     def seconds(self, work: Work) -> tuple[float, float] | None:
-        """Return the least seconds for the bytes and for the bfloat16 operations; None without published rates."""
+        """Return the least seconds for the bytes and for the operations; None without published rates."""
         chip = self.request.topology.chip
         if chip.bandwidth is None or chip.flops is None:
             return None
-        return work.all_bytes / (chip.bandwidth / chip.devices), work.all_flops / (chip.flops / chip.devices)
+        passes = PASSES.get(self.precision, 1) if self.request.dtype == "float32" else 1
+        operations = passes * work.all_flops
+        return work.all_bytes / (chip.bandwidth / chip.devices), operations / (chip.flops / chip.devices)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON; bytes and operations are per device."""
@@ -149,6 +155,7 @@ class Plan:
             "devices": topology.chips * topology.chip.devices,
             "mesh": mesh_text(self.mesh),
             "dtype": request.dtype,
+            "matmul_precision": self.precision,
             "batch": request.batch,
             "context": request.context,
             "probes": list(request.probes.groups),
@@ -238,6 +245,7 @@ def planned(request: Request) -> Plan:
         ),
         job.group,
         job.chunk,
+        precision_name(jnp.dtype(request.dtype)),
     )
 
 

@@ -11,6 +11,7 @@ from jaxtrace.settings.validation import ONE_OR_MORE, StrictModel
 
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
 ThresholdsName = Literal["classic", "server"]
+PrecisionName = Literal["auto", "default", "high", "highest"]  # of matrix products; "default" and so on as in JAX
 
 # Below these float32 draws nonsense: scaled logits overflow, and no token's probability is a rounding error.
 LEAST_TEMPERATURE = 1e-3
@@ -65,9 +66,20 @@ class SamplingSettings(StrictModel):
 
 
 class DecodingSettings(StrictModel):
-    """Size of a batch, ends of an answer, and seed."""
+    """Size of a batch, arithmetic, ends of an answer, and seed."""
 
     batch_size: int = Field(default=16, ge=1, description="Prompts run at once.", json_schema_extra=DEVICES)
+    deterministic: bool = Field(
+        default=False,
+        description="Give a prompt the same bits in any batch: rows run in blocks of one size, whatever batch_size is.",
+        json_schema_extra=DEVICES,
+    )
+    matmul_precision: PrecisionName = Field(
+        default="auto",
+        description="Precision of float32 matrix products on accelerators: default (one bfloat16 pass or TF32), high, "
+        "highest (full float32), or auto: highest, unless JAX's own setting says otherwise.",
+        json_schema_extra=DEVICES,
+    )
     max_new_tokens: int = Field(
         default=64, ge=1, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
     )

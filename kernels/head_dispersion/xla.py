@@ -26,6 +26,7 @@ from ..attention import (
 )
 from ..key_tiles import fold_key_tiles
 from ..moments import Moments, entropy_of, shifted
+from ..precision import einsum
 from ..prefill_attention.xla import block_scores, map_query_blocks
 from ..soft_cap import Cap
 
@@ -86,7 +87,7 @@ def mixture_entropy(scores: Float[Array, "B K G T S"], moments: Moments, axis_na
     """
     shares = moments.p_max / (scores.shape[1] * scores.shape[2])
     weights = jnp.exp(shifted(scores, moments.m))
-    mixture = jnp.einsum("bkgt,bkgts->bts", shares, weights, precision=jax.lax.Precision.HIGHEST)
+    mixture = einsum("bkgt,bkgts->bts", shares, weights)
     return entropy_of(_mean_along(mixture, axis_name))
 
 

@@ -44,6 +44,7 @@ from ..attention_gpu import (
 )
 from ..attention_gpu import refuses as refuses
 from ..moments import FLOOR, MASKED, Moments
+from ..precision import einsum
 from ..soft_cap import Cap, soft_capped
 
 SHARE = 256  # smallest number of slots in a share of a row
@@ -141,13 +142,7 @@ def first_slot(
     kv_heads = k.shape[1]
     key = jnp.take_along_axis(k, first[:, None, None], axis=3)
     value = jnp.take_along_axis(v, first[:, None, :, None], axis=2).astype(jnp.float32)
-    scores = jnp.einsum(
-        "btkgh,bkht->btkg",
-        q.reshape(b, t, kv_heads, -1, h),
-        key,
-        precision=jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
-    )
+    scores = einsum("btkgh,bkht->btkg", q.reshape(b, t, kv_heads, -1, h), key, jnp.float32)
     sees_key = (position >= 0)[..., None]
     score = jnp.where(sees_key, soft_capped(scores * scale, soft_cap).reshape(b, t, n), MASKED)
     value = jnp.repeat(jnp.moveaxis(value, 1, 2), n // kv_heads, axis=2)

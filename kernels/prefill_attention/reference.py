@@ -21,6 +21,7 @@ from ..attention import (
     visible_keys,
 )
 from ..moments import MASKED
+from ..precision import einsum
 from ..soft_cap import Cap
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
@@ -38,7 +39,7 @@ def attend(
 ) -> AttentionSums:
     """Compute attention over the keys in `mask`, given the first key that each query sees."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
-    out = ungroup_heads(jnp.einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
+    out = ungroup_heads(einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
     if not moments:
         return AttentionSums(out)
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)

@@ -28,6 +28,7 @@ from ..attention import (
 )
 from ..key_tiles import fold_key_tiles
 from ..moments import FLOOR, MASKED, Moments, shifted
+from ..precision import einsum
 from ..soft_cap import Cap
 
 BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, which stay in a cache for several passes
@@ -129,4 +130,4 @@ def attend_tiles(
 
 def weighted_values(u: Float[Array, "B K G T S"], v: Values) -> Float[Array, "B K G T H"]:
     """Return Σ_s e^u v in float32."""
-    return jnp.einsum("bkgts,bksh->bkgth", jnp.exp(u).astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return einsum("bkgts,bksh->bkgth", jnp.exp(u).astype(v.dtype), v, jnp.float32)

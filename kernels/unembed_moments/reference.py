@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..moments import MASKED, Alphas, cross_terms
+from ..precision import einsum
 from ..soft_cap import Cap, soft_capped
 from ..softmax_moments.reference import pairwise_sum, softmax_moments
 from .types import Hidden, Targets, Unembedding, UnembedSums
@@ -13,7 +14,7 @@ def unembed_moments(
     hidden: Hidden, unembedding: Unembedding, *, alphas: Alphas, soft_cap: Cap, targets: Targets, keep_logits: bool
 ) -> UnembedSums:
     """Compute unembed_moments from all logits at once."""
-    logits = jnp.einsum("grd,vd->grv", hidden, unembedding, preferred_element_type=jnp.float32)
+    logits = einsum("grd,vd->grv", hidden, unembedding, jnp.float32)
     logits = soft_capped(logits, soft_cap)
     rows = softmax_moments(logits, alphas=(), temperature=None)
     output = softmax_moments(logits[-1], alphas=alphas, temperature=None)

@@ -18,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from ..moments import FLOOR, MASKED, Alphas, Moments, cross_terms
+from ..precision import mosaic_precision
 from ..soft_cap import Cap, soft_capped
 from ..tiles import RunningSums, shift_sums
 from ..tpu_tiles import (
@@ -201,6 +202,6 @@ def _eight(i: Any) -> Any:
 
 
 def _product(x: Float[Array, "R D"], y: Float[Array, "V D"]) -> Float[Array, "R V"]:
-    """Return x yᵀ in float32, at the highest precision for float32 operands."""
-    precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision, preferred_element_type=jnp.float32)
+    """Return x yᵀ in float32."""
+    dimensions, precision = (((1,), (1,)), ((), ())), mosaic_precision(x, y)
+    return lax.dot_general(x, y, dimensions, precision, preferred_element_type=jnp.float32)

@@ -35,6 +35,8 @@ VALUES = {
     "top_k": (5, ["--top-k=5"]),
     "min_p": (0.1, ["--min-p", "0.1"]),
     "batch_size": (2, ["--batch-size", "2"]),
+    "deterministic": (True, ["--deterministic"]),
+    "matmul_precision": ("high", ["--matmul-precision", "high"]),
     "max_new_tokens": (8, ["--max-new-tokens", "8"]),
     "stop_repeats": (4, ["--stop-repeats", "4"]),
     "stop": (["\n", "a\\b\t"], ["--stop", "\\n", "--stop", "a\\\\b\t"]),

@@ -26,6 +26,7 @@ def test_a_plan_that_does_not_fit_exits_1_and_finds_one_that_does(jaxtrace):
     assert done.status == 1
     found = json.loads(done.out)
     assert not found["fits"] and found["headroom"] < 0
+    assert found["matmul_precision"] == "highest"
     weights = 4 * 8_030_261_248
     assert found["decode"]["weights"] == weights and not found["decode"]["compiled"]
     assert weights < found["decode"]["total"] < 1.5 * weights  # what the compiler says it would need

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtrace import Model, Probes, Prompt, PromptError, init_params
+from jaxtrace import ConfigError, Model, Probes, Prompt, PromptError, init_params
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.models.config import LayerKind, VisionConfig
 from jaxtrace.models.decoder import abstract_params, stack_layers
@@ -176,3 +176,8 @@ def test_model_without_images_refuses_them():
     without_images = Model("without_images", CONFIG, init_params(CONFIG, jax.random.key(0)))
     with pytest.raises(PromptError, match="prompt 0: has images, and without_images sees none"):
         without_images.score([[1, 2]], images=[picture(9, 9)])
+
+
+def test_a_deterministic_run_refuses_images(model):
+    with pytest.raises(ConfigError, match="deterministic: is on, and prompts have images"):
+        model.generate(PROMPTS, images=IMAGES, deterministic=True)

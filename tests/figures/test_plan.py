@@ -69,3 +69,11 @@ def test_chips_with_two_cores_are_planned_per_core(written):
 def test_cpus_have_no_times(written):
     text = written(plan_table(plan("cpu-1")))
     assert "1 CPU device of this process" in text and "time for" not in text and "tokens per second" not in text
+
+
+def test_operations_of_float32_take_six_passes_on_a_tpu():
+    found = plan()
+    float32 = dataclasses.replace(found, request=dataclasses.replace(found.request, dtype="float32"))
+    _, one_pass = found.seconds(WORK)
+    for precision, passes in (("default", 1), ("high", 3), ("highest", 6)):
+        assert dataclasses.replace(float32, precision=precision).seconds(WORK)[1] == pytest.approx(passes * one_pass)

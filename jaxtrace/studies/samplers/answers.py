@@ -12,7 +12,7 @@ from jaxtrace.compilation import counted
 from jaxtrace.engine.samplers import Greedy
 from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import StudyError
-from jaxtrace.model import Model
+from jaxtrace.model import Model, in_order
 from jaxtrace.run import engine_settings, load_prompts
 from jaxtrace.settings.probes import PROBE_OPTIONS
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig, run_config
@@ -65,7 +65,7 @@ def run_samplers(
     for name, of_run in plan:
         with counted() as compiled:
             start = time.perf_counter()
-            rows = [row for batch in model.generate_rows(encoded, of_run) for _, row in batch]
+            rows = in_order(model.generate_rows(encoded, of_run))
             seconds = time.perf_counter() - start - compiled.seconds
         runs.append(SamplerRun(name, of_run.seed, rows, seconds))
         on_run(len(runs), len(plan))
