@@ -27,10 +27,9 @@ from jaxtrace.planning.program import Compiled, Job, compile_program, shard_byte
 from jaxtrace.planning.topology import Topology, find_topology
 from jaxtrace.planning.work import Work, decode_work, prefill_work
 from jaxtrace.settings.probes import Probes
-from jaxtrace.settings.run import DEMO
+from jaxtrace.settings.run import DEMO, DTYPES
 
 CONTEXT = 4096
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)

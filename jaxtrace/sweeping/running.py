@@ -38,6 +38,9 @@ class Watch:
     def began(self, cell: Cell, total: int, done: int) -> None:
         """Called when a cell starts, with the numbers of its prompts and of those already done."""
 
+    def headline(self, line: str) -> None:
+        """Called with the line that says what the cell's run does."""
+
     def progress(self, prompts: int, tokens: int, entropy: float) -> None:
         """Called with the number of newly finished prompts and tokens, and the sum of the tokens' entropies."""
 
@@ -97,6 +100,7 @@ class Sweep:
 
     def _run(self, cell: Cell, run: Run, watch: Watch) -> None:
         watch.began(cell, run.total, run.done)
+        watch.headline(run.headline)
         traced = 0
 
         def on_progress(prompts: int, tokens: int, entropy: float) -> None:
@@ -130,7 +134,8 @@ class _LoadedModel:
     @classmethod
     def of(cls, cell: Cell) -> _LoadedModel:
         checkpoint = open_config_model(cell.config)
-        return cls(model_key(cell.config), checkpoint, Model.from_checkpoint(checkpoint, mesh=cell.config.mesh))
+        model = Model.from_checkpoint(checkpoint, dtype=cell.config.dtype, mesh=cell.config.mesh)
+        return cls(model_key(cell.config), checkpoint, model)
 
 
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
@@ -153,7 +158,8 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     checked = check(cells, offline=False, on_cell=watch.checking)
     for each in checked:
         if each.config is not None:
-            resolve_mesh(each.cell.config.mesh, each.config, np.dtype(default_dtype()).itemsize)
+            dtype = np.dtype(each.cell.config.dtype or default_dtype())
+            resolve_mesh(each.cell.config.mesh, each.config, dtype.itemsize)
         _confirm(place, manifest, each)
     manifest.write()
     barrier("the sweep is checked")

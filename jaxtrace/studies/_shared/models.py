@@ -26,4 +26,5 @@ def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[
         raise StudyError("this study runs models itself; name models (--model) and no traces")
     for name in config.models:
         run = run_config(**{**config.run, "model": name})
-        yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run
+        model = Model.from_checkpoint(open_config_model(run), dtype=run.dtype, mesh=run.mesh)
+        yield name, model.with_lens(lens), run
