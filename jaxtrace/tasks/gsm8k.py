@@ -44,5 +44,5 @@ def _prompts(path: Path) -> Iterator[Prompt]:
 TRAINING = Training(
     split="train",
     fetch=lambda: fetch(REPO, TRAIN_FILE, "gsm8k"),
-    answer=lambda prompt: f"{prompt.meta['solution']}\n{MARK} {prompt.meta['answer']}",
+    answer=lambda prompt: f"{prompt.meta['solution']}\n{MARK} {prompt.meta['answer']}".lstrip(),
 )
