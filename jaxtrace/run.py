@@ -164,7 +164,13 @@ def start(
     }
     info = model.info("score" if config.score else "generate", settings) | hashes | inputs
     stored, defaults = (each.model_dump(mode="json", exclude=EXECUTION_FIELDS) for each in (config, RunConfig()))
-    options = {"defaults": defaults, "resume": resume, "partition": partition, "process": process_number(), "precision": config.precision}
+    options = {
+        "defaults": defaults,
+        "resume": resume,
+        "partition": partition,
+        "process": process_number(),
+        "precision": config.precision,
+    }
     writer = leader_first(lambda: TraceWriter(root, info, stored, **options))
     # Process 0 decides: a shared disk may show the other processes less for a while.
     done = broadcast_from_leader(np.isin(np.arange(len(encoded)), list(writer.done)))
@@ -280,20 +286,15 @@ def _headline(config: RunConfig, model: Model, encoded: EncodedPrompts, info: di
     ]
     if config.score:
         return ", ".join([*parts, "scored"])
-    stops = [str(token) if text is None else f"{text!r} ({token})" for token, text in _stop_texts(model)]
+    stops = [str(token) for token in model.stop_tokens]
+    if model.tokenizer is not None:
+        stops = [f"{model.tokenizer.pieces(np.array([token]))[0]!r} ({token})" for token in model.stop_tokens]
     changed = [name for name in SAMPLING_FIELDS if getattr(config, name) != type(config).model_fields[name].default]
     drawn = [f"{name} {getattr(config, name):g}" for name in changed or ["temperature"]]
     parts.append(f"stop tokens: {' '.join(stops) or 'none'}")
     parts.append(f"sampler: {config.sampler}" + f" ({' '.join(drawn)})" * (config.sampler == "sample"))
     ignored = [f"{name} {json.dumps(value)}" for name, value in info["ignored_generation_settings"].items()]
     return ", ".join(parts) + f"; ignored from generation_config.json: {', '.join(ignored)}" * bool(ignored)
-
-
-def _stop_texts(model: Model) -> list[tuple[int, str | None]]:
-    """Return the model's stop tokens, each with its text if it has a tokenizer."""
-    if model.tokenizer is None:
-        return [(token, None) for token in model.stop_tokens]
-    return [(token, *model.tokenizer.pieces(np.array([token]))) for token in model.stop_tokens]
 
 
 def hash_prompts(encoded: EncodedPrompts) -> str:

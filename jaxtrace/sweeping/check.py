@@ -22,7 +22,8 @@ from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.tasks import known_tasks
 
-PROMPT_FIELDS = (*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "raw", "score")  # settings of the prompts
+# Settings of the prompts.
+PROMPT_FIELDS = (*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "raw", "score")
 
 
 @dataclass(frozen=True)

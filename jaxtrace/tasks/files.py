@@ -131,7 +131,7 @@ def _refuse_settings(meta: dict[str, Any]) -> None:
         if field := MISSPELT.get(_letters(name)):
             raise ValueError(f"'{name}' is not a field of a prompt; write it as '{field}', or rename it")
         if _letters(name) in SETTINGS:
-            raise ValueError(f"'{name}' is a setting of a run, not of a prompt; give it to the run, or rename the field")
+            raise ValueError(f"'{name}' is a setting of a run, not a prompt's; give it to the run, or rename the field")
 
 
 def _images(images: Any, directory: Path) -> tuple[str, ...]:

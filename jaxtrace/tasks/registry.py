@@ -90,7 +90,7 @@ def load_task(
       chat: True for examples as turns of a chat, False for blocks of text.
 
     Raises:
-      PromptError: the task is unknown, its data cannot be read, or it has no training split with so many examples; one
+      PromptError: the task is unknown, its data cannot be read, or its training split has too few examples; one
         line that says what to do.
     """
     task = find_task(name)

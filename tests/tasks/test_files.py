@@ -90,11 +90,13 @@ def test_a_system_message_precedes_the_other_turns(write):
 
 @pytest.mark.parametrize(
     "name",
-    ["temperature", "top_p", "topP", "Top-P", "max_new_tokens", "maxNewTokens", "max_tokens", "enable_thinking", "seed"]
-    + ["template_args", "chat_template_kwargs", "repetition_penalty", "stop_strings", "raw", "sampler", "tools"],
+    [
+        *("temperature", "top_p", "topP", "Top-P", "max_new_tokens", "maxNewTokens", "max_tokens", "enable_thinking"),
+        *("template_args", "chat_template_kwargs", "repetition_penalty", "stop_strings", "raw", "seed", "tools"),
+    ],
 )
 def test_a_field_that_reads_like_a_setting_is_refused(write, name):
-    message = f"line 1: '{name}' is a setting of a run, not of a prompt; give it to the run, or rename the field"
+    message = f"line 1: '{name}' is a setting of a run, not a prompt's; give it to the run, or rename the field"
     with pytest.raises(PromptError, match=message):
         load(write("a.jsonl", json.dumps({"prompt": "one", name: 1})), None)
     with pytest.raises(PromptError, match=f"'{name}' is a setting"):
@@ -155,7 +157,11 @@ def _chat(messages, **fields):
         ("a.jsonl", _chat("Hi"), "line 1: 'messages' is not a list of turns"),
         ("a.jsonl", _chat(["Hi"]), "turn 1: is not an object with a role and content"),
         ("a.jsonl", _chat([{"role": "user"}]), "turn 1: is not an object with a role and content"),
-        ("a.jsonl", _chat([{"role": "human", "content": "Hi"}]), "turn 1: role is 'human'; it must be one of system, u"),
+        (
+            "a.jsonl",
+            _chat([{"role": "human", "content": "Hi"}]),
+            "turn 1: role is 'human'; it must be one of",
+        ),
         ("a.jsonl", _chat([{"role": ["user"], "content": "Hi"}]), r"turn 1: role is \['user'\]"),
         ("a.jsonl", _chat([{"role": "user", "content": " "}]), "turn 1: content is ' '; write a text"),
         ("a.jsonl", _chat([{"role": "user", "content": None}]), "turn 1: content is None"),
