@@ -24,7 +24,9 @@ class ConvertOptions(StrictModel):
         description="New directory, or the directory of the same conversion, interrupted.",
         json_schema_extra=OUTPUT | {"positional": "OUT"},
     )
-    dtype: Dtype | None = Field(None, description="Stored dtype. Default: as it is.", json_schema_extra=OUTPUT)
+    dtype: str | None = Field(
+        None, description="float32, bfloat16 or float16. Default: as stored.", json_schema_extra=OUTPUT
+    )
     mesh: str | None = Field(
         None,
         description="Devices to split each layer over during the conversion: data=1,model=8.",

@@ -8,7 +8,7 @@ from jaxtrace.cli.checks import check_run
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
-from jaxtrace.settings.run import DEMO, Dtype, RunConfig, run_config
+from jaxtrace.settings.run import DEMO, RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
 
@@ -20,9 +20,9 @@ class PlanOptions(StrictModel):
         description="Name that `jaxtrace models` lists, directory with a config.json, or 'demo'.",
         json_schema_extra=MODEL,
     )
-    dtype: Dtype | None = Field(
+    dtype: str | None = Field(
         None,
-        description="Dtype of parameters and caches. Default: bfloat16, float32 on CPUs.",
+        description="Parameters and caches: float32, bfloat16 or float16. Default: bfloat16, float32 on CPUs.",
         json_schema_extra=MODEL,
     )
     topology: str = Field(

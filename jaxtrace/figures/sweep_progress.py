@@ -31,7 +31,6 @@ class SweepProgress(Watch):
         self._total, self._ended, self._checked = cells, 0, 0
         self._lines: list[tuple[str, str, str, str]] = []
         self._live = Live(console=errors, get_renderable=self._table, refresh_per_second=2, transient=True)
-        self._errors, self._is_quiet = errors, console.quiet
         self._is_live = errors.is_terminal and not console.quiet
         self._console = errors if self._is_live else console
 
@@ -58,8 +57,8 @@ class SweepProgress(Watch):
         self._lines.append(self._line(cell, "running", "", "compiling"))
 
     def headline(self, line: str) -> None:
-        if not self._is_quiet:
-            self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self._is_live:  # a log has one line for each cell
+            self.say(line)
 
     def progress(self, prompts: int, tokens: int, entropy: float) -> None:
         self._done += prompts

@@ -199,7 +199,7 @@ def plan(
     config, slice_ = _config(model), find_topology(topology)
     dtype = dtype or ("float32" if slice_.platform == "cpu" else "bfloat16")
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(sorted(DTYPES))}")
     probes = probes or Probes.all()
     probes.check(config)
     context = min(CONTEXT, config.context) if context is None else context

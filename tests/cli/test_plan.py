@@ -44,7 +44,7 @@ def test_a_plan_that_does_not_fit_exits_1_and_finds_one_that_does(jaxtrace):
         (("--model", "gone"), "gone: no such directory"),
         (("--context", 100_000), "context=100000: batch must be 1 or more, context 1 to "),
         (("--batch", 0), "batch=0"),
-        (("--dtype", "int8"), "dtype is int8; it must be 'float32', 'bfloat16' or 'float16'"),
+        (("--dtype", "int8"), "dtype: is 'int8'; it must be one of bfloat16, float16, float32"),
         (("--probes", "all,lense"), "no probe group 'lense'"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
