@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-ROLES = ("system", "user", "assistant")
+SYSTEM_ROLES = ("system", "developer")
+ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ def _plain(value: Any) -> Any:
 
 
 def chat_messages(turns: Sequence[Any]) -> tuple[dict[str, Any], ...]:
-    """Return the turns of a chat that ends with a user's turn.
+    """Return the turns of a chat that waits for an answer.
 
     Args:
-      turns: {"role": "system", "user" or "assistant", "content": text} each.
+      turns: {"role": one of `ROLES`, "content": text} each; the last one is a user's or a tool's.
 
     Raises:
-      ValueError: a turn has another role, another field or no text, or the last one is not a user's; the message says
+      ValueError: a turn has another role, another field or no text, or the last one has another role; the message says
         what to do.
     """
     if not isinstance(turns, list | tuple) or not turns:
@@ -70,6 +71,6 @@ def chat_messages(turns: Sequence[Any]) -> tuple[dict[str, Any], ...]:
             raise ValueError(f"{place}: role is {turn['role']!r}; it must be one of {', '.join(ROLES)}")
         if not isinstance(turn["content"], str) or not turn["content"].strip():
             raise ValueError(f"{place}: content is {turn['content']!r}; write a text there")
-    if turns[-1]["role"] != "user":
+    if turns[-1]["role"] not in ("user", "tool"):
         raise ValueError(f"'messages' ends with the turn of the {turns[-1]['role']}; end with one of the user")
     return tuple(turns)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import PromptError
-from jaxtrace.prompts import Prompt, chat_messages, token_ids
+from jaxtrace.prompts import SYSTEM_ROLES, Prompt, chat_messages, token_ids
 from jaxtrace.settings.groups import PROMPT, SAMPLING
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.tasks.reading import DELIMITERS, read_cells, read_csv, read_jsonl, read_lines, take
@@ -111,8 +111,8 @@ def _prompt(record: dict[str, Any], default_id: str, directory: Path) -> Prompt:
         return Prompt(tokens=_tokens(content), id=name, images=images, meta=meta)
     if sources == ["messages"]:
         messages = chat_messages(content)
-        if system and messages[0]["role"] == "system":
-            raise ValueError("'system' beside a turn of the system in 'messages'; keep one of them")
+        if system and messages[0]["role"] in SYSTEM_ROLES:
+            raise ValueError(f"'system' beside a turn of the {messages[0]['role']} in 'messages'; keep one of them")
     else:
         if not isinstance(content, str):
             raise ValueError(f"'{field}' is not a text; put it in quotes")
