@@ -298,6 +298,7 @@ class Model:
                 "bytes": self.params["embedding"].dtype.itemsize,
             },
             "alphas": list(settings.probes.alphas),
+            "dtype": self.params["embedding"].dtype.name,
             "probes": list(settings.probes.groups),
             "layer_stride": settings.probes.layer_stride,
             "lens": "logit" if self.lens is None else self.lens.hash,
@@ -453,4 +454,5 @@ def load(
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in ("jaxtrace", "jax", "flax")}}
+    packages = ("jaxtrace", "jax", "flax", "numpy", "transformers", "tokenizers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

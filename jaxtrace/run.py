@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
 from jaxtrace.checkpoints.embedded import demo_prompts
+from jaxtrace.checkpoints.generation import ignored_settings
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
@@ -28,7 +30,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number
-from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
+from jaxtrace.settings.run import EXECUTION_FIELDS, SAMPLING_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.traces import TraceWriter, open_trace
@@ -52,6 +54,7 @@ class Run:
       total: number of prompts.
       done: number of prompts that a resumed run found finished.
       layers: recorded layers, from 1.
+      headline: one line that says what the run does: model, dtype, template, prompts, stop tokens, sampler.
     """
 
     config: RunConfig
@@ -59,6 +62,7 @@ class Run:
     total: int
     done: int
     layers: tuple[int, ...]
+    headline: str
     _batches: Callable[[OnProgress], Iterator[NumberedRows]]
     _writer: TraceWriter
 
@@ -117,7 +121,7 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
         )
     checkpoint = open_config_model(config)
     encoded = encode_prompts(config, checkpoint)
-    model = Model.from_checkpoint(checkpoint, mesh=config.mesh)
+    model = Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
     return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
 
 
@@ -153,10 +157,21 @@ def start(
     model = model.with_lens(config.lens)
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = engine_settings(config, model.stop_tokens, model.tokenizer)
-    inputs = {"mesh": config.mesh, "last_prompt_token_twice": config.compat_duplicate_last_prompt_token}
+    ignored = _ignored_generation_settings(config, checkpoint)
+    inputs = {
+        "mesh": config.mesh,
+        "last_prompt_token_twice": config.compat_duplicate_last_prompt_token,
+        "ignored_generation_settings": ignored,
+    }
     info = model.info("score" if config.score else "generate", settings) | hashes | inputs
-    stored = config.model_dump(mode="json", exclude=EXECUTION_FIELDS)
-    options = {"resume": resume, "partition": partition, "process": process_number(), "precision": config.precision}
+    stored, defaults = (each.model_dump(mode="json", exclude=EXECUTION_FIELDS) for each in (config, RunConfig()))
+    options = {
+        "defaults": defaults,
+        "resume": resume,
+        "partition": partition,
+        "process": process_number(),
+        "precision": config.precision,
+    }
     writer = leader_first(lambda: TraceWriter(root, info, stored, **options))
     # Process 0 decides: a shared disk may show the other processes less for a while.
     done = broadcast_from_leader(np.isin(np.arange(len(encoded)), list(writer.done)))
@@ -167,7 +182,8 @@ def start(
         return rows_of([encoded[i] for i in missing], settings, on_progress, missing)
 
     layers = settings.probes.layers(model.config)
-    return Run(config, root, len(encoded), int(done.sum()), layers, batches, writer)
+    headline = _headline(config, model, encoded, info)
+    return Run(config, root, len(encoded), int(done.sum()), layers, headline, batches, writer)
 
 
 def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
@@ -213,8 +229,12 @@ def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: 
     )
 
 
-def load_prompts(config: RunConfig) -> list[Prompt]:
+def load_prompts(config: RunConfig, *, chat: bool = False) -> list[Prompt]:
     """Return a run's prompts, from its task, file or texts, or the demo's own, `samples` times each.
+
+    Args:
+      config: settings of the run.
+      chat: True if a chat template will format them: few-shot examples are then turns of the chat.
 
     Raises:
       PromptError: the task is unknown, or its data or a prompt is unusable.
@@ -226,7 +246,7 @@ def load_prompts(config: RunConfig) -> list[Prompt]:
     elif config.prompts:
         prompts = load_task("prompts", config.prompts, config.limit)
     elif config.task:
-        prompts = load_task(config.task, config.data, config.limit)
+        prompts = load_task(config.task, config.data, config.limit, shots=config.shots, chat=chat)
     else:
         prompts = demo_prompts()[: config.limit]
     return _repeated(prompts, config.samples)
@@ -238,15 +258,52 @@ def _repeated(prompts: list[Prompt], samples: int) -> list[Prompt]:
     return [replace(prompt, id=f"{prompt.id}-sample-{i}") for prompt in prompts for i in range(samples)]
 
 
-def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> EncodedPrompts:
-    """Return a run's prompts beside their token ids; raises PromptError."""
+def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint | Model) -> EncodedPrompts:
+    """Return a run's prompts beside their token ids, for a model that is opened or loaded; raises PromptError."""
+    chat = _uses_template(config, checkpoint.tokenizer)
     if config.prompt_sources or not config.random:
-        prompts = load_prompts(config)
+        prompts = load_prompts(config, chat=chat)
     else:
         prompts = _repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit], config.samples)
-    chat = not (config.raw or config.score)
     last_twice = config.compat_duplicate_last_prompt_token
     return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat, last_twice=last_twice)
+
+
+def _uses_template(config: RunConfig, tokenizer: Tokenizer | None) -> bool:
+    return not (config.raw or config.score) and tokenizer is not None and tokenizer.has_chat_template
+
+
+def _ignored_generation_settings(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> dict[str, Any]:
+    """Return the entries of the checkpoint's generation_config.json that the run ignores."""
+    if config.score or isinstance(checkpoint, RandomCheckpoint):
+        return {}
+    settings = {"do_sample": config.sampler != "greedy", "max_new_tokens": config.max_new_tokens}
+    if config.sampler == "sample":
+        settings |= {name: getattr(config, name) for name in SAMPLING_FIELDS}
+    return ignored_settings(checkpoint.generation, settings)
+
+
+def _headline(config: RunConfig, model: Model, encoded: EncodedPrompts, info: dict[str, Any]) -> str:
+    """Return the line that a run begins with."""
+    templated = _uses_template(config, model.tokenizer) and any(prompt.tokens is None for prompt, _ in encoded)
+    counts = [len(tokens) for _, tokens in encoded]
+    spread = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    parts = [
+        f"{model.name}: {info['dtype']}",
+        "chat template" if templated else "no chat template",
+        f"prompt tokens: {spread} ({len(counts)} prompt{'s' * (len(counts) != 1)})",
+    ]
+    if config.score:
+        return ", ".join([*parts, "scored"])
+    stops = [str(token) for token in model.stop_tokens]
+    if model.tokenizer is not None:
+        stops = [f"{model.tokenizer.pieces(np.array([token]))[0]!r} ({token})" for token in model.stop_tokens]
+    changed = [name for name in SAMPLING_FIELDS if getattr(config, name) != type(config).model_fields[name].default]
+    drawn = [f"{name} {getattr(config, name):g}" for name in changed or ["temperature"]]
+    parts.append(f"stop tokens: {' '.join(stops) or 'none'}")
+    parts.append(f"sampler: {config.sampler}" + f" ({' '.join(drawn)})" * (config.sampler == "sample"))
+    ignored = [f"{name} {json.dumps(value)}" for name, value in info["ignored_generation_settings"].items()]
+    return ", ".join(parts) + f"; ignored from generation_config.json: {', '.join(ignored)}" * bool(ignored)
 
 
 def hash_prompts(encoded: EncodedPrompts) -> str:

@@ -26,10 +26,10 @@ from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.parallel.sharding import param_shardings
+from jaxtrace.settings.run import DTYPES
 
 AS_STORED = "as stored"
 COPIED = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
-DTYPES = ("float32", "bfloat16", "float16")
 
 OnProgress = Callable[[int, int], None]  # (bytes written, bytes to write in all)
 

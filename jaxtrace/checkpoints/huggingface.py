@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Checkpoint:
       untied: True if a stored unembedding is read although config.json ties it to the embedding.
       revision: commit of the files on the hub; None for a directory that is not in the hub's cache.
       notes: sentences on what was read in another way than the files suggest; `log_notes` shows them.
+      generation: content of its generation_config.json.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Checkpoint:
     untied: bool = False
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    generation: dict[str, Any] = field(default_factory=dict)
 
     def log_notes(self) -> None:
         """Log the notes as warnings of the logger "jaxtrace"."""
@@ -158,6 +160,7 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         untied=stored.tied != config.tied,
         revision=commit if conversion is None else conversion.revision,
         notes=notes,
+        generation=generation,
     )
 
 

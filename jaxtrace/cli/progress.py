@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from jaxtrace.cli.output import console, errors
+from jaxtrace.cli.output import console, errors, say
 
 if TYPE_CHECKING:
     from jaxtrace.compilation import Compilations
@@ -60,6 +60,7 @@ class Bars:
 
     def run(self, label: str, run: Run) -> Trace:
         """Execute a prepared run to its end and return its trace."""
+        say(run.headline, to=errors)
         return with_progress(run, self._compiled, label)
 
     counter = staticmethod(counter)

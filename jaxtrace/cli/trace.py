@@ -44,6 +44,7 @@ def trace(arguments: Arguments) -> None:
     check_run(settings)
     arguments.settings(ProcessOptions).join()
     from jaxtrace import figures
+    from jaxtrace.cli.answers import MOST_ANSWERS, answer_text
     from jaxtrace.cli.progress import with_progress
     from jaxtrace.compilation import counted
     from jaxtrace.observing.profile import Profile
@@ -55,6 +56,7 @@ def trace(arguments: Arguments) -> None:
     if options.tensorboard:
         check_installed()
     run = prepare(settings, resume=options.resume)
+    say(run.headline)
     board = options.tensorboard and Board(options.tensorboard, run.layers)
     profile = options.profile and Profile(options.profile)
     try:
@@ -72,6 +74,9 @@ def trace(arguments: Arguments) -> None:
     local = Location.of(run.directory).local
     if local:
         figures.write_plots(trace.to_xarray(), run.directory)
+    if not settings.score and len(trace.rows) <= MOST_ANSWERS:
+        for row in trace.rows:
+            console.print(answer_text(row, console.encoding), soft_wrap=True, highlight=False)
     console.print(figures.summary_table(trace))
     console.print(str(compiled), highlight=False)
     if broken := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:

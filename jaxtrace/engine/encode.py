@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtrace.engine.pool import PromptImages
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
-from jaxtrace.prompts import Prompt
+from jaxtrace.prompts import Prompt, token_ids
 
 PromptLike = str | Sequence[int] | Prompt
 ImagesLike = ImageSource | Sequence[ImageSource] | None
@@ -46,7 +46,8 @@ def encode(
     """
     _check_list(prompts)
     return [
-        _encode(i, _as_prompt(prompt), model, config, tokenizer, chat, last_twice) for i, prompt in enumerate(prompts)
+        _encode(i, _as_prompt(prompt, i), model, config, tokenizer, chat, last_twice)
+        for i, prompt in enumerate(prompts)
     ]
 
 
@@ -61,7 +62,8 @@ def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | No
         return prompts
     if isinstance(images, ImageSource) or len(images) != len(prompts):
         raise PromptError("images must be a list with one entry for each prompt: an image, a list of images, or None")
-    return [_attach(_as_prompt(prompt), entry) for prompt, entry in zip(prompts, images, strict=True)]
+    pairs = enumerate(zip(prompts, images, strict=True))
+    return [_attach(_as_prompt(prompt, i), entry) for i, (prompt, entry) in pairs]
 
 
 def _check_list(prompts: Sequence[PromptLike]) -> None:
@@ -137,9 +139,15 @@ def _encode(
     return prompt, np.array(ids, np.int32)
 
 
-def _as_prompt(prompt: PromptLike) -> Prompt:
-    if isinstance(prompt, Prompt):
-        return prompt
+def _as_prompt(prompt: PromptLike, index: int) -> Prompt:
+    """Return a prompt whose token ids are integers; raises PromptError."""
     if isinstance(prompt, str):
         return Prompt(text=prompt)
-    return Prompt(tokens=tuple(int(i) for i in prompt))
+    if not isinstance(prompt, Prompt):
+        prompt = Prompt(tokens=cast(tuple[int, ...], prompt))
+    if prompt.tokens is None:
+        return prompt
+    try:
+        return dataclasses.replace(prompt, tokens=token_ids(prompt.tokens))
+    except ValueError as error:
+        raise PromptError(f"prompt {prompt.id or index}: {error}") from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from jaxtrace.engine.samplers import Greedy, Sampler
+from jaxtrace.errors import ConfigError
 from jaxtrace.models.interventions import Interventions
+from jaxtrace.prompts import token_ids
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
 from jaxtrace.settings.validation import validated
@@ -32,7 +34,7 @@ class Settings:
       interventions: ablation of the forward pass; None for none.
 
     Raises:
-      ConfigError: a number is out of range.
+      ConfigError: a number is out of range, or a stop token is not an integer.
     """
 
     probes: Probes
@@ -51,3 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in DecodingSettings.model_fields}
         validated(DecodingSettings, numbers, "settings")
+        try:
+            token_ids(self.stop_tokens)
+        except ValueError as error:
+            raise ConfigError(f"stop_tokens: {error}") from None

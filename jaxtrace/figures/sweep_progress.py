@@ -52,6 +52,10 @@ class SweepProgress(Watch):
         self._tokens, self._began = 0, time.monotonic()
         self._lines.append(self._line(cell, "running", "", "compiling"))
 
+    def headline(self, line: str) -> None:
+        if self._is_live:  # a log has one line for each cell
+            self.say(line)
+
     def progress(self, prompts: int, tokens: int, entropy: float) -> None:
         self._done += prompts
         self._tokens += tokens

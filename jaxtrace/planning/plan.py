@@ -28,10 +28,9 @@ from jaxtrace.planning.program import Compiled, Job, compile_program, shard_byte
 from jaxtrace.planning.topology import Topology, find_topology
 from jaxtrace.planning.work import Work, decode_work, prefill_work
 from jaxtrace.settings.probes import Probes
-from jaxtrace.settings.run import DEMO
+from jaxtrace.settings.run import DEMO, DTYPES
 
 CONTEXT = 4096
-DTYPES = ("bfloat16", "float16", "float32")
 PASSES = {"high": 3, "highest": 6}  # bfloat16 products that make up one of float32 on a TPU: `jax.lax.Precision`
 
 
@@ -201,7 +200,7 @@ def plan(
     config, slice_ = _config(model), find_topology(topology)
     dtype = dtype or ("float32" if slice_.platform == "cpu" else "bfloat16")
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(sorted(DTYPES))}")
     probes = probes or Probes.all()
     probes.check(config)
     context = min(CONTEXT, config.context) if context is None else context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -17,6 +17,8 @@ from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, or
 
 DEMO = "demo"  # the model that comes with jaxtrace
 AUTO = "auto"  # the mesh that is chosen for a model
+Dtype = Literal["float32", "bfloat16", "float16"]  # of parameters and caches
+DTYPES = get_args(Dtype)
 
 PROMPT_SOURCES = ("task", "prompts", "text")
 SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
@@ -47,6 +49,11 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
         description="Random weights of the model's shape, and random prompts if none are given.",
         json_schema_extra=MODEL,
     )
+    dtype: Dtype | None = Field(
+        default=None,
+        description="Dtype of parameters and caches. Default: bfloat16, float32 on CPUs.",
+        json_schema_extra=MODEL,
+    )
     lens: Path | None = Field(
         default=None,
         description="Directory of a tuned lens of the model. Default: the logit lens.",
@@ -74,6 +81,12 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
     )
     samples: int = Field(
         default=1, ge=1, description="Number of answers drawn for each prompt, independently.", json_schema_extra=PROMPT
+    )
+    shots: int = Field(
+        default=0,
+        ge=0,
+        description="Number of solved examples before each prompt, from the task's training split.",
+        json_schema_extra=PROMPT,
     )
     score: bool = Field(
         default=False, description="Trace the texts themselves instead of continuing them.", json_schema_extra=PROMPT
@@ -146,6 +159,8 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
             raise ValueError(f"{len(self.image)} images for {len(self.text)} texts; give one image for each text")
         if self.data and not self.task:
             raise ValueError(f"data is {self.data} without a task; name the task too")
+        if self.shots and not self.task:
+            raise ValueError(f"shots is {self.shots} without a task; name a task with a training split, such as gsm8k")
         changed = [name for name in SAMPLING_FIELDS if getattr(self, name) != type(self).model_fields[name].default]
         if self.sampler != "sample" and changed:
             raise ValueError(
@@ -161,6 +176,8 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
             raise ValueError("score draws no tokens; drop sampler, stop and stop_repeats")
         if self.score and self.prompt_positions:
             raise ValueError("score records every position; drop prompt_positions")
+        if self.score and self.shots:
+            raise ValueError("score feeds texts unchanged; drop shots")
         if self.score and self.compat_duplicate_last_prompt_token:
             raise ValueError("score feeds texts unchanged; drop compat_duplicate_last_prompt_token")
         if self.samples > 1 and self.sampler == "greedy":
@@ -203,7 +220,8 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     """
     fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in PROMPT_SOURCES):
-        fields = {name: value for name, value in fields.items() if name not in (*PROMPT_SOURCES, "data", "image")}
+        replaced = {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())
+        fields = {name: value for name, value in fields.items() if name not in replaced}
     if overrides.get("sampler", "sample") != "sample":
         fields = {name: value for name, value in fields.items() if name not in SAMPLING_FIELDS}
     return validated(RunConfig, {**fields, **overrides}, origin(file, overrides))

@@ -22,7 +22,8 @@ from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.tasks import known_tasks
 
-PROMPT_FIELDS = (*PROMPT_SOURCES, "data", "image", "limit", "samples", "raw", "score")  # settings of the prompts
+# Settings of the prompts.
+PROMPT_FIELDS = (*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "raw", "score")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def check(
 
 def model_key(config: RunConfig) -> tuple[Any, ...]:
     """Return the settings that a run's weights depend on; runs with equal ones share a loaded model."""
-    return config.model, config.revision, config.random, config.seed if config.random else None, config.mesh
+    random_seed = config.seed if config.random else None
+    return config.model, config.revision, config.random, random_seed, config.dtype, config.mesh
 
 
 def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offline: bool) -> CheckedCell:

@@ -98,7 +98,7 @@ def estimate_sweep(cells: Sequence[Cell], root: str | Path, machine: Machine) ->
 def _kind(cell: Cell) -> tuple[object, ...]:
     """Return the settings that a cell's tokens/s depend on most."""
     config = cell.config
-    return cell.model, config.recorded, config.score, config.batch_size, config.mesh
+    return cell.model, config.recorded, config.score, config.batch_size, config.dtype, config.mesh
 
 
 def _estimate(checked: CheckedCell, rate: float | None, machine: Machine) -> CellEstimate:
@@ -131,7 +131,7 @@ def _seconds(
     if run.score:
         return tokens * flops / (devices * machine.flops)
     batch = min(run.batch_size, prompts)
-    weights = parameter_count(config) * np.dtype(default_dtype()).itemsize
+    weights = parameter_count(config) * np.dtype(run.dtype or default_dtype()).itemsize
     step = max(weights / machine.bandwidth, batch * flops / machine.flops) / devices
     return math.ceil(tokens / batch) * step + prompt_tokens * step_flops(config) / (devices * machine.flops)
 

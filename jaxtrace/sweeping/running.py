@@ -39,6 +39,9 @@ class Watch:
     def began(self, cell: Cell, total: int, done: int) -> None:
         """Called when a cell starts, with the numbers of its prompts and of those already done."""
 
+    def headline(self, line: str) -> None:
+        """Called with the line that says what the cell's run does."""
+
     def progress(self, prompts: int, tokens: int, entropy: float) -> None:
         """Called with the number of newly finished prompts and tokens, and the sum of the tokens' entropies."""
 
@@ -91,6 +94,7 @@ class Sweep:
 
     def _run(self, cell: Cell, run: Run, watch: Watch) -> None:
         watch.began(cell, run.total, run.done)
+        watch.headline(run.headline)
         traced = 0
 
         def on_progress(prompts: int, tokens: int, entropy: float) -> None:
@@ -118,7 +122,9 @@ class _LoadedModel(NamedTuple):
 
 def _load(config: RunConfig) -> _LoadedModel:
     checkpoint = open_config_model(config)
-    return _LoadedModel(model_key(config), checkpoint, Model.from_checkpoint(checkpoint, mesh=config.mesh))
+    return _LoadedModel(
+        model_key(config), checkpoint, Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
+    )
 
 
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
@@ -139,7 +145,8 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     checked = check(cells, offline=False, on_cell=watch.checking)
     for each in checked:
         if each.config is not None:
-            resolve_mesh(each.cell.config.mesh, each.config, np.dtype(default_dtype()).itemsize)
+            dtype = np.dtype(each.cell.config.dtype or default_dtype())
+            resolve_mesh(each.cell.config.mesh, each.config, dtype.itemsize)
         _confirm(place, manifest, each)
     manifest.write()
     barrier("the sweep is checked")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
+from jaxtrace.tasks.few_shot import Training
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.reading import read_jsonl, read_parquet, take
 
 REPO, FILE = "openai/gsm8k", "main/test-00000-of-00001.parquet"
+TRAIN_FILE = "main/train-00000-of-00001.parquet"
 MARK = "####"
 
 
@@ -37,3 +39,10 @@ def _prompts(path: Path) -> Iterator[Prompt]:
         worked, answer = solution.rsplit(MARK, 1)
         meta = {"answer": answer.strip().replace(",", ""), "solution": worked.strip()}
         yield Prompt(text=question, id=f"gsm8k-{index:04d}", meta=meta)
+
+
+TRAINING = Training(
+    split="train",
+    fetch=lambda: fetch(REPO, TRAIN_FILE, "gsm8k"),
+    answer=lambda prompt: f"{prompt.meta['solution']}\n{MARK} {prompt.meta['answer']}".lstrip(),
+)

@@ -7,10 +7,12 @@ from typing import Any
 
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
+from jaxtrace.tasks.few_shot import Training
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.reading import read_cells, read_parquet, take
 
 REPO, FILE = "cais/mmlu", "all/test-00000-of-00001.parquet"
+DEV_FILE = "all/dev-00000-of-00001.parquet"
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 LETTERS = "ABCD"
 
@@ -89,3 +91,11 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, str, list[str], str]]:
         if missing := [name for name in ("subject", "question", "choices", "answer") if name not in row]:
             raise PromptError(f"{path}: lacks the column '{missing[0]}'; name a copy of MMLU")
         yield f"{path}, row {number}", row["subject"], row["question"], row["choices"], str(row["answer"])
+
+
+TRAINING = Training(
+    split="dev",
+    fetch=lambda: fetch(REPO, DEV_FILE, "mmlu"),
+    answer=lambda prompt: prompt.meta["answer"],
+    shared=("subject",),
+)

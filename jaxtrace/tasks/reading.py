@@ -10,6 +10,8 @@ from typing import Any
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
 
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each line of a UTF-8 file with its number, from 1; a byte order mark is dropped.
@@ -31,17 +33,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise PromptError(f"{path}: {error.strerror}; name a file that can be read") from error
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row of a CSV file, as column → cell, with the number of the line that it starts on.
 
     Args:
       path: UTF-8 file whose first row names the columns.
+      delimiter: character between two cells.
 
     Raises:
       PromptError: an error of `read_lines`; a broken quote; an empty row; a row with more or fewer cells than the
         header; a column named twice.
     """
-    rows = read_cells(path)
+    rows = read_cells(path, delimiter)
     _, header = next(rows, (1, []))
     for name in header:
         if header.count(name) > 1:
@@ -52,18 +55,18 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if len(cells) != len(header):
             raise PromptError(
                 f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; "
-                "quote a cell that holds a comma"
+                f"quote a cell that holds a {DELIMITERS[delimiter]}"
             )
         yield line, dict(zip(header, cells, strict=True))
 
 
-def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row of a UTF-8 CSV file, the header included, with the line that the row starts on.
 
     Raises:
       PromptError: an error of `read_lines`; a broken quote.
     """
-    rows = csv.reader((line for _, line in read_lines(path)), strict=True)
+    rows = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
     start = 1
     try:
         for cells in rows:

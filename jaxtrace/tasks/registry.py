@@ -1,7 +1,7 @@
 """Tasks by name; imports no library that `jaxtrace --help` would wait for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,6 +21,7 @@ from jaxtrace.tasks import (
     tinystories,
     truthfulqa,
 )
+from jaxtrace.tasks.few_shot import Training, with_shots
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Task:
       load: function from (file or None, limit or None) to prompts.
       text: description in one line.
       size: number of prompts of its data on the hub; None if that is not fixed.
+      training: training split, from which few-shot examples come; None if the data has none.
     """
 
     load: Callable[[Path | None, int | None], list[Prompt]]
     text: str
     size: int | None = None
+    training: Training | None = None
 
 
 BUILT_IN: dict[str, Task] = {
@@ -48,9 +51,13 @@ BUILT_IN: dict[str, Task] = {
     ),
     "formats": Task(formats.load, "546 requests for a chat log, a poem or a scientific piece about 182 topics", 546),
     "simpleqa": Task(simpleqa.load, "4,326 short questions of fact", 4_326),
-    "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319),
-    "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042),
-    "mmlu-styles": Task(mmlu_styles.load, "the same, of up to 1,000 characters, in four styles of asking"),
+    "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319, gsm8k.TRAINING),
+    "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042, mmlu.TRAINING),
+    "mmlu-styles": Task(
+        mmlu_styles.load,
+        "the same, of up to 1,000 characters, in four styles of asking",
+        training=replace(mmlu.TRAINING, shared=("subject", "style")),
+    ),
     "factual-creative": Task(factual_creative.load, "200 requests, for facts and for inventions, of 100 topics", 200),
     "prompts": Task(files.load, "your own file: .txt, .jsonl or .csv"),
 }
@@ -70,15 +77,27 @@ def find_task(name: str) -> Task:
     return tasks[name]
 
 
-def load_task(name: str, data: Path | None = None, limit: int | None = None) -> list[Prompt]:
+def load_task(
+    name: str, data: Path | None = None, limit: int | None = None, *, shots: int = 0, chat: bool = False
+) -> list[Prompt]:
     """Return the prompts of a task.
 
     Args:
       name: name in `known_tasks()`.
       data: local copy of its data; None for the hub's.
       limit: maximum number of prompts; None for all.
+      shots: number of solved examples before each prompt; see `with_shots`.
+      chat: True for examples as turns of a chat, False for blocks of text.
 
     Raises:
-      PromptError: the task is unknown, or its data cannot be read; one line that says what to do.
+      PromptError: the task is unknown, its data cannot be read, or its training split has too few examples; one
+        line that says what to do.
     """
-    return find_task(name).load(data, limit)
+    task = find_task(name)
+    if shots == 0:
+        return task.load(data, limit)
+    if task.training is None:
+        able = ", ".join(other for other, task in known_tasks().items() if task.training is not None)
+        raise PromptError(f"{name}: has no training split to take shots from; drop shots, or choose one of {able}")
+    prompts, examples = task.load(data, limit), task.load(task.training.path(data), None)
+    return with_shots(prompts, examples, task.training, shots, chat=chat)

@@ -16,7 +16,7 @@ from jaxtrace.traces.row import Row
 from jaxtrace.traces.run_json import FORMAT, RUN, read_run, run_path, to_json_value, write_run
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
 
-INPUTS = ("checkpoint", "prompts", "lens")  # hashes in `Trace.info` on which the rows depend
+INPUTS = ("checkpoint", "prompts", "lens", "dtype")  # entries of `Trace.info` on which the rows depend
 
 
 class TraceWriter:
@@ -33,6 +33,7 @@ class TraceWriter:
         info: dict[str, Any],
         config: dict[str, Any] | None = None,
         *,
+        defaults: dict[str, Any] | None = None,
         resume: bool = False,
         partition: str = "",
         precision: str = "float32",
@@ -46,6 +47,7 @@ class TraceWriter:
             empty, or with `resume` may hold a run.
           info: `Trace.info` of the new trace.
           config: complete configuration of the run; a run resumes only under an equal one.
+          defaults: values of the fields of `config` that the run of an older version of jaxtrace lacks.
           resume: True resumes an existing run after deleting its partial and damaged parts, or starts a run if there is
             none. The stored info is kept.
           partition: place of the run in a dataset of many, from `partition_of`: "model=demo/task=quiz"; "" for a single
@@ -76,7 +78,7 @@ class TraceWriter:
             "info": to_json_value(info),
             "config": to_json_value(config),
         }
-        self._info = info
+        self._info, self._defaults = info, to_json_value(defaults or {})
         with self._store_errors("name a directory that can be written"):
             if self._leading:
                 self._begin(resume)
@@ -151,7 +153,11 @@ class TraceWriter:
 
     def _resumed(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the stored description, marked incomplete; raise StoreError if it disagrees with this run."""
-        if difference := _first_difference("", _must_agree(stored), _must_agree(self._run)):
+        config, dtype = stored["config"], {"dtype": self._run["info"].get("dtype")}
+        if config is not None:
+            config = self._defaults | config
+        earlier = stored | {"config": config, "info": dtype | stored["info"]}
+        if difference := _first_difference("", _must_agree(earlier), _must_agree(self._run)):
             field, old, new = difference
             raise StoreError(
                 f"{self.root}: {field} is {old} in the run there and {new} in this one; "

@@ -86,7 +86,9 @@ def test_a_run_writes_tables_plots_and_its_settings(demo):
     run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
     assert run["complete"] is True
     assert RunConfig.model_validate(run["config"]) == RunConfig(limit=3, max_new_tokens=4)
-    assert run["info"]["versions"].keys() == {"python", "jaxtrace", "jax", "flax"}
+    packages = {"jaxtrace", "jax", "flax", "numpy", "transformers", "tokenizers"}
+    assert run["info"]["versions"].keys() == {"python", *packages}
+    assert run["info"]["dtype"] == "float32"
     assert run["info"]["checkpoint"] == open_model_checkpoint("demo").fingerprint()
     assert len(run["info"]["checkpoint"]) == 64
 
@@ -106,6 +108,68 @@ def test_a_run_prints_its_progress_summary_and_compilations(demo):
     assert words[words.index("prompts") + 2] == "3" and words[words.index("tokens") + 2] == "12"
     assert f"jaxtrace report {directory}" in done.out.replace("\n", "")
     assert re.search(r"compiled \d+ programs in \d+\.\d s", done.out)
+
+
+def test_the_first_line_says_what_the_run_does(jaxtrace, no_plots, tmp_path):
+    demo = ("demo", "--limit", 2, *FEW, "--probes", "output")
+    done = jaxtrace("trace", *demo, "--out", tmp_path / "a")
+    assert done.out.splitlines()[0] == (
+        "demo: float32, no chat template, prompt tokens: 15 to 17 (2 prompts), stop tokens: '</s>' (2), sampler: greedy"
+    )
+    options = ("--dtype", "bfloat16", "--sampler", "sample", "--temperature", 0.7, "--top-k", 5)
+    done = jaxtrace("trace", *demo, *options, "--out", tmp_path / "b")
+    line = done.out.splitlines()[0]
+    assert line.startswith("demo: bfloat16, ") and line.endswith(", sampler: sample (temperature 0.7 top_k 5)")
+    assert jt.open(tmp_path / "b").info["dtype"] == "bfloat16"
+    done = jaxtrace("trace", "demo", "--text", "a b", "--score", "--probes", "output", "--out", tmp_path / "c")
+    assert re.fullmatch(r"demo: float32, .*, prompt tokens: \d+ \(1 prompt\), scored", done.out.splitlines()[0])
+
+
+def test_ignored_settings_of_the_checkpoint_are_named_and_recorded(jaxtrace, no_plots, tmp_path):
+    shutil.copytree(demo_path(), tmp_path / "model")
+    generation = {"eos_token_id": 2, "repetition_penalty": 1.1, "do_sample": True, "temperature": 0.6, "top_k": 40}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    run = ("trace", tmp_path / "model", "--text", "Where does", *FEW, "--probes", "output")
+    done = jaxtrace(*run, "--out", tmp_path / "greedy")
+    assert done.out.splitlines()[0].endswith(
+        "; ignored from generation_config.json: repetition_penalty 1.1, do_sample true, temperature 0.6, top_k 40"
+    )
+    done = jaxtrace(*run, "--sampler", "sample", "--temperature", 0.6, "--out", tmp_path / "sampled")
+    assert done.out.splitlines()[0].endswith("; ignored from generation_config.json: repetition_penalty 1.1, top_k 40")
+    ignored = jt.open(tmp_path / "sampled").info["ignored_generation_settings"]
+    assert ignored == {"repetition_penalty": 1.1, "top_k": 40}
+
+
+def test_the_answers_of_a_few_prompts_are_printed(demo, jaxtrace, no_plots, tmp_path):
+    directory, done = demo
+    for row in jt.open(directory).rows:
+        assert f"{row.prompt.id}\n" in done.out
+    assert done.out.count("least certain, in nats: ") == 3 and "«" in done.out
+    options = ("--max-new-tokens", 1, "--probes", "output")
+    many = jaxtrace("trace", "demo", "--limit", 6, *options, "--out", tmp_path / "many")
+    scored = jaxtrace("trace", "demo", "--limit", 1, "--score", "--probes", "output", "--out", tmp_path / "scored")
+    assert "least certain" not in many.out + scored.out and (many.status, scored.status) == (0, 0)
+
+
+def test_another_dtype_does_not_resume_a_run(jaxtrace, no_plots, tmp_path):
+    run = ("trace", "demo", "--limit", 1, *OUTPUT, "--out", tmp_path / "run")
+    assert jaxtrace(*run).status == 0
+    done = jaxtrace(*run, "--resume", "--dtype", "bfloat16")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert 'config.dtype is null in the run there and "bfloat16" in this one' in done.err
+    assert jaxtrace("trace", "demo", *OUTPUT, "--dtype", "int8").err == (
+        "jaxtrace: settings: dtype is int8; it must be 'float32', 'bfloat16' or 'float16'\n"
+    )
+
+
+def test_a_run_of_an_older_version_resumes_where_new_settings_have_their_defaults(jaxtrace, no_plots, tmp_path):
+    run = ("trace", "demo", "--limit", 1, *OUTPUT, "--out", tmp_path / "run")
+    assert jaxtrace(*run).status == 0
+    description = tmp_path / "run" / "run.json"
+    older = json.loads(description.read_text(encoding="utf-8"))
+    del older["config"]["shots"], older["config"]["dtype"], older["info"]["dtype"]
+    description.write_text(json.dumps(older), encoding="utf-8")
+    assert jaxtrace(*run, "--resume").status == 0
 
 
 def test_prompts_with_non_finite_logits_are_named(jaxtrace, no_plots, tmp_path, monkeypatch):

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxtrace
-from jaxtrace import Probes, Prompt, PromptError
+from jaxtrace import ConfigError, Probes, Prompt, PromptError
 from tests.engine.automaton import automaton
 
 
@@ -47,6 +48,16 @@ def test_scored_pieces_are_the_next_tokens(letters):
     assert np.isnan(row.metrics["logprob"][3])
 
 
+@pytest.mark.parametrize("ids", [[0, 1], (0, np.int8(1)), np.array([0, 1], np.uint8), jnp.array([0, 1])])
+def test_integers_of_every_array_library_are_token_ids(letters, ids):
+    assert letters.generate([ids], max_new_tokens=1, probes=Probes.none()).rows[0].prompt.tokens == (0, 1)
+
+
+def test_stop_tokens_that_are_no_integers_are_refused(letters):
+    with pytest.raises(ConfigError, match=r"stop_tokens: 2\.5 is not a token id"):
+        letters.generate(["ab"], stop_tokens=(2.5,))
+
+
 def test_model_without_a_tokenizer_accepts_ids():
     row = automaton([1, 2, 0]).generate([np.array([0, 1])], max_new_tokens=4, probes=Probes.none()).rows[0]
     assert (row.text, row.pieces, row.prompt_pieces) == ("", ("",) * 4, ("", ""))
@@ -69,6 +80,13 @@ def test_prompts_keep_their_id_and_meta(letters):
         ([[0], []], "prompt 1: is empty; give it at least one token"),
         ([Prompt(text="", id="q-7")], "prompt q-7: is empty"),
         ([[0, 8]], "prompt 0: id 8 is outside the vocabulary of 8; remove it"),
+        ([[1.9, 3.7]], "prompt 0: 1.9 is not a token id; write a list of integers: [1, 2, 3]"),
+        ([[1], np.array([2.0])], "prompt 1: 2.0 is not a token id"),
+        ([[1, True]], "prompt 0: True is not a token id"),
+        ([["1"]], "prompt 0: '1' is not a token id"),
+        ([b"ab"], "prompt 0: b'ab' is not a list of token ids; write it as [1, 2, 3]"),
+        ([1, 2], "prompt 0: 1 is not a list of token ids"),
+        ([Prompt(tokens=(1.5,), id="q-8")], "prompt q-8: 1.5 is not a token id"),
         ([[-1]], "prompt 0: id -1 is outside the vocabulary of 8"),
         ([[0] * 65], "prompt 0: has 65 tokens, and the context of automaton holds 64; shorten it"),
         ("abc", "prompts must be a list; put the one text in brackets"),

@@ -33,11 +33,12 @@ def sweep_table(estimates: Sequence[CellEstimate], machine: Machine) -> Group:
 
 def _basis(estimates: Sequence[CellEstimate], machine: Machine) -> list[str]:
     """Return lines on the basis of the numbers, and on what could not be checked."""
+    dtypes = sorted({estimate.cell.config.dtype or default_dtype().__name__ for estimate in estimates})
     lines = [
         "tokens  upper bound for generated text: an end of text ends a row sooner",
         "bytes   of the trace before compression",
         f"time    lower bound, from {machine}:",
-        f"        reading the weights ({default_dtype().__name__}) and the matrix products",
+        f"        reading the weights ({', '.join(dtypes)}) and the matrix products",
     ]
     if any(estimate.measured for estimate in estimates):
         lines.append("*       from the tokens/s of a complete cell of this model and these probes")

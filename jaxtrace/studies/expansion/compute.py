@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from jaxtrace.errors import StudyError
-from jaxtrace.run import load_prompts
+from jaxtrace.run import encode_prompts
 from jaxtrace.statistics.controls import partial_correlation
 from jaxtrace.statistics.intervals import Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
@@ -51,7 +51,7 @@ def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
     """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
-        encoded = model.encode(load_prompts(run), chat=not run.raw)
+        encoded = encode_prompts(run, model)
         with progress.counter(label, "prompts") as on_prompts:
             measured[label] = measure_expansions(model, encoded, config.mass, run.batch_size, on_prompts)
     return expansion(measured, config)

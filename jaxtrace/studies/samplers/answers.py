@@ -13,7 +13,7 @@ from jaxtrace.engine.samplers import Greedy
 from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model, in_order
-from jaxtrace.run import engine_settings, load_prompts
+from jaxtrace.run import encode_prompts, engine_settings
 from jaxtrace.settings.probes import PROBE_OPTIONS
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig, run_config
 from jaxtrace.studies._shared.progress import OnCount
@@ -55,7 +55,7 @@ def run_samplers(
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
     """
     settings = named_settings(model, run, config)
-    encoded = model.encode(load_prompts(run), chat=not run.raw)
+    encoded = encode_prompts(run, model)
     plan = [
         (name, dataclasses.replace(of_sampler, seed=seed))
         for name, of_sampler in settings.items()
