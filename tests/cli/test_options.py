@@ -17,6 +17,10 @@ VALUES = {
     "revision": ("v1.0", ["--revision", "v1.0"]),
     "random": (True, ["--random"]),
     "lens": ("lens", ["--lens", "lens"]),
+    "ignore_config": (
+        ["rope_scaling", "use_mrope"],
+        ["--ignore-config", "rope_scaling", "--ignore-config", "use_mrope"],
+    ),
     "task": ("mmlu", ["--task", "mmlu"]),
     "data": ("mmlu.csv", ["--data", "mmlu.csv"]),
     "prompts": ("mine.txt", ["--prompts", "mine.txt"]),
