@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Model:
       fingerprint: function that returns the SHA-256 of config and weights; "" for a model without a checkpoint.
       revision: commit of the checkpoint on the hub; None for another checkpoint.
       notes: sentences on what was read in another way than the checkpoint's files suggest.
+      ignored_config: attributes of config.json that were not read, with the reason of each.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Model:
     fingerprint: Callable[[], str] = str
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    ignored_config: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(
@@ -107,6 +109,7 @@ class Model:
             fingerprint=checkpoint.fingerprint,
             revision=checkpoint.revision,
             notes=checkpoint.notes,
+            ignored_config=checkpoint.ignored_config,
         )
 
     def with_lens(self, directory: str | Path | None) -> Model:
@@ -289,6 +292,7 @@ class Model:
             "revision": self.revision,
             "notes": list(self.notes),
             "family": self.config.family,
+            "ignored_config": dict(self.ignored_config),
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
             "cache": {
@@ -388,16 +392,19 @@ def _stop_reason(tokens: np.ndarray, settings: Settings, strings: StopStrings | 
     return "length"
 
 
-def open_random_model(name: str, seed: int, revision: str | None = None) -> RandomCheckpoint:
+def open_random_model(
+    name: str, seed: int, revision: str | None = None, ignore_config: Sequence[str] = ()
+) -> RandomCheckpoint:
     """Return the shape behind a name ("demo" and published names included) with random weights."""
     if revision is not None:
         raise ConfigError(f"revision is {revision!r}, but random weights are not fetched; drop it, or random")
     if name == DEMO:
-        return dataclasses.replace(open_random(str(demo_path()), seed), name=f"{DEMO} (random, seed {seed})")
-    return open_random(name, seed)
+        checkpoint = open_random(str(demo_path()), seed, ignore_config)
+        return dataclasses.replace(checkpoint, name=f"{DEMO} (random, seed {seed})")
+    return open_random(name, seed, ignore_config)
 
 
-def open_model_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+def open_model_checkpoint(name: str, revision: str | None = None, ignore_config: Sequence[str] = ()) -> Checkpoint:
     """Open the checkpoint behind a name ("demo" and published names included); its weights stay on disk.
 
     A short name without a revision stands for a local copy if there is one (see `local_copy`), and otherwise for its
@@ -406,14 +413,15 @@ def open_model_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if name == DEMO:
         if revision is not None:
             raise ConfigError(f"revision is {revision!r}, but {DEMO} comes with jaxtrace; drop it, or give a hub id")
-        return dataclasses.replace(open_checkpoint(str(demo_path())), name=DEMO)
+        return dataclasses.replace(open_checkpoint(str(demo_path()), ignore_config=ignore_config), name=DEMO)
     published = None if Path(name).exists() else find_published(name)
     if published is None:
-        return open_checkpoint(name, revision)
+        return open_checkpoint(name, revision, ignore_config)
     copy = None if "/" in name or revision is not None else local_copy(published)
     if copy is None:
-        return open_checkpoint(published.hub_id, revision)
-    return dataclasses.replace(open_checkpoint(str(copy)), name=f"{published.hub_id} (local copy)")
+        return open_checkpoint(published.hub_id, revision, ignore_config)
+    checkpoint = open_checkpoint(str(copy), ignore_config=ignore_config)
+    return dataclasses.replace(checkpoint, name=f"{published.hub_id} (local copy)")
 
 
 def load(
@@ -426,6 +434,7 @@ def load(
     stacked: bool | None = None,
     mesh: Mesh | str | None = AUTO,
     lens: str | Path | None = None,
+    ignore_config: Sequence[str] = (),
 ) -> Model:
     """Load a model to trace.
 
@@ -443,12 +452,16 @@ def load(
       mesh: devices to split parameters and batches over: a mesh, or its text, such as "data=2,model=4"; None for the
         default device. "auto" uses all devices, and splits the parameters over the smallest number that holds them.
       lens: directory of a tuned lens of the model; None for the logit lens.
+      ignore_config: attributes of config.json to treat as absent, though jaxtrace or transformers reads them.
 
     Raises:
       CheckpointError: there is no such checkpoint, it cannot be read exactly, or the lens belongs to another model.
       ConfigError: jaxtrace does not support the config or the mesh, or the mesh does not divide the model.
     """
-    checkpoint = open_random_model(name, seed, revision) if random else open_model_checkpoint(name, revision)
+    if random:
+        checkpoint = open_random_model(name, seed, revision, ignore_config)
+    else:
+        checkpoint = open_model_checkpoint(name, revision, ignore_config)
     return Model.from_checkpoint(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
 
 

@@ -194,9 +194,9 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
       ConfigError: the model lacks a layer, head or token that is to be recorded.
     """
     if config.random:
-        checkpoint = open_random_model(config.model, config.seed, config.revision)
+        checkpoint = open_random_model(config.model, config.seed, config.revision, config.ignore_config)
     else:
-        checkpoint = open_model_checkpoint(config.model, config.revision)
+        checkpoint = open_model_checkpoint(config.model, config.revision, config.ignore_config)
     config.recorded.check(checkpoint.config)
     return checkpoint
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from jaxtrace.files import read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.families.reader import INERT, NULL
 from jaxtrace.models.published import check_model_name
 from jaxtrace.parallel.processes import is_leader
 from jaxtrace.parallel.sharding import param_shardings
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 LOG = logging.getLogger("jaxtrace")
+QUANTISED_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  # beside config.json
 # Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
 # original/ or checkpoint-500/.
 HUB_FILES = (
@@ -62,6 +64,7 @@ class Checkpoint:
       revision: commit of the files on the hub; None for a directory that is not in the hub's cache.
       notes: sentences on what was read in another way than the files suggest; `log_notes` shows them.
       generation: content of its generation_config.json.
+      ignored_config: attributes of config.json that were not read, with the reason of each; see `read_config`.
     """
 
     name: str
@@ -74,11 +77,11 @@ class Checkpoint:
     revision: str | None = None
     notes: tuple[str, ...] = ()
     generation: dict[str, Any] = field(default_factory=dict)
+    ignored_config: Mapping[str, str] = field(default_factory=dict)
 
     def log_notes(self) -> None:
         """Log the notes as warnings of the logger "jaxtrace"."""
-        for note in self.notes if is_leader() else ():
-            LOG.warning("%s: %s", self.name, note)
+        log_notes(self.name, self.notes, self.ignored_config)
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
         """Read the parameters.
@@ -120,12 +123,13 @@ class Checkpoint:
         return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
-def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(name: str, revision: str | None = None, ignore_config: Sequence[str] = ()) -> Checkpoint:
     """Find a checkpoint and read everything but its weights.
 
     Args:
       name: directory, or hub id such as "meta-llama/Llama-3.2-1B" (downloaded once, then cached by huggingface_hub).
       revision: branch, tag or commit on the hub; None for the main branch.
+      ignore_config: attributes of config.json to leave unread; see `read_config`.
 
     Raises:
       CheckpointError: the checkpoint is missing or unreadable.
@@ -139,10 +143,12 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         problem = GGUF if name.endswith(".gguf") else "is a file; give the checkpoint's directory"
         raise CheckpointError(f"{name}: {problem}")
     conversion = read_conversion(directory, name)
-    raw, config = read_config(directory, name)
+    raw, config, ignored = read_config(directory, name, ignore_config)
     commit = _commit(directory)
     if not local:
         _fetch_weights(name, commit or revision, directory)
+    if conversion is None:
+        _check_head(directory, name, raw, config)
     stored, notes = _as_stored(directory, config, conversion)
     tokenizer = Tokenizer.load(directory)
     generation = _read_json(directory / "generation_config.json") or {}
@@ -159,32 +165,105 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         conversion,
         untied=stored.tied != config.tied,
         revision=commit if conversion is None else conversion.revision,
-        notes=notes,
+        notes=config_notes(raw, ignored) + notes,
         generation=generation,
+        ignored_config=ignored,
     )
 
 
-def read_shape(directory: Path, name: str) -> DecoderConfig:
+def read_shape(directory: Path, name: str, ignore_config: Sequence[str] = ()) -> DecoderConfig:
     """Return the decoder's config as the weights are stored, if they are there; raises CheckpointError, ConfigError."""
-    config = read_config(directory, name)[1]
+    config = read_config(directory, name, ignore_config)[1]
     try:
         return _as_stored(directory, config, read_conversion(directory, name))[0]
     except CheckpointError:  # the shape does not need the weights, which may be missing or incomplete
         return config
 
 
-def read_config(directory: Path, name: str) -> tuple[dict[str, Any], DecoderConfig]:
-    """Return the content of config.json and the decoder's config; raises CheckpointError and ConfigError."""
+def read_config(
+    directory: Path, name: str, ignore_config: Sequence[str] = ()
+) -> tuple[dict[str, Any], DecoderConfig, dict[str, str]]:
+    """Read config.json.
+
+    Args:
+      directory: directory of the checkpoint.
+      name: name of the checkpoint, for error messages.
+      ignore_config: attributes to treat as absent, at the top or in `text_config` and `vision_config`.
+
+    Returns:
+      Its content, the decoder's config, and the attributes that were not read, with the reason of each.
+
+    Raises:
+      CheckpointError: there is no config.json, the weights are quantised, or the model type is not supported.
+      ConfigError: an attribute or a value is not supported, or one of `ignore_config` is absent.
+    """
     raw = _read_json(directory / CONFIG)
     if raw is None:
         problem = "holds no config.json; give a Hugging Face checkpoint directory or a hub id"
         raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.endswith('-GGUF') else problem}")
-    _refuse_quantised(raw, name)
-    _refuse_quantised(raw.get("text_config"), name)
     kind = raw.get("model_type")
     if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
-    return raw, FAMILIES[kind].decoder_config(raw, name)
+    raw, ignored = _without(raw, ignore_config, name)
+    _refuse_quantised(raw, name)
+    _refuse_quantised(raw.get("text_config"), name)
+    for file in QUANTISED_FILES:
+        if (directory / file).exists():
+            raise CheckpointError(f"{name}: is quantised (it has a {file}); use the unquantised checkpoint")
+    return raw, FAMILIES[kind].decoder_config(raw, name, ignored), ignored
+
+
+def config_notes(raw: dict[str, Any], ignored: Mapping[str, str]) -> tuple[str, ...]:
+    """Return notes on attributes that were not read and may matter, and on another architecture."""
+    odd = [f"{attribute} ({reason})" for attribute, reason in ignored.items() if reason not in (INERT, NULL)]
+    notes = (f"ignored config attributes: {', '.join(odd)}",) if odd else ()
+    return (*notes, f"{head}; it is traced as a language model") if (head := _missing_head(raw)) else notes
+
+
+def log_notes(name: str, notes: Sequence[str], ignored: Mapping[str, str]) -> None:
+    """Log notes as warnings of the logger "jaxtrace", and config attributes without effect as information."""
+    if not is_leader():
+        return
+    if inert := [attribute for attribute, reason in ignored.items() if reason in (INERT, NULL)]:
+        LOG.info("%s: config attributes without effect: %s", name, ", ".join(inert))
+    for note in notes:
+        LOG.warning("%s: %s", name, note)
+
+
+def _without(raw: dict[str, Any], names: Sequence[str], source: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a config without some attributes, and these with the reason "ignore_config"; they must be there."""
+    ignored: dict[str, str] = {}
+
+    def kept(part: dict[str, Any], prefix: str) -> dict[str, Any]:
+        ignored.update({f"{prefix}{name}": "ignore_config" for name in names if name in part})
+        inner = {name: part[name] for name in ("text_config", "vision_config") if isinstance(part.get(name), dict)}
+        part = part | {name: kept(value, f"{name}.") for name, value in inner.items()}
+        return {name: value for name, value in part.items() if name not in names}
+
+    config = kept(raw, "")
+    found = {name.rpartition(".")[2] for name in ignored}
+    if absent := [name for name in names if name not in found]:
+        raise ConfigError(f"{source}: the config has no {', '.join(absent)}; drop it from ignore_config")
+    return config, ignored
+
+
+def _missing_head(raw: dict[str, Any]) -> str | None:
+    """Return a sentence if the config's `architectures` are no causal language model of its type; None otherwise."""
+    named, known = raw.get("architectures") or [], FAMILIES[raw["model_type"]].ARCHITECTURES
+    named = {*map(str, named)} if isinstance(named, list) else {str(named)}
+    if not named or named & {*known}:
+        return None
+    return f"its architectures are {', '.join(sorted(named))}, not {' or '.join(known)}"
+
+
+def _check_head(directory: Path, name: str, raw: dict[str, Any], config: DecoderConfig) -> None:
+    """Raise CheckpointError for the weights of another architecture, such as a classifier, without an unembedding."""
+    if config.tied or (head := _missing_head(raw)) is None:
+        return
+    unembedding = FAMILIES[config.family].UNEMBEDDING
+    with Tensors(directory) as tensors:
+        if not any(tensor.endswith(unembedding) for tensor in tensors):
+            raise CheckpointError(f"{name}: {head}, and it has no {unembedding}; use a causal language model")
 
 
 def default_dtype() -> Any:
@@ -194,7 +273,7 @@ def default_dtype() -> Any:
 
 def _refuse_quantised(raw: Any, name: str) -> None:
     """Raise CheckpointError for a quantised config, and remove null quantisation settings from it."""
-    for key in ("quantization_config", "compression_config"):
+    for key in ("quantization_config", "compression_config", "quantization"):
         if isinstance(raw, dict) and (quantisation := raw.pop(key, None)):
             settings = quantisation if isinstance(quantisation, dict) else {}
             bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxtrace.checkpoints.huggingface import default_dtype, read_shape
+from jaxtrace.checkpoints.huggingface import config_notes, default_dtype, log_notes, read_config, read_shape
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.errors import CheckpointError
+from jaxtrace.errors import CheckpointError, ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, init_params
 from jaxtrace.models.published import find_published
@@ -31,7 +32,9 @@ class RandomCheckpoint:
       directory: directory of the config and tokenizer; None for a published model.
       tokenizer: tokenizer in the directory, or None.
       stop_tokens: always empty, because a random model has not learnt to end a text.
-      revision, notes: always empty, because no weights are read.
+      revision: always None, because no weights are read.
+      notes: sentences on the config.
+      ignored_config: attributes of config.json that were not read, with the reason of each; see `read_config`.
     """
 
     name: str
@@ -42,9 +45,11 @@ class RandomCheckpoint:
     stop_tokens: tuple[int, ...] = ()
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    ignored_config: Mapping[str, str] = field(default_factory=dict)
 
     def log_notes(self) -> None:
-        """Do nothing: there are no notes."""
+        """Log the notes; see `Checkpoint.log_notes`."""
+        log_notes(self.name, self.notes, self.ignored_config)
 
     def read(self, dtype: Any = None, *, mesh: Mesh | None = None, stacked: bool = False) -> Params:
         """Draw the parameters, the same on any mesh, stacked or not; see `Checkpoint.read` for the arguments."""
@@ -57,13 +62,14 @@ class RandomCheckpoint:
         return hashlib.sha256(f"{self.config} {self.seed} {jnp.dtype(default_dtype())}".encode()).hexdigest()
 
 
-def open_random(name: str, seed: int) -> RandomCheckpoint:
+def open_random(name: str, seed: int, ignore_config: Sequence[str] = ()) -> RandomCheckpoint:
     """Return a checkpoint of random weights.
 
     Args:
       name: checkpoint directory (weights are not needed) or a file in it, or the short name or hub id of a published
         model.
       seed: seed of the weights.
+      ignore_config: attributes of config.json to leave unread; see `read_config`.
 
     Raises:
       CheckpointError: the name is none of these.
@@ -72,10 +78,15 @@ def open_random(name: str, seed: int) -> RandomCheckpoint:
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():
         directory = path if path.is_dir() else path.parent
-        return RandomCheckpoint(shown, read_shape(directory, name), seed, directory, Tokenizer.load(directory))
+        raw, _, ignored = read_config(directory, name, ignore_config)
+        config, tokenizer = read_shape(directory, name, ignore_config), Tokenizer.load(directory)
+        notes = config_notes(raw, ignored)
+        return RandomCheckpoint(shown, config, seed, directory, tokenizer, notes=notes, ignored_config=ignored)
     published = find_published(name)
     if published is None:
         raise CheckpointError(
             f"{name}: neither a published model nor a directory with a config.json; `jaxtrace models` lists the former"
         )
+    if ignore_config:
+        raise ConfigError(f"{name}: has no config.json here; drop {', '.join(ignore_config)} from ignore_config")
     return RandomCheckpoint(shown, published.config, seed)

@@ -35,7 +35,10 @@ class ConvertOptions(StrictModel):
 
 
 @command(
-    "convert", ConvertOptions, (RunConfig, ("revision",)), example="jaxtrace convert demo demo-orbax --dtype bfloat16"
+    "convert",
+    ConvertOptions,
+    (RunConfig, ("revision", "ignore_config")),
+    example="jaxtrace convert demo demo-orbax --dtype bfloat16",
 )
 def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
@@ -46,7 +49,8 @@ def convert(arguments: Arguments) -> None:
     from jaxtrace.checkpoints.convert import convert as write
     from jaxtrace.model import open_model_checkpoint
 
-    checkpoint = open_model_checkpoint(options.model, arguments.settings(RunConfig).revision)
+    run = arguments.settings(RunConfig)
+    checkpoint = open_model_checkpoint(options.model, run.revision, run.ignore_config)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -75,7 +75,12 @@ class InfoOptions(StrictModel):
     )
 
 
-@command("info", InfoOptions, (RunConfig, ("revision", *RECORDED)), example="jaxtrace info demo --probes output,lens")
+@command(
+    "info",
+    InfoOptions,
+    (RunConfig, ("revision", "ignore_config", *RECORDED)),
+    example="jaxtrace info demo --probes output,lens",
+)
 def info(arguments: Arguments) -> None:
     """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
     source = arguments.settings(InfoOptions).source
@@ -93,7 +98,7 @@ def info(arguments: Arguments) -> None:
         return
     published = None if run.revision or "/" in source or Path(source).exists() else find_published(source)
     if published is None:
-        checkpoint = open_model_checkpoint(source, run.revision)
+        checkpoint = open_model_checkpoint(source, run.revision, run.ignore_config)
         checkpoint.log_notes()
         console.print(checkpoint_table(checkpoint, run.recorded, run.precision))
     else:

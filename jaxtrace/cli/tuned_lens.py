@@ -27,7 +27,7 @@ class TunedLensOptions(StrictModel):
 
 @command(
     "tuned-lens",
-    (RunConfig, ("model", "revision", "task", "data", "prompts", "limit", "mesh")),
+    (RunConfig, ("model", "revision", "ignore_config", "task", "data", "prompts", "limit", "mesh")),
     LensRecipe,
     TunedLensOptions,
     example="jaxtrace tuned-lens demo --task lab --steps 250 --out lens",

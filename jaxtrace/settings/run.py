@@ -59,6 +59,11 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
         description="Directory of a tuned lens of the model. Default: the logit lens.",
         json_schema_extra=MODEL | {"exists": "name a directory that `jaxtrace tuned-lens` wrote"},
     )
+    ignore_config: Annotated[tuple[str, ...], ONE_OR_MORE] = Field(
+        default=(),
+        description="An attribute of config.json to treat as absent; repeat the option for several.",
+        json_schema_extra=MODEL,
+    )
     task: str | None = Field(default=None, description="Task to take prompts from, by name.", json_schema_extra=PROMPT)
     data: Path | None = Field(
         default=None,

@@ -81,8 +81,8 @@ def check(
 
 def model_key(config: RunConfig) -> tuple[Any, ...]:
     """Return the settings that a run's weights depend on; runs with equal ones share a loaded model."""
-    random_seed = config.seed if config.random else None
-    return config.model, config.revision, config.random, random_seed, config.dtype, config.mesh
+    seed = config.seed if config.random else None
+    return config.model, config.revision, config.ignore_config, config.random, seed, config.dtype, config.mesh
 
 
 def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offline: bool) -> CheckedCell:
@@ -94,11 +94,14 @@ def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offli
         unchecked.append("the task's data (not here)" if task.size else "the task's data (not here) and their number")
         limit = min((n for n in (task.size, config.limit) if n is not None), default=None)
         prompts = None if limit is None else limit * config.samples
-        shape = _shape(config.model, config.revision) if checkpoint is None else checkpoint.config
+        shape = _shape(config.model, config.revision, config.ignore_config) if checkpoint is None else checkpoint.config
         return CheckedCell(cell, shape, prompts, unchecked=tuple(unchecked))
     if checkpoint is None:
         return CheckedCell(
-            cell, _shape(config.model, config.revision), len(load_prompts(config)), unchecked=tuple(unchecked)
+            cell,
+            _shape(config.model, config.revision, config.ignore_config),
+            len(load_prompts(config)),
+            unchecked=tuple(unchecked),
         )
     encoded = encode_prompts(config, checkpoint)
     prompt_tokens = sum(len(tokens) for _, tokens in encoded)
@@ -116,9 +119,9 @@ def _from_hub(config: RunConfig) -> bool:
 
 
 @functools.cache
-def _shape(name: str, revision: str | None) -> DecoderConfig | None:
+def _shape(name: str, revision: str | None, ignore_config: tuple[str, ...]) -> DecoderConfig | None:
     """Return the decoder of a model on the hub: from its cached config, or else from the published shapes."""
     published = find_published(name)
     hub_id = name if published is None else published.hub_id
     cached = huggingface_hub.try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    return read_shape(Path(cached).parent, name) if isinstance(cached, str) else published_shape(name)
+    return read_shape(Path(cached).parent, name, ignore_config) if isinstance(cached, str) else published_shape(name)

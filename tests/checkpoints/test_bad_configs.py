@@ -32,14 +32,26 @@ def test_a_quantised_checkpoint_is_refused(folder):
     refused(folder, CheckpointError, "is quantised (gptq)", "use the unquantised checkpoint")
 
 
+def test_the_architecture_is_checked_before_quantisation(folder):
+    folder.config |= {"model_type": "mamba", "quantization_config": {"quant_method": "gptq"}}
+    refused(folder, CheckpointError, "its architecture 'mamba'")
+
+
+@pytest.mark.parametrize("file", ["hf_quant_config.json", "quantize_config.json", "quant_config.json"])
+def test_a_file_about_quantisation_beside_the_config_is_refused(folder, file):
+    folder.write()
+    (folder.path / file).write_text('{"quantization": {"quant_algo": "NVFP4"}}')
+    refused(folder, CheckpointError, f"is quantised (it has a {file}); use the unquantised checkpoint")
+
+
 def test_null_quantisation_is_ignored(folder):
     folder.config["quantization_config"] = None
     assert jaxtrace.load(folder.write()).config.vocab_size == 13
 
 
 def test_all_unhandled_attributes_are_listed(folder):
-    folder.config |= {"sliding_window": 4096, "logit_scale": 0.5}
-    refused(folder, ConfigError, "does not support: logit_scale=0.5, sliding_window=4096")
+    folder.config |= {"sliding_window": 4096, "attention_chunk_size": 8}
+    refused(folder, ConfigError, "does not support: attention_chunk_size=8, sliding_window=4096")
 
 
 def test_harmless_attributes_are_ignored(folder):

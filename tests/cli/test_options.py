@@ -18,6 +18,10 @@ VALUES = {
     "random": (True, ["--random"]),
     "dtype": ("bfloat16", ["--dtype", "bfloat16"]),
     "lens": ("lens", ["--lens", "lens"]),
+    "ignore_config": (
+        ["rope_scaling", "use_mrope"],
+        ["--ignore-config", "rope_scaling", "--ignore-config", "use_mrope"],
+    ),
     "task": ("mmlu", ["--task", "mmlu"]),
     "data": ("mmlu.csv", ["--data", "mmlu.csv"]),
     "prompts": ("mine.txt", ["--prompts", "mine.txt"]),

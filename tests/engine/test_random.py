@@ -141,7 +141,7 @@ def test_published_models_need_no_file(name):
 
 
 def test_without_random_a_short_name_is_a_hub_id(monkeypatch, tmp_path):
-    monkeypatch.setattr("jaxtrace.model.open_checkpoint", lambda name: name)
+    monkeypatch.setattr("jaxtrace.model.open_checkpoint", lambda name, *_: name)
     monkeypatch.chdir(tmp_path)
     assert open_model_checkpoint("Llama-3.2-1b") == "meta-llama/Llama-3.2-1B"
     assert open_model_checkpoint("gpt2") == "openai-community/gpt2"

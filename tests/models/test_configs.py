@@ -72,6 +72,16 @@ SCALED["original_max_position_embeddings"] = 64
         {"model_type": "gemma3_text", "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}}},
         {"model_type": "gemma3_text", "final_logit_softcapping": 20.0},
         {"model_type": "gpt2", "n_inner": 7, "activation_function": "gelu"},
+        {"model_type": "gpt2", "n_layer": 5, "num_hidden_layers": 2, "hidden_size": 36, "num_attention_heads": 3},
+        {"model_type": "llama", "rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
+        {"model_type": "llama", "partial_rotary_factor": 1.0, "rope_scaling": SCALED},
+        {
+            "model_type": "llama",
+            "max_position_embeddings": 512,
+            "rope_scaling": {name: SCALED[name] for name in SCALED if name != "original_max_position_embeddings"},
+        },
+        {"model_type": "llama", "original_max_position_embeddings": 64, "rope_theta": 5.0},
+        {"model_type": "mistral", "layer_types": ["sliding_attention"] * 32},
     ],
     ids=str,
 )
@@ -154,14 +164,40 @@ def test_generation_settings_of_transformers_4_are_harmless(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("logit_scale", 0.5),
         ("pruned_heads", {"0": [1]}),
         ("add_cross_attention", True),
         ("per_layer_config", {"0": {}}),
+        ("attention_chunk_size", 8),
+        ("is_causal", False),
+        ("is_causal", None),
+        ("partial_rotary_factor", 0.5),
+        ("rope_interleaved", True),
+        ("rope_ratio", 2.0),
+        ("v_head_dim", 8),
+        ("quantization_config", {"bits": 4}),
+        ("mem_layer", 3),
+        ("transformers_weights", "other.safetensors"),
     ],
 )
-def test_unknown_attributes_are_refused_by_name(kind, name, value):
+def test_attributes_that_shape_the_computation_are_refused_by_name(kind, name, value):
     refused({"model_type": kind, name: value}, f"{name}={value!r}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "attention_bias": None, "mlp_bias": None, "sliding_window": None, "layer_types": None},
+        {"model_type": "llama", "rope_theta": None, "rope_scaling": {"type": "default", "partial_rotary_factor": 1.0}},
+        {"model_type": "mistral", "attention_bias": None, "partial_rotary_factor": None, "layer_types": None},
+        {"model_type": "qwen2", "use_mrope": None, "use_sliding_window": None, "rope_interleaved": None},
+        {"model_type": "qwen3", "attention_bias": None, "use_mrope": False, "is_causal": True},
+        {"model_type": "gemma2", "hidden_act": None, "sliding_window_size": None, "use_bidirectional_attention": None},
+        {"model_type": "gpt2", "n_inner": None, "head_dim": 64, "scale_attn_by_inverse_layer_idx": None},
+    ],
+    ids=str,
+)
+def test_null_and_neutral_values_change_nothing(config):
+    assert parsed(config) == parsed({"model_type": config["model_type"]})
 
 
 ROPES = {
@@ -212,7 +248,20 @@ def test_unsupported_ropes_are_refused(kind, rope):
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping=30.0"),
         ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, "text_config has False"),
-        ({"model_type": "gemma3", "text_config": {"logit_scale": 2}}, "does not support: logit_scale=2"),
+        ({"model_type": "gemma3", "text_config": {"v_head_dim": 2}}, "does not support: v_head_dim=2"),
+        ({"model_type": "llama", "sliding_window": 8, "use_sliding_window": True}, "support: sliding_window=8"),
+        ({"model_type": "llama", "layer_types": ["full_attention", "sliding_attention"] * 16}, "support: layer_types"),
+        ({"model_type": "mistral", "layer_types": ["full_attention"] * 32}, "a list of 32 of sliding_attention"),
+        (
+            {"model_type": "llama", "rope_scaling": SCALED, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings=32; jaxtrace supports 64",
+        ),
+        ({"model_type": "gpt2", "rope_theta": 100.0}, "does not support: rope_theta=100.0"),
+        ({"model_type": "gpt2", "head_dim": 32}, "head_dim=32; jaxtrace supports 64"),
+        (
+            {"model_type": "gpt2", "num_hidden_layers": 10**30},
+            "n_layer=1000000000000000000000000000000, which is above",
+        ),
         ({"model_type": "gpt2", "activation_function": "relu"}, "activation_function='relu'"),
         ({"model_type": "gpt2", "scale_attn_weights": False}, "scale_attn_weights=False"),
         ({"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),

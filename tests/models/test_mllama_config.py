@@ -189,10 +189,10 @@ def test_pattern_may_have_no_period():
     ("config", "part"),
     [
         (changed(image_token_index=128264), "image_token_index=128264, beyond its 128264 embedded tokens"),
-        (changed(fusion="late"), "does not support: fusion='late'"),
-        (changed(text={"logit_scale": 2.0}), "(text_config): the config has attributes that jaxtrace does not support"),
+        (changed(rope_theta=2.0), "does not support: rope_theta=2.0"),
+        (changed(text={"v_head_dim": 2}), "(text_config): the config has attributes that jaxtrace does not support"),
         (
-            changed(vision={"use_cls": True}),
+            changed(vision={"per_layer_config": {}}),
             "(vision_config): the config has attributes that jaxtrace does not support",
         ),
         (changed(text={"hidden_act": "gelu"}), "hidden_act='gelu'"),

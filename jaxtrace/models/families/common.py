@@ -83,18 +83,25 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
 def rope(reader: ConfigReader) -> Rope:
     """Read rotary positions from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
     current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
-    return rope_of(reader, old or current, reader.number("rope_theta"))
+    read = rope_of(reader, old or current, reader.number_or_none("rope_theta") or reader.defaults["rope_theta"])
+    if isinstance(read.scaling, Llama3Scaling):
+        reader.only(ORIGINAL, read.scaling.original_context, None)
+    else:
+        reader.ignore(ORIGINAL)
+    return read
 
 
 def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rope:
     """Read rotary positions from one object of settings; `theta` is the default base."""
     settings = {name: value for name, value in settings.items() if value is not None}
     theta = reader.positive_number("rope_theta", settings.pop("rope_theta", theta))
+    if settings.get("partial_rotary_factor") == 1:
+        del settings["partial_rotary_factor"]
     old_kind = settings.pop("type", "default")
     kind = settings.pop("rope_type", old_kind)
     known = list(SCALINGS)  # a list, as the kind may be unhashable
     values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in known else {}
-    if kind not in known or set(settings) != SCALINGS[kind]:
+    if kind not in known or (set(settings) ^ SCALINGS[kind]) - {ORIGINAL}:
         supported = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
         reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace supports {supported}")
     if kind == "default":
@@ -104,14 +111,15 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rop
     low, high = values["low_freq_factor"], values["high_freq_factor"]
     if low >= high:
         reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
-    context = int(values.pop("original_max_position_embeddings"))
+    context = int(values.pop(ORIGINAL, 0)) or reader.positive("max_position_embeddings")
     return Rope(theta, Llama3Scaling(original_context=context, **values))
 
 
+ORIGINAL = "original_max_position_embeddings"  # Llama 3's default is the context; the other kinds do not use it
 SCALINGS = {
     "default": set(),
     "linear": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
 }
 
 

@@ -9,6 +9,7 @@ from jaxtrace.models.families import common
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("gemma2",)
+ARCHITECTURES = ("Gemma2ForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS_AROUND)
 RENAMED = ()
@@ -37,11 +38,11 @@ DEFAULTS = {
 }
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Gemma 2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(config, source, DEFAULTS, "gemma2", ignored) as reader:
         window, rope = reader.positive("sliding_window"), common.rope(reader)
-        reader.only("sliding_window_size", window)
+        reader.only("sliding_window_size", window, None)
         kinds = {"sliding_attention": LayerKind(window, rope), "full_attention": LayerKind(rope=rope)}
         layers = reader.layers()
         types = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
@@ -52,7 +53,7 @@ def gemma(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **c
     """Build the config that Gemma 2 and 3 share: norms of 1 + w, post-norms, scaled embeddings and soft-caps."""
     reader.only("use_bidirectional_attention", None, False)
     activation = reader.activation("hidden_activation")
-    reader.only("hidden_act", reader.get("hidden_activation"))
+    reader.only("hidden_act", reader.get("hidden_activation"), None)
     bias = reader.flag("attention_bias")
     return common.llama_like(
         reader,

@@ -9,6 +9,7 @@ from jaxtrace.models.families import common, gemma2
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("gemma3_text", "gemma3")
+ARCHITECTURES = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS_AROUND)
 RENAMED = (
@@ -44,23 +45,25 @@ DEFAULTS = {
 }
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Gemma 3 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     family = config["model_type"]
     if family == "gemma3_text":
-        return _text(family, config, source)
-    with ConfigReader(config, source, {"tie_word_embeddings": True}) as reader:
+        return _text(family, config, source, ignored)
+    with ConfigReader(config, source, {"tie_word_embeddings": True}, "gemma3", ignored) as reader:
         reader.ignore("vision_config", "mm_tokens_per_image")
         reader.ignore(*(f"{name}_token_{form}" for name in ("image", "boi", "eoi") for form in ("index", "id")))
         tied = reader.flag("tie_word_embeddings")
         text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
         if text["tie_word_embeddings"] != tied:
             reader.fail(f"has tie_word_embeddings={tied}, but text_config has {not tied}")
-        return _text(family, text, source)
+        return _text(family, text, source, ignored, "text_config.")
 
 
-def _text(family: str, config: dict[str, Any], source: str) -> DecoderConfig:
-    with ConfigReader(config, source, DEFAULTS) as reader:
+def _text(
+    family: str, config: dict[str, Any], source: str, ignored: dict[str, str] | None, part: str = ""
+) -> DecoderConfig:
+    with ConfigReader(config, source, DEFAULTS, "gemma3", ignored, part) as reader:
         reader.only("attn_logit_softcapping", None)  # transformers reads it but applies no cap
         if family == "gemma3":
             reader.only("final_logit_softcapping", None)  # the multi-modal class applies no cap either

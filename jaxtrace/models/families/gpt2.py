@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.reader import ConfigReader, renamed
 from jaxtrace.models.families.weights import Weight
 
 MODEL_TYPES = ("gpt2",)
+ARCHITECTURES = ("GPT2LMHeadModel", "GPT2DoubleHeadsModel")
 EMBEDDING, UNEMBEDDING = "transformer.wte.weight", "lm_head.weight"
 RENAMED = ((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),)
 IGNORED = (r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)  # causal masks
@@ -49,6 +50,13 @@ WEIGHTS = (
     Weight(UNEMBEDDING, ("unembedding",)),
 )
 
+# Names of other families, which transformers reads here too.
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 DEFAULTS = {
     "vocab_size": 50257,
     "n_positions": 1024,
@@ -71,15 +79,16 @@ HARMLESS = (
 )
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a GPT-2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(renamed(config, ALIASES), source, DEFAULTS, "gpt2", ignored) as reader:
         reader.ignore(*HARMLESS)
         reader.only("scale_attn_weights", True)
-        reader.only("scale_attn_by_inverse_layer_idx", False)
+        reader.only("scale_attn_by_inverse_layer_idx", False, None)
         embed, heads = reader.positive("n_embd"), reader.positive("n_head")
         if embed % heads:
             reader.fail(f"has n_embd={embed}, which is not a multiple of {heads} attention heads")
+        reader.only("head_dim", embed // heads, None)
         return DecoderConfig(
             family="gpt2",
             vocab_size=reader.positive("vocab_size"),

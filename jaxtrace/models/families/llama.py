@@ -9,6 +9,7 @@ from jaxtrace.models.families import common
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("llama",)
+ARCHITECTURES = ("LlamaForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
@@ -32,10 +33,9 @@ DEFAULTS = {
 }
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Llama config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
-        reader.only("rope_interleaved", False)
+    with ConfigReader(config, source, DEFAULTS, "llama", ignored) as reader:
         bias = reader.flag("attention_bias")
         return common.llama_like(
             reader,

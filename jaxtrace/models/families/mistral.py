@@ -9,6 +9,7 @@ from jaxtrace.models.families import common
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("mistral",)
+ARCHITECTURES = ("MistralForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
@@ -27,12 +28,15 @@ DEFAULTS = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
     "sliding_window": 4096,
+    "layer_types": None,
     "tie_word_embeddings": False,
 }
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Mistral config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(config, source, DEFAULTS, "mistral", ignored) as reader:
         kind = LayerKind(reader.positive_or_none("sliding_window"), common.rope(reader))
-        return common.llama_like(reader, "mistral", (kind,), activation=reader.activation("hidden_act"))
+        name = "full_attention" if kind.window is None else "sliding_attention"
+        pattern = common.layer_pattern(reader, [name] * reader.layers(), {name: kind})
+        return common.llama_like(reader, "mistral", pattern, activation=reader.activation("hidden_act"))

@@ -6,9 +6,10 @@ from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, VisionConfig, pattern_of
 from jaxtrace.models.families import common, mllama_vision
-from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("mllama",)
+ARCHITECTURES = ("MllamaForConditionalGeneration", "MllamaForCausalLM")
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 
 _GATES = {"cross_attn_attn_gate": ("attention_gate",), "cross_attn_mlp_gate": ("feed_forward_gate",)}
@@ -29,6 +30,7 @@ RENAMED = (
 IGNORED = ()
 
 EXTRA_TOKENS = 8  # rows of the embedding beyond the vocabulary, for tokens that are never predicted
+ALIASES = {"image_token_id": "image_token_index"}
 DEFAULTS = {"image_token_index": 128_256, "tie_word_embeddings": True}
 TEXT_DEFAULTS = {
     "vocab_size": 128_256,
@@ -48,20 +50,22 @@ TEXT_DEFAULTS = {
 CROSS_ATTENTION_LAYERS = (3, 8, 13, 18, 23, 28, 33, 38)  # default where the config has null or nothing
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Llama 3.2 Vision config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(renamed(config, ALIASES), source, DEFAULTS, "mllama", ignored) as reader:
         reader.flag("tie_word_embeddings")  # text_config decides
         image_token = reader.positive("image_token_index")
-        vision = mllama_vision.vision_config(reader.mapping("vision_config"), f"{source} (vision_config)")
-        decoder = _text(reader.mapping("text_config"), f"{source} (text_config)", image_token, vision)
+        vision = mllama_vision.vision_config(reader.mapping("vision_config"), f"{source} (vision_config)", ignored)
+        decoder = _text(reader.mapping("text_config"), f"{source} (text_config)", image_token, vision, ignored)
         if image_token >= (tokens := decoder.vocab_size + EXTRA_TOKENS):
             reader.fail(f"has image_token_index={image_token}, beyond its {tokens} embedded tokens")
         return decoder
 
 
-def _text(config: dict[str, Any], source: str, image_token: int, vision: VisionConfig) -> DecoderConfig:
-    with ConfigReader(config, source, TEXT_DEFAULTS) as reader:
+def _text(
+    config: dict[str, Any], source: str, image_token: int, vision: VisionConfig, ignored: dict[str, str] | None
+) -> DecoderConfig:
+    with ConfigReader(config, source, TEXT_DEFAULTS, "mllama", ignored, "text_config.") as reader:
         reader.ignore("dropout")
         reader.only("tie_word_embeddings", False)
         reader.only("hidden_act", "silu")

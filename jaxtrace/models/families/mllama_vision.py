@@ -62,9 +62,9 @@ OUTPUTS = (3, 7, 15, 23, 30)  # default where the config has null or nothing
 MAX_TILES = 64
 
 
-def vision_config(config: dict[str, Any], source: str) -> VisionConfig:
+def vision_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> VisionConfig:
     """Map `vision_config` of a Llama 3.2 Vision config.json; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(config, source, DEFAULTS, "mllama", ignored, "vision_config.") as reader:
         reader.flag("tie_word_embeddings")  # the encoder has no token embedding
         reader.only("hidden_act", "gelu")
         vision = VisionConfig(

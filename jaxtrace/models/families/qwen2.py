@@ -9,6 +9,7 @@ from jaxtrace.models.families import common
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen2",)
+ARCHITECTURES = ("Qwen2ForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
@@ -34,10 +35,9 @@ DEFAULTS = {
 }
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Qwen2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
-        reader.only("use_mrope", False)
+    with ConfigReader(config, source, DEFAULTS, "qwen2", ignored) as reader:
         return common.llama_like(
             reader,
             "qwen2",

@@ -9,6 +9,7 @@ from jaxtrace.models.families import common, qwen2
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen3",)
+ARCHITECTURES = ("Qwen3ForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
 RENAMED = ()
@@ -17,9 +18,9 @@ IGNORED = ()
 DEFAULTS = qwen2.DEFAULTS | {"head_dim": 128, "attention_bias": False}
 
 
-def decoder_config(config: dict[str, Any], source: str) -> DecoderConfig:
+def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Qwen3 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
-    with ConfigReader(config, source, DEFAULTS) as reader:
+    with ConfigReader(config, source, DEFAULTS, "qwen3", ignored) as reader:
         bias = reader.flag("attention_bias")
         return common.llama_like(
             reader,

@@ -1,90 +1,65 @@
-"""Strict reader of a Hugging Face config: an attribute that is neither read nor known to be harmless is an error."""
+"""Strict reader of a Hugging Face config: an attribute that is not read is accepted only if it changes no logit."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Literal, NoReturn
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.models.families.known import KNOWN
 
-# Attributes without influence on the function that a checkpoint computes at inference.
-HARMLESS = frozenset(
-    {
-        # origin and storage
-        "_attn_implementation_autoset",
-        "_commit_hash",
-        "_name_or_path",
-        "architectures",
-        "dtype",
-        "finetuning_task",
-        "is_llama_config",
-        "model_type",
-        "task_specific_params",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers.js_config",
-        "transformers_version",
-        "unsloth_fixed",
-        "unsloth_version",
-        # tokens
-        "bos_token_id",
-        "decoder_start_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "prefix",
-        "sep_token_id",
-        # training
-        "attention_dropout",
-        "gradient_checkpointing",
-        "initializer_range",
-        "pretraining_tp",
-        # execution in transformers
-        "cache_implementation",
-        "chunk_size_feed_forward",
-        "output_attentions",
-        "output_hidden_states",
-        "return_dict",
-        "tf_legacy_loss",
-        "torchscript",
-        "use_bfloat16",
-        "use_cache",
-        # heads and encoders that a decoder lacks
-        "cross_attention_hidden_size",
-        "id2label",
-        "is_decoder",
-        "is_encoder_decoder",
-        "label2id",
-        "problem_type",
-        "tie_encoder_decoder",
-        # generation settings, which transformers 4 wrote into configs
-        "bad_words_ids",
-        "begin_suppress_tokens",
-        "diversity_penalty",
-        "do_sample",
-        "early_stopping",
-        "encoder_no_repeat_ngram_size",
-        "exponential_decay_length_penalty",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "length_penalty",
-        "max_length",
-        "min_length",
-        "no_repeat_ngram_size",
-        "num_beam_groups",
-        "num_beams",
-        "num_return_sequences",
-        "output_scores",
-        "remove_invalid_values",
-        "repetition_penalty",
-        "return_dict_in_generate",
-        "suppress_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-    }
+# Reasons for ignoring an attribute.
+NULL, INERT, NEVER_RUN, UNKNOWN = "null", "inert", "its code is never run", "unknown to transformers"
+
+# Reviewed attributes without influence on the function that a checkpoint computes at inference, in any family.
+_INERT = {
+    "origin and storage": """
+        _commit_hash _model_name_or_path _name_or_path base_model_name_or_path dtype finetuning_task is_llama_config
+        name_or_path task_specific_params tokenizer_class torch_dtype transformers.js_config transformers_version
+        trust_remote_code unsloth_fixed unsloth_version
+    """,
+    "tokens": """
+        bos_token bos_token_id cls_token_id decoder_start_token_id eos_token mask_token_id max_sequence_length
+        model_max_length pad_token_id prefix sep_token_id unk_token_id
+    """,
+    "training": "attention_dropout gradient_checkpointing init_std initializer_factor initializer_range pretraining_tp",
+    "execution in transformers": """
+        _attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation
+        cache_implementation chunk_size_feed_forward experts_implementation output_attentions output_hidden_states
+        return_dict tf_legacy_loss tie_last_hidden_states torchscript use_bfloat16 use_cache
+    """,
+    "heads and encoders that a decoder lacks": """
+        _num_labels classifier_dropout cross_attention_hidden_size hidden_dropout id2label is_decoder
+        is_encoder_decoder label2id num_labels problem_type tie_encoder_decoder
+    """,
+    "generation settings, which transformers 4 wrote into configs": """
+        bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+        exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length
+        max_new_tokens min_length min_new_tokens min_p no_repeat_ngram_size num_beam_groups num_beams
+        num_return_sequences output_scores remove_invalid_values repetition_penalty return_dict_in_generate
+        suppress_tokens temperature top_k top_p typical_p
+    """,
+}
+INERT_NAMES = frozenset(" ".join(_INERT.values()).split())
+
+# Attributes that shape the computation: a family reads them, or they are null, or the checkpoint is refused.
+SHAPING = (
+    *("attention_chunk_size", "layer_types", "original_max_position_embeddings", "per_layer_config"),
+    *("*head_dim", "quantization_config", "rope_*", "sliding_window"),
+    *("mem_layer*", "memory_layer*", "memory_size", "ret_attn_layers"),  # memory layers of other modelling code
 )
+# Values of shaping attributes that change nothing in any family. A null `is_causal` makes attention bidirectional.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "is_causal": (True,),
+    "partial_rotary_factor": (1.0, None),
+    "pruned_heads": ({}, None),
+    "rope_interleaved": (False, None),
+    "use_mrope": (False, None),
+}
+READ_BESIDE = ("architectures", "eos_token_id", "model_type")  # read where a checkpoint is opened
 
 MAX_NUMBER = 2**31 - 1
 MAX_LAYERS = 10_000
@@ -99,24 +74,40 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class ConfigReader:
-    """Reader of a config.json that checks that every attribute is read.
+    """Reader of a config.json that checks that every attribute is read or changes no logit.
 
-    Use it as a context manager: its exit raises for attributes that were not read.
+    Use it as a context manager: its exit raises for attributes that were not read, unless they do not shape the
+    computation and are null, inert, or unknown to transformers.
 
     Args:
       config: attributes in the checkpoint.
       source: name of the checkpoint, for error messages.
       defaults: defaults of transformers' config class for absent attributes.
+      family: family of the config, a key of `KNOWN`.
+      ignored: receives the accepted attributes that were not read, with the reason of each; None for nobody.
+      part: prefix of their names in `ignored`, such as "text_config.".
 
     Raises:
-      ConfigError: an attribute has an unsupported value, or some attributes were not read (all are listed).
+      ConfigError: an attribute has an unsupported value, or some attributes are not supported (all are listed).
     """
 
-    def __init__(self, config: dict[str, Any], source: str, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        source: str,
+        defaults: Mapping[str, Any],
+        family: str,
+        ignored: dict[str, str] | None = None,
+        part: str = "",
+    ) -> None:
         self.given = config
+        self.defaults = defaults
         self.config = {**defaults, **config}
         self.source = source
-        self.read: set[str] = set()
+        self.family = family
+        self.read = {*READ_BESIDE}
+        self._ignored = {} if ignored is None else ignored
+        self._part = part
 
     def __enter__(self) -> ConfigReader:
         return self
@@ -124,12 +115,35 @@ class ConfigReader:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None:
             return
-        self.only("add_cross_attention", False)
-        self.only("pruned_heads", {})
-        unread = sorted(set(self.given) - self.read - HARMLESS)
-        if unread:
-            listed = ", ".join(f"{name}={self.given[name]!r}" for name in unread)
-            self.fail(f"has attributes that jaxtrace does not support: {listed}")
+        for name, values in NEUTRAL.items():
+            self.only(name, *values)
+        unread = {name: self.given[name] for name in sorted(self.given.keys() - self.read)}
+        unsupported = []
+        for name, value in unread.items():
+            if reason := self._reason_to_ignore(name, value):
+                self._ignored[self._part + name] = reason
+            else:
+                unsupported.append(f"{name}={value!r}")
+        if unsupported:
+            self.fail(f"has attributes that jaxtrace does not support: {', '.join(unsupported)}")
+
+    def _reason_to_ignore(self, name: str, value: Any) -> str | None:
+        """Return why an attribute that was not read changes no logit; None if it may change some."""
+        if value is None:
+            return NULL
+        if any(fnmatchcase(name, pattern) for pattern in SHAPING):
+            return INERT if self._is_off(name, value) else None
+        if name == "auto_map":
+            return NEVER_RUN
+        if name in INERT_NAMES:
+            return INERT
+        return None if name in KNOWN[self.family] else UNKNOWN
+
+    def _is_off(self, name: str, value: Any) -> bool:
+        """Return whether a shaping attribute is switched off, as in a Llama config that was converted from Qwen."""
+        if name == "sliding_window":
+            return self.given.get("use_sliding_window") is False
+        return name == "layer_types" and isinstance(value, list) and {*map(str, value)} == {"full_attention"}
 
     def get(self, name: str) -> Any:
         """Return the value of an attribute, or its default."""
@@ -137,8 +151,9 @@ class ConfigReader:
         return self.config[name]
 
     def ignore(self, *names: str) -> None:
-        """Mark attributes as read that have no effect in this family."""
+        """Accept attributes that have no effect in this family."""
         self.read.update(names)
+        self._ignored.update({self._part + name: INERT for name in names if name in self.given})
 
     def positive(self, name: str, maximum: int = MAX_NUMBER) -> int:
         """Return a positive whole number of at most `maximum`."""
@@ -180,8 +195,10 @@ class ConfigReader:
         return float(value)
 
     def flag(self, name: str) -> bool:
-        """Return a boolean."""
+        """Return a boolean; null is false where false is the default."""
         value = self.get(name)
+        if value is None and self.defaults[name] is False:
+            return False
         if not isinstance(value, bool):
             self.fail(f"has {name}={value!r}, which must be true or false")
         return value
@@ -212,3 +229,9 @@ class ConfigReader:
     def fail(self, problem: str) -> NoReturn:
         """Raise ConfigError."""
         raise ConfigError(f"{self.source}: the config {problem}; this checkpoint cannot be traced exactly")
+
+
+def renamed(config: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """Return a config whose attributes have a family's own names; an alias wins, as in transformers."""
+    own = {name: value for name, value in config.items() if name not in aliases}
+    return own | {own_name: config[alias] for alias, own_name in aliases.items() if config.get(alias) is not None}
