@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import jax
@@ -18,26 +19,27 @@ from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.engine.encode import encode
+from jaxtrace.engine.encode import EncodedPrompts, encode
 from jaxtrace.engine.metric_buffer import OnProgress
 from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.stop_strings import check_stop
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, StoreError
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number
+from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number, time_of_leader
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.traces import TraceWriter, open_trace
+from jaxtrace.traces.location import Location
 from jaxtrace.traces.row import Row
+from jaxtrace.traces.run_json import read_run
 from jaxtrace.traces.trace import Trace
 
 NumberedRows = list[tuple[int, Row]]  # rows, each with the number of its prompt in the run
 OnRows = Callable[[NumberedRows], None]
-EncodedPrompts = list[tuple[Prompt, np.ndarray]]  # prompts beside their token ids
 
 PART_SECONDS = 2.0  # least time between two parts on the disk: bounds what a kill loses, and avoids small files
 
@@ -116,7 +118,8 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
             "out is not set, and several processes write one trace; name a directory that they share with --out"
         )
     checkpoint = open_config_model(config)
-    encoded = encode_prompts(config, checkpoint)
+    date = time_of_leader(_recorded_date(config.out) if resume and config.out else None)
+    encoded = encode_prompts(config, checkpoint, date)
     model = Model.from_checkpoint(checkpoint, mesh=config.mesh)
     return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
 
@@ -155,6 +158,7 @@ def start(
     settings = engine_settings(config, model.stop_tokens, model.tokenizer)
     inputs = {"mesh": config.mesh, "last_prompt_token_twice": config.compat_duplicate_last_prompt_token}
     info = model.info("score" if config.score else "generate", settings) | hashes | inputs
+    info["prompt_format"] = encoded.info
     stored = config.model_dump(mode="json", exclude=EXECUTION_FIELDS)
     options = {"resume": resume, "partition": partition, "process": process_number(), "precision": config.precision}
     writer = leader_first(lambda: TraceWriter(root, info, stored, **options))
@@ -236,15 +240,42 @@ def _repeated(prompts: list[Prompt], samples: int) -> list[Prompt]:
     return [replace(prompt, id=f"{prompt.id}-sample-{i}") for prompt in prompts for i in range(samples)]
 
 
-def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> EncodedPrompts:
-    """Return a run's prompts beside their token ids; raises PromptError."""
+def encode_prompts(
+    config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint, date: datetime | None = None
+) -> EncodedPrompts:
+    """Return a run's prompts beside their token ids.
+
+    Args:
+      config: settings of the run.
+      checkpoint: opened checkpoint of the model.
+      date: current time for a chat template; None for now.
+
+    Raises:
+      PromptError: a prompt cannot be fed.
+    """
     if config.prompt_sources or not config.random:
         prompts = load_prompts(config)
     else:
         prompts = _repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit], config.samples)
-    chat = not (config.raw or config.score)
-    last_twice = config.compat_duplicate_last_prompt_token
-    return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat, last_twice=last_twice)
+    return encode(
+        prompts,
+        checkpoint.name,
+        checkpoint.config,
+        checkpoint.tokenizer,
+        config,
+        chat=not config.score,
+        last_twice=config.compat_duplicate_last_prompt_token,
+        date=date,
+    )
+
+
+def _recorded_date(root: str | Path) -> datetime | None:
+    """Return the time that the chat template of a stored run was given; None if there is none."""
+    try:
+        date = read_run(Location.of(root))["info"].get("prompt_format", {}).get("date")
+        return None if date is None else datetime.fromisoformat(date)
+    except (StoreError, ValueError):  # the writer reports an unreadable run
+        return None
 
 
 def hash_prompts(encoded: EncodedPrompts) -> str:

@@ -51,7 +51,7 @@ def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
     """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
-        encoded = model.encode(load_prompts(run), chat=not run.raw)
+        encoded = model.encode(load_prompts(run), run)
         with progress.counter(label, "prompts") as on_prompts:
             measured[label] = measure_expansions(model, encoded, config.mass, run.batch_size, on_prompts)
     return expansion(measured, config)

@@ -55,7 +55,7 @@ def run_samplers(
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
     """
     settings = named_settings(model, run, config)
-    encoded = model.encode(load_prompts(run), chat=not run.raw)
+    encoded = model.encode(load_prompts(run), run)
     plan = [
         (name, dataclasses.replace(of_sampler, seed=seed))
         for name, of_sampler in settings.items()
