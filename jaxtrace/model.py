@@ -23,7 +23,7 @@ from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.token_bytes import token_bytes
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import use_cache
-from jaxtrace.engine.encode import ImagesLike, PromptLike, encode, load_prompt_images, with_images
+from jaxtrace.engine.encode import EncodedPrompts, ImagesLike, PromptLike, encode, load_prompt_images, with_images
 from jaxtrace.engine.loop import generate_rows, score_rows
 from jaxtrace.engine.metric_buffer import Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader
@@ -42,8 +42,10 @@ from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.prompt import ChatMode, PromptSettings
 from jaxtrace.settings.run import AUTO, DEMO
 from jaxtrace.settings.sampling import PrecisionName
+from jaxtrace.settings.validation import validated
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -147,15 +149,20 @@ class Model:
         batch_size: int = DEFAULTS.batch_size,
         deterministic: bool = DEFAULTS.deterministic,
         matmul_precision: PrecisionName = DEFAULTS.matmul_precision,
+        chat: ChatMode = "auto",
         raw: bool = False,
+        system: str | None = None,
+        template_arg: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        allow_special: bool = False,
         interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> Trace:
         """Continue every prompt and trace every step.
 
         Args:
-          prompts: texts, lists of token ids, or `Prompt`s, of any lengths. A text becomes the first turn of a chat if
-            the tokenizer has a chat template.
+          prompts: texts, lists of messages ({"role": "user", "content": "…"}), lists of token ids, or `Prompt`s, of any
+            lengths. A text becomes the first turn of a chat if the tokenizer has a chat template.
           images: one entry per prompt: an image, a list of images, or None. Images are files or Pillow images. They
             belong to the prompt's image tokens, or precede a text that has none.
           max_new_tokens: largest number of tokens to draw for each prompt.
@@ -169,7 +176,12 @@ class Model:
           deterministic: True gives a prompt the same bits in any batch: rows run in blocks of one size.
           matmul_precision: precision of float32 products: "default", "high", "highest", or "auto", which is JAX's own
             setting (`jax.default_matmul_precision`) where there is one, and "highest" otherwise.
-          raw: True feeds texts without a chat template.
+          chat: "auto" uses the chat template if there is one, "always" requires it, "never" feeds texts without it.
+          raw: True feeds texts without a chat template; short for chat="never".
+          system: system message, put before every prompt.
+          template_arg: arguments of the chat template by name, such as {"enable_thinking": False}.
+          prefix: text that every answer begins with; fed after the prompt.
+          allow_special: True parses control tokens in the text of messages; otherwise they are plain text.
           interventions: blocks and heads to ablate. The masks are traced, so one compiled program serves every choice.
           on_progress: callback with (new prompts, new tokens, sum of their entropies), called during the run.
 
@@ -177,10 +189,11 @@ class Model:
           A Trace. Its step 0 is the prompt's last position, whose distribution draws the first new token.
 
         Raises:
-          PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; or an
-            image is unreadable, has no image token in its prompt, or the model has no image encoder.
-          ConfigError: a count is out of range, a mask of the interventions does not have the model's shape, or there is
-            a stop string and no tokenizer.
+          PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; a
+            message or the chat template is unusable; or an image is unreadable, has no image token in its prompt, or
+            the model has no image encoder.
+          ConfigError: settings of the prompts exclude each other, a count is out of range, a mask of the interventions
+            does not have the model's shape, or there is a stop string and no tokenizer.
         """
         settings = Settings(
             probes=probes or Probes.all(),
@@ -197,8 +210,12 @@ class Model:
         )
         settings.probes.check(self.config)
         check_stop(settings.stop, self.tokenizer)
-        rows = self.generate_rows(self.encode(with_images(prompts, images), chat=not raw), settings, on_progress)
-        return Trace(in_order(rows), self.info("generate", settings))
+        fields = {"chat": chat, "raw": raw, "system": system, "prefix": prefix, "allow_special": allow_special}
+        fields["template_arg"] = None if template_arg is None else dict(template_arg)
+        encoded = self.encode(with_images(prompts, images), validated(PromptSettings, fields, "generate"))
+        rows = self.generate_rows(encoded, settings, on_progress)
+        info = self.info("generate", settings) | {"prompt_format": encoded.info}
+        return Trace(in_order(rows), info)
 
     def score(
         self,
@@ -224,12 +241,25 @@ class Model:
             interventions=interventions,
         )
         settings.probes.check(self.config)
-        rows = self.score_rows(self.encode(with_images(texts, images), chat=False), settings, on_progress)
-        return Trace(in_order(rows), self.info("score", settings))
+        encoded = self.encode(with_images(texts, images), chat=False)
+        rows = self.score_rows(encoded, settings, on_progress)
+        info = self.info("score", settings) | {"prompt_format": encoded.info}
+        return Trace(in_order(rows), info)
 
-    def encode(self, prompts: Sequence[PromptLike], *, chat: bool) -> list[tuple[Prompt, np.ndarray]]:
-        """Return each prompt with its token ids, int32; raises PromptError for a prompt that cannot be fed."""
-        return encode(prompts, self.name, self.config, self.tokenizer, chat=chat)
+    def encode(
+        self, prompts: Sequence[PromptLike], settings: PromptSettings | None = None, *, chat: bool = True
+    ) -> EncodedPrompts:
+        """Return each prompt with its token ids, int32.
+
+        Args:
+          prompts: prompts, see `generate`.
+          settings: use of the chat template, and text around the prompts; None for the defaults.
+          chat: False feeds texts without the chat template, whatever the settings say.
+
+        Raises:
+          PromptError: a prompt cannot be fed.
+        """
+        return encode(prompts, self.name, self.config, self.tokenizer, settings, chat=chat)
 
     def generate_rows(
         self,
@@ -338,7 +368,7 @@ class Model:
         check_stop(strings, self.tokenizer)
         if not strings or self.tokenizer is None:
             return None
-        backend: Any = self.tokenizer.hf.backend_tokenizer
+        backend = self.tokenizer.backend
         return StopStrings.of(strings, token_bytes(backend, self.config.vocab_size))
 
     def _generated_row(
@@ -353,9 +383,10 @@ class Model:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(metrics["token"]), "", stop, prompt_steps)
         pieces = self.tokenizer.pieces(np.concatenate([ids, drawn]))
         step_pieces = (*pieces[len(ids) - prompt_steps :], *("",) * (len(tokens) - len(drawn)))
-        text = self.tokenizer.decode(drawn)
+        drawn_pieces = pieces[len(ids) :]
         if stop == "stop_string":
-            text = self.tokenizer.join(drawn, cut_pieces(pieces[len(ids) :], settings.stop))
+            drawn_pieces = cut_pieces(drawn_pieces, settings.stop)
+        text = self.tokenizer.join(drawn, drawn_pieces)
         return Row(prompt, ids, pieces[: len(ids)], metrics, step_pieces, text, stop, prompt_steps)
 
     def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics) -> Row:
@@ -364,7 +395,7 @@ class Model:
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)
         pieces = self.tokenizer.pieces(ids)
-        return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.decode(ids), stop)
+        return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.join(ids, pieces), stop)
 
 
 def in_order(batches: Iterable[list[tuple[int, Row]]]) -> list[Row]:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,27 @@ from jaxtrace.checkpoints.generation import ignored_settings
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.engine.encode import encode
+from jaxtrace.engine.encode import EncodedPrompts, encode
 from jaxtrace.engine.metric_buffer import OnProgress
 from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.stop_strings import check_stop
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, StoreError
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number
+from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number, time_of_leader
 from jaxtrace.settings.run import EXECUTION_FIELDS, SAMPLING_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.traces import TraceWriter, open_trace
+from jaxtrace.traces.location import Location
 from jaxtrace.traces.row import Row
+from jaxtrace.traces.run_json import read_run
 from jaxtrace.traces.trace import Trace
 
 NumberedRows = list[tuple[int, Row]]  # rows, each with the number of its prompt in the run
 OnRows = Callable[[NumberedRows], None]
-EncodedPrompts = list[tuple[Prompt, np.ndarray]]  # prompts beside their token ids
 
 PART_SECONDS = 2.0  # least time between two parts on the disk: bounds what a kill loses, and avoids small files
 
@@ -120,7 +122,8 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
             "out is not set, and several processes write one trace; name a directory that they share with --out"
         )
     checkpoint = open_config_model(config)
-    encoded = encode_prompts(config, checkpoint)
+    date = time_of_leader(_recorded_date(config.out) if resume and config.out else None)
+    encoded = encode_prompts(config, checkpoint, date)
     model = Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
     return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
 
@@ -164,6 +167,7 @@ def start(
         "ignored_generation_settings": ignored,
     }
     info = model.info("score" if config.score else "generate", settings) | hashes | inputs
+    info["prompt_format"] = encoded.info
     stored, defaults = (each.model_dump(mode="json", exclude=EXECUTION_FIELDS) for each in (config, RunConfig()))
     options = {
         "defaults": defaults,
@@ -258,19 +262,47 @@ def _repeated(prompts: list[Prompt], samples: int) -> list[Prompt]:
     return [replace(prompt, id=f"{prompt.id}-sample-{i}") for prompt in prompts for i in range(samples)]
 
 
-def encode_prompts(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint | Model) -> EncodedPrompts:
-    """Return a run's prompts beside their token ids, for a model that is opened or loaded; raises PromptError."""
-    chat = _uses_template(config, checkpoint.tokenizer)
+def encode_prompts(
+    config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint | Model, date: datetime | None = None
+) -> EncodedPrompts:
+    """Return a run's prompts beside their token ids.
+
+    Args:
+      config: settings of the run.
+      checkpoint: opened checkpoint of the model, or the loaded model.
+      date: current time for a chat template; None for now.
+
+    Raises:
+      PromptError: a prompt cannot be fed.
+    """
     if config.prompt_sources or not config.random:
-        prompts = load_prompts(config, chat=chat)
+        prompts = load_prompts(config, chat=_uses_template(config, checkpoint.tokenizer))
     else:
         prompts = _repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit], config.samples)
-    last_twice = config.compat_duplicate_last_prompt_token
-    return encode(prompts, checkpoint.name, checkpoint.config, checkpoint.tokenizer, chat=chat, last_twice=last_twice)
+    return encode(
+        prompts,
+        checkpoint.name,
+        checkpoint.config,
+        checkpoint.tokenizer,
+        config,
+        chat=not config.score,
+        last_twice=config.compat_duplicate_last_prompt_token,
+        date=date,
+    )
+
+
+def _recorded_date(root: str | Path) -> datetime | None:
+    """Return the time that the chat template of a stored run was given; None if there is none."""
+    try:
+        date = read_run(Location.of(root))["info"].get("prompt_format", {}).get("date")
+        return None if date is None else datetime.fromisoformat(date)
+    except (StoreError, ValueError):  # the writer reports an unreadable run
+        return None
 
 
 def _uses_template(config: RunConfig, tokenizer: Tokenizer | None) -> bool:
-    return not (config.raw or config.score) and tokenizer is not None and tokenizer.has_chat_template
+    chat = config.chat_mode != "never" and not config.score
+    return chat and tokenizer is not None and tokenizer.has_chat_template
 
 
 def _ignored_generation_settings(config: RunConfig, checkpoint: Checkpoint | RandomCheckpoint) -> dict[str, Any]:
@@ -285,12 +317,11 @@ def _ignored_generation_settings(config: RunConfig, checkpoint: Checkpoint | Ran
 
 def _headline(config: RunConfig, model: Model, encoded: EncodedPrompts, info: dict[str, Any]) -> str:
     """Return the line that a run begins with."""
-    templated = _uses_template(config, model.tokenizer) and any(prompt.tokens is None for prompt, _ in encoded)
     counts = [len(tokens) for _, tokens in encoded]
     spread = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     parts = [
         f"{model.name}: {info['dtype']}",
-        "chat template" if templated else "no chat template",
+        "no chat template" if info["prompt_format"]["template"] is None else "chat template",
         f"prompt tokens: {spread} ({len(counts)} prompt{'s' * (len(counts) != 1)})",
     ]
     if config.score:
@@ -301,6 +332,8 @@ def _headline(config: RunConfig, model: Model, encoded: EncodedPrompts, info: di
     changed = [name for name in SAMPLING_FIELDS if getattr(config, name) != type(config).model_fields[name].default]
     drawn = [f"{name} {getattr(config, name):g}" for name in changed or ["temperature"]]
     parts.append(f"stop tokens: {' '.join(stops) or 'none'}")
+    if config.stop:
+        parts.append(f"stop strings: {' '.join(map(repr, config.stop))}")
     parts.append(f"sampler: {config.sampler}" + f" ({' '.join(drawn)})" * (config.sampler == "sample"))
     ignored = [f"{name} {json.dumps(value)}" for name, value in info["ignored_generation_settings"].items()]
     return ", ".join(parts) + f"; ignored from generation_config.json: {', '.join(ignored)}" * bool(ignored)

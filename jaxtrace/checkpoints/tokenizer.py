@@ -1,62 +1,121 @@
-"""Encodes text to token ids and back, with the checkpoint's tokenizer."""
+"""Encodes prompts to token ids and ids to text, with the checkpoint's tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers.decoders import DecodeStream
+from tokenizers import Tokenizer as Backend
 
+from jaxtrace.checkpoints.chat_template import ChatTemplate
+from jaxtrace.checkpoints.control_tokens import ControlTokens
 from jaxtrace.errors import CheckpointError, PromptError, first_line
+from jaxtrace.files import read_json
+from jaxtrace.prompts import SYSTEM_ROLES, Prompt
+from jaxtrace.settings.prompt import PromptSettings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+FAST = "tokenizer.json"
+FILES = (FAST, "tokenizer.model", "vocab.json", "tekken.json")
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoders write it for bytes that are no character yet
 
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+StartToken = Literal["template", "tokenizer", "text", "none"]
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text as ids.
+
+    Attributes:
+      ids: token ids.
+      text: text that was encoded: with a chat template, all that the template wrote.
+      ends: end of each token in the text, in characters; 0 for a token that the tokenizer added.
+      start: origin of the start token: written by the "template", added by the "tokenizer", or part of the "text";
+        "none" without a start token.
+      start_repeated: True if the text begins with the start token that the tokenizer adds, and it was kept once.
+      end_dropped: True if the tokenizer ends texts with a token, which was dropped.
+      chat: True if the chat template wrote the text.
+      plain: control tokens in the text of messages that were encoded as plain text.
+    """
+
+    ids: list[int]
+    text: str
+    ends: list[int]
+    start: StartToken
+    start_repeated: bool = False
+    end_dropped: bool = False
+    chat: bool = False
+    plain: tuple[str, ...] = ()
 
 
 class Tokenizer:
-    """A Hugging Face fast tokenizer, reduced to the operations of tracing."""
+    """A tokenizer of the library tokenizers and a chat template, reduced to the operations of tracing.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.hf = tokenizer
+    Attributes:
+      backend: tokenizer as its tokenizer.json describes it, without padding and truncation.
+      special_tokens: texts of its special tokens by name, such as "bos_token".
+      template: chat template, or None.
+    """
+
+    def __init__(
+        self, backend: Backend, special_tokens: Mapping[str, str] | None = None, template: ChatTemplate | None = None
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend, self.special_tokens, self.template = backend, dict(special_tokens or {}), template
+        self._control = ControlTokens(backend)
+        added = backend.get_added_tokens_decoder()
+        self._special = {i: token.content for i, token in added.items() if token.special}
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer | None:
         """Load the tokenizer of a checkpoint directory; return None for a directory without one.
+
+        A tokenizer.json is read as it is: the class that tokenizer_config.json declares, and the version of
+        transformers, do not change the ids. Without one, transformers converts the other files.
 
         Raises:
           CheckpointError: the tokenizer files cannot be read without running code.
         """
         if not any((directory / name).exists() for name in FILES):
             return None
-        from transformers import AutoTokenizer  # takes seconds where torch is installed
-
+        if not (directory / FAST).exists():
+            return _converted(directory)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # transformers raises whatever its parsers raise
+            backend = Backend.from_file(str(directory / FAST))
+        except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(
                 f"{directory}: the tokenizer cannot be read ({first_line(error)}); download its files again"
             ) from None
-        if not tokenizer.is_fast:
-            raise CheckpointError(f"{directory}: the tokenizer has no fast form; save it with a tokenizer.json")
-        return cls(tokenizer)
+        settings = _read_settings(directory / "tokenizer_config.json")
+        names = _read_settings(directory / "special_tokens_map.json")
+        named = {**names, **settings} if "added_tokens_decoder" in settings else {**settings, **names}
+        return cls(backend, _special_tokens(named), ChatTemplate.read(directory, settings))
 
     @property
     def eos(self) -> int | None:
         """Id of the end-of-sequence token."""
-        return cast(int | None, self.hf.eos_token_id)
+        return self.backend.token_to_id(self.special_tokens.get("eos_token", ""))
+
+    @property
+    def kind(self) -> str:
+        """Name of the tokenizer's model and the size of its vocabulary."""
+        return f"{type(self.backend.model).__name__}, {self.backend.get_vocab_size():,} tokens"
 
     @property
     def has_chat_template(self) -> bool:
-        """True if prompts can be formatted as a user's turn."""
-        return self.hf.chat_template is not None
+        """True if prompts can be formatted as turns of a chat."""
+        return self.template is not None
 
     def encode(self, text: str, *, chat: bool, images: int = 0, image_token: int | None = None) -> list[int]:
-        """Return the ids of a text with the tokenizer's special tokens, or of a chat's first turn up to the answer.
+        """Return the ids of a text with one start token and no end token, or of a chat's first turn up to the answer.
 
         Args:
           text: text to encode.
@@ -67,25 +126,121 @@ class Tokenizer:
         Raises:
           PromptError: the checkpoint's chat template fails on the text.
         """
-        image_text = "" if image_token is None else cast(str, self.hf.convert_ids_to_tokens(image_token))
-        ahead = 0 if image_text in text else images
-        if not (chat and self.has_chat_template):
-            has_images = image_text != "" and (ahead > 0 or image_text in text)
-            if has_images:
-                text = self._start_after_images(image_text * ahead + text, image_text)
-            # verbose=False silences a warning about long texts, which the caller refuses
-            return self.hf.encode(text, add_special_tokens=not has_images, verbose=False)
-        content = [*[{"type": "image"}] * ahead, {"type": "text", "text": text}] if ahead else text
-        turns = [{"role": "user", "content": content}]
-        try:
-            formatted = cast(str, self.hf.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-        except Exception as error:  # a template is a program of the checkpoint's author
-            raise PromptError(f"the chat template fails ({first_line(error)}); use raw prompts (--raw)") from None
-        return self.hf.encode(formatted, add_special_tokens=False, verbose=False)
+        prompt = Prompt(text=text, images=(None,) * images)
+        return self.encode_prompt(prompt, PromptSettings(), chat=chat, image_token=image_token).ids
+
+    def encode_prompt(
+        self,
+        prompt: Prompt,
+        settings: PromptSettings,
+        *,
+        chat: bool = True,
+        date: datetime | None = None,
+        image_token: int | None = None,
+    ) -> EncodedText:
+        """Encode the text or the messages of a prompt.
+
+        Args:
+          prompt: prompt with a text or with messages.
+          settings: use of the chat template, and text around the prompt.
+          chat: False feeds the text without the chat template, whatever the settings say.
+          date: current time for the template; None for now.
+          image_token: id of the image token.
+
+        Raises:
+          PromptError: the prompt needs a chat template and there is none, a message is malformed, or the template
+            fails, has no such argument, or omits the system message.
+        """
+        image_text = "" if image_token is None else cast(str, self.backend.id_to_token(image_token))
+        mode = settings.chat_mode if chat else "never"
+        if mode == "never" or self.template is None:
+            needs = "messages" if prompt.messages is not None else next(iter(settings.template_settings), None)
+            if needs is not None or mode == "always":
+                problem = "the model has none" if mode != "never" else "raw prompts and scored texts use none"
+                raise PromptError(f"{needs or 'chat'} needs a chat template, and {problem}; give plain text alone")
+            return self.encode_text((prompt.text or "") + settings.prefix, len(prompt.images), image_text)
+        messages = self._messages(prompt, settings, image_text)
+        return self._encode_chat(messages, settings, self.template, date or datetime.now())
+
+    def encode_text(self, text: str, images: int = 0, image_text: str = "") -> EncodedText:
+        """Encode a text without a chat template: control tokens are parsed, one start token and no end token is fed.
+
+        Args:
+          text: text to encode.
+          images: number of images that come first, for a text without image tokens.
+          image_text: text of the image token; "" if there is none.
+        """
+        if image_text and (images or image_text in text):
+            text = self._start_after_images(text if image_text in text else image_text * images + text, image_text)
+            encoding = self.backend.encode(text, add_special_tokens=False)
+            start = "tokenizer" if self.special_tokens.get("bos_token") else "none"
+            return EncodedText(encoding.ids, text, [end for _, end in encoding.offsets], start)
+        encoding = self.backend.encode(text)
+        ids, ends = encoding.ids, [end for _, end in encoding.offsets]
+        own = [i for i, added in enumerate(encoding.special_tokens_mask) if not added]
+        first, last = (own[0], own[-1] + 1) if own else (len(ids), len(ids))
+        begin, body = ids[:first], first
+        while begin and ids[body : body + first] == begin and body + first <= last:
+            body += first
+        start: StartToken = "tokenizer" if begin else "text" if self._starts(ids) else "none"
+        kept = [*range(first), *range(body, last)]
+        return EncodedText(
+            [ids[i] for i in kept],
+            text,
+            [ends[i] for i in kept],
+            start,
+            start_repeated=body > first,
+            end_dropped=last < len(ids),
+        )
+
+    def _encode_chat(
+        self, messages: list[dict[str, Any]], settings: PromptSettings, template: ChatTemplate, date: datetime
+    ) -> EncodedText:
+        content = [messages, settings.prefix]
+
+        def render(content: Any) -> str:
+            messages, prefix = content
+            return template.render(messages, self.special_tokens, settings.template_arg or {}, date) + prefix
+
+        text, plain = render(content), () if settings.allow_special else tuple(self._control.found_in(content))
+        for message in messages:
+            system = message.get("content") if message["role"] in SYSTEM_ROLES else None
+            if isinstance(system, str) and system.strip() not in text:
+                raise PromptError("the chat template omits the system message; put its text into the prompt")
+        if plain:
+            text, ids = self._control.encode(content, render)
+        else:
+            ids = self.backend.encode(text, add_special_tokens=False).ids
+        return EncodedText(ids, text, [], "template" if self._starts(ids) else "none", chat=True, plain=plain)
+
+    def _messages(self, prompt: Prompt, settings: PromptSettings, image_text: str) -> list[dict[str, Any]]:
+        """Return the messages of a prompt, checked, with the system message of the settings."""
+        if prompt.messages is None:
+            content: Any = prompt.text or ""
+            if prompt.images and image_text:
+                pieces = re.split(f"({re.escape(image_text)})", content)
+                ahead = [] if len(pieces) > 1 else [{"type": "image"}] * len(prompt.images)
+                content = ahead + [
+                    {"type": "image"} if piece == image_text else {"type": "text", "text": piece}
+                    for piece in pieces
+                    if piece
+                ]
+            messages = [{"role": "user", "content": content}]
+        else:
+            messages = _checked(prompt.messages)
+        if settings.system is None:
+            return messages
+        if messages[0]["role"] in SYSTEM_ROLES:
+            raise PromptError("has a system message, and the settings give another (--system); drop one of them")
+        return [{"role": "system", "content": settings.system}, *messages]
+
+    def _starts(self, ids: Sequence[int]) -> bool:
+        """Return True if ids begin with the start token."""
+        return bool(ids) and ids[0] == self.backend.token_to_id(self.special_tokens.get("bos_token", ""))
 
     def _start_after_images(self, text: str, image_text: str) -> str:
         """Insert the start token after the leading images, as in the training of Llama 3.2 Vision."""
-        start = str(self.hf.bos_token or "")
+        start = self.special_tokens.get("bos_token", "")
         if start in text:
             return text
         words = text
@@ -94,24 +249,106 @@ class Tokenizer:
         return text.removesuffix(words) + start + words
 
     def decode(self, ids: Int[np.ndarray, " n"]) -> str:
-        """Return the text of ids, without special tokens."""
-        return cast(str, self.hf.decode(ids.tolist(), skip_special_tokens=True))
+        """Return the text of ids, without special tokens and without any clean-up of spaces."""
+        return self.join(ids, self.pieces(ids))
 
     def join(self, ids: Int[np.ndarray, " n"], pieces: Sequence[str]) -> str:
         """Return the text of ids from the pieces that they add, without the pieces of special tokens."""
-        special = {i for i, token in self.hf.added_tokens_decoder.items() if token.special}
-        return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in special)
+        return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in self._special)
 
     def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """Return the text that each id adds, special tokens included; "" while a character is incomplete."""
-        stream = DecodeStream(skip_special_tokens=False)
-        backend: Any = self.hf.backend_tokenizer
-        pieces = []
-        for i in ids:
-            try:
-                piece = stream.step(backend, int(i))
-            except Exception:  # the stream cannot continue after invalid UTF-8, so a new one starts
-                stream = DecodeStream(skip_special_tokens=False)
-                piece = stream.step(backend, int(i))
-            pieces.append(piece or "")
-        return tuple(pieces)
+        visible = iter(self._visible_pieces([i for i in map(int, ids) if i not in self._special]))
+        return tuple(self._special[int(i)] if int(i) in self._special else next(visible) for i in ids)
+
+    def _visible_pieces(self, ids: list[int]) -> list[str]:
+        pieces: list[str] = []
+        # The window holds the previous piece too: decoders write a token differently at the beginning of a text.
+        first, done, before = 0, 0, ""
+        for end in range(1, len(ids) + 1):
+            text = self.backend.decode(ids[first:end])
+            if text.endswith(INCOMPLETE) and end < len(ids):
+                pieces.append("")
+                continue
+            current = self.backend.decode(ids[done:end])
+            # Bytes that make the characters before them invalid are decoded alone.
+            pieces.append(text[len(before) :] if text.startswith(before) else current)
+            first, done, before = done, end, current
+        return pieces
+
+
+def _converted(directory: Path) -> Tokenizer:
+    """Convert a tokenizer without tokenizer.json by transformers."""
+    names = [name for name in FILES if (directory / name).exists()]
+    if names == ["tekken.json"]:
+        raise CheckpointError(
+            f"{directory}: has tekken.json, Mistral's own format, and no tokenizer.json; add the latter from the hub"
+        )
+    if names[0] == "tokenizer.model":
+        package = "sentencepiece" if (directory / names[0]).read_bytes()[:1] == b"\n" else "tiktoken"
+        if importlib.util.find_spec(package) is None:
+            raise CheckpointError(
+                f"{directory}: to read tokenizer.model needs the package {package}; pip install {package} protobuf, or "
+                "add a tokenizer.json"
+            )
+    from transformers import AutoTokenizer  # takes seconds where torch is installed
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # transformers raises whatever its parsers raise
+        raise CheckpointError(
+            f"{directory}: the tokenizer cannot be read ({first_line(error)}); download its files again"
+        ) from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise CheckpointError(f"{directory}: the tokenizer has no fast form; save it with a tokenizer.json")
+    settings = _read_settings(directory / "tokenizer_config.json")
+    return Tokenizer(
+        tokenizer.backend_tokenizer,
+        _special_tokens(tokenizer.special_tokens_map),
+        ChatTemplate.read(directory, settings),
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    return read_json(path, CheckpointError, "download it again") if path.exists() else {}
+
+
+def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of special tokens by name from the content of tokenizer_config.json."""
+    extra = named.get("extra_special_tokens")
+    named = {**(extra if isinstance(extra, dict) else {}), **named}
+    texts = {
+        name: token.get("content") if isinstance(token, dict) else token
+        for name, token in named.items()
+        if name.endswith("_token")
+    }
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a copy of messages without null fields; raise PromptError for one that no template can format."""
+    try:
+        copy = json.loads(json.dumps(list(messages), allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"a message holds what JSON cannot ({error}); give texts, numbers, lists and dicts") from None
+    if not copy:
+        raise PromptError("has no messages; give at least one")
+    checked: list[dict[str, Any]] = []
+    for number, message in enumerate(copy):
+        if not isinstance(message, dict):
+            raise PromptError(f'message {number} is {message!r}; write {{"role": "user", "content": "…"}}')
+        message = {key: value for key, value in message.items() if value is not None}
+        role = message.get("role")
+        if not isinstance(role, str) or not re.fullmatch(r"[\w-]+", role):
+            raise PromptError(f"message {number} has the role {role!r}; name one, such as system, user or assistant")
+        if not isinstance(message.get("content", ""), str | list):
+            raise PromptError(f"message {number} has the content {message['content']!r}; give a text")
+        if "content" not in message and len(message) == 1:
+            raise PromptError(f"message {number} has no content; give a text")
+        checked.append(message)
+    if checked[-1]["role"] == "assistant":
+        raise PromptError(
+            "the last message is the assistant's; end with the user's, and give the answer's beginning as prefix "
+            "(--prefix)"
+        )
+    return checked

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.settings.groups import ORDER
+from jaxtrace.settings.prompt import KEY_VALUES
 from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, check_paths, did_you_mean, validated
 
 # Why not a library: cyclopts 5.5 validates the command line before the YAML file is read, and so refuses settings that
@@ -183,7 +184,7 @@ class _Parser(argparse.ArgumentParser):
 def _add(section: Any, name: str, field: FieldInfo) -> None:
     """Add the option or positional argument of a field."""
     extra, help_text = _extra(field), _help(field).replace("%", "%%")
-    several = get_origin(_plain(field.annotation)) is tuple and not {COMMA_SEPARATED, PAIRS} & {*field.metadata}
+    several = get_origin(_plain(field.annotation)) in (tuple, dict) and not {COMMA_SEPARATED, PAIRS} & {*field.metadata}
     if placeholder := extra.get("positional"):
         section.add_argument(name, nargs="*" if several else "?", metavar=placeholder, help=help_text)
         return
@@ -226,6 +227,8 @@ def _placeholder(field: FieldInfo) -> str:
         return "|".join(map(str, get_args(plain)))
     if PAIRS in field.metadata:
         return "N:N,…"
+    if KEY_VALUES in field.metadata:
+        return "KEY=VALUE"
     if get_origin(plain) is tuple:
         plain = _plain(get_args(plain)[0])
     return PLACEHOLDERS.get(plain, "TEXT") + ",…" * (COMMA_SEPARATED in field.metadata)

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import jax
 import numpy as np
 
 from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image, tile_visibility
-from jaxtrace.checkpoints.tokenizer import Tokenizer
+from jaxtrace.checkpoints.tokenizer import EncodedText, Tokenizer
 from jaxtrace.engine.pool import PromptImages
 from jaxtrace.errors import PromptError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
 from jaxtrace.prompts import Prompt, token_ids
+from jaxtrace.settings.prompt import PromptSettings
 
-PromptLike = str | Sequence[int] | Prompt
+PromptLike = str | Sequence[int] | Sequence[Mapping[str, Any]] | Prompt
 ImagesLike = ImageSource | Sequence[ImageSource] | None
+
+
+class EncodedPrompts(list[tuple[Prompt, np.ndarray]]):
+    """Prompts, each with its token ids, int32.
+
+    Attributes:
+      info: description of how the prompts were made, as `Trace.info` stores it under "prompt_format".
+    """
+
+    info: dict[str, Any]
 
 
 def encode(
@@ -26,29 +39,48 @@ def encode(
     model: str,
     config: DecoderConfig,
     tokenizer: Tokenizer | None,
+    settings: PromptSettings | None = None,
     *,
-    chat: bool,
+    chat: bool = True,
     last_twice: bool = False,
-) -> list[tuple[Prompt, np.ndarray]]:
-    """Return each prompt with its token ids, int32.
+    date: datetime | None = None,
+) -> EncodedPrompts:
+    """Return each prompt with its token ids; warn once where control tokens of a prompt are not fed as such.
 
     Args:
-      prompts: texts, lists of token ids, or `Prompt`s.
+      prompts: texts, lists of messages, lists of token ids, or `Prompt`s.
       model: name of the model, for error messages.
       config: config of the decoder; its vocabulary and context are checked.
       tokenizer: tokenizer of the model; None if prompts must be ids.
-      chat: True formats a text as the first turn of a chat if the tokenizer has a template.
+      settings: use of the chat template, and text around the prompts; None for the defaults.
+      chat: False feeds texts without the chat template, whatever the settings say.
       last_twice: True feeds the last token of each prompt twice.
+      date: current time for the chat template; None for now.
 
     Raises:
-      PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; or an
-        image is unreadable or has no image token.
+      PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; a message
+        or the chat template is unusable; or an image is unreadable or has no image token.
     """
     _check_list(prompts)
-    return [
-        _encode(i, _as_prompt(prompt, i), model, config, tokenizer, chat, last_twice)
-        for i, prompt in enumerate(prompts)
-    ]
+    settings, date = settings or PromptSettings(), date or datetime.now()
+    encoded, texts = EncodedPrompts(), list[EncodedText]()
+    for index, prompt in enumerate(prompts):
+        name = f"prompt {(isinstance(prompt, Prompt) and prompt.id) or index}"
+        try:
+            prompt = _as_prompt(prompt)
+            ids = list(prompt.tokens or ())
+            if prompt.tokens is None:
+                texts.append(_encode_text(prompt, model, config, tokenizer, settings, chat, date))
+                ids = texts[-1].ids
+            elif settings.prefix or (chat and settings.template_settings):
+                unused = "prefix" if settings.prefix else settings.template_settings[0]
+                raise PromptError(f"is given as token ids, which {unused} cannot change; drop it, or give text")
+            encoded.append((prompt, _checked_ids(prompt, ids, model, config, last_twice)))
+        except PromptError as error:
+            raise PromptError(f"{name}: {error}") from None
+    encoded.info = _describe(texts, tokenizer, settings, date)
+    _warn(model, texts)
+    return encoded
 
 
 def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | None) -> Sequence[PromptLike]:
@@ -62,8 +94,7 @@ def with_images(prompts: Sequence[PromptLike], images: Sequence[ImagesLike] | No
         return prompts
     if isinstance(images, ImageSource) or len(images) != len(prompts):
         raise PromptError("images must be a list with one entry for each prompt: an image, a list of images, or None")
-    pairs = enumerate(zip(prompts, images, strict=True))
-    return [_attach(_as_prompt(prompt, i), entry) for i, (prompt, entry) in pairs]
+    return [_attach(_as_prompt(prompt), entry) for prompt, entry in zip(prompts, images, strict=True)]
 
 
 def _check_list(prompts: Sequence[PromptLike]) -> None:
@@ -98,56 +129,101 @@ def load_prompt_images(
     return PromptImages(images, visible)
 
 
-def _encode(
-    index: int,
+def _encode_text(
     prompt: Prompt,
     model: str,
     config: DecoderConfig,
     tokenizer: Tokenizer | None,
+    settings: PromptSettings,
     chat: bool,
-    last_twice: bool,
-) -> tuple[Prompt, np.ndarray]:
-    name = f"prompt {prompt.id or index}"
-    if prompt.tokens is not None:
-        ids = list(prompt.tokens)
-    elif tokenizer is None:
-        raise PromptError(f"{name}: {model} has no tokenizer; give lists of token ids instead of text")
-    elif not (prompt.text or "").strip():
-        raise PromptError(f"{name}: is empty; give it some text")
-    else:
-        ids = tokenizer.encode(prompt.text or "", chat=chat, images=len(prompt.images), image_token=config.image_token)
+    date: datetime,
+) -> EncodedText:
+    if tokenizer is None:
+        raise PromptError(f"{model} has no tokenizer; give lists of token ids instead of text")
+    if prompt.messages is None and not (prompt.text or "").strip():
+        raise PromptError("is empty; give it some text")
+    try:
+        "".join((prompt.text or "", settings.system or "", settings.prefix)).encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"is no Unicode text ({error.reason}); save it as UTF-8") from None
+    return tokenizer.encode_prompt(prompt, settings, chat=chat, date=date, image_token=config.image_token)
+
+
+def _checked_ids(prompt: Prompt, ids: list[int], model: str, config: DecoderConfig, last_twice: bool) -> np.ndarray:
     if not ids:
-        raise PromptError(f"{name}: is empty; give it at least one token")
-    ids += ids[-1:] * last_twice
+        raise PromptError("is empty; give it at least one token")
+    ids = ids + ids[-1:] * last_twice
     if prompt.images and config.vision is None:
-        raise PromptError(f"{name}: has images, and {model} sees none; remove them, or name a vision model")
+        raise PromptError(f"has images, and {model} sees none; remove them, or name a vision model")
     image_tokens = ids.count(config.image_token) if config.image_token is not None else 0
     if image_tokens != len(prompt.images):
         raise PromptError(
-            f"{name}: has {len(prompt.images)} images and {image_tokens} image tokens; "
+            f"has {len(prompt.images)} images and {image_tokens} image tokens; "
             f"put one (id {config.image_token}) where each image belongs"
         )
     for image in prompt.images:
         check_image(image)
     known = config.vocab_size + config.extra_tokens
     if bad := [i for i in ids if not 0 <= i < known]:
-        raise PromptError(f"{name}: id {bad[0]} is outside the vocabulary of {known}; remove it")
+        raise PromptError(f"id {bad[0]} is outside the vocabulary of {known}; remove it")
     if len(ids) > config.context:
-        raise PromptError(
-            f"{name}: has {len(ids)} tokens, and the context of {model} holds {config.context}; shorten it"
+        raise PromptError(f"has {len(ids)} tokens, and the context of {model} holds {config.context}; shorten it")
+    return np.array(ids, np.int32)
+
+
+def _describe(
+    texts: Sequence[EncodedText], tokenizer: Tokenizer | None, settings: PromptSettings, date: datetime
+) -> dict[str, Any]:
+    """Return how prompts were made: what a run stores once."""
+    template = tokenizer.template if tokenizer is not None and any(text.chat for text in texts) else None
+    clock = template is not None and template.reads_clock
+    return {
+        "template": None if template is None else template.hash,
+        "template_arg": settings.template_arg or {},
+        "date": date.isoformat(timespec="seconds") if clock else None,
+        "start_token": texts[0].start if texts else "none",
+        "rendered": texts[0].text if texts else None,
+        "plain_control_tokens": _plain(texts),
+    }
+
+
+def _plain(texts: Sequence[EncodedText]) -> list[str]:
+    return sorted({token for text in texts for token in text.plain})
+
+
+def _warn(model: str, texts: Sequence[EncodedText]) -> None:
+    """Warn about control tokens of prompts that are not fed as such, once for all prompts."""
+    if count := sum(bool(text.plain) for text in texts):
+        tokens = _plain(texts)
+        shown = ", ".join(tokens[:3]) + (", …" if len(tokens) > 3 else "")
+        warnings.warn(
+            f"{model}: {count} of {len(texts)} prompts contain control tokens in their text ({shown}), fed as plain "
+            "text; allow_special (--allow-special) parses them",
+            stacklevel=3,
         )
-    return prompt, np.array(ids, np.int32)
+    if count := sum(text.start_repeated for text in texts):
+        warnings.warn(
+            f"{model}: {count} of {len(texts)} prompts begin with the start token, which is fed once", stacklevel=3
+        )
+    if any(text.end_dropped for text in texts):
+        warnings.warn(f"{model}: the tokenizer ends texts with a token, which is not fed after a prompt", stacklevel=3)
 
 
-def _as_prompt(prompt: PromptLike, index: int) -> Prompt:
+def _as_prompt(prompt: PromptLike) -> Prompt:
     """Return a prompt whose token ids are integers; raises PromptError."""
     if isinstance(prompt, str):
         return Prompt(text=prompt)
+    if isinstance(prompt, Mapping):
+        raise PromptError("is one message; give a list of messages")
     if not isinstance(prompt, Prompt):
+        if isinstance(prompt, Sequence) and len(prompt) and isinstance(prompt[0], Mapping):
+            messages = cast(tuple[dict[str, Any], ...], tuple(prompt))
+            text = isinstance(messages[-1], Mapping) and messages[-1].get("content")
+            return Prompt(text=text if isinstance(text, str) else None, messages=messages)
         prompt = Prompt(tokens=cast(tuple[int, ...], prompt))
     if prompt.tokens is None:
         return prompt
     try:
         return dataclasses.replace(prompt, tokens=token_ids(prompt.tokens))
     except ValueError as error:
-        raise PromptError(f"prompt {prompt.id or index}: {error}") from None
+        raise PromptError(str(error)) from None

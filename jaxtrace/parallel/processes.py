@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import jax
@@ -135,6 +136,15 @@ def leader_first(call: Callable[[], T]) -> T:
 def broadcast_from_leader(numbers: np.ndarray) -> np.ndarray:
     """Return process 0's array in every process."""
     return numbers if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(numbers))
+
+
+def time_of_leader(time: datetime | None = None) -> datetime:
+    """Return process 0's time, or its current time for None, in every process; to the second."""
+    time = (time or datetime.now()).replace(microsecond=0)
+    day, second = broadcast_from_leader(
+        np.array([time.toordinal(), time.hour * 3600 + time.minute * 60 + time.second], np.int32)
+    )
+    return datetime.fromordinal(int(day)) + timedelta(seconds=int(second))
 
 
 def _encode(message: str) -> np.ndarray:

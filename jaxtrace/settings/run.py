@@ -12,6 +12,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE, RECORD
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
+from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
 from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, origin, validated
 
@@ -25,7 +26,7 @@ SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
 EXECUTION_FIELDS = {"out", "mesh", "batch_size"}  # change how and where a run executes, not its results
 
 
-class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
+class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSettings):
     """Every setting of a run. Unknown fields are refused.
 
     The command line's options are made from the fields. `json_schema_extra` holds what a field's name does not tell:
@@ -96,7 +97,6 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
     score: bool = Field(
         default=False, description="Trace the texts themselves instead of continuing them.", json_schema_extra=PROMPT
     )
-    raw: bool = Field(default=False, description="Feed prompts without the chat template.", json_schema_extra=PROMPT)
     compat_duplicate_last_prompt_token: bool = Field(
         default=False,
         description="Feed the prompt's last token twice, as Algorithm 1 of arXiv 2604.03589 does.",
@@ -185,6 +185,10 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings):
             raise ValueError("score feeds texts unchanged; drop shots")
         if self.score and self.compat_duplicate_last_prompt_token:
             raise ValueError("score feeds texts unchanged; drop compat_duplicate_last_prompt_token")
+        if self.score and (unused := [*self.template_settings, *["prefix"] * bool(self.prefix)]):
+            raise ValueError(f"score feeds texts unchanged; drop {unused[0]}")
+        if self.score and self.chat == "always":
+            raise ValueError("score feeds texts without the chat template; drop chat 'always'")
         if self.samples > 1 and self.sampler == "greedy":
             raise ValueError(
                 f"samples is {self.samples}, and the greedy sampler draws equal ones; use sampler 'sample', 'entropix' "

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from jaxtrace.errors import JaxtraceError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import find_published, looks_like_hub_id, published_shape
 from jaxtrace.run import encode_prompts, hash_prompts, load_prompts, open_config_model
+from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.tasks import known_tasks
 
 # Settings of the prompts.
-PROMPT_FIELDS = (*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "raw", "score")
+PROMPT_FIELDS = {*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "score", *PromptSettings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,17 @@ class CheckedCell:
 
 
 def check(
-    cells: Sequence[Cell], *, offline: bool, on_cell: Callable[[Cell], None] = lambda _: None
+    cells: Sequence[Cell],
+    *,
+    offline: bool,
+    date: datetime | None = None,
+    on_cell: Callable[[Cell], None] = lambda _: None,
 ) -> list[CheckedCell]:
     """Open every model and encode every prompt of a sweep, without reading weights.
 
     Args:
       offline: do not use the hub; models and data that are not here then stay unchecked.
+      date: current time for chat templates; None for now.
       on_cell: called with each cell before its check.
 
     Raises:
@@ -65,12 +72,12 @@ def check(
     for cell in cells:
         on_cell(cell)
         model = model_key(cell.config)
-        settings = (model, *(getattr(cell.config, name) for name in PROMPT_FIELDS))
+        settings = (model, cell.config.model_dump_json(include=PROMPT_FIELDS))
         try:
             if model not in opened:
                 opened[model] = None if offline and _from_hub(cell.config) else open_config_model(cell.config)
             if settings not in by_settings:
-                by_settings[settings] = _checked(cell, opened[model], offline)
+                by_settings[settings] = _checked(cell, opened[model], offline, date)
             if (config := by_settings[settings].config) is not None:
                 cell.config.recorded.check(config)
         except JaxtraceError as error:
@@ -85,7 +92,9 @@ def model_key(config: RunConfig) -> tuple[Any, ...]:
     return config.model, config.revision, config.ignore_config, config.random, seed, config.dtype, config.mesh
 
 
-def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offline: bool) -> CheckedCell:
+def _checked(
+    cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offline: bool, date: datetime | None
+) -> CheckedCell:
     config, unchecked = cell.config, []
     if checkpoint is None:
         unchecked.append("the model (not here)")
@@ -103,7 +112,7 @@ def _checked(cell: Cell, checkpoint: Checkpoint | RandomCheckpoint | None, offli
             len(load_prompts(config)),
             unchecked=tuple(unchecked),
         )
-    encoded = encode_prompts(config, checkpoint)
+    encoded = encode_prompts(config, checkpoint, date)
     prompt_tokens = sum(len(tokens) for _, tokens in encoded)
     return CheckedCell(cell, checkpoint.config, len(encoded), prompt_tokens, hash_prompts(encoded))
 

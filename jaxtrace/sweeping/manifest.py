@@ -6,10 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from jaxtrace.errors import StoreError
-from jaxtrace.parallel.processes import is_leader
+from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import TABLES
@@ -42,7 +43,12 @@ class CellRecord:
 
 
 class Manifest:
-    """Records of a dataset's cells, by partition; every change is written at once."""
+    """Records of a dataset's cells, by partition; every change is written at once.
+
+    Attributes:
+      records: record of each cell by its partition.
+      date: current time for chat templates: when the sweep was first started.
+    """
 
     def __init__(self, root: Location) -> None:
         """Read a dataset's manifest; without one, start empty.
@@ -53,6 +59,7 @@ class Manifest:
         """
         self._root, self._place = root, root / NAME
         self.records: dict[str, CellRecord] = {}
+        self.date = time_of_leader()
         names = {*root.names()}
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the sweep")
@@ -68,6 +75,8 @@ class Manifest:
                     "continue with the version of jaxtrace that wrote it, or name another directory"
                 )
             self.records = {place: CellRecord(**record) for place, record in stored["cells"].items()}
+            if "date" in stored:
+                self.date = datetime.fromisoformat(stored["date"])
         except OSError as error:
             raise StoreError(f"{self._place}: {error.strerror or error}; make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -97,7 +106,8 @@ class Manifest:
         if not is_leader():
             return
         cells = {place: dataclasses.asdict(record) for place, record in self.records.items()}
-        text = json.dumps({"format": FORMAT, "cells": cells}, indent=2, ensure_ascii=False) + "\n"
+        content = {"format": FORMAT, "date": self.date.isoformat(), "cells": cells}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         try:
             self._root.fs.makedirs(self._root.path, exist_ok=True)
             with self._place.writing() as file:

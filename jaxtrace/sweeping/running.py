@@ -88,7 +88,7 @@ class Sweep:
 
     def _start(self, cell: Cell, loaded: _LoadedModel) -> Run:
         self.manifest.update(cell, state="running", error=None)
-        encoded = raise_together(lambda: encode_prompts(cell.config, loaded.checkpoint))
+        encoded = raise_together(lambda: encode_prompts(cell.config, loaded.checkpoint, self.manifest.date))
         root, partition = str(self.root), cell.partition
         return start(cell.config, loaded.checkpoint, loaded.model, encoded, root, resume=True, partition=partition)
 
@@ -142,7 +142,7 @@ def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     """
     place = Location.of(root)
     manifest = Manifest(place)
-    checked = check(cells, offline=False, on_cell=watch.checking)
+    checked = check(cells, offline=False, date=manifest.date, on_cell=watch.checking)
     for each in checked:
         if each.config is not None:
             dtype = np.dtype(each.cell.config.dtype or default_dtype())

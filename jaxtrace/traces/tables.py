@@ -63,13 +63,15 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
     rows = []
     for prompt, stop in zip(prompts, stops, strict=True):
         steps = slice(stop - prompt["length"], stop)
+        messages = tuple(json.loads(prompt["messages"])) if prompt.get("messages") else None
         row = Row(
             prompt=Prompt(
                 text=prompt["text"],
-                tokens=tuple(prompt["tokens"]) if prompt["text"] is None else None,
+                tokens=tuple(prompt["tokens"]) if prompt["text"] is None and messages is None else None,
                 id=prompt["id"],
                 images=tuple(prompt["images"]),
                 meta=json.loads(prompt["meta"]),
+                messages=messages,
             ),
             prompt_tokens=np.array(prompt["tokens"], np.int32),
             prompt_pieces=tuple(prompt["pieces"]),
@@ -160,8 +162,10 @@ def _prompts(rows: Sequence[Row], prompts: np.ndarray, info: dict[str, Any]) -> 
     columns.add(
         "text",
         pa.array([row.prompt.text for row in rows], pa.string()),
-        "text of the prompt; null if it was given as ids",
+        "text of the prompt; null if it was given as ids or messages",
     )
+    chats = [None if row.prompt.messages is None else json.dumps(row.prompt.messages) for row in rows]
+    columns.add("messages", pa.array(chats, pa.string()), "messages of the prompt, as JSON; null without them")
     columns.add("tokens", pa.array([row.prompt_tokens for row in rows], IDS), "token ids that were fed")
     columns.add("pieces", pa.array([row.prompt_pieces for row in rows], STRINGS), "text of each token")
     images = [[_image_name(image) for image in row.prompt.images] for row in rows]

@@ -197,6 +197,7 @@ class TraceWriter:
 def _must_agree(run: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a description that must not change on resume; versions of software may."""
     info = {key: run["info"].get(key) for key in (*SHAPE, *INPUTS)}
+    info = {"chat_template": (run["info"].get("prompt_format") or {}).get("template"), **info}
     return {"config": run["config"], "info": info, "precision": run["precision"]}
 
 

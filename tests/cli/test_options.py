@@ -31,7 +31,15 @@ VALUES = {
     "samples": (2, ["--samples", "2"]),
     "shots": (2, ["--shots", "2"]),
     "score": (True, ["--score"]),
+    "chat": ("never", ["--chat", "never"]),
     "raw": (True, ["--raw"]),
+    "system": ("Be brief.", ["--system", "Be brief."]),
+    "template_arg": (
+        {"enable_thinking": False, "date": "26 Jul 2024", "tools": None},
+        ["--template-arg", "enable_thinking=false", "--template-arg", "date=26 Jul 2024", "--template-arg=tools=None"],
+    ),
+    "prefix": ("The answer is", ["--prefix", "The answer is"]),
+    "allow_special": (True, ["--allow-special"]),
     "compat_duplicate_last_prompt_token": (True, ["--compat-duplicate-last-prompt-token"]),
     "sampler": ("sample", ["--sampler", "sample"]),
     "thresholds": ("server", ["--thresholds", "server"]),
@@ -114,7 +122,7 @@ def test_help_shows_every_field_with_its_text_and_default_in_its_group(jaxtrace,
             rf"^  {option}(?![\w-]).*(?:\n {{4,}}.*)*", groups[field.json_schema_extra["group"]], re.MULTILINE
         )
         assert field.description in entry
-        if field.default not in (None, False, ()):
+        if field.default not in (None, False, (), ""):
             default = field.default if not isinstance(field.default, tuple) else ",".join(map(str, field.default))
             assert f"Default: {default}." in entry
     assert "example:\n  jaxtrace trace demo " in done.out

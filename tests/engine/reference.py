@@ -93,10 +93,11 @@ def at(metrics, steps):
     return {name: values[steps] for name, values in metrics.items()}
 
 
-def assert_metrics(got, want, lens_logits=None):
+def assert_metrics(got, want, lens_logits=None, errors=None):
     """Assert that metrics have the expected names, shapes and NaNs, and values within the bounds.
 
-    With `lens_logits` [T, L, V], `lens_top1` may be any token within the bound of the most likely one.
+    With `lens_logits` [T, L, V], `lens_top1` may be any token within the bound of the most likely one. `errors` holds
+    errors of the reference itself by metric; twice an error is added to the bound.
     """
     assert set(got) == set(want)
     for name, expected in want.items():
@@ -108,6 +109,7 @@ def assert_metrics(got, want, lens_logits=None):
         bound = BOUNDS.get(name, BOUND)
         if name in LENGTHS:
             bound = RELATIVE * want["hidden_norm"].max()
+        bound += 2 * (errors or {}).get(name, 0)
         relative = BOUND if name in UNBOUNDED else 0
         np.testing.assert_allclose(got[name], expected, rtol=relative, atol=bound, err_msg=name)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 from typing import ClassVar
 
 import jax
@@ -246,11 +247,11 @@ class Words:
     words: ClassVar = {" ...": [9], " hm": [4], " well then": [5, 6]}
 
     def __init__(self, *missing):
-        self.hf, self.missing = self, missing
+        self.backend, self.missing = self, missing
 
     def encode(self, text, add_special_tokens):
         assert not add_special_tokens
-        return [1, 2] if text in self.missing else self.words[text]
+        return SimpleNamespace(ids=[1, 2] if text in self.missing else self.words[text])
 
 
 def test_pause_token_accepts_text_ids_and_none():

@@ -8,6 +8,7 @@ import pytest
 
 import jaxtrace
 from jaxtrace import ConfigError, Probes, Prompt, PromptError
+from jaxtrace.checkpoints.tokenizer import EncodedText
 from tests.engine.automaton import automaton
 
 
@@ -15,12 +16,14 @@ class Letters:
     """A minimal tokenizer: one id per letter, no chat template."""
 
     eos = None
+    template = None
 
-    def encode(self, text, *, chat, **images):
-        return [ord(letter) - ord("a") for letter in text]
+    def encode_prompt(self, prompt, settings, **_):
+        ids = [ord(letter) - ord("a") for letter in prompt.text]
+        return EncodedText(ids, prompt.text, [], "none")
 
-    def decode(self, ids):
-        return "".join(self.pieces(ids))
+    def join(self, ids, pieces):
+        return "".join(pieces)
 
     def pieces(self, ids):
         return tuple(chr(ord("a") + int(i)) for i in ids)

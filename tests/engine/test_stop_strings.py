@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
-from transformers import PreTrainedTokenizerFast
 
 import jaxtrace as jt
 from jaxtrace import ConfigError, Probes, Sample
@@ -47,7 +46,7 @@ def byte_level(tokens):
     backend = Backend(models.BPE({name: number for number, name in enumerate(names)}, []))
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([names[0]])
-    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
+    return Tokenizer(backend)
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_axes_override_settings_and_the_mesh_option_overrides_both(cells):
         ),
         ({"models": []}, "models is []; give at least one entry"),
         ({"models": {"name": "demo"}}, "models: the entry {'name': 'demo'} names no model; add 'model'"),
-        ({"models": "demo", "settings": {"tempo": 1}}, "settings: has no setting 'tempo'; choose from alphas"),
+        ({"models": "demo", "settings": {"tempo": 1}}, "settings: has no setting 'tempo'; choose from allow_special"),
         ({"models": "demo", "settings": {"out": "x"}}, "settings: has no setting 'out'"),
         ({"models": "demo", "samplers": {"heat": 1}}, "samplers: has no setting 'heat'"),
         ({"models": "demo", "samplers": {"name": "hot"}}, "samplers: has no setting 'name'"),

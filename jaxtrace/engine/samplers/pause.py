@@ -25,7 +25,7 @@ def pause_token(tokenizer: Tokenizer | None, text: str | None = None) -> int | N
         if text is None:
             return None
         raise ConfigError(f"pause {text!r}: the model has no tokenizer; give the token's id")
-    ids = tokenizer.hf.encode(PAUSE if text is None else text, add_special_tokens=False)
+    ids = tokenizer.backend.encode(PAUSE if text is None else text, add_special_tokens=False).ids
     if len(ids) == 1:
         return ids[0]
     if text is None:

@@ -21,7 +21,7 @@ def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> 
             "checkpoint": checkpoint.name,
             **({} if checkpoint.revision is None else {"revision": checkpoint.revision}),
             **_shape(checkpoint.config),
-            "tokenizer": ("none: prompts are token ids" if tokenizer is None else type(tokenizer.hf).__name__) + chat,
+            "tokenizer": ("none: prompts are token ids" if tokenizer is None else tokenizer.kind) + chat,
             "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",
             **_cost(checkpoint.config, probes, precision),
         }

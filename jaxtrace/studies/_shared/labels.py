@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,12 @@ def row_groups(key: str | None = None) -> RowLabel:
 
 
 def prompt_key(row: Row) -> str:
-    """Return what all samples of a prompt share, whatever the tokenizer or chat template: its text, or its tokens."""
+    """Return what all samples of a prompt share, whatever the tokenizer or chat template.
+
+    This is its text or its messages; for a prompt that was given as ids, its tokens.
+    """
+    if row.prompt.messages is not None:
+        return json.dumps(row.prompt.messages)
     return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
 
 

@@ -38,9 +38,8 @@ def continuation(tokenizer: Tokenizer, before: str, answer: str) -> Continuation
 
     A token that spans the boundary belongs to the answer; special tokens, which cover no text, never do.
     """
-    encoded = tokenizer.hf(before + answer, return_offsets_mapping=True, verbose=False)
-    ends = [end for _, end in encoded["offset_mapping"]]
-    return Continuation(tuple(encoded["input_ids"]), tuple(end > len(before) for end in ends))
+    encoded = tokenizer.encode_text(before + answer)
+    return Continuation(tuple(encoded.ids), tuple(end > len(before) for end in encoded.ends))
 
 
 def answer_logprobs(

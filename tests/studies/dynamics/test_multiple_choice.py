@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 import jaxtrace as jt
 from jaxtrace.checkpoints.embedded import demo_path
@@ -106,13 +105,13 @@ def byte_level(pairs=()):
             processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)]),
         ]
     )
-    return Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"))
+    return Tokenizer(backend)
 
 
 def test_the_answer_begins_where_its_text_does():
     tokenizer = byte_level([("Ġ", "y"), ("Ġy", "e"), ("Ġye", "s")])
     split = continuation(tokenizer, "Q: ok?\nA:", " yes é")
-    pieces = np.array(tokenizer.hf.convert_ids_to_tokens(list(split.tokens)))
+    pieces = np.array([tokenizer.backend.id_to_token(i) for i in split.tokens])
     answer = np.array(split.is_answer)
     assert pieces[0] == "<s>" and not answer[0]
     assert pieces[answer].tolist() == ["Ġyes", "Ġ", "Ã", "©"]  # the two bytes of é
@@ -123,7 +122,7 @@ def test_the_answer_begins_where_its_text_does():
 def test_a_token_across_the_boundary_belongs_to_the_answer():
     tokenizer = byte_level([("t", "o"), ("to", "p")])
     split = continuation(tokenizer, "a t", "op")
-    pieces = tokenizer.hf.convert_ids_to_tokens(list(split.tokens))
+    pieces = [tokenizer.backend.id_to_token(i) for i in split.tokens]
     assert [piece for piece, own in zip(pieces, split.is_answer, strict=True) if own] == ["top"]
 
 
