@@ -211,7 +211,7 @@ class Model:
         settings.probes.check(self.config)
         check_stop(settings.stop, self.tokenizer)
         fields = {"chat": chat, "raw": raw, "system": system, "prefix": prefix, "allow_special": allow_special}
-        fields["template_arg"] = None if template_arg is None else dict(template_arg)
+        fields |= {"template_arg": template_arg}
         encoded = self.encode(with_images(prompts, images), validated(PromptSettings, fields, "generate"))
         rows = self.generate_rows(encoded, settings, on_progress)
         info = self.info("generate", settings) | {"prompt_format": encoded.info}

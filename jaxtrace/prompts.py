@@ -72,5 +72,8 @@ def chat_messages(turns: Sequence[Any]) -> tuple[dict[str, Any], ...]:
         if not isinstance(turn["content"], str) or not turn["content"].strip():
             raise ValueError(f"{place}: content is {turn['content']!r}; write a text there")
     if turns[-1]["role"] not in ("user", "tool"):
-        raise ValueError(f"'messages' ends with the turn of the {turns[-1]['role']}; end with one of the user")
+        raise ValueError(
+            f"'messages' ends with the turn of the {turns[-1]['role']}; end with one of the user, and give the "
+            "answer's beginning as prefix (--prefix)"
+        )
     return tuple(turns)

@@ -292,11 +292,17 @@ def encode_prompts(
 
 
 def _recorded_date(root: str | Path) -> datetime | None:
-    """Return the time that the chat template of a stored run was given; None if there is none."""
+    """Return the time that the chat template of a stored run was given; None if it was given none.
+
+    A run of jaxtrace 0.2 lacks it, and encoded its prompts just before it was created.
+    """
     try:
-        date = read_run(Location.of(root))["info"].get("prompt_format", {}).get("date")
+        run = read_run(Location.of(root))
+        if "prompt_format" not in run["info"]:
+            return datetime.fromisoformat(run["created"]).astimezone().replace(tzinfo=None)
+        date = run["info"]["prompt_format"]["date"]
         return None if date is None else datetime.fromisoformat(date)
-    except (StoreError, ValueError):  # the writer reports an unreadable run
+    except (StoreError, ValueError, KeyError, TypeError):  # the writer reports an unreadable run
         return None
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,11 +57,25 @@ def test_metric_tables_are_those_of_the_schema():
     assert not metric_tables.stale_pages(), "run python scripts/metric_tables.py"
 
 
+def _commands_of_pages():
+    text = "\n".join([README, *DOCS.values()])
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in _commands(block)]
+
+
+def test_commands_in_the_pages_have_every_required_option():
+    for line in _commands_of_pages():
+        words, verb = shlex.split(line)[1:], APP
+        while not isinstance(verb, Command):
+            verb = verb.members()[words.pop(0)]()
+        parsed, _ = verb.parser().parse_known_intermixed_args(words)
+        fields = {name: kind.model_fields[name] for kind, names in verb.fields() for name in names}
+        assert [name for name, field in fields.items() if field.is_required() and not hasattr(parsed, name)] == [], line
+
+
 def test_options_in_the_pages_exist():
     known = set(_options(APP))
     text = "\n".join([README, *DOCS.values()])
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in _commands(block)]
-    options = set(re.findall(r"--[a-z][a-z-]+", " ".join([*commands, *re.findall(r"`(--[^`]*)`", text)])))
+    options = set(re.findall(r"--[a-z][a-z-]+", " ".join([*_commands_of_pages(), *re.findall(r"`(--[^`]*)`", text)])))
     assert options >= {"--task", "--limit", "--score", "--config", "--resume", "--distributed", "--search", "--dry-run"}
     assert sorted(options - known) == []
 
@@ -77,7 +92,7 @@ def _options(verb):
 def _commands(block):
     """Return the part of each command line that belongs to jaxtrace."""
     lines = block.replace("\\\n", " ").splitlines()
-    return [re.split(r"[&#\"]", line[line.index("jaxtrace ") :])[0] for line in lines if "jaxtrace " in line]
+    return [match[0] for line in lines if (match := re.search(r'jaxtrace (?:[^&#"]|"[^"]*")*', line))]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)

@@ -203,9 +203,12 @@ class Tokenizer:
             return template.render(messages, self.special_tokens, settings.template_arg or {}, date) + prefix
 
         text, plain = render(content), () if settings.allow_special else tuple(self._control.found_in(content))
-        for message in messages:
+        for number, message in enumerate(messages):
             system = message.get("content") if message["role"] in SYSTEM_ROLES else None
-            if isinstance(system, str) and system.strip() not in text:
+            if not isinstance(system, str) or not system.strip():
+                continue
+            other = {**message, "content": f"{system}x"}
+            if render([[*messages[:number], other, *messages[number + 1 :]], settings.prefix]) == text:
                 raise PromptError("the chat template omits the system message; put its text into the prompt")
         if plain:
             text, ids = self._control.encode(content, render)

@@ -17,6 +17,7 @@ from jaxtrace.traces.run_json import FORMAT, RUN, read_run, run_path, to_json_va
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
 
 INPUTS = ("checkpoint", "prompts", "lens", "dtype")  # entries of `Trace.info` on which the rows depend
+ADDED = ("dtype", "prompt_format")  # entries of `Trace.info` that the runs of jaxtrace 0.2 lack
 
 
 class TraceWriter:
@@ -153,10 +154,11 @@ class TraceWriter:
 
     def _resumed(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the stored description, marked incomplete; raise StoreError if it disagrees with this run."""
-        config, dtype = stored["config"], {"dtype": self._run["info"].get("dtype")}
+        config = stored["config"]
         if config is not None:
             config = self._defaults | config
-        earlier = stored | {"config": config, "info": dtype | stored["info"]}
+        added = {name: self._run["info"].get(name) for name in ADDED}
+        earlier = stored | {"config": config, "info": added | stored["info"]}
         if difference := _first_difference("", _must_agree(earlier), _must_agree(self._run)):
             field, old, new = difference
             raise StoreError(

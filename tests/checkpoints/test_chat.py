@@ -168,11 +168,17 @@ def test_template_arguments_reach_the_template_and_unknown_ones_are_refused():
     assert "Today: never\n" in encode(dated, "Hi", template_arg={"date_string": "never"}).text
 
 
+def test_a_template_may_rewrite_the_system_message():
+    tokenizer = tokenizer_of("{{ messages | tojson }}")
+    assert '"Say \\"yes\\"."' in encode(tokenizer, "Hi", system='Say "yes".').text
+
+
 @pytest.mark.parametrize(
     ("template", "messages", "fields", "message"),
     [
         (NO_SYSTEM, "Hi", {"system": "Obey."}, r"the chat template fails \(no system role\); use raw prompts"),
         (DROPS_SYSTEM, "Hi", {"system": "Obey."}, "the chat template omits the system message"),
+        (DROPS_SYSTEM, "Obey.", {"system": "Obey."}, "the chat template omits the system message"),
         (CHATML, [{"role": "system", "content": "A"}, *turns("Hi")], {"system": "B"}, "has a system message, and the"),
         (CHATML, [], {}, "has no messages"),
         (CHATML, ["Hi"], {}, "message 0 is 'Hi'; write"),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -50,6 +50,9 @@ def recorded(out):
     return json.loads((out / "run.json").read_text())["info"]["prompt_format"]
 
 
+TURN = [{"role": "user", "content": "a"}]
+
+
 def test_a_run_records_how_its_prompts_were_made(chat_demo, tmp_path, today):
     today(1)
     run = settings(chat_demo, tmp_path, system="Be brief.", template_arg={"tone": "kind "}, prefix=" In")
@@ -79,6 +82,17 @@ def test_a_run_resumes_on_another_day_with_the_recorded_date(chat_demo, tmp_path
     run = prepare(settings(chat_demo, tmp_path), resume=True)
     assert (run.done, run.total) == (0, 2)
     assert all("01 Dec 2026" in "".join(row.prompt_pieces) for row in run.trace().rows)
+
+
+def test_a_run_of_an_older_version_resumes_with_the_date_of_its_creation(chat_demo, tmp_path, today):
+    today(1)
+    prepare(settings(chat_demo, tmp_path))
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["created"] = datetime(2026, 12, 1, 9, 30).astimezone(UTC).isoformat()
+    del run["info"]["prompt_format"], run["info"]["dtype"], run["config"]["template_arg"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    today(2)
+    assert prepare(settings(chat_demo, tmp_path), resume=True).total == 2
 
 
 def test_a_run_with_a_changed_template_is_not_resumed(chat_demo, tmp_path):
@@ -124,7 +138,7 @@ def test_messages_are_traced_and_stored(model, tmp_path):
     trace.save(tmp_path / "trace")
     stored = jt.open(tmp_path / "trace").rows
     assert [row.prompt for row in stored] == [row.prompt for row in trace.rows]
-    assert first.prompt == jt.Prompt(messages=tuple(messages)) and third.prompt.messages is None
+    assert first.prompt == jt.Prompt("When?", messages=tuple(messages)) and third.prompt.messages is None
 
 
 def test_control_tokens_in_texts_are_plain_and_noted_once(model):
@@ -155,16 +169,16 @@ def test_the_text_of_an_answer_is_its_pieces(model):
 @pytest.mark.parametrize(
     ("prompts", "fields", "message"),
     [
-        ([[1, 1.9]], {}, "prompt 0: the token id 1.9 is no whole number; give integers"),
-        ([[True]], {}, "prompt 0: the token id True is no whole number"),
+        ([[1, 1.9]], {}, "prompt 0: 1.9 is not a token id; write a list of integers"),
+        ([[True]], {}, "prompt 0: True is not a token id"),
         (["caf\udce9"], {}, "prompt 0: is no Unicode text (surrogates not allowed); save it as UTF-8"),
         (["a"], {"system": "\udce9"}, "prompt 0: is no Unicode text"),
-        ([[{"role": "user", "content": "\udce9"}]], {}, "prompt 0: a message holds what JSON cannot"),
+        ([[{"role": "user", "content": "\udce9"}, *TURN]], {}, "prompt 0: a message holds what JSON cannot"),
         ([{"role": "user", "content": "a"}], {}, "prompt 0: is one message; give a list of messages"),
         (["a", [{"role": "user"}]], {}, "prompt 1: message 0 has no content"),
         ([[1, 2]], {"prefix": "A"}, "prompt 0: is given as token ids, which prefix cannot change"),
-        ([[{"role": "user", "content": "a"}]], {"raw": True}, "prompt 0: messages needs a chat template"),
-        (["a"], {"template_arg": {"tune": 1}}, "prompt 0: the chat template has no argument 'tune'; it has: tone"),
+        ([TURN], {"raw": True}, "prompt 0: messages needs a chat template"),
+        (["a"], {"template_arg": ["tune=1"]}, "prompt 0: the chat template has no argument 'tune'; it has: tone"),
     ],
 )
 def test_prompts_that_cannot_be_made_are_refused(model, prompts, fields, message):
