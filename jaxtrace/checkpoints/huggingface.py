@@ -20,7 +20,17 @@ from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion, read_conversion
-from jaxtrace.checkpoints.safetensors import ADAPTER, GGUF, INDEX, SINGLE, Tensors, other_format, shard_names, shards
+from jaxtrace.checkpoints.safetensors import (
+    ADAPTER,
+    GGUF,
+    INDEX,
+    SINGLE,
+    Tensors,
+    is_gguf,
+    other_format,
+    shard_names,
+    shards,
+)
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
@@ -140,7 +150,7 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
     directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
     if directory.is_file():
-        problem = GGUF if name.endswith(".gguf") else "is a file; give the checkpoint's directory"
+        problem = GGUF if is_gguf(name) else "is a file; give the checkpoint's directory"
         raise CheckpointError(f"{name}: {problem}")
     conversion = read_conversion(directory, name)
     raw, config, ignored = read_config(directory, name, ignore_config)
@@ -199,8 +209,8 @@ def read_config(
     """
     raw = _read_json(directory / CONFIG)
     if raw is None:
-        problem = "holds no config.json; give a Hugging Face checkpoint directory or a hub id"
-        raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.endswith('-GGUF') else problem}")
+        absent = "holds no config.json; give a Hugging Face checkpoint directory or a hub id"
+        raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.lower().endswith('gguf') else absent}")
     kind = raw.get("model_type")
     if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")

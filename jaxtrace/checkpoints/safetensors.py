@@ -52,15 +52,22 @@ def shard_names(directory: Path) -> list[str]:
 
 def other_format(directory: Path) -> CheckpointError | None:
     """Return the error that names the format of a directory of an adapter or of GGUF files; None for another one."""
-    if (directory / ADAPTER).exists():
-        base = read_json(directory / ADAPTER, CheckpointError, "download it again").get("base_model_name_or_path")
+    if adapters := sorted(directory.glob("adapter_*")):
+        config = directory / ADAPTER
+        settings = read_json(config, CheckpointError, "download it again") if config in adapters else {}
+        base = settings.get("base_model_name_or_path") or "an unnamed model"
         return CheckpointError(
-            f"{directory}: is a LoRA or other adapter of {base or 'an unnamed model'} ({ADAPTER}), without the model; "
+            f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; "
             "merge it into the model (merge_and_unload of peft), and save and give that"
         )
-    if ggufs := sorted(directory.glob("*.gguf")):
+    if ggufs := sorted(file for pattern in ("*", "*/*") for file in directory.glob(pattern) if is_gguf(file.name)):
         return CheckpointError(f"{ggufs[0]}: {GGUF}")
     return None
+
+
+def is_gguf(name: str) -> bool:
+    """Return whether a file is named as GGUF."""
+    return name.lower().endswith(".gguf")
 
 
 def _no_weights(directory: Path) -> CheckpointError:

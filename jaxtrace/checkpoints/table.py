@@ -24,12 +24,12 @@ QUANTISED = re.compile(
 
 # Modules that wrap a model or its parts: torch.compile, data parallelism, FSDP, activation checkpointing.
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-BASE_MODELS = ("model", "transformer", "language_model")
+BASE_MODELS = ("model", "transformer", "language_model", "base_model", "pretrained_model")
 # Tensors that old checkpoints store and a config determines: rotary positions and numbers of positions.
 BUFFERS = r"(.*\.)?(rotary_emb\w*\..+|\w*inv_freq|(cos|sin)_cached|position_ids)"
 # Heads of classifiers, reward models, value functions and question answering.
 EXTRA_HEADS = re.compile(
-    r"(score|classifier|classification_head|qa_outputs|multiple_choice_head|(v|value|reward|regression|rm)_head)\..+"
+    r"(score|classifier|classification_head|qa_outputs|multiple_choice_head|(v|value|reward|regression|rm|critic|medusa)_head)\..+"
 )
 
 

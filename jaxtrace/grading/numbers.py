@@ -13,9 +13,9 @@ NUMBER = re.compile(
     r"(?<![a-z_])(?P<sign>(?<![\w)\]}%])-)?(?:[$€£¥₹](?P<sign2>-|\s)?)?"
     r"(?P<whole>\d{1,3}(?:[ '’]\d{3})+(?!\d)|\d+(?:,\d+)*|(?=\.\d))(?P<decimals>\.\d+)?"
     r"(?:\s(?P<over>\d+)/(?P<under>\d+)|/(?P<divisor>\d+))?"
-    r"(?:\s?(?P<scale>(?i:hundred|thousand|million|billion))\b)?"
+    r"(?:\s?(?P<scale>(?i:hundred|thousand|million|billion|k))\b)?"
 )
-SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+SCALES = {"hundred": 10**2, "k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 DENIED = re.compile(r"(?:\bnot|n['’]t|\brather than|\binstead of)[\s*_$]*$", re.IGNORECASE)
 
@@ -24,9 +24,12 @@ SPELLINGS = (
     (re.compile(r"[\u2010-\u2013\u2212\ufe63\uff0d]"), "-"),
     (re.compile(r"[\u00a0\u2000-\u200a\u202f]"), " "),
     (re.compile(r"[\u200b\u2060]"), ""),
+    *((re.compile(rf"\s?{sign}"), f" {value}") for sign, value in (("½", "1/2"), ("¼", "1/4"), ("¾", "3/4"))),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=[\d,])\\[!,;: ](?=\d)|\\!"), ""),
     (re.compile(r"\\[,;: ]|~|\\(?:quad|displaystyle|left|right)\b"), " "),
+    (re.compile(r"(\\[dtc]?frac)\s*(\d)\s*(\d)"), r"\1{\2}{\3}"),
+    (re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),
     (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
     (re.compile(r"\\(?:text|mathrm|mathbf|textbf|textrm|mbox)\s*\{([^{}]*)\}"), r" \1"),
     (re.compile(r"\\([$%#])"), r"\1"),

@@ -6,29 +6,36 @@ import re
 import unicodedata
 from enum import StrEnum
 
+ADVERBS = r"(?:(?:\w+ly|just|even|still|quite|100) )*"
+FACTS = r"(?:information|records?|evidence|data|context|details)"
 REFUSALS = re.compile(
-    r"\b(?:i|we) (?:(?:do not|don t|did not|didn t) (?:actually |currently |really )?(?:know|have|recall|remember|find)"
-    r"|(?:am|m|are|re) not (?:entirely |completely |quite |really )?(?:sure|certain|aware|able|familiar)"
-    r"|(?:am|m|are|re) (?:unable|unsure|unaware|uncertain|unfamiliar|sorry|afraid)"
-    r"|(?:can not|cannot|can t|could not|couldn t|was not able to|wasn t able to) (?:\w+ )?"
-    r"(?:answer|find|say|provide|give|verify|confirm|determine|recall|identify|tell|locate)"
-    r"|(?:have|ve) (?:no (?:comment|idea|information|knowledge|record|way)|not (?:heard|found)))\b"
+    rf"(?:\b(?:i|we)|^) ?{ADVERBS}(?:(?:do not|dont|don t|did not|didn t|have not|haven t) {ADVERBS}"
+    r"(?:know|have|recall|remember|find|found|heard|possess|(?:think|believe) (?:i|we) (?:know|have|can))"
+    rf"|(?:am|m|are|re) not {ADVERBS}(?:sure|certain|aware|able|familiar|confident)"
+    rf"|(?:am|m|was|are|re|were) {ADVERBS}(?:unable|unsure|unaware|uncertain|unfamiliar|sorry|afraid)"
+    r"|(?:can not|cannot|can t|could not|couldn t|was not able to|wasn t able to) (?:\w+ ){0,2}"
+    r"(?:answer|find|say|provide|give|verify|confirm|determine|recall|identify|tell|locate|help)"
+    rf"|(?:have|ve) no (?:\w+ )?(?:comment|idea|knowledge|way|{FACTS})|lack (?:\w+ )?(?:knowledge|{FACTS}))\b"
     r"|\b(?:is|s) (?:unknown|unclear|uncertain)\b"
     r"|\b(?:is not|s not|isn t) (?:publicly |generally |widely )?"
     r"(?:known|clear|available|specified|disclosed|certain|possible to (?:say|tell|determine))\b"
     r"|\b(?:can not|cannot|can t|could not) be (?:determined|answered|verified|confirmed|known)\b"
     r"|\b(?:no one|nobody) knows\b"
-    r"|\b(?:there is|there s|i found) no (?:\w+ )?(?:information|records?|evidence|data)\b"
+    rf"|(?:\b(?:there (?:is|s)|i found) |^)(?:no|not enough|insufficient|limited) (?:\w+ ){{0,2}}{FACTS}\b"
+    rf"|\bthere isn t (?:any|enough|sufficient) (?:\w+ ){{0,2}}{FACTS}\b"
+    r"|\bmy (?:knowledge|training|training data) (?:does not|doesn t|did not|didn t)\b"
     r"|\b(?:could|can|would) you (?:please )?(?:\w+ )?(?:clarify|provide|specify|give|tell)\b"
     r"|\bplease (?:clarify|provide|specify)\b"
+    r"|^(?:(?:i|we) (?:would |d )?(?:recommend|suggest)|you (?:should|can|could|may|might)|please) "
+    r"(?:check|consult|visit|contact|refer)"
     r"|\b(?:need|require|without) (?:more|additional|further) (?:context|information|details)\b"
-    r"|^(?:unknown|unsure|not sure|no idea|n or)\b"  # "N/A" is normalized to "n or"
+    r"|^(?:unknown|unsure|not sure|no idea|idk|n or)\b"  # "N/A" is normalized to "n or"
 )
-# A guess after a refusal is an attempt.
+# A guess after a refusal is an attempt, and one before it, as in "I think it is Lyon, but I am not sure".
 GUESS = re.compile(
     r"\b(?:i (?:do )?(?:think|believe|guess|suspect)|i (?:would|d) (?:say|guess)"
     r"|(?:my|best|a) (?:best |educated )?guess|but (?:perhaps|maybe|probably|possibly))\b"
-    r"(?! (?:you|that you|i can|we can))"
+    r"(?! (?:you|that you|i|that i|we can)\b)"
 )
 
 VERB = r"(?:is|s|are|was|were|has|had|did|does|will|would)"
@@ -58,8 +65,9 @@ BELIEF = re.compile(r"\b(?:you|some|many|most|people|others|one) (?:\w+ ){0,2}(?
 CORRECTION = re.compile(r"[,| ]*(?:but|however|though|yet|actually|in fact|in reality)\b")
 # A last word after which more must follow.
 OPEN_END = re.compile(
-    r"a|an|the|of|in|on|at|to|for|from|by|with|as|and|or|is|are|was|were|be|been|[-=+×*/]", re.IGNORECASE
+    r"a|an|the|of|in|on|at|to|for|from|by|with|as|and|or|is|are|was|were|be|been|not|[-=+×*/]", re.IGNORECASE
 )
+MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 NEAR = 200  # characters before and after a mention that are read
 SENTENCE_END = re.compile(r"[.!?…。](?=\W|$)|\S\s*\n")
 
@@ -100,7 +108,10 @@ def refuses(text: str) -> bool:
     """Return whether a text says that it does not know, and then makes no guess."""
     words = normalize_text(text)
     refusal = REFUSALS.search(words)
-    return refusal is not None and not GUESS.search(words, refusal.end())
+    if refusal is None or GUESS.search(words, refusal.end()):
+        return False
+    guess = GUESS.search(words, 0, refusal.start()) if refusal.group().startswith("i ") else None
+    return guess is None or not words[guess.end() : refusal.start()].strip()
 
 
 def breaks_off(text: str, reference: str) -> bool:
@@ -130,6 +141,9 @@ def _use(tokens: str, match: re.Match[str]) -> Mention:
 def _tokens(text: str) -> list[str]:
     """Return lower-case words, and "," for a comma, "?" for a question mark, "|" for the end of another clause."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    plain = re.sub(r"\b(?:[^\W\d_]\.\s?)+[^\W\d_]\.", lambda dotted: re.sub(r"\W", "", dotted.group()), plain)  # U.S.
+    plain = re.sub(rf"\b({MONTHS}) (\d{{1,2}})(?:st|nd|rd|th)?\b", r"\2 \1", plain)
+    plain = re.sub(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?={MONTHS}\b)", r"\1 ", plain)
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
     plain = re.sub(r"(?<![\d.])(\d+)\.(\d+)(?!\.?\d)", r"\1point\2", plain)  # 12.5 is one word, which has no 5
     plain = re.sub(r"(?<=\w)\s?/\s?(?=[^\W\d])", " or ", plain)

@@ -245,15 +245,19 @@ def test_an_adapter_is_named(folder):
     refused(folder.path, "is a LoRA or other adapter of someone/model (adapter_config.json)", "merge it into the model")
     (folder.path / "config.json").write_text(json.dumps(folder.config))
     refused(folder.path, "is a LoRA or other adapter of someone/model")
+    (folder.path / "adapter_config.json").rename(folder.path / "adapter_model.bin")
+    refused(folder.path, "is a LoRA or other adapter of an unnamed model (adapter_model.bin)")
 
 
-def test_gguf_is_named(folder):
-    folder.path.mkdir()
-    (folder.path / "model.Q4_1.gguf").write_bytes(b"GGUF")
-    refused(folder.path, "model.Q4_1.gguf: is GGUF", "give the safetensors checkpoint")
-    refused(folder.path / "model.Q4_1.gguf", "model.Q4_1.gguf: is GGUF")
+@pytest.mark.parametrize("name", ["model.Q4_1.gguf", "MODEL.GGUF", "Q4_1/model.gguf"])
+def test_gguf_is_named(folder, name):
+    file = folder.path / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF")
+    refused(folder.path, f"{name}: is GGUF", "give the safetensors checkpoint")
+    refused(file, f"{name}: is GGUF")
     (folder.path / "config.json").write_text(json.dumps(folder.config))
-    refused(folder.path, "model.Q4_1.gguf: is GGUF")
+    refused(folder.path, f"{name}: is GGUF")
 
 
 def test_variants_and_other_names_of_the_weights_are_named(folder):

@@ -143,7 +143,7 @@ def test_buffers_of_old_checkpoints_are_ignored(folder, max_difference, name, ca
 
 def test_heads_of_other_models_are_ignored_and_named(folder, max_difference, caplog):
     plain = jaxtrace.load(folder.write())
-    heads = ("classifier.weight", "score.weight", "v_head.summary.bias")
+    heads = ("classifier.weight", "critic_head.weight", "score.weight", "v_head.summary.bias")
     folder.weights |= {name: np.ones(2, np.float32) for name in heads}
     model, notes = loaded_with_notes(folder, caplog)
     assert max_difference(plain, model) == 0
@@ -159,6 +159,7 @@ NAMES = {
     "compiled layers": (CONFIG, lambda name: re.sub(r"(layers\.\d+)", r"\1._orig_mod", name)),
     "data-parallel": (CONFIG, lambda name: f"module.{name}"),
     "compiled, data-parallel": (CONFIG, lambda name: f"_orig_mod.module.{name}"),
+    "merged by peft": (CONFIG, lambda name: f"base_model.model.{name}"),
     "doubled GPT-2": (GPT2, lambda name: name.replace("transformer.", "transformer.transformer.")),
     "data-parallel GPT-2 without its prefix": (GPT2, lambda name: name.replace("transformer.", "module.")),
 }

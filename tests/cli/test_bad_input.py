@@ -102,7 +102,10 @@ def test_a_broken_prompt_file_is_named_with_its_line(refused, tmp_path, name, co
 @pytest.mark.parametrize(
     ("content", "names"),
     [
-        ("temprature: 1\n", ["temprature: no such setting; did you mean 'temperature'? there are: ", "seed, model, revision"]),
+        (
+            "temprature: 1\n",
+            ["temprature: no such setting; did you mean 'temperature'? there are: ", "seed, model, revision"],
+        ),
         ("max_new_tokens: [1\n", ["not valid YAML", "line 2"]),
         ("- model\n", ["not a YAML mapping of settings"]),
         ("", ["not a YAML mapping of settings"]),

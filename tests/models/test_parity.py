@@ -5,6 +5,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jaxtrace
+from jaxtrace.models import layers
+from jaxtrace.models.families.reader import ACTIVATIONS
 from jaxtrace.models.forward import forward_logits
 from tests.models import hugging_face
 from tests.models.cases import CASES, LENGTH
@@ -39,3 +41,12 @@ def test_metrics_agree_with_transformers(case, tmp_path):
     model = jaxtrace.load(str(tmp_path), stacked=stacked)
     run = hugging_face.run(reference, tokens.tolist())
     assert_parity(model, tokens, run, compute=compiled if stacked else everything)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_name_of_an_activation_is_the_function_of_transformers(name):
+    from transformers.activations import ACT2FN  # needs torch, without which tests.models.hugging_face skips this file
+
+    x = np.linspace(-6, 6, 101, dtype=np.float32)
+    want = ACT2FN[name](hugging_face.torch.tensor(x)).numpy()
+    np.testing.assert_allclose(layers.ACTIVATIONS[ACTIVATIONS[name]](x), want, rtol=1e-5, atol=1e-5)

@@ -65,11 +65,17 @@ MAX_NUMBER = 2**31 - 1
 MAX_LAYERS = 10_000
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
+# transformers' names; several name one function.
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_tanh",
+    "swish": "silu",
 }
 
 
