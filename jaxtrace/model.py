@@ -44,7 +44,7 @@ from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.prompt import ChatMode, PromptSettings
 from jaxtrace.settings.run import AUTO, DEMO
-from jaxtrace.settings.sampling import PrecisionName
+from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
 from jaxtrace.settings.validation import validated
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -204,7 +204,7 @@ class Model:
             sampler=sampler or Greedy(),
             stop_tokens=tuple(self.stop_tokens if stop_tokens is None else stop_tokens),
             stop_repeats=stop_repeats,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=validated(DecodingSettings, {"stop": stop}, "generate").stop,
             seed=seed,
             interventions=interventions,
         )
