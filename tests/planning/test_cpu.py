@@ -20,7 +20,7 @@ def planned():
 
 
 def test_plan_for_eight_cpu_devices_shares_weights_and_caches(planned):
-    _, config = read_config(demo_path(), "demo")
+    config = read_config(demo_path(), "demo")[1]
     assert planned["devices here"] == planned["devices"] == 8
     assert planned["fits"] and planned["dtype"] == "float32" and planned["mesh"] == "data=4,model=2"
     decode, prefill = planned["decode"], planned["prefill"]

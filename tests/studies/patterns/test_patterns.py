@@ -184,7 +184,7 @@ def test_grades_are_conditions(tmp_path):
     rows = [replace(answer(i, {"answer": "seven"}, 4), text=said[i % 5]) for i in range(20)]
     rows.append(answer(40, {}, 4))
     result, _ = compared(rows, by="grade")
-    counts = {"correct or not attempted": 8, "incorrect": 12}
+    counts = {"correct or not attempted": 12, "incorrect": 8}
     assert result.tables["conditions"].frame.set_index("condition")["answers"].to_dict() == counts
     file = tmp_path / "labels.jsonl"
     judged = [
