@@ -195,13 +195,14 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
 
     Raises:
       CheckpointError: the checkpoint is missing or unreadable.
-      ConfigError: the model lacks a layer, head or token that is to be recorded.
+      ConfigError: the model lacks a layer, head or token that is to be recorded, or a tokenizer for stop strings.
     """
     if config.random:
         checkpoint = open_random_model(config.model, config.seed, config.revision, config.ignore_config)
     else:
         checkpoint = open_model_checkpoint(config.model, config.revision, config.ignore_config)
     config.recorded.check(checkpoint.config)
+    check_stop(config.stop, checkpoint.tokenizer)
     return checkpoint
 
 
@@ -209,9 +210,8 @@ def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: 
     """Return the engine's settings of a run.
 
     Raises:
-      ConfigError: `pause` is no token of the model's tokenizer, or there are stop strings and no tokenizer.
+      ConfigError: `pause` is no token of the model's tokenizer.
     """
-    check_stop(config.stop, tokenizer)
     sampler: Sampler = Greedy()
     if config.sampler == "sample":
         sampler = Sample(config.temperature, config.top_k, config.top_p, config.min_p)

@@ -16,6 +16,7 @@ KINDS = {
     "gemma3_text: two periods and a tail": "unrolled",
     "gpt2: as published": "stacked",
 }
+DAILY = ("gemma3_text: two periods and a tail", "gpt2: as published")  # every kind of block; the others nightly
 LENGTHS = (3, 1, 40, 17)  # shorter and longer than the windows of 5
 
 
@@ -26,7 +27,9 @@ def random_model(kind, case):
     return Model("tiny", config, params)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name not in DAILY)) for name in KINDS]
+)
 def test_decode_equals_score(name, rng, monkeypatch):
     model = random_model(*name.split(": "))
     params = stack_layers(model.config, model.params) if KINDS[name] == "stacked" else model.params

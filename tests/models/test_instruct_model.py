@@ -50,6 +50,7 @@ def test_answers_to_questions_are_those_of_transformers(count, model, reference,
             assert first - second < GAP, f"{question!r}, token {different[0]}"
 
 
+@pytest.mark.nightly
 def test_every_step_agrees_with_transformers(model, reference, questions):
     """Within the usual bounds, and twice the error that float32 has in transformers itself."""
     row = model.generate(questions[:1], max_new_tokens=8).rows[0]

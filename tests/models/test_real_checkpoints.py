@@ -26,6 +26,7 @@ def test_every_generated_step_agrees_with_transformers(name, shared_data):
     assert_parity(jaxtrace.load(str(directory), stacked=True), tokens, run)
 
 
+@pytest.mark.nightly
 def test_a_stored_unembedding_that_differs_agrees_with_transformers(shared_data, tmp_path):
     """Before it was read, entropies were off by up to 2.5 nats."""
     source, name = shared_data / "checkpoints" / "TinyStories-656K", "TinyStories-656K"
