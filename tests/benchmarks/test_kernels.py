@@ -72,6 +72,7 @@ def test_refusal_is_a_row_with_its_reason(tmp_path, monkeypatch):
     assert float(xla["ms"]) > 0 and xla["note"] == ""
 
 
+@pytest.mark.nightly
 def test_earlier_run_gives_ratios(tmp_path, capsys):
     earlier, out = tmp_path / "earlier.csv", tmp_path / "run.csv"
     kernels.main([*SMALL, "--shape", "R=1,V=9", "R=2,V=9", "--against", "--out", str(earlier)])
@@ -87,6 +88,7 @@ def test_earlier_run_gives_ratios(tmp_path, capsys):
     assert "Rows of the earlier run only: softmax_moments xla R=1,V=9 float32." in printed
 
 
+@pytest.mark.nightly
 def test_scalars_are_written_for_tensorboard(tmp_path):
     kernels.main([*UNEMBED, "--shape", "G=2,R=3,D=8,V=50", "--tensorboard", str(tmp_path)])
     (file,) = tmp_path.iterdir()

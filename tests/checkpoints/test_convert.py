@@ -207,7 +207,8 @@ def test_a_conversion_without_its_marker_is_finished(folder, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layers", "moment"), [(12, 0.0), pytest.param(40, 0.4, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize(("layers", "moment"), [(12, 0.0), (40, 0.4)])
 def test_a_killed_conversion_is_resumed(tmp_path, layers, moment):
     """Kill the process some seconds after the first part has begun, then convert again."""
     folder = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": layers})

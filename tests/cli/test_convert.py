@@ -35,6 +35,7 @@ def refused(jaxtrace):
     return call
 
 
+@pytest.mark.nightly
 def test_a_converted_checkpoint_gives_the_same_trace(jaxtrace, no_plots, tmp_path):
     out = tmp_path / "out"
     done = jaxtrace("convert", "demo", out, "--dtype", "bfloat16", "--mesh", "data=1")
@@ -53,6 +54,7 @@ def test_a_converted_checkpoint_gives_the_same_trace(jaxtrace, no_plots, tmp_pat
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.nightly
 def test_relative_paths_work(jaxtrace, no_plots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = jaxtrace("convert", "demo", "rel")
