@@ -52,7 +52,7 @@ QUANTISED_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config
 # Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
 # original/ or checkpoint-500/.
 HUB_FILES = (
-    *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json", "hf_quant_config.json"),
+    *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json", *QUANTISED_FILES),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "vocab.txt", "tekken.json", "chat_template.json", "chat_template.jinja"),
     *(INDEX, ADAPTER),
