@@ -210,8 +210,14 @@ class Model:
         )
         settings.probes.check(self.config)
         check_stop(settings.stop, self.tokenizer)
-        fields = {"chat": chat, "raw": raw, "system": system, "prefix": prefix, "allow_special": allow_special}
-        fields |= {"template_arg": template_arg}
+        fields = {
+            "chat": chat,
+            "raw": raw,
+            "system": system,
+            "template_arg": template_arg,
+            "prefix": prefix,
+            "allow_special": allow_special,
+        }
         encoded = self.encode(with_images(prompts, images), validated(PromptSettings, fields, "generate"))
         rows = self.generate_rows(encoded, settings, on_progress)
         info = self.info("generate", settings) | {"prompt_format": encoded.info}

@@ -58,7 +58,7 @@ class ControlTokens:
           render: chat template, as a function of the messages.
 
         Raises:
-          PromptError: the tokenizer changes private characters, so that its control tokens cannot be told apart.
+          PromptError: the tokenizer changes private characters, so that its control tokens cannot be distinguished.
         """
         text = render(messages)
         begin, end = _unused(text + json.dumps(messages, ensure_ascii=False), 2)

@@ -195,7 +195,10 @@ class Pool:
 
     def _groups(self, admitted: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         """Yield the (row, prompt) pairs that are prefilled together; in a deterministic run their chunks are equal."""
-        widths = lambda pair: chunk_widths(self._entries[pair[1]].prefill) if self._deterministic else None  # noqa: E731
+
+        def widths(pair: tuple[int, int]) -> list[int] | None:
+            return chunk_widths(self._entries[pair[1]].prefill) if self._deterministic else None
+
         for _, pairs in itertools.groupby(admitted, widths):
             alike = list(pairs)
             for start in range(0, len(alike), self._group):

@@ -1,4 +1,4 @@
-"""A completion's thought and its answer, told apart by the markers that reasoning models publish."""
+"""A completion's thought and its answer, separated by the markers that reasoning models publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thought and answer of a row, told apart by published markers."""
+"""Thought and answer of a row, separated by published markers."""
 
 from dataclasses import replace
 
