@@ -7,7 +7,7 @@ class JaxtraceError(Exception):
     """Base of every error that the command line prints as one line, with exit status 2."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of another library's error, or the name of its class if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +56,20 @@ class EncodedText:
     plain: tuple[str, ...] = ()
 
 
+@contextmanager
+def _rust_errors() -> Iterator[None]:
+    """Turn errors of the library tokenizers into CheckpointError.
+
+    It raises Exception itself; a regular expression that backtracks too long, or a wrong field, makes it panic.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise CheckpointError(f"the tokenizer fails ({first_line(error)}); download its files again") from None
+        raise
+
+
 class Tokenizer:
     """A tokenizer of the library tokenizers and a chat template, reduced to the operations of tracing.
 
@@ -75,6 +90,7 @@ class Tokenizer:
         self._special = {i: token.content for i, token in added.items() if token.special}
 
     @classmethod
+    @_rust_errors()
     def load(cls, directory: Path) -> Tokenizer | None:
         """Load the tokenizer of a checkpoint directory; return None for a directory without one.
 
@@ -129,6 +145,7 @@ class Tokenizer:
         prompt = Prompt(text=text, images=(None,) * images)
         return self.encode_prompt(prompt, PromptSettings(), chat=chat, image_token=image_token).ids
 
+    @_rust_errors()
     def encode_prompt(
         self,
         prompt: Prompt,
@@ -149,7 +166,8 @@ class Tokenizer:
 
         Raises:
           PromptError: the prompt needs a chat template and there is none, a message is malformed, or the template
-            fails, has no such argument, or omits the system message.
+            fails, has no such argument, omits the system message, or takes too long.
+          CheckpointError: the tokenizer fails on the text.
         """
         image_text = "" if image_token is None else cast(str, self.backend.id_to_token(image_token))
         mode = settings.chat_mode if chat else "never"
@@ -162,6 +180,7 @@ class Tokenizer:
         messages = self._messages(prompt, settings, image_text)
         return self._encode_chat(messages, settings, self.template, date or datetime.now())
 
+    @_rust_errors()
     def encode_text(self, text: str, images: int = 0, image_text: str = "") -> EncodedText:
         """Encode a text without a chat template: control tokens are parsed, one start token and no end token is fed.
 
@@ -259,6 +278,7 @@ class Tokenizer:
         """Return the text of ids from the pieces that they add, without the pieces of special tokens."""
         return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in self._special)
 
+    @_rust_errors()
     def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """Return the text that each id adds, special tokens included; "" while a character is incomplete."""
         visible = iter(self._visible_pieces([i for i in map(int, ids) if i not in self._special]))

@@ -45,8 +45,16 @@ class GradeOptions(StrictModel):
         description="Directory of stored replies of the API. Default: OUT.cache.",
         json_schema_extra=JUDGE,
     )
-    timeout: float = Field(60.0, description="Seconds to wait for each reply of the API.", json_schema_extra=JUDGE)
-    retries: int = Field(3, description="Number of further requests after the API fails.", json_schema_extra=JUDGE)
+    timeout: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most seconds for each question to the API, all retries included.",
+        json_schema_extra=JUDGE,
+    )
+    retries: int = Field(
+        3, ge=0, description="Number of further requests after the API fails.", json_schema_extra=JUDGE
+    )
     out: Path = Field(description="File of labels, JSON lines.", json_schema_extra=OUTPUT)
 
     @model_validator(mode="after")
