@@ -67,9 +67,8 @@ class ChatTemplate:
             names = few(list(map(str, stored)))
             stored = stored.get("default", f"{{{{ raise_exception({f'none of {names} is named default'!r}) }}}}")
         if not isinstance(stored, str | None):
-            raise CheckpointError(
-                f"{directory}: the chat template is no text but {str(stored)[:100]}; download it again"
-            )
+            shown = str(stored)[:100]
+            raise CheckpointError(f"{directory}: the chat template is {shown}, which is no text; download it again")
         return cls(stored) if stored else None
 
     @property

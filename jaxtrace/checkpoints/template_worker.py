@@ -1,4 +1,4 @@
-"""Program that renders chat templates, in a process of its own, which can be ended: a template may loop or grow forever.
+"""Program that renders chat templates in a process that can be ended, since a template may loop or grow forever.
 
 It reads one JSON request per line and writes one JSON reply per line, both in ASCII. It imports Jinja and the standard
 library alone, so that it starts in a tenth of a second.

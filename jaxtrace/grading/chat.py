@@ -73,17 +73,20 @@ class Chat:
           retries: number of times to repeat a request, after growing pauses, if the server is busy or fails.
 
         Raises:
-          StudyError: the URL is not one of a chat API.
+          StudyError: the URL is not one of a chat API, or the key cannot be sent.
         """
+        key = os.environ.get(KEY) or "none"  # local servers need no key
+        if not (key.isascii() and key.isprintable()):
+            raise StudyError(f"${KEY}: holds characters that no key has; set it again")
         self.model = model
         self._shown = _without_secrets(url)
         self._url, self._cache, self._timeout, self._retries = url, cache, timeout, retries
-        self._exit = ExitStack()
+        self._key, self._exit = key, ExitStack()
 
     def __enter__(self) -> Self:
         client = openai.AsyncOpenAI(
             base_url=self._url,
-            api_key=os.environ.get(KEY) or "none",  # local servers need no key
+            api_key=self._key,
             timeout=self._timeout,
             max_retries=self._retries,
             default_headers={"Accept-Encoding": "identity"},

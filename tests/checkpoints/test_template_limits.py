@@ -67,7 +67,7 @@ def test_a_long_template_is_refused_when_it_is_used(tmp_path):
     template = ChatTemplate.read(tmp_path, {})
     with pytest.raises(PromptError, match="has more than 1,000,000 characters"):
         template.render([], {}, {}, DATE)
-    with pytest.raises(CheckpointError, match="is no text but 3; download it again"):
+    with pytest.raises(CheckpointError, match="the chat template is 3, which is no text; download it again"):
         ChatTemplate.read(tmp_path / "none", {"chat_template": 3})
 
 

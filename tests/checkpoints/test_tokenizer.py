@@ -89,10 +89,9 @@ def test_smollm2_encodes_as_published(smollm2):
 @pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer", "decoder"])
 def test_a_regular_expression_that_backtracks_forever_is_an_error(part):
     spec = json.loads((demo_path() / "tokenizer.json").read_text())
-    kind = (
-        {"type": "Split", "behavior": "Isolated", "invert": False} if part == "pre_tokenizer" else {"type": "Replace"}
-    )
-    spec[part] = {"pattern": {"Regex": "(a+)+$"}, "content": "b", **kind}
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    replace = {"type": "Replace", "content": "b"}
+    spec[part] = {"pattern": {"Regex": "(a+)+$"}, **(split if part == "pre_tokenizer" else replace)}
     tokenizer = Tokenizer(Backend.from_str(json.dumps(spec)))
     text = "a" * 100 + "!"
     with pytest.raises(CheckpointError, match=r"^the tokenizer fails \(.*retry-limit.*\); download its files again$"):

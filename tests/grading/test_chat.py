@@ -130,22 +130,22 @@ NO_CHAT = "a response that is not a chat API's"
         (lambda: response("Content-Type: a/b; charset=zlib", BOMB, status="400 Bad Request"), "status 400"),
         (lambda: response("X: y", NESTED), NO_CHAT),
         (lambda: response("X: y", NESTED, status="400 Bad Request"), "status 400"),
-        (lambda: response("Retry-After: 1e9\r\nContent-Length: 0", status="429 Busy"), "status 429|no answer in time"),
+        (lambda: response("Retry-After: 1e9\r\nContent-Length: 0", status="429 Busy"), "status 429"),
         (lambda: iter([f"HTTP/1.1 200 {'x' * 200_000}\r\n".encode()]), None),
         (lambda: response("Location: /v1/chat/completions\r\nContent-Length: 0", status="307 Moved"), None),
         (lambda: iter([b""]), None),
     ],
 )
 def test_a_hostile_response_ends_in_time_and_bounded_memory(tmp_path, reply, why):
-    start = time.monotonic()
     with serving(lambda _: reply()) as api:
         if why is None:
             with pytest.raises(StudyError, match="cannot be reached"):
-                ask(api, tmp_path, timeout=1)
+                ask(api, tmp_path, timeout=30)
         else:
-            (answer,) = ask(api, tmp_path, timeout=1)
-            assert answer.value is None and answer.why in why.split("|")
-    assert time.monotonic() - start < 5
+            start, late = time.monotonic(), why == "no answer in time"
+            (answer,) = ask(api, tmp_path, timeout=0.5 if late else 30)
+            assert answer.value is None and answer.why == why
+            assert time.monotonic() - start < (3 if late else 30)
     assert not list(tmp_path.iterdir())
 
 
@@ -241,6 +241,13 @@ def test_an_unreachable_server_is_an_error(tmp_path):
 def test_an_invalid_url_is_refused(tmp_path, url):
     with pytest.raises(StudyError, match="not the URL of a chat API; give one such as http://localhost:8000/v1"):
         Chat(url, "tiny", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["sk-é", "sk-\n", "sk-\x1b"])
+def test_a_key_that_cannot_be_sent_is_refused(tmp_path, monkeypatch, key):
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(StudyError, match=r"^\$OPENAI_API_KEY: holds characters that no key has; set it again$"):
+        Chat("http://localhost:1/v1", "tiny", tmp_path)
 
 
 @pytest.mark.parametrize(
