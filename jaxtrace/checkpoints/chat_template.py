@@ -22,7 +22,7 @@ from jaxtrace.files import read_json
 WORKER = Path(__file__).with_name("template_worker.py")
 CLOCK = "strftime_now"  # function of a template that formats the current time
 SOURCE = 1_000_000  # most characters of a template; published ones have up to 60,000
-SECONDS, CHARACTERS, MEMORY = 10.0, 10_000_000, 512 << 20  # most that one rendering may take
+SECONDS, CHARACTERS, MEMORY = 10.0, 1_000_000, 512 << 20  # most that one rendering may take
 
 
 class ChatTemplate:
@@ -122,7 +122,7 @@ class Renderer:
 
         Args:
           seconds: most wall time.
-          characters: most characters of the text.
+          characters: most characters of the text, plus four times the length of the messages.
           memory: most bytes that it may allocate; macOS does not enforce them.
         """
         self._limits = (seconds, characters, memory)

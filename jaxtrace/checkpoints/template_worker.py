@@ -22,6 +22,7 @@ from jinja2.nodes import Name, Node, Test
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+GROWTH = 4
 GIVEN = {"messages", "add_generation_prompt", "raise_exception", "strftime_now"}  # variables that a caller cannot set
 
 
@@ -30,7 +31,7 @@ def main(seconds: float, characters: int, memory: int) -> None:
 
     Args:
       seconds: most wall time of a request; the kernel then ends this process, also within C code.
-      characters: most characters of a rendered text.
+      characters: most characters of a rendered text, to which `GROWTH` times the length of its messages is added.
       memory: most bytes that templates may allocate, where the system limits memory (Linux).
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which may still need a prompt
@@ -74,11 +75,12 @@ def _render(
         return {"error": f"the chat template has no argument {min(unknown)!r}; it has: {known}"}
     now = datetime.fromisoformat(date)
     values = {"tools": None, "documents": None, **special_tokens, **arguments, "strftime_now": now.strftime}
+    most = characters + GROWTH * len(json.dumps([messages, arguments], ensure_ascii=False))
     pieces, size = [], 0
     for piece in program.generate(messages=messages, add_generation_prompt=True, **values):
         size += len(piece)
-        if size > characters:
-            return {"limit": f"writes more than {characters:,} characters"}
+        if size > most:
+            return {"limit": f"writes more than {most:,} characters"}
         pieces.append(piece)
     text = "".join(pieces)
     text.encode()  # the tokenizer takes no lone surrogates
