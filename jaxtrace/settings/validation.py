@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +18,9 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of settings: frozen, refuses unknown fields, and builds its validator at first use (`--help` needs none)."""
+    """Base of settings: frozen, refuses unknown fields, NaN and infinity; its validator is built at first use."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 def _split_commas(value: Any) -> Any:
@@ -57,9 +58,21 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
+        # Pydantic puts the branch of a union into the path: "windows.constrained-int".
+        path = [part for part in map(str, first["loc"]) if not re.search(r"[\[-]", part)]
         where = place if isinstance(place, str) else place(path[0] if path else "")
         raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
+
+
+def set_checked(instance: Any, kind: type[BaseModel], place: str) -> None:
+    """Replace the fields of a frozen dataclass by the checked values of the settings with these names.
+
+    Raises:
+      ConfigError: a value is out of range; see `validated`.
+    """
+    given = {name: vars(instance)[name] for name in kind.model_fields if name in vars(instance)}
+    checked = validated(kind, given, place)
+    vars(instance).update({name: getattr(checked, name) for name in given})
 
 
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
@@ -73,12 +86,19 @@ def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     if not field:
         return message
     value = error["input"]
-    value = value if isinstance(value, str) and len(value.split()) == 1 else repr(value)
+    value = value if isinstance(value, str) and len(value.split()) == 1 else _shown(value)
     if len(value) > LONGEST_VALUE:
         value = f"{value[:LONGEST_VALUE]}…"
     advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
     advice = advice.replace("String should", "it must", 1)
     return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ def test_integers_of_every_array_library_are_token_ids(letters, ids):
 
 
 def test_stop_tokens_that_are_no_integers_are_refused(letters):
-    with pytest.raises(ConfigError, match=r"stop_tokens: 2\.5 is not a token id"):
+    with pytest.raises(ConfigError, match=r"stop_tokens is \(2\.5,\); 2\.5 is not a token id"):
         letters.generate(["ab"], stop_tokens=(2.5,))
 
 
