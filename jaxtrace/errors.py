@@ -30,6 +30,10 @@ class PromptError(JaxtraceError):
     """A prompt or a file of prompts cannot be traced."""
 
 
+class OutOfMemoryError(JaxtraceError):
+    """A model or a run needs more memory than this machine or its devices have."""
+
+
 class StoreError(JaxtraceError):
     """A trace directory cannot be read or written."""
 

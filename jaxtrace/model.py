@@ -192,6 +192,7 @@ class Model:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; a
             message or the chat template is unusable; or an image is unreadable, has no image token in its prompt, or
             the model has no image encoder.
+          OutOfMemoryError: the rows do not fit the memory; a smaller batch may.
           ConfigError: settings of the prompts exclude each other, a count is out of range, a mask of the interventions
             does not have the model's shape, or there is a stop string and no tokenizer.
         """
@@ -433,6 +434,7 @@ def open_random_model(
     name: str, seed: int, revision: str | None = None, ignore_config: Sequence[str] = ()
 ) -> RandomCheckpoint:
     """Return the shape behind a name ("demo" and published names included) with random weights."""
+    validated(DecodingSettings, {"seed": seed}, "random weights")
     if revision is not None:
         raise ConfigError(f"revision is {revision!r}, but random weights are not fetched; drop it, or random")
     if name == DEMO:
@@ -494,6 +496,7 @@ def load(
     Raises:
       CheckpointError: there is no such checkpoint, it cannot be read exactly, or the lens belongs to another model.
       ConfigError: jaxtrace does not support the config or the mesh, or the mesh does not divide the model.
+      OutOfMemoryError: the weights do not fit the memory.
     """
     if random:
         checkpoint = open_random_model(name, seed, revision, ignore_config)

@@ -22,6 +22,7 @@ from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
 from jaxtrace.files import write_atomically
+from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.mesh import make_mesh
@@ -72,7 +73,7 @@ def convert(
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
     checkpoint.log_notes()
-    with checkpoint.weights() as weights:
+    with checkpoint.weights() as weights, memory_errors(lambda asked: _memory_line(checkpoint, asked)):
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
         with _write_errors(out):
@@ -89,6 +90,14 @@ def convert(
             on_progress(written, total)
     with _write_errors(out):
         _finish(checkpoint.directory, out, progress)
+
+
+def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
+    part = max(_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
+    return (
+        f"{checkpoint.name}: out of memory: a parameter takes up to {format_bytes(part)} in float32 while it is "
+        f"converted{asked}; split it over more devices (--mesh), or use a machine with more memory"
+    )
 
 
 def _target(checkpoint: Checkpoint, weights: Any, dtype: str | None, mesh: str | None) -> Params:
@@ -143,6 +152,8 @@ def _write_errors(out: Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:  # Orbax raises its own, its stores' and the operating system's errors
+        if is_out_of_memory(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"

@@ -40,6 +40,7 @@ from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.reader import INERT, NULL
 from jaxtrace.models.published import check_model_name
+from jaxtrace.parallel.memory import loading_weights
 from jaxtrace.parallel.processes import is_leader
 from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.prompts import LAST_TOKEN_ID, token_ids
@@ -105,10 +106,11 @@ class Checkpoint:
 
         Raises:
           CheckpointError: the parameters cannot be read exactly.
+          OutOfMemoryError: the parameters do not fit.
         """
         dtype = default_dtype() if dtype is None else dtype
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
-        with self.weights() as weights:
+        with self.weights() as weights, loading_weights(self.name, self.config, dtype):
             return assemble(self.config, weights.read, dtype, shardings, stacked)
 
     @contextmanager

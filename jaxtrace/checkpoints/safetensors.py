@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.files import read_json
+from jaxtrace.memory import is_out_of_memory
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -113,6 +114,8 @@ class Tensors:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except (SafetensorError, OSError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
                 if shard_of is None or shard_of.get(name) == path.name:

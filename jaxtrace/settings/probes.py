@@ -33,7 +33,7 @@ def _check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class RecordSettings(StrictModel):
-    """What a run records."""
+    """Metrics and raw material that a run records."""
 
     probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
         default=("all",),

@@ -21,6 +21,7 @@ from jaxtrace.engine.samplers.tempering import tuned_temperature
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels.moments import MASKED
 from jaxtrace.models.on_mesh import largest_logits
+from jaxtrace.prompts import token_ids
 from jaxtrace.settings.numbers import Float32, Natural
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.validation import StrictModel, set_checked
@@ -72,7 +73,6 @@ class DsliderState:
 
 
 class _Ranges(StrictModel):
-    support: Natural | tuple[Natural, ...]
     pause: Natural | None
     outlier_bias: Float32
 
@@ -106,8 +106,11 @@ class Dslider(Sampler):
 
     def __post_init__(self) -> None:
         set_checked(self, _Ranges, "sampler 'dslider'")
-        ids = (0, self.support - 1) if isinstance(self.support, int) else self.support
-        if len(ids) < 2 or ids[0] < 0 or any(b <= a for a, b in itertools.pairwise(ids)):
+        try:
+            ids = (0, self.support - 1) if isinstance(self.support, int) else token_ids(self.support)
+        except ValueError:
+            ids = ()
+        if len(ids) < 2 or any(b <= a for a, b in itertools.pairwise(ids)):
             raise ConfigError(
                 f"support={self.support} is out of range; give at least two token ids, ascending, or their number"
             )

@@ -72,7 +72,8 @@ class Formula:
     truncated: bool = False
 
     def __post_init__(self) -> None:
-        _check_numbers("formula", self.constant, *(weight for _, weight in self.weights))
+        weights = [weight for _, weight in self.weights]
+        _check_numbers("formula", *weights, *[self.constant] * bool(weights))  # `DrawSettings` checks a lone constant
         if not self.low <= self.high:
             raise ConfigError(f"formula: low is {self.low} and high is {self.high}; low must not be above high")
 
