@@ -19,7 +19,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E":
 # trying to allocate 12.5GiB", "Failed to allocate request for 1.0GiB" (GPU), "Attempting to reserve 3.95G at the bottom
 # of memory", "Used 21.95G of 15.48G hbm" (TPU), "Unable to allocate 7.11 PiB for an array".
 EXHAUSTED = ("RESOURCE_EXHAUSTED", "Resource exhausted", "OUT_OF_MEMORY", "Out of memory", "out of memory", "bad_alloc")
-REQUESTED = re.compile(r"(?:allocat|reserve|required|Used)[^\d]{0,40}([\d.]+) ?([KMGTPE]?)i?(?:B|bytes)?\b")
+REQUESTED = re.compile(r"(?:allocat|reserve|required|Used)[^\d(]{0,40}([\d.]+) ?(?:([KMGTPE])i?B?|B|bytes)\b")
 RUNTIME_ERRORS = ("JaxRuntimeError", "XlaRuntimeError")
 
 Describe = Callable[[str], str]  # ", and 4 GiB more was asked for", or "" → the line of an error
@@ -75,7 +75,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def requested_bytes(error: BaseException) -> int | None:
     """Return the bytes that a failed allocation asked for; None if its error does not tell."""
     match = REQUESTED.search(str(error))
-    return int(float(match[1].rstrip(".")) * UNITS[match[2]]) if match else None
+    return int(float(match[1].rstrip(".")) * UNITS[match[2] or ""]) if match else None
 
 
 def free_memory() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.files import read_json
-from jaxtrace.memory import is_out_of_memory
+from jaxtrace.memory import format_bytes, memory_errors
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -96,12 +97,20 @@ def _weight_map(index: Path) -> dict[str, str]:
     return shard_of
 
 
+def _memory_line(path: Path, asked: str) -> str:
+    return (
+        f"{path}: out of memory: {format_bytes(path.stat().st_size)} cannot be mapped{asked}; end other programs, raise "
+        "the limit on memory (ulimit -v), or use a machine with more memory"
+    )
+
+
 class Tensors:
     """Tensors of a checkpoint by name, read on demand from memory-mapped files.
 
     An index decides which tensors there are: others in its shards are ignored.
 
     Raises:
+      OutOfMemoryError: a file cannot be mapped.
       CheckpointError: a file cannot be read, or a tensor is not in the shard that the index names.
     """
 
@@ -112,10 +121,9 @@ class Tensors:
         shard_of = None if paths == [directory / SINGLE] else _weight_map(directory / INDEX)
         for path in paths:
             try:
-                file = self._stack.enter_context(safe_open(path, framework="numpy"))
+                with memory_errors(functools.partial(_memory_line, path)):
+                    file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except (SafetensorError, OSError) as error:
-                if is_out_of_memory(error):
-                    raise
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
                 if shard_of is None or shard_of.get(name) == path.name:

@@ -14,5 +14,5 @@ def mesh_sizes(text: str) -> dict[str, int]:
     matches = [re.fullmatch(r"\s*([a-z_]+)\s*=\s*([1-9][0-9]{0,8})\s*", part) for part in text.split(",")]
     sizes = {match[1]: int(match[2]) for match in matches if match}
     if len(sizes) < len(matches) or not sizes.keys() <= {*AXES}:
-        raise ConfigError(f"mesh {text!r}: not sizes of {' and '.join(AXES)}; write it like 'data=2,model=4'")
+        raise ConfigError(f"mesh {text!r:.60}: not sizes of {' and '.join(AXES)}; write it like 'data=2,model=4'")
     return sizes

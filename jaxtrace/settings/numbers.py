@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -23,6 +25,13 @@ def _refuse_truth_value(value: Any) -> Any:
     return value
 
 
+def _refuse_overflow(value: Any) -> Any:
+    """Refuse digits that become infinity; infinity must be written as such."""
+    if isinstance(value, str) and re.search("[0-9]", value) and math.isinf(float(value)):
+        raise ValueError("it must be a smaller number, or inf")
+    return value
+
+
 def _float32(value: float) -> float:
     if not is_float32(value):
         raise ValueError(f"it must be 0 or from {LEAST_FLOAT32:.2g} to {LARGEST_FLOAT32:.2g}, as float32 holds")
@@ -36,5 +45,5 @@ Natural = Annotated[int, Field(ge=0, lt=END_OF_INT32), _NUMBER]
 Rows = Annotated[int, Field(ge=1, le=2**20), _NUMBER]  # of a batch that is planned, run or not
 Seed = Annotated[int, Field(ge=0, lt=END_OF_SEEDS), _NUMBER]
 Float = Annotated[float, _NUMBER]
-FloatOrInfinity = Annotated[float, Field(allow_inf_nan=True), _NUMBER]
+FloatOrInfinity = Annotated[float, Field(allow_inf_nan=True), _NUMBER, BeforeValidator(_refuse_overflow)]
 Float32 = Annotated[float, _NUMBER, AfterValidator(_float32)]  # a number that devices compute with

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jaxtrace.errors import ConfigError
 
+BRANCH = re.compile(r"int|float|str|bool|.*[\[-].*")  # of a union, in pydantic's path: "windows.constrained-int"
 LONGEST_VALUE = 60  # characters of a wrong value that a message shows
 
 T = TypeVar("T", bound=BaseModel)
@@ -58,8 +59,7 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        # Pydantic puts the branch of a union into the path: "windows.constrained-int".
-        path = [part for part in map(str, first["loc"]) if not re.search(r"[\[-]", part)]
+        path = [part for part in map(str, first["loc"]) if not BRANCH.fullmatch(part)]
         where = place if isinstance(place, str) else place(path[0] if path else "")
         raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
 
