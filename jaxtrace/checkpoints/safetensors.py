@@ -99,8 +99,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 def _memory_line(path: Path, asked: str) -> str:
     return (
-        f"{path}: out of memory: {format_bytes(path.stat().st_size)} cannot be mapped{asked}; end other programs, raise "
-        "the limit on memory (ulimit -v), or use a machine with more memory"
+        f"{path}: out of memory: {format_bytes(path.stat().st_size)} cannot be mapped{asked}; end other programs, "
+        "raise the limit on memory (ulimit -v), or use a machine with more memory"
     )
 
 

@@ -110,7 +110,8 @@ def find_topology(name: str) -> Topology:
     if chip is None or shape is None:
         known, sizes = ", ".join(chip.name for chip in CHIPS), ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
         raise ConfigError(
-            f"topology {name!r:.60}: is unknown; choose one of {known} with {sizes} (chips), and cpu-1 to cpu-{MOST_CPUS}"
+            f"topology {name!r:.60}: is unknown; choose one of {known} with {sizes} (chips), and cpu-1 to "
+            f"cpu-{MOST_CPUS}"
         )
     return Topology(name, chip, chips, shape, "tpu")
 
