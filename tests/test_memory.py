@@ -92,7 +92,7 @@ SHAPE = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"vocab_size": 2**31 - 1, "hidden_size": 2**31 - 2},  # more bytes than an int64 counts
+        {"vocab_size": 2**31 - 1, "hidden_size": 2**31 - 4},  # more bytes than an int64 counts
         {"intermediate_size": 2**31 - 1, "hidden_size": 2**16},
         {"num_attention_heads": 2**30, "head_dim": 2},
     ],
@@ -148,14 +148,14 @@ def test_a_cell_that_does_not_fit_fails_and_the_next_one_runs(tmp_path, monkeypa
     assert other.state == "complete"
 
 
-def test_the_command_line_explains_what_the_library_does_not(monkeypatch):
+def test_the_command_line_explains_what_the_library_does_not(tmp_path, monkeypatch):
     from tests.commands import run_command
 
     def exhausted(_):
         raise MemoryError("Unable to allocate 8.00 MiB for an array with shape (1,)")
 
     monkeypatch.setattr("jaxtrace.traces.open_trace", exhausted)
-    done = run_command("grade", "runs/none", "--out", "labels.jsonl")
+    done = run_command("grade", tmp_path, "--out", tmp_path / "labels.jsonl")
     assert done.status == 2
     assert done.err.startswith("jaxtrace: grade: out of memory, and 8 MiB was asked for at once; ")
     assert done.err.count("\n") == 1

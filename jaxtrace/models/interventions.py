@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.settings.numbers import Whole
+from jaxtrace.settings.numbers import Natural
 from jaxtrace.settings.validation import StrictModel, validated
 
 
 class _Chosen(StrictModel):
-    layers: tuple[Whole, ...]
-    heads: tuple[tuple[Whole, Whole], ...]
+    layers: tuple[Natural, ...]
+    heads: tuple[tuple[Natural, Natural], ...]
 
 
 @jax.tree_util.register_dataclass

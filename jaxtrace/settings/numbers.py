@@ -39,7 +39,6 @@ def _float32(value: float) -> float:
 
 
 _NUMBER = BeforeValidator(_refuse_truth_value)
-Whole = Annotated[int, _NUMBER]
 Count = Annotated[int, Field(ge=1, lt=END_OF_INT32), _NUMBER]
 Natural = Annotated[int, Field(ge=0, lt=END_OF_INT32), _NUMBER]
 Rows = Annotated[int, Field(ge=1, le=2**20), _NUMBER]  # of a batch that is planned, run or not
