@@ -35,7 +35,7 @@ def numeric_fields():
     for model in models:
         models += [kind for kind in model.__subclasses__() if kind not in models]
         for name, field in model.model_fields.items():
-            if numbers_in(field.annotation):
+            if model.__module__.startswith("jaxtrace.") and numbers_in(field.annotation):
                 yield model, name, Annotated[(field.annotation, name, *field.metadata)]
 
 
