@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,16 +51,33 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
       place: place that the message names, such as a file; or a function of a field's name ("" for several fields).
 
     Raises:
-      ConfigError: a field is unknown, missing or out of range; one line names the place, the first wrong field, its
-        value and what to do.
+      ConfigError: a field is unknown, missing or out of range, or no text that UTF-8 can write; one line names the
+        place, the first wrong field, its value and what to do.
     """
+
+    def where(field: str) -> str:
+        return place if isinstance(place, str) else place(field)
+
+    for name, value in fields.items():
+        if not is_unicode(value):
+            raise ConfigError(f"{where(name)}: {name} is {repr(value):.{LONGEST_VALUE}}; write it in UTF-8")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
-        where = place if isinstance(place, str) else place(path[0] if path else "")
-        raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
+        raise ConfigError(f"{where(path[0] if path else '')}: {_problem(kind, first, '.'.join(path))}") from None
+
+
+def is_unicode(value: Any) -> bool:
+    """Return whether UTF-8 can write all texts of a value: it cannot write bytes of a shell that are not UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        return False
+    except (ValueError, RecursionError):  # it contains itself, or is nested too deeply: the model's own error
+        return True
+    return True
 
 
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
