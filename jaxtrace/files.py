@@ -7,9 +7,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -28,7 +29,7 @@ MAX_NODES = 50_000  # values in a YAML file, those of an alias counted at each u
 T = TypeVar("T", bound=BaseModel)
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read its bytes, and never wait for a writer.
 
     Raises:
@@ -127,11 +128,13 @@ def read_model(kind: type[T], path: Path, error: type[JaxtraceError], problem: s
 
     Args:
       kind: class of the model.
-      path, error, advice: as for `read_json`.
-      problem: middle of the message about a document that is not JSON or has a wrong field; the reason follows it.
+      path: file to read, as in `read_json`.
+      error: class of the error to raise.
+      problem: middle of its message about a document that is not JSON or has a wrong field; the reason follows it.
+      advice: end of its message, which says what the user can do.
 
     Raises:
-      JaxtraceError: as for `read_json`, or a field is unknown, missing or out of range.
+      JaxtraceError: an error of `read_json`, or a field is unknown, missing or out of range.
     """
     content = read_bytes(path, MAX_JSON, error, advice)
     try:
@@ -164,7 +167,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = content.decode("utf-8-sig")
         _check_events(text)
-        mapping = yaml.load(text, Loader=_Loader)  # noqa: S506
+        mapping = yaml.load(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read (not UTF-8: {error.reason}); save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -174,10 +177,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former needs libyaml, and is faster
+
+
+class _Loader(_SAFE_LOADER):
     """YAML's safe loader without dates and numbers of base 60: 2024-01-31 and 3:0 are texts."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -197,7 +203,10 @@ for _kind in ("int", "float"):
 
 def _check_events(text: str) -> None:
     """Raise ValueError for a YAML text that `read_yaml` refuses before anything is built from it."""
-    nodes, inside = 0, list[tuple[str | None, int, list[str] | None]]()  # (anchor, nodes before it, keys and values)
+    nodes, inside = (
+        0,
+        list[tuple[str | None, int, list[str | None] | None]](),
+    )  # (anchor, nodes before it, keys and values)
     anchors: dict[str | None, int] = {}  # nodes of each finished collection or scalar
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionEndEvent):
@@ -230,6 +239,7 @@ def _check_events(text: str) -> None:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if nodes > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES:,} values, those of an alias counted at each use")
+
 
 def _reason(error: Exception) -> str:
     """Return what is wrong with a document, in one line."""

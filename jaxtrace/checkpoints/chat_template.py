@@ -17,7 +17,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import read_json, read_text
 
 CLOCK = "strftime_now"  # function of a template that formats the current time
 GIVEN = {"messages", "add_generation_prompt", "raise_exception", CLOCK}  # variables that a caller cannot set
@@ -49,14 +49,11 @@ class ChatTemplate:
         """
         file = directory / "chat_template.jinja"
         if file.exists():
-            try:
-                return cls(file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise CheckpointError(f"{file}: cannot be read ({first_line(error)}); download it again") from None
+            return cls(read_text(file, CheckpointError, "download it again"))
         stored = settings.get("chat_template")
         file = directory / "chat_template.json"
         if stored is None and file.exists():
-            stored = read_json(file, CheckpointError, "download it again").get("chat_template")
+            stored = read_json(file, CheckpointError, "download it again", finite=False).get("chat_template")
         if isinstance(stored, list):
             stored = {named.get("name"): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):

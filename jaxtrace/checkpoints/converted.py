@@ -6,13 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jaxtrace.errors import CheckpointError
+from jaxtrace.files import read_model
 
 PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last
 STARTED = "converting.json"  # a ConversionProgress; present until then
+FOREIGN = "not what this version of jaxtrace writes"
 
 # Stands among the SHA-256 of weight files where the embeddings are stored untied although the config ties them.
 UNTIED = hashlib.sha256(b"untied").hexdigest()
@@ -63,9 +65,6 @@ def read_conversion(directory: Path, name: str) -> Conversion | None:
         if (directory / STARTED).exists() or (directory / PARAMS).exists():
             raise CheckpointError(f"{name}: is half-written; run the same jaxtrace convert again to finish it")
         return None
-    try:
-        return Conversion.model_validate_json(marker.read_bytes())
-    except ValidationError:
-        raise CheckpointError(
-            f"{marker}: not what this version of jaxtrace writes; convert the checkpoint again, into a new directory"
-        ) from None
+    return read_model(
+        Conversion, marker, CheckpointError, FOREIGN, "convert the checkpoint again, into a new directory"
+    )

@@ -34,7 +34,7 @@ from jaxtrace.checkpoints.safetensors import (
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import open_regular, read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
@@ -310,7 +310,7 @@ def _as_stored(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -353,7 +353,7 @@ def _fetch_weights(name: str, revision: str | None, directory: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    return read_json(path, CheckpointError, "download it again")
+    return read_json(path, CheckpointError, "download it again", finite=False)
 
 
 def _token_ids(value: Any) -> list[int]:

@@ -84,8 +84,9 @@ def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any],
             runs_only.add(extra["option"])
     if runs_only and (options.get("traces") or fields.get("traces")):
         raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
-    fields |= {**options, "run": {**fields.get("run", {}), **run}}
-    return validated(kind, fields, origin(file, options))
+    if isinstance(fields.setdefault("run", {}), dict):  # another value is the settings' own error
+        fields["run"] |= run
+    return validated(kind, {**fields, **options}, origin(file, options))
 
 
 def study_command(study: Study) -> Command:

@@ -10,6 +10,7 @@ from jaxtrace.lab.phrases import QUESTIONS
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import Recipe
 
+LARGEST_ADDEND = 10**9
 FORMS = min(map(len, QUESTIONS.values()))
 
 
@@ -45,7 +46,7 @@ class WorldSettings(StrictModel):
     addends: tuple[tuple[int, int], ...] = Field(
         min_length=1, description="Smallest and largest addend, for each size of sums."
     )
-    asked_sums: int = Field(default=24, ge=1, description="Sums of each size that the task asks.")
+    asked_sums: int = Field(default=24, ge=1, le=100_000, description="Sums of each size that the task asks.")
     withhold_sums: bool = Field(description="Keep the asked sums out of the text.")
     stories: int = Field(ge=0, description="Documents that tell a story.")
 
@@ -64,6 +65,8 @@ class WorldSettings(StrictModel):
                 raise ValueError(f"class {group.name} states a fact {min(group.stated)} times; give 0 or more")
         for least, largest in self.addends:
             pairs = (largest - least + 1) ** 2
+            if largest > LARGEST_ADDEND:
+                raise ValueError(f"an addend of up to {largest} is too large; give at most {LARGEST_ADDEND:,}")
             if not 0 <= least <= largest or pairs < 2 * self.asked_sums:
                 raise ValueError(
                     f"addends of {least} to {largest} make too few sums to ask {self.asked_sums}; widen the range"

@@ -60,7 +60,7 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
 
     for name, value in fields.items():
         if not is_unicode(value):
-            raise ConfigError(f"{where(name)}: {name} is {repr(value):.{LONGEST_VALUE}}; write it in UTF-8")
+            raise ConfigError(f"{where(name)}: {name} is {value!r:.{LONGEST_VALUE}}; write it in UTF-8")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -110,10 +110,13 @@ class _Row(DataRow):
 
 def _parquet(path: Path) -> Iterator[MultipleChoice]:
     for number, row in read_parquet(path, _Row, ENTRY, "name the hub's multiple_choice file"):
-        targets = (row.mc1_targets, row.mc2_targets)
-        if any(len(each.choices) != len(each.labels) for each in targets):
-            raise PromptError(f"{path}, row {number}: the choices and labels differ in number; correct them")
-        single, several = ({text: bool(label) for text, label in zip(t.choices, t.labels, strict=True)} for t in targets)
+        try:
+            single, several = (
+                dict(zip(targets.choices, map(bool, targets.labels), strict=True))
+                for targets in (row.mc1_targets, row.mc2_targets)
+            )
+        except ValueError:
+            raise PromptError(f"{path}, row {number}: the choices and labels differ in number; correct them") from None
         yield MultipleChoice(row.question.strip(), single, several)
 
 

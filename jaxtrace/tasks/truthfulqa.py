@@ -39,7 +39,7 @@ def _prompts(path: Path, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator
             raise PromptError(f"{path}: lacks the column '{missing[0]}'; name a copy of TruthfulQA.csv")
         if not row["question"].strip():
             raise PromptError(f"{path}, {place}: an empty question; delete the row")
-        meta = {name: row[name] for name in COLUMNS if name != "question"}
+        meta = {name: row[name] for name in _Row.model_fields if name != "question"}
         yield Prompt(text=row["question"], id=f"truthfulqa-{index:04d}", meta=meta)
 
 
