@@ -46,11 +46,12 @@ def read_bytes(path: Path, most: int, error: type[JaxtraceError], advice: str) -
     """Return the content of a file of at most `most` bytes; see `read_json` for the other arguments and the errors."""
     try:
         with open_regular(path) as file:
-            content = file.read(most + 1)
+            large = os.fstat(file.fileno()).st_size > most
+            content = b"" if large else file.read(most + 1)
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror or cause}); {advice}") from None
-    if len(content) > most:
-        raise error(f"{path}: is larger than {most / MIB:g} MiB; {advice}")
+    if large or len(content) > most:  # /proc has files of size 0 that are not empty
+        raise error(f"{path}: is larger than {most / MIB:.3g} MiB; {advice}")
     return content
 
 
@@ -203,10 +204,8 @@ for _kind in ("int", "float"):
 
 def _check_events(text: str) -> None:
     """Raise ValueError for a YAML text that `read_yaml` refuses before anything is built from it."""
-    nodes, inside = (
-        0,
-        list[tuple[str | None, int, list[str | None] | None]](),
-    )  # (anchor, nodes before it, keys and values)
+    nodes = 0
+    inside: list[tuple[str | None, int, list[str | None] | None]] = []  # (anchor, nodes before it, keys and values)
     anchors: dict[str | None, int] = {}  # nodes of each finished collection or scalar
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionEndEvent):
