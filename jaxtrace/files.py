@@ -29,6 +29,14 @@ MAX_NODES = 50_000  # values in a YAML file, those of an alias counted at each u
 T = TypeVar("T", bound=BaseModel)
 
 
+def path_exists(path: str | Path) -> bool:
+    """Return whether there is a file or directory; False for a name that no file can have, such as a too long one."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file to read its bytes, and never wait for a writer.
 

@@ -150,7 +150,11 @@ def _encode_text(
         "".join((prompt.text or "", settings.system or "", settings.prefix)).encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"is no Unicode text ({error.reason}); save it as UTF-8") from None
-    turns = [prompt.text] if prompt.messages is None else [dict(turn).get("content") for turn in prompt.messages]
+    turns = (
+        [prompt.text]
+        if prompt.messages is None
+        else [turn.get("content") for turn in prompt.messages if isinstance(turn, Mapping)]
+    )
     length = sum(len(text) for text in (*turns, settings.system, settings.prefix) if isinstance(text, str))
     if length > LONGEST_TOKEN * config.context:
         raise PromptError(

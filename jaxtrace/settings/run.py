@@ -14,7 +14,7 @@ from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE, R
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
-from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, origin, validated
+from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, check_unicode, origin, validated
 
 DEMO = "demo"  # the model that comes with jaxtrace
 AUTO = "auto"  # the mesh that is chosen for a model
@@ -227,6 +227,7 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     Raises:
       ConfigError: the file is unreadable, or a field is unknown or out of range; one line names it.
     """
+    check_unicode(overrides, "settings")
     fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in PROMPT_SOURCES):
         replaced = {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())

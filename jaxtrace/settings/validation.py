@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import path_exists
 
 LONGEST_VALUE = 60  # characters of a wrong value that a message shows
 
@@ -51,33 +52,32 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
       place: place that the message names, such as a file; or a function of a field's name ("" for several fields).
 
     Raises:
-      ConfigError: a field is unknown, missing or out of range, or no text that UTF-8 can write; one line names the
-        place, the first wrong field, its value and what to do.
+      ConfigError: a field is unknown, missing or out of range; one line names the place, the first wrong field, its
+        value and what to do.
     """
-
-    def where(field: str) -> str:
-        return place if isinstance(place, str) else place(field)
-
-    for name, value in fields.items():
-        if not is_unicode(value):
-            raise ConfigError(f"{where(name)}: {name} is {value!r:.{LONGEST_VALUE}}; write it in UTF-8")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
-        raise ConfigError(f"{where(path[0] if path else '')}: {_problem(kind, first, '.'.join(path))}") from None
+        where = place if isinstance(place, str) else place(path[0] if path else "")
+        raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
 
 
-def is_unicode(value: Any) -> bool:
-    """Return whether UTF-8 can write all texts of a value: it cannot write bytes of a shell that are not UTF-8."""
-    try:
-        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
-    except UnicodeEncodeError:
-        return False
-    except (ValueError, RecursionError):  # it contains itself, or is nested too deeply: the model's own error
-        return True
-    return True
+def check_unicode(fields: Mapping[str, Any], place: str) -> None:
+    """Raise ConfigError for the first field with a text that no file could hold: bytes of a shell that are not UTF-8.
+
+    Args:
+      fields: values by the names of the fields.
+      place: place that the message names.
+    """
+    for name, value in fields.items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{place}: {name} is {value!r:.{LONGEST_VALUE}}; write it in UTF-8") from None
+        except (ValueError, RecursionError):  # contains itself or is nested too deeply, which the model refuses
+            continue
 
 
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
@@ -116,5 +116,5 @@ def check_paths(settings: BaseModel) -> None:
         advice = extra.get("exists") if isinstance(extra, dict) else None
         value = getattr(settings, name)
         for path in value if isinstance(value, tuple) else (value,):
-            if advice and path is not None and "://" not in str(path) and not Path(path).exists():
+            if advice and path is not None and "://" not in str(path) and not path_exists(path):
                 raise ConfigError(f"{path}: No such file or directory; {advice}")
