@@ -65,7 +65,7 @@ def test_json_may_have_every_level_and_whole_surrogate_pairs():
 
 def test_numbers_that_are_not_finite_are_refused_unless_they_are_expected():
     for text in ("NaN", "-Infinity", "[1e400]"):
-        with pytest.raises(ValueError, match="is not a JSON value|is beyond the range of a float64"):
+        with pytest.raises(ValueError, match=r"is not a JSON value|is beyond the range of a float64"):
             decode_json(text)
     assert decode_json('{"a": [Infinity, 1e400]}', finite=False) == {"a": [float("inf")] * 2}
 
