@@ -73,13 +73,13 @@ def test_numbers_that_are_not_finite_are_refused_unless_they_are_expected():
 def test_aliases_and_merges_of_yaml_are_read_and_what_looks_like_a_date_is_a_text(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text(
-        "b0: &b0 {x: 1}\nb: &b {<<: *b0, x: 2}\nc: {<<: [*b, *b0], y: [*b0]}\n"
+        "b0: &b0 {x: 1}\nb: &b {<<: *b0, z: 2}\nc: {<<: [*b, *b0], y: [*b0]}\n"
         "d: [2024-01-31, 3:0, 1:59.5, 7, 1.5, 0x10, yes, ~, .inf]\n"
     )
     assert read_yaml(file) == {
         "b0": {"x": 1},
-        "b": {"x": 2},
-        "c": {"x": 2, "y": [{"x": 1}]},
+        "b": {"x": 1, "z": 2},
+        "c": {"x": 1, "z": 2, "y": [{"x": 1}]},
         "d": ["2024-01-31", "3:0", "1:59.5", 7, 1.5, 16, True, None, float("inf")],
     }
 

@@ -8,8 +8,8 @@ import pytest
 
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
-from jaxtrace.tasks import load_task, multiple_choice
-from jaxtrace.tasks.reading import MAX_COLUMN, MAX_ROWS, read_csv, read_lines, take
+from jaxtrace.tasks import load_task, multiple_choice, reading
+from jaxtrace.tasks.reading import read_csv, read_lines, take
 
 
 def test_lines_are_numbered_and_the_byte_order_mark_is_dropped(tmp_path):
@@ -124,15 +124,15 @@ def test_a_column_of_another_type_is_refused_with_its_row(tmp_path, task, column
     assert "\n" not in str(error.value)
 
 
-def test_a_parquet_file_that_would_fill_the_memory_is_refused_by_its_footer(tmp_path):
-    path, texts = tmp_path / "a.parquet", pa.repeat("a", MAX_ROWS + 1)
-    pq.write_table(pa.table({"question": texts, "answer": texts}), path)
-    with pytest.raises(PromptError, match=r"has 1,000,001 rows and .*; give fewer rows"):
+def test_a_parquet_file_that_would_fill_the_memory_is_refused_by_its_footer(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_ROWS", 1000)
+    monkeypatch.setattr(reading, "MAX_COLUMN", 2**20)
+    path = parquet(tmp_path / "a.parquet", {name: pa.repeat(values[0], 1001) for name, values in GSM8K.items()})
+    with pytest.raises(PromptError, match=r"has 1,001 rows and .* at most 1,000 and 1 MiB are read; give fewer rows"):
         load_task("gsm8k", path)
-    text = pa.repeat("a" * (MAX_COLUMN + 1), 1)
-    pq.write_table(pa.table({"question": text, "answer": text}), path, compression="zstd")
-    assert path.stat().st_size < 100_000
-    with pytest.raises(PromptError, match=r"columns of up to 64 MiB, .*; give fewer rows"):
+    pq.write_table(pa.table(GSM8K | {"question": ["a" * 2**21]}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    with pytest.raises(PromptError, match=r"columns of up to 2 MiB, .*; give fewer rows"):
         load_task("gsm8k", path)
 
 
