@@ -97,16 +97,6 @@ def decode_json(content: bytes | str, *, finite: bool = True) -> Any:
     return value
 
 
-def parse_json(
-    content: bytes | str, where: object, error: type[JaxtraceError], advice: str, *, finite: bool = True
-) -> Any:
-    """Return the value that a JSON document holds; `where` is its place, for the message. See `read_json`."""
-    try:
-        return decode_json(content, finite=finite)
-    except ValueError as cause:
-        raise error(f"{where}: not valid JSON ({cause}); {advice}") from None
-
-
 def read_json(
     path: Path,
     error: type[JaxtraceError] = ConfigError,
@@ -126,7 +116,11 @@ def read_json(
       JaxtraceError: the file is missing, unreadable, too large, not JSON within the limits of `decode_json`, or not a
         mapping.
     """
-    mapping = parse_json(read_bytes(path, MAX_JSON, error, advice), path, error, advice, finite=finite)
+    content = read_bytes(path, MAX_JSON, error, advice)
+    try:
+        mapping = decode_json(content, finite=finite)
+    except ValueError as cause:
+        raise error(f"{path}: not valid JSON ({cause}); {advice}") from None
     if not isinstance(mapping, dict):
         raise error(f"{path}: not a JSON object; {advice}")
     return mapping

@@ -18,12 +18,11 @@ import openai
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jaxtrace.errors import StudyError
-from jaxtrace.files import read_json, write_atomically
+from jaxtrace.files import write_atomically
 
 T = TypeVar("T", bound=BaseModel)
 
 KEY = "OPENAI_API_KEY"
-DAMAGED = "delete it, and the question is asked again"
 CONCURRENT_REQUESTS = 8
 # Errors that every further question would meet too.
 FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
@@ -141,9 +140,7 @@ class Chat:
             file.parent.mkdir(parents=True, exist_ok=True)
             stored = json.dumps({"request": request, "reply": content}, ensure_ascii=False, indent=1)
             write_atomically(file, stored, shared=True)
-        reply = read_json(file, StudyError, DAMAGED).get("reply")
-        if not isinstance(reply, str):
-            raise StudyError(f"{file}: holds no reply; {DAMAGED}")
+        reply = json.loads(file.read_text(encoding="utf-8"))["reply"]
         try:
             return Reply(kind.model_validate_json(reply))
         except ValidationError:

@@ -75,7 +75,7 @@ def check_unicode(fields: Mapping[str, Any], place: str) -> None:
         try:
             json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{place}: {name} is {value!r:.{LONGEST_VALUE}}; write it in UTF-8") from None
+            raise ConfigError(f"{place}: {name} is {value!r:.60}; write it in UTF-8") from None
         except (ValueError, RecursionError):  # contains itself or is nested too deeply, which the model refuses
             continue
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jaxtrace.errors import StoreError
-from jaxtrace.files import parse_json
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import METRICS, Metric, chosen_layers
 from jaxtrace.settings.probes import PROBE_OPTIONS
@@ -65,14 +63,14 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
     rows = []
     for prompt, stop in zip(prompts, stops, strict=True):
         steps = slice(stop - prompt["length"], stop)
-        messages = tuple(_stored_json(prompt, "messages")) if prompt.get("messages") else None
+        messages = tuple(json.loads(prompt["messages"])) if prompt.get("messages") else None
         row = Row(
             prompt=Prompt(
                 text=prompt["text"],
                 tokens=tuple(prompt["tokens"]) if prompt["text"] is None and messages is None else None,
                 id=prompt["id"],
                 images=tuple(prompt["images"]),
-                meta=_stored_json(prompt, "meta"),
+                meta=json.loads(prompt["meta"]),
                 messages=messages,
             ),
             prompt_tokens=np.array(prompt["tokens"], np.int32),
@@ -86,11 +84,6 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
         )
         rows.append((prompt["prompt"], row))
     return rows
-
-
-def _stored_json(prompt: dict[str, Any], column: str) -> Any:
-    place = f"column {column} of the stored prompt {prompt['id']!r:.60}"
-    return parse_json(prompt[column], place, StoreError, "restore the trace from a copy, or trace again")
 
 
 class _Columns:
