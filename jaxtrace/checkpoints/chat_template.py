@@ -55,7 +55,7 @@ class ChatTemplate:
         if stored is None and file.exists():
             stored = read_json(file, CheckpointError, "download it again", finite=False).get("chat_template")
         if isinstance(stored, list):
-            stored = {named.get("name"): named.get("template") for named in stored if isinstance(named, dict)}
+            stored = {str(named.get("name")): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):
             # Without a default the template fails when it is used, so that raw prompts still work.
             names = ", ".join(map(str, stored))

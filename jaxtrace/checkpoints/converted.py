@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jaxtrace.errors import CheckpointError
 from jaxtrace.files import read_model
@@ -15,6 +15,8 @@ PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last
 STARTED = "converting.json"  # a ConversionProgress; present until then
 FOREIGN = "not what this version of jaxtrace writes"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 # Stands among the SHA-256 of weight files where the embeddings are stored untied although the config ties them.
 UNTIED = hashlib.sha256(b"untied").hexdigest()
@@ -38,10 +40,10 @@ class Conversion(BaseModel):
 
     format: Literal[1] = 1
     source: str
-    fingerprint: str
+    fingerprint: Sha256
     dtype: str
     mesh: str | None
-    weights: tuple[str, ...]
+    weights: tuple[Sha256, ...]
     revision: str | None = None
 
     @property

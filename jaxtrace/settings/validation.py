@@ -29,7 +29,8 @@ def _split_commas(value: Any) -> Any:
 
 
 def _split_pairs(value: Any) -> Any:
-    return [pair.split(":") if isinstance(pair, str) else pair for pair in _split_commas(value)]
+    pairs = _split_commas(value)
+    return [pair.split(":") if isinstance(pair, str) else pair for pair in pairs] if isinstance(pairs, list) else pairs
 
 
 # A lone text or path where several are allowed: "entropy" for ("entropy",).
