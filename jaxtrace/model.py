@@ -33,6 +33,7 @@ from jaxtrace.engine.stop_strings import StopStrings, check_stop, cut_pieces
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import TunedLens, read_lens
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import path_exists
 from jaxtrace.kernels import at_precision, precision_name
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
@@ -453,7 +454,7 @@ def open_model_checkpoint(name: str, revision: str | None = None, ignore_config:
         if revision is not None:
             raise ConfigError(f"revision is {revision!r}, but {DEMO} comes with jaxtrace; drop it, or give a hub id")
         return dataclasses.replace(open_checkpoint(str(demo_path()), ignore_config=ignore_config), name=DEMO)
-    published = None if Path(name).exists() else find_published(name)
+    published = None if path_exists(name) else find_published(name)
     if published is None:
         return open_checkpoint(name, revision, ignore_config)
     copy = None if "/" in name or revision is not None else local_copy(published)

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jaxtrace.errors import CheckpointError, PromptError, few, first_line
-from jaxtrace.files import read_json
+from jaxtrace.errors import CheckpointError, PromptError, few
+from jaxtrace.files import read_json, read_text
 
 WORKER = Path(__file__).with_name("template_worker.py")
 CLOCK = "strftime_now"  # function of a template that formats the current time
@@ -51,17 +51,13 @@ class ChatTemplate:
         """
         file = directory / "chat_template.jinja"
         if file.exists():
-            try:
-                with file.open(encoding="utf-8") as text:
-                    return cls(text.read(SOURCE + 1))
-            except (OSError, UnicodeDecodeError) as error:
-                raise CheckpointError(f"{file}: cannot be read ({first_line(error)}); download it again") from None
+            return cls(read_text(file, CheckpointError, "download it again"))
         stored = settings.get("chat_template")
         file = directory / "chat_template.json"
         if stored is None and file.exists():
-            stored = read_json(file, CheckpointError, "download it again").get("chat_template")
+            stored = read_json(file, CheckpointError, "download it again", finite=False).get("chat_template")
         if isinstance(stored, list):
-            stored = {named.get("name"): named.get("template") for named in stored if isinstance(named, dict)}
+            stored = {str(named.get("name")): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):
             # Without a default the template fails when it is used, so that raw prompts still work.
             names = few(list(map(str, stored)))

@@ -13,15 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from jaxtrace.checkpoints import orbax
-from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED, Conversion, read_conversion
+from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import write_atomically
+from jaxtrace.files import read_model, write_atomically
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
@@ -205,10 +205,7 @@ def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) 
 
 
 def _read_progress(started: Path) -> ConversionProgress:
-    try:
-        return ConversionProgress.model_validate_json(started.read_bytes())
-    except ValidationError:
-        raise CheckpointError(f"{started}: not what this version of jaxtrace writes; name another directory") from None
+    return read_model(ConversionProgress, started, CheckpointError, FOREIGN, "name another directory")
 
 
 def _write_part(out: Path, name: str, path: ParamPath, tree: Any, progress: ConversionProgress) -> None:

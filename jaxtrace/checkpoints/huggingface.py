@@ -34,7 +34,7 @@ from jaxtrace.checkpoints.safetensors import (
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import open_regular, path_exists, read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
@@ -149,7 +149,7 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
       CheckpointError: the checkpoint is missing or unreadable.
       ConfigError: the config has an attribute or a value that jaxtrace does not support, or a directory has a revision.
     """
-    local = Path(name).exists()
+    local = path_exists(name)
     if local and revision is not None:
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
     directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
@@ -311,7 +311,7 @@ def _as_stored(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -354,7 +354,7 @@ def _fetch_weights(name: str, revision: str | None, directory: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    return read_json(path, CheckpointError, "download it again")
+    return read_json(path, CheckpointError, "download it again", finite=False)
 
 
 def _stop_tokens(

@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 
 from jaxtrace.errors import CheckpointError, PromptError, first_line
+from jaxtrace.files import MAX_JSON, decode_json, open_regular
 from jaxtrace.models.config import VisionConfig
 from jaxtrace.models.images import Images
 
@@ -49,6 +50,10 @@ class ImageProcessor:
         if not any((directory / name).exists() for name in FILES):
             return None
         try:
+            for name in FILES:
+                if (directory / name).exists():
+                    with open_regular(directory / name) as file:
+                        decode_json(file.read(MAX_JSON), finite=False)
             settings, _ = _hugging_face().get_image_processor_dict(directory, local_files_only=True)
             if not isinstance(settings, dict):
                 raise TypeError("its config is no JSON object")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer as Backend
 from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.control_tokens import ControlTokens
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import MAX_TOKENIZER, MIB, open_regular, read_bytes, read_json
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
 from jaxtrace.settings.prompt import PromptSettings
 
@@ -104,8 +105,9 @@ class Tokenizer:
             return None
         if not (directory / FAST).exists():
             return _converted(directory)
+        content = read_bytes(directory / FAST, MAX_TOKENIZER, CheckpointError, "download it again")
         try:
-            backend = Backend.from_file(str(directory / FAST))
+            backend = Backend.from_buffer(content)
         except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(
                 f"{directory}: the tokenizer cannot be read ({first_line(error)}); download its files again"
@@ -302,13 +304,15 @@ class Tokenizer:
 
 def _converted(directory: Path) -> Tokenizer:
     """Convert a tokenizer without tokenizer.json by transformers."""
+    _check_files(directory)
     names = [name for name in FILES if (directory / name).exists()]
     if names == ["tekken.json"]:
         raise CheckpointError(
             f"{directory}: has tekken.json, Mistral's own format, and no tokenizer.json; add the latter from the hub"
         )
     if names[0] == "tokenizer.model":
-        package = "sentencepiece" if (directory / names[0]).read_bytes()[:1] == b"\n" else "tiktoken"
+        with open_regular(directory / names[0]) as file:
+            package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
         if importlib.util.find_spec(package) is None:
             raise CheckpointError(
                 f"{directory}: to read tokenizer.model needs the package {package}; pip install {package} protobuf, or "
@@ -332,8 +336,21 @@ def _converted(directory: Path) -> Tokenizer:
     )
 
 
+def _check_files(directory: Path) -> None:
+    """Raise CheckpointError for a file that transformers would not finish to read."""
+    for pattern in ("*.json", "*.jinja", "*.model", "*.txt"):
+        for path in directory.glob(pattern):
+            try:
+                with open_regular(path) as file:
+                    size = file.seek(0, os.SEEK_END)
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read ({error.strerror}); download it again") from None
+            if size > MAX_TOKENIZER:
+                raise CheckpointError(f"{path}: is larger than {MAX_TOKENIZER // MIB} MiB; download it again")
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
-    return read_json(path, CheckpointError, "download it again") if path.exists() else {}
+    return read_json(path, CheckpointError, "download it again", finite=False) if path.exists() else {}
 
 
 def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
@@ -352,7 +369,7 @@ def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a copy of messages without null fields; raise PromptError for one that no template can format."""
     try:
         copy = json.loads(json.dumps(list(messages), allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PromptError(f"a message holds what JSON cannot ({error}); give texts, numbers, lists and dicts") from None
     if not copy:
         raise PromptError("has no messages; give at least one")

@@ -11,6 +11,7 @@ from jaxtrace.settings.numbers import Count, Float, Float32, Natural, Seed
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import Recipe
 
+LARGEST_ADDEND = 10**9
 FORMS = min(map(len, QUESTIONS.values()))
 MOST_TEXTS = 1_000_000  # documents of one kind, statements of one fact, and asked sums
 MOST_IN_DOCUMENT = 1000  # statements or sums
@@ -69,6 +70,8 @@ class WorldSettings(StrictModel):
             raise ValueError(f"sums_per_document is {self.sums_per_document}; give the fewest first, then the most")
         for least, largest in self.addends:
             pairs = (largest - least + 1) ** 2
+            if largest > LARGEST_ADDEND:
+                raise ValueError(f"an addend of up to {largest} is too large; give at most {LARGEST_ADDEND:,}")
             if least > largest or pairs < 2 * self.asked_sums:
                 raise ValueError(
                     f"addends of {least} to {largest} make too few sums to ask {self.asked_sums}; widen the range"

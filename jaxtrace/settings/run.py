@@ -16,7 +16,7 @@ from jaxtrace.settings.numbers import Count, Natural
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes, RecordSettings
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
-from jaxtrace.settings.validation import ONE_OR_MORE, origin, validated
+from jaxtrace.settings.validation import ONE_OR_MORE, check_unicode, origin, validated
 
 DEMO = "demo"  # the model that comes with jaxtrace
 AUTO = "auto"  # the mesh that is chosen for a model
@@ -199,6 +199,7 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     Raises:
       ConfigError: the file is unreadable, or a field is unknown or out of range; one line names it.
     """
+    check_unicode(overrides, "settings")
     fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in PROMPT_SOURCES):
         replaced = {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import path_exists
 
 BRANCH = re.compile(r"int|float|str|bool|.*[\[-].*")  # of a union, in pydantic's path: "windows.constrained-int"
 LONGEST_VALUE = 60  # characters of a wrong value that a message shows
@@ -78,6 +80,22 @@ def set_checked(instance: Any, kind: type[BaseModel], place: str) -> None:
     vars(instance).update({name: getattr(checked, name) for name in given})
 
 
+def check_unicode(fields: Mapping[str, Any], place: str) -> None:
+    """Raise ConfigError for the first field with a text that no file could hold: bytes of a shell that are not UTF-8.
+
+    Args:
+      fields: values by the names of the fields.
+      place: place that the message names.
+    """
+    for name, value in fields.items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{place}: {name} is {value!r:.60}; write it in UTF-8") from None
+        except (ValueError, RecursionError):  # contains itself or is nested too deeply, which the model refuses
+            continue
+
+
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("extra_forbidden", "invalid_key"):
@@ -121,5 +139,5 @@ def check_paths(settings: BaseModel) -> None:
         advice = extra.get("exists") if isinstance(extra, dict) else None
         value = getattr(settings, name)
         for path in value if isinstance(value, tuple) else (value,):
-            if advice and path is not None and "://" not in str(path) and not Path(path).exists():
+            if advice and path is not None and "://" not in str(path) and not path_exists(path):
                 raise ConfigError(f"{path}: No such file or directory; {advice}")
