@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
+from jaxtrace.cli.signals import INTERRUPTED, Signals
 from jaxtrace.errors import JaxtraceError
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -51,10 +53,10 @@ APP = Group(
 
 
 def run(words: Sequence[str]) -> None:
-    """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
+    """Execute a command line; a user-fixable error becomes one line and exit status 2; see `Signals` for interrupts."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
-        with warnings.catch_warnings(), _shown_notes():
+        with Signals(), warnings.catch_warnings(), _shown_notes():
             warnings.showwarning = _show_warning
             APP.execute(words)
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
@@ -63,8 +65,6 @@ def run(words: Sequence[str]) -> None:
         raise  # the reader of standard output has stopped reading; `main` ends quietly
     except OSError as error:
         fail(f"{error.filename or 'a file'}: {error.strerror or error}; fix it, or name another place", 2)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
     except _loaded("jax.errors", "JaxRuntimeError") as error:
         if not _has_other_processes():
             raise
@@ -77,17 +77,22 @@ def main() -> None:
     try:
         run(sys.argv[1:])
         sys.stdout.flush()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback from Python's clean-up would help nobody
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output once more
         sys.exit(1)
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
-        if not status or not _has_other_processes():
+        interrupted = isinstance(status, int) and status > INTERRUPTED
+        if not status or not (interrupted or _has_other_processes()):
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(int(status))  # JAX would wait for the other processes, which wait for this one
+        # Python would wait for its threads, and JAX for the other processes, which wait for this one.
+        os._exit(int(status))
 
 
 def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, fail
 from jaxtrace.cli.processes import ProcessOptions
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.settings.validation import StrictModel
@@ -56,12 +57,19 @@ def sweep(arguments: Arguments) -> None:
         return
     from jaxtrace.figures.sweep_progress import SweepProgress
 
-    try:
-        with SweepProgress(console, errors, len(cells)) as progress:
-            opened = open_sweep(cells, root, progress)
-            opened.run(progress)
-    except KeyboardInterrupt:
-        fail(f"interrupted; finished work is kept in {root}; run the same command again to resume", 130)
+    on_interrupt(lambda: "run the same command again")
+    with SweepProgress(console, errors, len(cells)) as progress:
+        opened = open_sweep(cells, root, progress)
+
+        def advice() -> str:
+            complete = sum(opened.manifest.of(cell).state == "complete" for cell in cells)
+            return (
+                f"{complete} of {len(cells)} cells are complete; finished work is kept in {root}; "
+                "run the same command again to resume"
+            )
+
+        on_interrupt(advice)
+        opened.run(progress)
     for place in opened.manifest.others(cells):
         progress.say(f"{place}: not in this sweep file, and left unchanged")
     if failed := sum(opened.manifest.of(cell).state == "failed" for cell in cells):
