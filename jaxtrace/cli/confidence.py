@@ -54,6 +54,7 @@ def train_confidence(arguments: Arguments) -> None:
     on_interrupt(lambda: incomplete(options.out))
     save(confidence, options.out, {"traces": [*traces], "labels": labels, **config.model_dump()})
     page = write_study(result, options.out)
+    on_interrupt(lambda: f"{options.out} is complete")
     for name in ("answers", "tokens"):
         console.print(_score_table(name, result.tables[name].frame))
     for note in result.notes:
@@ -86,6 +87,7 @@ def apply_confidence(arguments: Arguments) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("answers", answers), ("tokens", tokens)):
         frame.to_parquet(options.out / f"{name}.parquet", index=False)
+    on_interrupt(lambda: f"{options.out} is complete")
     scores = answers["confidence"]
     console.print(
         f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {scores.mean():.3f}, "

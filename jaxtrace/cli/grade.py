@@ -103,6 +103,7 @@ def grade(arguments: Arguments) -> None:
             count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
             labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
     write_labels(labels, options.out)
+    on_interrupt(lambda: f"{options.out} is complete")
     _print_counts(labels)
     say(options.out)
 

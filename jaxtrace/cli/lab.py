@@ -52,4 +52,5 @@ def train(arguments: Arguments) -> None:
     flags += "" if options.world is None else " --world world.json"
     on_interrupt(lambda: f"saved steps are kept in {options.out}; run the same command again to resume")
     run(options.out, shape, world, recipe, f"jaxtrace lab train {flags} --out DIR", console)
+    on_interrupt(lambda: f"{options.out} is complete")
     say(f"jaxtrace trace {options.out} --task lab --data {options.out}  asks it")

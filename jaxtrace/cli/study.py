@@ -54,6 +54,7 @@ def run_study(study: Study, arguments: Arguments) -> None:
         result = study.execute(settings, out, Bars(compiled))
     on_interrupt(lambda: incomplete(out))
     page = write_study(result, out)
+    on_interrupt(lambda: f"{out} is complete")
     for file in result.files:
         say(file)
     for name, table in result.tables.items():

@@ -53,6 +53,7 @@ def tuned_lens(arguments: Arguments) -> None:
         card, kl = tune(
             model, ids, text, recipe, out, lambda done, loss: show(done, recipe.steps, f"KL {loss:.4f} nats")
         )
+    on_interrupt(lambda: f"{out} is complete")
     console.print(lens_table(card, kl))
     console.print(f"{out}: lens.safetensors, lens.json", markup=False, highlight=False)
     console.print(f"jaxtrace trace {run.model} --lens {out} …  traces with it", markup=False, highlight=False)
