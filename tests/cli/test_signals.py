@@ -15,7 +15,7 @@ from jaxtrace.cli import signals
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.engine.metric_buffer import MetricBuffer
 from jaxtrace.errors import StoreError
-from tests.cli.test_trace import assert_same_trace
+from tests.cli.test_trace import OUTPUT, assert_same_trace
 
 
 def send(number=signal.SIGINT):
@@ -56,7 +56,7 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_in_a_run_keeps_finished_prompts(jaxtrace, no_plots, handlers, monkeypatch, tmp_path, number):
-    run = ("trace", "--limit", 6, "--batch-size", 2, "--max-new-tokens", 4, "--probes", "output")
+    run = ("trace", "--limit", 6, "--batch-size", 2, *OUTPUT)
     assert jaxtrace(*run, "--out", tmp_path / "whole").status == 0
     report, out = MetricBuffer._report, tmp_path / "cut"
 
@@ -73,6 +73,20 @@ def test_a_signal_in_a_run_keeps_finished_prompts(jaxtrace, no_plots, handlers, 
     assert 0 < stored < 6
     assert jaxtrace(*run, "--out", out, "--resume").status == 0
     assert_same_trace(jt.open(out), jt.open(tmp_path / "whole"))
+
+
+def test_an_interrupted_judge_keeps_its_replies(jaxtrace, no_plots, handlers, monkeypatch, tmp_path):
+    def judge_answers(rows, labels, chat, on_answer):
+        send()
+        on_answer(1)
+        raise AssertionError("not checked")
+
+    monkeypatch.setattr("jaxtrace.grading.judge.judge_answers", judge_answers)
+    assert jaxtrace("trace", "--text", "Hi", *OUTPUT, "--out", tmp_path / "run").status == 0
+    judge = ("--judge-url", "http://localhost:1/v1", "--judge-model", "tiny")
+    done = jaxtrace("grade", tmp_path / "run", *judge, "--out", tmp_path / "labels.jsonl")
+    kept = f"replies are kept in {tmp_path / 'labels.jsonl.cache'}; run the same command again to resume"
+    assert (done.status, done.err.splitlines()[-1]) == (130, f"jaxtrace: interrupted; {kept}")
 
 
 def test_a_swallowed_interrupt_is_raised_again(verb, quick):
