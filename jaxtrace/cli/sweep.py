@@ -44,6 +44,7 @@ class SweepOptions(StrictModel):
 def sweep(arguments: Arguments) -> None:
     """Run every model on every task in every setting; run the command again to resume."""
     options = arguments.settings(SweepOptions)
+    on_interrupt(lambda: "run the same command again")
     arguments.settings(ProcessOptions).join()
     from jaxtrace.sweeping import Machine, estimate_sweep, open_sweep, read_sweep
 
@@ -57,7 +58,6 @@ def sweep(arguments: Arguments) -> None:
         return
     from jaxtrace.figures.sweep_progress import SweepProgress
 
-    on_interrupt(lambda: "run the same command again")
     with SweepProgress(console, errors, len(cells)) as progress:
         opened = open_sweep(cells, root, progress)
 

@@ -43,6 +43,7 @@ def trace(arguments: Arguments) -> None:
     options = arguments.settings(TraceOptions)
     settings = run_config(options.config, **arguments.fields(RunConfig))
     check_run(settings)
+    on_interrupt(lambda: f"continue with --resume --out {settings.out}" if settings.out else "run the command again")
     arguments.settings(ProcessOptions).join()
     from jaxtrace import figures
     from jaxtrace.cli.answers import MOST_ANSWERS, answer_text
@@ -56,7 +57,6 @@ def trace(arguments: Arguments) -> None:
 
     if options.tensorboard:
         check_installed()
-    on_interrupt(lambda: f"continue with --resume --out {settings.out}" if settings.out else "run the command again")
     run = prepare(settings, resume=options.resume)
     count = f"{{}} of {run.total}" if process_number() is None else "finished"
     kept = f"{count} prompts are kept in {run.directory}; continue with --resume --out {run.directory}"

@@ -59,6 +59,13 @@ def start(case: Case, out: Path, *more: object) -> subprocess.Popen[str]:
     )
 
 
+def run(case: Case, out: Path) -> None:
+    """Run a command to its end."""
+    process = start(case, out)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+
+
 def wait_for_handlers(process: subprocess.Popen[str]) -> None:
     """Wait until Python has started and the command handles signals."""
     mask = 1 << (signal.SIGTERM - 1)
@@ -111,7 +118,7 @@ def answers(tmp_path_factory):
     lines = [f"{{}},What is {i} + 2?,{i + 2}" for i in range(40)]
     (folder / "questions.csv").write_text("\n".join(["metadata,problem,answer", *lines]))
     words = ("trace", "demo", "--task", "simpleqa", "--data", folder / "questions.csv", "--max-new-tokens", 12)
-    assert start(Case(words, nothing_to_compare), folder / "trace").wait() == 0
+    run(Case(words, nothing_to_compare), folder / "trace")
     return folder / "trace"
 
 
@@ -190,7 +197,7 @@ def test_interrupts_at_random_moments_lose_nothing(make_case, tmp_path, request)
     case, chance = make_case(tmp_path, request), random.Random(make_case.__name__)
     for name in ("compiles", "want"):
         began, want = time.monotonic(), tmp_path / name
-        assert start(case, want).wait() == 0
+        run(case, want)
         whole = time.monotonic() - began
     interrupts, late, rounds, slowest = 0, 0, 0, 0.0
     while interrupts < INTERRUPTS:
@@ -214,10 +221,8 @@ def test_interrupts_at_random_moments_lose_nothing(make_case, tmp_path, request)
             if last.endswith(("everything is written", "is complete")):
                 late += 1
                 break
-            assert case.advice in last or last == "jaxtrace: interrupted", err
-            interrupts += 1
-            if more := case.resume if got.exists() else ():
-                assert str(got) in last
+            assert case.advice in last or last == "jaxtrace: interrupted", err  # the latter before it has begun
+            interrupts, more = interrupts + 1, case.resume if got.exists() else ()
         case.compare(got, want)
         assert not [name for _, _, names in os.walk(got) for name in names if name.endswith(".tmp")]
     counted = f"{interrupts} interrupts and {late} at the end in {rounds} rounds, none swallowed"
