@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
-from jaxtrace.cli.signals import INTERRUPTED, Signals
+from jaxtrace.cli.signals import INTERRUPTED, Signals, end_at_signals
 from jaxtrace.errors import JaxtraceError
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -77,8 +76,6 @@ def main() -> None:
     try:
         run(sys.argv[1:])
         sys.stdout.flush()
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback from Python's clean-up would help nobody
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output once more
         sys.exit(1)
@@ -93,6 +90,8 @@ def main() -> None:
         sys.stderr.flush()
         # Python would wait for its threads, and JAX for the other processes, which wait for this one.
         os._exit(int(status))
+    finally:
+        end_at_signals()
 
 
 def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:
