@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
-from jaxtrace.cli.signals import INTERRUPTED, Signals, end_at_signals
+from jaxtrace.cli.signals import INTERRUPTED, Signals
 from jaxtrace.errors import JaxtraceError
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -91,7 +92,8 @@ def main() -> None:
         # Python would wait for its threads, and JAX for the other processes, which wait for this one.
         os._exit(int(status))
     finally:
-        end_at_signals()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback from Python's clean-up would help nobody
 
 
 def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:

@@ -196,18 +196,6 @@ def install_again() -> None:
         Signals.active.install()
 
 
-def end_at_signals() -> None:
-    """Let a signal end the process at once from now on, while Python waits for its threads and clears its memory."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end_late)
-
-
-def _end_late(number: int, _: FrameType | None) -> None:
-    _write_line("interrupted as it ended")
-    os._exit(INTERRUPTED + number)
-
-
 def _write_line(message: str) -> None:
     """Write to standard error without the locks of its buffers, which the main thread may hold."""
     cursor = SHOW_CURSOR if os.isatty(2) else ""

@@ -24,7 +24,7 @@ from tests.cli.test_trace import assert_same_trace
 from tests.grading.server import serving
 from tests.sweeping.datasets import assert_same_dataset
 
-INTERRUPTS = int(os.environ.get("TRYN", "10"))  # of each verb, besides those that come as it ends
+INTERRUPTS = 10  # of each verb, besides those that come as it ends
 SECONDS = 60  # an interrupt that has not ended a command by then was swallowed
 
 pytestmark = [
@@ -213,7 +213,8 @@ def test_interrupts_at_random_moments_lose_nothing(make_case, tmp_path, request)
                 _, err = process.communicate(timeout=SECONDS)
                 slowest = max(slowest, time.monotonic() - sent)
             assert "Traceback" not in err, err
-            if process.returncode == 0:
+            if process.returncode in (0, -number):  # the latter while Python clears its memory: the result is complete
+                late += process.returncode != 0
                 break
             assert process.returncode == 128 + number, err
             *_, last = err.splitlines()
