@@ -58,7 +58,8 @@ class Signals:
         self._sender.setblocking(False)
         self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         self._old_hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
-        threading.Thread(target=self._watch, name="jaxtrace-signals", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="jaxtrace-signals", daemon=True)
+        self._watcher.start()
         Signals.active = self
         self.install()
         return self
@@ -103,6 +104,7 @@ class Signals:
         signal.set_wakeup_fd(self._old_fd)
         sys.unraisablehook = self._old_hook
         self._sender.close()  # ends the thread
+        self._watcher.join()
         interrupts.forget()
 
     def _line(self, how: str, reason: str = "") -> str:
