@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxtrace import interrupts
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
@@ -408,7 +409,8 @@ class Model:
 
 def in_order(batches: Iterable[list[tuple[int, Row]]]) -> list[Row]:
     """Return the rows of a run in the order of their prompts."""
-    return [row for _, row in sorted((pair for batch in batches for pair in batch), key=lambda pair: pair[0])]
+    with interrupts.checked():
+        return [row for _, row in sorted((pair for batch in batches for pair in batch), key=lambda pair: pair[0])]
 
 
 def _trim_keys(metrics: Metrics, first: int) -> Metrics:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxtrace import interrupts
 from jaxtrace.checkpoints.embedded import demo_prompts
 from jaxtrace.checkpoints.generation import ignored_settings
 from jaxtrace.checkpoints.huggingface import Checkpoint
@@ -72,16 +73,26 @@ class Run:
     def write(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> None:
         """Execute the run to its end; rows leave memory once they are written.
 
-        Every few seconds a part of one or several batches goes to the disk. An interrupted run also writes the finished
-        rows of its last part.
+        Every few seconds a part of one or several batches goes to the disk. Ctrl-C ends the run after a chunk of steps;
+        the finished rows of its last part are then written too.
 
         Args:
           on_progress: called with (new prompts, new tokens, sum of their entropies) during the run.
           on_rows: called with the rows of each part, once they are on the disk.
         """
         rows: NumberedRows = []
+        done, finished = len(self._writer.done), 0
+
+        def on_chunk(prompts: int, tokens: int, entropy: float) -> None:
+            nonlocal finished
+            finished += prompts
+            on_progress(prompts, tokens, entropy)
+
+        def unsaved() -> bool:
+            return bool(rows) or len(self._writer.done) - done < finished
+
         size, latest = max(1, self.config.batch_size // jax.process_count()), -math.inf
-        with self._writer as writer:
+        with interrupts.checked(unsaved), self._writer as writer:
 
             def put(count: int) -> None:
                 part = rows[:count]
@@ -90,7 +101,7 @@ class Run:
                 on_rows(part)
 
             try:
-                for batch in self._batches(on_progress):
+                for batch in self._batches(on_chunk):
                     rows += batch
                     if len(rows) >= size and time.monotonic() - latest >= PART_SECONDS:
                         put(len(rows) // size * size)
@@ -99,6 +110,11 @@ class Run:
                 if rows:
                     put(len(rows))
             barrier("the parts of all processes are written")
+
+    @property
+    def stored(self) -> int:
+        """Number of prompts that are stored; of several processes, each knows its own and those of a resumed run."""
+        return len(self._writer.done)
 
     def trace(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> Trace:
         """Execute the run to its end, as `write` does, and return the whole trace."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel
 
+from jaxtrace import interrupts
 from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
@@ -73,7 +74,11 @@ def convert(
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
     checkpoint.log_notes()
-    with checkpoint.weights() as weights, memory_errors(lambda asked: _memory_line(checkpoint, asked)):
+    with (
+        interrupts.checked(),
+        checkpoint.weights() as weights,
+        memory_errors(lambda asked: _memory_line(checkpoint, asked)),
+    ):
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
         with _write_errors(out):
@@ -88,6 +93,7 @@ def convert(
                 _write_part(out, name, path, weights.read(path, part), progress)
             written += sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
             on_progress(written, total)
+            interrupts.check()
     with _write_errors(out):
         _finish(checkpoint.directory, out, progress)
 

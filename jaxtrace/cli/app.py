@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
+from jaxtrace.cli.signals import INTERRUPTED, Signals
 from jaxtrace.errors import JaxtraceError
 from jaxtrace.memory import memory_errors
 
@@ -53,10 +55,10 @@ APP = Group(
 
 
 def run(words: Sequence[str]) -> None:
-    """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
+    """Execute a command line; a user-fixable error becomes one line and exit status 2; see `Signals` for interrupts."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
-        with warnings.catch_warnings(), _shown_notes(), memory_errors(lambda asked: _memory_line(words, asked)):
+        with Signals(), warnings.catch_warnings(), _shown_notes(), memory_errors(lambda x: _memory_line(words, x)):
             warnings.showwarning = _show_warning
             APP.execute(words)
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
@@ -65,8 +67,6 @@ def run(words: Sequence[str]) -> None:
         raise  # the reader of standard output has stopped reading; `main` ends quietly
     except OSError as error:
         fail(f"{error.filename or 'a file'}: {error.strerror or error}; fix it, or name another place", 2)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
     except _loaded("jax.errors", "JaxRuntimeError") as error:
         if not _has_other_processes():
             raise
@@ -84,12 +84,18 @@ def main() -> None:
         sys.exit(1)
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
-        if not status or not _has_other_processes():
+        interrupted = isinstance(status, int) and status > INTERRUPTED
+        if not status or not (interrupted or _has_other_processes()):
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(int(status))  # JAX would wait for the other processes, which wait for this one
+        # Python would wait for its threads, and JAX for the other processes, which wait for this one.
+        os._exit(int(status))
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a traceback from Python's clean-up would help nobody
 
 
 def _memory_line(words: Sequence[str], asked: str) -> str:

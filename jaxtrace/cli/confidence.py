@@ -9,6 +9,7 @@ from pydantic import Field
 
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
+from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
 from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
@@ -41,6 +42,7 @@ class ConfidenceTrainOptions(StrictModel):
 def train_confidence(arguments: Arguments) -> None:
     """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
     options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
+    on_interrupt(lambda: NOTHING_WRITTEN)
     from jaxtrace.studies._shared.page import write_study
     from jaxtrace.studies.confidence.compute import train
     from jaxtrace.studies.confidence.files import save
@@ -49,8 +51,10 @@ def train_confidence(arguments: Arguments) -> None:
     traces = {place: open_trace(place) for place in options.traces}
     confidence, result = train(traces, options.labels, config)
     labels = options.labels and str(options.labels)
+    on_interrupt(lambda: incomplete(options.out))
     save(confidence, options.out, {"traces": [*traces], "labels": labels, **config.model_dump()})
     page = write_study(result, options.out)
+    on_interrupt(lambda: f"{options.out} is complete")
     for name in ("answers", "tokens"):
         console.print(_score_table(name, result.tables[name].frame))
     for note in result.notes:
@@ -74,13 +78,16 @@ class ConfidenceApplyOptions(StrictModel):
 def apply_confidence(arguments: Arguments) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
     options = arguments.settings(ConfidenceApplyOptions)
+    on_interrupt(lambda: NOTHING_WRITTEN)
     from jaxtrace.studies.confidence.files import load
     from jaxtrace.traces import open_trace
 
     answers, tokens = load(options.confidence).apply(open_trace(options.trace))
+    on_interrupt(lambda: incomplete(options.out))
     options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("answers", answers), ("tokens", tokens)):
         frame.to_parquet(options.out / f"{name}.parquet", index=False)
+    on_interrupt(lambda: f"{options.out} is complete")
     scores = answers["confidence"]
     console.print(
         f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {scores.mean():.3f}, "

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
 from jaxtrace.cli.options import Arguments, command
-from jaxtrace.cli.output import errors, fail, say
+from jaxtrace.cli.output import errors, say
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.settings.validation import StrictModel
@@ -44,6 +45,7 @@ def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
     options = arguments.settings(ConvertOptions)
     check_model(options.model)
+    on_interrupt(lambda: "run the same command again to resume")
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     from jaxtrace.checkpoints.convert import convert as write
@@ -58,14 +60,11 @@ def convert(arguments: Arguments) -> None:
         TransferSpeedColumn(),
         TimeElapsedColumn(),
     )
-    try:
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            bar = progress.add_task("reading", total=None)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        bar = progress.add_task("reading", total=None)
 
-            def on_progress(written: int, total: int) -> None:
-                progress.update(bar, description="converting", completed=written, total=total)
+        def on_progress(written: int, total: int) -> None:
+            progress.update(bar, description="converting", completed=written, total=total)
 
-            write(checkpoint, options.out, dtype=options.dtype, mesh=options.mesh, on_progress=on_progress)
-    except KeyboardInterrupt:
-        fail("interrupted; run the same command again to resume", 130)
+        write(checkpoint, options.out, dtype=options.dtype, mesh=options.mesh, on_progress=on_progress)
     say(f"{options.out}: load it by this name, like any checkpoint")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
+from jaxtrace import interrupts
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
+from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel
@@ -75,6 +77,9 @@ def grade(arguments: Arguments) -> None:
     The API's key is read from $OPENAI_API_KEY.
     """
     options = arguments.settings(GradeOptions)
+    answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
+    replies = f"replies are kept in {answers}; run the same command again to resume"
+    on_interrupt(lambda: replies if options.judge_url else NOTHING_WRITTEN)
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.chat import Chat
     from jaxtrace.grading.critic import criticize_answers, needs_critic
@@ -87,7 +92,6 @@ def grade(arguments: Arguments) -> None:
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
     def chat(model: str) -> Chat:
-        answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
         return Chat(options.judge_url or "", model, answers, timeout=options.timeout, retries=options.retries)
 
     rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
@@ -101,6 +105,7 @@ def grade(arguments: Arguments) -> None:
             count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
             labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
     write_labels(labels, options.out)
+    on_interrupt(lambda: f"{options.out} is complete")
     _print_counts(labels)
     say(options.out)
 
@@ -111,7 +116,12 @@ def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], 
 
     with Progress(console=errors, disable=console.quiet) as progress:
         bar = progress.add_task(name, total=count)
-        return request(lambda answers: progress.update(bar, advance=answers))
+
+        def on_answer(answers: int) -> None:
+            progress.update(bar, advance=answers)
+            interrupts.check()
+
+        return request(on_answer)
 
 
 def _print_counts(labels: list[Label]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import Field
 
 from jaxtrace.cli.options import Arguments, command
-from jaxtrace.cli.output import console, fail, say
+from jaxtrace.cli.output import console, say
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.lab.settings import LAB_RECIPE, LAB_WORLD, DecoderRecipe
 from jaxtrace.lab.shapes import Shape
 from jaxtrace.settings.groups import OUTPUT
@@ -50,8 +51,7 @@ def train(arguments: Arguments) -> None:
     flags = f"--family {shape.family} --layers {shape.layers} --width {shape.width}"
     flags += f" --steps {recipe.steps} --seed {recipe.seed}"
     flags += "" if options.world is None else " --world world.json"
-    try:
-        run(options.out, shape, world, recipe, f"jaxtrace lab train {flags} --out DIR", console)
-    except KeyboardInterrupt:
-        fail(f"interrupted; saved steps are kept in {options.out}; run the same command again to resume", 130)
+    on_interrupt(lambda: f"saved steps are kept in {options.out}; run the same command again to resume")
+    run(options.out, shape, world, recipe, f"jaxtrace lab train {flags} --out DIR", console)
+    on_interrupt(lambda: f"{options.out} is complete")
     say(f"jaxtrace trace {options.out} --task lab --data {options.out}  asks it")

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from jaxtrace.cli.output import console
+from jaxtrace.cli.signals import install_again
 from jaxtrace.settings.groups import DEVICES
 from jaxtrace.settings.numbers import Count, Natural
 from jaxtrace.settings.validation import StrictModel
@@ -45,4 +46,5 @@ class ProcessOptions(StrictModel):
             from jaxtrace.parallel import processes
 
             processes.join(self.coordinator, self.processes, self.process)
+            install_again()  # JAX's preemption service takes SIGTERM, and the run would not end
             console.quiet = not processes.is_leader()

@@ -9,6 +9,7 @@ from pydantic import Field
 from jaxtrace.cli.checks import check_model
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
+from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.errors import ConfigError
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.run import RunConfig, run_config
@@ -36,6 +37,7 @@ class ReportOptions(StrictModel):
 def report(arguments: Arguments) -> None:
     """Write one self-contained HTML page of a trace."""
     options = arguments.settings(ReportOptions)
+    on_interrupt(lambda: NOTHING_WRITTEN)
     from jaxtrace.figures import write_report
     from jaxtrace.traces import open_trace
     from jaxtrace.traces.location import Location

@@ -12,6 +12,7 @@ from pydantic import Field
 from jaxtrace.cli.checks import check_run
 from jaxtrace.cli.options import Arguments, Command
 from jaxtrace.cli.output import console, say
+from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import OUTPUT
@@ -43,13 +44,17 @@ def run_study(study: Study, arguments: Arguments) -> None:
     for model in settings.models:
         check_run(run_config(**{**settings.run, "model": model}))
     out = options.out or Path("studies") / study.name
+    resumable = f"finished work is kept in {out}; run the same command again to resume"
+    on_interrupt(lambda: resumable if settings.models else NOTHING_WRITTEN)
     from jaxtrace.cli.progress import Bars
     from jaxtrace.compilation import counted
     from jaxtrace.studies._shared.page import terminal_table, write_study
 
     with counted() as compiled:
         result = study.execute(settings, out, Bars(compiled))
+    on_interrupt(lambda: incomplete(out))
     page = write_study(result, out)
+    on_interrupt(lambda: f"{out} is complete")
     for file in result.files:
         say(file)
     for name, table in result.tables.items():

@@ -9,6 +9,7 @@ from pydantic import Field
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, fail
 from jaxtrace.cli.processes import ProcessOptions
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.numbers import Float
 from jaxtrace.settings.run import RunConfig
@@ -44,6 +45,7 @@ class SweepOptions(StrictModel):
 def sweep(arguments: Arguments) -> None:
     """Run every model on every task in every setting; run the command again to resume."""
     options = arguments.settings(SweepOptions)
+    on_interrupt(lambda: "run the same command again")
     arguments.settings(ProcessOptions).join()
     from jaxtrace.sweeping import Machine, estimate_sweep, open_sweep, read_sweep
 
@@ -57,12 +59,18 @@ def sweep(arguments: Arguments) -> None:
         return
     from jaxtrace.figures.sweep_progress import SweepProgress
 
-    try:
-        with SweepProgress(console, errors, len(cells)) as progress:
-            opened = open_sweep(cells, root, progress)
-            opened.run(progress)
-    except KeyboardInterrupt:
-        fail(f"interrupted; finished work is kept in {root}; run the same command again to resume", 130)
+    with SweepProgress(console, errors, len(cells)) as progress:
+        opened = open_sweep(cells, root, progress)
+
+        def advice() -> str:
+            complete = sum(opened.manifest.of(cell).state == "complete" for cell in cells)
+            return (
+                f"{complete} of {len(cells)} cells are complete; finished work is kept in {root}; "
+                "run the same command again to resume"
+            )
+
+        on_interrupt(advice)
+        opened.run(progress)
     for place in opened.manifest.others(cells):
         progress.say(f"{place}: not in this sweep file, and left unchanged")
     if failed := sum(opened.manifest.of(cell).state == "failed" for cell in cells):

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from jaxtrace.cli.checks import check_run, task_list
 from jaxtrace.cli.options import Arguments, command
-from jaxtrace.cli.output import console, fail, say
+from jaxtrace.cli.output import console, say
 from jaxtrace.cli.processes import ProcessOptions
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
@@ -42,6 +43,7 @@ def trace(arguments: Arguments) -> None:
     options = arguments.settings(TraceOptions)
     settings = run_config(options.config, **arguments.fields(RunConfig))
     check_run(settings)
+    on_interrupt(lambda: f"continue with --resume --out {settings.out}" if settings.out else "run the command again")
     arguments.settings(ProcessOptions).join()
     from jaxtrace import figures
     from jaxtrace.cli.answers import MOST_ANSWERS, answer_text
@@ -49,24 +51,21 @@ def trace(arguments: Arguments) -> None:
     from jaxtrace.compilation import counted
     from jaxtrace.observing.profile import Profile
     from jaxtrace.observing.tensorboard import Board, check_installed
-    from jaxtrace.parallel.processes import is_leader
+    from jaxtrace.parallel.processes import is_leader, process_number
     from jaxtrace.run import prepare
     from jaxtrace.traces.location import Location
 
     if options.tensorboard:
         check_installed()
     run = prepare(settings, resume=options.resume)
+    count = f"{{}} of {run.total}" if process_number() is None else "finished"
+    kept = f"{count} prompts are kept in {run.directory}; continue with --resume --out {run.directory}"
+    on_interrupt(lambda: kept.format(run.stored))
     say(run.headline)
     board = options.tensorboard and Board(options.tensorboard, run.layers)
     profile = options.profile and Profile(options.profile)
-    try:
-        with counted() as compiled, board or nullcontext(), profile or nullcontext():
-            trace = with_progress(run, compiled, board=board, profile=profile)
-    except KeyboardInterrupt:
-        fail(
-            f"interrupted; finished prompts are kept in {run.directory}; continue with --resume --out {run.directory}",
-            130,
-        )
+    with counted() as compiled, board or nullcontext(), profile or nullcontext():
+        trace = with_progress(run, compiled, board=board, profile=profile)
     if not is_leader():
         return
     if profile and not profile.done:

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from jaxtrace.cli.checks import check_run, task_list
 from jaxtrace.cli.options import Arguments, command
-from jaxtrace.cli.output import console, fail
+from jaxtrace.cli.output import console
+from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
@@ -38,6 +39,7 @@ def tuned_lens(arguments: Arguments) -> None:
     run, recipe = run_config(**arguments.fields(RunConfig)), arguments.settings(LensRecipe)
     out = arguments.settings(TunedLensOptions).out
     check_run(run)
+    on_interrupt(lambda: f"saved steps are kept in {out}; run the same command again to resume")
     from jaxtrace.cli.progress import counter
     from jaxtrace.figures.tables.lens import lens_table
     from jaxtrace.model import Model
@@ -47,13 +49,11 @@ def tuned_lens(arguments: Arguments) -> None:
     model = Model.from_checkpoint(open_config_model(run), mesh=run.mesh)
     ids = [tokens for _, tokens in model.encode(load_prompts(run), chat=False)]
     text = " ".join(filter(None, (run.task or str(run.prompts or "prompts"), run.data and str(run.data))))
-    try:
-        with counter("training", "steps") as show:
-            card, kl = tune(
-                model, ids, text, recipe, out, lambda done, loss: show(done, recipe.steps, f"KL {loss:.4f} nats")
-            )
-    except KeyboardInterrupt:
-        fail(f"interrupted; finished steps are kept in {out}; run the same command again to resume", 130)
+    with counter("training", "steps") as show:
+        card, kl = tune(
+            model, ids, text, recipe, out, lambda done, loss: show(done, recipe.steps, f"KL {loss:.4f} nats")
+        )
+    on_interrupt(lambda: f"{out} is complete")
     console.print(lens_table(card, kl))
     console.print(f"{out}: lens.safetensors, lens.json", markup=False, highlight=False)
     console.print(f"jaxtrace trace {run.model} --lens {out} …  traces with it", markup=False, highlight=False)

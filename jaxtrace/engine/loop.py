@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxtrace import interrupts
 from jaxtrace.engine.buckets import best_width, chunk, fixed_width
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.engine.memory import running_rows
@@ -168,10 +169,12 @@ def _generate(
         if patience <= 0 or not active.any():
             pool.release(~active)
             following = None  # frees its traces before the refill
-            following = refill_and_run()
+            if interrupts.requested() is None:
+                following = refill_and_run()
         counts = valid.sum(axis=0)
         slices = {row: (slice(count), row) for row, count in enumerate(counts) if count}
         yield from buffer.add_steps(pool.local_to_host(trace, rows=1), row_prompts, slices, finished=~active)
+        yield from buffer.end_if_interrupted()
         running = following
 
 
@@ -236,6 +239,7 @@ def _score(
             row_texts, trace, counts, finished = running
             slices = {row: (row, slice(count)) for row, count in enumerate(counts) if count}
             yield from buffer.add_steps(pool.local_to_host(trace, rows=0), row_texts, slices, finished)
+            yield from buffer.end_if_interrupted()
         running = following
 
 

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxtrace import interrupts
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.schema import QUANTITIES
 
@@ -75,6 +76,13 @@ class MetricBuffer:
         self._report(metrics, slices, finished)
         if ready := self._pop_ready():
             yield ready
+
+    def end_if_interrupted(self) -> Iterator[list[tuple[int, Metrics]]]:
+        """After a signal, yield the finished prompts that wait for earlier ones, and raise KeyboardInterrupt."""
+        if interrupts.requested() is not None:
+            if self._finished:
+                yield sorted(self._finished.items())
+            interrupts.check()
 
     def _start(self, prompts: Iterable[int]) -> None:
         self._pending.extend(sorted(prompt for prompt in prompts if prompt > self._last))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxtrace import interrupts
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.compilation import counted
@@ -79,6 +80,7 @@ class Sweep:
                 run = self._start(cell, loaded)
                 self._run(cell, run, watch)
             except Exception as error:  # whatever it is, the other cells may succeed
+                interrupts.check()  # an interrupt inside a callback of C++ may arrive as another error
                 cannot_write = isinstance(error, StoreError) and isinstance(error.__cause__, OSError)
                 # Once a run has started, the other processes may be waiting inside it.
                 if cannot_write or (run is not None and process_number() is not None):

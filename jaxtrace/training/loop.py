@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from jaxtrace import interrupts
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import write_atomically
 from jaxtrace.memory import format_bytes, memory_errors
@@ -51,7 +52,7 @@ def fit(
       constants: pytree of arrays that the loss also reads, such as the parameters of a frozen model.
       rows: training text, one sequence of token ids per row.
       model: identity of the trained model; a state of another model is refused.
-      state_file: safetensors file of the state, written every `save_every` steps and after the last one.
+      state_file: safetensors file of the state, written every `save_every` steps, after the last one and on Ctrl-C.
 
     Raises:
       ConfigError: `state_file` belongs to a training of another model, text or recipe.
@@ -76,12 +77,17 @@ def fit(
     with memory_errors(describe):
         state: State = (initial, optimizer.init(initial))  # pyright: ignore[reportArgumentType]: any pytree will do
         first, state = load_state(state_file, identity, state)
-        for step in range(first, recipe.steps):
-            state, value = update(state, constants, batch_at(rows, step, recipe.batch, recipe.seed))
-            finished = step + 1
-            if finished % save_every == 0 or finished == recipe.steps:
-                save_state(state_file, identity, finished, state)
-            on_step(finished, float(value))
+        finished = saved = first
+        with interrupts.checked(lambda: saved < finished):
+            for step in range(first, recipe.steps):
+                state, value = update(state, constants, batch_at(rows, step, recipe.batch, recipe.seed))
+                finished = step + 1
+                if finished % save_every == 0 or finished == recipe.steps or interrupts.requested():
+                    save_state(state_file, identity, finished, state)
+                    saved = finished
+                on_step(finished, float(value))
+                if saved == finished:
+                    interrupts.check()
     return state[0]
 
 

@@ -256,8 +256,9 @@ def test_ctrl_c_keeps_finished_prompts(tmp_path):
         process.wait()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith(f"jaxtrace: interrupted; finished prompts are kept in {run}")
     trace = jt.open(run)
+    kept = f"{len(trace.rows)} of 5000 prompts are kept in {run}; continue with --resume --out {run}"
+    assert errors.splitlines()[-1] == f"jaxtrace: interrupted; {kept}"
     assert 1 <= len(trace.rows) < 5000 and trace.info["complete"] is False
     assert not list(run.rglob("*.tmp"))
 

@@ -288,7 +288,7 @@ def test_an_interrupted_run_resumes_to_the_same_trace(jaxtrace, traced, tmp_path
     message = done.err.splitlines()[-1]
     assert (
         message
-        == f"jaxtrace: interrupted; finished prompts are kept in {directory}; continue with --resume --out {directory}"
+        == f"jaxtrace: interrupted; 2 of 6 prompts are kept in {directory}; continue with --resume --out {directory}"
     )
     trace = jt.open(directory)
     assert trace.info["complete"] is False

@@ -133,6 +133,25 @@ def test_run_resumes_after_one_of_two_processes_dies(model, single, tmp_path):
     assert {(row.stop, row.length) for row in trace.rows} == {("stop_string", 4)}
 
 
+@pytest.mark.nightly
+def test_sigterm_ends_all_processes_with_finished_prompts_kept(model, single, tmp_path):
+    """JAX's preemption service, which each process starts, would only take a note."""
+    command = arguments(model, tmp_path, "--mesh", "data=2,model=4", "--batch-size", "2")
+    job = Job(2, *command)
+    began = time.monotonic()
+    while not parts(tmp_path) and time.monotonic() < began + 200:
+        time.sleep(0.01)
+    for process in job.processes:
+        process.terminate()
+    statuses, _, errors = job.wait()
+    assert 143 in statuses and set(statuses) <= {143, -signal.SIGABRT}, (statuses, errors)
+    ended = errors[statuses.index(143)].splitlines()[-1]
+    assert ended.startswith(f"jaxtrace: interrupted; finished prompts are kept in {tmp_path}; continue with --resume")
+    statuses, _, errors = Job(2, *command, "--resume").wait()
+    assert statuses == [0, 0], errors
+    assert_same(jt.open(tmp_path), single[False])
+
+
 def test_sweep_of_a_model_split_over_processes(model, single, tmp_path):
     """Four processes with two devices each; two processes share the rows of each half of the batch."""
     cells = {
