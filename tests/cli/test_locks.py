@@ -21,6 +21,7 @@ def test_second_writer_is_refused_at_once_in_one_line(jaxtrace, tmp_path, monkey
     monkeypatch.setattr("jaxtrace.lock.WAIT_SECONDS", 0.05)
     monkeypatch.setattr("jaxtrace.run.open_config_model", lambda _: pytest.fail("a model was opened"))
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"models": "demo"}))
+    (tmp_path / "trace").mkdir()
     with WriteLock("out"):
         before = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
         done = jaxtrace(*words, "out")

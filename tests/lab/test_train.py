@@ -17,7 +17,7 @@ from jaxtrace.lock import WriteLock
 from jaxtrace.training.loop import STATE, clipped_adamw, fit
 from tests.kills import states_of_kills
 
-RECIPE = LAB_RECIPE.model_copy(update={"steps": 3, "batch": 2, "length": 2})
+RECIPE = LAB_RECIPE.model_copy(update={"steps": 2, "batch": 2, "length": 2})
 ROWS = np.arange(12, dtype=np.int32).reshape(6, 2)
 
 
@@ -71,7 +71,7 @@ def test_training_killed_at_any_step_gives_the_same_files(run, tmp_path):
     finished = files(tmp_path / "model")
     assert finished.keys() == {"README.md", lab.WEIGHTS, "tokenizer.json", "world.json"}
     unfinished = [copy for copy in copies if not copy.exists() or files(copy).keys() - {LOCK} != finished.keys()]
-    assert len(copies) - len(unfinished) <= 2 and len(unfinished) > 15
+    assert len(copies) - len(unfinished) <= 2 and len(unfinished) > 10
     assert {LOCK, f".{STATE}.tmp"} in [files(copy).keys() for copy in unfinished if copy.exists()]
     for copy in unfinished:
         run(copy)

@@ -81,7 +81,7 @@ def test_training_killed_at_any_step_of_a_save_resumes_with_the_same_bits(tmp_pa
     with states_of_kills(tmp_path / "killed", tmp_path / "copies") as copies:
         weights = fit_line(tmp_path / "killed" / "state", recipe=recipe)
     contents = [sorted(path.name for path in copy.glob("*")) for copy in copies]
-    assert [".state.tmp"] in contents and [".state.tmp", "state"] in contents and len(copies) >= 7
+    assert [".state.tmp"] in contents and [".state.tmp", "state"] in contents and len(copies) >= 5
     for copy in copies:
         copy.mkdir(parents=True, exist_ok=True)
         np.testing.assert_array_equal(fit_line(copy / "state", recipe=recipe), weights)
@@ -121,13 +121,13 @@ def test_state_is_read_back(content, tmp_path):
 def test_flipped_bits_of_a_state_are_noticed(content, tmp_path):
     """A bit that changes no value, such as one of the padding of the header, may be flipped."""
     read = 0
-    for place in range(0, 8 * len(content), 7):
+    for place in range(0, 8 * len(content), 29):
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
         if (result := loaded(tmp_path / "state", bytes(flipped))) is not None:
             read += 1
             assert result[0] == 12 and all(map(np.array_equal, jax.tree.leaves(result[1]), jax.tree.leaves(STATE)))
-    assert read < 10
+    assert read < 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 100, -1])
