@@ -22,7 +22,8 @@ from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import read_model, write_atomically
+from jaxtrace.files import LOCK, read_model, write_atomically
+from jaxtrace.lock import WriteLock
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
@@ -69,12 +70,14 @@ def convert(
 
     Raises:
       CheckpointError: the directory holds other files or cannot be written, or the checkpoint cannot be read.
+      StoreError: another program is writing the directory.
       ConfigError: the dtype or the mesh is invalid.
     """
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
     checkpoint.log_notes()
     with (
+        WriteLock(out),
         interrupts.checked(),
         checkpoint.weights() as weights,
         memory_errors(lambda asked: _memory_line(checkpoint, asked)),
@@ -94,8 +97,8 @@ def convert(
             written += sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
             on_progress(written, total)
             interrupts.check()
-    with _write_errors(out):
-        _finish(checkpoint.directory, out, progress)
+        with _write_errors(out):
+            _finish(checkpoint.directory, out, progress)
 
 
 def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
@@ -175,7 +178,7 @@ def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
     if started.exists():
         progress = _read_progress(started)
         _refuse_other(out, progress.conversion, conversion)
-    elif out.is_dir() and any(not path.name.startswith(f".{STARTED}") for path in out.iterdir()):
+    elif out.is_dir() and any(not path.name.startswith((f".{STARTED}", LOCK)) for path in out.iterdir()):
         raise CheckpointError(f"{out}: holds files that are no conversion; name a new directory or an empty one")
     else:
         out.mkdir(parents=True, exist_ok=True)
