@@ -34,7 +34,7 @@ def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{unit}  {{task.fields[more]}}"),
+        TextColumn(f"{unit}  {{task.fields[more]}}", markup=False),
         TimeElapsedColumn(),
     )
     progress = Progress(*columns, console=errors, disable=console.quiet)

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, shown
 
-LONGEST_VALUE = 60  # characters of a wrong value that a message shows
+SHORT = 60  # characters of a wrong value that a message shows
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -65,17 +65,14 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        return (
-            f"{field}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
-        )
+        return f"{shown(field)}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
     if error["type"] == "missing":
         return f"{field} is missing; give it"
     if not field:
         return message
     value = error["input"]
     value = value if isinstance(value, str) and len(value.split()) == 1 else repr(value)
-    if len(value) > LONGEST_VALUE:
-        value = f"{value[:LONGEST_VALUE]}…"
+    value, field = shown(value, SHORT), shown(field)
     advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
     advice = advice.replace("String should", "it must", 1)
     return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
+from jaxtrace.errors import visible
 from jaxtrace.models.config import DecoderConfig
+
+
+def plain(value: object) -> Text:
+    """Return a value as a cell in which nothing is markup, and nothing is obeyed by a terminal."""
+    return Text(visible(value, keep="\n"))
 
 
 def named_values(rows: Mapping[str, str]) -> Table:
@@ -15,7 +22,7 @@ def named_values(rows: Mapping[str, str]) -> Table:
     table.add_column(style="bold")
     table.add_column()
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(plain(name), plain(value))
     return table
 
 

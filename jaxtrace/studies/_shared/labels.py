@@ -10,6 +10,7 @@ from typing import Any
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import label_of, labels_for
 from jaxtrace.grading.strings import Grade
+from jaxtrace.studies._shared.traces import require_rows
 from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -34,6 +35,7 @@ def row_labels(
     Raises:
       StudyError: no row of some trace has a label; the message lists the known keys.
     """
+    require_rows(traces)
     grades = {}
     if by == "correctness" and file is not None:
         for trace in traces.values():

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion
 from jaxtrace.studies.dynamics.settings import HDIKind
@@ -96,7 +97,7 @@ def write_long(
 def _write_csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as out:
         for number, frame in enumerate(frames):
-            frame.to_csv(out, index=False, header=number == 0)
+            write_csv(frame, out, header=number == 0)
 
 
 def _write_parquet(frames: Iterator[pd.DataFrame], file: Path) -> None:

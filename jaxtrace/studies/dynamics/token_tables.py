@@ -11,7 +11,12 @@ from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
+from jaxtrace.studies._shared.traces import (
+    drawn_steps,
+    mean_by_step,
+    require_generated,
+    require_metrics,
+)
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.row import Row
@@ -104,8 +109,8 @@ def _token_rows(
     keys: dict[str, object], row: Row, steps: np.ndarray, dispersed: np.ndarray, memory: KVMemory | None
 ) -> pd.DataFrame:
     cached = cached_tokens(row)[steps]
-    columns = {name: _mean_by_step(row.metrics[name][steps]) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
-    columns["hdi"] = _mean_by_step(dispersed[steps])
+    columns = {name: mean_by_step(row.metrics[name][steps]) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
+    columns["hdi"] = mean_by_step(dispersed[steps])
     kv = np.nan if memory is None else [memory.mib(count) for count in cached.tolist()]
     numbers = steps - row.prompt_steps + 1
     return pd.DataFrame({**keys, "step": numbers, "keys": cached, "kv_mib": kv, **columns})
@@ -116,10 +121,3 @@ def _layer_rows(
 ) -> pd.DataFrame:
     entropy = np.asarray(row.metrics["attention_entropy"][steps], float).mean((0, 2))
     return pd.DataFrame({**keys, "layer": layers, "attention_entropy": entropy, "hdi": dispersed[steps].mean(0)})
-
-
-def _mean_by_step(values: np.ndarray) -> np.ndarray:
-    """Return means over all axes but the steps, ignoring NaN (layers that see no image)."""
-    flat = np.asarray(values, float).reshape(len(values), -1)
-    finite = ~np.isnan(flat)
-    return np.divide(np.nansum(flat, 1), finite.sum(1), out=np.full(len(flat), np.nan), where=finite.any(1))

@@ -15,7 +15,7 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.schema import QUADRANTS
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import Estimate, interval
+from jaxtrace.statistics.intervals import Estimate, finite_mean, interval
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models, study_traces
@@ -93,8 +93,8 @@ def answer_lines(label: str, run: SamplerRun) -> Iterator[dict[str, object]]:
             "seed": run.seed,
             "prompt": row.prompt.id or str(number),
             "correct": np.nan if grade == Grade.UNGRADED else float(grade == Grade.CORRECT),
-            "entropy": float(np.nanmean(row.metrics["entropy"])),
-            "varentropy": float(np.nanmean(row.metrics["varentropy"])),
+            "entropy": float(finite_mean(row.metrics["entropy"])),
+            "varentropy": float(finite_mean(row.metrics["varentropy"])),
             "length": row.length,
         }
         if "quadrant" in row.metrics:
