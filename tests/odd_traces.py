@@ -1,6 +1,7 @@
 """Traces with little or nothing in them: NaN, empty, of one row, step, layer or head, of few probes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from tests.figures.traces import row, trace
 PROMPTS = 12
 
 
-def rows_of(steps: Sequence[int], *, seed: int = 0, groups: Sequence[str] = GROUPS, **sizes: int) -> list[Row]:
+def rows_of(steps: Sequence[int], *, seed: int = 0, groups: Sequence[str] = GROUPS, **sizes: Any) -> list[Row]:
     """Return a row per number of steps; conditions, kinds and right answers take turns, so that every study has two."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -58,9 +59,7 @@ def odd_traces() -> dict[str, Trace]:
         "nan from the fourth step": [poisoned(one, 3) for one in rows_of(eight)],
         "every third row nan": [one if i % 3 else poisoned(one) for i, one in enumerate(rows_of(eight))],
         "all but one row nan": [poisoned(one) if i else one for i, one in enumerate(rows_of(eight))],
-        "all but one row of each condition nan": [
-            poisoned(one) if i > 1 else one for i, one in enumerate(rows_of(eight))
-        ],
+        "all but two rows nan": [poisoned(one) if i > 1 else one for i, one in enumerate(rows_of(eight))],
         "attention nan": [without("attention_entropy", np.nan)(one) for one in rows_of(eight)],
         "attention of a layer nan": [without("attention_entropy", np.nan, slice(1, 2))(one) for one in rows_of(eight)],
         "entropy nan": [without("entropy", np.nan)(one) for one in rows_of(eight)],

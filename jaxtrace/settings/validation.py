@@ -65,7 +65,8 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        return f"{shown(field)}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
+        known = kind.model_fields
+        return f"{shown(field)}: no such setting{did_you_mean(field, known)}there are: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{field} is missing; give it"
     if not field:

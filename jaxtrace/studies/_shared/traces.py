@@ -110,7 +110,7 @@ def require_generated(label: str, trace: Trace) -> None:
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
 
 
-def mean_by_step(values: Float[np.ndarray, steps * rest]) -> Float[np.ndarray, " steps"]:
+def mean_by_step(values: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, " T"]:
     """Return means of finite values over all axes but the steps; layers without self-attention have none."""
     return finite_mean(values, axis=tuple(range(1, values.ndim)))
 
