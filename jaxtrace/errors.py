@@ -5,8 +5,11 @@ import unicodedata
 from collections.abc import Sequence
 
 LONGEST_VALUE = 300  # characters of a value that a message shows
-LONGEST_MESSAGE = 3000
-LONG_WORD = re.compile(rf"\S{{{LONGEST_VALUE + 1},}}")
+LONGEST_MESSAGE = 2000
+# A value that a message quotes, and a word: what may be long in a message that names values.
+LONG = re.compile(
+    rf"""(?<!\w)'[^']{{{LONGEST_VALUE},}}'|(?<!\w)"[^"]{{{LONGEST_VALUE},}}"|\S{{{LONGEST_VALUE + 1},}}"""
+)
 # Control, invisible, unassigned and private characters, halves of surrogate pairs, separators of lines and paragraphs.
 ESCAPED = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 
@@ -15,7 +18,7 @@ class JaxtraceError(Exception):
     """Base of every error that the command line prints as one line, with exit status 2."""
 
     def __init__(self, message: str = "") -> None:
-        """Take the message; what a terminal would obey, and the end of a long word, do not get into it."""
+        """Take the message, as `one_line` shows it."""
         super().__init__(one_line(message))
 
 
@@ -45,9 +48,9 @@ def shown(value: object, most: int = LONGEST_VALUE) -> str:
 
 
 def one_line(message: object) -> str:
-    """Return a message that fits any terminal: escaped, each long word cut like a value, and the middle of the rest."""
+    """Return a message as one line: escaped, with long words and quoted values cut, and the middle of a longer rest."""
     text = visible(_without_middle(str(message), 10 * LONGEST_MESSAGE))
-    return _without_middle(LONG_WORD.sub(lambda word: shown(word[0]), text), LONGEST_MESSAGE)
+    return _without_middle(LONG.sub(lambda word: shown(word[0]), text), LONGEST_MESSAGE)
 
 
 def _without_middle(text: str, most: int) -> str:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.published import duplicated_tokens
+from jaxtrace.studies._shared.traces import require_rows
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.studies.dynamics.token_tables import cached_tokens, prompt_name
@@ -41,7 +42,7 @@ def long_frame(
     row = trace.rows[number]
     first = row.prompt_steps
     prompt_step = first - duplicated_tokens(trace)
-    steps = [prompt_step] * (prompt_step >= 0) + list(range(first, row.length))
+    steps = np.array([prompt_step] * (prompt_step >= 0) + list(range(first, row.length)), int)
     is_prompt = np.arange(len(steps)) < (prompt_step >= 0)
     layers = (0, *trace.traced_layers)
     cached = cached_tokens(row)[steps]
@@ -59,7 +60,7 @@ def long_frame(
         "model": label,
         "prompt": prompt_name(row, number),
         "phase": by_step(np.where(is_prompt, "PROMPT", "GEN")),
-        "step": by_step(np.where(is_prompt, 0, np.array(steps) - first + 1)),
+        "step": by_step(np.where(is_prompt, 0, steps - first + 1)),
         "layer": np.tile(layers, len(steps)),
         "token_id": by_step(metrics["token"][steps]),
         "token_text": by_step([row.pieces[step] for step in steps]),
@@ -87,7 +88,11 @@ def write_long(
 
     Args:
       file: file ending in .parquet or .csv; it is replaced, and its directory is created if missing.
+
+    Raises:
+      StudyError: the trace has no finished prompt.
     """
+    require_rows({label: trace})
     file.parent.mkdir(parents=True, exist_ok=True)
     settings = {"hdi": hdi, "bytes_per_element": bytes_per_element}
     frames = (long_frame(label, trace, number, **settings) for number in range(len(trace.rows)))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, few
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
@@ -137,7 +137,7 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
     """Return the answers of the conditions compared, condition by condition."""
     known = sorted({answer.condition for answer in answers})
     if missing := [name for name in conditions if name not in known]:
-        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; choose from: {', '.join(known)}")
+        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; choose from: {few(known, most=20)}")
     names = list(dict.fromkeys(conditions or known))
     if len(names) < 2:
         what = f"only '{names[0]}'" if names else "none"
