@@ -43,7 +43,7 @@ class SweepProgress(Watch):
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(plain(line), soft_wrap=True)
+        self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def checking(self, cell: Cell) -> None:
         self._checked += 1

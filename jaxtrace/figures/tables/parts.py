@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -11,9 +12,10 @@ from jaxtrace.errors import visible
 from jaxtrace.models.config import DecoderConfig
 
 
-def plain(value: object) -> Text:
-    """Return a value as a cell in which nothing is markup, and nothing is obeyed by a terminal."""
-    return Text(visible(value, keep="\n"))
+def plain(value: object) -> str | Text:
+    """Return a value as a cell in which no console finds markup, and of which a terminal obeys nothing."""
+    text = visible(value, keep="\n")
+    return text if escape(text) == text else Text(text)
 
 
 def named_values(rows: Mapping[str, str]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -38,15 +38,19 @@ class TokenTables:
       layers: one row per prompt and layer from 1, means over its steps: model, prompt, group, layer,
         attention_entropy, hdi.
       prompts: one row per prompt: model, prompt, group, name, text, prompt_tokens, steps.
+      excluded: number of each model's prompts without a drawn token, if there are any.
     """
 
     tokens: pd.DataFrame
     layers: pd.DataFrame
     prompts: pd.DataFrame
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
     def of_model(self, model: str) -> TokenTables:
         """Return the rows of one model."""
-        return TokenTables(*(frame[frame["model"] == model] for frame in (self.tokens, self.layers, self.prompts)))
+        frames = (self.tokens, self.layers, self.prompts)
+        tokens, layers, prompts = (frame[frame["model"] == model] for frame in frames)
+        return TokenTables(tokens, layers, prompts)
 
     @property
     def models(self) -> list[str]:
@@ -70,7 +74,7 @@ def token_tables(
       StudyError: a trace lacks a probe, holds given text, or has no finite step.
     """
     require_metrics(traces, *OUTPUT, *ATTENTION, *HIDDEN, dispersion_metric(hdi))
-    tokens, layers, prompts = [], [], []
+    tokens, layers, prompts, excluded = [], [], [], {}
     for label, trace in traces.items():
         require_generated(label, trace)
         memory = KVMemory.from_info(trace.info, bytes_per_element)
@@ -88,10 +92,12 @@ def token_tables(
             prompt_tokens = len(row.prompt_tokens) - duplicated_tokens(trace)
             about = {"name": prompt_name(row, number), "text": row.prompt.text, "prompt_tokens": prompt_tokens}
             prompts.append({**keys, **about, "steps": len(steps)})
+        if missing := len(trace.rows) - (len(prompts) - prompts_before):
+            excluded[label] = missing
         if len(prompts) == prompts_before:
             raise StudyError(f"{label}: has no step with finite logits; trace another model")
     return TokenTables(
-        pd.concat(tokens, ignore_index=True), pd.concat(layers, ignore_index=True), pd.DataFrame(prompts)
+        pd.concat(tokens, ignore_index=True), pd.concat(layers, ignore_index=True), pd.DataFrame(prompts), excluded
     )
 
 

@@ -50,7 +50,7 @@ class ChoiceAnswers:
     """A model's answers to Q questions.
 
     Attributes:
-      correct: True if the most likely option is the right one.
+      correct: True if the most likely option is the right one; False for logits that are not finite.
       option_entropy: entropy of the options' probabilities, renormalised, nats.
       entropy: entropy of the next-token distribution, nats.
     """
@@ -97,7 +97,7 @@ def answer_questions(
             option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
             logprobs[indices], entropy[indices] = option_logprobs, entropies
     logprobs[np.arange(most) >= np.array([len(question.options) for question in questions])[:, None]] = -np.inf
-    correct = logprobs.argmax(1) == np.array([question.answer for question in questions])
+    correct = (logprobs.argmax(1) == np.array([question.answer for question in questions])) & np.isfinite(entropy)
     return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)
 
 
