@@ -39,14 +39,14 @@ def template(name: str) -> jinja2.Template:
 
 
 def png(figure: Figure, dpi: int | None = None) -> bytes:
-    """Return a figure as the bytes of a PNG file; a character that the font lacks is a box, without a warning.
+    """Return a figure as the bytes of a PNG file; a character that the font lacks is a box, and a long title is cut.
 
     Args:
       dpi: pixels per inch; None for the figure's own.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "Glyph .* missing from font|constrained_layout not applied", UserWarning)
         figure.savefig(buffer, format="png", dpi=dpi or "figure", facecolor=figure.get_facecolor())
     return buffer.getvalue()
 

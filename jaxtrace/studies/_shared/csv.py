@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,10 +18,12 @@ def write_csv(frame: pd.DataFrame, file: Path | TextIO, *, header: bool = True) 
 
     Numbers stay as they are, negative ones too. Parquet files hold texts unchanged.
     """
-    safe = frame.copy()
+    safe, quoting = frame.copy(), csv.QUOTE_MINIMAL
     for name in frame.select_dtypes(exclude="number"):
         safe[name] = frame[name].map(_as_text)
-    safe.rename(columns=_as_text).to_csv(file, index=False, header=header)
+        if safe[name].map(lambda value: "\r" in str(value)).any():
+            quoting = csv.QUOTE_NONNUMERIC  # pandas leaves a carriage return unquoted, which would begin a row
+    safe.rename(columns=_as_text).to_csv(file, index=False, header=header, quoting=quoting)
 
 
 def _as_text(value: Any) -> Any:
