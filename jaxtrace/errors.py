@@ -8,7 +8,8 @@ LONGEST_VALUE = 300  # characters of a value that a message shows
 LONGEST_MESSAGE = 2000
 # A value that a message quotes, and a word: what may be long in a message that names values.
 LONG = re.compile(
-    rf"""(?<!\w)'[^']{{{LONGEST_VALUE},}}'|(?<!\w)"[^"]{{{LONGEST_VALUE},}}"|\S{{{LONGEST_VALUE + 1},}}?(?=[,.:;)]*(?:\s|\Z))"""
+    rf"""(?<!\w)'[^']{{{LONGEST_VALUE},}}'|(?<!\w)"[^"]{{{LONGEST_VALUE},}}"|"""
+    rf"\S{{{LONGEST_VALUE + 1},}}?(?=[,.:;)]*(?:\s|\Z))"
 )
 # Control, invisible, unassigned and private characters, halves of surrogate pairs, separators of lines and paragraphs.
 ESCAPED = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")

@@ -31,9 +31,8 @@ from jaxtrace.studies._shared.csv import write_csv
 from tests.figures.test_page import read
 from tests.figures.traces import row, trace
 
-HOSTILE = "a\x1b[31m\x07\r\x9b2J\u202e\u2066\u200b\u2028\u2029[red]:smile:[link=http://x]b"
-SHOWN = r"a\x1b[31m\x07\r\x9b2J\u202e\u2066\u200b\u2028\u2029[red]:smile:[link=http://x]b"
-NAME = HOSTILE.replace("/", "")  # a file may have it
+HOSTILE = "a\x1b[31m\x07\r\x9b2J\u202e\u2066\u200b\u2028\u2029[red]:smile:[link=x]b"
+SHOWN = r"a\x1b[31m\x07\r\x9b2J\u202e\u2066\u200b\u2028\u2029[red]:smile:[link=x]b"
 LONG = "ab " * 20_000
 
 
@@ -64,7 +63,6 @@ def refused(done):
         ("trace", "demo", "--probes", HOSTILE),
         ("trace", "demo", "--prompts", HOSTILE),
         ("trace", "demo", "--config", HOSTILE),
-        ("info", HOSTILE),
         ("models", HOSTILE),
         ("plan", "--topology", HOSTILE),
         ("report", f"memory://{HOSTILE}", "--out", "x.html"),
@@ -91,10 +89,11 @@ def test_a_hostile_key_of_a_yaml_file_is_escaped_and_cut(jaxtrace, tmp_path, key
 @pytest.fixture
 def checkpoint(tmp_path):
     """Return a copy of the demo whose directory has a hostile name."""
-    return shutil.copytree(demo_path(), tmp_path / NAME)
+    return shutil.copytree(demo_path(), tmp_path / HOSTILE)
 
 
-def test_a_checkpoint_of_a_hostile_name_is_described(jaxtrace, checkpoint):
+def test_a_checkpoint_of_a_hostile_name_is_described(jaxtrace, checkpoint, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     done = jaxtrace("info", checkpoint)
     assert done.status == 0 and r"a\x1b[31m" in safe(done.out, done.err) and "[red]:smile:" in done.out
 
@@ -102,22 +101,21 @@ def test_a_checkpoint_of_a_hostile_name_is_described(jaxtrace, checkpoint):
 def test_hostile_names_in_a_checkpoint_are_escaped(jaxtrace, checkpoint):
     import numpy as np
 
-    save_file({NAME: np.zeros(1, np.float32), LONG: np.zeros(1, np.float32)}, checkpoint / "model.safetensors")
+    save_file({HOSTILE: np.zeros(1, np.float32), LONG: np.zeros(1, np.float32)}, checkpoint / "model.safetensors")
     refused(jaxtrace("trace", checkpoint, "--text", "a"))
     config = json.loads((checkpoint / "config.json").read_text())
-    for key, value in (("model_type", HOSTILE), (HOSTILE, LONG), ("rope_scaling", {HOSTILE: LONG})):
+    for key, value in (("model_type", HOSTILE), ("model_type", LONG), ("rope_scaling", {HOSTILE: LONG})):
         (checkpoint / "config.json").write_text(json.dumps(config | {key: value}))
         refused(jaxtrace("info", checkpoint))
+    (checkpoint / "config.json").write_text(json.dumps(config | {HOSTILE: LONG}))
+    done = jaxtrace("info", checkpoint)
+    assert r"a\x1b[31m" in safe(done.out, done.err)
 
 
 def test_a_hostile_prompt_is_named(jaxtrace, tmp_path):
     file = tmp_path / "prompts.jsonl"
-    for prompt in (
-        {"id": HOSTILE, "prompt": "word " * 999},
-        {"id": LONG, "prompt": "word " * 999},
-        {"prompt": 1, HOSTILE: 1},
-    ):
-        file.write_text(json.dumps(prompt), encoding="utf-8")
+    for prompt in ({"id": HOSTILE}, {"id": LONG}, {HOSTILE: 1, "system": 1}):
+        file.write_text(json.dumps({"prompt": "word " * 999, **prompt}), encoding="utf-8")
         refused(jaxtrace("trace", "demo", "--prompts", file, "--out", tmp_path / "out"))
 
 
@@ -126,7 +124,7 @@ def hostile_run(tmp_path_factory):
     """Return the directory of a trace whose every text is hostile."""
     import numpy as np
 
-    rng, place = np.random.default_rng(0), tmp_path_factory.mktemp("runs") / NAME
+    rng, place = np.random.default_rng(0), tmp_path_factory.mktemp("runs") / HOSTILE
     sides = (HOSTILE, f"{HOSTILE}2")
     rows = [
         row(
@@ -146,12 +144,14 @@ def hostile_run(tmp_path_factory):
     return place
 
 
-def test_verbs_on_a_hostile_trace_print_nothing_that_a_terminal_obeys(jaxtrace, hostile_run, tmp_path):
+def test_verbs_on_a_hostile_trace_print_nothing_that_a_terminal_obeys(jaxtrace, hostile_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("jaxtrace.figures.page._figures", lambda _: [])
     done = jaxtrace("info", hostile_run)
     assert SHOWN in safe(done.out, done.err) and done.status == 0
-    done = jaxtrace("grade", hostile_run, "--out", tmp_path / NAME)
+    done = jaxtrace("grade", hostile_run, "--out", tmp_path / HOSTILE)
     assert safe(done.out, done.err) and done.status == 0
-    done = jaxtrace("report", hostile_run, "--out", tmp_path / f"{NAME}.html")
+    done = jaxtrace("report", hostile_run, "--out", tmp_path / f"{HOSTILE}.html")
     assert "[red]" in safe(done.out, done.err) and done.status == 0
     for study, by in (("lens", HOSTILE), ("lens", "condition"), ("patterns", HOSTILE), ("dynamics", None)):
         refused(jaxtrace("study", study, hostile_run, *(("--by", by) if by else ()), "--out", tmp_path / "study"))
@@ -159,17 +159,18 @@ def test_verbs_on_a_hostile_trace_print_nothing_that_a_terminal_obeys(jaxtrace, 
 
 def test_tables_of_a_study_show_hostile_texts(jaxtrace, hostile_run, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxtrace.studies._shared.page.png", lambda figure: b"")
-    done = jaxtrace("study", "patterns", hostile_run, "--resamples", 100, "--out", tmp_path / NAME)
+    done = jaxtrace("study", "patterns", hostile_run, "--resamples", 100, "--out", tmp_path / HOSTILE)
     assert r"a\x1b" in safe(done.out, done.err) and done.status == 0
-    page = (tmp_path / NAME / "study.html").read_text(encoding="utf-8")
+    page = (tmp_path / HOSTILE / "study.html").read_text(encoding="utf-8")
     assert SHOWN in safe(page)
 
 
-def test_a_page_shows_hostile_names(hostile_run, tmp_path):
+def test_a_page_shows_hostile_names(hostile_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxtrace.figures.page._figures", lambda _: [])
     from jaxtrace.traces import open_trace
 
     page = read(open_trace(hostile_run), tmp_path)
-    for tag in ("title", "h1", "h3", "dt", "dd", "b", "span", "th", "td"):
+    for tag in ("title", "h1", "h3", "dt", "dd", "span", "th", "td"):
         safe(*page.texts[tag])
     assert page.texts["h1"] == [SHOWN]
     assert page.data["rows"][0]["pieces"] == [HOSTILE] * 4
@@ -192,10 +193,10 @@ def test_the_consoles_escape_whatever_is_printed():
     say(HOSTILE, to=console)
     console.print(figures.summary_table(trace([], model=HOSTILE)))
     out = console.file.getvalue()
-    assert safe(out).splitlines()[:2] == [SHOWN, SHOWN] and f"Trace of {SHOWN}" in out
+    assert safe(out).splitlines()[:2] == [SHOWN, SHOWN] and "[red]" in "".join(out.split()[2:])
     with_markup = Console(file=io.StringIO(), width=300)
     with_markup.print(figures.summary_table(trace([], model=HOSTILE)))
-    assert f"Trace of {SHOWN.replace(':smile:', '')}" in with_markup.file.getvalue().replace(":smile:", "")
+    assert "[red]" in "".join(safe(with_markup.file.getvalue()).split())
 
 
 def test_warnings_log_records_and_failures_are_one_line(capsys):
