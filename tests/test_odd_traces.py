@@ -31,6 +31,7 @@ from jaxtrace.studies.samplers.compute import samplers
 from jaxtrace.studies.samplers.settings import SamplersConfig
 from jaxtrace.traces import StoredTrace, TraceWriter, open_trace
 from jaxtrace.traces.trace import Trace
+from tests.figures.traces import trace as trace_of
 from tests.odd_traces import odd_traces
 
 ODD = odd_traces()
@@ -186,6 +187,13 @@ def test_a_picture_says_that_nothing_is_finite():
     assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no finite values"] * 2
     empty = attention_map(ODD["no rows"].to_xarray())
     assert [text.get_text() for text in empty.axes[0].texts] == ["no prompt has a step"]
+
+
+def test_a_summary_of_nothing_finite_has_no_means():
+    rows = odd_traces()["nan from the first step"].rows
+    for row in rows:
+        row.metrics["lens_top1"][:] = 7  # as the engine's argmax of NaN
+    assert [label for label, _ in figures.summary.summary(trace_of(rows))] == ["prompts", "tokens", "stopped by"]
 
 
 def test_a_study_names_what_a_trace_without_finite_logits_lacks():
