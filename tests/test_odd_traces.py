@@ -189,7 +189,7 @@ def test_a_picture_says_that_nothing_is_finite():
     assert [text.get_text() for text in empty.axes[0].texts] == ["no prompt has a step"]
 
 
-def test_a_summary_of_nothing_finite_has_no_means():
+def test_a_summary_without_a_finite_value_has_no_means():
     rows = odd_traces()["nan from the first step"].rows
     for row in rows:
         row.metrics["lens_top1"][:] = 7  # as the engine's argmax of NaN
