@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.text import Text
+
+from jaxtrace.errors import visible
 
 if TYPE_CHECKING:
     from jaxtrace.traces.row import Row
@@ -64,10 +65,4 @@ def _parts(row: Row) -> Iterator[tuple[str, float]]:
 
 def _plain(text: str, encoding: str) -> str:
     """Return a text that a terminal shows as it is."""
-    escaped = "".join(
-        character
-        if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-        else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
-    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+    return visible(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding)

@@ -18,7 +18,7 @@ from typing import Any
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.cli.signals import INTERRUPTED, Signals
-from jaxtrace.errors import JaxtraceError
+from jaxtrace.errors import JaxtraceError, first_line, one_line
 from jaxtrace.memory import memory_errors
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -70,8 +70,10 @@ def run(words: Sequence[str]) -> None:
     except _loaded("jax.errors", "JaxRuntimeError") as error:
         if not _has_other_processes():
             raise
-        reason = str(error).splitlines()[0][:200]
-        fail(f"another process failed or ended ({reason}); start all processes again (trace: with --resume)", 1)
+        fail(
+            f"another process failed or ended ({first_line(error)}); start all processes again (trace: with --resume)",
+            1,
+        )
 
 
 def main() -> None:
@@ -115,7 +117,7 @@ def _has_other_processes() -> bool:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    say(f"jaxtrace: {' '.join(str(message).split())}", "yellow", errors)
+    say(f"jaxtrace: {one_line(' '.join(str(message).split()))}", "yellow", errors)
 
 
 class _Notes(logging.Handler):

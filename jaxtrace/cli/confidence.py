@@ -60,7 +60,7 @@ def train_confidence(arguments: Arguments) -> None:
     for name in ("answers", "tokens"):
         console.print(_score_table(name, result.tables[name].frame))
     for note in result.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
     say(page)
 
 
@@ -94,12 +94,10 @@ def apply_confidence(arguments: Arguments) -> None:
     console.print(
         f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {scores.mean():.3f}, "
         f"median {scores.median():.3f}, {scores.min():.3f} to {scores.max():.3f}",
-        highlight=False,
     )
     console.print(
         f"{answers['out_of_range'].mean():.1%} of their features are out of the training's range; if that is more than "
         "a few per cent, the confidence means nothing",
-        highlight=False,
     )
     say(f"{options.out}: answers.parquet, tokens.parquet")
 

@@ -132,12 +132,13 @@ def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], 
 
 def _print_counts(labels: list[Label]) -> None:
     """Print the number of answers with each grade by each rule, and with a wrong step."""
-    from rich.markup import escape
     from rich.table import Table
+
+    from jaxtrace.figures.tables.parts import plain
 
     table = Table("answers", "grade", "by")
     for (value, by), count in Counter((label.grade.value, label.by) for label in labels).most_common():
-        table.add_row(str(count), value, escape(by))
+        table.add_row(str(count), value, plain(by))
     for by, count in Counter(label.wrong_by for label in labels if label.wrong_by).most_common():
-        table.add_row(str(count), "wrong step", escape(by))
+        table.add_row(str(count), "wrong step", plain(by))
     console.print(table)

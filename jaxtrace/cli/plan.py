@@ -7,6 +7,7 @@ from pydantic import Field
 from jaxtrace.cli.checks import check_run
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors
+from jaxtrace.errors import visible
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
 from jaxtrace.settings.numbers import Count, Rows
 from jaxtrace.settings.run import DEMO, RunConfig, run_config
@@ -62,6 +63,7 @@ def plan(arguments: Arguments) -> None:
     options, run = arguments.settings(PlanOptions), run_config(**arguments.fields(RunConfig), random=True)
     check_run(run.model_copy(update={"model": options.model}))
     import jax
+    from rich.text import Text
 
     from jaxtrace.figures.tables.plan import fitting_line, plan_table
     from jaxtrace.kernels import at_precision
@@ -71,7 +73,7 @@ def plan(arguments: Arguments) -> None:
 
     jax.config.update("jax_platforms", "cpu")  # nothing runs: an accelerator of this machine stays free
     fitting: list[Plan] = []
-    compiling = errors.status(f"compiling for {options.topology}")
+    compiling = errors.status(Text(f"compiling for {visible(options.topology)}"))
     with compiling as status, at_precision(run.matmul_precision):
 
         def on_try(request: Request) -> None:
@@ -89,7 +91,9 @@ def plan(arguments: Arguments) -> None:
         if options.search and not result.fits:
             fitting = [other for other in (smallest_topology(result, on_try), largest_batch(result, on_try)) if other]
     if options.as_json:
-        console.print_json(data=result.as_dict() | {"fitting": [other.as_dict() for other in fitting]})
+        console.print_json(
+            data=result.as_dict() | {"fitting": [other.as_dict() for other in fitting]}, ensure_ascii=True
+        )
     else:
         console.print(plan_table(result))
         for other in fitting:

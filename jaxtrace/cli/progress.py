@@ -34,7 +34,7 @@ def counter(label: str, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{unit}  {{task.fields[more]}}"),
+        TextColumn(f"{unit}  {{task.fields[more]}}", markup=False),
         TimeElapsedColumn(),
     )
     progress = Progress(*columns, console=errors, disable=console.quiet)
@@ -91,7 +91,7 @@ def with_progress(
             prompts, tokens, entropy = prompts + prompts_added, tokens + tokens_added, entropy + entropy_added
             working = max(time.monotonic() - began - compiled.seconds, 1e-9)
             rate = f"{tokens / working:.0f} tokens/s"
-            if tokens and entropy == entropy:
+            if entropy > 0:  # neither NaN, without output probes, nor 0, without a finite value
                 rate += f"  mean entropy {entropy / tokens:.3f} nats"
             show(prompts, run.total, rate)
             for observer in filter(None, (board, profile)):

@@ -60,7 +60,7 @@ def run_study(study: Study, arguments: Arguments) -> None:
     for name, table in result.tables.items():
         console.print(terminal_table(name, table))
     for note in result.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
     say(page)
 
 

@@ -12,6 +12,7 @@ from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.processes import ProcessOptions
 from jaxtrace.cli.signals import on_interrupt
+from jaxtrace.errors import few
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
@@ -75,13 +76,12 @@ def trace(arguments: Arguments) -> None:
         figures.write_plots(trace.to_xarray(), run.directory)
     if not settings.score and len(trace.rows) <= MOST_ANSWERS:
         for row in trace.rows:
-            console.print(answer_text(row, console.encoding), soft_wrap=True, highlight=False)
+            console.print(answer_text(row, console.encoding), soft_wrap=True)
     console.print(figures.summary_table(trace))
-    console.print(str(compiled), highlight=False)
+    console.print(str(compiled))
     if broken := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
-        names = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
-        message = f"logits are not finite, and recorded as NaN, in {len(broken)} of {len(trace.rows)} prompts: {names}"
-        say(message, "red")
-    console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json{', plots' * local}", markup=False)
+        count = f"{len(broken)} of {len(trace.rows)} prompts"
+        say(f"logits are not finite, and recorded as NaN, in {count}: {few(broken)}", "red")
+    console.print(f"{run.directory}: tokens, layers, prompts (Parquet), run.json{', plots' * local}")
     page = "" if local else " --out report.html"
-    console.print(f"jaxtrace report {run.directory}{page}  makes the page", markup=False, highlight=False)
+    console.print(f"jaxtrace report {run.directory}{page}  makes the page")

@@ -55,5 +55,5 @@ def tuned_lens(arguments: Arguments) -> None:
         )
     on_interrupt(lambda: f"{out} is complete")
     console.print(lens_table(card, kl))
-    console.print(f"{out}: lens.safetensors, lens.json", markup=False, highlight=False)
-    console.print(f"jaxtrace trace {run.model} --lens {out} …  traces with it", markup=False, highlight=False)
+    console.print(f"{out}: lens.safetensors, lens.json")
+    console.print(f"jaxtrace trace {run.model} --lens {out} …  traces with it")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image, tile_visibility
 from jaxtrace.checkpoints.tokenizer import EncodedText, Tokenizer
 from jaxtrace.engine.pool import PromptImages
-from jaxtrace.errors import PromptError
+from jaxtrace.errors import PromptError, shown
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
 from jaxtrace.prompts import Prompt, token_ids
@@ -81,7 +81,7 @@ def encode(
                 raise PromptError(f"is given as token ids, which {unused} cannot change; drop it, or give text")
             encoded.append((prompt, _checked_ids(prompt, ids, model, config, last_twice)))
         except PromptError as error:
-            raise PromptError(f"{name}: {error}") from None
+            raise PromptError(f"{shown(name)}: {error}") from None
     encoded.info = _describe(texts, tokenizer, settings, date)
     _warn(model, texts)
     return encoded

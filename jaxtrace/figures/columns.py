@@ -25,7 +25,10 @@ def token_columns(row: Row, layers: Sequence[int], confidence: AnswerConfidence 
     if "logprob" in row.metrics:
         columns["surprisal"] = -row.metrics["logprob"]
     if "lens_top1" in row.metrics:
-        columns["prediction_depth"] = prediction_depth(row.metrics["lens_top1"], layers)
+        depth = prediction_depth(row.metrics["lens_top1"], layers)
+        if (entropy := row.metrics.get("lens_entropy")) is not None:
+            depth = np.where(np.isfinite(entropy[:, -1]), depth, np.nan)  # the top-1 of NaN is any token
+        columns["prediction_depth"] = depth
     shown = token_column_metrics()
     for name in shown.keys() & row.metrics.keys():
         values = row.metrics[name]

@@ -3,11 +3,13 @@
 import base64
 import functools
 import io
+import warnings
 from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
 
+from jaxtrace.errors import visible
 from jaxtrace.figures.theme import DARK, LIGHT
 
 
@@ -20,6 +22,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["visible"] = visible
     environment.globals.update(light=LIGHT, dark=DARK)
     environment.policies["json.dumps_kwargs"] = {
         "separators": (",", ":"),
@@ -35,10 +38,16 @@ def template(name: str) -> jinja2.Template:
     return _environment().get_template(name)
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
+def png(figure: Figure, dpi: int | None = None) -> bytes:
+    """Return a figure as the bytes of a PNG file; a character that the font lacks is a box, and a long title is cut.
+
+    Args:
+      dpi: pixels per inch; None for the figure's own.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font|constrained_layout not applied", UserWarning)
+        figure.savefig(buffer, format="png", dpi=dpi or "figure", facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 

@@ -1,9 +1,10 @@
 """Figures of a trace, drawn from `Trace.to_xarray()` with matplotlib's object interface.
 
 The schema says which metrics each figure draws (`Metric.plots`), and with which label and unit. A figure raises
-ValueError if the dataset has none of them.
+ValueError if the dataset has none of them. A panel without a finite value says so.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,39 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import LIGHT, Theme, dress, heat_map, legend, new_figure, whole_numbers
+from jaxtrace.figures.html import png
+from jaxtrace.figures.theme import (
+    LIGHT,
+    Theme,
+    dress,
+    heat_map,
+    legend,
+    new_figure,
+    new_panel,
+    note_missing,
+    whole_numbers,
+)
 from jaxtrace.schema import METRICS, plotted_in
 
 BAND = (0.1, 0.9)
+Draw = Callable[[xr.Dataset, Theme], Figure]
 
 
+def _unless_empty(draw: Draw) -> Draw:
+    """Return a function that draws a figure, or for a dataset without a step an empty one that says so."""
+
+    @functools.wraps(draw)
+    def figure(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
+        if ds.sizes["prompt"] and ds.sizes["step"]:
+            return draw(ds, theme)
+        empty, axes = new_panel(theme, 6.2, 2.5, draw.__name__.replace("_", " "))
+        note_missing(axes, theme, "no prompt has a step")
+        return empty
+
+    return figure
+
+
+@_unless_empty
 def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw output entropy and varentropy by step, and the number of prompts alive.
 
@@ -41,6 +69,7 @@ def entropy_steps(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+@_unless_empty
 def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw layer × step heat maps of attention entropy, averaged over heads and over the prompts alive.
 
@@ -59,6 +88,7 @@ def attention_map(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+@_unless_empty
 def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw attention entropy by layer with its spread over heads, and head dispersion by layer."""
     names = _present(ds, "layer_profile")
@@ -76,6 +106,8 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
             means = _layers(ds[name]).mean(("prompt", "step"))
             line = {"label": METRICS[name].label, "linewidth": 1.8, "marker": "o", "markersize": 3}
             panels[-1].plot(means["layer"], means, color=color, **line)
+        if not any(np.isfinite(line.get_ydata()).any() for line in panels[-1].lines):
+            note_missing(panels[-1], theme)
         panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     for axes in panels:
         legend(axes, theme)
@@ -83,6 +115,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+@_unless_empty
 def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens."""
     names = _present(ds, "lens_profile")
@@ -98,7 +131,7 @@ def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[xr.Dataset, Theme], Figure]] = {
+FIGURES: dict[str, Draw] = {
     "entropy_steps": entropy_steps,
     "attention_map": attention_map,
     "layer_profile": layer_profile,
@@ -126,7 +159,7 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     paths = []
     for name, figure in figures(ds).items():
         paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=200, facecolor=figure.get_facecolor())
+        paths[-1].write_bytes(png(figure, dpi=200))
     return paths
 
 
@@ -157,8 +190,11 @@ def _band(
     axes: Axes, theme: Theme, x: np.ndarray, values: np.ndarray, median: bool = False, over: str = "prompts"
 ) -> None:
     """Draw mean and band of values [samples, x], without columns that hold no finite number."""
-    keep = np.isfinite(values).any(0)
-    x, values = x[keep], values[:, keep]
+    values = np.where(np.isfinite(values), values, np.nan)
+    if (keep := ~np.isnan(values).all(0)).any():
+        x, values = x[keep], values[:, keep]
+    else:
+        return note_missing(axes, theme)
     marker = {"marker": "o", "markersize": 3} if len(x) <= 40 else {}
     low, middle, high = np.nanquantile(values, [BAND[0], 0.5, BAND[1]], axis=0)
     axes.fill_between(x, low, high, color=theme.first, alpha=0.18, linewidth=0, label=f"10–90 % of {over}")

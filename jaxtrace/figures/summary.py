@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from jaxtrace.figures.columns import token_columns
+from jaxtrace.figures.tables.parts import plain
 from jaxtrace.schema import token_column_metrics
+from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
 
@@ -22,12 +23,12 @@ SEEN_ORDER = ("often", "rare", "never")
 def summary_table(trace: Trace) -> Table:
     """Return the summary for a terminal: totals, and the mean of each token column."""
     table = Table(
-        title=escape(f"Trace of {trace.info['model']}") if "model" in trace.info else "Trace", show_header=False
+        title=plain(f"Trace of {trace.info['model']}" if "model" in trace.info else "Trace"), show_header=False
     )
     table.add_column()
     table.add_column(justify="right")
     for label, value in summary(trace):
-        table.add_row(escape(label), escape(value))
+        table.add_row(plain(label), plain(value))
     return table
 
 
@@ -92,6 +93,6 @@ def group_tables(trace: Trace) -> list[dict[str, Any]]:
 
 
 def _group_line(name: str, entropies: list[np.ndarray]) -> dict[str, Any]:
-    first = np.mean([entropy[0] for entropy in entropies])
-    mean = np.mean([np.nanmean(entropy) for entropy in entropies])
+    first = finite_mean([entropy[0] for entropy in entropies])
+    mean = finite_mean([finite_mean(entropy) for entropy in entropies])
     return {"name": name, "prompts": len(entropies), "first": first, "mean": mean}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from jaxtrace.figures.tables.parts import plain
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.manifest import CellRecord
 from jaxtrace.sweeping.running import Watch
@@ -42,7 +43,7 @@ class SweepProgress(Watch):
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def checking(self, cell: Cell) -> None:
         self._checked += 1
@@ -80,5 +81,5 @@ class SweepProgress(Watch):
         for header in ("cell", "state", "prompts", "tokens/s"):
             table.add_column(header)
         for line in self._lines[-LATEST:]:
-            table.add_row(*line)
+            table.add_row(*map(plain, line))
         return table

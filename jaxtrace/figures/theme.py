@@ -9,6 +9,8 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from jaxtrace.errors import visible
+
 # Okabe and Ito's palette for colour-blind readers; grey in place of black, and a yellow that shows on white.
 PALETTE = ("#009e73", "#cc79a7", "#999999", "#b59f00", "#56b4e9", "#e69f00", "#0072b2", "#d55e00")
 # Colours of the five `schema.QUADRANTS`, of the same hues as the report page's .c0 to .c4.
@@ -63,9 +65,9 @@ def new_panel(theme: Theme, width: float, height: float, title: str, x: str = ""
 def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -> None:
     """Give the axes the theme's colours, a title on the left, and axis labels."""
     axes.set_facecolor(theme.paper)
-    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=theme.ink, parse_math=False)
-    axes.set_xlabel(x, fontsize=9, color=theme.ink, parse_math=False)
-    axes.set_ylabel(y, fontsize=9, color=theme.ink, parse_math=False)
+    axes.set_title(visible(title), loc="left", fontsize=9.5, fontweight="bold", color=theme.ink, parse_math=False)
+    axes.set_xlabel(visible(x), fontsize=9, color=theme.ink, parse_math=False)
+    axes.set_ylabel(visible(y, keep="\n"), fontsize=9, color=theme.ink, parse_math=False)
     axes.tick_params(colors=theme.faint, labelsize=8, length=3)
     axes.grid(color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -80,6 +82,8 @@ def heat_map(
 ) -> None:
     """Draw [rows, columns] as colours, the first row at the bottom, with a colour bar; NaN stays blank."""
     axes.grid(False)
+    if not np.isfinite(values).any():
+        note_missing(axes, theme)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
     colour_bar(axes, theme, image, unit)
     axes.xaxis.set_major_locator(whole_numbers())
@@ -96,10 +100,18 @@ def colour_bar(axes: Axes, theme: Theme, image: AxesImage, unit: str = "") -> No
     bar.outline.set_visible(False)
 
 
+def note_missing(axes: Axes, theme: Theme, text: str = "no finite values") -> None:
+    """Write in the middle of empty axes why nothing is drawn there."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=theme.faint)
+
+
 def legend(axes: Axes, theme: Theme) -> None:
-    """Add a frameless legend in the theme's ink; a dollar sign in a label stays a dollar sign."""
+    """Add a frameless legend in the theme's ink, if a line has a label; a dollar sign in a label stays one."""
+    if not axes.get_legend_handles_labels()[1]:
+        return
     for text in axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, handlelength=1.6).get_texts():
         text.set_parse_math(False)
+        text.set_text(visible(text.get_text()))
 
 
 def whole_numbers() -> MaxNLocator:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, shown
 from jaxtrace.files import write_atomically
 from jaxtrace.grading.strings import Grade, grade_answer
 from jaxtrace.tasks.reading import read_jsonl
@@ -70,7 +70,7 @@ def labels_for(rows: Iterable[Row], file: Path | None = None) -> list[Label]:
         label = stored.get((row.prompt.id, digest(row.text)))
         if label is None:
             raise StudyError(
-                f"{file}: has no label of the answer to {row.prompt.id}; grade this trace with --out {file}"
+                f"{file}: has no label of the answer to {shown(row.prompt.id)}; grade this trace with --out {file}"
             )
         labels.append(label)
     return labels

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, shown
 from jaxtrace.files import path_exists
 
 BRANCH = re.compile(r"int|float|str|bool|.*[\[-].*")  # of a union, in pydantic's path: "windows.constrained-int"
-LONGEST_VALUE = 60  # characters of a wrong value that a message shows
+SHORT = 60  # characters of a wrong value that a message shows
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -99,23 +99,21 @@ def check_unicode(fields: Mapping[str, Any], place: str) -> None:
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        return (
-            f"{field}: no such setting{did_you_mean(field, kind.model_fields)}there are: {', '.join(kind.model_fields)}"
-        )
+        known = kind.model_fields
+        return f"{shown(field)}: no such setting{did_you_mean(field, known)}there are: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{field} is missing; give it"
     if not field:
         return message
     value = error["input"]
-    value = value if isinstance(value, str) and len(value.split()) == 1 else _shown(value)
-    if len(value) > LONGEST_VALUE:
-        value = f"{value[:LONGEST_VALUE]}…"
+    value = value if isinstance(value, str) and len(value.split()) == 1 else _text_of(value)
+    value, field = shown(value, SHORT), shown(field)
     advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
     advice = advice.replace("String should", "it must", 1)
     return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     try:
         return repr(value)
     except ValueError:  # an integer of more digits than Python writes

@@ -11,10 +11,18 @@ from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap
 
 
 def residualize(values: ArrayLike, covariate: ArrayLike) -> np.ndarray:
-    """Return the residuals [n] of a linear regression of values [n] on covariates [n] or [n, k], and a constant."""
+    """Return the residuals [n] of a linear regression of values [n] on covariates [n] or [n, k], and a constant.
+
+    Rows with a value or a covariate that is not finite are excluded from the regression; their residuals are NaN.
+    """
     values, covariate = np.asarray(values, float), np.asarray(covariate, float)
     design = np.column_stack([np.ones(len(values)), covariate])
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    known = np.isfinite(values) & np.isfinite(design).all(axis=1)
+    residuals = np.full(len(values), np.nan)
+    if known.any():
+        x, y = design[known], values[known]
+        residuals[known] = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return residuals
 
 
 def partial_correlation(x: ArrayLike, y: ArrayLike, covariate: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:

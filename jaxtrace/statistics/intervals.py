@@ -138,13 +138,20 @@ def prompt_means(
 
 
 def mean_intervals(values: Float[np.ndarray, "answers columns"]) -> pd.DataFrame:
-    """Return column means, NaN ignored, with 95 % t intervals over answers: mean, mean_low, mean_high, n."""
-    n = np.isfinite(values).sum(0)
-    mean = _ratio(np.nansum(values, 0), n.astype(float))
+    """Return means of finite values by column, with 95 % t intervals over answers: mean, mean_low, mean_high, n."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    n, mean = np.isfinite(values).sum(0), finite_mean(values, 0)
     squares = np.nansum((values - mean) ** 2, 0)
     freedom = np.maximum(n - 1, 1)
     half = np.where(n > 1, stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(n, 1)), np.nan)
     return pd.DataFrame({"mean": mean, "mean_low": mean - half, "mean_high": mean + half, "n": n})
+
+
+def finite_mean(values: ArrayLike, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """Return the mean over some axes of the values that are finite, float64; NaN where none is."""
+    array = np.asarray(values, float)
+    finite = np.isfinite(array)
+    return _ratio(np.where(finite, array, 0.0).sum(axis), finite.sum(axis))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -216,6 +216,7 @@ class StoredTrace(Trace):
         root, keys = self.runs[0].root, pa.schema([(key, pa.string()) for key in self.runs[0].keys])
         paths = [run.part(table, name) for run in self.runs for name in run.parts]
         firsts = [read_schema(run.part(table, run.parts[0])) for run in self.runs if run.parts]
+        firsts = firsts or [pa.schema([("prompt", pa.int32())])]  # no prompt is finished
         dataset = ds.dataset(
             [path.path for path in paths],
             schema=pa.unify_schemas([*firsts, keys]),

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from jaxtrace.errors import visible
 from jaxtrace.models.config import DecoderConfig
+
+
+def plain(value: object) -> str | Text:
+    """Return a value as a cell in which no console finds markup, and of which a terminal obeys nothing."""
+    text = visible(value, keep="\n")
+    return text if escape(text) == text else Text(text)
 
 
 def named_values(rows: Mapping[str, str]) -> Table:
@@ -15,7 +24,7 @@ def named_values(rows: Mapping[str, str]) -> Table:
     table.add_column(style="bold")
     table.add_column()
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(plain(name), plain(value))
     return table
 
 

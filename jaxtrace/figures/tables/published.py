@@ -33,18 +33,21 @@ def models_table(pattern: str = "") -> Group:
     for model in models:
         if model.family != family:
             family = model.family
-            table.add_row(f"\n[bold]{family}[/bold]")
+            table.add_row(Text.assemble("\n", (family, "bold")))
         table.add_row(*_cells(model))
     return Group(table, Text(LEGEND))
 
 
-def _cells(model: PublishedModel) -> tuple[str, ...]:
+def _cells(model: PublishedModel) -> tuple[str | Text, ...]:
     config = model.config
     special = special_layers(config)
     traced = sum(trace_bytes(config, Probes.all()).values())
     return (
-        f"[bold]{model.name}[/bold]\n  {model.hub_id}"
-        + (f"\n  {config.num_layers} layers, {special}" if special else ""),
+        Text.assemble(
+            (model.name, "bold"),
+            f"\n  {model.hub_id}",
+            f"\n  {config.num_layers} layers, {special}" if special else "",
+        ),
         f"{parameter_count(config):,}\n{config.num_layers}",
         f"{config.num_heads}/{config.kv_heads} × {config.head_dim}\n{config.context:,}",
         f"{format_bytes(config.kv_bytes(1, 2), 3)}\n{format_bytes(traced, 3)}",

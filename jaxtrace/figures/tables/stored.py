@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rich.markup import escape
 from rich.table import Table
 
 from jaxtrace.figures.tables.parts import named_values
@@ -30,4 +29,4 @@ def stored_table(trace: StoredTrace) -> Table:
         "precision": ", ".join(sorted({run.precision for run in runs})),
         "on the disk": format_bytes(size) + (f", {format_bytes(size / tokens)} per token" if tokens else ""),
     }
-    return named_values({name: escape(value) for name, value in rows.items()})
+    return named_values(rows)

@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxtrace.checkpoints.huggingface import default_dtype
-from jaxtrace.figures.tables.parts import stacked_table
+from jaxtrace.errors import visible
+from jaxtrace.figures.tables.parts import plain, stacked_table
 from jaxtrace.memory import format_bytes
 from jaxtrace.sweeping.estimate import CellEstimate, Machine
 
@@ -19,7 +20,7 @@ def sweep_table(estimates: Sequence[CellEstimate], machine: Machine) -> Group:
     for estimate in estimates:
         cell = estimate.cell
         table.add_row(
-            Text.assemble((f"{cell.model}, {cell.task}", "bold"), f"\n  {cell.run}"),
+            Text.assemble((visible(f"{cell.model}, {cell.task}"), "bold"), f"\n  {visible(cell.run)}"),
             f"{_known(estimate.prompts, _count)}\n{_known(estimate.tokens, _count)}",
             f"{_known(estimate.token_bytes, format_bytes)}\n{_known(estimate.bytes, format_bytes)}",
             f"\n{_known(estimate.seconds, _duration)}{'*' * estimate.measured}",
@@ -29,7 +30,7 @@ def sweep_table(estimates: Sequence[CellEstimate], machine: Machine) -> Group:
     size = _sum((estimate.bytes for estimate in estimates), format_bytes)
     seconds = _sum((estimate.seconds for estimate in estimates), _duration)
     table.add_row(Text(f"\n{len(estimates)} cells", "bold"), f"\n{prompts}\n{tokens}", f"\n\n{size}", f"\n\n{seconds}")
-    return Group(table, Text("\n".join(["", *_basis(estimates, machine)])))
+    return Group(table, plain("\n".join(["", *_basis(estimates, machine)])))
 
 
 def _basis(estimates: Sequence[CellEstimate], machine: Machine) -> list[str]:

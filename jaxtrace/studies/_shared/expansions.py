@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.translators import Translators
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, shown
 from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.model import Model
 from jaxtrace.models.config import DecoderConfig
@@ -149,6 +149,8 @@ def measure_expansions(
     entropy, size, shared = (np.stack(arrays) for arrays in zip(*measured, strict=True))
     if not np.isfinite(entropy).all():
         bad, _ = encoded[int(np.argmin(np.isfinite(entropy).all(1)))]
-        raise StudyError(f"prompt {bad.id}: the model's logits are not finite at its last position; drop the prompt")
+        raise StudyError(
+            f"prompt {shown(bad.id)}: the model's logits are not finite at its last position; drop the prompt"
+        )
     tokens = np.array([len(ids) for _, ids in encoded])
     return Expansions(tokens, model.config.vocab_size, entropy.astype(float), size, shared)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, few, shown
 from jaxtrace.grading.labels import label_of, labels_for
 from jaxtrace.grading.strings import Grade
+from jaxtrace.studies._shared.traces import require_rows
 from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -34,6 +35,7 @@ def row_labels(
     Raises:
       StudyError: no row of some trace has a label; the message lists the known keys.
     """
+    require_rows(traces)
     grades = {}
     if by == "correctness" and file is not None:
         for trace in traces.values():
@@ -66,8 +68,8 @@ def row_groups(key: str | None = None) -> RowLabel:
     def group(trace: Trace, row: Row) -> str:
         meta = row.prompt.meta
         if key is not None and key not in meta:
-            known = f"its meta has {', '.join(sorted(meta))}" if meta else "it has no meta"
-            raise StudyError(f"prompt {row.prompt.id}: has no '{key}' to group by; {known}")
+            known = f"its meta has {few(sorted(meta), most=20)}" if meta else "it has no meta"
+            raise StudyError(f"prompt {shown(row.prompt.id)}: has no '{key}' to group by; {known}")
         for name in SHARED_KEYS if key is None else (key,):
             if name in meta:
                 return f"{name} {meta[name]}"
@@ -112,4 +114,4 @@ def _no_label(trace: Trace, by: str) -> str:
     if by == "correctness":
         return "no answer can be graded; give --labels FILE, or prompts with reference answers"
     known = sorted({key for row in trace.rows for key in row.prompt.meta} | run_facts(trace).keys())
-    return f"no prompt and no run has '{by}'; choose one of: correctness, task, {', '.join(known)}"
+    return f"no prompt and no run has '{by}'; choose one of: correctness, task, {few(known, most=60)}"

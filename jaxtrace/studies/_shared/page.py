@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from rich.markup import escape
 from rich.table import Table as TerminalTable
 
+from jaxtrace.errors import visible
 from jaxtrace.figures.html import png, template
+from jaxtrace.figures.tables.parts import plain
 from jaxtrace.figures.theme import DARK, LIGHT
 from jaxtrace.files import write_atomically
+from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.result import Result, Table
 
 MAX_ROWS = 40  # rows of a table in the page and in the terminal; its CSV file has all
@@ -29,7 +31,7 @@ def write_study(result: Result, directory: str | Path) -> Path:
     directory = Path(directory)
     (directory / "tables").mkdir(parents=True, exist_ok=True)
     for name, table in result.tables.items():
-        table.frame.to_csv(directory / "tables" / f"{name}.csv", index=False)
+        write_csv(table.frame, directory / "tables" / f"{name}.csv")
     pictures = []
     for name, picture in result.pictures.items():
         light, dark = (png(picture.draw(theme)) for theme in (LIGHT, DARK))
@@ -51,12 +53,12 @@ def write_study(result: Result, directory: str | Path) -> Path:
 def terminal_table(name: str, table: Table) -> TerminalTable:
     """Return a study's table for the terminal."""
     frame = _with_intervals(table.frame.head(MAX_ROWS))
-    shown = TerminalTable(title=name, title_justify="left", title_style="bold", caption_justify="left")
+    shown = TerminalTable(title=plain(name), title_justify="left", title_style="bold", caption_justify="left")
     for column in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(table.frame[column])
-        shown.add_column(escape(str(column)), justify="right" if numeric else "left")
+        shown.add_column(plain(column), justify="right" if numeric else "left")
     for row in frame.itertuples(index=False):
-        shown.add_row(*(escape(_cell_text(value)) for value in row))
+        shown.add_row(*(plain(_cell_text(value)) for value in row))
     if len(table.frame) > MAX_ROWS:
         shown.caption = f"and {len(table.frame) - MAX_ROWS} more rows"
     return shown
@@ -82,4 +84,4 @@ def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
 def _cell_text(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return "–" if np.isnan(value) else f"{value:.4g}"
-    return str(value)
+    return visible(value)

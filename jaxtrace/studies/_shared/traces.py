@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import QUANTITIES, definition_note
 from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import open_trace
@@ -80,11 +81,22 @@ def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
     return split
 
 
+def require_rows(traces: Mapping[str, Trace]) -> None:
+    """Raise StudyError if a trace has no row, as an interrupted run before its first part."""
+    if empty := [label for label, trace in traces.items() if not len(trace.rows)]:
+        raise StudyError(f"{empty[0]}: has no finished prompt; resume its run")
+
+
+def require_tokens(label: str, trace: Trace) -> None:
+    """Raise StudyError if no step of a trace drew a token."""
+    if not any(len(drawn_steps(row)) for row in trace.rows):
+        raise StudyError(f"{label}: has no step with finite logits; trace another model")
+
+
 def require_metrics(traces: Mapping[str, Trace], *metrics: str) -> None:
     """Raise StudyError, which names the probes to record, if a trace lacks one of some metrics."""
+    require_rows(traces)
     for label, trace in traces.items():
-        if not len(trace.rows):
-            raise StudyError(f"{label}: has no finished prompt; resume its run")
         if missing := [name for name in metrics if name not in trace.rows[0].metrics]:
             groups = ",".join(sorted({QUANTITIES[name].group for name in missing}))
             raise StudyError(
@@ -96,6 +108,11 @@ def require_generated(label: str, trace: Trace) -> None:
     """Raise StudyError unless a trace holds generated text."""
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
+
+
+def mean_by_step(values: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, " T"]:
+    """Return means of finite values over all axes but the steps; layers without self-attention have none."""
+    return finite_mean(values, axis=tuple(range(1, values.ndim)))
 
 
 def drawn_steps(row: Row) -> Int[np.ndarray, " steps"]:

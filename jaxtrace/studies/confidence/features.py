@@ -85,7 +85,10 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
                 for i, _ in texts:
                     scores[i].update(shared)
     if not answers:
-        raise StudyError("the traces have no drawn token; give traces that generate")
+        raise StudyError(
+            f"{', '.join(filter(None, traces)) or 'the trace'}: no drawn token, because there is no prompt, or logits "
+            "are not finite; give traces that generate"
+        )
     if not has_key:
         raise StudyError(f"no prompt has '{group}' to group by; name a key of the prompts' meta")
     tables = FeatureTables(

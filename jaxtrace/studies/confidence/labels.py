@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, few, shown
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.studies.confidence.features import FeatureTables
@@ -73,18 +73,18 @@ def _labels_by_prompt(
     for line, record in records:
         prompt, label = _parse_record(file, line, record)
         if prompt in by_prompt:
-            raise StudyError(f"{file}, line {line}: a second label of {prompt}; keep one")
+            raise StudyError(f"{file}, line {line}: a second label of {shown(prompt)}; keep one")
         by_prompt[prompt] = label
     texts = {label: [row.text for row in trace.rows] for label, trace in traces.items()}
     first_answers: dict[str, str] = {}
     for label, row, prompt in tables.answers[["trace", "row", "prompt"]].itertuples(index=False):
         if prompt in by_prompt and first_answers.setdefault(prompt, texts[label][row]) != texts[label][row]:
             raise StudyError(
-                f"{file}: {prompt} has different answers in the traces, but one label; "
+                f"{file}: {shown(prompt)} has different answers in the traces, but one label; "
                 "give labels that jaxtrace grade writes, or one trace at a time"
             )
     if not first_answers:
-        known = ", ".join(tables.answers["prompt"].head(3))
+        known = few([*tables.answers["prompt"].head(3)])
         raise StudyError(f"{file}: has no label of the traces' prompts; use their ids, such as {known}")
     return np.array([by_prompt.get(prompt, np.nan) for prompt in tables.answers["prompt"]], float)
 

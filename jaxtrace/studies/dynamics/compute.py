@@ -141,7 +141,10 @@ def _pictures(flat: TokenTables, by_pair: pd.DataFrame) -> dict[str, Picture]:
 
 
 def _notes(flat: TokenTables, short: pd.DataFrame, config: DynamicsConfig) -> list[str]:
-    notes = []
+    notes = [
+        f"{model}: {count} prompts without a step of finite logits are excluded."
+        for model, count in flat.excluded.items()
+    ]
     if len(short):
         names = ", ".join(f"{model}: {name}" for model, name in zip(short["model"], short["name"], strict=True))
         notes.append(f"Excluded from early, late and class (fewer than {config.least_steps} steps): {names}.")

@@ -25,17 +25,21 @@ def correlations(
     Sums of products are computed once per group, so that a resample is a weighted sum of them.
 
     Args:
-      features: one row per token; rows with a NaN are dropped.
+      features: one row per token; rows with a value that is not finite are dropped.
       groups: prompt of each token.
       fixed: column to hold fixed (partial correlations of the others).
       method: "pearson", or "spearman" for ranks among all tokens, which resamples keep.
 
     Returns:
-      One row per pair: x, y, r, r_low, r_high, n (groups), tokens. r is NaN for a constant column, and its interval
-      for a single group.
+      One row per pair: x, y, r, r_low, r_high, n (groups), tokens. r is NaN for a constant column or without
+      a finite row, and its interval for a single group.
     """
-    complete = features.notna().all(axis=1).to_numpy()
-    names, values = list(features.columns), features.to_numpy(float)[complete]
+    names, values = list(features.columns), features.to_numpy(float)
+    complete = np.isfinite(values).all(axis=1)
+    values = values[complete]
+    if not len(values):
+        pairs = [{"x": x, "y": y} for i, y in enumerate(names) for x in names[:i] if fixed not in (x, y)]
+        return pd.DataFrame(pairs).assign(**interval(np.nan, [], 0).columns("r"), n=0, tokens=0)
     if method == "spearman":
         values = rankdata(values, axis=0)
     scale = values.std(0)

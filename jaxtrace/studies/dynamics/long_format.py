@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion
+from jaxtrace.studies._shared.traces import require_metrics
+from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
-from jaxtrace.studies.dynamics.token_tables import cached_tokens, prompt_name
+from jaxtrace.studies.dynamics.token_tables import HIDDEN, OUTPUT, cached_tokens, prompt_name
 from jaxtrace.traces.trace import Trace
 
 
@@ -40,8 +42,9 @@ def long_frame(
     row = trace.rows[number]
     first = row.prompt_steps
     prompt_step = first - duplicated_tokens(trace)
-    steps = [prompt_step] * (prompt_step >= 0) + list(range(first, row.length))
-    is_prompt = np.arange(len(steps)) < (prompt_step >= 0)
+    has_prompt_step = 0 <= prompt_step < row.length
+    steps = np.array([prompt_step] * has_prompt_step + list(range(first, row.length)), int)
+    is_prompt = np.arange(len(steps)) < has_prompt_step
     layers = (0, *trace.traced_layers)
     cached = cached_tokens(row)[steps]
     memory = KVMemory.from_info(trace.info, bytes_per_element)
@@ -58,7 +61,7 @@ def long_frame(
         "model": label,
         "prompt": prompt_name(row, number),
         "phase": by_step(np.where(is_prompt, "PROMPT", "GEN")),
-        "step": by_step(np.where(is_prompt, 0, np.array(steps) - first + 1)),
+        "step": by_step(np.where(is_prompt, 0, steps - first + 1)),
         "layer": np.tile(layers, len(steps)),
         "token_id": by_step(metrics["token"][steps]),
         "token_text": by_step([row.pieces[step] for step in steps]),
@@ -86,7 +89,11 @@ def write_long(
 
     Args:
       file: file ending in .parquet or .csv; it is replaced, and its directory is created if missing.
+
+    Raises:
+      StudyError: the trace has no finished prompt, or lacks a probe.
     """
+    require_metrics({label: trace}, *OUTPUT, "attention_entropy", *HIDDEN, dispersion_metric(hdi))
     file.parent.mkdir(parents=True, exist_ok=True)
     settings = {"hdi": hdi, "bytes_per_element": bytes_per_element}
     frames = (long_frame(label, trace, number, **settings) for number in range(len(trace.rows)))
@@ -96,7 +103,7 @@ def write_long(
 def _write_csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as out:
         for number, frame in enumerate(frames):
-            frame.to_csv(out, index=False, header=number == 0)
+            write_csv(frame, out, header=number == 0)
 
 
 def _write_parquet(frames: Iterator[pd.DataFrame], file: Path) -> None:

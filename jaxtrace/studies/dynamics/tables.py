@@ -127,6 +127,8 @@ def _percentiles(flat: TokenTables, name: str) -> pd.DataFrame:
 
 def _profile(model: TokenTables) -> Rows:
     profile = model.layers.groupby("layer")[["attention_entropy", "hdi"]].mean().dropna()
+    if not len(profile):
+        return [{"layers": 0}]
     entropy = profile["attention_entropy"]
     level = {"layers": len(profile), **_means_and_sds(profile, ["attention_entropy"])}
     lowest = {"lowest_layer": entropy.idxmin(), "lowest": entropy.min()}

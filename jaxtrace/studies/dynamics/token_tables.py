@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,12 @@ from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
+from jaxtrace.studies._shared.traces import (
+    drawn_steps,
+    mean_by_step,
+    require_generated,
+    require_metrics,
+)
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.row import Row
@@ -33,15 +38,19 @@ class TokenTables:
       layers: one row per prompt and layer from 1, means over its steps: model, prompt, group, layer,
         attention_entropy, hdi.
       prompts: one row per prompt: model, prompt, group, name, text, prompt_tokens, steps.
+      excluded: number of each model's prompts without a drawn token, if there are any.
     """
 
     tokens: pd.DataFrame
     layers: pd.DataFrame
     prompts: pd.DataFrame
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
     def of_model(self, model: str) -> TokenTables:
         """Return the rows of one model."""
-        return TokenTables(*(frame[frame["model"] == model] for frame in (self.tokens, self.layers, self.prompts)))
+        frames = (self.tokens, self.layers, self.prompts)
+        tokens, layers, prompts = (frame[frame["model"] == model] for frame in frames)
+        return TokenTables(tokens, layers, prompts)
 
     @property
     def models(self) -> list[str]:
@@ -65,7 +74,7 @@ def token_tables(
       StudyError: a trace lacks a probe, holds given text, or has no finite step.
     """
     require_metrics(traces, *OUTPUT, *ATTENTION, *HIDDEN, dispersion_metric(hdi))
-    tokens, layers, prompts = [], [], []
+    tokens, layers, prompts, excluded = [], [], [], {}
     for label, trace in traces.items():
         require_generated(label, trace)
         memory = KVMemory.from_info(trace.info, bytes_per_element)
@@ -83,10 +92,12 @@ def token_tables(
             prompt_tokens = len(row.prompt_tokens) - duplicated_tokens(trace)
             about = {"name": prompt_name(row, number), "text": row.prompt.text, "prompt_tokens": prompt_tokens}
             prompts.append({**keys, **about, "steps": len(steps)})
+        if missing := len(trace.rows) - (len(prompts) - prompts_before):
+            excluded[label] = missing
         if len(prompts) == prompts_before:
             raise StudyError(f"{label}: has no step with finite logits; trace another model")
     return TokenTables(
-        pd.concat(tokens, ignore_index=True), pd.concat(layers, ignore_index=True), pd.DataFrame(prompts)
+        pd.concat(tokens, ignore_index=True), pd.concat(layers, ignore_index=True), pd.DataFrame(prompts), excluded
     )
 
 
@@ -104,8 +115,8 @@ def _token_rows(
     keys: dict[str, object], row: Row, steps: np.ndarray, dispersed: np.ndarray, memory: KVMemory | None
 ) -> pd.DataFrame:
     cached = cached_tokens(row)[steps]
-    columns = {name: _mean_by_step(row.metrics[name][steps]) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
-    columns["hdi"] = _mean_by_step(dispersed[steps])
+    columns = {name: mean_by_step(row.metrics[name][steps]) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
+    columns["hdi"] = mean_by_step(dispersed[steps])
     kv = np.nan if memory is None else [memory.mib(count) for count in cached.tolist()]
     numbers = steps - row.prompt_steps + 1
     return pd.DataFrame({**keys, "step": numbers, "keys": cached, "kv_mib": kv, **columns})
@@ -116,10 +127,3 @@ def _layer_rows(
 ) -> pd.DataFrame:
     entropy = np.asarray(row.metrics["attention_entropy"][steps], float).mean((0, 2))
     return pd.DataFrame({**keys, "layer": layers, "attention_entropy": entropy, "hdi": dispersed[steps].mean(0)})
-
-
-def _mean_by_step(values: np.ndarray) -> np.ndarray:
-    """Return means over all axes but the steps, ignoring NaN (layers that see no image)."""
-    flat = np.asarray(values, float).reshape(len(values), -1)
-    finite = ~np.isnan(flat)
-    return np.divide(np.nansum(flat, 1), finite.sum(1), out=np.full(len(flat), np.nan), where=finite.any(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import entr, softmax
 
 from jaxtrace.engine.buckets import chunk, chunk_widths
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, shown
 from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
@@ -50,7 +50,7 @@ class ChoiceAnswers:
     """A model's answers to Q questions.
 
     Attributes:
-      correct: True if the most likely option is the right one.
+      correct: True if the most likely option is the right one; False for logits that are not finite.
       option_entropy: entropy of the options' probabilities, renormalised, nats.
       entropy: entropy of the next-token distribution, nats.
     """
@@ -97,7 +97,7 @@ def answer_questions(
             option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
             logprobs[indices], entropy[indices] = option_logprobs, entropies
     logprobs[np.arange(most) >= np.array([len(question.options) for question in questions])[:, None]] = -np.inf
-    correct = logprobs.argmax(1) == np.array([question.answer for question in questions])
+    correct = (logprobs.argmax(1) == np.array([question.answer for question in questions])) & np.isfinite(entropy)
     return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)
 
 
@@ -121,25 +121,21 @@ def _read(
 
 
 def _choice_question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> ChoiceQuestion:
-    choices: Any = prompt.meta.get("choices")
+    place, choices = f"prompt {shown(prompt.id)}", cast(Any, prompt.meta.get("choices"))
     letters = LETTERS[: len(choices)] if isinstance(choices, list) else ""
     right = prompt.meta.get("answer")
     if len(letters) < 2 or right not in [*letters]:
-        raise StudyError(
-            f"prompt {prompt.id}: has no list of choices, or no answer by its letter; take multiple-choice prompts"
-        )
+        raise StudyError(f"{place}: has no list of choices, or no answer by its letter; take multiple-choice prompts")
     if model.tokenizer is None or prompt.text is None:
-        raise StudyError(
-            f"prompt {prompt.id}: options are texts, and there is no tokenizer; take a model with a tokenizer"
-        )
+        raise StudyError(f"{place}: options are texts, and there is no tokenizer; take a model with a tokenizer")
     options = []
     for option in letters if by == "letter" else choices:
         ids = model.tokenizer.encode(f"{prompt.text} {option}", chat=False)
         if ids[: len(tokens)] != tokens.tolist() or len(ids) == len(tokens):
-            raise StudyError(f"prompt {prompt.id}: appending {option!r} changes the prompt's own tokens; reword it")
+            raise StudyError(f"{place}: appending {option!r} changes the prompt's own tokens; reword it")
         if by == "letter" and len(ids) > len(tokens) + 1:
-            raise StudyError(f"prompt {prompt.id}: ' {option}' is no token of the model's; score each 'choice' instead")
+            raise StudyError(f"{place}: ' {option}' is no token of the model's; score each 'choice' instead")
         options.append(ids[len(tokens)])
     if len(set(options)) < len(options):
-        raise StudyError(f"prompt {prompt.id}: two options begin with the same token; score them by letter, or reword")
+        raise StudyError(f"{place}: two options begin with the same token; score them by letter, or reword")
     return ChoiceQuestion(prompt, tokens, tuple(options), letters.index(right))

@@ -20,7 +20,7 @@ MAP_ANSWERS = 2000  # largest number of answers in a map
 
 
 def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) -> dict[str, Picture]:
-    """Return the picture "profiles" and, for at least four answers, "map".
+    """Return the picture "profiles" and, for at least four answers that differ, "map".
 
     Args:
       features: profiles on the grid of depths [n, W, P].
@@ -36,7 +36,7 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
             f"its answers.{models}",
         )
     }
-    if len(features) > 3:
+    if len(features) > 3 and (features != features[0]).any():
         chosen = np.sort(np.random.default_rng(config.seed).permutation(len(features))[:MAP_ANSWERS])
         perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
         tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=config.seed)

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, few
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
-from jaxtrace.statistics.intervals import estimate_columns
+from jaxtrace.statistics.intervals import estimate_columns, finite_mean
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import Progress
@@ -44,7 +44,8 @@ COMPARISONS_TEXT = (
     "Differences of prompt means (first condition minus second) over the steps after 0: in the metric's unit, as "
     "Hedges' g, and as the probability that an answer of the first has the larger value (AUROC), with 95 % intervals "
     "over prompts. p comes from a permutation test; p_adjusted follows Benjamini and Hochberg over a model's lines. "
-    "ln_keys and steps show how far the conditions differ in length."
+    "ln_keys and steps show how far the conditions differ in length. n_first and n_second count answers with a finite "
+    "value; a metric without any is absent."
 )
 STEP_ZERO_TEXT = (
     "The same differences at step 0, which attends to the prompt alone. row_entropy and row_entropy_var are mean and "
@@ -136,7 +137,7 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
     """Return the answers of the conditions compared, condition by condition."""
     known = sorted({answer.condition for answer in answers})
     if missing := [name for name in conditions if name not in known]:
-        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; choose from: {', '.join(known)}")
+        raise StudyError(f"{label}: no answer is of condition '{missing[0]}'; choose from: {few(known, most=20)}")
     names = list(dict.fromkeys(conditions or known))
     if len(names) < 2:
         what = f"only '{names[0]}'" if names else "none"
@@ -191,18 +192,23 @@ def _compared(label: str, answers: Sequence[Trajectory], lines: Lines, config: P
     settings = {"seed": config.seed, "resamples": config.resamples}
     rows = []
     for first, second in combinations(dict.fromkeys(conditions), 2):
-        a, b = conditions == first, conditions == second
-        both = a | b
-        group_settings = {"groups_a": groups[a], "groups_b": groups[b]} if repeated else {}
         for (metric, control), values in lines.items():
+            known = np.isfinite(values)
+            a, b = known & (conditions == first), known & (conditions == second)
+            if not (a.any() and b.any()):
+                continue
+            both = a | b
+            group_settings = {"groups_a": groups[a], "groups_b": groups[b]} if repeated else {}
             gap = difference(values[a], values[b], **group_settings, **settings)
             ranked = auroc(a[both], values[both], groups=groups[both] if repeated else None, **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
             row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
             rows.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
+    if not rows:
+        raise StudyError(f"{label}: no attention metric is finite in two conditions; trace another model")
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
 
 def _means(series: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([values.mean() for values in series])
+    return np.array([finite_mean(values) for values in series])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxtrace.statistics.intervals import mean_intervals
+from jaxtrace.statistics.intervals import finite_mean, mean_intervals
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory
 from jaxtrace.traces.trace import Trace
@@ -57,7 +57,7 @@ def layers_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
         for name in HEAD_METRICS:
             values = np.array([answer.heads[name] for answer in part])
             keys = {"model": label, "condition": condition, "metric": name, "layer": traces[label].traced_layers}
-            frames.append(mean_intervals(values.mean(2)).assign(**keys, over_heads=values.mean(0).std(1)))
+            frames.append(mean_intervals(values.mean(2)).assign(**keys, over_heads=finite_mean(values, 0).std(1)))
     return Table(
         pd.concat(frames).reindex(columns=["model", "condition", "metric", "layer", *MEAN, "over_heads", "n"]),
         "Means over heads, steps after 0 and answers, with 95 % t intervals over answers; over_heads is the standard "
@@ -69,7 +69,7 @@ def heads_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
     """Return means of each head."""
     rows = []
     for label, condition, part in _by_condition(answers):
-        means = {name: np.mean([answer.heads[name] for answer in part], axis=0) for name in HEAD_METRICS}
+        means = {name: finite_mean([answer.heads[name] for answer in part], 0) for name in HEAD_METRICS}
         for i, layer in enumerate(traces[label].traced_layers):
             for head in range(means[HEAD_METRICS[0]].shape[1]):
                 keys = {"model": label, "condition": condition, "layer": layer, "head": head}

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.studies._shared.traces import drawn_steps, require_generated, require_metrics
+from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.studies._shared.traces import (
+    drawn_steps,
+    mean_by_step,
+    require_generated,
+    require_metrics,
+    require_tokens,
+)
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -64,10 +71,11 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
       conditions: condition of each row; None excludes the row.
 
     Raises:
-      StudyError: the trace has no attention probes, or holds given text.
+      StudyError: the trace has no attention probes, holds given text, or has no drawn token.
     """
     require_metrics({label: trace}, *ATTENTION)
     require_generated(label, trace)
+    require_tokens(label, trace)
     groups: dict[bytes, int] = {}
     answers = []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
@@ -76,16 +84,15 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
         names = [name for name in (*ATTENTION, *OUTPUT) if name in row.metrics]
-        lone = np.full(row.metrics[HEAD_METRICS[0]].shape[1:], np.nan)
         metrics = {name: row.metrics[name][steps].astype(np.float64) for name in names}
         answers.append(
             Trajectory(
                 row=number,
                 group=group,
                 condition=condition,
-                values={name: _mean_by_step(array) for name, array in metrics.items()},
+                values={name: mean_by_step(array) for name, array in metrics.items()},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),
-                heads={name: metrics[name][1:].mean(0) if len(steps) > 1 else lone for name in HEAD_METRICS},
+                heads={name: finite_mean(metrics[name][1:], 0) for name in HEAD_METRICS},
                 prompt=_prompt_statistics(row) if trace.info.get("prompt_positions") else {},
             )
         )
@@ -106,9 +113,4 @@ def _prompt_statistics(row: Row) -> dict[str, float]:
     decode step has one position, for which it is 0 by definition. The prompt's last position is step 0.
     """
     entropies = row.metrics["attention_entropy"][: row.prompt_steps + 1].astype(np.float64)
-    return {"row_entropy": float(np.nanmean(entropies)), "row_entropy_var": float(np.nanmean(entropies.var(axis=0)))}
-
-
-def _mean_by_step(array: np.ndarray) -> np.ndarray:
-    """Return the mean over all axes but the first, ignoring layers without self-attention (NaN)."""
-    return array if array.ndim == 1 else np.nanmean(array, axis=tuple(range(1, array.ndim)))
+    return {"row_entropy": float(finite_mean(entropies)), "row_entropy_var": float(finite_mean(entropies.var(axis=0)))}

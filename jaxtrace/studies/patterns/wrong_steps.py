@@ -16,7 +16,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import mean_intervals
+from jaxtrace.statistics.intervals import finite_mean, mean_intervals
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
@@ -120,15 +120,21 @@ def _compared(
             keys = {"model": label, "metric": metric, "comparison": name}
             masks = [_mask(values, one, part) for values, one in zip(plain, wrong, strict=True)]
             for control, series in (("none", plain), ("ln(keys) removed", residuals)):
-                gaps = _gaps(series, masks)
-                ranked = auroc(np.concatenate(masks), np.concatenate(series), groups=token_groups, **settings)
-                paired = _paired(gaps, np.zeros(len(gaps)), groups, settings)
+                gaps, values, inside = _gaps(series, masks), np.concatenate(series), np.concatenate(masks)
+                known, finite = np.isfinite(gaps), np.isfinite(values)
+                if not known.any():
+                    continue
+                ranked = auroc(inside[finite], values[finite], groups=token_groups[finite], **settings)
+                paired = _paired(gaps[known], np.zeros(known.sum()), groups[known], settings)
                 rows.append(keys | {"control": control} | paired | ranked.columns("auroc"))
             expected = np.array([_expected(of_right, one, part) for one in wrong])
-            known = np.isfinite(expected)
+            gaps = _gaps(plain, masks)
+            known = np.isfinite(expected) & np.isfinite(gaps)
             if known.sum() > 1:
-                beyond = _paired(_gaps(plain, masks)[known], expected[known], groups[known], settings)
+                beyond = _paired(gaps[known], expected[known], groups[known], settings)
                 rows.append(keys | {"control": RIGHT_CONTROL} | beyond)
+    if not rows:
+        raise StudyError(f"{label}: no attention metric is finite around a wrong step; trace another model")
     frame = pd.DataFrame(rows)
     return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
 
@@ -144,14 +150,14 @@ def _mask(values: np.ndarray, wrong: WrongAnswer, part: Part) -> np.ndarray:
 
 def _gaps(series: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
     """Return each answer's mean inside its mask minus its mean outside."""
-    return np.array([v[mask].mean() - v[~mask].mean() for v, mask in zip(series, masks, strict=True)])
+    return np.array([finite_mean(v[mask]) - finite_mean(v[~mask]) for v, mask in zip(series, masks, strict=True)])
 
 
 def _expected(right: Sequence[np.ndarray], wrong: WrongAnswer, part: Part) -> float:
     """Return the mean difference of right answers at the steps of a wrong one's part; NaN if none is long enough."""
     long_enough = [values for values in right if _mask(values, wrong, part).any()]
     gaps = _gaps(long_enough, [_mask(values, wrong, part) for values in long_enough])
-    return float(gaps.mean()) if len(gaps) else np.nan
+    return float(finite_mean(gaps))
 
 
 def _around(label: str, wrong: Sequence[WrongAnswer]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.schema import QUADRANTS
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import Estimate, interval
+from jaxtrace.statistics.intervals import Estimate, finite_mean, interval
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models, study_traces
@@ -80,7 +80,7 @@ def samplers(runs: Mapping[str, Sequence[SamplerRun]], config: SamplersConfig) -
             partial(quadrants_figure, shares), "Share of steps in each quadrant, by sampler."
         )
     tables["answers"] = Table(answers, "Every answer: one line per prompt, sampler and seed.")
-    return Result("samplers", QUESTION, tables, pictures, NOTES)
+    return Result("samplers", QUESTION, tables, pictures, (*_missing(answers), *NOTES))
 
 
 def answer_lines(label: str, run: SamplerRun) -> Iterator[dict[str, object]]:
@@ -93,8 +93,8 @@ def answer_lines(label: str, run: SamplerRun) -> Iterator[dict[str, object]]:
             "seed": run.seed,
             "prompt": row.prompt.id or str(number),
             "correct": np.nan if grade == Grade.UNGRADED else float(grade == Grade.CORRECT),
-            "entropy": float(np.nanmean(row.metrics["entropy"])),
-            "varentropy": float(np.nanmean(row.metrics["varentropy"])),
+            "entropy": float(finite_mean(row.metrics["entropy"])),
+            "varentropy": float(finite_mean(row.metrics["varentropy"])),
             "length": row.length,
         }
         if "quadrant" in row.metrics:
@@ -145,6 +145,16 @@ def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> It
             gap = paired_difference(of_sampler, of_first, seed=config.seed)
             keys = {"model": label, "sampler": name, "against": first, "of": quantity}
             yield {**keys, **gap.columns("effect")}
+
+
+def _missing(answers: pd.DataFrame) -> Iterator[str]:
+    """Yield a note on each model with answers whose entropy is unknown."""
+    for label, of_model in answers.groupby("model", sort=False):
+        if missing := int(of_model.entropy.isna().sum()):
+            yield (
+                f"{label}: {missing} of {len(of_model)} answers have no finite entropy, because logits are not finite; "
+                "the means of entropy and varentropy are over the others."
+            )
 
 
 def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iterator[dict[str, object]]:

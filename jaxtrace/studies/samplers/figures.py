@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from jaxtrace.errors import visible
 from jaxtrace.figures.theme import QUADRANT_COLOURS, Theme, dress, new_figure
 from jaxtrace.schema import QUADRANTS
 
@@ -16,7 +17,7 @@ def entropy_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     axes, places = figure.subplots(), np.arange(len(table))[::-1]
     ends = np.array([table.entropy - table.entropy_low, table.entropy_high - table.entropy]).clip(0)
     axes.errorbar(table.entropy, places, xerr=ends, fmt="o", color=theme.first, capsize=3)
-    axes.set_yticks(places, _labels(table))
+    axes.set_yticks(places, _labels(table), parse_math=False)
     dress(axes, theme, "Entropy by sampler", "mean entropy (nats)")
     return figure
 
@@ -29,7 +30,7 @@ def quadrants_figure(table: pd.DataFrame, theme: Theme) -> Figure:
     for quadrant, colour in zip(QUADRANTS, QUADRANT_COLOURS, strict=True):
         axes.barh(places, shares[quadrant], left=start, color=colour, label=quadrant, height=0.6)
         start += shares[quadrant].to_numpy()
-    axes.set_yticks(places, _labels(shares.reset_index()))
+    axes.set_yticks(places, _labels(shares.reset_index()), parse_math=False)
     axes.set_xlim(0, 1)
     dress(axes, theme, "Quadrants of the steps", "share of steps")
     axes.legend(
@@ -40,4 +41,7 @@ def quadrants_figure(table: pd.DataFrame, theme: Theme) -> Figure:
 
 def _labels(table: pd.DataFrame) -> list[str]:
     one_model = table.model.nunique() == 1
-    return [name if one_model else f"{model}: {name}" for model, name in zip(table.model, table.sampler, strict=True)]
+    return [
+        visible(name if one_model else f"{model}: {name}")
+        for model, name in zip(table.model, table.sampler, strict=True)
+    ]
