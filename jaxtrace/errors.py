@@ -1,6 +1,17 @@
 """User-fixable errors. Each message is one line: where, what is wrong with the value shown, what to do."""
 
+import errno
 from collections.abc import Sequence
+
+MAKE_ROOM = "make room on the disk (space, or number of files), or name another place"
+REMEDIES = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EFBIG: MAKE_ROOM,
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+}
 
 
 class JaxtraceError(Exception):
@@ -10,6 +21,13 @@ class JaxtraceError(Exception):
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's error, or the name of its class if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def os_error_line(error: OSError) -> str:
+    """Return the line for an error of the operating system: the file, the reason, what to do."""
+    reason = error.strerror or " ".join(str(error).split())
+    remedy = REMEDIES.get(error.errno or 0, "fix it, or name another place")
+    return f"{error.filename or 'a file'}: {reason}; {remedy}"
 
 
 def few(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:

@@ -20,7 +20,7 @@ from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED, Conversion, 
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
-from jaxtrace.errors import CheckpointError, ConfigError, first_line
+from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
 from jaxtrace.files import write_atomically
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
@@ -31,6 +31,8 @@ from jaxtrace.settings.run import DTYPES
 
 AS_STORED = "as stored"
 COPIED = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+
+REPLACE = "replace it with --overwrite, or name another directory"
 
 OnProgress = Callable[[int, int], None]  # (bytes written, bytes to write in all)
 
@@ -55,19 +57,24 @@ def convert(
     *,
     dtype: str | None = None,
     mesh: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> None:
     """Write a checkpoint as Orbax, with one layer in memory at a time; resume an interrupted conversion.
 
     Args:
       checkpoint: checkpoint to convert.
-      out: directory to write: new, empty, or with the same conversion.
+      out: directory to write: new, empty, or with the same conversion, unfinished.
       dtype: dtype of the parameters; None keeps each parameter's stored dtype.
       mesh: devices to split a layer over while it is written, such as "data=1,model=8"; None for the default device.
+      overwrite: True deletes an earlier conversion in the directory and starts again.
+      resume: True accepts the same conversion, finished.
       on_progress: callback after every part, including parts that were written before.
 
     Raises:
-      CheckpointError: the directory holds other files or cannot be written, or the checkpoint cannot be read.
+      CheckpointError: the directory holds a finished or another conversion or other files, or cannot be written, or the
+        checkpoint cannot be read.
       ConfigError: the dtype or the mesh is invalid.
     """
     if dtype not in (None, *DTYPES):
@@ -76,9 +83,14 @@ def convert(
     with checkpoint.weights() as weights, memory_errors(lambda asked: _memory_line(checkpoint, asked)):
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
+        conversion = _conversion(checkpoint, dtype, mesh, rounded)
         with _write_errors(out):
-            progress = _begin(out, _conversion(checkpoint, dtype, mesh, rounded))
+            if overwrite and out.exists() and out.samefile(checkpoint.directory):
+                raise CheckpointError(f"{out}: is the checkpoint to convert; name another directory")
+            progress = _begin(out, conversion, overwrite)
         if progress is None:
+            if not resume:
+                raise CheckpointError(f"{out}: holds this conversion, finished; accept it with --resume, {REPLACE}")
             return
         total = sum(_bytes(leaf) for _, leaf in leaves(target))
         written = 0
@@ -149,7 +161,7 @@ def _write_errors(out: Path) -> Iterator[None]:
     """Turn any error of writing into a CheckpointError."""
     try:
         yield
-    except CheckpointError:
+    except JaxtraceError:
         raise
     except Exception as error:  # Orbax raises its own, its stores' and the operating system's errors
         if is_out_of_memory(error):
@@ -160,13 +172,16 @@ def _write_errors(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
-    """Return the progress of a conversion after deleting partial files; None for a finished one."""
-    started = out / STARTED
-    if out.is_dir() and (out / MARKER).exists():
+def _begin(out: Path, conversion: Conversion, overwrite: bool) -> ConversionProgress | None:
+    """Return the progress of a conversion after deleting partial files, or all to overwrite; None if finished."""
+    started, marker = out / STARTED, out / MARKER
+    replaced = overwrite and (marker.exists() or started.exists())
+    if replaced:
+        progress = ConversionProgress(conversion=conversion)
+    elif marker.exists():
         _refuse_other(out, read_conversion(out, str(out)), conversion)
         return None
-    if started.exists():
+    elif started.exists():
         progress = _read_progress(started)
         _refuse_other(out, progress.conversion, conversion)
     elif out.is_dir() and any(not path.name.startswith(f".{STARTED}") for path in out.iterdir()):
@@ -178,12 +193,17 @@ def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
     if progress.joining and not params.exists():
         progress = ConversionProgress(conversion=conversion)
     _write_json(started, progress)
+    if replaced:
+        for pattern in (MARKER, *COPIED):
+            for path in out.glob(pattern):
+                if path != started:
+                    _remove(path)
     for path in out.glob(f"{PARAMS}*"):
         if path.name == f"{PARAMS}{orbax.UNFINISHED}":
             for entry in path.iterdir():
                 if entry.name not in progress.parts.values():
                     _remove(entry)
-        elif path != params:
+        elif path != params or not progress.joining:
             _remove(path)
     return progress
 
@@ -201,14 +221,14 @@ def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) 
     if stored.model_copy(update={"source": conversion.source, "revision": conversion.revision}) == conversion:
         return
     difference = f"not of {conversion.text}" if stored.text != conversion.text else "whose files have changed since"
-    raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; name another directory")
+    raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; {REPLACE}")
 
 
 def _read_progress(started: Path) -> ConversionProgress:
     try:
         return ConversionProgress.model_validate_json(started.read_bytes())
     except ValidationError:
-        raise CheckpointError(f"{started}: not what this version of jaxtrace writes; name another directory") from None
+        raise CheckpointError(f"{started}: not what this version of jaxtrace writes; {REPLACE}") from None
 
 
 def _write_part(out: Path, name: str, path: ParamPath, tree: Any, progress: ConversionProgress) -> None:
@@ -225,7 +245,7 @@ def _finish(source: Path, out: Path, progress: ConversionProgress) -> None:
     for pattern in COPIED:
         for file in source.glob(pattern):
             if file.name not in (INDEX, MARKER, STARTED):
-                shutil.copyfile(file, out / file.name)
+                write_atomically(out / file.name, file.read_bytes())
     progress.joining = True
     if not (out / PARAMS).exists():
         _write_json(out / STARTED, progress)

@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
-from jaxtrace.errors import JaxtraceError
+from jaxtrace.errors import JaxtraceError, os_error_line
 from jaxtrace.memory import memory_errors
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> None:
     except BrokenPipeError:
         raise  # the reader of standard output has stopped reading; `main` ends quietly
     except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}; fix it, or name another place", 2)
+        fail(os_error_line(error), 2)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     except _loaded("jax.errors", "JaxRuntimeError") as error:

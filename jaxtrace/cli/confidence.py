@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
+from jaxtrace.files import atomic_file, claim_directory
 from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
 from jaxtrace.settings.validation import StrictModel
+from jaxtrace.studies._shared.settings import FILES, PAGE
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
@@ -36,11 +39,14 @@ class ConfidenceTrainOptions(StrictModel):
     "confidence train",
     ConfidenceTrainOptions,
     ConfidenceConfig,
+    OverwriteOptions,
     example="jaxtrace confidence train runs/demo --labels runs/demo-labels.jsonl --out confidence",
 )
 def train_confidence(arguments: Arguments) -> None:
     """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
     options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
+    own = ("confidence.json", "confidence.safetensors", *FILES)
+    claim_directory(options.out, PAGE, own, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.studies._shared.page import write_study
     from jaxtrace.studies.confidence.compute import train
     from jaxtrace.studies.confidence.files import save
@@ -69,18 +75,24 @@ class ConfidenceApplyOptions(StrictModel):
 
 
 @command(
-    "confidence apply", ConfidenceApplyOptions, example="jaxtrace confidence apply confidence runs/demo --out scores"
+    "confidence apply",
+    ConfidenceApplyOptions,
+    OverwriteOptions,
+    example="jaxtrace confidence apply confidence runs/demo --out scores",
 )
 def apply_confidence(arguments: Arguments) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
     options = arguments.settings(ConfidenceApplyOptions)
+    overwrite = arguments.settings(OverwriteOptions).overwrite
+    claim_directory(options.out, "tokens.parquet", ["answers.parquet"], overwrite=overwrite)
     from jaxtrace.studies.confidence.files import load
     from jaxtrace.traces import open_trace
 
     answers, tokens = load(options.confidence).apply(open_trace(options.trace))
     options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("answers", answers), ("tokens", tokens)):
-        frame.to_parquet(options.out / f"{name}.parquet", index=False)
+        with atomic_file(options.out / f"{name}.parquet") as file:
+            frame.to_parquet(file, index=False)
     scores = answers["confidence"]
     console.print(
         f"{len(answers)} answers, {len(tokens)} tokens; confidence of answers: mean {scores.mean():.3f}, "

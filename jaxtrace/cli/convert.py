@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
+from jaxtrace.cli.existing import ResumeOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
@@ -38,11 +39,12 @@ class ConvertOptions(StrictModel):
     "convert",
     ConvertOptions,
     (RunConfig, ("revision", "ignore_config")),
+    ResumeOptions,
     example="jaxtrace convert demo demo-orbax --dtype bfloat16",
 )
 def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
-    options = arguments.settings(ConvertOptions)
+    options, existing = arguments.settings(ConvertOptions), arguments.settings(ResumeOptions)
     check_model(options.model)
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
@@ -65,7 +67,14 @@ def convert(arguments: Arguments) -> None:
             def on_progress(written: int, total: int) -> None:
                 progress.update(bar, description="converting", completed=written, total=total)
 
-            write(checkpoint, options.out, dtype=options.dtype, mesh=options.mesh, on_progress=on_progress)
+            write(
+                checkpoint,
+                options.out,
+                dtype=options.dtype,
+                mesh=options.mesh,
+                **existing.model_dump(),
+                on_progress=on_progress,
+            )
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to resume", 130)
     say(f"{options.out}: load it by this name, like any checkpoint")

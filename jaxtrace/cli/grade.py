@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
+from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
+from jaxtrace.files import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel
@@ -68,13 +70,14 @@ class GradeOptions(StrictModel):
         return self
 
 
-@command("grade", GradeOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
+@command("grade", GradeOptions, OverwriteOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
 def grade(arguments: Arguments) -> None:
     """Grade the answers of a trace by rules, or by a judge model; studies read the labels.
 
-    The API's key is read from $OPENAI_API_KEY.
+    The API's key is read from $OPENAI_API_KEY. Stored replies are not requested again, with --overwrite neither.
     """
     options = arguments.settings(GradeOptions)
+    claim_file(options.out, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.chat import Chat
     from jaxtrace.grading.critic import criticize_answers, needs_critic

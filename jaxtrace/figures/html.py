@@ -35,10 +35,10 @@ def template(name: str) -> jinja2.Template:
     return _environment().get_template(name)
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: float | str = "figure") -> bytes:
     """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 

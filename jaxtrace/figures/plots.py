@@ -12,7 +12,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import LIGHT, Theme, dress, heat_map, legend, new_figure, whole_numbers
+from jaxtrace.files import write_atomically
 from jaxtrace.schema import METRICS, plotted_in
 
 BAND = (0.1, 0.9)
@@ -126,7 +128,7 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     paths = []
     for name, figure in figures(ds).items():
         paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=200, facecolor=figure.get_facecolor())
+        write_atomically(paths[-1], png(figure, dpi=200))
     return paths
 
 

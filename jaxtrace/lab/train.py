@@ -19,7 +19,7 @@ from safetensors.flax import save
 
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import write_atomically
+from jaxtrace.files import check_writable, write_atomically
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.quiz import QuizResult, quiz
@@ -50,6 +50,7 @@ def run(
     Raises:
       ConfigError: the directory holds a finished model, other files, or the state of another training.
     """
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / STATE).exists():
         content = "a model already" if (out / WEIGHTS).exists() else "other files"

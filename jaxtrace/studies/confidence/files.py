@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import atomic_file
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
 JSON, TENSORS = "confidence.json", "confidence.safetensors"
@@ -49,8 +51,9 @@ def save(confidence: Confidence, directory: str | Path, made: dict[str, Any]) ->
     names = {part: fitted.features for part, fitted in parts.items()}
     description = _Description(format=2, hidden=confidence.answers.hidden, **names, made=made)
     tensors = {f"{part}.{name}": array for part, fitted in parts.items() for name, array in fitted.arrays.items()}
-    save_file(tensors, directory / TENSORS)
-    (directory / JSON).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+    with atomic_file(directory / JSON) as text, atomic_file(directory / TENSORS) as weights:
+        weights.write(to_bytes(tensors))
+        text.write(description.model_dump_json(indent=1).encode())
 
 
 def load(directory: str | Path) -> Confidence:
