@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -112,8 +113,11 @@ def atomic_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
-def check_writable(directory: Path) -> None:
-    """Check that a file can be written below a directory, which need not exist; called before expensive work.
+def check_writable(directory: Path, size: int = PROBE_BYTES) -> None:
+    """Check that files can be written below a directory, which need not exist; called before expensive work.
+
+    Args:
+      size: bytes that the files will take.
 
     Raises:
       OSError: the disk is full or read-only, permission is missing, or a file is in the way; its `filename` is the
@@ -125,6 +129,9 @@ def check_writable(directory: Path) -> None:
             file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
+        if (free := shutil.disk_usage(existing).free) < size:
+            reason = f"{os.strerror(errno.ENOSPC)} ({size / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)"
+            raise OSError(errno.ENOSPC, reason)
     except OSError as error:
         error.filename = str(directory)
         raise

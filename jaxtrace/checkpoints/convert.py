@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
-from jaxtrace.files import write_atomically
+from jaxtrace.files import check_writable, write_atomically
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
@@ -92,13 +94,14 @@ def convert(
             if not resume:
                 raise CheckpointError(f"{out}: holds this conversion, finished; accept it with --resume, {REPLACE}")
             return
-        total = sum(_bytes(leaf) for _, leaf in leaves(target))
-        written = 0
-        for path, part in _parts(target):
-            name = "/".join(map(str, path))
+        parts = [("/".join(map(str, path)), path, part, _tree_bytes(part)) for path, part in _parts(target)]
+        written, total = 0, sum(size for *_, size in parts)
+        with _write_errors(out):
+            check_writable(out, sum(size for name, *_, size in parts if name not in progress.parts))
+        for name, path, part, size in parts:
             if name not in progress.parts:
                 _write_part(out, name, path, weights.read(path, part), progress)
-            written += sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
+            written += size
             on_progress(written, total)
     with _write_errors(out):
         _finish(checkpoint.directory, out, progress)
@@ -152,8 +155,8 @@ def _parts(tree: Any, path: ParamPath = ()) -> Iterator[tuple[ParamPath, Any]]:
         yield path, tree
 
 
-def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    return math.prod(leaf.shape) * leaf.dtype.itemsize
+def _tree_bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager
@@ -164,9 +167,10 @@ def _write_errors(out: Path) -> Iterator[None]:
     except JaxtraceError:
         raise
     except Exception as error:  # Orbax raises its own, its stores' and the operating system's errors
-        if is_out_of_memory(error):
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # a full disk is RESOURCE_EXHAUSTED too
+        if code is None and is_out_of_memory(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = (os.strerror(int(code[1])) if code else getattr(error, "strerror", None)) or first_line(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"
         ) from None

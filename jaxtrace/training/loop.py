@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import write_atomically
+from jaxtrace.files import check_writable, write_atomically
 from jaxtrace.memory import format_bytes, memory_errors
 from jaxtrace.training.settings import Recipe
 
@@ -56,6 +56,7 @@ def fit(
     Raises:
       ConfigError: `state_file` belongs to a training of another model, text or recipe.
       OutOfMemoryError: a step does not fit the memory.
+      OSError: the disk has no room for the state, or cannot be written; steps that were saved are kept.
     """
     identity = {"model": model, "recipe": repr(recipe), "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
 
@@ -75,6 +76,8 @@ def fit(
 
     with memory_errors(describe):
         state: State = (initial, optimizer.init(initial))  # pyright: ignore[reportArgumentType]: any pytree will do
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        check_writable(state_file.parent, size if state_file.exists() else 2 * size)  # a save keeps the earlier one
         first, state = load_state(state_file, identity, state)
         for step in range(first, recipe.steps):
             state, value = update(state, constants, batch_at(rows, step, recipe.batch, recipe.seed))

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import CARD, LensCard, place_translators, write_lens
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import check_writable
 from jaxtrace.kernels.moments import cross_terms
 from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
@@ -56,7 +55,6 @@ def tune(
     sequences = cut_sequences(ids, recipe)
     order = np.random.default_rng(recipe.seed).permutation(len(sequences))
     held_out, training = np.split(sequences[order], [max(1, len(sequences) // HELD_OUT)])
-    check_writable(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with use_mesh_of(model.params):
         translators = train(model, training, recipe, directory / STATE, on_step)
