@@ -27,7 +27,7 @@ def os_error_line(error: OSError) -> str:
     """Return the line for an error of the operating system: the file, the reason, what to do."""
     reason = error.strerror or " ".join(str(error).split())
     remedy = REMEDIES.get(error.errno or 0, "fix it, or name another place")
-    return f"{error.filename or 'a file'}: {reason}; {remedy}"
+    return f"{error.filename or 'standard output or a file'}: {reason}; {remedy}"
 
 
 def few(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:

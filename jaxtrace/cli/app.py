@@ -59,6 +59,7 @@ def run(words: Sequence[str]) -> None:
         with warnings.catch_warnings(), _shown_notes(), memory_errors(lambda asked: _memory_line(words, asked)):
             warnings.showwarning = _show_warning
             APP.execute(words)
+            sys.stdout.flush()
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
         fail(str(error), 2)
     except BrokenPipeError:
@@ -78,7 +79,6 @@ def main() -> None:
     """Entry point of the `jaxtrace` command."""
     try:
         run(sys.argv[1:])
-        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output once more
         sys.exit(1)
