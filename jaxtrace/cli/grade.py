@@ -14,7 +14,7 @@ from pydantic.config import JsonDict
 from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
-from jaxtrace.files import claim_file
+from jaxtrace.files import check_writable, claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel
@@ -85,6 +85,8 @@ def grade(arguments: Arguments) -> None:
     from jaxtrace.grading.labels import label_of, write_labels
     from jaxtrace.traces import open_trace
 
+    if options.cache:
+        check_writable(options.cache)
     trace = open_trace(options.trace)
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
