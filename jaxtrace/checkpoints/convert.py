@@ -108,7 +108,7 @@ def convert(
 
 
 def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
-    part = max(_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
+    part = max(_tree_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
     return (
         f"{checkpoint.name}: out of memory: a parameter takes up to {format_bytes(part)} in float32 while it is "
         f"converted{asked}; split it over more devices (--mesh), or use a machine with more memory"
