@@ -1,5 +1,6 @@
 """User-fixable errors. Each message is one line: where, what is wrong with the value shown, what to do."""
 
+import errno
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -13,6 +14,16 @@ LONG = re.compile(
 )
 # Control, invisible, unassigned and private characters, halves of surrogate pairs, separators of lines and paragraphs.
 ESCAPED = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+
+MAKE_ROOM = "make room on the disk (space, or number of files), or name another place"
+REMEDIES = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EFBIG: MAKE_ROOM,
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+}
 
 
 class JaxtraceError(Exception):
@@ -61,6 +72,13 @@ def _without_middle(text: str, most: int) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's error, or the name of its class if it has no text."""
     return shown(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
+def os_error_line(error: OSError) -> str:
+    """Return the line for an error of the operating system: the file, the reason, what to do."""
+    reason = error.strerror or " ".join(str(error).split())
+    remedy = REMEDIES.get(error.errno or 0, "fix it, or name another place")
+    return f"{error.filename or 'standard output or a file'}: {reason}; {remedy}"
 
 
 def few(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:

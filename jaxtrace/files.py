@@ -1,21 +1,28 @@
-"""The one reader of JSON, the one reader of YAML, the limits of both, and an atomic file writer."""
+"""The one reader of JSON and the one of YAML, their limits, the atomic file writer, the rule for outputs that exist."""
 
 import errno
 import json
 import math
 import os
+import shutil
+import stat
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from io import BufferedReader
 from pathlib import Path
-from stat import S_ISREG
 from typing import IO, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from jaxtrace.errors import ConfigError, JaxtraceError
+from jaxtrace.errors import ConfigError, JaxtraceError, StoreError
+
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+TEMPORARY = ".*.tmp"  # pattern of the names of unfinished files
+PROBE_BYTES = 4096
 
 MIB = 2**20
 MAX_JSON = 16 * MIB  # bytes of a JSON document; 16 MiB parse in about a second
@@ -26,7 +33,6 @@ MAX_LINE = 4 * MIB  # bytes of a line of a file of prompts or labels
 MAX_DEPTH = 100  # levels of lists and mappings in JSON and YAML
 MAX_NODES = 50_000  # values in a YAML file, those of an alias counted at each use
 LOCK = ".jaxtrace.lock"  # name of the lock file in a directory that is being written, see `WriteLock`
-
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -46,7 +52,7 @@ def open_regular(path: Path) -> BufferedReader:
       OSError: the file is missing, unreadable, or not a regular file: a directory, a named pipe, a device, a socket.
     """
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return file
@@ -290,8 +296,10 @@ def write_atomically(path: Path, content: str | bytes, *, shared: bool = False) 
 def atomic_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under its name only once it is complete and synced to the disk.
 
+    All files of jaxtrace are written here, except those of Orbax, TensorBoard, and JAX's profiler and compile cache.
     Until then its name is `.NAME.tmp`, which readers of a directory of Parquet files ignore. An error or an interrupt
-    deletes it; the next write of the same name replaces one that a kill has left behind.
+    deletes it; the next write of the same name replaces one that a kill has left behind. A symbolic link in place of
+    either file is never followed; the directory may be one.
 
     Args:
       path: file to write or replace; its directory must exist.
@@ -299,14 +307,125 @@ def atomic_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 
     Yields:
       The temporary file, open for writing.
+
+    Raises:
+      StoreError: the path is a link, a directory or a device, or another process is writing it.
+      OSError: the file cannot be written; its `filename` is the path.
     """
+    _refuse_irregular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, NEW_FILE, 0o666), "wb") as file:
+            identity = os.fstat(file.fileno())
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if not _is_file(temporary, identity):
+                    raise StoreError(f"{path}: another process is writing it; wait for its end, or name another place")
+                temporary.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    file.close()
+                with suppress(OSError):
+                    if _is_file(temporary, identity):
+                        temporary.unlink()
+                raise
+        _sync_directory(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
+
+
+def check_writable(directory: Path, size: int = PROBE_BYTES) -> None:
+    """Check that files can be written below a directory, which need not exist; called before expensive work.
+
+    Args:
+      size: bytes that the files will take.
+
+    Raises:
+      OSError: the disk is full or read-only, permission is missing, or a file is in the way; its `filename` is the
+        directory.
+    """
+    try:
+        existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        if (free := shutil.disk_usage(existing).free) < size:
+            reason = f"{os.strerror(errno.ENOSPC)} ({size / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)"
+            raise OSError(errno.ENOSPC, reason)
+    except OSError as error:
+        error.filename = str(directory)
         raise
+
+
+def claim_file(out: Path, *, overwrite: bool = False) -> None:
+    """Refuse an output file that exists (unless `overwrite`) or cannot be written; see `claim_directory`."""
+    _refuse_irregular(out)
+    if not overwrite and out.exists() and out.stat().st_size:
+        raise StoreError(f"{out}: exists already; replace it with --overwrite, or name another file")
+    check_writable(out.parent)
+
+
+def claim_directory(
+    out: Path, last: str, own: Sequence[str], *, overwrite: bool = False, resume: bool | None = None
+) -> None:
+    """Refuse an output directory that is in use or cannot be written; called before the work that fills it.
+
+    The one rule for `--out`: a missing, empty or unfinished output is written; a finished one and other files are
+    refused.
+
+    Args:
+      last: name of the file that is written last; with it the output is finished.
+      own: patterns of the names of the other files and directories in such an output.
+      overwrite: True accepts everything; the caller replaces files of its own names.
+      resume: True also accepts a finished output; None if the command has no such option.
+
+    Raises:
+      StoreError: the directory is a file, or holds a finished output or other files.
+      OSError: the directory cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out}: is a file; name a directory")
+    names = [path.name for path in out.iterdir()] if out.exists() else []
+    foreign = [name for name in names if not any(fnmatch(name, each) for each in (last, *own, TEMPORARY, LOCK))]
+    if not overwrite and (foreign or (last in names and not resume)):
+        problem = f"holds {min(foreign)}" if foreign else f"holds a finished result, {last}"
+        ways = "continue it with --resume, " if resume is False and not foreign else ""
+        raise StoreError(f"{out}: {problem}; {ways}replace it with --overwrite, or name another directory")
+    check_writable(out)
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise StoreError if a path exists and is not a regular file; a link is not followed."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise StoreError(f"{path}: is {kind}, which is never replaced; name another file")
+
+
+def _is_file(path: Path, identity: os.stat_result) -> bool:
+    """Return True if a path leads to a file, itself and not through a link."""
+    try:
+        return os.path.samestat(path.lstat(), identity)
+    except FileNotFoundError:
+        return False
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut, where the file system can."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync no directories
+            raise
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +23,8 @@ from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Con
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
-from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import LOCK, read_model, write_atomically
+from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
+from jaxtrace.files import LOCK, check_writable, read_model, write_atomically
 from jaxtrace.lock import WriteLock
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
@@ -33,6 +35,8 @@ from jaxtrace.settings.run import DTYPES
 
 AS_STORED = "as stored"
 COPIED = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+
+REPLACE = "replace it with --overwrite, or name another directory"
 
 OnProgress = Callable[[int, int], None]  # (bytes written, bytes to write in all)
 
@@ -57,19 +61,24 @@ def convert(
     *,
     dtype: str | None = None,
     mesh: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> None:
     """Write a checkpoint as Orbax, with one layer in memory at a time; resume an interrupted conversion.
 
     Args:
       checkpoint: checkpoint to convert.
-      out: directory to write: new, empty, or with the same conversion.
+      out: directory to write: new, empty, or with the same conversion, unfinished.
       dtype: dtype of the parameters; None keeps each parameter's stored dtype.
       mesh: devices to split a layer over while it is written, such as "data=1,model=8"; None for the default device.
+      overwrite: True deletes an earlier conversion in the directory and starts again.
+      resume: True accepts the same conversion, finished.
       on_progress: callback after every part, including parts that were written before.
 
     Raises:
-      CheckpointError: the directory holds other files or cannot be written, or the checkpoint cannot be read.
+      CheckpointError: the directory holds a finished or another conversion or other files, or cannot be written, or the
+        checkpoint cannot be read.
       StoreError: another program is writing the directory.
       ConfigError: the dtype or the mesh is invalid.
     """
@@ -84,17 +93,23 @@ def convert(
     ):
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
+        conversion = _conversion(checkpoint, dtype, mesh, rounded)
         with _write_errors(out):
-            progress = _begin(out, _conversion(checkpoint, dtype, mesh, rounded))
+            if overwrite and out.exists() and out.samefile(checkpoint.directory):
+                raise CheckpointError(f"{out}: is the checkpoint to convert; name another directory")
+            progress = _begin(out, conversion, overwrite)
         if progress is None:
+            if not resume:
+                raise CheckpointError(f"{out}: holds this conversion, finished; accept it with --resume, {REPLACE}")
             return
-        total = sum(_bytes(leaf) for _, leaf in leaves(target))
-        written = 0
-        for path, part in _parts(target):
-            name = "/".join(map(str, path))
+        parts = [("/".join(map(str, path)), path, part, _tree_bytes(part)) for path, part in _parts(target)]
+        written, total = 0, sum(size for *_, size in parts)
+        with _write_errors(out):
+            check_writable(out, sum(size for name, *_, size in parts if name not in progress.parts))
+        for name, path, part, size in parts:
             if name not in progress.parts:
                 _write_part(out, name, path, weights.read(path, part), progress)
-            written += sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
+            written += size
             on_progress(written, total)
             interrupts.check()
         with _write_errors(out):
@@ -102,7 +117,7 @@ def convert(
 
 
 def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
-    part = max(_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
+    part = max(_tree_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
     return (
         f"{checkpoint.name}: out of memory: a parameter takes up to {format_bytes(part)} in float32 while it is "
         f"converted{asked}; split it over more devices (--mesh), or use a machine with more memory"
@@ -149,8 +164,8 @@ def _parts(tree: Any, path: ParamPath = ()) -> Iterator[tuple[ParamPath, Any]]:
         yield path, tree
 
 
-def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    return math.prod(leaf.shape) * leaf.dtype.itemsize
+def _tree_bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager
@@ -158,24 +173,28 @@ def _write_errors(out: Path) -> Iterator[None]:
     """Turn any error of writing into a CheckpointError."""
     try:
         yield
-    except CheckpointError:
+    except JaxtraceError:
         raise
     except Exception as error:  # Orbax raises its own, its stores' and the operating system's errors
-        if is_out_of_memory(error):
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # a full disk is RESOURCE_EXHAUSTED too
+        if code is None and is_out_of_memory(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = (os.strerror(int(code[1])) if code else getattr(error, "strerror", None)) or first_line(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"
         ) from None
 
 
-def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
-    """Return the progress of a conversion after deleting partial files; None for a finished one."""
-    started = out / STARTED
-    if out.is_dir() and (out / MARKER).exists():
+def _begin(out: Path, conversion: Conversion, overwrite: bool) -> ConversionProgress | None:
+    """Return the progress of a conversion after deleting partial files, or all to overwrite; None if finished."""
+    started, marker = out / STARTED, out / MARKER
+    replaced = overwrite and (marker.exists() or started.exists())
+    if replaced:
+        progress = ConversionProgress(conversion=conversion)
+    elif marker.exists():
         _refuse_other(out, read_conversion(out, str(out)), conversion)
         return None
-    if started.exists():
+    elif started.exists():
         progress = _read_progress(started)
         _refuse_other(out, progress.conversion, conversion)
     elif out.is_dir() and any(not path.name.startswith((f".{STARTED}", LOCK)) for path in out.iterdir()):
@@ -187,12 +206,17 @@ def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
     if progress.joining and not params.exists():
         progress = ConversionProgress(conversion=conversion)
     _write_json(started, progress)
+    if replaced:
+        for pattern in (MARKER, *COPIED):
+            for path in out.glob(pattern):
+                if path != started:
+                    _remove(path)
     for path in out.glob(f"{PARAMS}*"):
         if path.name == f"{PARAMS}{orbax.UNFINISHED}":
             for entry in path.iterdir():
                 if entry.name not in progress.parts.values():
                     _remove(entry)
-        elif path != params:
+        elif path != params or not progress.joining:
             _remove(path)
     return progress
 
@@ -210,7 +234,7 @@ def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) 
     if stored.model_copy(update={"source": conversion.source, "revision": conversion.revision}) == conversion:
         return
     difference = f"not of {conversion.text}" if stored.text != conversion.text else "whose files have changed since"
-    raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; name another directory")
+    raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; {REPLACE}")
 
 
 def _read_progress(started: Path) -> ConversionProgress:
@@ -231,7 +255,7 @@ def _finish(source: Path, out: Path, progress: ConversionProgress) -> None:
     for pattern in COPIED:
         for file in source.glob(pattern):
             if file.name not in (INDEX, MARKER, STARTED):
-                shutil.copyfile(file, out / file.name)
+                write_atomically(out / file.name, file.read_bytes())
     progress.joining = True
     if not (out / PARAMS).exists():
         _write_json(out / STARTED, progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,9 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.sharding import logical_axes
+
+# Orbax's threads log each error with its traceback and raise it too.
+logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
 
 CHUNK = 4 * 2**20  # bytes per read; small, so that a small part of a tensor costs little
 UNFINISHED = ".partial_save"  # suffix that Orbax gives an unfinished checkpoint

@@ -18,7 +18,7 @@ from typing import Any
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.cli.signals import INTERRUPTED, Signals
-from jaxtrace.errors import JaxtraceError, first_line, one_line
+from jaxtrace.errors import JaxtraceError, first_line, one_line, os_error_line
 from jaxtrace.memory import memory_errors
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
@@ -61,12 +61,13 @@ def run(words: Sequence[str]) -> None:
         with Signals(), warnings.catch_warnings(), _shown_notes(), memory_errors(lambda x: _memory_line(words, x)):
             warnings.showwarning = _show_warning
             APP.execute(words)
+            sys.stdout.flush()
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
         fail(str(error), 2)
     except BrokenPipeError:
         raise  # the reader of standard output has stopped reading; `main` ends quietly
     except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}; fix it, or name another place", 2)
+        fail(os_error_line(error), 2)
     except _loaded("jax.errors", "JaxRuntimeError") as error:
         if not _has_other_processes():
             raise
@@ -80,7 +81,6 @@ def main() -> None:
     """Entry point of the `jaxtrace` command."""
     try:
         run(sys.argv[1:])
-        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output once more
         sys.exit(1)

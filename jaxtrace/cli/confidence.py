@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
+from jaxtrace.files import atomic_file, claim_directory
 from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
 from jaxtrace.settings.validation import StrictModel
+from jaxtrace.studies._shared.settings import FILES, PAGE
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
@@ -37,12 +40,15 @@ class ConfidenceTrainOptions(StrictModel):
     "confidence train",
     ConfidenceTrainOptions,
     ConfidenceConfig,
+    OverwriteOptions,
     example="jaxtrace confidence train runs/demo --labels runs/demo-labels.jsonl --out confidence",
 )
 def train_confidence(arguments: Arguments) -> None:
     """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
     options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
     on_interrupt(lambda: NOTHING_WRITTEN)
+    own = ("confidence.json", "confidence.safetensors", *FILES)
+    claim_directory(options.out, PAGE, own, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.lock import WriteLock
     from jaxtrace.studies._shared.page import write_study
     from jaxtrace.studies.confidence.compute import train
@@ -75,12 +81,17 @@ class ConfidenceApplyOptions(StrictModel):
 
 
 @command(
-    "confidence apply", ConfidenceApplyOptions, example="jaxtrace confidence apply confidence runs/demo --out scores"
+    "confidence apply",
+    ConfidenceApplyOptions,
+    OverwriteOptions,
+    example="jaxtrace confidence apply confidence runs/demo --out scores",
 )
 def apply_confidence(arguments: Arguments) -> None:
     """Write the confidence in each answer of a trace and in each of its tokens."""
     options = arguments.settings(ConfidenceApplyOptions)
     on_interrupt(lambda: NOTHING_WRITTEN)
+    overwrite = arguments.settings(OverwriteOptions).overwrite
+    claim_directory(options.out, "tokens.parquet", ["answers.parquet"], overwrite=overwrite)
     from jaxtrace.studies.confidence.files import load
     from jaxtrace.traces import open_trace
 
@@ -88,7 +99,8 @@ def apply_confidence(arguments: Arguments) -> None:
     on_interrupt(lambda: incomplete(options.out))
     options.out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("answers", answers), ("tokens", tokens)):
-        frame.to_parquet(options.out / f"{name}.parquet", index=False)
+        with atomic_file(options.out / f"{name}.parquet") as file:
+            frame.to_parquet(file, index=False)
     on_interrupt(lambda: f"{options.out} is complete")
     scores = answers["confidence"]
     console.print(

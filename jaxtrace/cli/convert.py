@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
+from jaxtrace.cli.existing import ResumeOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import errors, say
 from jaxtrace.cli.signals import on_interrupt
@@ -39,11 +40,12 @@ class ConvertOptions(StrictModel):
     "convert",
     ConvertOptions,
     (RunConfig, ("revision", "ignore_config")),
+    ResumeOptions,
     example="jaxtrace convert demo demo-orbax --dtype bfloat16",
 )
 def convert(arguments: Arguments) -> None:
     """Write a checkpoint as Orbax, which any mesh reads fast; memory never holds the whole model."""
-    options = arguments.settings(ConvertOptions)
+    options, existing = arguments.settings(ConvertOptions), arguments.settings(ResumeOptions)
     check_model(options.model)
     on_interrupt(lambda: "run the same command again to resume")
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
@@ -66,5 +68,6 @@ def convert(arguments: Arguments) -> None:
         def on_progress(written: int, total: int) -> None:
             progress.update(bar, description="converting", completed=written, total=total)
 
-        write(checkpoint, options.out, dtype=options.dtype, mesh=options.mesh, on_progress=on_progress)
+        settings = options.model_dump(include={"dtype", "mesh"}) | existing.model_dump()
+        write(checkpoint, options.out, **settings, on_progress=on_progress)
     say(f"{options.out}: load it by this name, like any checkpoint")

@@ -13,9 +13,11 @@ from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
 from jaxtrace import interrupts
+from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
+from jaxtrace.files import check_writable, claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel
@@ -71,16 +73,17 @@ class GradeOptions(StrictModel):
         return self
 
 
-@command("grade", GradeOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
+@command("grade", GradeOptions, OverwriteOptions, example="jaxtrace grade runs/demo --out runs/demo-labels.jsonl")
 def grade(arguments: Arguments) -> None:
     """Grade the answers of a trace by rules, or by a judge model; studies read the labels.
 
-    The API's key is read from $OPENAI_API_KEY.
+    The API's key is read from $OPENAI_API_KEY. Stored replies are not requested again, with --overwrite neither.
     """
     options = arguments.settings(GradeOptions)
     answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
     replies = f"replies are kept in {answers}; run the same command again to resume"
     on_interrupt(lambda: replies if options.judge_url else NOTHING_WRITTEN)
+    claim_file(options.out, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.chat import Chat
     from jaxtrace.grading.critic import criticize_answers, needs_critic
@@ -89,11 +92,11 @@ def grade(arguments: Arguments) -> None:
     from jaxtrace.lock import WriteLock
     from jaxtrace.traces import open_trace
 
+    if options.cache:
+        check_writable(options.cache)
     trace = open_trace(options.trace)
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
-
-    answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
 
     def chat(model: str) -> Chat:
         return Chat(options.judge_url or "", model, answers, timeout=options.timeout, retries=options.retries)

@@ -7,10 +7,12 @@ from pathlib import Path
 from pydantic import Field
 
 from jaxtrace.cli.checks import check_model
+from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
@@ -25,7 +27,9 @@ class ReportOptions(StrictModel):
         description="Directory or URL of a trace.",
         json_schema_extra=TRACE,
     )
-    out: Path | None = Field(None, description="Page to write. Default: TRACE/report.html.", json_schema_extra=OUTPUT)
+    out: Path | None = Field(
+        None, description="Page to write. Default: TRACE/report.html, which is replaced.", json_schema_extra=OUTPUT
+    )
     confidence: Path | None = Field(
         None,
         description="Directory that `jaxtrace confidence train` wrote; its scores colour the text.",
@@ -33,7 +37,7 @@ class ReportOptions(StrictModel):
     )
 
 
-@command("report", ReportOptions, example="jaxtrace report runs/demo --out report.html")
+@command("report", ReportOptions, OverwriteOptions, example="jaxtrace report runs/demo --out report.html")
 def report(arguments: Arguments) -> None:
     """Write one self-contained HTML page of a trace."""
     options = arguments.settings(ReportOptions)
@@ -44,12 +48,14 @@ def report(arguments: Arguments) -> None:
 
     if options.out is None and not Location.of(options.trace).local:
         raise ConfigError(f"{options.trace}: not on this machine's disk; name the page with --out")
+    page = options.out or Path(options.trace) / "report.html"
+    claim_file(page, overwrite=options.out is None or arguments.settings(OverwriteOptions).overwrite)
     trace, confidence = open_trace(options.trace), None
     if options.confidence is not None:
         from jaxtrace.studies.confidence.files import load
 
         confidence = load(options.confidence).answer_confidences(trace)
-    say(write_report(trace, options.out or Path(options.trace) / "report.html", confidence))
+    say(write_report(trace, page, confidence))
 
 
 class ModelsOptions(StrictModel):

@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from jaxtrace.cli.checks import check_run
+from jaxtrace.cli.existing import ResumeOptions
 from jaxtrace.cli.options import Arguments, Command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import read_yaml
+from jaxtrace.files import claim_directory, read_yaml
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel, check_unicode, origin, validated
-from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.studies._shared.settings import FILES, PAGE, StudyConfig
 from jaxtrace.studies.registry import Study
 
 T = TypeVar("T", bound=StudyConfig)
@@ -43,13 +44,17 @@ def run_study(study: Study, arguments: Arguments) -> None:
     )
     for model in settings.models:
         check_run(run_config(**{**settings.run, "model": model}))
-    out = options.out or Path("studies") / study.name
+    out, existing = options.out or Path("studies") / study.name, arguments.settings(ResumeOptions)
     resumable = f"finished work is kept in {out}; run the same command again to resume"
     on_interrupt(lambda: resumable if settings.models else NOTHING_WRITTEN)
+    claim_directory(out, PAGE, FILES, overwrite=existing.overwrite, resume=existing.resume)
     from jaxtrace.cli.progress import Bars
     from jaxtrace.compilation import counted
     from jaxtrace.studies._shared.page import terminal_table, write_study
+    from jaxtrace.studies._shared.traces import discard_runs
 
+    if existing.overwrite:
+        discard_runs(settings, out)
     with counted() as compiled:
         result = study.execute(settings, out, Bars(compiled))
     on_interrupt(lambda: incomplete(out))
@@ -99,6 +104,5 @@ def study_command(study: Study) -> Command:
     """Return the verb of a study."""
     run_settings = (RunConfig, study.run_settings)
     function = functools.partial(run_study, study)
-    return Command(
-        f"study {study.name}", study.summary, function, (study.settings, run_settings, StudyOptions), study.example
-    )
+    settings = (study.settings, run_settings, StudyOptions, ResumeOptions)
+    return Command(f"study {study.name}", study.summary, function, settings, study.example)

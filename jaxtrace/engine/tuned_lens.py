@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import CheckpointError
-from jaxtrace.files import MIB, first_problem, read_bytes, read_json, write_atomically
+from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.sharding import ShardingRules
@@ -58,10 +58,11 @@ class TunedLens:
 
 
 def write_lens(directory: Path, translators: Translators, card: LensCard) -> None:
-    """Write lens.safetensors and, last, lens.json into an existing directory."""
+    """Write lens.safetensors and lens.json into an existing directory, or neither."""
     tensors = {name: np.asarray(x, np.float32) for name, x in vars(translators).items()}
-    write_atomically(directory / TENSORS, save(tensors))
-    write_atomically(directory / CARD, card.model_dump_json(indent=2) + "\n")
+    with atomic_file(directory / CARD) as text, atomic_file(directory / TENSORS) as weights:
+        weights.write(save(tensors))
+        text.write(f"{card.model_dump_json(indent=2)}\n".encode())
 
 
 def read_lens(directory: str | Path, name: str, fingerprint: str, config: DecoderConfig, params: Params) -> TunedLens:

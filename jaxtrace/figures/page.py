@@ -16,6 +16,7 @@ from jaxtrace.figures.html import embedded_png, template
 from jaxtrace.figures.plots import figures
 from jaxtrace.figures.summary import column_values, group_tables, summary
 from jaxtrace.figures.theme import DARK, LIGHT
+from jaxtrace.files import write_atomically
 from jaxtrace.schema import token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.row import Row
@@ -44,7 +45,7 @@ def write_report(trace: Trace, path: str | Path, confidence: Sequence[AnswerConf
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(trace, confidence), encoding="utf-8", errors="replace")
+    write_atomically(path, render(trace, confidence).encode(errors="replace"))
     return path
 
 

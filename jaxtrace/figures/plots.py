@@ -25,6 +25,7 @@ from jaxtrace.figures.theme import (
     note_missing,
     whole_numbers,
 )
+from jaxtrace.files import write_atomically
 from jaxtrace.schema import METRICS, plotted_in
 
 BAND = (0.1, 0.9)
@@ -159,7 +160,7 @@ def write_plots(ds: xr.Dataset, directory: str | Path) -> list[Path]:
     paths = []
     for name, figure in figures(ds).items():
         paths.append(directory / f"{name}.png")
-        paths[-1].write_bytes(png(figure, dpi=200))
+        write_atomically(paths[-1], png(figure, dpi=200))
     return paths
 
 

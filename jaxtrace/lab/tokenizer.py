@@ -58,6 +58,6 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> No
         "add_bos_token": True,
         "add_eos_token": False,
     }
-    tokenizer.save(str(directory / "tokenizer.json"))
+    write_atomically(directory / "tokenizer.json", tokenizer.to_str(pretty=True))
     for name, content in (("tokenizer_config.json", settings), ("special_tokens_map.json", specials)):
         write_atomically(directory / name, json.dumps(content, indent=2) + "\n")

@@ -19,7 +19,7 @@ from safetensors.flax import save
 
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import LOCK, write_atomically
+from jaxtrace.files import LOCK, check_writable, write_atomically
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.quiz import QuizResult, quiz
@@ -52,6 +52,7 @@ def run(
       ConfigError: the directory holds a finished model, other files, a damaged state or that of another training.
       StoreError: another program is writing the directory.
     """
+    check_writable(out)
     with WriteLock(out):
         return _run(out, shape, settings, recipe, command, console)
 

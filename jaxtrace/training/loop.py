@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from jaxtrace import interrupts
 from jaxtrace.errors import ConfigError, first_line
-from jaxtrace.files import write_atomically
+from jaxtrace.files import check_writable, write_atomically
 from jaxtrace.memory import format_bytes, memory_errors
 from jaxtrace.training.settings import Recipe
 
@@ -57,6 +57,7 @@ def fit(
     Raises:
       ConfigError: `state_file` is damaged, or belongs to a training of another model, text or recipe.
       OutOfMemoryError: a step does not fit the memory.
+      OSError: the disk has no room for the state, or cannot be written; steps that were saved are kept.
     """
     identity = {"model": model, "recipe": repr(recipe), "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
 
@@ -76,6 +77,8 @@ def fit(
 
     with memory_errors(describe):
         state: State = (initial, optimizer.init(initial))  # pyright: ignore[reportArgumentType]: any pytree will do
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        check_writable(state_file.parent, size if state_file.exists() else 2 * size)  # a save keeps the earlier one
         first, state = load_state(state_file, identity, state)
         finished = saved = first
         with interrupts.checked(lambda: saved < finished):

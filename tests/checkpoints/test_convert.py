@@ -1,5 +1,6 @@
 """Converted checkpoints hold the same bits as their source; a directory is complete or reports that it is not."""
 
+import contextlib
 import functools
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import ml_dtypes
@@ -260,9 +262,41 @@ def test_a_finished_conversion_is_not_repeated(folder, tmp_path, monkeypatch):
     source, out = open_checkpoint(folder.write()), tmp_path / "out"
     convert(source, out)
     monkeypatch.setattr(orbax, "write_part", interrupt)
-    convert(source, out)
+    refused(source, out, out, "holds this conversion, finished; accept it with --resume, replace it with --overwrite")
+    convert(source, out, resume=True)
     shutil.move(folder.path, tmp_path / "moved")
-    convert(open_checkpoint(str(tmp_path / "moved")), out)
+    convert(open_checkpoint(str(tmp_path / "moved")), out, resume=True)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_conversion_is_overwritten_on_request(folder, tmp_path, monkeypatch, finished):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        if not finished:
+            patch.setattr(orbax, "finish", interrupt)
+        convert(open_checkpoint(folder.write()), out, dtype="float16")
+    (out / "chat_template.jinja").write_text("of the other model")
+    (out / "notes.txt").write_text("mine")
+    refused(open_checkpoint(str(folder.path)), out, "replace it with --overwrite, or name another directory")
+    convert(open_checkpoint(str(folder.path)), out, overwrite=True)
+    assert_same_checkpoint(folder.path, out)
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "jaxtrace.json", "notes.txt", "params"]
+
+
+def test_the_checkpoint_to_convert_is_not_overwritten(folder, tmp_path):
+    convert(open_checkpoint(folder.write()), tmp_path / "out")
+    converted = open_checkpoint(str(tmp_path / "out"))
+    refused(converted, tmp_path / "out", "is the checkpoint to convert; name another directory", overwrite=True)
+    refused(converted, folder.path, "holds files that are no conversion", overwrite=True)
+
+
+def test_a_disk_without_room_is_found_before_the_conversion(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(orbax, "write_part", interrupt)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written \(No space left on device \(0\.0 MB needed, 0\.0 MB free"
+    ):
+        convert(open_checkpoint(folder.write()), tmp_path / "out")
 
 
 def test_other_directories_and_settings_are_refused(folder, tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ import pandas as pd
 FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
 
 
-def write_csv(frame: pd.DataFrame, file: Path | TextIO, *, header: bool = True) -> None:
+def write_csv(frame: pd.DataFrame, file: IO[bytes], *, header: bool = True) -> None:
     """Write a table as CSV, with an apostrophe before each text that a spreadsheet would take for a formula.
 
     Numbers stay as they are, negative ones too. Parquet files hold texts unchanged.

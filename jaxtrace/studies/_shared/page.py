@@ -15,9 +15,10 @@ from jaxtrace.errors import visible
 from jaxtrace.figures.html import png, template
 from jaxtrace.figures.tables.parts import plain
 from jaxtrace.figures.theme import DARK, LIGHT
-from jaxtrace.files import write_atomically
+from jaxtrace.files import atomic_file, write_atomically
 from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.result import Result, Table
+from jaxtrace.studies._shared.settings import PAGE
 
 MAX_ROWS = 40  # rows of a table in the page and in the terminal; its CSV file has all
 
@@ -31,11 +32,12 @@ def write_study(result: Result, directory: str | Path) -> Path:
     directory = Path(directory)
     (directory / "tables").mkdir(parents=True, exist_ok=True)
     for name, table in result.tables.items():
-        write_csv(table.frame, directory / "tables" / f"{name}.csv")
+        with atomic_file(directory / "tables" / f"{name}.csv") as file:
+            write_csv(table.frame, file)
     pictures = []
     for name, picture in result.pictures.items():
         light, dark = (png(picture.draw(theme)) for theme in (LIGHT, DARK))
-        (directory / f"{name}.png").write_bytes(light)
+        write_atomically(directory / f"{name}.png", light)
         in_base64 = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
         pictures.append({"caption": picture.text, **in_base64})
     html = template("study.html.jinja").render(
@@ -45,7 +47,7 @@ def write_study(result: Result, directory: str | Path) -> Path:
         shown=MAX_ROWS,
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
     )
-    page = directory / "study.html"
+    page = directory / PAGE
     write_atomically(page, html.encode(errors="replace"))
     return page
 

@@ -9,6 +9,9 @@ from pydantic import Field
 from jaxtrace.settings.numbers import Count, Float32, Seed
 from jaxtrace.settings.validation import StrictModel
 
+PAGE = "study.html"  # written last
+FILES = ("tables", "*.png", "traces", "answers", "long")  # patterns of the other names in a study's directory
+
 Resamples = Annotated[Count, Field(le=100_000)]
 
 

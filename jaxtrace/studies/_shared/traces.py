@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
-from jaxtrace.traces import open_trace
+from jaxtrace.traces import is_trace, open_trace
 from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -54,6 +55,14 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
 def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
     """Return the settings of the run of one of a study's models."""
     return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **config.run})
+
+
+def discard_runs(config: StudyConfig, out: Path) -> None:
+    """Delete the traces that an earlier study stored of these models in its own directory."""
+    for model in config.models:
+        directory = out / "traces" / Path(model).name
+        if is_trace(directory):
+            shutil.rmtree(directory)
 
 
 def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:

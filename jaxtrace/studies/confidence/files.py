@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as tensors_of
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from jaxtrace.errors import StudyError
-from jaxtrace.files import MIB, first_problem, read_bytes, read_json
+from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
 from jaxtrace.studies.confidence.features import answer_feature_names, token_feature_names
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
@@ -63,8 +63,9 @@ def save(confidence: Confidence, directory: str | Path, made: dict[str, Any]) ->
     names = {part: fitted.features for part, fitted in parts.items()}
     description = _Description(format=2, hidden=confidence.answers.hidden, **names, made=made)
     tensors = {f"{part}.{name}": array for part, fitted in parts.items() for name, array in fitted.arrays.items()}
-    save_file(tensors, directory / TENSORS)
-    (directory / JSON).write_text(description.model_dump_json(indent=1), encoding="utf-8")
+    with atomic_file(directory / JSON) as text, atomic_file(directory / TENSORS) as weights:
+        weights.write(to_bytes(tensors))
+        text.write(description.model_dump_json(indent=1).encode())
 
 
 def load(directory: str | Path) -> Confidence:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxtrace.files import atomic_file
 from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies._shared.traces import require_metrics
@@ -101,7 +102,7 @@ def write_long(
 
 
 def _write_csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
-    with file.open("w", encoding="utf-8", newline="") as out:
+    with atomic_file(file) as out:
         for number, frame in enumerate(frames):
             write_csv(frame, out, header=number == 0)
 
@@ -109,7 +110,7 @@ def _write_csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
 def _write_parquet(frames: Iterator[pd.DataFrame], file: Path) -> None:
     tables = (pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata() for frame in frames)
     first = next(tables)
-    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+    with atomic_file(file) as out, pq.ParquetWriter(out, first.schema, compression="zstd") as writer:
         writer.write_table(first)
         for table in tables:
             writer.write_table(table.cast(first.schema))

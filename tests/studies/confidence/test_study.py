@@ -162,5 +162,5 @@ def test_commands_train_apply_and_report(known, tmp_path, jaxtrace):  # noqa: F8
     assert page.data["scales"][0]["name"] == page.data["columns"][0]["name"] == "confidence"
     np.testing.assert_allclose(page.data["rows"][0]["values"][0], tokens["confidence"][:3], rtol=1e-3)
     assert "confidence" in page.texts["b"]
-    done = jaxtrace("confidence", "apply", tmp_path, folder / "trace", "--out", tmp_path / "applied")
+    done = jaxtrace("confidence", "apply", tmp_path, folder / "trace", "--out", tmp_path / "none")
     assert done.status == 2 and "has no confidence.json" in done.err

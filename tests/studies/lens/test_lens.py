@@ -213,12 +213,13 @@ def test_unusable_settings_are_refused(kinds):
 
 def test_the_command_writes_tables_and_refuses_in_one_line(kinds, tmp_path):
     kinds["tiny"].save(tmp_path / "trace")
-    arguments = ["study", "lens", str(tmp_path / "trace"), "--by", "kind", "--neighbours", "3", "--out", str(tmp_path)]
+    arguments = ["study", "lens", str(tmp_path / "trace"), "--by", "kind", "--neighbours", "3"]
+    arguments += ["--overwrite", "--out", str(tmp_path / "out")]
     done = run_command(*arguments, "--folds", "5", "--windows", "each", "--steps", "4")
     assert done.status == 0, done.err
-    table = pd.read_csv(tmp_path / "tables" / "auc.csv")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "auc.csv")
     assert set(table["k"]) == {3} and set(table["folds"]) == {5} and (table["n"] == 60).all()
-    assert set(pd.read_csv(tmp_path / "tables" / "profiles.csv")["window"]) == {1, 2, 3, 4}
+    assert set(pd.read_csv(tmp_path / "out" / "tables" / "profiles.csv")["window"]) == {1, 2, 3, 4}
     refused = run_command(*arguments, "--folds", "21")
     assert refused.status == 2 and refused.err.count("\n") == 1
     assert "has 20 answers, fewer than the 21 folds" in refused.err

@@ -34,7 +34,7 @@ def test_a_trace_is_graded_criticised_and_studied(jaxtrace, tmp_path):  # noqa: 
         assert done.status == 0, done.err
         assert len(api.requests) == 1  # the same wrong answer four times
         assert data_of(api.requests[0])["solution"] == " 2 + 2 = 5 #### 5"
-        assert jaxtrace(*grade).status == 0 and len(api.requests) == 1
+        assert jaxtrace(*grade, "--overwrite").status == 0 and len(api.requests) == 1
     assert "number after ####" in done.out and "critic tiny" in done.out
     stored = [json.loads(line) for line in labels.read_text().splitlines()]
     assert [one["grade"] for one in stored] == ["correct", "incorrect"] * 4
