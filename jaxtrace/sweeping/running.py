@@ -27,7 +27,8 @@ from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import CellRecord, Manifest
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, complete_parts, part_prompts, read_part
+from jaxtrace.traces.parts import TABLES, complete_parts, part_prompts
+from jaxtrace.traces.run_json import read_run, run_path
 
 
 class Watch:
@@ -167,9 +168,18 @@ def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
 
 
 def stored_lengths(root: Location, partition: str) -> list[int] | None:
-    """Return the number of steps of every stored prompt of a cell; None if one of its parts is truncated."""
+    """Return the number of steps of every stored prompt of a cell; None if one of its parts is missing or damaged.
+
+    The data of tokens and layers are not read, so the cells of a large dataset are compared in seconds.
+    """
+    if not run_path(root, partition).exists():
+        return None
+    run = read_run(root, partition)
     tables = {table: root / table / partition for table in TABLES}
     names = complete_parts({table: folder.names() for table, folder in tables.items()})
-    if any(part_prompts(tables, name) is None for name in names):
-        return None
-    return [n for name in names for n in read_part(tables["prompts"] / name, ["length"])["length"].to_pylist()]
+    lengths: list[int] = []
+    for name in names:
+        if (prompts := part_prompts(tables, name, run["id"], whole=False)) is None:
+            return None
+        lengths += prompts.values()
+    return lengths

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,9 +10,9 @@ from typing import Any, Self
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import METRICS_VERSION, changed_between
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, complete_parts, part_name, part_number, part_prompts, write_part
+from jaxtrace.traces.parts import TABLES, complete_parts, part_name, part_number, part_prompts, sealed, write_part
 from jaxtrace.traces.row import Row
-from jaxtrace.traces.run_json import FORMAT, RUN, read_run, run_path, to_json_value, write_run
+from jaxtrace.traces.run_json import RUN, new_run, read_run, run_path, to_json_value, write_run
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
 
 INPUTS = ("checkpoint", "prompts", "lens", "dtype")  # entries of `Trace.info` on which the rows depend
@@ -70,20 +69,14 @@ class TraceWriter:
         self._partition, self._process = partition, process
         self._tables = {table: self.root / table / partition for table in TABLES}
         self._part = 0
-        self._run = {
-            "format": FORMAT,
-            "complete": False,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "precision": precision,
-            "metrics_version": metrics_version,
-            "info": to_json_value(info),
-            "config": to_json_value(config),
-        }
+        self._run = new_run(info, config, precision, metrics_version)
         self._info, self._defaults = info, to_json_value(defaults or {})
         with self._store_errors("name a directory that can be written"):
             if self._leading:
                 self._begin(resume)
-            elif not run_path(self.root, partition).exists():
+            elif run_path(self.root, partition).exists():
+                self._run = read_run(self.root, partition)
+            else:
                 raise StoreError(
                     f"{self.root}: process {process} sees no run there; name a directory that all processes see"
                 )
@@ -102,7 +95,8 @@ class TraceWriter:
         tables = to_tables(rows, self._info, self._run["precision"])
         with self._store_errors("the parts already finished stay readable; make room or repair the disk, then resume"):
             for table in TABLES:
-                write_part(self._tables[table] / name, tables[table])
+                part = tables[table] if self._run["id"] is None else sealed(tables[table], self._run["id"], table, name)
+                write_part(self._tables[table] / name, part)
         self._part += 1
         self.done.update(number for number, _ in rows)
 
@@ -115,6 +109,8 @@ class TraceWriter:
         self._run["complete"] = True
         if self._leading:
             with self._store_errors("the parts already finished stay readable; make room, then resume"):
+                if self._run["id"] is not None:
+                    self._run["parts"] = len(complete_parts(self._names()))
                 write_run(self.root, self._partition, self._run)
 
     def __enter__(self) -> Self:
@@ -172,14 +168,18 @@ class TraceWriter:
                 f"define {', '.join(changed)} differently; resume with the version of jaxtrace that wrote it, or name "
                 "another directory"
             )
-        return stored | {"complete": False}
+        return {name: value for name, value in stored.items() if name != "parts"} | {"complete": False}
+
+    def _names(self) -> dict[str, list[str]]:
+        """Return the names of the files in the directory of each table."""
+        return {table: folder.names() for table, folder in self._tables.items()}
 
     def _find_done(self) -> None:
         """Find the stored prompts; the leading process deletes incomplete and damaged parts."""
-        names = {table: folder.names() for table, folder in self._tables.items()}
-        prompts = {name: part_prompts(self._tables, name) for name in complete_parts(names)}
+        names = self._names()
+        prompts = {name: part_prompts(self._tables, name, self._run["id"], whole=True) for name in complete_parts(names)}
         readable = {name: numbers for name, numbers in prompts.items() if numbers is not None}
-        for table, folder in self._tables.items():
+        for table, folder in reversed(self._tables.items()):  # a part without its file of prompts is no part
             for name in names[table]:
                 if self._leading and "part-" in name and name not in readable:
                     path = folder / name
