@@ -164,7 +164,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = content.decode("utf-8-sig")
         _check_events(text)
-        mapping = yaml.load(text, Loader=_Loader)  # noqa: S506
+        mapping = yaml.load(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read (not UTF-8: {error.reason}); save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -230,6 +230,7 @@ def _check_events(text: str) -> None:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if nodes > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES:,} values, those of an alias counted at each use")
+
 
 def _reason(error: Exception) -> str:
     """Return what is wrong with a document, in one line."""

@@ -87,7 +87,7 @@ class Manifest:
             number = stored.get("format", FORMAT) if isinstance(stored, dict) else FORMAT
             if number != FORMAT and type(number) is int:
                 raise StoreError(
-                    f"{self._place}: has format {str(number):.20}, but this version reads format {FORMAT}; "
+                    f"{self._place}: has format {number!s:.20}, but this version reads format {FORMAT}; "
                     "continue with the version of jaxtrace that wrote it, or name another directory"
                 )
             content = _Content.model_validate(stored)

@@ -12,11 +12,30 @@ from jaxtrace.schema import METRICS, Metric, chosen_layers
 from jaxtrace.traces.row import STOPS
 
 # Metrics that every run has if it recorded their group. One that is added later is missing in older runs.
-SINCE_FIRST = """
-    token logprob entropy varentropy top1_prob top1_top2_gap attention_entropy attention_varentropy
-    attention_entropy_normalized attention_entropy_no_sink sink_mass hdi head_jsd lens_entropy lens_varentropy lens_kl
-    lens_top1 lens_top1_prob hidden_norm hidden_delta_layer hidden_delta_step hidden_cosine_layer
-""".split()
+SINCE_FIRST = [
+    "token",
+    "logprob",
+    "entropy",
+    "varentropy",
+    "top1_prob",
+    "top1_top2_gap",
+    "attention_entropy",
+    "attention_varentropy",
+    "attention_entropy_normalized",
+    "attention_entropy_no_sink",
+    "sink_mass",
+    "hdi",
+    "head_jsd",
+    "lens_entropy",
+    "lens_varentropy",
+    "lens_kl",
+    "lens_top1",
+    "lens_top1_prob",
+    "hidden_norm",
+    "hidden_delta_layer",
+    "hidden_delta_step",
+    "hidden_cosine_layer",
+]
 INTEGER, FLOAT, TEXT = pa.int32(), pa.float32(), pa.string()
 KEYS = {
     "tokens": {"prompt": INTEGER, "step": INTEGER, "position": INTEGER, "token_text": TEXT},
@@ -93,14 +112,14 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
             if values.null_count or (pa.types.is_list(values.type) and values.combine_chunks().flatten().null_count):
                 raise Mismatch(name, f"lacks a value of the column {column}")
     prompts, tokens, layers = (tables[name] for name in ("prompts", "tokens", "layers"))
-    lengths, fed = _ints(prompts["length"]), _ints(pc.list_value_length(prompts["tokens"]))
+    lengths, fed = _ints(prompts["length"]), _sizes(prompts["tokens"])
     skipped = _ints(prompts["prompt_steps"]) if info.get("prompt_positions") else np.zeros_like(lengths)
     numbers = _ints(prompts["prompt"])
     for name, wrong in {
         "prompt": (numbers < 0) | (np.unique(numbers, return_counts=True)[1].max(initial=1) > 1),
         "length": (lengths < 0),
         "prompt_steps": (skipped < 0) | (skipped > lengths),
-        "pieces": _ints(pc.list_value_length(prompts["pieces"])) != fed,
+        "pieces": _sizes(prompts["pieces"]) != fed,
         "stop": ~np.isin(prompts["stop"].to_numpy(), STOPS),
     }.items():
         if wrong.any():
@@ -137,13 +156,13 @@ def _check_lists(tokens: pa.Table, position: np.ndarray, info: Mapping[str, Any]
         elif name.startswith("attention_"):
             size = position + 1
         elif name.startswith("residual_"):
-            size = _ints(pc.list_value_length(tokens[name]))[:1]
+            size = _sizes(tokens[name])[:1]
         if len(tokens):
             _check_sizes("tokens", tokens, name, size)
 
 
 def _check_sizes(name: str, table: pa.Table, column: str, sizes: Any) -> None:
-    found = _ints(pc.list_value_length(table[column]))
+    found = _sizes(table[column])
     if (wrong := np.flatnonzero(found != sizes)).size:
         expected = np.broadcast_to(sizes, found.shape)[wrong[0]]
         raise Mismatch(name, f"{column} has a list of {found[wrong[0]]} values instead of {expected}")
@@ -154,6 +173,10 @@ def _compare(name: str, table: pa.Table, columns: dict[str, np.ndarray]) -> None
         if (wrong := np.flatnonzero(_ints(table[column]) != expected)).size:
             found = table[column][int(wrong[0])].as_py()
             raise Mismatch(name, f"{column} is {found} in row {wrong[0]}, where its run has {expected[wrong[0]]}")
+
+
+def _sizes(column: Any) -> np.ndarray:
+    return _ints(pc.call_function("list_value_length", [column]))
 
 
 def _ints(column: Any) -> np.ndarray:

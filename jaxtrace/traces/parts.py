@@ -1,7 +1,7 @@
 """Numbered parts of the three tables: `TABLE/PARTITION/part-00000.parquet`, part-00001 and so on.
 
-The footer of each file holds a seal under the key "jaxtrace": run, table and part of the file, and the SHA-256 of its two
-pieces, the data and the footer itself (hashed with zeros in place of its own hash). Runs of format 1 have no seals.
+The footer of each file holds a seal under the key "jaxtrace": the run, table and part of the file, and the SHA-256 of its
+data and of the footer itself (hashed with zeros in place of its own hash). Parts of format 1 have no seals.
 """
 
 import functools
@@ -97,7 +97,7 @@ def check_part(path: Location, *, whole: bool = True) -> tuple[int, pa.Schema]:
     Args:
       path: file of the part.
       whole: False verifies the footer only; page checksums, which a scan verifies, cover most of the rest. A part on an
-        object store is always verified in this way, so that a scan does not fetch columns that it leaves out.
+        object store is always verified in this way, so that a scan fetches only the columns that it selects.
 
     Returns:
       Number of rows; columns with the seal as metadata.

@@ -136,7 +136,8 @@ class Info(_Strict):
         for layer, head in self.attention_rows:
             if not (1 <= layer <= self.layers and head < self.heads):
                 raise ValueError(
-                    f"attention_rows has head {head} of layer {layer}; there are {self.heads} heads and {self.layers} layers"
+                    f"attention_rows has head {head} of layer {layer}; there are {self.heads} heads and "
+                    f"{self.layers} layers"
                 )
         return self
 
@@ -170,11 +171,15 @@ class Description(_Strict):
             value = getattr(self, name)
             needed = self.format > 1 and (name != "parts" or self.complete)
             if needed != (value is not None) and (needed or self.format == 1):
-                raise ValueError(f"format is {self.format} and {name} is {json.dumps(value)}, so one of them was changed")
+                raise ValueError(
+                    f"format is {self.format} and {name} is {json.dumps(value)}, so one of them was changed"
+                )
         return self
 
 
-def new_run(info: dict[str, Any], config: dict[str, Any] | None, precision: str, metrics_version: int) -> dict[str, Any]:
+def new_run(
+    info: dict[str, Any], config: dict[str, Any] | None, precision: str, metrics_version: int
+) -> dict[str, Any]:
     """Return the description of a run that begins now."""
     return {
         "format": FORMAT,
@@ -210,7 +215,7 @@ def read_run(root: Location, partition: str = "") -> dict[str, Any]:
     number = run.get("format")
     if type(number) is int and number > FORMAT:
         raise StoreError(
-            f"{path}: has format {str(number):.20}, and this version reads formats 1 to {FORMAT}; "
+            f"{path}: has format {number!s:.20}, and this version reads formats 1 to {FORMAT}; "
             "open it with the version of jaxtrace that wrote it"
         )
     _check(run, path)

@@ -177,7 +177,9 @@ class TraceWriter:
     def _find_done(self) -> None:
         """Find the stored prompts; the leading process deletes incomplete and damaged parts."""
         names = self._names()
-        prompts = {name: part_prompts(self._tables, name, self._run["id"], whole=True) for name in complete_parts(names)}
+        prompts = {
+            name: part_prompts(self._tables, name, self._run["id"], whole=True) for name in complete_parts(names)
+        }
         readable = {name: numbers for name, numbers in prompts.items() if numbers is not None}
         for table, folder in reversed(self._tables.items()):  # a part without its file of prompts is no part
             for name in names[table]:
