@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -84,7 +84,7 @@ class Location:
             with open_regular(Path(self.path)) as file:
                 content = file.read(-1 if most is None else most + 1)
         else:
-            content = bytes(self.fs.cat_file(self.path, end=None if most is None else most + 1))
+            content = cast(bytes, self.fs.cat_file(self.path, end=None if most is None else most + 1))
         if most is not None and len(content) > most:
             raise OSError(errno.EFBIG, f"Larger than {most:,} bytes", self.path)
         return content
@@ -92,7 +92,7 @@ class Location:
     def tail(self, size: int) -> bytes:
         """Return the last bytes of a file, all if it has fewer; raises like `read`."""
         if not self.local:
-            return bytes(self.fs.cat_file(self.path, start=-size))
+            return cast(bytes, self.fs.cat_file(self.path, start=-size))
         with open_regular(Path(self.path)) as file:
             file.seek(-min(size, file.seek(0, os.SEEK_END)), os.SEEK_END)
             return file.read()

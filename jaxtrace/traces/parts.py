@@ -1,7 +1,7 @@
 """Numbered parts of the three tables: `TABLE/PARTITION/part-00000.parquet`, part-00001 and so on.
 
-The footer of each file holds a seal under the key "jaxtrace": the run, table and part of the file, and the SHA-256 of its
-data and of the footer itself (hashed with zeros in place of its own hash). Parts of format 1 have no seals.
+The footer of each file holds a seal under the key "jaxtrace": the run, table and part of the file, and the SHA-256 of
+its data and of the footer itself (hashed with zeros in place of its own hash). Parts of format 1 have no seals.
 """
 
 import functools

@@ -230,7 +230,7 @@ def test_scans_of_object_stores_verify_footers(run):
     content[-900] ^= 1
     remote.pipe_file(path, bytes(content))
     with pytest.raises(
-        StoreError, match=r"part-00000.parquet: cannot be read \(its footer does not match its SHA-256\)"
+        StoreError, match=r"part-00000.parquet: cannot be read \(its footer does not match"
     ):
         _ = open_trace("memory://damaged").tokens
     remote.rm("/damaged", recursive=True)
