@@ -229,9 +229,7 @@ def test_scans_of_object_stores_verify_footers(run):
     content = bytearray(remote.cat_file(path))
     content[-900] ^= 1
     remote.pipe_file(path, bytes(content))
-    with pytest.raises(
-        StoreError, match=r"part-00000.parquet: cannot be read \(its footer does not match"
-    ):
+    with pytest.raises(StoreError, match=r"part-00000.parquet: cannot be read \(its footer does not match"):
         _ = open_trace("memory://damaged").tokens
     remote.rm("/damaged", recursive=True)
 
