@@ -1,7 +1,7 @@
 """Comparison of stored tables with the description of their run, before they are read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,8 @@ KEYS = {
         "meta": TEXT,
     },
 }
-NULLABLE = {"text"}
+OPTIONAL = {"messages": TEXT, "prompt_steps": INTEGER}
+NULLABLE = {"text", "messages"}
 RAW_COLUMN = re.compile(r"renyi_.*|residual_\d+|attention_\d+_\d+|top_ids|top_logprobs|lens_renyi")
 
 
@@ -79,7 +80,7 @@ def check_columns(table: str, schema: pa.Schema, info: Mapping[str, Any]) -> Non
     needed = dict(KEYS[table])
     known = {name: _type(metric) for name, metric in METRICS.items() if ("layer" in metric.dims) == (table == "layers")}
     if table == "prompts":
-        known = {"messages": TEXT}
+        known = OPTIONAL
         needed |= {"prompt_steps": INTEGER} if info.get("prompt_positions") else {}
     else:
         needed |= {name: known[name] for name in SINCE_FIRST if name in known and METRICS[name].group in groups}
@@ -99,6 +100,22 @@ def check_columns(table: str, schema: pa.Schema, info: Mapping[str, Any]) -> Non
             raise Mismatch(table, f"has the column {name} as {schema.field(name).type}, not as {kind}")
 
 
+def check_values(name: str, table: pa.Table, columns: Iterable[str]) -> None:
+    """Check that a table has some columns, without missing values.
+
+    Raises:
+      Mismatch: a column is missing or of another type, or lacks a value.
+    """
+    for column in columns:
+        kind, index = (KEYS[name] | OPTIONAL).get(column), table.schema.get_field_index(column)
+        if index < 0 or (kind is not None and table.schema.field(index).type != kind):
+            raise Mismatch(name, f"lacks the column {column}" + f" of type {kind}" * (kind is not None))
+        values = table[column]
+        lists = pa.types.is_list(values.type)
+        if column not in NULLABLE and (values.null_count or (lists and values.combine_chunks().flatten().null_count)):
+            raise Mismatch(name, f"lacks a value of the column {column}")
+
+
 def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
     """Compare the rows of the tables of one part with one another and with `Trace.info`.
 
@@ -107,10 +124,7 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
     """
     for name, table in tables.items():
         check_columns(name, table.schema, info)
-        for column in KEYS[name].keys() - NULLABLE:
-            values = table[column]
-            if values.null_count or (pa.types.is_list(values.type) and values.combine_chunks().flatten().null_count):
-                raise Mismatch(name, f"lacks a value of the column {column}")
+        check_values(name, table, KEYS[name])
     prompts, tokens, layers = (tables[name] for name in ("prompts", "tokens", "layers"))
     lengths, fed = _ints(prompts["length"]), _sizes(prompts["tokens"])
     skipped = _ints(prompts["prompt_steps"]) if info.get("prompt_positions") else np.zeros_like(lengths)

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jaxtrace.errors import StoreError
+from jaxtrace.traces.checking import Mismatch, check_values
 from jaxtrace.traces.location import Location
 
 TABLES = ("tokens", "layers", "prompts")  # written in this order
@@ -88,7 +89,7 @@ def read_part(path: Location, columns: list[str] | None = None) -> pa.Table:
             table = file.read(columns)
             if not intact:
                 table.validate(full=True)
-            return table.replace_schema_metadata(_seal(file.metadata))
+            return table.replace_schema_metadata(_seal(file.metadata) if intact else None)
 
 
 def check_part(path: Location, *, whole: bool = True) -> tuple[int, pa.Schema]:
@@ -108,14 +109,14 @@ def check_part(path: Location, *, whole: bool = True) -> tuple[int, pa.Schema]:
     with _store_errors(path):
         if whole and path.local:
             content = path.read()
-            _verify(content)
+            intact = _verify(content)
         else:
             content = path.tail(TAIL)
             if len(content) < (size := _footer_size(content) + FOOTER_END):
                 content = path.tail(size)
-            _verify_footer(content[-size:])
+            intact = _verify_footer(content[-size:]) is not None
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            return file.metadata.num_rows, file.schema_arrow.with_metadata(_seal(file.metadata))
+            return file.metadata.num_rows, file.schema_arrow.with_metadata(_seal(file.metadata) if intact else None)
 
 
 def check_seal(path: Location, schema: pa.Schema, run: str | None, table: str) -> None:
@@ -150,13 +151,14 @@ def part_prompts(tables: Mapping[str, Location], name: str, run: str | None, *, 
     try:
         prompts = read_part(tables["prompts"] / name, ["prompt", "length"])
         check_seal(tables["prompts"] / name, prompts.schema, run, "prompts")
+        check_values("prompts", prompts, ["prompt", "length"])
         rows = {}
         for table in ("tokens", "layers"):
             rows[table], schema = check_part(tables[table] / name, whole=whole and run is not None)
             check_seal(tables[table] / name, schema, run, table)
         lengths = dict(zip(prompts["prompt"].to_pylist(), prompts["length"].to_pylist(), strict=True))
         length = sum(lengths.values())
-    except (StoreError, KeyError, TypeError):  # a column is missing or holds nulls
+    except (StoreError, Mismatch):
         return None
     agree = rows["tokens"] == length and (rows["layers"] % length == 0 if length else rows["layers"] == 0)
     return lengths if agree and len(lengths) == len(prompts) else None
@@ -217,8 +219,7 @@ def _hash_in(footer: bytes, label: bytes) -> bytes:
 
 
 def _seal(metadata: pq.FileMetaData) -> dict[bytes, bytes]:
-    entries = metadata.metadata or {}
-    return {SEAL: entries[SEAL]} if SEAL in entries else {}
+    return {SEAL: metadata.metadata[SEAL]}
 
 
 @contextmanager

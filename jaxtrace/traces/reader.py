@@ -16,11 +16,11 @@ import xarray as xr
 
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import definition_note
-from jaxtrace.traces.checking import Mismatch, check_columns
+from jaxtrace.traces.checking import Mismatch, check_columns, check_values
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import CHECKED_PARQUET, TABLES, check_part, check_seal, complete_parts, is_part, read_part
 from jaxtrace.traces.row import Row
-from jaxtrace.traces.run_json import RUN, find_partitions, partition_keys, read_run, run_path
+from jaxtrace.traces.run_json import RESTORE, RUN, find_partitions, partition_keys, read_run, run_path
 from jaxtrace.traces.tables import SHAPE, from_tables
 from jaxtrace.traces.trace import Trace
 
@@ -69,6 +69,10 @@ class StoredRun:
         path = self.part(table, name)
         part = read_part(path, columns)
         check_seal(path, part.schema, self.id, table)
+        try:
+            check_values(table, part, columns or ())
+        except Mismatch as error:
+            raise StoreError(f"{path}: {error}; {RESTORE}") from None
         return part
 
     def verify(self, table: str) -> pa.Schema:
@@ -86,7 +90,7 @@ class StoredRun:
         try:
             check_columns(table, schema, self.info)
         except Mismatch as error:
-            raise StoreError(f"{path}: {error}; restore it from a copy") from None
+            raise StoreError(f"{path}: {error}; {RESTORE}") from None
         return schema.remove_metadata()
 
 
@@ -128,9 +132,15 @@ class StoredRows(Sequence[Row]):
         """Index of the run, part and prompt number of every row."""
         index = []
         for i, run in enumerate(self._runs):
-            entries = []
+            entries, parts = [], {}
             for name in run.parts:
                 prompts = run.read("prompts", name, ["prompt"])["prompt"].to_pylist()
+                if (twice := next((prompt for prompt in prompts if prompt in parts), None)) is not None:
+                    raise StoreError(
+                        f"{run.part('prompts', name)}: prompt {twice} is also in {parts[twice]}; delete one of the two "
+                        "parts from all three tables and resume the run"
+                    )
+                parts |= dict.fromkeys(prompts, name)
                 entries += [(i, name, prompt) for prompt in prompts if self._prompts is None or prompt in self._prompts]
             index += sorted(entries, key=lambda entry: entry[2])
         return index
@@ -247,6 +257,8 @@ class StoredTrace(Trace):
         root, keys = self.runs[0].root, pa.schema([(key, pa.string()) for key in self.runs[0].keys])
         paths = [run.part(table, name) for run in self.runs for name in run.parts]
         schemas = [run.verify(table) for run in self.runs if run.parts]
+        if any(run.id is None for run in self.runs):  # nothing else shows that a part was copied
+            len(self.rows)
         dataset = ds.dataset(
             [path.path for path in paths],
             schema=pa.unify_schemas([*schemas, keys]),

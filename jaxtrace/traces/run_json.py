@@ -233,24 +233,24 @@ def write_run(root: Location, partition: str, run: dict[str, Any]) -> None:
     path = run_path(root, partition)
     if run["format"] > 1:
         run = run | {"sha256": _hash(run)}
-    _check(run, path)
+    _check(run, path, "correct Trace.info")
     with path.writing() as file:
         file.write((json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def _check(run: dict[str, Any], path: Location) -> None:
+def _check(run: dict[str, Any], path: Location, advice: str = RESTORE) -> None:
     try:
         validated(Description, run, str(path))
     except ConfigError as error:
         problem = str(error)
         if problem.endswith("is missing; give it"):
             reason = problem.removeprefix(f"{path}: ").removesuffix("; give it")
-            raise _no_description(path, reason) from None
-        raise StoreError(f"{problem}; {RESTORE}") from None
+            raise _no_description(path, reason, advice) from None
+        raise StoreError(f"{problem}; {advice}") from None
 
 
-def _no_description(path: Location, reason: str) -> StoreError:
-    return StoreError(f"{path}: not a description of a run; {RESTORE} ({reason})")
+def _no_description(path: Location, reason: str, advice: str = RESTORE) -> StoreError:
+    return StoreError(f"{path}: not a description of a run; {advice} ({reason})")
 
 
 def _hash(run: dict[str, Any]) -> str:

@@ -46,14 +46,22 @@ def to_tables(
       layers: one row per prompt, step and layer (0 and the traced layers); no row without layer metrics. Metrics of
         heads are in lists.
       prompts: one row per prompt.
+
+    Raises:
+      StoreError: a row is one that could not be read back, such as one with an unknown stop reason.
     """
     prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
     stored = {"float32": lambda table: table, "float16": round_to_float16}[precision]
-    return {
+    tables = {
         "tokens": stored(_tokens(rows, prompts, info)),
         "layers": stored(_layers(rows, prompts, info)),
         "prompts": _prompts(rows, prompts, info),
     }
+    try:
+        check_rows(tables, info)
+    except Mismatch as error:
+        raise StoreError(f"{error.table}: {error}; correct the rows or Trace.info") from None
+    return tables
 
 
 def from_tables(
