@@ -86,6 +86,15 @@ class PromptFormat(_Strict):
     date: Time | None = None
 
 
+class Cache(_Strict):
+    """Entries of `Trace.info["cache"]`: attending layers, sizes of the keys and values."""
+
+    layers: list[Count]
+    kv_heads: Count
+    head_dim: Count
+    bytes: Count
+
+
 class Info(_Strict):
     """Entries of `Trace.info`, as JSON; those of other versions of jaxtrace are kept.
 
@@ -108,6 +117,7 @@ class Info(_Strict):
     prompt_positions: bool = False
     lens_renyi: bool = False
     batch_size: int | None = None
+    cache: Cache | None = None
     checkpoint: str | None = None
     deterministic: bool | None = None
     dtype: str | None = None

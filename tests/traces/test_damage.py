@@ -1,5 +1,6 @@
 """Damaged runs: every reader refuses them in one line, or gives what was written."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from jaxtrace.errors import StoreError
 from jaxtrace.traces import TraceWriter, open_trace, reader
 from jaxtrace.traces.parts import TABLES, check_part
 from jaxtrace.traces.tables import from_tables, to_tables
+from jaxtrace.traces.trace import Trace
 from tests.traces.damage import FORMAT_1, info_of, mutated_documents, outcome, read_all
 from tests.traces.rows import INFO, assert_same_row, make_row
 
@@ -243,3 +245,41 @@ def test_a_part_is_verified_once(parts, monkeypatch):
     for _ in range(2):
         assert trace.tokens.count_rows() == trace.filter(prompts=range(3)).tokens.count_rows() == 6
     assert len(checked) == 3
+
+
+@pytest.fixture
+def old(tmp_path):
+    """Copy a run of format 1."""
+    return shutil.copytree(FORMAT_1, tmp_path / "old")
+
+
+def test_a_copied_part_without_hashes_is_refused(old):
+    for table in TABLES:
+        shutil.copy(part(old, table), part(old, table, 7))
+    for read in (lambda trace: trace.rows[0], lambda trace: trace.tokens, lambda trace: trace.texts):
+        with pytest.raises(StoreError, match=r"part-00007.parquet: prompt 0 is also in part-00000.parquet; delete one"):
+            read(open_trace(old))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "read"),
+    [
+        ("prompts", "completion", lambda trace: trace.texts),
+        ("prompts", "length", lambda trace: trace.lengths),
+        ("tokens", "entropy", lambda trace: trace.tokens),
+        ("layers", "lens_kl", lambda trace: trace.layers),
+        ("layers", "lens_kl", lambda trace: trace.rows[0]),
+    ],
+)
+def test_a_lost_column_of_an_old_run_is_refused(old, table, column, read):
+    path = part(old, table)
+    pq.write_table(pq.read_table(path).drop_columns(column), path)
+    with pytest.raises(StoreError, match=rf"{table}/part-00000.parquet: (has 0|lacks the) columns? {column}"):
+        read(open_trace(old))
+
+
+def test_rows_that_could_not_be_read_back_are_not_written(tmp_path):
+    with pytest.raises(StoreError, match="prompts: stop is 'bored', which no run writes; correct the rows"):
+        Trace([dataclasses.replace(make_row(0, 2), stop="bored")], INFO).save(tmp_path / "a")
+    with pytest.raises(StoreError, match=r"run.json: info.heads is 0; .* 1; correct Trace.info"):
+        Trace([make_row(0, 2)], INFO | {"heads": 0}).save(tmp_path / "b")
