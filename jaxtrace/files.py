@@ -11,6 +11,8 @@ import yaml
 
 from jaxtrace.errors import ConfigError, JaxtraceError
 
+LOCK = ".jaxtrace.lock"  # name of the lock file in a directory that is being written, see `WriteLock`
+
 
 def read_json(path: Path, error: type[JaxtraceError] = ConfigError, advice: str = "give a JSON file") -> dict[str, Any]:
     """Return the mapping that a JSON file holds.

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from jaxtrace.errors import StoreError
+from jaxtrace.files import LOCK
 from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
@@ -64,7 +65,7 @@ class Manifest:
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the sweep")
         if NAME not in names:
-            if others := names - {*TABLES, RUNS, f".{NAME}.tmp"}:
+            if others := names - {*TABLES, RUNS, f".{NAME}.tmp", LOCK}:
                 raise StoreError(f"{root}: holds {min(others)} and no sweep; name an empty directory or a new one")
             return
         try:

@@ -1,6 +1,8 @@
 """Numbered parts of the three tables: `TABLE/PARTITION/part-00000.parquet`, part-00001 and so on."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,10 +10,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, few
 from jaxtrace.traces.location import Location
 
 TABLES = ("tokens", "layers", "prompts")  # written in this order
+READERS = 8  # parts that are read at once
 CHECKED_PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -73,21 +76,50 @@ def _store_errors(path: Location) -> Iterator[None]:
         ) from error
 
 
-def part_prompts(tables: dict[str, Location], name: str) -> list[int] | None:
-    """Return the prompt numbers of a part; None if a file is damaged or the tables disagree on the number of rows.
+def read_lengths(tables: dict[str, Location]) -> dict[str, list[tuple[int, int]] | None]:
+    """Return the (prompt number, number of steps) pairs of each part that all tables have, in the order of writing.
+
+    The value of a part is None if a file is damaged or the tables disagree on the number of rows.
 
     Args:
       tables: directory of each table's parts.
-      name: name of the part.
     """
+    names = complete_parts({table: folder.names() for table, folder in tables.items()})
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(lambda name: _part_lengths(tables, name), names), strict=True))
+
+
+def count_problem(stored: Sequence[tuple[int, int]], prompts: Collection[int]) -> str | None:
+    """Return what is wrong with a run that should have stored each of its prompts once; None if nothing is.
+
+    Args:
+      stored: (prompt number, number of steps) of every stored row.
+      prompts: numbers of the run's prompts.
+    """
+    counts = Counter(number for number, _ in stored)
+    problems = {
+        "missing": sorted({*prompts} - counts.keys()),
+        "stored twice": sorted(number for number, count in counts.items() if count > 1),
+    }
+    texts = [
+        f"{len(numbers)} of {len(prompts)} prompts {'is' if len(numbers) == 1 else 'are'} {problem} "
+        f"(number {few([*map(str, numbers)])})"
+        for problem, numbers in problems.items()
+        if numbers
+    ]
+    return " and ".join(texts) or None
+
+
+def _part_lengths(tables: dict[str, Location], name: str) -> list[tuple[int, int]] | None:
     try:
         prompts = read_part(tables["prompts"] / name, ["prompt", "length"])
         tokens, layers = (_row_count(tables[table] / name) for table in ("tokens", "layers"))
     except StoreError:
         return None
-    length = sum(prompts["length"].to_pylist())
+    lengths = prompts["length"].to_pylist()
+    length = sum(lengths)
     agree = tokens == length and (layers % length == 0 if length else layers == 0)
-    return prompts["prompt"].to_pylist() if agree else None
+    return [*zip(prompts["prompt"].to_pylist(), lengths, strict=True)] if agree else None
 
 
 def _row_count(path: Location) -> int:
