@@ -157,8 +157,8 @@ class WriteLock:
     def _acquire(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """Take the lock, and return what to call before the lock file is deleted and afterwards."""
         if self._is_local:
-            lock = _flock(self._file, WAIT_SECONDS, self._holder)
             try:
+                lock = _flock(self._file, WAIT_SECONDS, self._holder)
                 lock.acquire()
                 return _nothing, lock.release
             except Timeout:
