@@ -271,6 +271,6 @@ def test_sweep_whose_dataset_is_deleted_ends_in_one_line(swept, tmp_path, monkey
         return rows(*arguments)
 
     monkeypatch.setattr(Model, "generate_rows", deleting)
-    with pytest.raises(StoreError, match="out: .* is gone: the directory was deleted") as error:
+    with pytest.raises(StoreError, match=r"out: .* is gone: the directory was deleted") as error:
         swept()
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
