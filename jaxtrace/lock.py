@@ -181,7 +181,7 @@ class WriteLock:
         def stop() -> None:
             ended.set()
             if beating is not threading.current_thread():
-                beating.join()
+                beating.join(SETTLE_SECONDS)
 
         return stop, _nothing
 
@@ -235,7 +235,7 @@ def _free(
     if os.getpid() != holder.pid:  # a forked child
         return
     stop()
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):  # fsspec refuses to wait where garbage is collected in its own thread
         stored = _read(fs, file)
         if stored is not None and stored.token == holder.token:
             fs.rm_file(file)

@@ -57,7 +57,9 @@ def run(monkeypatch):
     }
     for name, part in parts.items():
         monkeypatch.setattr(lab, name, part)
-    return lambda out, recipe=RECIPE: lab.run(out, Shape(), LAB_WORLD, recipe, "train", Console(quiet=True))
+    return lambda out, recipe=RECIPE: lab.run(
+        out, Shape(family="llama"), LAB_WORLD, recipe, "train", Console(quiet=True)
+    )
 
 
 def files(directory):

@@ -121,13 +121,13 @@ def test_state_is_read_back(content, tmp_path):
 def test_flipped_bits_of_a_state_are_noticed(content, tmp_path):
     """A bit that changes no value, such as one of the padding of the header, may be flipped."""
     read = 0
-    for place in range(8 * len(content)):
+    for place in range(0, 8 * len(content), 7):
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
         if (result := loaded(tmp_path / "state", bytes(flipped))) is not None:
             read += 1
             assert result[0] == 12 and all(map(np.array_equal, jax.tree.leaves(result[1]), jax.tree.leaves(STATE)))
-    assert read < 40
+    assert read < 10
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 100, -1])
