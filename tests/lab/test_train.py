@@ -57,9 +57,8 @@ def run(monkeypatch):
     }
     for name, part in parts.items():
         monkeypatch.setattr(lab, name, part)
-    return lambda out, recipe=RECIPE: lab.run(
-        out, Shape(family="llama"), LAB_WORLD, recipe, "train", Console(quiet=True)
-    )
+    shape = Shape(family="llama")
+    return lambda out: lab.run(out, shape, LAB_WORLD, RECIPE, "train", Console(quiet=True))
 
 
 def files(directory):
