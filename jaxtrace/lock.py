@@ -56,8 +56,8 @@ class Holder(BaseModel):
     def __str__(self) -> str:
         since = self.since.astimezone()
         is_today = since.date() == datetime.now().date()
-        time = since.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M")
-        return f"pid {self.pid} on {self.host} has been writing it since {time}"
+        start = since.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M")
+        return f"pid {self.pid} on {self.host} has been writing it since {start}"
 
     @property
     def is_dead(self) -> bool:
@@ -96,10 +96,10 @@ class WriteLock:
         self._file = f"{self._path}/{LOCK}"
         now = datetime.now().astimezone()
         self._holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=now, token=uuid.uuid4().hex)
-        if self._fs.isfile(self._path):
-            raise StoreError(f"{self._name}: is a file; name a directory")
         created: list[Path] = []
         try:
+            if self._fs.isfile(self._path):
+                raise StoreError(f"{self._name}: is a file; name a directory")
             if self._is_local:
                 folder = Path(self._path)
                 created = [each for each in (folder, *folder.parents) if not each.exists()]
