@@ -48,7 +48,7 @@ class Holder(BaseModel):
     """
 
     pid: int = Field(gt=0, lt=2**31)
-    host: str
+    host: str = Field(max_length=255)
     since: datetime
     token: str
     beat: float | None = None
