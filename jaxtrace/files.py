@@ -24,6 +24,8 @@ MAX_TOKENIZER = 256 * MIB  # bytes of tokenizer.json; Gemma 3's has 33 MiB
 MAX_LINE = 4 * MIB  # bytes of a line of a file of prompts or labels
 MAX_DEPTH = 100  # levels of lists and mappings in JSON and YAML
 MAX_NODES = 50_000  # values in a YAML file, those of an alias counted at each use
+LOCK = ".jaxtrace.lock"  # name of the lock file in a directory that is being written, see `WriteLock`
+
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,9 +29,18 @@ from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.stop_strings import check_stop
 from jaxtrace.errors import ConfigError, StoreError
+from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.processes import barrier, broadcast_from_leader, leader_first, process_number, time_of_leader
+from jaxtrace.parallel.processes import (
+    barrier,
+    broadcast_from_leader,
+    is_leader,
+    leader_first,
+    process_number,
+    raise_together,
+    time_of_leader,
+)
 from jaxtrace.settings.run import EXECUTION_FIELDS, SAMPLING_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
@@ -67,6 +77,12 @@ class Run:
     headline: str
     _batches: Callable[[OnProgress], Iterator[NumberedRows]]
     _writer: TraceWriter
+    _lock: WriteLock | None = None
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Number of steps of every stored prompt, by number; empty until the end, and in processes but the first."""
+        return self._writer.lengths
 
     def write(self, on_progress: OnProgress = lambda *_: None, on_rows: OnRows = lambda _: None) -> None:
         """Execute the run to its end; rows leave memory once they are written.
@@ -80,7 +96,7 @@ class Run:
         """
         rows: NumberedRows = []
         size, latest = max(1, self.config.batch_size // jax.process_count()), -math.inf
-        with self._writer as writer:
+        with self._lock or nullcontext(), self._writer as writer:
 
             def put(count: int) -> None:
                 part = rows[:count]
@@ -121,11 +137,28 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
         raise ConfigError(
             "out is not set, and several processes write one trace; name a directory that they share with --out"
         )
-    checkpoint = open_config_model(config)
-    date = time_of_leader(_recorded_date(config.out) if resume and config.out else None)
-    encoded = encode_prompts(config, checkpoint, date)
-    model = Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
-    return start(config, checkpoint, model, encoded, config.directory(), resume=resume)
+    root = config.directory()
+    with ExitStack() as stack:
+        lock = lock_together(root)
+        if lock is not None:
+            stack.enter_context(lock)
+        checkpoint = open_config_model(config)
+        date = time_of_leader(_recorded_date(config.out) if resume and config.out else None)
+        encoded = encode_prompts(config, checkpoint, date)
+        model = Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
+        run = start(config, checkpoint, model, encoded, root, resume=resume, lock=lock)
+        stack.pop_all()
+    return replace(run, _lock=lock)
+
+
+def lock_together(root: str | Path) -> WriteLock | None:
+    """Lock a directory for all processes of this program; the first one holds the lock, the others get None.
+
+    Raises:
+      StoreError: another program is writing the directory, or it cannot be written; in every process.
+    """
+    place = Location.of(root)
+    return raise_together(lambda: WriteLock(root, place.fs, place.path) if is_leader() else None)
 
 
 def start(
@@ -137,6 +170,7 @@ def start(
     *,
     resume: bool = False,
     partition: str = "",
+    lock: WriteLock | None = None,
 ) -> Run:
     """Open the directory of a run whose model and prompts are loaded.
 
@@ -148,6 +182,7 @@ def start(
       root: directory of the trace, or directory or URL of the dataset that it is a part of.
       resume: True to continue the run in the directory, if there is one.
       partition: place of the run in that dataset; see `TraceWriter`.
+      lock: lock on `root` that the caller holds and frees; None takes one on the run until it ends.
 
     Raises:
       StoreError: the directory cannot be written, or holds another run.
@@ -175,6 +210,8 @@ def start(
         "partition": partition,
         "process": process_number(),
         "precision": config.precision,
+        "prompts": len(encoded),
+        "lock": lock,
     }
     writer = leader_first(lambda: TraceWriter(root, info, stored, **options))
     # Process 0 decides: a shared disk may show the other processes less for a while.

@@ -21,7 +21,8 @@ from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import write_atomically
+from jaxtrace.files import LOCK, write_atomically
+from jaxtrace.lock import WriteLock
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.mesh import make_mesh
@@ -67,12 +68,13 @@ def convert(
 
     Raises:
       CheckpointError: the directory holds other files or cannot be written, or the checkpoint cannot be read.
+      StoreError: another program is writing the directory.
       ConfigError: the dtype or the mesh is invalid.
     """
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
     checkpoint.log_notes()
-    with checkpoint.weights() as weights:
+    with WriteLock(out), checkpoint.weights() as weights:
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
         with _write_errors(out):
@@ -87,8 +89,8 @@ def convert(
                 _write_part(out, name, path, weights.read(path, part), progress)
             written += sum(_bytes(leaf) for leaf in jax.tree.leaves(part))
             on_progress(written, total)
-    with _write_errors(out):
-        _finish(checkpoint.directory, out, progress)
+        with _write_errors(out):
+            _finish(checkpoint.directory, out, progress)
 
 
 def _target(checkpoint: Checkpoint, weights: Any, dtype: str | None, mesh: str | None) -> Params:
@@ -158,7 +160,7 @@ def _begin(out: Path, conversion: Conversion) -> ConversionProgress | None:
     if started.exists():
         progress = _read_progress(started)
         _refuse_other(out, progress.conversion, conversion)
-    elif out.is_dir() and any(not path.name.startswith(f".{STARTED}") for path in out.iterdir()):
+    elif out.is_dir() and any(not path.name.startswith((f".{STARTED}", LOCK)) for path in out.iterdir()):
         raise CheckpointError(f"{out}: holds files that are no conversion; name a new directory or an empty one")
     else:
         out.mkdir(parents=True, exist_ok=True)

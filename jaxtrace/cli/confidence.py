@@ -41,16 +41,18 @@ class ConfidenceTrainOptions(StrictModel):
 def train_confidence(arguments: Arguments) -> None:
     """Learn to tell right answers from wrong ones, and compare that with scores that need no learning."""
     options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
+    from jaxtrace.lock import WriteLock
     from jaxtrace.studies._shared.page import write_study
     from jaxtrace.studies.confidence.compute import train
     from jaxtrace.studies.confidence.files import save
     from jaxtrace.traces import open_trace
 
-    traces = {place: open_trace(place) for place in options.traces}
-    confidence, result = train(traces, options.labels, config)
-    labels = options.labels and str(options.labels)
-    save(confidence, options.out, {"traces": [*traces], "labels": labels, **config.model_dump()})
-    page = write_study(result, options.out)
+    with WriteLock(options.out):
+        traces = {place: open_trace(place) for place in options.traces}
+        confidence, result = train(traces, options.labels, config)
+        labels = options.labels and str(options.labels)
+        save(confidence, options.out, {"traces": [*traces], "labels": labels, **config.model_dump()})
+        page = write_study(result, options.out)
     for name in ("answers", "tokens"):
         console.print(_score_table(name, result.tables[name].frame))
     for note in result.notes:

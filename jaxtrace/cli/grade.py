@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -70,27 +71,31 @@ def grade(arguments: Arguments) -> None:
     from jaxtrace.grading.critic import criticize_answers, needs_critic
     from jaxtrace.grading.judge import judge_answers, needs_judge
     from jaxtrace.grading.labels import label_of, write_labels
+    from jaxtrace.lock import WriteLock
     from jaxtrace.traces import open_trace
 
     trace = open_trace(options.trace)
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
+    answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
+
     def chat(model: str) -> Chat:
-        answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
         return Chat(options.judge_url or "", model, answers, timeout=options.timeout, retries=options.retries)
 
     rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
     labels = [label_of(row, letter_anywhere=options.letter_anywhere) for row in rows]
-    if options.judge_model:
-        with chat(options.judge_model) as judge:
-            count = sum(needs_judge(row) for row in rows)
-            labels = _with_bar("judge", count, lambda on: judge_answers(rows, labels, judge, on))
-    if options.critic_model:
-        with chat(options.critic_model) as critic:
-            count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
-            labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
-    write_labels(labels, options.out)
+    # Gradings may share a named cache; the same grading twice at once would pay for each reply twice.
+    with WriteLock(answers) if options.judge_url and not options.cache else nullcontext():
+        if options.judge_model:
+            with chat(options.judge_model) as judge:
+                count = sum(needs_judge(row) for row in rows)
+                labels = _with_bar("judge", count, lambda on: judge_answers(rows, labels, judge, on))
+        if options.critic_model:
+            with chat(options.critic_model) as critic:
+                count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
+                labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
+        write_labels(labels, options.out)
     _print_counts(labels)
     say(options.out)
 

@@ -19,7 +19,7 @@ from safetensors.flax import save
 
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import write_atomically
+from jaxtrace.files import LOCK, write_atomically
 from jaxtrace.lab.card import card_text
 from jaxtrace.lab.documents import documents
 from jaxtrace.lab.quiz import QuizResult, quiz
@@ -29,6 +29,7 @@ from jaxtrace.lab.tasks import SETTINGS
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
 from jaxtrace.lab.training import SAVE_EVERY, encode_documents, held_out_loss, pack, train
 from jaxtrace.lab.world import World
+from jaxtrace.lock import WriteLock
 from jaxtrace.model import load
 from jaxtrace.models.decoder import Params
 from jaxtrace.training.loop import STATE, OnStep
@@ -48,10 +49,19 @@ def run(
       command: command that trains the model again, for the card.
 
     Raises:
-      ConfigError: the directory holds a finished model, other files, or the state of another training.
+      ConfigError: the directory holds a finished model, other files, a damaged state or that of another training.
+      StoreError: another program is writing the directory.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()) and not (out / STATE).exists():
+    with WriteLock(out):
+        return _run(out, shape, settings, recipe, command, console)
+
+
+def _run(
+    out: Path, shape: Shape, settings: WorldSettings, recipe: DecoderRecipe, command: str, console: Console
+) -> QuizResult:
+    # A kill before the first save ends leaves the lock and a part of that save.
+    names = {path.name for path in out.iterdir()} - {LOCK, f".{STATE}.tmp"}
+    if names and STATE not in names:
         content = "a model already" if (out / WEIGHTS).exists() else "other files"
         raise ConfigError(f"{out}: holds {content}; give another --out")
     world, config = World(settings), shape.decoder

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from jaxtrace.errors import StoreError
-from jaxtrace.files import MAX_JSON, decode_json, first_problem
+from jaxtrace.files import LOCK, MAX_JSON, decode_json, first_problem
 from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
@@ -79,7 +79,7 @@ class Manifest:
         if root.fs.isfile(root.path):
             raise StoreError(f"{root}: is a file; name a directory for the sweep")
         if NAME not in names:
-            if others := names - {*TABLES, RUNS, f".{NAME}.tmp"}:
+            if others := names - {*TABLES, RUNS, f".{NAME}.tmp", LOCK}:
                 raise StoreError(f"{root}: holds {min(others)} and no sweep; name an empty directory or a new one")
             return
         try:

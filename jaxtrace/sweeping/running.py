@@ -7,6 +7,7 @@ import gc
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +19,19 @@ from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.compilation import counted
 from jaxtrace.errors import StoreError, first_line
+from jaxtrace.files import LOCK
+from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.parallel.processes import barrier, broadcast_from_leader, process_number, raise_together
-from jaxtrace.run import NumberedRows, Run, encode_prompts, open_config_model, start
+from jaxtrace.run import NumberedRows, Run, encode_prompts, lock_together, open_config_model, start
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import CellRecord, Manifest
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, complete_parts, part_prompts
-from jaxtrace.traces.run_json import read_run, run_path
+from jaxtrace.traces.parts import TABLES, count_problem, read_lengths
+from jaxtrace.traces.run_json import RUNS, read_run, run_path
 
 
 class Watch:
@@ -55,18 +58,24 @@ class Watch:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to run: every cell checked, the dataset open."""
+    """A sweep that is ready to run: every cell checked, the dataset open and locked until the end of its run."""
 
     root: Location
     cells: Sequence[Cell]
     manifest: Manifest
+    lock: WriteLock | None
 
     def run(self, watch: Watch) -> None:
         """Run the incomplete cells; a failure is recorded with its error, and the next cell starts.
 
         Raises:
-          StoreError: the disk is full or the dataset cannot be written; complete cells stay complete.
+          StoreError: the disk is full, the dataset cannot be written, or it was deleted or unlocked; complete cells
+            stay complete.
         """
+        with self.lock or nullcontext():
+            self._run_cells(watch)
+
+    def _run_cells(self, watch: Watch) -> None:
         loaded: _LoadedModel | None = None
         incomplete = np.array([self.manifest.of(cell).state != "complete" for cell in self.cells])
         for cell in itertools.compress(self.cells, broadcast_from_leader(incomplete)):
@@ -88,10 +97,12 @@ class Sweep:
             watch.ended(cell, self.manifest.of(cell))
 
     def _start(self, cell: Cell, loaded: _LoadedModel) -> Run:
+        if self.lock is not None:
+            self.lock.check()
         self.manifest.update(cell, state="running", error=None)
         encoded = raise_together(lambda: encode_prompts(cell.config, loaded.checkpoint, self.manifest.date))
-        root, partition = str(self.root), cell.partition
-        return start(cell.config, loaded.checkpoint, loaded.model, encoded, root, resume=True, partition=partition)
+        place: dict[str, Any] = {"partition": cell.partition, "lock": self.lock}
+        return start(cell.config, loaded.checkpoint, loaded.model, encoded, str(self.root), resume=True, **place)
 
     def _run(self, cell: Cell, run: Run, watch: Watch) -> None:
         watch.began(cell, run.total, run.done)
@@ -109,8 +120,8 @@ class Sweep:
         changes: dict[str, Any] = {}
         if traced:
             changes["tokens_per_second"] = traced / max(time.monotonic() - began - compiled.seconds, 1e-3)
-        lengths = stored_lengths(self.root, cell.partition) or []
-        self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths), **changes)
+        lengths = run.lengths
+        self.manifest.update(cell, state="complete", rows=len(lengths), tokens=sum(lengths.values()), **changes)
 
 
 class _LoadedModel(NamedTuple):
@@ -131,27 +142,36 @@ def _load(config: RunConfig) -> _LoadedModel:
 def open_sweep(cells: Sequence[Cell], root: str | Path, watch: Watch) -> Sweep:
     """Check every cell and open the dataset, so that mistakes show before anything runs.
 
-    A complete cell runs again if one of its parts is missing or truncated.
+    A complete cell runs again if one of its parts is missing or truncated, or a prompt is stored twice.
 
     Args:
       root: directory or URL, created if missing; a sweep that is there is resumed.
 
     Raises:
       JaxtraceError: a model, a task's data or a prompt is unavailable; a mesh has more devices than there are or does
-        not divide a model; the directory cannot be written, holds something else or another version's sweep, or holds
-        one of these cells with other prompts.
+        not divide a model; the directory cannot be written, is being written by another program, holds something else
+        or another version's sweep, or holds one of these cells with other prompts.
     """
     place = Location.of(root)
-    manifest = Manifest(place)
-    checked = check(cells, offline=False, date=manifest.date, on_cell=watch.checking)
-    for each in checked:
-        if each.config is not None:
-            dtype = np.dtype(each.cell.config.dtype or default_dtype())
-            resolve_mesh(each.cell.config.mesh, each.config, dtype.itemsize)
-        _confirm(place, manifest, each)
-    manifest.write()
-    barrier("the sweep is checked")
-    return Sweep(place, cells, manifest)
+    with ExitStack() as stack:
+        lock = lock_together(root)
+        if lock is not None:
+            stack.enter_context(lock)
+            for file in (place / RUNS).files():
+                if file.endswith(f"/{LOCK}"):
+                    run = (place / RUNS / file).parent
+                    lock.refuse_other(run.path, f"contains {run}")
+        manifest = Manifest(place)
+        checked = check(cells, offline=False, date=manifest.date, on_cell=watch.checking)
+        for each in checked:
+            if each.config is not None:
+                dtype = np.dtype(each.cell.config.dtype or default_dtype())
+                resolve_mesh(each.cell.config.mesh, each.config, dtype.itemsize)
+            _confirm(place, manifest, each)
+        manifest.write()
+        barrier("the sweep is checked")
+        stack.pop_all()
+    return Sweep(place, cells, manifest, lock)
 
 
 def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
@@ -162,24 +182,16 @@ def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
             f"{root}: {cell.partition} was run on other prompts; restore its data, or name another directory"
         )
     state = record.state
-    if state == "complete" and len(stored_lengths(root, cell.partition) or []) != checked.prompts:
+    if state == "complete" and not _is_stored(root, cell.partition, checked.prompts or 0):
         state = "waiting"
     manifest.records[cell.partition] = dataclasses.replace(record, state=state, prompts=checked.prompt_hash)
 
 
-def stored_lengths(root: Location, partition: str) -> list[int] | None:
-    """Return the number of steps of every stored prompt of a cell; None if one of its parts is missing or damaged.
-
-    The data of tokens and layers are not read, so the cells of a large dataset are compared in seconds.
-    """
+def _is_stored(root: Location, partition: str, prompts: int) -> bool:
+    """Return True if each prompt of a cell is stored once, and no part is damaged; most data are not read."""
     if not run_path(root, partition).exists():
-        return None
-    run = read_run(root, partition)
+        return False
     tables = {table: root / table / partition for table in TABLES}
-    names = complete_parts({table: folder.names() for table, folder in tables.items()})
-    lengths: list[int] = []
-    for name in names:
-        if (prompts := part_prompts(tables, name, run["id"], whole=False)) is None:
-            return None
-        lengths += prompts.values()
-    return lengths
+    parts = read_lengths(tables, read_run(root, partition)["id"], whole=False).values()
+    stored = [pair for lengths in parts for pair in lengths or ()]
+    return None not in parts and count_problem(stored, range(prompts)) is None

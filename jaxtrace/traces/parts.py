@@ -7,7 +7,9 @@ its data and of the footer itself (hashed with zeros in place of its own hash). 
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -15,11 +17,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, few
 from jaxtrace.traces.checking import Mismatch, check_values
 from jaxtrace.traces.location import Location
 
 TABLES = ("tokens", "layers", "prompts")  # written in this order
+READERS = 8  # parts that are read at once
 CHECKED_PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -139,15 +142,48 @@ def check_seal(path: Location, schema: pa.Schema, run: str | None, table: str) -
             raise StoreError(f"{path}: {wrong}; {_advice(path)}")
 
 
-def part_prompts(tables: Mapping[str, Location], name: str, run: str | None, *, whole: bool) -> dict[int, int] | None:
-    """Return the number of steps of each prompt of a part; None if a file is damaged or the tables disagree.
+def read_lengths(
+    tables: Mapping[str, Location], run: str | None, *, whole: bool
+) -> dict[str, list[tuple[int, int]] | None]:
+    """Return the (prompt number, number of steps) pairs of each part that all tables have, in the order of writing.
+
+    The value of a part is None if a file is damaged or the tables disagree on the number of rows.
 
     Args:
       tables: directory of each table's parts.
-      name: name of the part.
       run: id of the run; see `check_seal`.
       whole: see `check_part`.
     """
+    names = complete_parts({table: folder.names() for table, folder in tables.items()})
+    read = functools.partial(_part_lengths, tables, run=run, whole=whole)
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def count_problem(stored: Sequence[tuple[int, int]], prompts: Collection[int]) -> str | None:
+    """Return what is wrong with a run that should have stored each of its prompts once; None if nothing is.
+
+    Args:
+      stored: (prompt number, number of steps) of every stored row.
+      prompts: numbers of the run's prompts.
+    """
+    counts = Counter(number for number, _ in stored)
+    problems = {
+        "missing": sorted({*prompts} - counts.keys()),
+        "stored twice": sorted(number for number, count in counts.items() if count > 1),
+    }
+    texts = [
+        f"{len(numbers)} of {len(prompts)} prompts {'is' if len(numbers) == 1 else 'are'} {problem} "
+        f"(number {few([*map(str, numbers)])})"
+        for problem, numbers in problems.items()
+        if numbers
+    ]
+    return " and ".join(texts) or None
+
+
+def _part_lengths(
+    tables: Mapping[str, Location], name: str, *, run: str | None, whole: bool
+) -> list[tuple[int, int]] | None:
     try:
         prompts = read_part(tables["prompts"] / name, ["prompt", "length"])
         check_seal(tables["prompts"] / name, prompts.schema, run, "prompts")
@@ -156,12 +192,12 @@ def part_prompts(tables: Mapping[str, Location], name: str, run: str | None, *, 
         for table in ("tokens", "layers"):
             rows[table], schema = check_part(tables[table] / name, whole=whole and run is not None)
             check_seal(tables[table] / name, schema, run, table)
-        lengths = dict(zip(prompts["prompt"].to_pylist(), prompts["length"].to_pylist(), strict=True))
-        length = sum(lengths.values())
     except (StoreError, Mismatch):
         return None
+    lengths = prompts["length"].to_pylist()
+    length = sum(lengths)
     agree = rows["tokens"] == length and (rows["layers"] % length == 0 if length else rows["layers"] == 0)
-    return lengths if agree and len(lengths) == len(prompts) else None
+    return [*zip(prompts["prompt"].to_pylist(), lengths, strict=True)] if agree else None
 
 
 def _write_hashes(file: IO[bytes]) -> None:

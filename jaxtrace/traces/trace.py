@@ -116,7 +116,9 @@ class Trace:
           StoreError: the directory holds a run or other files, or cannot be written.
         """
         info = {key: value for key, value in self.info.items() if key != "complete"}
-        writer = TraceWriter(root, info, precision=precision, metrics_version=min(self.metrics_versions))
+        writer = TraceWriter(
+            root, info, precision=precision, metrics_version=min(self.metrics_versions), prompts=len(self.rows)
+        )
         for start in range(0, len(self.rows), ROWS_PER_PART):
             writer.write([*enumerate(self.rows[start : start + ROWS_PER_PART], start)])
         if self.info.get("complete", True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, first_line
 from jaxtrace.files import write_atomically
 from jaxtrace.training.settings import Recipe
 
@@ -53,7 +53,7 @@ def fit(
       state_file: safetensors file of the state, written every `save_every` steps and after the last one.
 
     Raises:
-      ConfigError: `state_file` belongs to a training of another model, text or recipe.
+      ConfigError: `state_file` is damaged, or belongs to a training of another model, text or recipe.
     """
     identity = {"model": model, "recipe": repr(recipe), "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
 
@@ -92,25 +92,49 @@ def batch_at(rows: Int[np.ndarray, "n T"], step: int, batch: int, seed: int) -> 
 
 def save_state(path: Path, identity: dict[str, str], step: int, state: State) -> None:
     """Write the state after `step` steps, with the identity of its training."""
-    leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    write_atomically(path, save(leaves, identity | {"step": str(step)}))
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    metadata = identity | {"step": str(step), "sha256": _digest(step, leaves)}
+    write_atomically(path, save({str(i): leaf for i, leaf in enumerate(leaves)}, metadata))
 
 
 def load_state(path: Path, identity: dict[str, str], initial: State) -> tuple[int, State]:
     """Return the number of finished steps and the state after them: 0 and `initial` if there is no file.
 
     Raises:
-      ConfigError: the state belongs to another training.
+      ConfigError: the file is damaged or no such state, or belongs to another training; it is left as it is.
     """
     if not path.exists():
         return 0, initial
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-        step = int(metadata.pop("step"))
-        if metadata != identity:
-            raise ConfigError(
-                f"{path}: is the state of a training of another model, text or recipe; "
-                "delete it, or name another directory"
-            )
-        leaves = [jnp.asarray(file.get_tensor(str(i))) for i in range(len(jax.tree.leaves(initial)))]
-    return step, jax.tree.unflatten(jax.tree.structure(initial), leaves)
+    expected = jax.tree.leaves(initial)
+    try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            step, digest = int(metadata.pop("step")), metadata.pop("sha256", None)  # jaxtrace 0.2 wrote no digest
+            if metadata != identity:
+                raise ConfigError(
+                    f"{path}: is the state of a training of another model, text or recipe; "
+                    "delete it, or name another directory"
+                )
+            leaves = [file.get_tensor(str(i)) for i in range(len(expected))]
+        if digest is not None and digest != _digest(step, leaves):
+            raise ValueError("its checksum differs")
+        if [(x.shape, x.dtype) for x in leaves] != [(x.shape, x.dtype) for x in expected]:
+            raise ValueError("its arrays are not those of this training")
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = "it has no step" if isinstance(error, KeyError) else first_line(error)
+        raise ConfigError(
+            f"{path}: is no readable state of a training ({reason}); restore it from a copy, delete it to train from "
+            "the start, or name another directory"
+        ) from None
+    return step, jax.tree.unflatten(jax.tree.structure(initial), [jnp.asarray(leaf) for leaf in leaves])
+
+
+def _digest(step: int, leaves: Sequence[np.ndarray]) -> str:
+    """Return the SHA-256 of a state: a flipped bit in the file changes it."""
+    digest = hashlib.sha256(str(step).encode())
+    for leaf in leaves:
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()

@@ -15,6 +15,7 @@ from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import CARD, LensCard, place_translators, write_lens
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels.moments import cross_terms
+from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import DecoderConfig
@@ -47,15 +48,27 @@ def tune(
       "tuned").
 
     Raises:
-      ConfigError: there is too little text, or the directory holds a lens or the state of another training.
+      ConfigError: there is too little text, or the directory holds a lens, a damaged state or that of another training.
+      StoreError: another program is writing the directory.
     """
-    if (directory / CARD).exists():
+    with WriteLock(directory):
+        return _tune(model, ids, text, recipe, directory, on_step)
+
+
+def _tune(
+    model: Model,
+    ids: Sequence[Int[np.ndarray, " P"]],
+    text: str,
+    recipe: LensRecipe,
+    directory: Path,
+    on_step: OnStep,
+) -> tuple[LensCard, dict[str, Float[np.ndarray, "S L"]]]:
+    if (directory / CARD).exists() and not (directory / STATE).exists():  # the state is deleted last
         raise ConfigError(f"{directory}: already holds a lens; name another directory")
     recipe = recipe.model_copy(update={"length": min(recipe.length, model.config.context)})
     sequences = cut_sequences(ids, recipe)
     order = np.random.default_rng(recipe.seed).permutation(len(sequences))
     held_out, training = np.split(sequences[order], [max(1, len(sequences) // HELD_OUT)])
-    directory.mkdir(parents=True, exist_ok=True)
     with use_mesh_of(model.params):
         translators = train(model, training, recipe, directory / STATE, on_step)
         logit_lens = place_translators(Translators.zeros(model.config), model.params)

@@ -195,3 +195,82 @@ def test_mistakes_are_found_before_anything_is_written(swept, tmp_path, fields, 
 def test_dataset_may_be_a_url(swept, undisturbed):
     _, _, found = swept(root="memory://a-sweep")
     assert_same_dataset(found, undisturbed)
+
+
+def test_sweep_that_runs_refuses_others(swept, tmp_path, monkeypatch):
+    """While a sweep runs, the same one, another one, and runs at its place or inside it are refused unread."""
+    errors, rows = [], Model.generate_rows
+
+    def others(*arguments):
+        monkeypatch.setattr(Model, "generate_rows", rows)
+        before = sorted(path for path in (tmp_path / "out").rglob("*"))
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxtrace.run.open_config_model", lambda _: pytest.fail("a model was opened"))
+            patch.setattr("jaxtrace.sweeping.check.open_config_model", lambda _: pytest.fail("a model was opened"))
+            for seeds in ([0], [7]):
+                with pytest.raises(StoreError) as error:
+                    swept(seeds=seeds)
+                errors.append(str(error.value))
+            for place in ("out", "out/tokens/x"):
+                with pytest.raises(StoreError) as error:
+                    prepare(run_config(**SMALL, out=tmp_path / place))
+                errors.append(str(error.value))
+        assert sorted(path for path in (tmp_path / "out").rglob("*")) == before
+        return rows(*arguments)
+
+    monkeypatch.setattr(Model, "generate_rows", others)
+    watch, _, _ = swept()
+    assert [state for _, state in watch.ends] == ["complete", "complete"]
+    assert len(errors) == 4 and all("has been writing it since" in error for error in errors)
+    assert f"out/tokens/x: lies in {tmp_path / 'out'}, and pid" in errors[3]
+    swept()
+
+
+def test_sweep_is_refused_while_one_of_its_runs_is_written(swept, tmp_path, monkeypatch):
+    run = writer.TraceWriter(tmp_path / "out", {"layers": 1}, partition="model=demo")
+    with pytest.raises(StoreError, match=r"out: contains .*/out/runs/model=demo, and pid"):
+        swept()
+    run.release()
+
+
+def test_cell_with_missing_rows_fails_and_is_repaired(undisturbed, swept, tmp_path, monkeypatch):
+    """A part disappears while its cell runs."""
+    rows = Model.generate_rows
+
+    def losing(*arguments):
+        for batch in rows(*arguments):
+            if parts_written := sorted((tmp_path / "out" / "layers").rglob("run=greedy*/part-00000.parquet")):
+                parts_written[0].unlink()
+            yield batch
+
+    monkeypatch.setattr(Model, "generate_rows", losing)
+    watch, manifest, _ = swept()
+    assert watch.ends == [("greedy", "failed"), ("t0.8", "complete")]
+    record = next(iter(manifest.records.values()))
+    assert "2 of 5 prompts are missing (number 0, 1); resume the run" in record.error and record.rows == 0
+    monkeypatch.setattr(Model, "generate_rows", rows)
+    watch, _, found = swept()
+    assert watch.starts == [("greedy", 5, 3)] and watch.ends == [("greedy", "complete")]
+    assert_same_dataset(found, undisturbed)
+
+
+def test_complete_cell_with_doubled_rows_is_repaired(undisturbed, swept, tmp_path):
+    swept()
+    for part in [*(tmp_path / "out").rglob("run=greedy*/part-00001.parquet")]:
+        shutil.copy(part, part.with_name("part-00007.parquet"))
+    watch, _, found = swept()
+    assert watch.starts == [("greedy", 5, 5)] and watch.prompts == 0
+    assert_same_dataset(found, undisturbed)
+
+
+def test_sweep_whose_dataset_is_deleted_ends_in_one_line(swept, tmp_path, monkeypatch):
+    rows = Model.generate_rows
+
+    def deleting(*arguments):
+        shutil.rmtree(tmp_path / "out")
+        return rows(*arguments)
+
+    monkeypatch.setattr(Model, "generate_rows", deleting)
+    with pytest.raises(StoreError, match=r"out: .* is gone: the directory was deleted") as error:
+        swept()
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()

@@ -68,6 +68,7 @@ def test_run_resumes_on_every_file_system(root):
     cut = fsspec.open(f"{root}/tokens/part-00001.parquet").fs
     path = cut._strip_protocol(f"{root}/tokens/part-00001.parquet")
     cut.pipe_file(path, cut.cat_file(path)[:-9])
+    writer.release()
     with pytest.raises(StoreError, match="already holds a run"):
         TraceWriter(root, INFO)
     with TraceWriter(root, INFO, resume=True) as writer:

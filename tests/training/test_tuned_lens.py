@@ -10,12 +10,15 @@ from jaxtrace import CheckpointError, ConfigError, Model, Probes
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import CARD, TENSORS, LensCard, write_lens
+from jaxtrace.errors import StoreError
+from jaxtrace.lock import WriteLock
 from jaxtrace.training import tuned_lens as training
 from jaxtrace.training.loop import STATE
 from jaxtrace.training.settings import LensRecipe
 from jaxtrace.training.tuned_lens import cut_sequences, held_out_kl, train, tune
 from tests import oracle
 from tests.engine.conftest import CONFIG
+from tests.kills import states_of_kills
 
 LENS = ("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1", "lens_top1_prob")
 RECIPE = LensRecipe(steps=30, batch=4, length=16, learning_rate=3e-3)
@@ -177,3 +180,24 @@ def test_the_lens_of_another_model_is_refused(model, random_translators, tmp_pat
 def test_an_existing_lens_is_not_overwritten(model, texts, tuned):
     with pytest.raises(ConfigError, match="already holds a lens"):
         tune(model, texts, "counts", RECIPE, tuned[0])
+
+
+def test_training_killed_after_its_last_step_gives_the_same_lens(model, texts, tmp_path):
+    recipe = RECIPE.model_copy(update={"steps": 1})
+    with states_of_kills(tmp_path / "lens", tmp_path / "copies") as copies:
+        tune(model, texts, "counts", recipe, tmp_path / "lens")
+    contents = [{path.name for path in copy.glob("*")} for copy in copies]
+    first = next(i for i, names in enumerate(contents) if {TENSORS, STATE} <= names)
+    last = next(i for i, names in enumerate(contents) if {CARD, STATE} <= names)
+    for copy in (copies[first], copies[last]):
+        tune(model, texts, "counts", recipe, copy)
+        for name in (TENSORS, CARD):
+            assert (copy / name).read_bytes() == (tmp_path / "lens" / name).read_bytes()
+        assert not (copy / STATE).exists()
+    with pytest.raises(ConfigError, match="already holds a lens"):
+        tune(model, texts, "counts", recipe, copies[first])
+
+
+def test_second_training_in_a_directory_is_refused(model, texts, tmp_path):
+    with WriteLock(tmp_path), pytest.raises(StoreError, match="has been writing it since"):
+        tune(model, texts, "counts", RECIPE, tmp_path)
