@@ -7,9 +7,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,11 +27,18 @@ MAX_DEPTH = 100  # levels of lists and mappings in JSON and YAML
 MAX_NODES = 50_000  # values in a YAML file, those of an alias counted at each use
 LOCK = ".jaxtrace.lock"  # name of the lock file in a directory that is being written, see `WriteLock`
 
-
 T = TypeVar("T", bound=BaseModel)
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def path_exists(path: str | Path) -> bool:
+    """Return whether there is a file or directory; False for a name that no file can have, such as a too long one."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read its bytes, and never wait for a writer.
 
     Raises:
@@ -47,11 +55,12 @@ def read_bytes(path: Path, most: int, error: type[JaxtraceError], advice: str) -
     """Return the content of a file of at most `most` bytes; see `read_json` for the other arguments and the errors."""
     try:
         with open_regular(path) as file:
-            content = file.read(most + 1)
+            large = os.fstat(file.fileno()).st_size > most
+            content = b"" if large else file.read(most + 1)
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror or cause}); {advice}") from None
-    if len(content) > most:
-        raise error(f"{path}: is larger than {most / MIB:g} MiB; {advice}")
+    if large or len(content) > most:  # /proc has files of size 0 that are not empty
+        raise error(f"{path}: is larger than {most / MIB:.3g} MiB; {advice}")
     return content
 
 
@@ -89,16 +98,6 @@ def decode_json(content: bytes | str, *, finite: bool = True) -> Any:
     return value
 
 
-def parse_json(
-    content: bytes | str, where: object, error: type[JaxtraceError], advice: str, *, finite: bool = True
-) -> Any:
-    """Return the value that a JSON document holds; `where` is its place, for the message. See `read_json`."""
-    try:
-        return decode_json(content, finite=finite)
-    except ValueError as cause:
-        raise error(f"{where}: not valid JSON ({cause}); {advice}") from None
-
-
 def read_json(
     path: Path,
     error: type[JaxtraceError] = ConfigError,
@@ -118,7 +117,11 @@ def read_json(
       JaxtraceError: the file is missing, unreadable, too large, not JSON within the limits of `decode_json`, or not a
         mapping.
     """
-    mapping = parse_json(read_bytes(path, MAX_JSON, error, advice), path, error, advice, finite=finite)
+    content = read_bytes(path, MAX_JSON, error, advice)
+    try:
+        mapping = decode_json(content, finite=finite)
+    except ValueError as cause:
+        raise error(f"{path}: not valid JSON ({cause}); {advice}") from None
     if not isinstance(mapping, dict):
         raise error(f"{path}: not a JSON object; {advice}")
     return mapping
@@ -129,11 +132,13 @@ def read_model(kind: type[T], path: Path, error: type[JaxtraceError], problem: s
 
     Args:
       kind: class of the model.
-      path, error, advice: as for `read_json`.
-      problem: middle of the message about a document that is not JSON or has a wrong field; the reason follows it.
+      path: file to read, as in `read_json`.
+      error: class of the error to raise.
+      problem: middle of its message about a document that is not JSON or has a wrong field; the reason follows it.
+      advice: end of its message, which says what the user can do.
 
     Raises:
-      JaxtraceError: as for `read_json`, or a field is unknown, missing or out of range.
+      JaxtraceError: an error of `read_json`, or a field is unknown, missing or out of range.
     """
     content = read_bytes(path, MAX_JSON, error, advice)
     try:
@@ -176,10 +181,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former needs libyaml, and is faster
+
+
+class _Loader(_SAFE_LOADER):
     """YAML's safe loader without dates and numbers of base 60: 2024-01-31 and 3:0 are texts."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -199,7 +207,8 @@ for _kind in ("int", "float"):
 
 def _check_events(text: str) -> None:
     """Raise ValueError for a YAML text that `read_yaml` refuses before anything is built from it."""
-    nodes, inside = 0, list[tuple[str | None, int, list[str] | None]]()  # (anchor, nodes before it, keys and values)
+    nodes = 0
+    inside: list[tuple[str | None, int, list[str | None] | None]] = []  # (anchor, nodes before it, keys and values)
     anchors: dict[str | None, int] = {}  # nodes of each finished collection or scalar
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionEndEvent):
