@@ -243,6 +243,8 @@ def write_run(root: Location, partition: str, run: dict[str, Any]) -> None:
     path = run_path(root, partition)
     if run["format"] > 1:
         run = run | {"sha256": _hash(run)}
+    else:
+        run = {name: value for name, value in run.items() if name not in ("id", "parts")}
     _check(run, path, "correct Trace.info")
     with path.writing() as file:
         file.write((json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -253,6 +253,21 @@ def old(tmp_path):
     return shutil.copytree(FORMAT_1, tmp_path / "old")
 
 
+def test_a_run_of_format_1_resumes_in_its_format(old):
+    (stored,) = open_trace(old).runs
+    row = open_trace(old).rows[1]
+    for table in TABLES:
+        part(old, table).unlink()
+    info = {name: value for name, value in stored.info.items() if name != "complete"}
+    with TraceWriter(old, info, stored.config, resume=True) as writer:
+        assert writer.done == set()
+        writer.write([(0, row)])
+    assert json.loads((old / "run.json").read_text()).keys() == json.loads((FORMAT_1 / "run.json").read_text()).keys()
+    (again,) = open_trace(old).runs
+    assert again.id is None and again.info == stored.info
+    assert_same_row(open_trace(old).rows[0], row)
+
+
 def test_a_copied_part_without_hashes_is_refused(old):
     for table in TABLES:
         shutil.copy(part(old, table), part(old, table, 7))
