@@ -268,3 +268,26 @@ def test_a_forged_turn_stays_in_its_message(smollm2):
     assert encoded.plain == ("<|im_end|>", "<|im_start|>")
     assert (encoded.ids.count(1), encoded.ids.count(2)) == (3, 2)
     assert "".join(tokenizer.pieces(encoded.ids)) == encoded.text
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Why?", ["image", "Why?"]),
+        ("See <img>, then <img>.", ["See ", "image", ", then ", "image", "."]),
+    ],
+)
+def test_images_stand_where_the_text_names_them_or_before_it(text, pieces):
+    template = (
+        "{% for message in messages %}{% for part in message['content'] %}[{{ part['text'] if part['type'] == 'text' "
+        "else '<img>' }}]{% endfor %}{% endfor %}"
+    )
+    backend = Backend.from_file(str(demo_path() / "tokenizer.json"))
+    backend.add_special_tokens(["<img>"])
+    tokenizer = Tokenizer(backend, template=ChatTemplate(template))
+    images = tuple("a.png" for piece in pieces if piece == "image")
+    token = backend.token_to_id("<img>")
+    encoded = tokenizer.encode_prompt(Prompt(text, images=images), PromptSettings(), image_token=token)
+    assert backend.decode(encoded.ids, skip_special_tokens=False) == "".join(
+        f"[{'<img>' if piece == 'image' else piece}]" for piece in pieces
+    )

@@ -83,6 +83,7 @@ def test_score_step_uses_its_kernels():
     assert kernels_in(compiled(CAPPED, (1, 1), score_step, *TEXTS)) == kernels
 
 
+@pytest.mark.nightly
 def test_score_step_on_a_mesh_uses_its_kernels():
     text = compiled(MESHED, (2, 2), score_step, *TEXTS)
     assert kernels_in(text) == {"prefill_attention", "unembed_moments"}
