@@ -217,9 +217,11 @@ class TraceWriter:
     def _count(self) -> tuple[int, dict[int, int]]:
         """Return the numbers of parts and of steps of every prompt; raise StoreError unless each is stored once."""
         for seconds in (*(SHARED_DISK_SECONDS if self._process is not None else ()), None):
-            parts = read_lengths(self._tables, self._run["id"], whole=False).values()
-            stored = [pair for lengths in parts for pair in lengths or ()]
+            parts = read_lengths(self._tables, self._run["id"], whole=False)
+            stored = [pair for lengths in parts.values() for pair in lengths or ()]
             problem = count_problem(stored, self.done if self._prompts is None else range(self._prompts))
+            if problem is None and (damaged := [name for name, lengths in parts.items() if lengths is None]):
+                problem = f"{damaged[0]} is damaged, or a copy of another part"
             if problem is None:
                 return len(parts), dict(stored)
             if seconds is not None:
