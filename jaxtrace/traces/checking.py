@@ -45,7 +45,6 @@ KEYS = {
         "id": TEXT,
         "text": TEXT,
         "tokens": pa.list_(INTEGER),
-        "pieces": pa.list_(TEXT),
         "images": pa.list_(TEXT),
         "completion": TEXT,
         "length": INTEGER,
@@ -133,7 +132,6 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
         "prompt": (numbers < 0) | (np.unique(numbers, return_counts=True)[1].max(initial=1) > 1),
         "length": (lengths < 0),
         "prompt_steps": (skipped < 0) | (skipped > lengths),
-        "pieces": _sizes(prompts["pieces"]) != fed,
         "stop": ~np.isin(prompts["stop"].to_numpy(), STOPS),
     }.items():
         if wrong.any():

@@ -316,7 +316,8 @@ def _stored_run(root: Location, partition: str, run: dict[str, Any], files: dict
         for table, sizes in files.items()
     }
     parts = tuple(complete_parts(run_files))
-    committed = [name for name in run_files["prompts"] if is_part(name)]
+    # An incomplete run may lack a file: its writer was killed, or deletes a part. Resuming it repeats the prompts.
+    committed = [name for name in run_files["prompts"] if is_part(name)] if run["complete"] else []
     if (missing := max(len(committed), run["parts"] or 0) - len(parts)) > 0:
         raise StoreError(
             f"{run_path(root, partition)}: {missing} of {missing + len(parts)} parts lack the file of a table; "

@@ -185,7 +185,6 @@ TABLE_DAMAGES = {
     "prompts: meta of prompt 1 is '{', which": lambda t: set_column(t, "prompts", "meta", ["{}", "{"]),
     r"prompts: meta of prompt 0 is '\[\]'": lambda t: set_column(t, "prompts", "meta", ["[]", "{}"]),
     r"prompts: messages of prompt 0 is '\[\[": lambda t: set_column(t, "prompts", "messages", ["[" * 100_000, None]),
-    r"prompts: pieces is \['p'\]": lambda t: set_column(t, "prompts", "pieces", [["p"], ["p", "q", "r"]]),
     "tokens: has 5 rows, and its prompts have 6 steps": lambda t: set_column(t, "prompts", "length", [2, 4]),
     "tokens: prompt is 0 in row 1": lambda t: set_column(t, "prompts", "length", [1, 4]),
     "tokens: lacks a value of the column step": lambda t: set_column(t, "tokens", "step", [0, None, 0, 1, 2]),
