@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtrace.errors import CheckpointError as CheckpointError
     from jaxtrace.errors import ConfigError as ConfigError
     from jaxtrace.errors import JaxtraceError as JaxtraceError
+    from jaxtrace.errors import OutOfMemoryError as OutOfMemoryError
     from jaxtrace.errors import PromptError as PromptError
     from jaxtrace.errors import StoreError as StoreError
     from jaxtrace.errors import StudyError as StudyError
@@ -51,6 +52,7 @@ _MODULES = {
     "Interventions": "models.interventions",
     "JaxtraceError": "errors",
     "Model": "model",
+    "OutOfMemoryError": "errors",
     "Probes": "settings.probes",
     "Prompt": "prompts",
     "PromptError": "errors",

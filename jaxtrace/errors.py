@@ -7,7 +7,7 @@ class JaxtraceError(Exception):
     """Base of every error that the command line prints as one line, with exit status 2."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of another library's error, or the name of its class if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
@@ -28,6 +28,10 @@ class ConfigError(JaxtraceError):
 
 class PromptError(JaxtraceError):
     """A prompt or a file of prompts cannot be traced."""
+
+
+class OutOfMemoryError(JaxtraceError):
+    """A model or a run needs more memory than this machine or its devices have."""
 
 
 class StoreError(JaxtraceError):

@@ -33,6 +33,7 @@ from jaxtrace.engine.stop_strings import StopStrings, check_stop, cut_pieces
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import TunedLens, read_lens
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import path_exists
 from jaxtrace.kernels import at_precision, precision_name
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Decoder, Params, as_module
@@ -192,6 +193,7 @@ class Model:
           PromptError: a prompt is empty, longer than the context, text without a tokenizer, or has an unknown id; a
             message or the chat template is unusable; or an image is unreadable, has no image token in its prompt, or
             the model has no image encoder.
+          OutOfMemoryError: the rows do not fit the memory; a smaller batch may.
           ConfigError: settings of the prompts exclude each other, a count is out of range, a mask of the interventions
             does not have the model's shape, or there is a stop string and no tokenizer.
         """
@@ -433,6 +435,7 @@ def open_random_model(
     name: str, seed: int, revision: str | None = None, ignore_config: Sequence[str] = ()
 ) -> RandomCheckpoint:
     """Return the shape behind a name ("demo" and published names included) with random weights."""
+    validated(DecodingSettings, {"seed": seed}, "random weights")
     if revision is not None:
         raise ConfigError(f"revision is {revision!r}, but random weights are not fetched; drop it, or random")
     if name == DEMO:
@@ -451,7 +454,7 @@ def open_model_checkpoint(name: str, revision: str | None = None, ignore_config:
         if revision is not None:
             raise ConfigError(f"revision is {revision!r}, but {DEMO} comes with jaxtrace; drop it, or give a hub id")
         return dataclasses.replace(open_checkpoint(str(demo_path()), ignore_config=ignore_config), name=DEMO)
-    published = None if Path(name).exists() else find_published(name)
+    published = None if path_exists(name) else find_published(name)
     if published is None:
         return open_checkpoint(name, revision, ignore_config)
     copy = None if "/" in name or revision is not None else local_copy(published)
@@ -494,6 +497,7 @@ def load(
     Raises:
       CheckpointError: there is no such checkpoint, it cannot be read exactly, or the lens belongs to another model.
       ConfigError: jaxtrace does not support the config or the mesh, or the mesh does not divide the model.
+      OutOfMemoryError: the weights do not fit the memory.
     """
     if random:
         checkpoint = open_random_model(name, seed, revision, ignore_config)

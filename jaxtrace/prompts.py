@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SYSTEM_ROLES = ("system", "developer")
+LAST_TOKEN_ID = 2**31 - 1  # ids are int32 on devices
 ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool")
 
 
@@ -33,7 +34,8 @@ def token_ids(values: Any) -> tuple[int, ...]:
     """Return token ids as Python integers; integers and arrays of NumPy, JAX and torch are accepted.
 
     Raises:
-      ValueError: the values are no list, or hold a float, a truth value or a text; the message says what to do.
+      ValueError: the values are no list, or hold a float, a truth value, a text or a number out of range; the message
+        says what to do.
     """
     values = _plain(values)
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
@@ -41,6 +43,8 @@ def token_ids(values: Any) -> tuple[int, ...]:
     values = [_plain(value) for value in values]
     if wrong := [value for value in values if isinstance(value, bool) or not isinstance(value, int)]:
         raise ValueError(f"{wrong[0]!r:.60} is not a token id; write a list of integers: [1, 2, 3]")
+    if wrong := [value for value in values if not 0 <= value <= LAST_TOKEN_ID]:
+        raise ValueError(f"{wrong[0]!r:.60} is not a token id; ids are from 0 to {LAST_TOKEN_ID}")
     return tuple(values)
 
 

@@ -25,6 +25,7 @@ from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.engine.encode import EncodedPrompts, encode
 from jaxtrace.engine.metric_buffer import OnProgress
 from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
+from jaxtrace.engine.samplers.entropix import check_pause
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.stop_strings import check_stop
@@ -129,7 +130,7 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
       resume: True to continue the run in `config.out`.
 
     Raises:
-      JaxtraceError: a setting, the model, a prompt or the directory is unusable.
+      JaxtraceError: a setting, the model, a prompt or the directory is unusable, or the model does not fit the memory.
     """
     if resume and config.out is None:
         raise ConfigError("resume needs the directory of a run; name it with --out")
@@ -232,7 +233,8 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
 
     Raises:
       CheckpointError: the checkpoint is missing or unreadable.
-      ConfigError: the model lacks a layer, head or token that is to be recorded, or a tokenizer for stop strings.
+      ConfigError: the model lacks a layer, head or token that is to be recorded, the pause token, or a tokenizer for
+        stop strings.
     """
     if config.random:
         checkpoint = open_random_model(config.model, config.seed, config.revision, config.ignore_config)
@@ -240,6 +242,8 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
         checkpoint = open_model_checkpoint(config.model, config.revision, config.ignore_config)
     config.recorded.check(checkpoint.config)
     check_stop(config.stop, checkpoint.tokenizer)
+    if config.pause is not None:
+        check_pause(pause_token(checkpoint.tokenizer, config.pause), checkpoint.config.vocab_size)
     return checkpoint
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import functools
+import atexit
+import contextlib
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import TemplateError, meta
-from jinja2.ext import Extension
-from jinja2.nodes import Name, Node, Test
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jaxtrace.errors import CheckpointError, PromptError, few
+from jaxtrace.files import read_json, read_text
 
-from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import read_json
-
+WORKER = Path(__file__).with_name("template_worker.py")
 CLOCK = "strftime_now"  # function of a template that formats the current time
-GIVEN = {"messages", "add_generation_prompt", "raise_exception", CLOCK}  # variables that a caller cannot set
+SOURCE = 1_000_000  # most characters of a template; published ones have up to 60,000
+SECONDS, CHARACTERS, MEMORY = 10.0, 1_000_000, 512 << 20  # most that one rendering may take
 
 
 class ChatTemplate:
@@ -49,28 +51,26 @@ class ChatTemplate:
         """
         file = directory / "chat_template.jinja"
         if file.exists():
-            try:
-                return cls(file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise CheckpointError(f"{file}: cannot be read ({first_line(error)}); download it again") from None
+            return cls(read_text(file, CheckpointError, "download it again"))
         stored = settings.get("chat_template")
         file = directory / "chat_template.json"
         if stored is None and file.exists():
-            stored = read_json(file, CheckpointError, "download it again").get("chat_template")
+            stored = read_json(file, CheckpointError, "download it again", finite=False).get("chat_template")
         if isinstance(stored, list):
-            stored = {named.get("name"): named.get("template") for named in stored if isinstance(named, dict)}
+            stored = {str(named.get("name")): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):
             # Without a default the template fails when it is used, so that raw prompts still work.
-            names = ", ".join(map(str, stored))
+            names = few(list(map(str, stored)))
             stored = stored.get("default", f"{{{{ raise_exception({f'none of {names} is named default'!r}) }}}}")
         if not isinstance(stored, str | None):
-            raise CheckpointError(f"{directory}: the chat template {stored!r} is no text; download it again")
+            shown = str(stored)[:100]
+            raise CheckpointError(f"{directory}: the chat template is {shown}, which is no text; download it again")
         return cls(stored) if stored else None
 
     @property
     def hash(self) -> str:
         """SHA-256 of the program."""
-        return hashlib.sha256(self.source.encode()).hexdigest()
+        return hashlib.sha256(self.source.encode(errors="surrogatepass")).hexdigest()
 
     @property
     def reads_clock(self) -> bool:
@@ -93,66 +93,103 @@ class ChatTemplate:
           date: current time for the template.
 
         Raises:
-          PromptError: the template has no such argument, or fails.
+          PromptError: the template has no such argument, fails, or exceeds a limit of `Renderer`.
         """
+        if len(self.source) > SOURCE:
+            raise PromptError(f"the chat template has more than {SOURCE:,} characters; {ADVICE}")
+        return RENDERER.render(
+            source=self.source,
+            messages=messages,
+            special_tokens=special_tokens,
+            arguments=arguments,
+            date=date.isoformat(),
+        )
+
+
+class Renderer:
+    """Process that renders chat templates, one after another.
+
+    It starts at the first rendering, and again after one that exceeded a limit. It ends with this process, also if that
+    is killed: its input then ends.
+    """
+
+    def __init__(self, seconds: float = SECONDS, characters: int = CHARACTERS, memory: int = MEMORY) -> None:
+        """Set the limits of a rendering.
+
+        Args:
+          seconds: most wall time.
+          characters: most characters of the text, plus four times the length of the messages.
+          memory: most bytes that it may allocate; macOS does not enforce them.
+        """
+        self._limits = (seconds, characters, memory)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def render(self, **request: Any) -> str:
+        """Return the text that a template writes.
+
+        Args:
+          **request: arguments of the worker's function `_render`, as JSON values.
+
+        Raises:
+          PromptError: the template fails, does not have an argument, or exceeds a limit.
+        """
+        with self._lock:
+            reply = self._exchange(json.dumps(request).encode() + b"\n")
+            if "limit" in reply:
+                self.close()
+        if "limit" in reply:
+            raise PromptError(f"the chat template {reply['limit']}; {ADVICE}")
+        if "error" in reply:
+            raise PromptError(reply["error"])
+        return reply["text"]
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
+                pass
+
+    def _exchange(self, request: bytes) -> dict[str, str]:
+        process = self._process = self._process or self._start()
+        assert process.stdin and process.stdout
+        line = b""
         try:
-            if unknown := arguments.keys() - (self._variables - GIVEN):
-                known = ", ".join(sorted(self._variables - GIVEN - self._own - special_tokens.keys())) or "none"
-                raise PromptError(f"the chat template has no argument {min(unknown)!r}; it has: {known}")
-            variables = {**special_tokens, **arguments, CLOCK: date.strftime}
-            variables = {"tools": None, "documents": None, **variables}
-            return self._program.render(messages=messages, add_generation_prompt=True, **variables)
-        except PromptError:
-            raise
-        except Exception as error:  # a template is a program of the checkpoint's author
-            raise PromptError(f"the chat template fails ({first_line(error)}); use raw prompts (--raw)") from None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(request)
+                process.stdin.flush()
+                line = process.stdout.readline()
+        finally:
+            if not line:  # it has ended; or Ctrl-C came, and the next request must not get this reply
+                self.close()
+        if line:
+            return json.loads(line)
+        ending = process.returncode
+        if ending == -signal.SIGALRM:
+            return {"limit": f"takes more than {self._limits[0]:g} s"}
+        return {"limit": f"ends its process ({signal.Signals(-ending).name if ending < 0 else f'status {ending}'})"}
 
-    @functools.cached_property
-    def _program(self) -> Any:
-        return _environment().from_string(self.source)
-
-    @functools.cached_property
-    def _variables(self) -> set[str]:
-        return meta.find_undeclared_variables(_environment().parse(self.source))
-
-    @functools.cached_property
-    def _own(self) -> set[str]:
-        """Variables that the template sets without a look at what it was given."""
-        tree = _environment().parse(self.source)
-        tested = {test.node.name for test in tree.find_all(Test) if isinstance(test.node, Name)}
-        return {name.name for name in tree.find_all(Name) if name.ctx == "store"} - tested
-
-
-class _Generation(Extension):
-    """The tags {% generation %} … {% endgeneration %}, which mark answers for training; their content is kept."""
-
-    tags = frozenset({"generation"})  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
-
-    def parse(self, parser: Parser) -> Node | list[Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def _start(self) -> subprocess.Popen[bytes]:
+        # -S skips site-packages' start-up code. The worker gets this process's path, wherever Jinja comes from.
+        command = [sys.executable, "-P", "-S", str(WORKER), *map(str, self._limits)]
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+                start_new_session=True,  # Ctrl-C in a terminal is meant for this process
+            )
+        except OSError as error:
+            raise PromptError(
+                f"the chat template needs a process of {sys.executable!r} ({error.strerror}); use raw prompts (--raw)"
+            ) from None
 
 
-@functools.cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Return Jinja's sandbox with the settings and functions that transformers gives to templates."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    return environment
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
+ADVICE = "use raw prompts (--raw) or another template"
+RENDERER = Renderer()
+atexit.register(RENDERER.close)
+os.register_at_fork(after_in_child=RENDERER.__init__)  # a fork must not share the pipes

@@ -13,16 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from jaxtrace.checkpoints import orbax
-from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED, Conversion, read_conversion
+from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import LOCK, write_atomically
+from jaxtrace.files import LOCK, read_model, write_atomically
 from jaxtrace.lock import WriteLock
+from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.mesh import make_mesh
@@ -74,7 +75,8 @@ def convert(
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype {dtype!r}: is not a dtype of weights; choose {', '.join(DTYPES)}")
     checkpoint.log_notes()
-    with WriteLock(out), checkpoint.weights() as weights:
+    memory = memory_errors(lambda asked: _memory_line(checkpoint, asked))
+    with WriteLock(out), checkpoint.weights() as weights, memory:
         target = _target(checkpoint, weights, dtype, mesh)
         rounded = any(jnp.promote_types(weights.dtype(path), leaf.dtype) != leaf.dtype for path, leaf in leaves(target))
         with _write_errors(out):
@@ -91,6 +93,14 @@ def convert(
             on_progress(written, total)
         with _write_errors(out):
             _finish(checkpoint.directory, out, progress)
+
+
+def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
+    part = max(_bytes(leaf) for _, leaf in leaves(abstract_params(checkpoint.config)))
+    return (
+        f"{checkpoint.name}: out of memory: a parameter takes up to {format_bytes(part)} in float32 while it is "
+        f"converted{asked}; split it over more devices (--mesh), or use a machine with more memory"
+    )
 
 
 def _target(checkpoint: Checkpoint, weights: Any, dtype: str | None, mesh: str | None) -> Params:
@@ -145,6 +155,8 @@ def _write_errors(out: Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:  # Orbax raises its own, its stores' and the operating system's errors
+        if is_out_of_memory(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"
@@ -196,10 +208,7 @@ def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) 
 
 
 def _read_progress(started: Path) -> ConversionProgress:
-    try:
-        return ConversionProgress.model_validate_json(started.read_bytes())
-    except ValidationError:
-        raise CheckpointError(f"{started}: not what this version of jaxtrace writes; name another directory") from None
+    return read_model(ConversionProgress, started, CheckpointError, FOREIGN, "name another directory")
 
 
 def _write_part(out: Path, name: str, path: ParamPath, tree: Any, progress: ConversionProgress) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from jaxtrace.errors import CheckpointError
+from jaxtrace.files import read_model
 
 PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last
 STARTED = "converting.json"  # a ConversionProgress; present until then
+FOREIGN = "not what this version of jaxtrace writes"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 # Stands among the SHA-256 of weight files where the embeddings are stored untied although the config ties them.
 UNTIED = hashlib.sha256(b"untied").hexdigest()
@@ -36,10 +40,10 @@ class Conversion(BaseModel):
 
     format: Literal[1] = 1
     source: str
-    fingerprint: str
+    fingerprint: Sha256
     dtype: str
     mesh: str | None
-    weights: tuple[str, ...]
+    weights: tuple[Sha256, ...]
     revision: str | None = None
 
     @property
@@ -63,9 +67,6 @@ def read_conversion(directory: Path, name: str) -> Conversion | None:
         if (directory / STARTED).exists() or (directory / PARAMS).exists():
             raise CheckpointError(f"{name}: is half-written; run the same jaxtrace convert again to finish it")
         return None
-    try:
-        return Conversion.model_validate_json(marker.read_bytes())
-    except ValidationError:
-        raise CheckpointError(
-            f"{marker}: not what this version of jaxtrace writes; convert the checkpoint again, into a new directory"
-        ) from None
+    return read_model(
+        Conversion, marker, CheckpointError, FOREIGN, "convert the checkpoint again, into a new directory"
+    )

@@ -34,25 +34,28 @@ from jaxtrace.checkpoints.safetensors import (
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import open_regular, path_exists, read_json
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.reader import INERT, NULL
 from jaxtrace.models.published import check_model_name
+from jaxtrace.parallel.memory import loading_weights
 from jaxtrace.parallel.processes import is_leader
 from jaxtrace.parallel.sharding import param_shardings
+from jaxtrace.prompts import LAST_TOKEN_ID, token_ids
 
 if TYPE_CHECKING:
     from jaxtrace.checkpoints.orbax import OrbaxWeights
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 LOG = logging.getLogger("jaxtrace")
 QUANTISED_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  # beside config.json
 # Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
 # original/ or checkpoint-500/.
 HUB_FILES = (
-    *(CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json", *QUANTISED_FILES),
+    *(CONFIG, GENERATION, "preprocessor_config.json", "processor_config.json", *QUANTISED_FILES),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "vocab.txt", "tekken.json", "chat_template.json", "chat_template.jinja"),
     *(INDEX, ADAPTER),
@@ -103,10 +106,11 @@ class Checkpoint:
 
         Raises:
           CheckpointError: the parameters cannot be read exactly.
+          OutOfMemoryError: the parameters do not fit.
         """
         dtype = default_dtype() if dtype is None else dtype
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
-        with self.weights() as weights:
+        with self.weights() as weights, loading_weights(self.name, self.config, dtype):
             return assemble(self.config, weights.read, dtype, shardings, stacked)
 
     @contextmanager
@@ -145,7 +149,7 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
       CheckpointError: the checkpoint is missing or unreadable.
       ConfigError: the config has an attribute or a value that jaxtrace does not support, or a directory has a revision.
     """
-    local = Path(name).exists()
+    local = path_exists(name)
     if local and revision is not None:
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
     directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
@@ -161,21 +165,18 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
         _check_head(directory, name, raw, config)
     stored, notes = _as_stored(directory, config, conversion)
     tokenizer = Tokenizer.load(directory)
-    generation = _read_json(directory / "generation_config.json") or {}
-    eos = [settings.get("eos_token_id") for settings in (raw, raw.get("text_config") or {}, generation)]
-    if tokenizer is not None:
-        eos.append(tokenizer.eos)
-    stop_tokens = {token for value in eos for token in _token_ids(value)}
+    generation = _read_json(directory / GENERATION) or {}
+    stop_tokens, stop_notes = _stop_tokens(directory, raw, generation, tokenizer, config)
     return Checkpoint(
         name,
         directory,
         stored,
         tokenizer,
-        tuple(sorted(stop_tokens)),
+        stop_tokens,
         conversion,
         untied=stored.tied != config.tied,
         revision=commit if conversion is None else conversion.revision,
-        notes=config_notes(raw, ignored) + notes,
+        notes=config_notes(raw, ignored) + notes + stop_notes,
         generation=generation,
         ignored_config=ignored,
     )
@@ -310,7 +311,7 @@ def _as_stored(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -353,15 +354,35 @@ def _fetch_weights(name: str, revision: str | None, directory: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    return read_json(path, CheckpointError, "download it again")
+    return read_json(path, CheckpointError, "download it again", finite=False)
 
 
-def _token_ids(value: Any) -> list[int]:
-    if value is None:
-        return []
-    ids = value if isinstance(value, list) else [value]
-    if any(type(token) is not int for token in ids):
-        raise CheckpointError(
-            f"eos_token_id={value!r} is no token id and no list of token ids; download the config again"
-        )
-    return ids
+def _stop_tokens(
+    directory: Path,
+    raw: dict[str, Any],
+    generation: dict[str, Any],
+    tokenizer: Tokenizer | None,
+    config: DecoderConfig,
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the ids that end a text, ascending, and a note on those that the model never predicts.
+
+    Raises:
+      CheckpointError: an eos_token_id is no token id and no list of token ids.
+    """
+    text = raw.get("text_config")
+    parts = ((CONFIG, raw), (CONFIG, text if isinstance(text, dict) else {}), (GENERATION, generation))
+    ids = set() if tokenizer is None or tokenizer.eos is None else {tokenizer.eos}
+    for file, settings in parts:
+        if (value := settings.get("eos_token_id")) is None:
+            continue
+        try:
+            ids.update(token_ids(value if isinstance(value, list) else [value]))
+        except ValueError:
+            raise CheckpointError(
+                f"{directory / file}: eos_token_id is {value!r:.60}; it must be a token id, from 0 to {LAST_TOKEN_ID}, "
+                "or a list of them; correct the file"
+            ) from None
+    unknown = sorted(token for token in ids if token >= config.vocab_size)
+    note = f"end-of-sequence ids outside the vocabulary of {config.vocab_size:,} never end a text: "
+    notes = (note + ", ".join(map(str, unknown)),) if unknown else ()
+    return tuple(sorted(ids - {*unknown})), notes

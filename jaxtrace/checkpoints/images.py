@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +16,18 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 
 from jaxtrace.errors import CheckpointError, PromptError, first_line
+from jaxtrace.files import MAX_JSON, decode_json, open_regular
 from jaxtrace.models.config import VisionConfig
 from jaxtrace.models.images import Images
 
 if TYPE_CHECKING:
     from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+# Limits of an image file, far above what vision models use: Llama 3.2 Vision sees 1.25 million pixels.
+MOST_PIXELS = 2**26  # 8192 × 8192, 192 MiB as RGB
+MOST_BYTES = 2**29
+SMALLER = f"give one of at most {MOST_PIXELS:,} pixels and {MOST_BYTES:,} bytes"
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # none runs a program
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -40,6 +50,10 @@ class ImageProcessor:
         if not any((directory / name).exists() for name in FILES):
             return None
         try:
+            for name in FILES:
+                if (directory / name).exists():
+                    with open_regular(directory / name) as file:
+                        decode_json(file.read(MAX_JSON), finite=False)
             settings, _ = _hugging_face().get_image_processor_dict(directory, local_files_only=True)
             if not isinstance(settings, dict):
                 raise TypeError("its config is no JSON object")
@@ -73,7 +87,7 @@ class ImageProcessor:
           prompts: images of each prompt, Pillow images or files; at least one prompt has any.
 
         Raises:
-          PromptError: a file is not a readable image.
+          PromptError: a file is not a readable image, or is too large.
         """
         rows = [[_upright_rgb(source) for source in prompt] for prompt in prompts]
         features = cast(Any, self.hf)(images=rows, return_tensors="np")
@@ -137,7 +151,7 @@ def check_image(source: ImageSource) -> None:
       source: Pillow image or file.
 
     Raises:
-      PromptError: the source is neither, is empty, or is not a readable image.
+      PromptError: the source is neither, is empty, too large, or is not a readable image.
     """
     with _opened(source) as image:
         if not isinstance(source, Image.Image):
@@ -152,16 +166,43 @@ def _upright_rgb(source: ImageSource) -> Image.Image:
 
 @contextmanager
 def _opened(source: ImageSource) -> Iterator[Image.Image]:
-    """Yield an opened image; raise PromptError for any error of reading it."""
-    if isinstance(source, Image.Image):
-        if not (source.width and source.height):
-            raise PromptError(f"an image of {source.width} × {source.height} pixels is empty; give another")
-        yield source
-        return
-    if not isinstance(source, str | Path):
+    """Yield an opened image, whose pixels are not decoded yet; raise PromptError for any error of reading it."""
+    if not isinstance(source, Image.Image | str | Path):
         raise PromptError(f"an image is a file or Pillow's Image, not {type(source).__name__}; give one of these")
     try:
-        with Image.open(source) as image:
+        if isinstance(source, Image.Image):
+            if not (source.width and source.height):
+                raise PromptError(f"an image of {source.width} × {source.height} pixels is empty; give another")
+            yield source
+            return
+        _check_file(Path(source))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `MOST_PIXELS` is below its limit
+            image = Image.open(source, formats=[name for name in FORMATS if name in _known_formats()])
+        with image:
+            if image.width * image.height > MOST_PIXELS:
+                raise PromptError(f"{source}: has {image.width:,} × {image.height:,} pixels; {SMALLER}")
             yield image
+    except PromptError:
+        raise
+    except Image.DecompressionBombError:
+        raise PromptError(f"{source}: has too many pixels; {SMALLER}") from None
     except Exception as error:  # Pillow raises whatever its decoders raise
-        raise PromptError(f"{source}: is no image that can be read ({first_line(error)}); give another file") from None
+        place = "an image" if isinstance(source, Image.Image) else source
+        raise PromptError(f"{place}: is no image that can be read ({first_line(error)}); give another file") from None
+
+
+def _check_file(path: Path) -> None:
+    """Raise PromptError for a file that is too large, or is no regular one, such as a pipe that never ends."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise PromptError(f"{path}: is no image that can be read (it is no regular file); give another file")
+    if status.st_size > MOST_BYTES:
+        raise PromptError(f"{path}: has {status.st_size:,} bytes; {SMALLER}")
+
+
+@functools.cache
+def _known_formats() -> frozenset[str]:
+    """Return the formats that this version of Pillow opens."""
+    Image.init()
+    return frozenset(Image.OPEN)

@@ -18,6 +18,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 from jaxtrace.checkpoints.table import Problems, leaves
 from jaxtrace.errors import CheckpointError
+from jaxtrace.files import open_regular
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families.weights import ParamPath
@@ -43,6 +44,9 @@ class OrbaxWeights:
     def __init__(self, config: DecoderConfig, directory: Path, source: str) -> None:
         self._directory, self._source = _absolute(directory), source
         try:
+            for path in directory.rglob("*"):
+                if not path.is_dir():
+                    open_regular(path).close()  # Orbax would wait for the writer of a named pipe
             self._metadata: Any = ocp.metadata(self._directory).metadata
             stored = {_name(path): tuple(leaf.shape) for path, leaf in leaves(self._metadata)}
         except Exception:  # Orbax raises whatever its parsers and stores raise

@@ -18,6 +18,7 @@ from jaxtrace.errors import CheckpointError, ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, init_params
 from jaxtrace.models.published import find_published
+from jaxtrace.parallel.memory import loading_weights
 from jaxtrace.parallel.sharding import param_shardings
 
 
@@ -55,7 +56,10 @@ class RandomCheckpoint:
         """Draw the parameters, the same on any mesh, stacked or not; see `Checkpoint.read` for the arguments."""
         shardings = None if mesh is None else param_shardings(self.config, mesh, stacked=stacked)
         dtype = default_dtype() if dtype is None else dtype
-        return init_params(self.config, jax.random.key(self.seed), dtype=dtype, stacked=stacked, shardings=shardings)
+        with loading_weights(self.name, self.config, dtype):
+            return init_params(
+                self.config, jax.random.key(self.seed), dtype=dtype, stacked=stacked, shardings=shardings
+            )
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of config, seed and default dtype, which determine the parameters."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxtrace.errors import CheckpointError, few
-from jaxtrace.files import read_json
+from jaxtrace.files import MAX_JSON, decode_json, open_regular, read_bytes, read_json
+from jaxtrace.memory import format_bytes, memory_errors
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -54,7 +55,7 @@ def other_format(directory: Path) -> CheckpointError | None:
     """Return the error that names the format of a directory of an adapter or of GGUF files; None for another one."""
     if adapters := sorted(directory.glob("adapter_*")):
         config = directory / ADAPTER
-        settings = read_json(config, CheckpointError, "download it again") if config in adapters else {}
+        settings = read_json(config, CheckpointError, "download it again", finite=False) if config in adapters else {}
         base = settings.get("base_model_name_or_path") or "an unnamed model"
         return CheckpointError(
             f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; "
@@ -86,13 +87,21 @@ def _no_weights(directory: Path) -> CheckpointError:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Return the shard of each tensor."""
+    content = read_bytes(index, MAX_JSON, CheckpointError, "download it again")
     try:
-        shard_of = json.loads(index.read_text())["weight_map"]
+        shard_of = decode_json(content)["weight_map"]
         if not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
             raise ValueError
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{index}: not a valid safetensors index; download it again") from None
     return shard_of
+
+
+def _memory_line(path: Path, asked: str) -> str:
+    return (
+        f"{path}: out of memory: {format_bytes(path.stat().st_size)} cannot be mapped{asked}; end other programs, "
+        "raise the limit on memory (ulimit -v), or use a machine with more memory"
+    )
 
 
 class Tensors:
@@ -101,6 +110,7 @@ class Tensors:
     An index decides which tensors there are: others in its shards are ignored.
 
     Raises:
+      OutOfMemoryError: a file cannot be mapped.
       CheckpointError: a file cannot be read, or a tensor is not in the shard that the index names.
     """
 
@@ -111,7 +121,9 @@ class Tensors:
         shard_of = None if paths == [directory / SINGLE] else _weight_map(directory / INDEX)
         for path in paths:
             try:
-                file = self._stack.enter_context(safe_open(path, framework="numpy"))
+                open_regular(path).close()  # safe_open would wait for the writer of a named pipe
+                with memory_errors(functools.partial(_memory_line, path)):
+                    file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from tokenizers import Tokenizer as Backend
 from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.control_tokens import ControlTokens
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import read_json
+from jaxtrace.files import MAX_TOKENIZER, MIB, open_regular, read_bytes, read_json
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
 from jaxtrace.settings.prompt import PromptSettings
 
@@ -55,6 +57,20 @@ class EncodedText:
     plain: tuple[str, ...] = ()
 
 
+@contextmanager
+def _rust_errors() -> Iterator[None]:
+    """Turn errors of the library tokenizers into CheckpointError.
+
+    It raises Exception itself; a regular expression that backtracks too long, or a wrong field, makes it panic.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise CheckpointError(f"the tokenizer fails ({first_line(error)}); download its files again") from None
+        raise
+
+
 class Tokenizer:
     """A tokenizer of the library tokenizers and a chat template, reduced to the operations of tracing.
 
@@ -75,6 +91,7 @@ class Tokenizer:
         self._special = {i: token.content for i, token in added.items() if token.special}
 
     @classmethod
+    @_rust_errors()
     def load(cls, directory: Path) -> Tokenizer | None:
         """Load the tokenizer of a checkpoint directory; return None for a directory without one.
 
@@ -88,8 +105,9 @@ class Tokenizer:
             return None
         if not (directory / FAST).exists():
             return _converted(directory)
+        content = read_bytes(directory / FAST, MAX_TOKENIZER, CheckpointError, "download it again")
         try:
-            backend = Backend.from_file(str(directory / FAST))
+            backend = Backend.from_buffer(content)
         except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(
                 f"{directory}: the tokenizer cannot be read ({first_line(error)}); download its files again"
@@ -129,6 +147,7 @@ class Tokenizer:
         prompt = Prompt(text=text, images=(None,) * images)
         return self.encode_prompt(prompt, PromptSettings(), chat=chat, image_token=image_token).ids
 
+    @_rust_errors()
     def encode_prompt(
         self,
         prompt: Prompt,
@@ -149,7 +168,8 @@ class Tokenizer:
 
         Raises:
           PromptError: the prompt needs a chat template and there is none, a message is malformed, or the template
-            fails, has no such argument, or omits the system message.
+            fails, has no such argument, omits the system message, or takes too long.
+          CheckpointError: the tokenizer fails on the text.
         """
         image_text = "" if image_token is None else cast(str, self.backend.id_to_token(image_token))
         mode = settings.chat_mode if chat else "never"
@@ -162,6 +182,7 @@ class Tokenizer:
         messages = self._messages(prompt, settings, image_text)
         return self._encode_chat(messages, settings, self.template, date or datetime.now())
 
+    @_rust_errors()
     def encode_text(self, text: str, images: int = 0, image_text: str = "") -> EncodedText:
         """Encode a text without a chat template: control tokens are parsed, one start token and no end token is fed.
 
@@ -259,6 +280,7 @@ class Tokenizer:
         """Return the text of ids from the pieces that they add, without the pieces of special tokens."""
         return "".join(piece for i, piece in zip(ids, pieces, strict=True) if int(i) not in self._special)
 
+    @_rust_errors()
     def pieces(self, ids: Int[np.ndarray, " n"]) -> tuple[str, ...]:
         """Return the text that each id adds, special tokens included; "" while a character is incomplete."""
         visible = iter(self._visible_pieces([i for i in map(int, ids) if i not in self._special]))
@@ -282,13 +304,15 @@ class Tokenizer:
 
 def _converted(directory: Path) -> Tokenizer:
     """Convert a tokenizer without tokenizer.json by transformers."""
+    _check_files(directory)
     names = [name for name in FILES if (directory / name).exists()]
     if names == ["tekken.json"]:
         raise CheckpointError(
             f"{directory}: has tekken.json, Mistral's own format, and no tokenizer.json; add the latter from the hub"
         )
     if names[0] == "tokenizer.model":
-        package = "sentencepiece" if (directory / names[0]).read_bytes()[:1] == b"\n" else "tiktoken"
+        with open_regular(directory / names[0]) as file:
+            package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
         if importlib.util.find_spec(package) is None:
             raise CheckpointError(
                 f"{directory}: to read tokenizer.model needs the package {package}; pip install {package} protobuf, or "
@@ -312,8 +336,21 @@ def _converted(directory: Path) -> Tokenizer:
     )
 
 
+def _check_files(directory: Path) -> None:
+    """Raise CheckpointError for a file that transformers would not finish to read."""
+    for pattern in ("*.json", "*.jinja", "*.model", "*.txt"):
+        for path in directory.glob(pattern):
+            try:
+                with open_regular(path) as file:
+                    size = file.seek(0, os.SEEK_END)
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read ({error.strerror}); download it again") from None
+            if size > MAX_TOKENIZER:
+                raise CheckpointError(f"{path}: is larger than {MAX_TOKENIZER // MIB} MiB; download it again")
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
-    return read_json(path, CheckpointError, "download it again") if path.exists() else {}
+    return read_json(path, CheckpointError, "download it again", finite=False) if path.exists() else {}
 
 
 def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
@@ -332,7 +369,7 @@ def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a copy of messages without null fields; raise PromptError for one that no template can format."""
     try:
         copy = json.loads(json.dumps(list(messages), allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PromptError(f"a message holds what JSON cannot ({error}); give texts, numbers, lists and dicts") from None
     if not copy:
         raise PromptError("has no messages; give at least one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from jaxtrace.cli.options import Group, Member
 from jaxtrace.cli.output import errors, fail, say
 from jaxtrace.errors import JaxtraceError
+from jaxtrace.memory import memory_errors
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
 VERBS = ("trace", "sweep", "plan", "report", "models", "info", "grade", "tuned-lens", "convert")
@@ -54,7 +56,7 @@ def run(words: Sequence[str]) -> None:
     """Execute a command line; a user-fixable error becomes one line and exit status 2, Ctrl-C becomes 130."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its tokenizers need no PyTorch
     try:
-        with warnings.catch_warnings(), _shown_notes():
+        with warnings.catch_warnings(), _shown_notes(), memory_errors(lambda asked: _memory_line(words, asked)):
             warnings.showwarning = _show_warning
             APP.execute(words)
     except (JaxtraceError, *_loaded("jaxtrace.kernels", "Unsupported")) as error:
@@ -88,6 +90,12 @@ def main() -> None:
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(int(status))  # JAX would wait for the other processes, which wait for this one
+
+
+def _memory_line(words: Sequence[str], asked: str) -> str:
+    """Return the line of a command that ran out of memory where the library says no more."""
+    verb = " ".join(itertools.takewhile(lambda word: word.isalpha(), words[:2]))
+    return f"{verb}: out of memory{asked}; run fewer rows at once, give less data, or use a machine with more memory"
 
 
 def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:

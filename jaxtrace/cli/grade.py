@@ -15,12 +15,14 @@ from pydantic.config import JsonDict
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
 from jaxtrace.settings.groups import OUTPUT, TRACE
+from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
 
 
+LONGEST_TIMEOUT = 86_400.0  # seconds
 JUDGE: JsonDict = {"group": "Judge"}
 
 
@@ -46,8 +48,16 @@ class GradeOptions(StrictModel):
         description="Directory of stored replies of the API. Default: OUT.cache.",
         json_schema_extra=JUDGE,
     )
-    timeout: float = Field(60.0, description="Seconds to wait for each reply of the API.", json_schema_extra=JUDGE)
-    retries: int = Field(3, description="Number of further requests after the API fails.", json_schema_extra=JUDGE)
+    timeout: Float = Field(
+        60.0,
+        gt=0,
+        le=LONGEST_TIMEOUT,
+        description="Most seconds for each question to the API, all retries included.",
+        json_schema_extra=JUDGE,
+    )
+    retries: Natural = Field(
+        3, le=100, description="Number of further requests after the API fails.", json_schema_extra=JUDGE
+    )
     out: Path = Field(description="File of labels, JSON lines.", json_schema_extra=OUTPUT)
 
     @model_validator(mode="after")

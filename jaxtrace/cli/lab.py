@@ -11,6 +11,7 @@ from jaxtrace.cli.output import console, fail, say
 from jaxtrace.lab.settings import LAB_RECIPE, LAB_WORLD, DecoderRecipe
 from jaxtrace.lab.shapes import Shape
 from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.numbers import Count, Seed
 from jaxtrace.settings.validation import StrictModel, validated
 
 
@@ -18,8 +19,8 @@ class LabOptions(StrictModel):
     """Options of `jaxtrace lab train` besides the model's shape."""
 
     family: str = Field("llama", description="llama, gemma, qwen or gpt2.")
-    steps: int = Field(LAB_RECIPE.steps, description="Number of optimiser steps.")
-    seed: int = Field(LAB_RECIPE.seed, description="Seed of the weights and of the order of the text.")
+    steps: Count = Field(LAB_RECIPE.steps, description="Number of optimiser steps.")
+    seed: Seed = Field(LAB_RECIPE.seed, description="Seed of the weights and of the order of the text.")
     world: Path | None = Field(
         None,
         description="File world.json that changes the world. Default: jaxtrace's world.",

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from jaxtrace.errors import ConfigError
 from jaxtrace.settings.groups import ORDER
 from jaxtrace.settings.prompt import KEY_VALUES
-from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, check_paths, did_you_mean, validated
+from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, check_paths, check_unicode, did_you_mean, validated
 
 # Why not a library: cyclopts 5.5 validates the command line before the YAML file is read, and so refuses settings that
 # the file completes; its --help took 0.95 s of CPU for four fields, where importing pydantic and argparse takes 0.5 s.
@@ -42,6 +42,7 @@ class Arguments:
 
     def settings(self, kind: type[T]) -> T:
         """Return checked settings; raises ConfigError for a wrong value or a path that does not exist."""
+        check_unicode(self._values[kind], self._command)
         settings = validated(kind, self._values[kind], self._command)
         check_paths(settings)
         return settings

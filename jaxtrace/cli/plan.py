@@ -8,6 +8,7 @@ from jaxtrace.cli.checks import check_run
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
+from jaxtrace.settings.numbers import Count, Rows
 from jaxtrace.settings.run import DEMO, RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
@@ -33,8 +34,8 @@ class PlanOptions(StrictModel):
     mesh: str | None = Field(
         None, description="Sizes of the mesh's axes: data=2,model=8. Default: chosen.", json_schema_extra=DEVICES
     )
-    batch: int = Field(8, description="Number of rows that run together.")
-    context: int | None = Field(
+    batch: Rows = Field(8, description="Number of rows that run together.")
+    context: Count | None = Field(
         None, description="Positions of a row, prompt and new tokens. Default: 4096, or the model's context if shorter."
     )
     search: bool = Field(

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from jaxtrace.cli.output import console
 from jaxtrace.settings.groups import DEVICES
+from jaxtrace.settings.numbers import Count, Natural
 from jaxtrace.settings.validation import StrictModel
 
 
@@ -22,10 +23,10 @@ class ProcessOptions(StrictModel):
     coordinator: str | None = Field(
         None, description="HOST:PORT of process 0, if no cluster is recognised.", json_schema_extra=DEVICES
     )
-    processes: int | None = Field(
+    processes: Count | None = Field(
         None, description="Number of processes, with --coordinator.", json_schema_extra=DEVICES
     )
-    process: int | None = Field(
+    process: Natural | None = Field(
         None, description="Number of this process, from 0, with --coordinator.", json_schema_extra=DEVICES
     )
 
@@ -34,6 +35,8 @@ class ProcessOptions(StrictModel):
         alone = not self.distributed and self.coordinator is None
         if alone and (self.processes is not None or self.process is not None):
             raise ValueError("--processes and --process need a coordinator; name process 0's --coordinator HOST:PORT")
+        if self.processes is not None and (self.process or 0) >= self.processes:
+            raise ValueError(f"--process is {self.process} of {self.processes}; number the processes from 0")
         return self
 
     def join(self) -> None:

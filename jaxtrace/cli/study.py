@@ -16,7 +16,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
-from jaxtrace.settings.validation import StrictModel, origin, validated
+from jaxtrace.settings.validation import StrictModel, check_unicode, origin, validated
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies.registry import Study
 
@@ -72,6 +72,7 @@ def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any],
       ConfigError: the file is unreadable, a field is unknown or out of range, or an option that affects only runs is
         given beside traces.
     """
+    check_unicode({**options, **run}, "settings")
     fields = {} if file is None else read_yaml(file)
     if "traces" in options:
         fields.pop("models", None)
@@ -84,8 +85,9 @@ def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any],
             runs_only.add(extra["option"])
     if runs_only and (options.get("traces") or fields.get("traces")):
         raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
-    fields |= {**options, "run": {**fields.get("run", {}), **run}}
-    return validated(kind, fields, origin(file, options))
+    if isinstance(fields.setdefault("run", {}), dict):  # another value is the settings' own error
+        fields["run"] |= run
+    return validated(kind, {**fields, **options}, origin(file, options))
 
 
 def study_command(study: Study) -> Command:

@@ -10,6 +10,7 @@ from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, fail
 from jaxtrace.cli.processes import ProcessOptions
 from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.numbers import Float
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.settings.validation import StrictModel
 
@@ -25,11 +26,11 @@ class SweepOptions(StrictModel):
         None, description="Directory or URL of the dataset. Default: sweeps/NAME of the file.", json_schema_extra=OUTPUT
     )
     dry_run: bool = Field(False, description="Check the sweep and estimate its cost; run nothing.")
-    bandwidth: float | None = Field(
-        None, ge=1e-3, description="GB/s of a device's memory, with --dry-run. Default: measured here."
+    bandwidth: Float | None = Field(
+        None, ge=1e-3, le=1e9, description="GB/s of a device's memory, with --dry-run. Default: measured here."
     )
-    tflops: float | None = Field(
-        None, ge=1e-6, description="TFLOP/s of a device, with --dry-run. Default: measured here."
+    tflops: Float | None = Field(
+        None, ge=1e-6, le=1e9, description="TFLOP/s of a device, with --dry-run. Default: measured here."
     )
 
 

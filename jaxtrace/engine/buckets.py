@@ -17,7 +17,8 @@ def cache_slots(positions: int, context: int) -> int:
     slots = LEAST_SLOTS
     while slots < positions:
         slots *= 2
-    return min(slots, sum(chunk_widths(context)))
+    full, tail = divmod(context, CHUNK_WIDTHS[-1])
+    return min(slots, full * CHUNK_WIDTHS[-1] + sum(chunk_widths(tail)))
 
 
 def chunk_widths(positions: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,8 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
 from jaxtrace.prompts import Prompt, token_ids
 from jaxtrace.settings.prompt import PromptSettings
+
+LONGEST_TOKEN = 64  # mean characters of a token, above which a text is refused without being encoded
 
 PromptLike = str | Sequence[int] | Sequence[Mapping[str, Any]] | Prompt
 ImagesLike = ImageSource | Sequence[ImageSource] | None
@@ -68,6 +71,7 @@ def encode(
         name = f"prompt {(isinstance(prompt, Prompt) and prompt.id) or index}"
         try:
             prompt = _as_prompt(prompt)
+            _check_storable(prompt)
             ids = list(prompt.tokens or ())
             if prompt.tokens is None:
                 texts.append(_encode_text(prompt, model, config, tokenizer, settings, chat, date))
@@ -146,7 +150,27 @@ def _encode_text(
         "".join((prompt.text or "", settings.system or "", settings.prefix)).encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"is no Unicode text ({error.reason}); save it as UTF-8") from None
+    turns = (
+        [prompt.text]
+        if prompt.messages is None
+        else [turn.get("content") for turn in prompt.messages if isinstance(turn, Mapping)]
+    )
+    length = sum(len(text) for text in (*turns, settings.system, settings.prefix) if isinstance(text, str))
+    if length > LONGEST_TOKEN * config.context:
+        raise PromptError(
+            f"has {length:,} characters, and the context of {model} holds {config.context} tokens; shorten it"
+        )
     return tokenizer.encode_prompt(prompt, settings, chat=chat, date=date, image_token=config.image_token)
+
+
+def _check_storable(prompt: Prompt) -> None:
+    """Raise PromptError for a text that is none, and for metadata that a trace could not store as JSON."""
+    if not isinstance(prompt.text, str | None):
+        raise PromptError(f"is {prompt.text!r:.60}, not a text; give a text")
+    try:
+        json.dumps((prompt.id, prompt.meta), ensure_ascii=False, default=lambda array: array.tolist()).encode()
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PromptError(f"has an id or metadata that JSON cannot hold ({error}); give texts and numbers") from None
 
 
 def _checked_ids(prompt: Prompt, ids: list[int], model: str, config: DecoderConfig, last_twice: bool) -> np.ndarray:

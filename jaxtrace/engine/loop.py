@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxtrace.engine.buckets import best_width, chunk, fixed_width
 from jaxtrace.engine.measure import StepTrace
+from jaxtrace.engine.memory import running_rows
 from jaxtrace.engine.metric_buffer import MetricBuffer, Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader, Pool, PoolEntry, score_chunk
 from jaxtrace.engine.samplers import Sampler
@@ -125,9 +126,10 @@ def generate_rows(
         )
         for tokens in prompts
     ]
-    for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
-        for batch in _generate(config, params, pool, settings, strings, on_progress):
-            yield [(members[i], metrics) for i, metrics in batch]
+    with running_rows(config, params, entries, BLOCK if settings.deterministic else settings.batch_size):
+        for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
+            for batch in _generate(config, params, pool, settings, strings, on_progress):
+                yield [(members[i], metrics) for i, metrics in batch]
 
 
 def _generate(
@@ -189,9 +191,10 @@ def score_rows(
     deterministic run scores one text at a time on each device.
     """
     entries = [PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0) for tokens in texts]
-    for members, pool in _pools(config, params, settings, entries, 1, None, load_images, lens):
-        for batch in _score(config, params, pool, settings, on_progress, [texts[i] for i in members]):
-            yield [(members[i], metrics) for i, metrics in batch]
+    with running_rows(config, params, entries, 1 if settings.deterministic else settings.batch_size):
+        for members, pool in _pools(config, params, settings, entries, 1, None, load_images, lens):
+            for batch in _score(config, params, pool, settings, on_progress, [texts[i] for i in members]):
+                yield [(members[i], metrics) for i, metrics in batch]
 
 
 def _score(

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from jaxtrace.engine.samplers import Greedy, Sampler
-from jaxtrace.errors import ConfigError
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.prompts import token_ids
+from jaxtrace.settings.numbers import Count
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
-from jaxtrace.settings.validation import validated
+from jaxtrace.settings.validation import set_checked
 
-DEFAULTS = DecodingSettings()
+MOST_STEPS = 4096  # whose traces one call keeps on the device
+
+
+class EngineRanges(DecodingSettings):
+    """Ranges of the numbers of `Settings`."""
+
+    steps: Count = Field(default=16, le=MOST_STEPS)
+    stop_tokens: Annotated[tuple[int, ...], BeforeValidator(token_ids)] = ()
+
+
+DEFAULTS = EngineRanges()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Settings:
       interventions: ablation of the forward pass; None for none.
 
     Raises:
-      ConfigError: a number is out of range, or a stop token is not an integer.
+      ConfigError: a number is out of range, or a stop token is no token id.
     """
 
     probes: Probes
@@ -43,17 +56,12 @@ class Settings:
     matmul_precision: PrecisionName = DEFAULTS.matmul_precision
     max_new_tokens: int = DEFAULTS.max_new_tokens
     sampler: Sampler = Greedy()  # noqa: RUF009
-    stop_tokens: tuple[int, ...] = ()
+    stop_tokens: tuple[int, ...] = DEFAULTS.stop_tokens
     stop_repeats: int = DEFAULTS.stop_repeats
     stop: tuple[str, ...] = DEFAULTS.stop
     seed: int = DEFAULTS.seed
-    steps: int = 16
+    steps: int = DEFAULTS.steps
     interventions: Interventions | None = None
 
     def __post_init__(self) -> None:
-        numbers = {name: getattr(self, name) for name in DecodingSettings.model_fields}
-        validated(DecodingSettings, numbers, "settings")
-        try:
-            token_ids(self.stop_tokens)
-        except ValueError as error:
-            raise ConfigError(f"stop_tokens: {error}") from None
+        set_checked(self, EngineRanges, "settings")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxtrace.engine.measure import StepTrace, forward_flags, measure
 from jaxtrace.engine.rows import select_rows
 from jaxtrace.engine.samplers import Greedy, Sampler
+from jaxtrace.engine.settings import EngineRanges
 from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import ConfigError
@@ -24,6 +25,7 @@ from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import ImageMask
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.validation import validated
 
 
 @jax.tree_util.register_dataclass
@@ -75,9 +77,12 @@ class StopRules:
 
 
 def stop_rules(tokens: tuple[int, ...] = (), repeats: int = 0, strings: StopStrings | None = None) -> StopRules:
-    """Return StopRules from plain numbers."""
+    """Return StopRules from plain numbers; raise ConfigError if one is out of range."""
+    checked = validated(EngineRanges, {"stop_tokens": tokens, "stop_repeats": repeats}, "stop_rules")
     return StopRules(
-        jnp.array(tokens, jnp.int32).reshape(-1), jnp.asarray(repeats, jnp.int32), jax.tree.map(jnp.asarray, strings)
+        jnp.array(checked.stop_tokens, jnp.int32).reshape(-1),
+        jnp.asarray(checked.stop_repeats, jnp.int32),
+        jax.tree.map(jnp.asarray, strings),
     )
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import CheckpointError
-from jaxtrace.files import read_json, write_atomically
+from jaxtrace.files import MIB, first_problem, read_bytes, read_json, write_atomically
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.sharding import ShardingRules
@@ -85,12 +85,14 @@ def read_lens(directory: str | Path, name: str, fingerprint: str, config: Decode
             f"are not those of {name}; train a lens of {name} with `jaxtrace tuned-lens`"
         )
     path = directory / TENSORS
+    shapes = vars(jax.eval_shape(lambda: Translators.zeros(config)))
+    expected = {name: list(x.shape) for name, x in shapes.items()}
+    most = MIB + sum(4 * x.size for x in shapes.values())  # a header and float32
+    content = read_bytes(path, most, CheckpointError, "train the lens again")
     try:
-        content = path.read_bytes()
         tensors = load(content)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train the lens again") from None
-    expected = {name: list(x.shape) for name, x in vars(jax.eval_shape(lambda: Translators.zeros(config))).items()}
     stored = {name: list(x.shape) for name, x in tensors.items()}
     if stored != expected or any(x.dtype != np.float32 for x in tensors.values()):
         raise CheckpointError(f"{path}: holds {stored}, and {name} needs {expected} in float32; train the lens again")
@@ -120,5 +122,5 @@ def _read_card(path: Path) -> LensCard:
     try:
         return LensCard.model_validate(read_json(path, CheckpointError, "train the lens again"))
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+        problem = first_problem(error)
         raise CheckpointError(f"{path}: does not describe a tuned lens ({problem}); train it again") from None

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import openai
+from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jaxtrace.errors import StudyError
-from jaxtrace.files import write_atomically
+from jaxtrace.errors import ConfigError, StudyError
+from jaxtrace.files import read_json, write_atomically
 
 T = TypeVar("T", bound=BaseModel)
 
 KEY = "OPENAI_API_KEY"
 CONCURRENT_REQUESTS = 8
+MAX_BYTES = 1 << 20  # of a response; the rest is not read
 # Errors that every further question would meet too.
 FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
@@ -53,6 +58,8 @@ class Chat:
     Replies are stored in a directory, one file per request, named by the hash of the request; a stored reply is never
     requested again, even if it is invalid. The API key is read from $OPENAI_API_KEY, sent to the model's server, and
     neither stored nor printed.
+
+    It is a context manager: requests run in an event loop of its own thread, since a notebook's thread has one already.
     """
 
     def __init__(self, url: str, model: str, cache: Path, *, timeout: float = 60.0, retries: int = 3) -> None:
@@ -62,25 +69,39 @@ class Chat:
           url: base URL, such as "https://api.openai.com/v1" or "http://localhost:8000/v1".
           model: name of the model on the server.
           cache: directory of stored replies; created if missing.
-          timeout: seconds to wait for each response.
-          retries: number of times to repeat a request, after growing pauses, if the server is busy, fails or times out.
+          timeout: most seconds for a question, from the connection to the last byte, with all pauses and retries.
+          retries: number of times to repeat a request, after growing pauses, if the server is busy or fails.
 
         Raises:
-          StudyError: the URL is not one of a chat API.
+          StudyError: the URL is not one of a chat API, or the key cannot be sent.
         """
+        key = os.environ.get(KEY) or "none"  # local servers need no key
+        if not (key.isascii() and key.isprintable()):
+            raise StudyError(f"${KEY}: holds characters that no key has; set it again")
         self.model = model
         self._shown = _without_secrets(url)
-        self._url, self._cache = url, cache
-        key = os.environ.get(KEY) or "none"  # local servers need no key
-        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)
+        self._url, self._cache, self._timeout, self._retries = url, cache, timeout, retries
+        self._key, self._exit = key, ExitStack()
 
     def __enter__(self) -> Self:
+        client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key,
+            timeout=self._timeout,
+            max_retries=self._retries,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_limit]}),
+        )
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            self._client = stack.enter_context(self._portal.wrap_async_context_manager(client))
+            self._exit = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self._exit.close()
 
     def ask_all(
         self,
@@ -106,24 +127,45 @@ class Chat:
         """
         requests = [self._request(system, item, kind) for item in data]
         files = [self._cache / f"{_hash({'url': self._url, **request})}.json" for request in requests]
-        replies: dict[Path, Reply[T]] = {}
-        pool = ThreadPoolExecutor(CONCURRENT_REQUESTS)
+        counts, answered = Counter(files), SimpleQueue[Path | None]()
+        asking = self._portal.start_task_soon(
+            self._ask_each, dict(zip(files, requests, strict=True)), kind, answered.put
+        )
+        asking.add_done_callback(lambda _: answered.put(None))
         try:
-            unique = dict(zip(files, requests, strict=True))
-            pending = {pool.submit(self._ask, file, request, kind): file for file, request in unique.items()}
-            for future in as_completed(pending):
-                file = pending[future]
-                replies[file] = future.result()
-                on_answer(files.count(file))
-        finally:
-            pool.shutdown(cancel_futures=True)
+            for file in iter(answered.get, None):
+                on_answer(counts[file])
+            replies = asking.result()
+        finally:  # after Ctrl-C
+            asking.cancel()
         return [replies[file] for file in files]
 
-    def _ask(self, file: Path, request: dict[str, Any], kind: type[T]) -> Reply[T]:
-        if not file.exists():
+    async def _ask_each(
+        self, requests: dict[Path, dict[str, Any]], kind: type[T], on_answer: Callable[[Path], None]
+    ) -> dict[Path, Reply[T]]:
+        free, replies = asyncio.Semaphore(CONCURRENT_REQUESTS), {}
+
+        async def ask(file: Path, request: dict[str, Any]) -> None:
+            async with free:
+                replies[file] = await self._ask(file, request, kind)
+            on_answer(file)
+
+        tasks = [asyncio.ensure_future(ask(*item)) for item in requests.items()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return replies
+
+    async def _ask(self, file: Path, request: dict[str, Any], kind: type[T]) -> Reply[T]:
+        reply = _stored_reply(file, request)
+        if reply is None:
             try:
-                content = self._send(request)
-            except openai.APITimeoutError:
+                async with asyncio.timeout(self._timeout):
+                    reply = await self._send(request)
+            except (TimeoutError, openai.APITimeoutError):
                 return Reply(None, "no answer in time")
             except openai.APIConnectionError:
                 raise StudyError(f"{self._shown}: cannot be reached; start the server, or correct the URL") from None
@@ -133,14 +175,12 @@ class Chat:
                     f"correct the URL, the model's name, or ${KEY}"
                 ) from None
             except openai.APIStatusError as error:
-                about = f" ({error.param})" if error.param else ""
-                return Reply(None, f"status {error.status_code}{about}")
+                named = re.fullmatch(r"[\w.\[\]]{1,60}", str(error.param or ""), re.ASCII)  # the server's text
+                return Reply(None, f"status {error.status_code}" + (f" ({named[0]})" if named else ""))
             except ValidationError:
                 return Reply(None, "a response that is not a chat API's")
             file.parent.mkdir(parents=True, exist_ok=True)
-            stored = json.dumps({"request": request, "reply": content}, ensure_ascii=False, indent=1)
-            write_atomically(file, stored, shared=True)
-        reply = json.loads(file.read_text(encoding="utf-8"))["reply"]
+            write_atomically(file, json.dumps({"request": request, "reply": reply}, indent=1), shared=True)
         try:
             return Reply(kind.model_validate_json(reply))
         except ValidationError:
@@ -158,8 +198,8 @@ class Chat:
             "temperature": 0,
         }
 
-    def _send(self, request: dict[str, Any]) -> str:
-        response = self._client.chat.completions.with_raw_response.create(**request)
+    async def _send(self, request: dict[str, Any]) -> str:
+        response = await self._client.chat.completions.with_raw_response.create(**request)
         return _Completion.model_validate_json(response.content).choices[0].message.content or ""
 
 
@@ -173,6 +213,34 @@ class _Choice(BaseModel):
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+
+
+async def _limit(response: Any) -> None:
+    """Let a response be read only up to MAX_BYTES, and neither be unpacked nor decoded by a codec of its choice."""
+    read = response.aiter_bytes
+
+    async def beginning() -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in read():
+            size += len(chunk)
+            yield chunk
+            if size > MAX_BYTES:
+                await response.aclose()
+                return
+
+    response.aiter_bytes = beginning
+    response.headers.pop("content-encoding", None)
+    response.headers["content-type"] = "application/json"
+
+
+def _stored_reply(file: Path, request: dict[str, Any]) -> str | None:
+    """Return the reply that a file stores for a request; None if there is none, or the file is damaged or foreign."""
+    try:
+        stored = read_json(file) if file.exists() else {}
+    except ConfigError:
+        return None
+    reply = stored.get("reply")
+    return reply if isinstance(reply, str) and stored.get("request") == request else None
 
 
 def _without_secrets(url: str) -> str:

@@ -166,6 +166,8 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if len(match.group()) > 1000:
+        return None  # Python reads at most 4,300 digits
     whole, decimals = re.sub("[ '’]", "", match["whole"]), match["decimals"] or ""
     if GROUPED.fullmatch(whole):
         whole = whole.replace(",", "")

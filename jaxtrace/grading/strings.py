@@ -138,7 +138,7 @@ def _grade_number(answer: str, text: str, cut_off: bool) -> RuleGrade:
         found = CUT_OFF if cut_off else last_number(text) or "no number"
     if isinstance(found, str):
         return RuleGrade(Grade.NOT_ATTEMPTED, found)
-    right = found.value == parse_number(answer)
+    right = found.value is not None and found.value == parse_number(answer)
     if cut_off and not right and found.is_last and answer.startswith(found.digits):
         return RuleGrade(Grade.NOT_ATTEMPTED, "cut off in its answer")
     return _decided(right, found.by)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from jaxtrace.lab.phrases import QUESTIONS
+from jaxtrace.settings.numbers import Count, Float, Float32, Natural, Seed
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import Recipe
 
+LARGEST_ADDEND = 10**9
 FORMS = min(map(len, QUESTIONS.values()))
+MOST_TEXTS = 1_000_000  # documents of one kind, statements of one fact, and asked sums
+MOST_IN_DOCUMENT = 1000  # statements or sums
+InDocument = Annotated[Count, Field(le=MOST_IN_DOCUMENT)]
 
 
 class PeopleClass(StrictModel):
     """A class of people whose facts are stated equally often, or in the same cycle of counts."""
 
     name: str = Field(description="Name of the class.")
-    people: int = Field(ge=1, description="Number of people.")
-    stated: tuple[int, ...] = Field(
+    people: Count = Field(description="Number of people.")
+    stated: tuple[Annotated[Natural, Field(le=MOST_TEXTS)], ...] = Field(
         min_length=1, description="Times the text states a fact; the n-th person has the n-th count, cyclically."
     )
 
@@ -26,28 +31,30 @@ class PeopleClass(StrictModel):
 class WorldSettings(StrictModel):
     """A world and the text about it; equal settings give equal worlds and texts. Unknown fields are refused."""
 
-    seed: int = Field(default=0, ge=0, description="Seed of names, facts and asked sums.")
+    seed: Seed = Field(default=0, description="Seed of names, facts and asked sums.")
     classes: tuple[PeopleClass, ...] = Field(min_length=1, description="Classes of people, in order.")
     by_fact: bool = Field(description="Give each fact of a person the next count of the cycle, not all the same one.")
-    question_forms: int = Field(
-        ge=1, le=FORMS, description="Phrasings of a question; if there are several, one is held out for each person."
+    question_forms: Count = Field(
+        le=FORMS, description="Phrasings of a question; if there are several, one is held out for each person."
     )
-    first_names: int = Field(default=60, ge=2, le=400, description="Number of first names.")
-    last_names: int = Field(default=80, ge=2, le=400, description="Number of last names.")
-    places: int = Field(default=32, ge=2, le=400, description="Number of places.")
-    strangers: int = Field(ge=0, description="Documents about people who occur in no other document.")
-    statements_per_document: int = Field(ge=1, description="Maximum number of statements in a document.")
-    meetings: float = Field(ge=0, le=1, description="Probability that a document of facts also tells of a meeting.")
-    passing_sums: float = Field(ge=0, le=1, description="Probability that a document of facts ends in a sum.")
-    repeats: float = Field(ge=0, le=1, description="Probability that a stranger's fact is stated twice.")
-    sums: int = Field(ge=0, description="Documents of sums.")
-    sums_per_document: tuple[int, int] = Field(description="Fewest and most sums in a document.")
-    addends: tuple[tuple[int, int], ...] = Field(
+    first_names: Count = Field(default=60, ge=2, le=400, description="Number of first names.")
+    last_names: Count = Field(default=80, ge=2, le=400, description="Number of last names.")
+    places: Count = Field(default=32, ge=2, le=400, description="Number of places.")
+    strangers: Natural = Field(description="Documents about people who occur in no other document.")
+    statements_per_document: Count = Field(
+        le=MOST_IN_DOCUMENT, description="Maximum number of statements in a document."
+    )
+    meetings: Float = Field(ge=0, le=1, description="Probability that a document of facts also tells of a meeting.")
+    passing_sums: Float = Field(ge=0, le=1, description="Probability that a document of facts ends in a sum.")
+    repeats: Float = Field(ge=0, le=1, description="Probability that a stranger's fact is stated twice.")
+    sums: Natural = Field(le=MOST_TEXTS, description="Documents of sums.")
+    sums_per_document: tuple[InDocument, InDocument] = Field(description="Fewest and most sums in a document.")
+    addends: tuple[tuple[Natural, Natural], ...] = Field(
         min_length=1, description="Smallest and largest addend, for each size of sums."
     )
-    asked_sums: int = Field(default=24, ge=1, description="Sums of each size that the task asks.")
+    asked_sums: Count = Field(default=24, le=MOST_TEXTS, description="Sums of each size that the task asks.")
     withhold_sums: bool = Field(description="Keep the asked sums out of the text.")
-    stories: int = Field(ge=0, description="Documents that tell a story.")
+    stories: Natural = Field(le=MOST_TEXTS, description="Documents that tell a story.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -59,12 +66,13 @@ class WorldSettings(StrictModel):
             )
         if people < 2:
             raise ValueError(f"{people} person meets nobody; give two or more people")
-        for group in self.classes:
-            if min(group.stated) < 0:
-                raise ValueError(f"class {group.name} states a fact {min(group.stated)} times; give 0 or more")
+        if self.sums_per_document[0] > self.sums_per_document[1]:
+            raise ValueError(f"sums_per_document is {self.sums_per_document}; give the fewest first, then the most")
         for least, largest in self.addends:
             pairs = (largest - least + 1) ** 2
-            if not 0 <= least <= largest or pairs < 2 * self.asked_sums:
+            if largest > LARGEST_ADDEND:
+                raise ValueError(f"an addend of up to {largest} is too large; give at most {LARGEST_ADDEND:,}")
+            if least > largest or pairs < 2 * self.asked_sums:
                 raise ValueError(
                     f"addends of {least} to {largest} make too few sums to ask {self.asked_sums}; widen the range"
                 )
@@ -78,11 +86,11 @@ class WorldSettings(StrictModel):
 class DecoderRecipe(Recipe):
     """Settings of a decoder's training."""
 
-    learning_rate: float = Field(
+    learning_rate: Float32 = Field(
         default=3e-3, gt=0, description="Peak learning rate, reached after `warmup`; a cosine brings it to a twentieth."
     )
-    warmup: int = Field(default=100, ge=0, description="Steps of linear warm-up; half of `steps` is the maximum.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
+    warmup: Natural = Field(default=100, description="Steps of linear warm-up; half of `steps` is the maximum.")
+    weight_decay: Float32 = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
 
 
 DEMO_RECIPE = DecoderRecipe(steps=1600, batch=8, length=256)

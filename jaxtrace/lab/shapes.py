@@ -9,6 +9,7 @@ from pydantic import Field
 from jaxtrace.lab.tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
 from jaxtrace.models.config import INIT_STD, DecoderConfig
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.settings.numbers import Count
 from jaxtrace.settings.validation import StrictModel
 
 HEAD_DIM = 16
@@ -22,11 +23,11 @@ class Shape(StrictModel):
     """
 
     family: Literal["llama", "gemma", "qwen", "gpt2"] = Field(description="Llama 3, Gemma 2, Qwen 3 or GPT-2.")
-    layers: int = Field(default=4, ge=1, le=64, description="Number of blocks.")
-    width: int = Field(
+    layers: Count = Field(default=4, le=64, description="Number of blocks.")
+    width: Count = Field(
         default=64, ge=32, le=1024, multiple_of=2 * HEAD_DIM, description="Width of the residual stream."
     )
-    vocab: int = Field(default=VOCAB_SIZE, ge=512, le=65_536, description="Size of the vocabulary.")
+    vocab: Count = Field(default=VOCAB_SIZE, ge=512, le=65_536, description="Size of the vocabulary.")
 
     @property
     def config(self) -> dict[str, Any]:

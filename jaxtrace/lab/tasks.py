@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from jaxtrace.errors import PromptError
+from jaxtrace.files import read_model
 from jaxtrace.lab.phrases import OPENINGS, as_question, question_text
 from jaxtrace.lab.settings import DEMO_WORLD, WorldSettings
 from jaxtrace.lab.world import World
@@ -42,16 +41,11 @@ def load_world(path: Path | None) -> World:
 def read_settings(path: Path) -> WorldSettings:
     """Return the settings in a directory's `world.json`, or in a file; raises PromptError."""
     file = path / SETTINGS if path.is_dir() else path
-    try:
-        return WorldSettings.model_validate_json(file.read_bytes())
-    except OSError:
-        raise PromptError(f"{file}: no such file; name a directory that `jaxtrace lab train` wrote") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = "".join(f"{part}: " for part in first["loc"])
-        raise PromptError(
-            f"{file}: not the settings of a world ({field}{first['msg']}); correct the file or name another"
-        ) from None
+    if not file.exists():
+        raise PromptError(f"{file}: no such file; name a directory that `jaxtrace lab train` wrote")
+    return read_model(
+        WorldSettings, file, PromptError, "not the settings of a world", "correct the file or name another"
+    )
 
 
 def prompts(world: World) -> list[Prompt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,11 @@ def abstract_params(config: DecoderConfig, *, stacked: bool = False) -> Params:
     blocks = [_dicts_to_lists(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
     params = {**_dicts_to_lists(nnx.to_pure_dict(outer_definition(config)[1])), "layers": blocks}
     return jax.eval_shape(functools.partial(stack_layers, config), params) if stacked else params
+
+
+def parameter_count(config: DecoderConfig) -> int:
+    """Return the number of parameters of a decoder; a tied unembedding counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
 
 
 def is_stacked(params: Params) -> bool:

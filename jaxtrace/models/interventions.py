@@ -12,6 +12,13 @@ from jaxtyping import Array, Bool
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
+from jaxtrace.settings.numbers import Natural
+from jaxtrace.settings.validation import StrictModel, validated
+
+
+class _Chosen(StrictModel):
+    layers: tuple[Natural, ...]
+    heads: tuple[tuple[Natural, Natural], ...]
 
 
 @jax.tree_util.register_dataclass
@@ -44,15 +51,17 @@ class Interventions:
           heads: (layer from 1, query head from 0) pairs to ablate.
 
         Raises:
-          ConfigError: a layer or head does not exist.
+          ConfigError: a layer or head does not exist, or is no whole number.
         """
+        given = {"layers": list(layers), "heads": list(heads)}
+        chosen = validated(_Chosen, given, "interventions")
         count, per_layer = config.num_layers, config.num_heads
         layer_mask, head_mask = np.zeros(count, bool), np.zeros((count, per_layer), bool)
-        for layer in layers:
+        for layer in chosen.layers:
             if not 1 <= layer <= count:
                 raise ConfigError(f"interventions: layer {layer} does not exist; choose from 1 to {count}")
             layer_mask[layer - 1] = True
-        for layer, head in heads:
+        for layer, head in chosen.heads:
             if not (1 <= layer <= count and 0 <= head < per_layer):
                 raise ConfigError(
                     f"interventions: head {head} of layer {layer} does not exist; choose from layers 1 to {count} and "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import CheckpointError
+from jaxtrace.files import path_exists
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.settings.validation import did_you_mean
@@ -52,7 +52,7 @@ def looks_like_hub_id(name: str) -> bool:
 
 def check_model_name(name: str) -> None:
     """Raise CheckpointError if a name is no path here, no published model and cannot be a hub id."""
-    if not Path(name).exists() and find_published(name) is None and not looks_like_hub_id(name):
+    if not path_exists(name) and find_published(name) is None and not looks_like_hub_id(name):
         nearest = did_you_mean(name, [model.name for model in PUBLISHED])
         raise CheckpointError(f"{name}: no such directory{nearest}give a checkpoint directory, a hub id, or 'demo'")
 

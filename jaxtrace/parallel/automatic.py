@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
+from jaxtrace.parallel.memory import device_memory
 from jaxtrace.parallel.mesh import divides, fit_mesh, make_mesh, mesh
 from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.settings.run import AUTO
@@ -80,11 +81,3 @@ def weight_bytes(config: DecoderConfig, mesh: Mesh, itemsize: int) -> int:
         param_shardings(config, mesh),
     )
     return itemsize * sum(jax.tree.leaves(sizes))
-
-
-def device_memory(device: Any) -> int | None:
-    """Return the memory of a device in bytes, or None if the device does not report it."""
-    try:
-        return (device.memory_stats() or {}).get("bytes_limit")
-    except (NotImplementedError, jax.errors.JaxRuntimeError):  # a compile-only device of a topology
-        return None

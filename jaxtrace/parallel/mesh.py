@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ from jax.sharding import AxisType, Mesh
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
+from jaxtrace.settings.mesh import mesh_sizes
 
-AXES = ("data", "model")  # rows of a batch are split over the first, parameters over the second
 COPIES = MODEL_AXES[-1]  # part of the model axis along which devices hold the same key/value head
 
 
@@ -30,8 +29,8 @@ def mesh(*, data: int = 1, model: int = 1, devices: Sequence[Any] | None = None)
       ConfigError: a size is below 1, or there are too few devices.
     """
     sizes = {"data": data, "model": model}
-    if min(sizes.values()) < 1:
-        raise ConfigError(f"mesh {mesh_text(sizes)}: a size is below 1; give sizes of at least 1")
+    if not all(type(size) is int and size >= 1 for size in sizes.values()):
+        raise ConfigError(f"mesh {mesh_text(sizes)}: a size is no whole number of at least 1; give such sizes")
     return _build(sizes, devices)
 
 
@@ -46,15 +45,6 @@ def make_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
       ConfigError: the text is malformed, names an unknown axis, or there are too few devices.
     """
     return _build(mesh_sizes(text), devices)
-
-
-def mesh_sizes(text: str) -> dict[str, int]:
-    """Parse the axis sizes of a mesh such as "data=2,model=4"; raise ConfigError if the text is malformed."""
-    matches = [re.fullmatch(r"\s*([a-z_]+)\s*=\s*([1-9][0-9]*)\s*", part) for part in text.split(",")]
-    sizes = {match[1]: int(match[2]) for match in matches if match}
-    if len(sizes) < len(matches) or not sizes.keys() <= {*AXES}:
-        raise ConfigError(f"mesh {text!r}: not sizes of {' and '.join(AXES)}; write it like 'data=2,model=4'")
-    return sizes
 
 
 def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:

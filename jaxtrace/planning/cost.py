@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import math
 
-import jax
-
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.decoder import parameter_count as parameter_count
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
-
-
-def parameter_count(config: DecoderConfig) -> int:
-    """Return the number of parameters of a decoder; a tied unembedding counts once."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
 
 
 def trace_bytes(

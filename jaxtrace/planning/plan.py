@@ -21,17 +21,25 @@ from jaxtrace.model import open_random_model
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
 from jaxtrace.parallel.automatic import automatic_mesh
-from jaxtrace.parallel.mesh import make_mesh, mesh_sizes, mesh_text
+from jaxtrace.parallel.mesh import make_mesh, mesh_text
 from jaxtrace.parallel.mesh import mesh as mesh_of
 from jaxtrace.planning.hlo import Collective, collectives, kernels
 from jaxtrace.planning.program import Compiled, Job, compile_program, shard_bytes
 from jaxtrace.planning.topology import Topology, find_topology
 from jaxtrace.planning.work import Work, decode_work, prefill_work
+from jaxtrace.settings.mesh import mesh_sizes
+from jaxtrace.settings.numbers import Count, Rows
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.run import DEMO, DTYPES
+from jaxtrace.settings.validation import StrictModel, validated
 
 CONTEXT = 4096
 PASSES = {"high": 3, "highest": 6}  # bfloat16 products that make up one of float32 on a TPU: `jax.lax.Precision`
+
+
+class _Ranges(StrictModel):
+    batch: Rows
+    context: Count
 
 
 @dataclass(frozen=True)
@@ -204,8 +212,9 @@ def plan(
     probes = probes or Probes.all()
     probes.check(config)
     context = min(CONTEXT, config.context) if context is None else context
-    if batch < 1 or not 1 <= context <= config.context:
-        raise ConfigError(f"batch={batch}, context={context}: batch must be 1 or more, context 1 to {config.context}")
+    validated(_Ranges, {"batch": batch, "context": context}, "plan")
+    if context > config.context:
+        raise ConfigError(f"plan: context is {context}; {model} has {config.context} positions, so give fewer")
     return planned(Request(model, config, slice_, mesh, dtype, batch, context, probes))
 
 

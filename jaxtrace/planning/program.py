@@ -21,13 +21,12 @@ from jaxtrace.engine.samplers import Greedy
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.step import State, StopRules, init_state, prefill, score_step
 from jaxtrace.kernels import compiling_for
+from jaxtrace.memory import UNITS
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.images import Images
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from jaxtrace.settings.probes import Probes
-
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jaxtrace.errors import ConfigError
 
 GIB = 2**30
+MOST_CPUS = 1024  # devices, of which JAX makes thousands in a second
 ENVIRONMENT = {  # libtpu reads it when it is loaded
     "TPU_SKIP_MDS_QUERY": "1",  # no query of a metadata server
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # other processes may have it loaded
@@ -101,7 +102,7 @@ def find_topology(name: str) -> Topology:
     """
     kind, _, count = name.partition("-")
     chips = int(count) if re.fullmatch("[1-9][0-9]{0,4}", count) else 0
-    if kind == "cpu" and chips:
+    if kind == "cpu" and 1 <= chips <= MOST_CPUS:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / chips
         return Topology(name, Chip("cpu", memory, memory, None, None), chips, "", "cpu")
     chip = next((chip for chip in CHIPS if chip.name == kind), None)
@@ -109,7 +110,8 @@ def find_topology(name: str) -> Topology:
     if chip is None or shape is None:
         known, sizes = ", ".join(chip.name for chip in CHIPS), ", ".join(f"-{chips}" for chips in CHIPS[0].shapes)
         raise ConfigError(
-            f"topology {name!r}: is unknown; choose one of {known} with {sizes} (chips), and cpu-1, cpu-2, …"
+            f"topology {name!r:.60}: is unknown; choose one of {known} with {sizes} (chips), and cpu-1 to "
+            f"cpu-{MOST_CPUS}"
         )
     return Topology(name, chip, chips, shape, "tpu")
 

@@ -2,14 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator, Field
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.schema import GROUPS, QUANTITIES, chosen_layers
+from jaxtrace.settings.groups import RECORD
+from jaxtrace.settings.numbers import Count, FloatOrInfinity, Natural
+from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, StrictModel, set_checked
 
-DEFAULT_ALPHAS = (0.5, 2.0, 5.0)
 LEAST_ALPHA = 0.01  # below it, e^{αu} of masked entries is no longer 0
+LARGEST_ALPHA = 1e6  # far below it, float32 has the min-entropy, the order ∞
+
+
+def _check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    """Check orders of Rényi entropies; near 1, their formula is a difference of equal numbers in float32."""
+    exact = (0, 1, math.inf)
+    in_range = all(
+        alpha in exact or (LEAST_ALPHA <= alpha <= LARGEST_ALPHA and abs(alpha - 1) >= LEAST_ALPHA) for alpha in alphas
+    )
+    if not in_range or len({f"{alpha:g}" for alpha in alphas}) < len(alphas):
+        raise ValueError(
+            f"each must be 0, 1, inf, or from {LEAST_ALPHA} to {LARGEST_ALPHA:g} and at least {LEAST_ALPHA} from 1, "
+            "and given once"
+        )
+    return alphas
+
+
+class RecordSettings(StrictModel):
+    """Metrics and raw material that a run records."""
+
+    probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
+        default=("all",),
+        description="Groups of metrics, comma-separated: output, attention, dispersion, lens, hidden, all, none.",
+        json_schema_extra=RECORD,
+    )
+    alphas: Annotated[tuple[FloatOrInfinity, ...], COMMA_SEPARATED, AfterValidator(_check_alphas)] = Field(
+        default=(0.5, 2.0, 5.0), description="Orders of the Rényi entropies, comma-separated.", json_schema_extra=RECORD
+    )
+    layer_stride: Count = Field(
+        default=1,
+        description="Record every n-th layer (the last one is always included).",
+        json_schema_extra=RECORD,
+    )
+    residuals: Annotated[tuple[Natural, ...], COMMA_SEPARATED] = Field(
+        default=(),
+        description="Layers whose residual stream is stored, comma-separated; 0 is the embedding: 0,8,16.",
+        json_schema_extra=RECORD,
+    )
+    top_tokens: Natural = Field(
+        default=0,
+        description="Store this many of the most likely next tokens, with their log-probabilities.",
+        json_schema_extra=RECORD,
+    )
+    attention_rows: Annotated[tuple[tuple[Count, Natural], ...], PAIRS] = Field(
+        default=(),
+        description="LAYER:HEAD pairs whose attention weights are stored, comma-separated: 3:0,3:1.",
+        json_schema_extra=RECORD,
+    )
+    prompt_positions: bool = Field(
+        default=False,
+        description="Record the prompt's own positions too, before its last one.",
+        json_schema_extra=RECORD,
+    )
+    lens_renyi: bool = Field(
+        default=False,
+        description="Record Rényi entropies of every layer's prediction, which needs a second unembedding.",
+        json_schema_extra=RECORD,
+    )
+    precision: Literal["float32", "float16"] = Field(
+        default="float32", description="Precision of stored floats.", json_schema_extra=RECORD
+    )
+
+
+DEFAULTS = RecordSettings()
 
 
 class LayerAttention(Protocol):
@@ -54,7 +123,7 @@ class Probes:
       dispersion: differences between the attention of a layer's heads.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
       hidden: norms and changes of the residual stream.
-      alphas: orders of the Rényi entropies (with `output` and `lens_renyi`); 0, or at least 0.01.
+      alphas: orders of the Rényi entropies (with `output` and `lens_renyi`); 0, 1, ∞, or at least 0.01 from 0 and 1.
       layer_stride: distance between recorded layers; the last layer is always recorded.
       residuals: layers whose residual stream is stored; 0 is the embedding.
       top_tokens: number of most likely tokens to store, with their log-probabilities.
@@ -72,22 +141,16 @@ class Probes:
     dispersion: bool = True
     lens: bool = True
     hidden: bool = True
-    alphas: tuple[float, ...] = DEFAULT_ALPHAS
-    layer_stride: int = 1
-    residuals: tuple[int, ...] = ()
-    top_tokens: int = 0
-    attention_rows: tuple[tuple[int, int], ...] = ()
-    prompt_positions: bool = False
-    lens_renyi: bool = False
+    alphas: tuple[float, ...] = DEFAULTS.alphas
+    layer_stride: int = DEFAULTS.layer_stride
+    residuals: tuple[int, ...] = DEFAULTS.residuals
+    top_tokens: int = DEFAULTS.top_tokens
+    attention_rows: tuple[tuple[int, int], ...] = DEFAULTS.attention_rows
+    prompt_positions: bool = DEFAULTS.prompt_positions
+    lens_renyi: bool = DEFAULTS.lens_renyi
 
     def __post_init__(self) -> None:
-        names = [f"{alpha:g}" for alpha in self.alphas]
-        if not all(alpha == 0 or alpha >= LEAST_ALPHA for alpha in self.alphas) or len({*names}) < len(names):
-            raise ConfigError(f"alphas is {', '.join(names)}; each must be 0 or at least {LEAST_ALPHA}, and given once")
-        if self.layer_stride < 1:
-            raise ConfigError(f"layer_stride is {self.layer_stride}; give 1 for every layer, 2 for every second, …")
-        if self.top_tokens < 0:
-            raise ConfigError(f"top_tokens is {self.top_tokens}; give the number of tokens to store, 0 for none")
+        set_checked(self, RecordSettings, "settings")
         if self.lens_renyi and not self.lens:
             raise ConfigError("lens_renyi needs the group lens; record it too, or drop lens_renyi")
         for name in ("residuals", "attention_rows"):

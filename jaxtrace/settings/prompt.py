@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from jaxtrace.files import decode_json
 from jaxtrace.settings.groups import PROMPT
 from jaxtrace.settings.validation import StrictModel
 
@@ -29,7 +29,7 @@ def _json_value(text: str) -> Any:
     if text in PYTHON_VALUES:
         return PYTHON_VALUES[text]
     try:
-        return json.loads(text, parse_constant=str)
+        return decode_json(text)
     except ValueError:
         return text
 

@@ -10,23 +10,36 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.files import read_yaml
-from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE, RECORD
-from jaxtrace.settings.probes import PROBE_OPTIONS, Probes
+from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE
+from jaxtrace.settings.mesh import mesh_sizes
+from jaxtrace.settings.numbers import Count, Natural
+from jaxtrace.settings.probes import PROBE_OPTIONS, Probes, RecordSettings
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
-from jaxtrace.settings.validation import COMMA_SEPARATED, ONE_OR_MORE, PAIRS, origin, validated
+from jaxtrace.settings.validation import ONE_OR_MORE, check_unicode, origin, validated
 
 DEMO = "demo"  # the model that comes with jaxtrace
 AUTO = "auto"  # the mesh that is chosen for a model
 Dtype = Literal["float32", "bfloat16", "float16"]  # of parameters and caches
 DTYPES = get_args(Dtype)
+MOST_SAMPLES = 100_000  # answers to one prompt
 
 PROMPT_SOURCES = ("task", "prompts", "text")
 SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
 EXECUTION_FIELDS = {"out", "mesh", "batch_size"}  # change how and where a run executes, not its results
 
 
-class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSettings):
+def _read_mesh(mesh: Any) -> Any:
+    """Return the text of a mesh after a check of its sizes; None for "none"."""
+    if isinstance(mesh, str) and mesh not in (AUTO, "none"):
+        try:
+            mesh_sizes(mesh)
+        except ConfigError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
+    return None if mesh == "none" else mesh
+
+
+class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSettings, RecordSettings):
     """Every setting of a run. Unknown fields are refused.
 
     The command line's options are made from the fields. `json_schema_extra` holds what a field's name does not tell:
@@ -82,15 +95,15 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
         description="An image for each text, for a model with an image encoder; repeat the option for several.",
         json_schema_extra=PROMPT | READABLE,
     )
-    limit: int | None = Field(
-        default=None, ge=1, description="Trace at most this many prompts.", json_schema_extra=PROMPT
+    limit: Count | None = Field(default=None, description="Trace at most this many prompts.", json_schema_extra=PROMPT)
+    samples: Count = Field(
+        default=1,
+        le=MOST_SAMPLES,
+        description="Number of answers drawn for each prompt, independently.",
+        json_schema_extra=PROMPT,
     )
-    samples: int = Field(
-        default=1, ge=1, description="Number of answers drawn for each prompt, independently.", json_schema_extra=PROMPT
-    )
-    shots: int = Field(
+    shots: Natural = Field(
         default=0,
-        ge=0,
         description="Number of solved examples before each prompt, from the task's training split.",
         json_schema_extra=PROMPT,
     )
@@ -102,51 +115,10 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
         description="Feed the prompt's last token twice, as Algorithm 1 of arXiv 2604.03589 does.",
         json_schema_extra=PROMPT,
     )
-    probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
-        default=("all",),
-        description="Groups of metrics, comma-separated: output, attention, dispersion, lens, hidden, all, none.",
-        json_schema_extra=RECORD,
-    )
-    alphas: Annotated[tuple[float, ...], COMMA_SEPARATED] = Field(
-        default=Probes.alphas, description="Orders of the Rényi entropies, comma-separated.", json_schema_extra=RECORD
-    )
-    layer_stride: int = Field(
-        default=Probes.layer_stride,
-        description="Record every n-th layer (the last one is always included).",
-        json_schema_extra=RECORD,
-    )
-    residuals: Annotated[tuple[int, ...], COMMA_SEPARATED] = Field(
-        default=Probes.residuals,
-        description="Layers whose residual stream is stored, comma-separated; 0 is the embedding: 0,8,16.",
-        json_schema_extra=RECORD,
-    )
-    top_tokens: int = Field(
-        default=Probes.top_tokens,
-        description="Store this many of the most likely next tokens, with their log-probabilities.",
-        json_schema_extra=RECORD,
-    )
-    attention_rows: Annotated[tuple[tuple[int, int], ...], PAIRS] = Field(
-        default=Probes.attention_rows,
-        description="LAYER:HEAD pairs whose attention weights are stored, comma-separated: 3:0,3:1.",
-        json_schema_extra=RECORD,
-    )
-    prompt_positions: bool = Field(
-        default=Probes.prompt_positions,
-        description="Record the prompt's own positions too, before its last one.",
-        json_schema_extra=RECORD,
-    )
-    lens_renyi: bool = Field(
-        default=Probes.lens_renyi,
-        description="Record Rényi entropies of every layer's prediction, which needs a second unembedding.",
-        json_schema_extra=RECORD,
-    )
-    precision: Literal["float32", "float16"] = Field(
-        default="float32", description="Precision of stored floats.", json_schema_extra=RECORD
-    )
     out: str | Path | None = Field(
         default=None, description="Directory or URL of the trace. Default: runs/MODEL-TIME.", json_schema_extra=OUTPUT
     )
-    mesh: Annotated[str | None, BeforeValidator(lambda mesh: None if mesh == "none" else mesh)] = Field(
+    mesh: Annotated[str | None, BeforeValidator(_read_mesh)] = Field(
         default=AUTO,
         description="Devices: model splits the parameters, data splits the batch, as in data=1,model=8; 'none' uses "
         "one device.",
@@ -227,6 +199,7 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     Raises:
       ConfigError: the file is unreadable, or a field is unknown or out of range; one line names it.
     """
+    check_unicode(overrides, "settings")
     fields = {} if file is None else read_yaml(file)
     if any(overrides.get(source) for source in PROMPT_SOURCES):
         replaced = {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from jaxtrace.settings.groups import DEVICES, ESCAPES, SAMPLING
+from jaxtrace.settings.numbers import Count, Float32, Natural, Seed
 from jaxtrace.settings.validation import ONE_OR_MORE, StrictModel
 
 SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
@@ -36,27 +37,25 @@ class SamplerSettings(StrictModel):
 class SamplingSettings(StrictModel):
     """Temperature and cuts of the sampler 'sample', applied in the order top-k, top-p, min-p."""
 
-    temperature: float = Field(
+    temperature: Float32 = Field(
         default=1.0,
         ge=LEAST_TEMPERATURE,
-        allow_inf_nan=False,
         description="Divisor of the logits before a draw.",
         json_schema_extra=SAMPLING,
     )
-    top_p: float = Field(
+    top_p: Float32 = Field(
         default=1.0,
         ge=LEAST_TOP_P,
         le=1,
         description="Keep the smallest set of most likely tokens whose probability reaches this.",
         json_schema_extra=SAMPLING,
     )
-    top_k: int = Field(
+    top_k: Natural = Field(
         default=0,
-        ge=0,
         description="Keep this many of the most likely tokens; 0 keeps all.",
         json_schema_extra=SAMPLING,
     )
-    min_p: float = Field(
+    min_p: Float32 = Field(
         default=0.0,
         ge=0,
         le=1,
@@ -68,7 +67,7 @@ class SamplingSettings(StrictModel):
 class DecodingSettings(StrictModel):
     """Size of a batch, arithmetic, ends of an answer, and seed."""
 
-    batch_size: int = Field(default=16, ge=1, description="Prompts run at once.", json_schema_extra=DEVICES)
+    batch_size: Count = Field(default=16, description="Prompts run at once.", json_schema_extra=DEVICES)
     deterministic: bool = Field(
         default=False,
         description="Give a prompt the same bits in any batch: rows run in blocks of one size, whatever batch_size is.",
@@ -80,12 +79,11 @@ class DecodingSettings(StrictModel):
         "highest (full float32), or auto: highest, unless JAX's own setting says otherwise.",
         json_schema_extra=DEVICES,
     )
-    max_new_tokens: int = Field(
-        default=64, ge=1, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
+    max_new_tokens: Count = Field(
+        default=64, description="Largest number of tokens drawn for a prompt.", json_schema_extra=SAMPLING
     )
-    stop_repeats: int = Field(
+    stop_repeats: Natural = Field(
         default=0,
-        ge=0,
         description="Number of identical tokens in a row that end an answer; 0 never ends it.",
         json_schema_extra=SAMPLING,
     )
@@ -95,10 +93,8 @@ class DecodingSettings(StrictModel):
         "new line.",
         json_schema_extra=SAMPLING | ESCAPES,
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
-        lt=2**32,
         description="Seed of the sampler, of random weights and of random prompts.",
         json_schema_extra=SAMPLING,
     )

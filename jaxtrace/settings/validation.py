@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,16 +12,18 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.files import path_exists
 
+BRANCH = re.compile(r"int|float|str|bool|.*[\[-].*")  # of a union, in pydantic's path: "windows.constrained-int"
 LONGEST_VALUE = 60  # characters of a wrong value that a message shows
 
 T = TypeVar("T", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of settings: frozen, refuses unknown fields, and builds its validator at first use (`--help` needs none)."""
+    """Base of settings: frozen, refuses unknown fields, NaN and infinity; its validator is built at first use."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 def _split_commas(value: Any) -> Any:
@@ -27,7 +31,10 @@ def _split_commas(value: Any) -> Any:
 
 
 def _split_pairs(value: Any) -> Any:
-    return [pair.split(":") if isinstance(pair, str) else pair for pair in _split_commas(value)]
+    pairs = _split_commas(value)
+    if not isinstance(pairs, list | tuple):
+        return pairs
+    return [pair.split(":") if isinstance(pair, str) else pair for pair in pairs]
 
 
 # A lone text or path where several are allowed: "entropy" for ("entropy",).
@@ -57,9 +64,36 @@ def validated(kind: type[T], fields: Mapping[str, Any], place: str | Callable[[s
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
+        path = [part for part in map(str, first["loc"]) if not BRANCH.fullmatch(part)]
         where = place if isinstance(place, str) else place(path[0] if path else "")
         raise ConfigError(f"{where}: {_problem(kind, first, '.'.join(path))}") from None
+
+
+def set_checked(instance: Any, kind: type[BaseModel], place: str) -> None:
+    """Replace the fields of a frozen dataclass by the checked values of the settings with these names.
+
+    Raises:
+      ConfigError: a value is out of range; see `validated`.
+    """
+    given = {name: vars(instance)[name] for name in kind.model_fields if name in vars(instance)}
+    checked = validated(kind, given, place)
+    vars(instance).update({name: getattr(checked, name) for name in given})
+
+
+def check_unicode(fields: Mapping[str, Any], place: str) -> None:
+    """Raise ConfigError for the first field with a text that no file could hold: bytes of a shell that are not UTF-8.
+
+    Args:
+      fields: values by the names of the fields.
+      place: place that the message names.
+    """
+    for name, value in fields.items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{place}: {name} is {value!r:.60}; write it in UTF-8") from None
+        except (ValueError, RecursionError):  # contains itself or is nested too deeply, which the model refuses
+            continue
 
 
 def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
@@ -73,12 +107,19 @@ def _problem(kind: type[BaseModel], error: Any, field: str) -> str:
     if not field:
         return message
     value = error["input"]
-    value = value if isinstance(value, str) and len(value.split()) == 1 else repr(value)
+    value = value if isinstance(value, str) and len(value.split()) == 1 else _shown(value)
     if len(value) > LONGEST_VALUE:
         value = f"{value[:LONGEST_VALUE]}…"
     advice = message.replace("Input should be", "it must be", 1).replace("Input should", "it must", 1)
     advice = advice.replace("String should", "it must", 1)
     return f"{field} is {value}; {advice[0].lower()}{advice[1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -98,5 +139,5 @@ def check_paths(settings: BaseModel) -> None:
         advice = extra.get("exists") if isinstance(extra, dict) else None
         value = getattr(settings, name)
         for path in value if isinstance(value, tuple) else (value,):
-            if advice and path is not None and "://" not in str(path) and not Path(path).exists():
+            if advice and path is not None and "://" not in str(path) and not path_exists(path):
                 raise ConfigError(f"{path}: No such file or directory; {advice}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import read_yaml
+from jaxtrace.files import path_exists, read_yaml
 from jaxtrace.settings.entries import Entry, entries
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
 from jaxtrace.settings.validation import StrictModel, validated
@@ -126,7 +126,7 @@ def _named(entries: Sequence[Entry], name_of: Any, file: Path) -> dict[str, Entr
 
 def _model_name(entry: Entry) -> str:
     model = str(entry["model"])
-    return Path(model).resolve().name if Path(model).exists() else model
+    return Path(model).resolve().name if path_exists(model) else model
 
 
 def _task_name(entry: Entry) -> str:

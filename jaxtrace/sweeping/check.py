@@ -16,6 +16,7 @@ from jaxtrace.checkpoints.huggingface import Checkpoint, read_shape
 from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.errors import JaxtraceError
+from jaxtrace.files import path_exists
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import find_published, looks_like_hub_id, published_shape
 from jaxtrace.run import encode_prompts, hash_prompts, load_prompts, open_config_model
@@ -119,7 +120,7 @@ def _checked(
 
 def _from_hub(config: RunConfig) -> bool:
     """Return whether the run's model comes from the hub."""
-    if config.random or config.model == DEMO or Path(config.model).exists():
+    if config.random or config.model == DEMO or path_exists(config.model):
         return False
     published = None if "/" in config.model else find_published(config.model)
     if published is None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxtrace.checkpoints.huggingface import default_dtype
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.parallel.mesh import mesh_sizes
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
 from jaxtrace.run import RunConfig
+from jaxtrace.settings.mesh import mesh_sizes
 from jaxtrace.settings.run import AUTO
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check

@@ -7,11 +7,12 @@ from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.few_shot import Training
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.reading import read_jsonl, read_parquet, take
+from jaxtrace.tasks.reading import DataRow, checked_row, read_jsonl, read_parquet, take
 
 REPO, FILE = "openai/gsm8k", "main/test-00000-of-00001.parquet"
 TRAIN_FILE = "main/train-00000-of-00001.parquet"
 MARK = "####"
+PROBLEM, ADVICE = f"no question with an answer after {MARK}", "name a copy of GSM8K"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
@@ -30,15 +31,25 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
 
 
 def _prompts(path: Path) -> Iterator[Prompt]:
-    rows = read_parquet(path) if path.suffix == ".parquet" else read_jsonl(path)
-    for index, (place, row) in enumerate(rows):
-        row = row if isinstance(row, dict) else {}
-        question, solution = str(row.get("question", "")), str(row.get("answer", ""))
-        if not question.strip() or MARK not in solution:
-            raise PromptError(f"{path}, row {place}: no question with an answer after {MARK}; name a copy of GSM8K")
-        worked, answer = solution.rsplit(MARK, 1)
+    for index, (place, row) in enumerate(_rows(path)):
+        if not row.question.strip() or MARK not in row.answer:
+            raise PromptError(f"{path}, row {place}: {PROBLEM}; {ADVICE}")
+        worked, answer = row.answer.rsplit(MARK, 1)
         meta = {"answer": answer.strip().replace(",", ""), "solution": worked.strip()}
-        yield Prompt(text=question, id=f"gsm8k-{index:04d}", meta=meta)
+        yield Prompt(text=row.question, id=f"gsm8k-{index:04d}", meta=meta)
+
+
+class _Row(DataRow):
+    question: str
+    answer: str
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    if path.suffix == ".parquet":
+        yield from read_parquet(path, _Row, PROBLEM, ADVICE)
+        return
+    for line, row in read_jsonl(path):
+        yield line, checked_row(_Row, row, f"{path}, row {line}", PROBLEM, ADVICE)
 
 
 TRAINING = Training(

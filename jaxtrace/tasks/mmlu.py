@@ -9,12 +9,13 @@ from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.few_shot import Training
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.reading import read_cells, read_parquet, take
+from jaxtrace.tasks.reading import DataRow, read_cells, read_parquet, take
 
 REPO, FILE = "cais/mmlu", "all/test-00000-of-00001.parquet"
 DEV_FILE = "all/dev-00000-of-00001.parquet"
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 LETTERS = "ABCD"
+PROBLEM, ADVICE = "no question with four choices and an answer", "name a copy of MMLU"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
@@ -69,7 +70,7 @@ def read_questions(path: Path) -> Iterator[MmluQuestion]:
     for index, (place, subject, text, choices, answer) in enumerate(rows):
         letter = LETTERS[int(answer)] if answer in ("0", "1", "2", "3") else answer
         if not text.strip() or len(choices) != len(LETTERS) or letter not in list(LETTERS):
-            raise PromptError(f"{place}: no question with four choices and an answer; name a copy of MMLU")
+            raise PromptError(f"{place}: {PROBLEM}; {ADVICE}")
         yield MmluQuestion(f"mmlu-{index:05d}", subject, text.strip(), choices, letter)
 
 
@@ -86,11 +87,16 @@ def _csv(path: Path) -> Iterator[tuple[str, str, str, list[str], str]]:
             yield f"{path}, line {line}", subject, question, choices[:-1], "".join(choices[-1:])
 
 
+class _Row(DataRow):
+    subject: str
+    question: str
+    choices: list[str]
+    answer: int | str
+
+
 def _parquet(path: Path) -> Iterator[tuple[str, str, str, list[str], str]]:
-    for number, row in read_parquet(path):
-        if missing := [name for name in ("subject", "question", "choices", "answer") if name not in row]:
-            raise PromptError(f"{path}: lacks the column '{missing[0]}'; name a copy of MMLU")
-        yield f"{path}, row {number}", row["subject"], row["question"], row["choices"], str(row["answer"])
+    for number, row in read_parquet(path, _Row, PROBLEM, ADVICE):
+        yield f"{path}, row {number}", row.subject, row.question, row.choices, str(row.answer)
 
 
 TRAINING = Training(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from jaxtrace.errors import PromptError
+from jaxtrace.files import MAX_JSON, decode_json, read_bytes
 from jaxtrace.tasks import truthfulqa
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.reading import read_jsonl, read_parquet
+from jaxtrace.tasks.reading import DataRow, checked_row, read_jsonl, read_parquet
 
 FILE = "multiple_choice/validation-00000-of-00001.parquet"
 HUB = "hub"
-TARGETS = ("mc1_targets", "mc2_targets")
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError)  # errors that an entry of another form causes
+ENTRY = "not an entry such as mc_task.json's"
+Truth = Literal[0, 1] | bool
 
 
 @dataclass(frozen=True)
@@ -70,36 +70,54 @@ def load(source: str, limit: int | None = None) -> list[MultipleChoice]:
 
 
 def _json(path: Path) -> Iterator[MultipleChoice]:
+    problem, advice = "not a file such as mc_task.json", "name a copy of it"
     try:
-        yield from map(_entry, json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, *MALFORMED) as error:
-        raise PromptError(f"{path}: not a file such as mc_task.json ({error}); name a copy of it") from None
+        rows = decode_json(read_bytes(path, MAX_JSON, PromptError, advice))
+    except ValueError as error:
+        raise PromptError(f"{path}: {problem} ({error}); {advice}") from None
+    for row in rows if isinstance(rows, list) else [rows]:
+        yield _choices(checked_row(_Entry, row, str(path), problem, advice))
 
 
 def _jsonl(path: Path) -> Iterator[MultipleChoice]:
     for line, row in read_jsonl(path):
-        try:
-            yield _entry(row)
-        except MALFORMED as error:
-            raise PromptError(
-                f"{path}, line {line}: not an entry such as mc_task.json's ({error}); correct it"
-            ) from None
+        yield _choices(checked_row(_Entry, row, f"{path}, line {line}", ENTRY, "correct it"))
 
 
-def _entry(row: Mapping[str, Any]) -> MultipleChoice:
-    single, several = ({str(text): bool(is_true) for text, is_true in row[key].items()} for key in TARGETS)
-    return MultipleChoice(str(row["question"]).strip(), single, several)
+class _Entry(DataRow):
+    question: str
+    mc1_targets: dict[str, Truth]
+    mc2_targets: dict[str, Truth]
+
+
+def _choices(entry: _Entry) -> MultipleChoice:
+    single, several = (
+        {text: bool(is_true) for text, is_true in targets.items()} for targets in (entry.mc1_targets, entry.mc2_targets)
+    )
+    return MultipleChoice(entry.question.strip(), single, several)
+
+
+class _Targets(DataRow):
+    choices: list[str]
+    labels: list[Truth]
+
+
+class _Row(DataRow):
+    question: str
+    mc1_targets: _Targets
+    mc2_targets: _Targets
 
 
 def _parquet(path: Path) -> Iterator[MultipleChoice]:
-    for number, row in read_parquet(path):
-        if missing := [name for name in ("question", *TARGETS) if name not in row]:
-            raise PromptError(f"{path}, row {number}: lacks '{missing[0]}'; name the hub's multiple_choice file")
-        yield MultipleChoice(row["question"].strip(), *(_labelled(row[name]) for name in TARGETS))
-
-
-def _labelled(targets: Mapping[str, Any]) -> dict[str, bool]:
-    return {text: bool(label) for text, label in zip(targets["choices"], targets["labels"], strict=True)}
+    for number, row in read_parquet(path, _Row, ENTRY, "name the hub's multiple_choice file"):
+        try:
+            single, several = (
+                dict(zip(targets.choices, map(bool, targets.labels), strict=True))
+                for targets in (row.mc1_targets, row.mc2_targets)
+            )
+        except ValueError:
+            raise PromptError(f"{path}, row {number}: the choices and labels differ in number; correct them") from None
+        yield MultipleChoice(row.question.strip(), single, several)
 
 
 def _csv(path: Path) -> Iterator[MultipleChoice]:

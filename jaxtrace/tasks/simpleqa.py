@@ -1,15 +1,23 @@
 """SimpleQA: short questions of fact with one short answer each (Wei et al. 2024)."""
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from jaxtrace.errors import PromptError
+from jaxtrace.files import decode_json
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.reading import read_csv, take
 
 REPO, FILE = "basicv8vc/SimpleQA", "simple_qa_test_set.csv"
+LONGEST = 10_000  # characters of a row's metadata; the published rows have up to 2,371
+METADATA = TypeAdapter(dict[str, JsonValue], config=ConfigDict(strict=True))
+MALFORMED = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)  # what Python's parser raises
 COLUMNS = ("metadata", "problem", "answer")
 
 
@@ -35,7 +43,16 @@ def _prompts(path: Path) -> Iterator[Prompt]:
         if not row["problem"].strip():
             raise PromptError(f"{path}, line {line}: an empty question; delete the row")
         try:
-            meta = {"answer": row["answer"], **ast.literal_eval(row["metadata"])}
-        except (ValueError, SyntaxError, TypeError) as error:
+            meta = {"answer": row["answer"], **_read_metadata(row["metadata"])}
+        except MALFORMED as error:
             raise PromptError(f"{path}, line {line}: its metadata is not a Python dict; delete the row") from error
         yield Prompt(text=row["problem"], id=f"simpleqa-{index:04d}", meta=meta)
+
+
+def _read_metadata(text: str) -> dict[str, Any]:
+    """Return the dict of texts, numbers and lists that a text writes in Python's syntax; raises one of `MALFORMED`."""
+    if len(text) > LONGEST:
+        raise ValueError(f"{len(text)} characters")
+    metadata = METADATA.validate_python(ast.literal_eval(text))
+    decode_json(json.dumps(metadata))
+    return metadata

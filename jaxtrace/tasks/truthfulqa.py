@@ -7,10 +7,9 @@ from typing import Any
 from jaxtrace.errors import PromptError
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
-from jaxtrace.tasks.reading import read_csv, read_parquet, take
+from jaxtrace.tasks.reading import DataRow, read_csv, read_parquet, take
 
 REPO, FILE = "truthfulqa/truthful_qa", "generation/validation-00000-of-00001.parquet"
-COLUMNS = ("type", "category", "question", "best_answer", "correct_answers", "incorrect_answers", "source")
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
@@ -36,11 +35,11 @@ def split_answers(answers: str) -> list[str]:
 
 def _prompts(path: Path, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Prompt]:
     for index, (place, row) in enumerate(rows):
-        if missing := [name for name in COLUMNS if name not in row]:
+        if missing := [name for name in _Row.model_fields if name not in row]:
             raise PromptError(f"{path}: lacks the column '{missing[0]}'; name a copy of TruthfulQA.csv")
         if not row["question"].strip():
             raise PromptError(f"{path}, {place}: an empty question; delete the row")
-        meta = {name: row[name] for name in COLUMNS if name != "question"}
+        meta = {name: row[name] for name in _Row.model_fields if name != "question"}
         yield Prompt(text=row["question"], id=f"truthfulqa-{index:04d}", meta=meta)
 
 
@@ -52,6 +51,16 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"line {line}", row
 
 
+class _Row(DataRow):
+    type: str
+    category: str
+    question: str
+    best_answer: str
+    correct_answers: list[str]
+    incorrect_answers: list[str]
+    source: str
+
+
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in read_parquet(path):
-        yield f"row {number}", row
+    for number, row in read_parquet(path, _Row, "no question with its answers", "name a copy of TruthfulQA"):
+        yield f"row {number}", row.model_dump()

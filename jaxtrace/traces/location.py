@@ -40,6 +40,8 @@ class Location:
         """
         if isinstance(root, Location):
             return root
+        if "\0" in str(root):
+            raise StoreError(f"{str(root)!r}: no path holds a NUL; name a directory or a URL")
         try:
             return cls(*url_to_fs(str(root), use_listings_cache=False))
         except (ImportError, ValueError) as error:

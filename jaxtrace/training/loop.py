@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from jaxtrace.errors import ConfigError, first_line
 from jaxtrace.files import write_atomically
+from jaxtrace.memory import format_bytes, memory_errors
 from jaxtrace.training.settings import Recipe
 
 STATE = "training.safetensors"  # file name of the state of an unfinished training
@@ -54,6 +55,7 @@ def fit(
 
     Raises:
       ConfigError: `state_file` is damaged, or belongs to a training of another model, text or recipe.
+      OutOfMemoryError: a step does not fit the memory.
     """
     identity = {"model": model, "recipe": repr(recipe), "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
 
@@ -64,14 +66,22 @@ def fit(
         change, moments = optimizer.update(gradient, moments, trained)
         return (optax.apply_updates(trained, change), moments), value
 
-    state: State = (initial, optimizer.init(initial))  # pyright: ignore[reportArgumentType]: any pytree will do
-    first, state = load_state(state_file, identity, state)
-    for step in range(first, recipe.steps):
-        state, value = update(state, constants, batch_at(rows, step, recipe.batch, recipe.seed))
-        finished = step + 1
-        if finished % save_every == 0 or finished == recipe.steps:
-            save_state(state_file, identity, finished, state)
-        on_step(finished, float(value))
+    def describe(asked: str) -> str:
+        trained = format_bytes(sum(leaf.nbytes for leaf in jax.tree.leaves(initial)))
+        return (
+            f"training: out of memory: {trained} of parameters are trained on {recipe.batch} sequences of "
+            f"{recipe.length} tokens{asked}; lower batch (--batch) or length (--length)"
+        )
+
+    with memory_errors(describe):
+        state: State = (initial, optimizer.init(initial))  # pyright: ignore[reportArgumentType]: any pytree will do
+        first, state = load_state(state_file, identity, state)
+        for step in range(first, recipe.steps):
+            state, value = update(state, constants, batch_at(rows, step, recipe.batch, recipe.seed))
+            finished = step + 1
+            if finished % save_every == 0 or finished == recipe.steps:
+                save_state(state_file, identity, finished, state)
+            on_step(finished, float(value))
     return state[0]
 
 

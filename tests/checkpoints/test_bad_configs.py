@@ -118,8 +118,8 @@ def test_unhandled_values_are_refused(folder, change, part):
 @pytest.mark.parametrize(
     ("file", "value"),
     [
-        *(("config.json", value) for value in ({}, {"a": 1}, "2", 2.0, True, [2, "3"], [[2]])),
-        ("generation_config.json", [2, "3"]),
+        *(("config.json", value) for value in ({}, {"a": 1}, "2", 2.0, True, [2, "3"], [[2]], -1, 2**31, [2, 10**30])),
+        *(("generation_config.json", value) for value in ([2, "3"], -1, 2**31)),
     ],
     ids=str,
 )
@@ -129,4 +129,12 @@ def test_an_invalid_end_of_sequence_id_is_refused(folder, file, value):
     (folder.path / file).write_text(json.dumps(config | {"eos_token_id": value}))
     with pytest.raises(CheckpointError) as error:
         jaxtrace.load(str(folder.path))
-    assert str(error.value).startswith(f"eos_token_id={value!r} is no token id") and "\n" not in str(error.value)
+    place = f"{folder.path / file}: eos_token_id is {value!r}; it must be a token id, from 0 to 2147483647"
+    assert str(error.value).startswith(place) and "\n" not in str(error.value)
+
+
+def test_an_end_of_sequence_id_outside_the_vocabulary_is_noted(folder):
+    folder.config["eos_token_id"] = [2, 13, 2**31 - 1]
+    model = jaxtrace.load(folder.write())
+    assert model.stop_tokens == (2,)
+    assert "end-of-sequence ids outside the vocabulary of 13 never end a text: 13, 2147483647" in model.notes

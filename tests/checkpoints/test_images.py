@@ -1,12 +1,15 @@
 """Images and tile visibility compared with transformers (no torch needed), and unreadable images."""
 
 import json
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -153,6 +156,76 @@ def test_unreadable_image_files_are_refused(rng, tmp_path):
         with pytest.raises(PromptError, match="is no image that can be read") as error:
             ImageProcessor.of(VISION)([[whole], [whole, path]])
         assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, *more):
+    """Return a PNG whose header names a size, with more chunks, and few of its pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    ends = chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + ends
+
+
+def bomb(name, start):
+    return chunk(name, start + zlib.compress(bytes(2**24)))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("a.png", png(13_000, 13_000), "has 13,000 × 13,000 pixels; give one of at most 67,108,864 pixels"),
+        ("a.png", png(8193, 8192), "has 8,193 × 8,192 pixels; give one of at most"),
+        ("a.png", png(2**31 - 1, 2**31 - 1), "has too many pixels; give one of at most"),
+        ("a.png", png(9, 9, bomb(b"zTXt", b"a\0\0")), "is no image that can be read (Decompressed data too large"),
+        ("a.png", png(9, 9, bomb(b"iCCP", b"a\0\0")), "is no image that can be read (Decompressed data too large"),
+        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "is no image that can be read"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is no image that can be read"),
+        ("a.png", b"", "is no image that can be read"),
+    ],
+    ids=["large", "just too large", "header", "text", "profile", "svg", "eps", "empty"],
+)
+def test_an_image_is_refused_before_its_pixels_are_decoded(tmp_path, monkeypatch, file, content, message):
+    path = tmp_path / file
+    path.write_bytes(content)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    for read in (check_image, lambda source: ImageProcessor.of(VISION)([[source]])):
+        with pytest.raises(PromptError) as error:
+            read(path)
+        assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+
+
+def test_the_largest_image_is_accepted(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(8192, 8192))
+    check_image(tmp_path / "a.png")
+
+
+def test_a_pipe_and_a_large_file_are_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2**29 + 1)
+    for name, problem in (
+        ("pipe.png", "it is no regular file"),
+        ("large.png", "has 536,870,913 bytes; give one of at"),
+    ):
+        with pytest.raises(PromptError, match=problem):
+            check_image(tmp_path / name)
+
+
+def test_the_first_frame_of_an_animation_is_read(rng, tmp_path):
+    first, second = picture(rng, 12, 12), picture(rng, 12, 12)
+    first.save(tmp_path / "a.tiff", save_all=True, append_images=[second])
+    processor = ImageProcessor.of(VISION)
+    np.testing.assert_array_equal(processor([[tmp_path / "a.tiff"]])[0].pixels, processor([[first]])[0].pixels)
+
+
+def test_a_lazy_pillow_image_that_is_cut_is_refused(rng, tmp_path):
+    picture(rng, 30, 30).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
+    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(PromptError, match="an image: is no image that can"):
+        ImageProcessor.of(VISION)([[lazy]])
 
 
 @pytest.mark.parametrize(

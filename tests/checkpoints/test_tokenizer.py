@@ -86,6 +86,22 @@ def test_smollm2_encodes_as_published(smollm2):
     assert Tokenizer.load(smollm2).encode("How are you doing?", chat=False) == [2020, 359, 346, 2567, 47]
 
 
+@pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer", "decoder"])
+def test_a_regular_expression_that_backtracks_forever_is_an_error(part):
+    spec = json.loads((demo_path() / "tokenizer.json").read_text())
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    replace = {"type": "Replace", "content": "b"}
+    spec[part] = {"pattern": {"Regex": "(a+)+$"}, **(split if part == "pre_tokenizer" else replace)}
+    tokenizer = Tokenizer(Backend.from_str(json.dumps(spec)))
+    text = "a" * 100 + "!"
+    with pytest.raises(CheckpointError, match=r"^the tokenizer fails \(.*retry-limit.*\); download its files again$"):
+        if part == "decoder":
+            tokenizer.backend.add_tokens([text])
+            tokenizer.pieces(np.array([tokenizer.backend.token_to_id(text)]))
+        else:
+            tokenizer.encode(text, chat=False)
+
+
 def test_truncation_and_padding_of_the_file_are_ignored(tmp_path):
     backend = Backend.from_file(str(demo_path() / "tokenizer.json"))
     backend.enable_truncation(4)

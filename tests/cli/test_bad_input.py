@@ -15,6 +15,7 @@ from PIL import Image
 import jaxtrace as jt
 from tests.models.cases import SEEING
 
+NOT_UTF8 = "caf\udce9"  # as Python decodes the bytes of an argument that are not UTF-8
 FEW = ("--limit", 4, "--batch-size", 2, "--max-new-tokens", 4, "--probes", "output")
 
 
@@ -69,6 +70,14 @@ def snapshot(directory):
         (["demo", "--text", "a", "--prompts", "a.txt"], ["prompts and text exclude each other; keep one"]),
         (["demo", "--data", "a.csv"], ["data is a.csv without a task; name the task too"]),
         (["nowhere/at-all"], ["nothing to trace; give a task, a prompts file, or a text"]),
+        (["demo", "--text", NOT_UTF8], ["settings: text is ['caf\\udce9']; write it in UTF-8"]),
+        (["demo", "--text", "a", "--stop", NOT_UTF8], ["settings: stop is ['caf\\udce9']; write it in UTF-8"]),
+        (["demo", "--template-arg", f"a={NOT_UTF8}"], ["settings: template_arg is", "write it in UTF-8"]),
+        (["demo", "--prompts", NOT_UTF8], ["settings: prompts is 'caf\\udce9'; write it in UTF-8"]),
+        (["demo", "--config", NOT_UTF8], ["trace: config is 'caf\\udce9'; write it in UTF-8"]),
+        ([NOT_UTF8, "--text", "a"], ["settings: model is 'caf\\udce9'; write it in UTF-8"]),
+        (["a" * 5000, "--text", "a"], ["no such directory; give a checkpoint directory"]),
+        (["demo", "--prompts", "a" * 5000], ["No such file or directory; name a file that can be read"]),
         ([*FEW, "--resume"], ["resume needs the directory of a run; name it with --out"]),
     ],
 )
@@ -111,6 +120,9 @@ def test_a_broken_prompt_file_is_named_with_its_line(refused, tmp_path, name, co
         ("", ["not a YAML mapping of settings"]),
         ("1: 2\n", ["1: no such setting; there are: "]),
         ("max_new_tokens: many\n", ["max_new_tokens is many; it must be a valid integer"]),
+        ("[" * 100_000, ["not valid YAML"]),
+        ("seed: !!int x\n", ["not valid YAML (the tag '!!int'; write the value without a tag)"]),
+        ("seed: 1\nseed: 2\n", ["not valid YAML (two entries are named 'seed'; keep one)"]),
         ("probes: [heads]\n", ["no probe group 'heads'", "there are: all"]),
     ],
 )

@@ -54,8 +54,8 @@ def test_defaults_are_valid_and_survive_json():
         ({"max_new_tokens": 0}, "settings: max_new_tokens is 0; it must be greater than or equal to 1"),
         ({"batch_size": 2.5}, "settings: batch_size is 2.5; it must be a valid integer"),
         ({"sampler": "beam"}, "settings: sampler is beam; it must be 'greedy', 'sample', 'entropix' or 'dslider'"),
-        ({"alphas": (-1.0,)}, "settings: alphas is -1; each must be 0 or at least 0.01, and given once"),
-        ({"layer_stride": 0}, "settings: layer_stride is 0; give 1 for every layer"),
+        ({"alphas": (-1.0,)}, "settings: alphas is (-1.0,); each must be 0, 1, inf, or from 0.01 to 1e+06"),
+        ({"layer_stride": 0}, "settings: layer_stride is 0; it must be greater than or equal to 1"),
         (
             {"sampler": "sample", "temperature": 1e-38},
             "settings: temperature is 1e-38; it must be greater than or equal to 0.001",

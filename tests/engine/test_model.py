@@ -57,7 +57,7 @@ def test_integers_of_every_array_library_are_token_ids(letters, ids):
 
 
 def test_stop_tokens_that_are_no_integers_are_refused(letters):
-    with pytest.raises(ConfigError, match=r"stop_tokens: 2\.5 is not a token id"):
+    with pytest.raises(ConfigError, match=r"stop_tokens is \(2\.5,\); 2\.5 is not a token id"):
         letters.generate(["ab"], stop_tokens=(2.5,))
 
 
@@ -90,7 +90,7 @@ def test_prompts_keep_their_id_and_meta(letters):
         ([b"ab"], "prompt 0: b'ab' is not a list of token ids; write it as [1, 2, 3]"),
         ([1, 2], "prompt 0: 1 is not a list of token ids"),
         ([Prompt(tokens=(1.5,), id="q-8")], "prompt q-8: 1.5 is not a token id"),
-        ([[-1]], "prompt 0: id -1 is outside the vocabulary of 8"),
+        ([[-1]], "prompt 0: -1 is not a token id; ids are from 0 to 2147483647"),
         ([[0] * 65], "prompt 0: has 65 tokens, and the context of automaton holds 64; shorten it"),
         ("abc", "prompts must be a list; put the one text in brackets"),
     ],

@@ -174,6 +174,12 @@ def test_the_text_of_an_answer_is_its_pieces(model):
     [
         ([[1, 1.9]], {}, "prompt 0: 1.9 is not a token id; write a list of integers"),
         ([[True]], {}, "prompt 0: True is not a token id"),
+        (["x" * 20_000_000], {}, "prompt 0: has 20,000,000 characters, and the context of"),
+        ([TURN, [{"role": "user", "content": "x" * 20_000_000}]], {}, "prompt 1: has 20,000,000 characters"),
+        ([jt.Prompt("a", meta={"b": {1}})], {}, "prompt 0: has an id or metadata that JSON cannot hold"),
+        ([jt.Prompt("a", meta={"b": "\ud800"})], {}, "prompt 0: has an id or metadata that JSON cannot hold"),
+        ([jt.Prompt("a", id="\ud800")], {}, "prompt \ud800: has an id or metadata that JSON cannot hold"),
+        ([jt.Prompt(5)], {}, "prompt 0: is 5, not a text"),
         (["caf\udce9"], {}, "prompt 0: is no Unicode text (surrogates not allowed); save it as UTF-8"),
         (["a"], {"system": "\udce9"}, "prompt 0: is no Unicode text"),
         ([[{"role": "user", "content": "\udce9"}, *TURN]], {}, "prompt 0: a message holds what JSON cannot"),

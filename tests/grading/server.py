@@ -2,12 +2,16 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Api(ThreadingHTTPServer):
-    """Server that stores requests and replies with `reply(request)`: a text, or (status, body) sent unchanged."""
+    """Server that stores requests and replies with `reply(request)`: a text, or (status, body) sent unchanged.
+
+    An iterator of bytes is sent as it is, from the status line on, until it or the connection ends.
+    """
 
     daemon_threads = True
 
@@ -31,6 +35,10 @@ class Handler(BaseHTTPRequestHandler):
         reply = self.server.reply(request)
         if isinstance(reply, str):
             reply = 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]})
+        if isinstance(reply, Iterator):
+            self.wfile.writelines(reply)
+            self.close_connection = True
+            return
         status, body = reply
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

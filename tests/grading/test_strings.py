@@ -49,6 +49,8 @@ def test_a_short_answer_must_contain_the_words_of_the_reference(answer, text, ex
         ("So 1000 + 1 = 1,001.", RIGHT, "last number"),
         ("It is 1001, of 3", WRONG, "last number"),
         ("-1001", WRONG, "last number"),
+        ("#### " + "1" * 5000, WRONG, "number after ####"),
+        ("1/" + "1" * 5000, WRONG, "last number"),
         ("We have 2002-1001", RIGHT, "last number"),
         ("I give up.", NONE, "no number"),
         ("It is 1001\n####", NONE, "no number after ####"),

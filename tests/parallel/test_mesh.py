@@ -32,5 +32,5 @@ def test_too_few_devices_are_refused():
 
 def test_mesh_from_sizes():
     assert jaxtrace.mesh(data=1, model=1) == make_mesh("data=1,model=1")
-    with pytest.raises(ConfigError, match="mesh data=0,model=2: a size is below 1"):
+    with pytest.raises(ConfigError, match="mesh data=0,model=2: a size is no whole number of at least 1"):
         jaxtrace.mesh(data=0, model=2)

@@ -37,6 +37,23 @@ def test_faulty_csv_is_refused(tmp_path, text, message):
         load_task("simpleqa", path)
 
 
+@pytest.mark.parametrize("size", [9_000, 100_000])
+@pytest.mark.parametrize("piece", ["-", "(", "[", "{", "~", "1+", "not ", "{'a':", "lambda:"])
+def test_deep_metadata_is_refused(tmp_path, piece, size):
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + f'"{piece * (size // len(piece))}",Why?,x\n')
+    with pytest.raises(PromptError, match="line 2: its metadata is not a Python dict; delete the row"):
+        load_task("simpleqa", path)
+
+
+@pytest.mark.parametrize("value", ["b'x'", "{1, 2}", "1j", "...", "'\\ud800'", "1e999", "9" * 5000])
+def test_metadata_that_json_cannot_hold_is_refused(tmp_path, value):
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + f"\"{{'a': {value}}}\",Why?,x\n")
+    with pytest.raises(PromptError, match="line 2: its metadata is not a Python dict; delete the row"):
+        load_task("simpleqa", path)
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="simple_qa_test_set.csv is missing")
 def test_the_published_file():
     prompts = load_task("simpleqa", DATA)

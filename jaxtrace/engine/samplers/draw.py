@@ -14,7 +14,7 @@ from jaxtrace.engine.samplers.protocol import Sampler, SamplerOutput
 from jaxtrace.kernels import softmax_moments
 from jaxtrace.kernels.moments import MASKED
 from jaxtrace.settings.sampling import SamplingSettings
-from jaxtrace.settings.validation import validated
+from jaxtrace.settings.validation import set_checked
 
 DEFAULTS = SamplingSettings()
 MAGNITUDE = 2**31 - 1  # the bits of a float without its sign
@@ -54,7 +54,7 @@ class Sample(Sampler):
     min_p: float = DEFAULTS.min_p
 
     def __post_init__(self) -> None:
-        validated(SamplingSettings, vars(self), "sampler 'sample'")
+        set_checked(self, SamplingSettings, "sampler 'sample'")
 
     def __call__(
         self,

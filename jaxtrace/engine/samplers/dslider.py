@@ -21,7 +21,10 @@ from jaxtrace.engine.samplers.tempering import tuned_temperature
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels.moments import MASKED
 from jaxtrace.models.on_mesh import largest_logits
+from jaxtrace.prompts import token_ids
+from jaxtrace.settings.numbers import Float32, Natural
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.validation import StrictModel, set_checked
 
 FLOOR = math.log(1e-8)  # smallest log-probability that is kept
 SMALL = 1e-8
@@ -69,6 +72,11 @@ class DsliderState:
     top_entropy: Float[Array, " B"]
 
 
+class _Ranges(StrictModel):
+    pause: Natural | None
+    outlier_bias: Float32
+
+
 @dataclasses.dataclass(frozen=True)
 class Dslider(Sampler):
     """Entropix's last sampler (commit 0a7f7bb), with its errors corrected.
@@ -88,7 +96,7 @@ class Dslider(Sampler):
         thresholds of the regions.
 
     Raises:
-      ConfigError: the support is not an ascending choice of at least two tokens, or the bias is NaN.
+      ConfigError: a value is out of range, or the support is not an ascending choice of at least two tokens.
     """
 
     support: int | tuple[int, ...] = 4096
@@ -97,10 +105,12 @@ class Dslider(Sampler):
     outlier_bias: float = -37.6
 
     def __post_init__(self) -> None:
-        if math.isnan(self.outlier_bias):
-            raise ConfigError("outlier_bias is nan; give a number")
-        ids = (0, self.support - 1) if isinstance(self.support, int) else self.support
-        if len(ids) < 2 or ids[0] < 0 or any(b <= a for a, b in itertools.pairwise(ids)):
+        set_checked(self, _Ranges, "sampler 'dslider'")
+        try:
+            ids = (0, self.support - 1) if isinstance(self.support, int) else token_ids(self.support)
+        except ValueError:
+            ids = ()
+        if len(ids) < 2 or any(b <= a for a, b in itertools.pairwise(ids)):
             raise ConfigError(
                 f"support={self.support} is out of range; give at least two token ids, ascending, or their number"
             )

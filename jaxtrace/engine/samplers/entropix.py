@@ -23,9 +23,16 @@ from jaxtrace.engine.samplers.quadrants import (
     measures_of,
 )
 from jaxtrace.errors import ConfigError
+from jaxtrace.settings.numbers import END_OF_INT32, Natural
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.validation import StrictModel, set_checked
 
-LAST = 2**31  # a layer stride that selects the last layer alone
+LAST = END_OF_INT32 - 1  # a layer stride that selects the last layer alone
+
+
+class _Ranges(StrictModel):
+    pause: Natural | None
+    layers: Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,19 @@ class Entropix(Sampler):
       thresholds: regions and draw settings, as data.
       pause: id of the pause token, from `pause_token`; None for none.
       layers: layers whose attention counts.
+
+    Raises:
+      ConfigError: a value is out of range.
     """
 
     thresholds: Thresholds = CLASSIC
     pause: int | None = None
     layers: Literal["all", "last"] = "all"
+
+    def __post_init__(self) -> None:
+        set_checked(self, _Ranges, "sampler 'entropix'")
+        if not isinstance(self.thresholds, Thresholds):
+            raise ConfigError(f"thresholds is {self.thresholds!r:.60}; give jaxtrace's Thresholds")
 
     @property
     def needs(self) -> Probes:

@@ -6,6 +6,7 @@ from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import ConfigError
 
 PAUSE = " ..."  # entropix's: token 2564 of Llama 3
+LONGEST_ID = 10  # digits
 
 
 def pause_token(tokenizer: Tokenizer | None, text: str | None = None) -> int | None:
@@ -17,9 +18,11 @@ def pause_token(tokenizer: Tokenizer | None, text: str | None = None) -> int | N
         for no pause otherwise.
 
     Raises:
-      ConfigError: the text is not one token of the tokenizer, or there is no tokenizer.
+      ConfigError: the text is not one token of the tokenizer, no token has so large an id, or there is no tokenizer.
     """
     if text is not None and text.isdecimal():
+        if len(text) > LONGEST_ID:
+            raise ConfigError(f"pause {text[:LONGEST_ID]}… is no token's id; give a smaller number")
         return int(text)
     if tokenizer is None:
         if text is None:

@@ -9,12 +9,16 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+from pydantic import Field
 
 from jaxtrace.engine.measure import StepTrace
+from jaxtrace.errors import ConfigError
 from jaxtrace.schema import QUADRANTS
+from jaxtrace.settings.numbers import Count, Float32
 from jaxtrace.settings.sampling import LEAST_TEMPERATURE, LEAST_TOP_P, SamplingSettings
-from jaxtrace.settings.validation import validated
+from jaxtrace.settings.validation import StrictModel, set_checked, validated
 
+MOST_CANDIDATES = 1000  # tokens that one step draws
 FLOWING, TREADING, EXPLORING, RESAMPLING, ADAPTIVE = range(len(QUADRANTS))
 
 Measure = Literal[
@@ -24,6 +28,21 @@ Bounds = tuple[tuple[Measure, float], ...]
 
 # Smallest values of draw settings; a formula that falls below them is cut here.
 LEAST = {"temperature": LEAST_TEMPERATURE, "top_p": LEAST_TOP_P, "top_k": 1, "min_p": 0}
+
+
+def _check_numbers(place: str, *numbers: float) -> None:
+    """Raise ConfigError for a number that float32 does not hold."""
+    for number in numbers:
+        validated(_Number, {"number": number}, place)
+
+
+class _Number(StrictModel):
+    number: Float32
+
+
+class _Ranges(StrictModel):
+    base: Float32 = Field(gt=1)
+    candidates: Count = Field(le=MOST_CANDIDATES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +57,9 @@ class Region:
     above: Bounds = ()
     below: Bounds = ()
 
+    def __post_init__(self) -> None:
+        _check_numbers("region", *(bound for _, bound in self.above + self.below))
+
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
@@ -48,6 +70,12 @@ class Formula:
     low: float = -math.inf
     high: float = math.inf
     truncated: bool = False
+
+    def __post_init__(self) -> None:
+        weights = [weight for _, weight in self.weights]
+        _check_numbers("formula", *weights, *[self.constant] * bool(weights))  # `DrawSettings` checks a lone constant
+        if not self.low <= self.high:
+            raise ConfigError(f"formula: low is {self.low} and high is {self.high}; low must not be above high")
 
     @property
     def clipped_constant(self) -> float:
@@ -97,6 +125,9 @@ class Thresholds:
     regions: tuple[Region, Region, Region, Region]
     draws: tuple[DrawSettings, DrawSettings, DrawSettings, DrawSettings]
     candidates: int = 5
+
+    def __post_init__(self) -> None:
+        set_checked(self, _Ranges, "thresholds")
 
     def __repr__(self) -> str:
         return next((name.upper() for name, table in TABLES.items() if table == self), f"Thresholds({vars(self)})")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from jaxtrace.checkpoints.huggingface import Checkpoint
-from jaxtrace.figures.tables.parts import format_bytes, named_values, special_layers
+from jaxtrace.figures.tables.parts import named_values, special_layers
+from jaxtrace.memory import format_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import PublishedModel
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes

@@ -28,16 +28,6 @@ def stacked_table(first: str, *headers: str) -> Table:
     return table
 
 
-def format_bytes(count: float, digits: int = 4) -> str:
-    """Return bytes with a binary unit, to significant digits."""
-    sign, count = "−" * (count < 0), abs(count)
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{sign}{count:.{digits}g} {unit}"
-        count /= 1024
-    return f"{sign}{count:.{digits}g} GiB"
-
-
 def special_layers(config: DecoderConfig) -> str:
     """Return the number of layers that attend to images, or to a window of the text; "" if there are none."""
     windows = [kind.window for kind in config.kinds if kind.window is not None]

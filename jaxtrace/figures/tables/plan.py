@@ -6,7 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtrace.figures.tables.parts import format_bytes, named_values
+from jaxtrace.figures.tables.parts import named_values
+from jaxtrace.memory import format_bytes
 from jaxtrace.parallel.mesh import mesh_text
 from jaxtrace.planning.cost import parameter_count
 from jaxtrace.planning.plan import Plan, Program

@@ -6,7 +6,8 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.figures.tables.parts import format_bytes, special_layers, stacked_table
+from jaxtrace.figures.tables.parts import special_layers, stacked_table
+from jaxtrace.memory import format_bytes
 from jaxtrace.models.published import PUBLISHED, PublishedModel
 from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.settings.probes import Probes

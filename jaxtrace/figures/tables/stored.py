@@ -7,7 +7,8 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
-from jaxtrace.figures.tables.parts import format_bytes, named_values
+from jaxtrace.figures.tables.parts import named_values
+from jaxtrace.memory import format_bytes
 from jaxtrace.traces import StoredTrace
 
 

@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxtrace.checkpoints.huggingface import default_dtype
-from jaxtrace.figures.tables.parts import format_bytes, stacked_table
+from jaxtrace.figures.tables.parts import stacked_table
+from jaxtrace.memory import format_bytes
 from jaxtrace.sweeping.estimate import CellEstimate, Machine
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, LinearScaling, Llama3Scaling, Rope, pattern_of
-from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
 from jaxtrace.models.families.weights import Weight
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -111,8 +111,10 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rop
     low, high = values["low_freq_factor"], values["high_freq_factor"]
     if low >= high:
         reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
-    context = int(values.pop(ORIGINAL, 0)) or reader.positive("max_position_embeddings")
-    return Rope(theta, Llama3Scaling(original_context=context, **values))
+    context = values.pop(ORIGINAL, None) or reader.positive("max_position_embeddings")
+    if context % 1 or context > MAX_NUMBER:
+        reader.fail(f"has {ORIGINAL}={context!r}, which must be a positive whole number of at most {MAX_NUMBER}")
+    return Rope(theta, Llama3Scaling(original_context=int(context), **values))
 
 
 ORIGINAL = "original_max_position_embeddings"  # Llama 3's default is the context; the other kinds do not use it

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NoReturn
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.families.known import KNOWN
+from jaxtrace.settings.numbers import END_OF_INT32, is_float32
 
 # Reasons for ignoring an attribute.
 NULL, INERT, NEVER_RUN, UNKNOWN = "null", "inert", "its code is never run", "unknown to transformers"
@@ -61,7 +61,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 READ_BESIDE = ("architectures", "eos_token_id", "model_type")  # read where a checkpoint is opened
 
-MAX_NUMBER = 2**31 - 1
+MAX_NUMBER = END_OF_INT32 - 1
 MAX_LAYERS = 10_000
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
@@ -175,10 +175,10 @@ class ConfigReader:
         return self.positive(name, MAX_LAYERS)
 
     def whole(self, name: str) -> int:
-        """Return a whole number of at least 0."""
+        """Return a whole number from 0 to `MAX_NUMBER`."""
         value = self.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.fail(f"has {name}={value!r}, which must be 0 or a positive whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_NUMBER:
+            self.fail(f"has {name}={value!r}, which must be a whole number from 0 to {MAX_NUMBER}")
         return value
 
     def positive_or_none(self, name: str) -> int | None:
@@ -194,10 +194,10 @@ class ConfigReader:
         return None if self.get(name) is None else self.number(name)
 
     def positive_number(self, name: str, value: Any) -> float:
-        """Check that the value of an attribute is a positive finite number, and return it."""
+        """Check that the value of an attribute is a positive number that float32 holds, and return it."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value <= sys.float_info.max:
-            self.fail(f"has {name}={value!r}, which must be a positive number")
+        if not number or not (value > 0 and is_float32(value)):
+            self.fail(f"has {name}={value!r}, which must be a positive number that float32 holds")
         return float(value)
 
     def flag(self, name: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from jaxtrace.settings.numbers import Count, Float32, Seed
 from jaxtrace.settings.validation import StrictModel
+
+Resamples = Annotated[Count, Field(le=100_000)]
 
 
 class StudyConfig(StrictModel):
@@ -30,7 +33,7 @@ class StudyConfig(StrictModel):
         description="Settings of the runs that trace these models; same fields as a run's YAML file.",
         json_schema_extra={"option": None},
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that the study draws at random.")
+    seed: Seed = Field(0, description="Seed of everything that the study draws at random.")
 
 
 class LayerStudyConfig(StudyConfig):
@@ -39,7 +42,7 @@ class LayerStudyConfig(StudyConfig):
     traces: tuple[str, ...] = Field(
         (), description="Refused: this study runs models itself.", json_schema_extra={"option": None}
     )
-    mass: float = Field(
+    mass: Float32 = Field(
         0.6, gt=0, lt=1, description="Probability that a layer's candidate set reaches: its most likely tokens."
     )
     lens: str | None = Field(None, description="Directory of a tuned lens of the model. Default: the logit lens.")

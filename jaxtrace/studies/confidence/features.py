@@ -139,6 +139,22 @@ def answer_features(tokens: Mapping[str, np.ndarray]) -> dict[str, float]:
     return features
 
 
+def token_feature_names() -> tuple[str, ...]:
+    """Return the names of all features that `token_features` computes from some trace."""
+    return tuple(
+        name
+        for feature in feature_names()
+        for name in (
+            [feature] if feature in DERIVED or not METRICS[feature].dims else [f"{feature}.{depth}" for depth in DEPTHS]
+        )
+    )
+
+
+def answer_feature_names() -> tuple[str, ...]:
+    """Return the names of all features that `answer_features` computes from some trace."""
+    return tuple(f"{name}.{aggregate}" for name in token_feature_names() for aggregate in AGGREGATES)
+
+
 def probes_of(features: Iterable[str]) -> list[str]:
     """Return the groups of probes that record what some features are made from."""
     return sorted({(METRICS | DERIVED)[name.split(".")[0]].group for name in features})

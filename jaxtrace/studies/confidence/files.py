@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as tensors_of
+from safetensors.numpy import save_file
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import MIB, first_problem, read_bytes, read_json
+from jaxtrace.studies.confidence.features import answer_feature_names, token_feature_names
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
 JSON, TENSORS = "confidence.json", "confidence.safetensors"
+MAX_TENSORS = 64 * MIB
 ADVICE = "name a directory that jaxtrace confidence train wrote, or train again"
 
 
@@ -34,6 +38,16 @@ class _Description(BaseModel):
     answers: tuple[str, ...] = Field(min_length=1)
     tokens: tuple[str, ...] = Field(min_length=1)
     made: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        known = {"answers": answer_feature_names(), "tokens": token_feature_names()}
+        for part, names in (("answers", self.answers), ("tokens", self.tokens)):
+            if unknown := [name for name in names if name not in known[part]]:
+                raise ValueError(f"{part}: {unknown[0]!r:.60} is not a feature of this version of jaxtrace")
+            if len({*names}) < len(names):
+                raise ValueError(f"{part}: a feature is named twice")
+        return self
 
 
 def save(confidence: Confidence, directory: str | Path, made: dict[str, Any]) -> None:
@@ -60,16 +74,14 @@ def load(directory: str | Path) -> Confidence:
       StudyError: a file is missing or damaged, the weights do not match the features, or it is a network of format 1.
     """
     directory = Path(directory)
+    if missing := [name for name in (JSON, TENSORS) if not (directory / name).exists()]:
+        raise StudyError(f"{directory}: has no {missing[0]}; {ADVICE}")
     try:
-        description = _Description.model_validate_json((directory / JSON).read_bytes())
-        tensors = load_file(directory / TENSORS)
-    except FileNotFoundError as error:
-        raise StudyError(f"{directory}: has no {Path(error.filename or TENSORS).name}; {ADVICE}") from None
+        description = _Description.model_validate(read_json(directory / JSON, StudyError, ADVICE))
+        tensors = tensors_of(read_bytes(directory / TENSORS, MAX_TENSORS, StudyError, ADVICE))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise StudyError(f"{directory / JSON}: {where}{': ' * bool(where)}{first['msg']}; {ADVICE}") from None
-    except (SafetensorError, OSError) as error:
+        raise StudyError(f"{directory / JSON}: {first_problem(error)}; {ADVICE}") from None
+    except SafetensorError as error:
         raise StudyError(f"{directory / TENSORS}: cannot be read ({error}); {ADVICE}") from None
     if description.format == 1 and description.hidden:
         raise StudyError(
@@ -81,7 +93,9 @@ def load(directory: str | Path) -> Confidence:
         for name, shape in _shapes(len(features), description.hidden).items()
     }
     shapes = {name: array.shape for name, array in tensors.items()}
-    if shapes != expected or not all(a.dtype == np.float32 and np.isfinite(a).all() for a in tensors.values()):
+    numbers = [array for array in tensors.values() if array.dtype == np.float32 and np.isfinite(array).all()]
+    deviations = [array for name, array in tensors.items() if name.endswith(".sd")]
+    if shapes != expected or len(numbers) != len(tensors) or not all((sd > 0).all() for sd in deviations):
         raise StudyError(f"{directory / TENSORS}: not the weights that {JSON} describes; {ADVICE}")
 
     def part(name: str, features: tuple[str, ...]) -> FittedClassifier:

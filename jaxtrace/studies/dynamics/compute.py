@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.errors import StudyError
+from jaxtrace.files import read_text
 from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
@@ -57,7 +58,9 @@ def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[s
     if config.choices is None:
         return {}
     questions = multiple_choice.load(config.choices)
-    primer = "" if config.primer is None else _read_text(config.primer)
+    primer = (
+        "" if config.primer is None else read_text(config.primer, StudyError, "name a UTF-8 text file as the primer")
+    )
     score = functools.partial(scored_choices, questions=questions, primer=primer, template=config.template)
 
     def traced(name: str, commit: str | None) -> Model:
@@ -145,10 +148,3 @@ def _notes(flat: TokenTables, short: pd.DataFrame, config: DynamicsConfig) -> li
     if flat.tokens["kv_mib"].isna().any():
         notes.append("KV memory is NaN for a trace without the shape of its cache; trace it again to get it.")
     return notes
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{file}: the primer cannot be read ({error}); name a UTF-8 text file") from None

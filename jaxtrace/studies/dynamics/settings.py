@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.settings.numbers import Count, Float
+from jaxtrace.studies._shared.settings import Resamples, StudyConfig
 
 HDIKind = Literal["std", "var", "cv", "fano", "range", "jsd"]
 CorrelationMethod = Literal["pearson", "spearman"]
@@ -18,16 +19,16 @@ class DynamicsConfig(StudyConfig):
     """Settings of `study dynamics`; thresholds and entropies are in nats."""
 
     hdi: HDIKind = Field("std", description="Kind of dispersion over heads.")
-    share: float = Field(0.2, gt=0, le=0.5, description="Share of a prompt's steps that counts as early, and as late.")
-    least_steps: int = Field(5, ge=3, description="Fewest steps of a prompt with an early, a late and a class.")
-    tau: float = Field(0.30, gt=0, description="Threshold in nats of the drift rule and of the robust rule.")
-    low: float = Field(0.3, ge=0, description="Mean entropy in nats below which the level rule says deterministic.")
-    wide: float = Field(
+    share: Float = Field(0.2, gt=0, le=0.5, description="Share of a prompt's steps that counts as early, and as late.")
+    least_steps: Count = Field(5, ge=3, description="Fewest steps of a prompt with an early, a late and a class.")
+    tau: Float = Field(0.30, gt=0, description="Threshold in nats of the drift rule and of the robust rule.")
+    low: Float = Field(0.3, ge=0, description="Mean entropy in nats below which the level rule says deterministic.")
+    wide: Float = Field(
         0.8, ge=0, description="Standard deviation in nats above which the level rule says exploratory."
     )
     correlation: CorrelationMethod = Field("pearson", description="Kind of correlation between token features.")
-    resamples: int = Field(1000, ge=1, description="Number of resamples of every interval.")
-    kv_bytes: int | None = Field(None, ge=1, description="Bytes of a cached element. Default: the trace's own.")
+    resamples: Resamples = Field(1000, description="Number of resamples of every interval.")
+    kv_bytes: Count | None = Field(None, description="Bytes of a cached element. Default: the trace's own.")
     choices: str | None = Field(
         None, description="True and false answers to score: mc_task.json, a .parquet, a .csv as TruthfulQA's, or 'hub'."
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from jaxtrace.settings.numbers import Count, Seed
 from jaxtrace.settings.validation import ONE_OR_MORE
 from jaxtrace.studies._shared.settings import StudyConfig
 
@@ -14,7 +15,7 @@ from jaxtrace.studies._shared.settings import StudyConfig
 class LensConfig(StudyConfig):
     """Settings of `study lens`; defaults are Entropy-Lens's, where it states them."""
 
-    seed: int = Field(42, ge=0, lt=2**32, description="Seed of folds, guesses, resamples and the t-SNE.")
+    seed: Seed = Field(42, description="Seed of folds, guesses, resamples and the t-SNE.")
     by: str = Field(
         "task", description="Classes to tell apart: family, task, format, correctness, or a key of prompts or run."
     )
@@ -23,14 +24,14 @@ class LensConfig(StudyConfig):
         min_length=1,
         description="Metric with a value for each layer, such as lens_renyi[2]; repeat the option for several.",
     )
-    windows: Annotated[int, Field(ge=1)] | Literal["each"] = Field(
+    windows: Count | Literal["each"] = Field(
         1, description="Number of runs of steps, each averaged: 1 is the mean of all steps; 'each' keeps every step."
     )
-    steps: int | None = Field(
-        None, ge=1, description="Number of steps used from the start; shorter answers are excluded. Default: all steps."
+    steps: Count | None = Field(
+        None, description="Number of steps used from the start; shorter answers are excluded. Default: all steps."
     )
-    points: int = Field(
-        64, ge=2, description="Number of relative depths at which models of unequal depth are compared."
+    points: Count = Field(
+        64, ge=2, le=10_000, description="Number of relative depths at which models of unequal depth are compared."
     )
     zero_padding: bool = Field(
         False, description="Also pad profiles with zeros, as published: this gives a model's depth away."
@@ -38,9 +39,9 @@ class LensConfig(StudyConfig):
     group: str | None = Field(
         None, description="Key of meta whose prompts stay together. Default: story, topic, question, or the prompt."
     )
-    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    neighbours: tuple[Count, ...] = Field(
         (3, 5, 11, 29), min_length=1, description="Number of nearest neighbours; repeat the option for several."
     )
-    folds: int = Field(10, ge=2, description="Number of cross-validation folds.")
+    folds: Count = Field(10, ge=2, description="Number of cross-validation folds.")
     labels: Path | None = Field(None, description="File of `jaxtrace grade`, for correctness. Default: string rules.")
     letter_anywhere: bool = Field(False, description="Grade MMLU by its letter anywhere in the answer, as published.")

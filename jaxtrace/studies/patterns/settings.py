@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from jaxtrace.studies._shared.settings import StudyConfig
+from jaxtrace.studies._shared.settings import Resamples, StudyConfig
 
 
 class PatternsConfig(StudyConfig):
@@ -23,4 +23,4 @@ class PatternsConfig(StudyConfig):
         json_schema_extra={"option": "--condition"},
     )
     labels: Path | None = Field(None, description="File of `jaxtrace grade`. Default: answers graded by string rules.")
-    resamples: int = Field(2000, ge=100, description="Number of resamples of intervals and of permutation tests.")
+    resamples: Resamples = Field(2000, ge=100, description="Number of resamples of intervals and of permutation tests.")

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from jaxtrace.settings.entries import Entry, entries
+from jaxtrace.settings.numbers import Seed
 from jaxtrace.studies._shared.settings import StudyConfig
 
 
@@ -19,7 +20,7 @@ class SamplersConfig(StudyConfig):
         "repeat the option for several.",
         json_schema_extra={"option": "--sampler", "runs_only": True},
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0, 1, 2),
         min_length=1,
         description="Seed of the sampled tokens, used for all prompts; repeat the option for several.",

@@ -106,6 +106,18 @@ def test_damaged_files_are_refused(known, tmp_path):
     (tmp_path / JSON).write_text(json.dumps(described | {"format": 1, "hidden": 16}))
     with pytest.raises(StudyError, match="format 1 is of a network that jaxtrace no longer computes; train it again"):
         load(tmp_path)
+    for names, message in (
+        (["entropy_.mean", *described["answers"][1:]], "'entropy_.mean' is not a feature of this version"),
+        (described["answers"][:-1], "not the weights that confidence.json describes"),
+        ([*described["answers"], "entropy.last"], "'entropy.last' is not a feature"),
+        (described["answers"][:-1] + described["answers"][:1], "a feature is named twice"),
+        (["entropy"], "'entropy' is not a feature"),
+        ([7], r"answers\.0: "),
+    ):
+        (tmp_path / JSON).write_text(json.dumps(described | {"answers": names}))
+        with pytest.raises(StudyError, match=message) as error:
+            load(tmp_path)
+        assert "\n" not in str(error.value)
     (tmp_path / JSON).write_text(json.dumps(described))
     (tmp_path / TENSORS).write_bytes(b"nonsense")
     with pytest.raises(StudyError, match=r"confidence.safetensors: cannot be read .* train again"):
