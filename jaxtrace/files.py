@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from jaxtrace.errors import ConfigError, JaxtraceError, StoreError
 
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".*.tmp"  # pattern of the names of unfinished files
 PROBE_BYTES = 4096
 
@@ -316,7 +316,7 @@ def atomic_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, NEW_FILE, 0o666), "wb") as file:
+        with os.fdopen(os.open(temporary, NEW_FILE, 0o666), "w+b") as file:
             identity = os.fstat(file.fileno())
             try:
                 yield file

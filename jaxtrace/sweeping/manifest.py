@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from jaxtrace.errors import StoreError
-from jaxtrace.files import LOCK
+from jaxtrace.files import LOCK, MAX_JSON, decode_json, first_problem
 from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
@@ -20,9 +22,11 @@ from jaxtrace.traces.run_json import RUNS
 FORMAT = 1
 NAME = "sweep.json"
 State = Literal["waiting", "running", "complete", "failed"]
+Count = Annotated[int, Field(strict=True, ge=0, le=10**15)]
+Text = Annotated[str, Field(strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class CellRecord:
     """State of a cell.
 
@@ -36,11 +40,21 @@ class CellRecord:
     """
 
     state: State = "waiting"
-    prompts: str = ""
-    rows: int = 0
-    tokens: int = 0
-    tokens_per_second: float | None = None
-    error: str | None = None
+    prompts: Text = ""
+    rows: Count = 0
+    tokens: Count = 0
+    tokens_per_second: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    error: Text | None = None
+
+
+class _Content(BaseModel):
+    """Entries of sweep.json; that of an older version lacks the date."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Annotated[int, Field(strict=True)]
+    date: Text | None = None
+    cells: dict[str, CellRecord]
 
 
 class Manifest:
@@ -69,21 +83,24 @@ class Manifest:
                 raise StoreError(f"{root}: holds {min(others)} and no sweep; name an empty directory or a new one")
             return
         try:
-            stored = json.loads(self._place.fs.cat_file(self._place.path))
-            if stored["format"] != FORMAT:
+            stored = decode_json(self._place.read(MAX_JSON))
+            number = stored.get("format", FORMAT) if isinstance(stored, dict) else FORMAT
+            if number != FORMAT and type(number) is int:
                 raise StoreError(
-                    f"{self._place}: has format {stored['format']}, but this version reads format {FORMAT}; "
+                    f"{self._place}: has format {number!s:.20}, but this version reads format {FORMAT}; "
                     "continue with the version of jaxtrace that wrote it, or name another directory"
                 )
-            self.records = {place: CellRecord(**record) for place, record in stored["cells"].items()}
-            if "date" in stored:
-                self.date = datetime.fromisoformat(stored["date"])
+            content = _Content.model_validate(stored)
+            if content.date is not None:
+                self.date = datetime.fromisoformat(content.date)
         except OSError as error:
             raise StoreError(f"{self._place}: {error.strerror or error}; make it readable") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
+            reason = first_problem(error) if isinstance(error, ValidationError) else error
             raise StoreError(
-                f"{self._place}: is not a sweep's record; restore it, or delete it to check all cells again"
+                f"{self._place}: is not a sweep's record ({reason}); restore it, or delete it to check all cells again"
             ) from error
+        self.records = content.cells
 
     def of(self, cell: Cell) -> CellRecord:
         """Return the record of a cell; a new cell is waiting."""

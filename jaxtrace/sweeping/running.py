@@ -32,7 +32,7 @@ from jaxtrace.sweeping.check import CheckedCell, check, model_key
 from jaxtrace.sweeping.manifest import CellRecord, Manifest
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.parts import TABLES, count_problem, read_lengths
-from jaxtrace.traces.run_json import RUNS
+from jaxtrace.traces.run_json import RUNS, read_run, run_path
 
 
 class Watch:
@@ -190,7 +190,10 @@ def _confirm(root: Location, manifest: Manifest, checked: CheckedCell) -> None:
 
 
 def _is_stored(root: Location, partition: str, prompts: int) -> bool:
-    """Return True if each prompt of a cell is stored once, and no part is damaged."""
-    parts = read_lengths({table: root / table / partition for table in TABLES}).values()
+    """Return True if each prompt of a cell is stored once, and no part is damaged; most data are not read."""
+    if not run_path(root, partition).exists():
+        return False
+    tables = {table: root / table / partition for table in TABLES}
+    parts = read_lengths(tables, read_run(root, partition)["id"], whole=False).values()
     stored = [pair for lengths in parts for pair in lengths or ()]
     return None not in parts and count_problem(stored, range(prompts)) is None

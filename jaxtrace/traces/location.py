@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from jaxtrace.errors import StoreError
-from jaxtrace.files import atomic_file
+from jaxtrace.files import atomic_file, open_regular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,32 @@ class Location:
     def exists(self) -> bool:
         """Return True if there is a file or a directory."""
         return self.fs.exists(self.path)
+
+    def read(self, most: int | None = None) -> bytes:
+        """Return the content of a file.
+
+        Args:
+          most: largest number of bytes; None for any.
+
+        Raises:
+          OSError: the file is missing, unreadable, larger, or not a regular file, such as a named pipe.
+        """
+        if self.local:
+            with open_regular(Path(self.path)) as file:
+                content = file.read(-1 if most is None else most + 1)
+        else:
+            content = cast(bytes, self.fs.cat_file(self.path, end=None if most is None else most + 1))
+        if most is not None and len(content) > most:
+            raise OSError(errno.EFBIG, f"Larger than {most:,} bytes", self.path)
+        return content
+
+    def tail(self, size: int) -> bytes:
+        """Return the last bytes of a file, all if it has fewer; raises like `read`."""
+        if not self.local:
+            return cast(bytes, self.fs.cat_file(self.path, start=-size))
+        with open_regular(Path(self.path)) as file:
+            file.seek(-min(size, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read()
 
     def names(self) -> list[str]:
         """Return the names of a directory's entries; none if the directory does not exist."""

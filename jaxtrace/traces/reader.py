@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -15,10 +16,11 @@ import xarray as xr
 
 from jaxtrace.errors import StoreError
 from jaxtrace.schema import definition_note
+from jaxtrace.traces.checking import Mismatch, check_columns, check_values
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import CHECKED_PARQUET, TABLES, complete_parts, read_part, read_schema
+from jaxtrace.traces.parts import CHECKED_PARQUET, TABLES, check_part, check_seal, complete_parts, is_part, read_part
 from jaxtrace.traces.row import Row
-from jaxtrace.traces.run_json import RUN, find_partitions, partition_keys, read_run
+from jaxtrace.traces.run_json import RESTORE, RUN, find_partitions, partition_keys, read_run, run_path
 from jaxtrace.traces.tables import SHAPE, from_tables
 from jaxtrace.traces.trace import Trace
 
@@ -39,6 +41,7 @@ class StoredRun:
       parts: names of its complete parts.
       size: size of the parts in bytes.
       metrics_version: version of the definitions by which its rows were measured.
+      id: random name of the run, which its parts repeat; None for a run of format 1, whose parts have no hashes.
     """
 
     root: Location
@@ -49,6 +52,8 @@ class StoredRun:
     parts: tuple[str, ...]
     size: int
     metrics_version: int = 1
+    id: str | None = None
+    _verified: dict[str, pa.Schema] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -58,6 +63,35 @@ class StoredRun:
     def part(self, table: str, name: str) -> Location:
         """Return the location of a part of a table."""
         return self.root / table / self.partition / name
+
+    def read(self, table: str, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a part of a table; raises StoreError if it is damaged or of another run, table or part."""
+        path = self.part(table, name)
+        part = read_part(path, columns)
+        check_seal(path, part.schema, self.id, table)
+        try:
+            check_values(table, part, columns or ())
+        except Mismatch as error:
+            raise StoreError(f"{path}: {error}; {RESTORE}") from None
+        return part
+
+    def verify(self, table: str) -> pa.Schema:
+        """Verify each part of a table once, and return the table's columns; raises StoreError like `read`."""
+        if table not in self._verified:
+            with ThreadPoolExecutor() as pool:
+                schemas = list(pool.map(functools.partial(self._verify_part, table), self.parts))
+            self._verified[table] = pa.unify_schemas(schemas)
+        return self._verified[table]
+
+    def _verify_part(self, table: str, name: str) -> pa.Schema:
+        path = self.part(table, name)
+        _, schema = check_part(path, whole=self.id is not None)
+        check_seal(path, schema, self.id, table)
+        try:
+            check_columns(table, schema, self.info)
+        except Mismatch as error:
+            raise StoreError(f"{path}: {error}; {RESTORE}") from None
+        return schema.remove_metadata()
 
 
 class StoredRows(Sequence[Row]):
@@ -76,7 +110,7 @@ class StoredRows(Sequence[Row]):
         """Return a column of the prompts table, in the order of the rows."""
         columns = {}
         for i, part in dict.fromkeys((i, part) for i, part, _ in self._index):
-            table = read_part(self._runs[i].part("prompts", part), ["prompt", name]).to_pydict()
+            table = self._runs[i].read("prompts", part, ["prompt", name]).to_pydict()
             columns[i, part] = dict(zip(table["prompt"], table[name], strict=True))
         return [columns[i, part][prompt] for i, part, prompt in self._index]
 
@@ -98,16 +132,23 @@ class StoredRows(Sequence[Row]):
         """Index of the run, part and prompt number of every row."""
         index = []
         for i, run in enumerate(self._runs):
-            entries = []
+            entries, parts = [], {}
             for name in run.parts:
-                prompts = read_part(run.part("prompts", name), ["prompt"])["prompt"].to_pylist()
+                prompts = run.read("prompts", name, ["prompt"])["prompt"].to_pylist()
+                if (twice := next((prompt for prompt in prompts if prompt in parts), None)) is not None:
+                    raise StoreError(
+                        f"{run.part('prompts', name)}: prompt {twice} is also in {parts[twice]}; delete one of the two "
+                        "parts from all three tables and resume the run"
+                    )
+                parts |= dict.fromkeys(prompts, name)
                 entries += [(i, name, prompt) for prompt in prompts if self._prompts is None or prompt in self._prompts]
             index += sorted(entries, key=lambda entry: entry[2])
         return index
 
     def _read_part(self, i: int, name: str) -> dict[int, Row]:
         run = self._runs[i]
-        return dict(from_tables({table: read_part(run.part(table, name)) for table in TABLES}, run.info))
+        tables = {table: run.read(table, name) for table in TABLES}
+        return dict(from_tables(tables, run.info, {table: run.part(table, name) for table in TABLES}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,11 +256,13 @@ class StoredTrace(Trace):
     def _dataset(self, table: str) -> ds.Dataset:
         root, keys = self.runs[0].root, pa.schema([(key, pa.string()) for key in self.runs[0].keys])
         paths = [run.part(table, name) for run in self.runs for name in run.parts]
-        firsts = [read_schema(run.part(table, run.parts[0])) for run in self.runs if run.parts]
-        firsts = firsts or [pa.schema([("prompt", pa.int32())])]  # no prompt is finished
+        schemas = [run.verify(table) for run in self.runs if run.parts]
+        schemas = schemas or [pa.schema([("prompt", pa.int32())])]  # no prompt is finished
+        if any(run.id is None for run in self.runs):  # nothing else shows that a part was copied
+            len(self.rows)
         dataset = ds.dataset(
             [path.path for path in paths],
-            schema=pa.unify_schemas([*firsts, keys]),
+            schema=pa.unify_schemas([*schemas, keys]),
             format=CHECKED_PARQUET,
             filesystem=root.fs,
             partitioning=ds.partitioning(keys, flavor="hive"),
@@ -248,8 +291,10 @@ def open_trace(root: str | Path) -> StoredTrace:
     place = Location.of(root)
     if not (partitions := find_partitions(place)):
         raise StoreError(f"{place}: not a trace directory, it has no {RUN}; name one that does")
-    files = {table: (place / table).files() for table in TABLES}
-    trace = StoredTrace.of([_stored_run(place, partition, files) for partition in partitions])
+    runs = {partition: read_run(place, partition) for partition in partitions}
+    # The descriptions first and the tables from the last written one: a run may be written meanwhile.
+    files = {table: (place / table).files() for table in reversed(TABLES)}
+    trace = StoredTrace.of([_stored_run(place, partition, run, files) for partition, run in runs.items()])
     if note := definition_note(trace.metrics_versions):
         warnings.warn(f"{place}: {note}", stacklevel=2)
     return trace
@@ -263,8 +308,7 @@ def is_trace(root: str | Path) -> bool:
         return False
 
 
-def _stored_run(root: Location, partition: str, files: dict[str, dict[str, int]]) -> StoredRun:
-    run = read_run(root, partition)
+def _stored_run(root: Location, partition: str, run: dict[str, Any], files: dict[str, dict[str, int]]) -> StoredRun:
     info = run["info"] | {"complete": run["complete"]}
     if "alphas" in info:
         info["alphas"] = [float(alpha) for alpha in info["alphas"]]
@@ -273,5 +317,14 @@ def _stored_run(root: Location, partition: str, files: dict[str, dict[str, int]]
         for table, sizes in files.items()
     }
     parts = tuple(complete_parts(run_files))
+    # An incomplete run may lack a file: its writer was killed, or deletes a part. Resuming it repeats the prompts.
+    committed = [name for name in run_files["prompts"] if is_part(name)] if run["complete"] else []
+    if (missing := max(len(committed), run["parts"] or 0) - len(parts)) > 0:
+        raise StoreError(
+            f"{run_path(root, partition)}: {missing} of {missing + len(parts)} parts lack the file of a table; "
+            "restore it, or resume the run, which repeats their prompts"
+        )
     size = sum(run_files[table][name] for table in TABLES for name in parts)
-    return StoredRun(root, partition, info, run["config"], run["precision"], parts, size, run["metrics_version"])
+    return StoredRun(
+        *(root, partition, info, run["config"], run["precision"], parts, size, run["metrics_version"], run["id"])
+    )

@@ -10,6 +10,9 @@ import numpy as np
 from jaxtrace.prompts import Prompt
 from jaxtrace.traces.thoughts import SplitCompletion, count_markers, opens_thought, split_completion
 
+# Reasons for the end of a row; "" for a row that has not ended.
+STOPS = ("stop_token", "stop_string", "length", "repeats", "scored", "not_finite", "")
+
 
 @dataclass(frozen=True)
 class Row:

@@ -5,16 +5,18 @@ holds its definition and units.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from jaxtrace.errors import StoreError
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import METRICS, Metric, chosen_layers
 from jaxtrace.settings.probes import PROBE_OPTIONS
+from jaxtrace.traces.checking import Mismatch, check_rows
 from jaxtrace.traces.columns import column_values, list_column, list_values, nullable_column, round_to_float16
 from jaxtrace.traces.raw import raw_columns, raw_metrics
 from jaxtrace.traces.row import Row
@@ -44,18 +46,46 @@ def to_tables(
       layers: one row per prompt, step and layer (0 and the traced layers); no row without layer metrics. Metrics of
         heads are in lists.
       prompts: one row per prompt.
+
+    Raises:
+      StoreError: a row is one that could not be read back, such as one with an unknown stop reason.
     """
     prompts, rows = np.array([number for number, _ in numbered], np.int32), [row for _, row in numbered]
     stored = {"float32": lambda table: table, "float16": round_to_float16}[precision]
-    return {
+    tables = {
         "tokens": stored(_tokens(rows, prompts, info)),
         "layers": stored(_layers(rows, prompts, info)),
         "prompts": _prompts(rows, prompts, info),
     }
+    try:
+        check_rows(tables, info)
+    except Mismatch as error:
+        raise StoreError(f"{error.table}: {error}; correct the rows or Trace.info") from None
+    return tables
 
 
-def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple[int, Row]]:
-    """Return (prompt number, row) pairs in the order of the table "prompts"; the inverse of `to_tables`."""
+def from_tables(
+    tables: Mapping[str, pa.Table], info: dict[str, Any], places: Mapping[str, Any] | None = None
+) -> list[tuple[int, Row]]:
+    """Return (prompt number, row) pairs in the order of the table "prompts"; the inverse of `to_tables`.
+
+    Args:
+      tables: tables "tokens", "layers" and "prompts" of some rows.
+      info: `Trace.info` of their run.
+      places: place of each table, for messages; None for their names.
+
+    Raises:
+      StoreError: a table disagrees with `info` or with another one, or holds a value that no run writes.
+    """
+    try:
+        check_rows(tables, info)
+        return _read_rows(tables, info)
+    except Mismatch as error:
+        place = error.table if places is None else places[error.table]
+        raise StoreError(f"{place}: {error}; restore it from a copy") from None
+
+
+def _read_rows(tables: Mapping[str, pa.Table], info: dict[str, Any]) -> list[tuple[int, Row]]:
     metrics = _read_metrics(tables["tokens"], tables["layers"], info)
     prompts = tables["prompts"].to_pylist()
     pieces = tables["tokens"]["token_text"].to_pylist()
@@ -63,14 +93,14 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
     rows = []
     for prompt, stop in zip(prompts, stops, strict=True):
         steps = slice(stop - prompt["length"], stop)
-        messages = tuple(json.loads(prompt["messages"])) if prompt.get("messages") else None
+        messages = tuple(_parsed(prompt, "messages", list)) if prompt.get("messages") else None
         row = Row(
             prompt=Prompt(
                 text=prompt["text"],
                 tokens=tuple(prompt["tokens"]) if prompt["text"] is None and messages is None else None,
                 id=prompt["id"],
                 images=tuple(prompt["images"]),
-                meta=json.loads(prompt["meta"]),
+                meta=_parsed(prompt, "meta", dict),
                 messages=messages,
             ),
             prompt_tokens=np.array(prompt["tokens"], np.int32),
@@ -84,6 +114,17 @@ def from_tables(tables: dict[str, pa.Table], info: dict[str, Any]) -> list[tuple
         )
         rows.append((prompt["prompt"], row))
     return rows
+
+
+def _parsed(prompt: dict[str, Any], name: str, kind: type) -> Any:
+    """Return the value of a column that holds JSON."""
+    try:
+        value = json.loads(prompt[name])
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise Mismatch("prompts", f"{name} of prompt {prompt['prompt']} is {prompt[name]!r:.60}, which no run writes")
+    return value
 
 
 class _Columns:

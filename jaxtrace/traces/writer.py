@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +13,9 @@ from jaxtrace.files import LOCK
 from jaxtrace.lock import WriteLock
 from jaxtrace.schema import METRICS_VERSION, changed_between
 from jaxtrace.traces.location import Location
-from jaxtrace.traces.parts import TABLES, count_problem, part_name, part_number, read_lengths, write_part
+from jaxtrace.traces.parts import TABLES, count_problem, part_name, part_number, read_lengths, sealed, write_part
 from jaxtrace.traces.row import Row
-from jaxtrace.traces.run_json import FORMAT, RUN, read_run, run_path, to_json_value, write_run
+from jaxtrace.traces.run_json import RUN, new_run, read_run, run_path, to_json_value, write_run
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
 
 INPUTS = ("checkpoint", "prompts", "lens", "dtype")  # entries of `Trace.info` on which the rows depend
@@ -82,15 +81,7 @@ class TraceWriter:
         self._partition, self._process, self._prompts = partition, process, prompts
         self._tables = {table: self.root / table / partition for table in TABLES}
         self._part = 0
-        self._run = {
-            "format": FORMAT,
-            "complete": False,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "precision": precision,
-            "metrics_version": metrics_version,
-            "info": to_json_value(info),
-            "config": to_json_value(config),
-        }
+        self._run = new_run(info, config, precision, metrics_version)
         self._info, self._defaults = info, to_json_value(defaults or {})
         self._own = WriteLock(*self._lock_arguments(root)) if lock is None and self._leading else None
         self._lock = lock or self._own
@@ -98,7 +89,9 @@ class TraceWriter:
             with self._store_errors("name a directory that can be written"):
                 if self._leading:
                     self._begin(resume)
-                elif not run_path(self.root, partition).exists():
+                elif run_path(self.root, partition).exists():
+                    self._run = read_run(self.root, partition)
+                else:
                     raise StoreError(
                         f"{self.root}: process {process} sees no run there; name a directory that all processes see"
                     )
@@ -121,7 +114,8 @@ class TraceWriter:
         tables = to_tables(rows, self._info, self._run["precision"])
         with self._store_errors("the parts already finished stay readable; make room or repair the disk, then resume"):
             for table in TABLES:
-                write_part(self._tables[table] / name, tables[table])
+                part = tables[table] if self._run["id"] is None else sealed(tables[table], self._run["id"], table, name)
+                write_part(self._tables[table] / name, part)
         self._part += 1
         self.done.update(number for number, _ in rows)
 
@@ -135,8 +129,9 @@ class TraceWriter:
             return
         self._check_lock()
         with self._store_errors("the parts already finished stay readable; make room, then resume"):
-            self.lengths = self._count()
-            write_run(self.root, self._partition, self._run | {"complete": True})
+            parts, self.lengths = self._count()
+            hashed = {"parts": parts} if self._run["id"] is not None else {}
+            write_run(self.root, self._partition, self._run | hashed | {"complete": True})
         self.release()
 
     def release(self) -> None:
@@ -201,31 +196,34 @@ class TraceWriter:
                 f"define {', '.join(changed)} differently; resume with the version of jaxtrace that wrote it, or name "
                 "another directory"
             )
-        return stored | {"complete": False}
+        return {name: value for name, value in stored.items() if name != "parts"} | {"complete": False}
 
     def _find_done(self) -> None:
         """Find the stored prompts; the leading process deletes incomplete parts, damaged ones, and repetitions."""
         readable = []
-        for name, lengths in read_lengths(self._tables).items():
+        for name, lengths in read_lengths(self._tables, self._run["id"], whole=True).items():
             numbers = [number for number, _ in lengths or ()]
             if lengths is not None and len({*numbers} - self.done) == len(numbers):
                 readable.append(name)
                 self.done.update(numbers)
-        for folder in self._tables.values() if self._leading else ():
+        # The prompts first: a part without them was not finished.
+        for folder in reversed(self._tables.values()) if self._leading else ():
             for name in folder.names():
                 if "part-" in name and name not in readable:
                     path = folder / name
                     path.fs.rm_file(path.path)
         self._part = max((part_number(name)[-1] + 1 for name in readable), default=0)
 
-    def _count(self) -> dict[int, int]:
-        """Return the number of steps of every stored prompt; raise StoreError unless each is stored once."""
+    def _count(self) -> tuple[int, dict[int, int]]:
+        """Return the numbers of parts and of steps of every prompt; raise StoreError unless each is stored once."""
         for seconds in (*(SHARED_DISK_SECONDS if self._process is not None else ()), None):
-            parts = read_lengths(self._tables).values()
-            stored = [pair for lengths in parts for pair in lengths or ()]
+            parts = read_lengths(self._tables, self._run["id"], whole=False)
+            stored = [pair for lengths in parts.values() for pair in lengths or ()]
             problem = count_problem(stored, self.done if self._prompts is None else range(self._prompts))
+            if problem is None and (damaged := [name for name, lengths in parts.items() if lengths is None]):
+                problem = f"{damaged[0]} is damaged, or a copy of another part"
             if problem is None:
-                return dict(stored)
+                return len(parts), dict(stored)
             if seconds is not None:
                 time.sleep(seconds)
         place = run_path(self.root, self._partition).parent

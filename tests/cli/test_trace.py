@@ -21,6 +21,7 @@ from jaxtrace.run import prepare
 from jaxtrace.schema import METRICS
 from jaxtrace.settings.run import RunConfig
 from jaxtrace.traces import TraceWriter
+from tests.traces.damage import edit_run
 
 QUESTIONS = ["Question: What is 3 + 5? Answer:", "Where does", "Question: What is 2 + 2?"]
 PLOTS = {"entropy_steps.png", "attention_map.png", "layer_profile.png", "lens_profile.png"}
@@ -165,10 +166,11 @@ def test_another_dtype_does_not_resume_a_run(jaxtrace, no_plots, tmp_path):
 def test_a_run_of_an_older_version_resumes_where_new_settings_have_their_defaults(jaxtrace, no_plots, tmp_path):
     run = ("trace", "demo", "--limit", 1, *OUTPUT, "--out", tmp_path / "run")
     assert jaxtrace(*run).status == 0
-    description = tmp_path / "run" / "run.json"
-    older = json.loads(description.read_text(encoding="utf-8"))
-    del older["config"]["shots"], older["config"]["dtype"], older["info"]["dtype"]
-    description.write_text(json.dumps(older), encoding="utf-8")
+
+    def make_older(run):
+        del run["config"]["shots"], run["config"]["dtype"], run["info"]["dtype"]
+
+    edit_run(tmp_path / "run", make_older)
     assert jaxtrace(*run, "--resume").status == 0
 
 

@@ -15,6 +15,7 @@ from jaxtrace.parallel import processes
 from jaxtrace.run import prepare
 from jaxtrace.settings.run import run_config
 from jaxtrace.sweeping import Watch, open_sweep, read_sweep
+from tests.traces.damage import edit_run
 
 TEMPLATE = (
     "{{ bos_token }}{{ strftime_now('%d %b %Y') }}\n{% for message in messages %}{{ message.role }}: "
@@ -87,10 +88,12 @@ def test_a_run_resumes_on_another_day_with_the_recorded_date(chat_demo, tmp_path
 def test_a_run_of_an_older_version_resumes_with_the_date_of_its_creation(chat_demo, tmp_path, today):
     today(1)
     prepare(settings(chat_demo, tmp_path))
-    run = json.loads((tmp_path / "run.json").read_text())
-    run["created"] = datetime(2026, 12, 1, 9, 30).astimezone(UTC).isoformat()
-    del run["info"]["prompt_format"], run["info"]["dtype"], run["config"]["template_arg"]
-    (tmp_path / "run.json").write_text(json.dumps(run))
+
+    def make_older(run):
+        run["created"] = datetime(2026, 12, 1, 9, 30).astimezone(UTC).isoformat()
+        del run["info"]["prompt_format"], run["info"]["dtype"], run["config"]["template_arg"]
+
+    edit_run(tmp_path, make_older)
     today(2)
     assert prepare(settings(chat_demo, tmp_path), resume=True).total == 2
 

@@ -14,6 +14,7 @@ from jaxtrace.run import prepare, run_config
 from jaxtrace.traces import parts, writer
 from tests.sweeping.conftest import SMALL, RecordingWatch
 from tests.sweeping.datasets import assert_same_dataset
+from tests.traces.rows import INFO
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def test_sweep_that_runs_refuses_others(swept, tmp_path, monkeypatch):
 
 
 def test_sweep_is_refused_while_one_of_its_runs_is_written(swept, tmp_path, monkeypatch):
-    run = writer.TraceWriter(tmp_path / "out", {"layers": 1}, partition="model=demo")
+    run = writer.TraceWriter(tmp_path / "out", INFO, partition="model=demo")
     with pytest.raises(StoreError, match=r"out: contains .*/out/runs/model=demo, and pid"):
         swept()
     run.release()

@@ -131,6 +131,8 @@ def test_prompts_stored_twice_are_found_and_repaired(tmp_path):
     assert writer.done == {0, 1, 2} and not [*tmp_path.rglob("part-00005*")]
     for table in TABLES:
         shutil.copy(tmp_path / table / "part-00001.parquet", tmp_path / table / "part-00009.parquet")
+    refused("part-00009.parquet is damaged, or a copy of another part; resume the run", writer.close)
+    write(TraceWriter(tmp_path, INFO, process=1), 2)  # as a second writer that no lock held back
     refused(r"1 of 3 prompts is stored twice \(number 2\)", writer.close)
     assert not is_complete(tmp_path)
 

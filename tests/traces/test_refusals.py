@@ -98,9 +98,9 @@ def test_damaged_run_json_is_refused(stored, text):
 
 
 def test_unknown_format_is_refused(stored):
-    run = json.loads((stored / "run.json").read_text(encoding="utf-8")) | {"format": 2}
+    run = json.loads((stored / "run.json").read_text(encoding="utf-8")) | {"format": 3}
     (stored / "run.json").write_text(json.dumps(run))
-    refused("has format 2, and this version reads format 1; open it with", open_trace, stored)
+    refused("has format 3, and this version reads formats 1 to 2; open it with", open_trace, stored)
 
 
 @pytest.mark.parametrize("table", ["tokens", "layers", "prompts"])

@@ -84,7 +84,7 @@ def test_fields_have_definitions_and_narrow_types(stored):
 def test_run_json_is_strict_json(stored):
     directory, _ = stored
     run = json.loads((directory / "run.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert run["format"] == 1 and run["complete"] is True and run["config"] is None
+    assert run["format"] == 2 and run["complete"] is True and run["config"] is None
     assert run["info"] == INFO | {"alphas": [0.5, 2.0, 5.0, "inf"]}
     assert run["created"].endswith("+00:00")
 

@@ -1,7 +1,6 @@
 """Stored versions of the metrics' definitions, and warnings if they differ."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -11,6 +10,7 @@ from jaxtrace.schema import METRICS_VERSION
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies._shared.traces import study_traces
 from jaxtrace.traces import TraceWriter, open_trace, partition_of
+from tests.traces.damage import edit_run
 from tests.traces.rows import INFO, make_row, make_trace
 
 NOTE = (
@@ -35,9 +35,7 @@ def stored(root, version=METRICS_VERSION, partition="", resume=False):
 
 def test_run_without_a_version_has_version_one(tmp_path):
     make_trace().save(tmp_path)
-    run = json.loads((tmp_path / "run.json").read_text())
-    assert run.pop("metrics_version") == METRICS_VERSION
-    (tmp_path / "run.json").write_text(json.dumps(run))
+    edit_run(tmp_path, lambda run: run.pop("metrics_version"))
     assert open_trace(tmp_path).metrics_versions == (1,)
 
 
