@@ -8,7 +8,7 @@ def assert_same_dataset(got, want):
     assert [run.partition for run in got.runs] == [run.partition for run in want.runs]
     assert all(run.info["complete"] for run in got.runs)
     for run in want.runs:
-        got_rows, want_rows = (list(dataset.filter(run=run.keys["run"]).rows) for dataset in (got, want))
+        got_rows, want_rows = (list(dataset.filter(**run.keys).rows) for dataset in (got, want))
         assert [row.prompt for row in got_rows] == [row.prompt for row in want_rows]
         for mine, other in zip(got_rows, want_rows, strict=True):
             assert mine.prompt_tokens.tolist() == other.prompt_tokens.tolist()
