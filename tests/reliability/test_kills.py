@@ -30,7 +30,7 @@ def test_a_killed_command_ends_with_the_result_of_an_undisturbed_one(verb, least
                 process.join()
                 killed = process.exitcode == -signal.SIGKILL
                 kills += killed
-                assert killed or process.exitcode == 0
+                assert killed or process.exitcode in (0, 2)  # 2: the last kill came after the last file
             command.same(got, tmp_path / "want")
             assert temporary_files(got) == []
             remove(got)
