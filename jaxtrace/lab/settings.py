@@ -15,6 +15,7 @@ LARGEST_ADDEND = 10**9
 FORMS = min(map(len, QUESTIONS.values()))
 MOST_TEXTS = 1_000_000  # documents of one kind, statements of one fact, and asked sums
 MOST_IN_DOCUMENT = 1000  # statements or sums
+Names = Annotated[Count, Field(ge=2, le=400)]
 InDocument = Annotated[Count, Field(le=MOST_IN_DOCUMENT)]
 
 
@@ -37,9 +38,9 @@ class WorldSettings(StrictModel):
     question_forms: Count = Field(
         le=FORMS, description="Phrasings of a question; if there are several, one is held out for each person."
     )
-    first_names: Count = Field(default=60, ge=2, le=400, description="Number of first names.")
-    last_names: Count = Field(default=80, ge=2, le=400, description="Number of last names.")
-    places: Count = Field(default=32, ge=2, le=400, description="Number of places.")
+    first_names: Names = Field(default=60, description="Number of first names.")
+    last_names: Names = Field(default=80, description="Number of last names.")
+    places: Names = Field(default=32, description="Number of places.")
     strangers: Natural = Field(description="Documents about people who occur in no other document.")
     statements_per_document: Count = Field(
         le=MOST_IN_DOCUMENT, description="Maximum number of statements in a document."

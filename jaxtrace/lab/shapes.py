@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -24,10 +24,10 @@ class Shape(StrictModel):
 
     family: Literal["llama", "gemma", "qwen", "gpt2"] = Field(description="Llama 3, Gemma 2, Qwen 3 or GPT-2.")
     layers: Count = Field(default=4, le=64, description="Number of blocks.")
-    width: Count = Field(
-        default=64, ge=32, le=1024, multiple_of=2 * HEAD_DIM, description="Width of the residual stream."
+    width: Annotated[Count, Field(ge=32, le=1024, multiple_of=2 * HEAD_DIM)] = Field(
+        default=64, description="Width of the residual stream."
     )
-    vocab: Count = Field(default=VOCAB_SIZE, ge=512, le=65_536, description="Size of the vocabulary.")
+    vocab: Annotated[Count, Field(ge=512, le=65_536)] = Field(default=VOCAB_SIZE, description="Size of the vocabulary.")
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Ranges of numbers, each written once; settings, samplers and files of users share these types."""
+"""Ranges of numbers, each written once; settings, samplers and files of users share these types.
+
+A field with a narrower range is an `Annotated[Count, Field(ge=2)]`: of two bounds of one kind, pydantic keeps the last.
+"""
 
 from __future__ import annotations
 

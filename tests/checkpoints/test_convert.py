@@ -18,7 +18,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 import jaxtrace
-from jaxtrace import CheckpointError, ConfigError
+from jaxtrace import CheckpointError, ConfigError, StoreError
 from jaxtrace.checkpoints import convert as converting
 from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.convert import convert
@@ -303,7 +303,7 @@ def test_other_directories_and_settings_are_refused(folder, tmp_path):
     source = open_checkpoint(folder.write())
     refused(source, folder.path, folder.path, "holds files that are no conversion", "name a new directory")
     (tmp_path / "file").write_text("mine")
-    refused(source, tmp_path / "file", tmp_path / "file", "cannot be written (File exists)", "name another directory")
+    refused(source, tmp_path / "file", tmp_path / "file", "is a file; name a directory", error=StoreError)
     refused(source, tmp_path / "file" / "out", "cannot be written (Not a directory)")
     refused(source, tmp_path / "out", "dtype 'int4'", "choose float32", error=ConfigError, dtype="int4")
     refused(source, tmp_path / "out", "mesh 'model=9': needs 9 devices", error=ConfigError, mesh="model=9")

@@ -93,9 +93,9 @@ def checkpoint(tmp_path):
 
 
 def test_a_checkpoint_of_a_hostile_name_is_described(jaxtrace, checkpoint, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    done = jaxtrace("info", checkpoint)
-    assert done.status == 0 and r"a\x1b[31m" in safe(done.out, done.err) and "[red]:smile:" in done.out
+    monkeypatch.chdir(checkpoint.parent)
+    done = jaxtrace("info", checkpoint.name)
+    assert done.status == 0 and r"a\x1b[31m" in safe(done.out, done.err) and "[red]:smile" in done.out
 
 
 def test_hostile_names_in_a_checkpoint_are_escaped(jaxtrace, checkpoint):
@@ -136,7 +136,7 @@ def hostile_run(tmp_path_factory):
             meta={"condition": sides[number % 2], "answer": HOSTILE, HOSTILE: HOSTILE, "seen": HOSTILE},
             layers=2,
             heads=2,
-            stop=HOSTILE,
+            stop="length",
         )
         for number in range(6)
     ]

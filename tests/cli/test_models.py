@@ -159,9 +159,9 @@ def test_a_mesh_of_one_device_changes_nothing(jaxtrace, no_plots, tmp_path):
     [
         (("nowhere", "--random"), "nowhere: no such directory; give a checkpoint directory"),
         (("gemma-3-1b", "--random", "--text", "a"), "gemma-3-1b (random, seed 0) has no tokenizer; give lists of"),
-        (("gemma-3-1b", "--random", "--mesh", "model"), "mesh 'model': not sizes of data and model"),
+        (("gemma-3-1b", "--random", "--mesh", "model"), "mesh is model; not sizes of data and model"),
         (("gemma-3-1b", "--random", "--mesh", "model=4096"), "mesh 'model=4096': needs 4096 devices"),
-        (("demo", "--mesh", "data=0"), "mesh 'data=0': not sizes of data and model"),
+        (("demo", "--mesh", "data=0"), "mesh is data=0; not sizes of data and model"),
         (("gemma-3-1b",), "nothing to trace; give a task, a prompts file, or a text"),
     ],
 )

@@ -49,6 +49,15 @@ def leaves(value):
     return [leaf for each in value for leaf in leaves(each)] if isinstance(value, tuple) else [value]
 
 
+def test_the_narrowest_bound_of_every_setting_holds():
+    """Pydantic keeps the last of two bounds of one kind."""
+    for model, name, annotation in numeric_fields():
+        metadata = annotation.__metadata__
+        for kind, narrowest in (("ge", max), ("gt", max), ("le", min), ("lt", min)):
+            if bounds := [getattr(each, kind) for each in metadata if hasattr(each, kind)]:
+                assert bounds[-1] == narrowest(bounds), f"{model.__name__}.{name}"
+
+
 def test_every_number_of_every_setting_is_taken_as_it_is_or_refused():
     fields = list(numeric_fields())
     assert len(fields) > 80

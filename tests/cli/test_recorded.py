@@ -66,7 +66,7 @@ def test_info_counts_the_bytes_of_the_chosen_metrics(jaxtrace):
     [
         (("--residuals", "0,7"), "residuals: no layer 7; there are 0 (the embedding) to 6"),
         (("--attention-rows", "7:0"), "attention_rows: no head 0 of layer 7"),
-        (("--layer-stride", "0"), "layer_stride is 0; give 1 for every layer"),
+        (("--layer-stride", "0"), "layer_stride is 0; it must be greater than or equal to 1"),
         (("--precision", "float8"), "precision is float8; it must be 'float32' or 'float16'"),
         (("--score", "--prompt-positions"), "score records every position; drop prompt_positions"),
     ],

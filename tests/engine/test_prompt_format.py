@@ -178,7 +178,7 @@ def test_the_text_of_an_answer_is_its_pieces(model):
         ([TURN, [{"role": "user", "content": "x" * 20_000_000}]], {}, "prompt 1: has 20,000,000 characters"),
         ([jt.Prompt("a", meta={"b": {1}})], {}, "prompt 0: has an id or metadata that JSON cannot hold"),
         ([jt.Prompt("a", meta={"b": "\ud800"})], {}, "prompt 0: has an id or metadata that JSON cannot hold"),
-        ([jt.Prompt("a", id="\ud800")], {}, "prompt \ud800: has an id or metadata that JSON cannot hold"),
+        ([jt.Prompt("a", id="\ud800")], {}, "prompt \\ud800: has an id or metadata that JSON cannot hold"),
         ([jt.Prompt(5)], {}, "prompt 0: is 5, not a text"),
         (["caf\udce9"], {}, "prompt 0: is no Unicode text (surrogates not allowed); save it as UTF-8"),
         (["a"], {"system": "\udce9"}, "prompt 0: is no Unicode text"),

@@ -195,7 +195,7 @@ def test_lens_of_fewer_layers_unembeds_fewer_rows(model):
 def test_probes_beyond_the_model_are_refused(model):
     for probes, message in [
         (Probes(residuals=(4,)), r"residuals: no layer 4; there are 0 \(the embedding\) to 3"),
-        (Probes(attention_rows=((0, 1),)), "no head 1 of layer 0; there are layers 1 to 3 and heads 0 to 3"),
+        (Probes(attention_rows=((4, 1),)), "no head 1 of layer 4; there are layers 1 to 3 and heads 0 to 3"),
         (Probes(attention_rows=((3, 4),)), "no head 4 of layer 3"),
         (Probes(top_tokens=38), "top_tokens is 38; the vocabulary has 37"),
     ]:

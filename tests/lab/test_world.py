@@ -129,7 +129,7 @@ def test_a_question_of_the_lab_ends_its_document():
         ({"addends": ((0, 3),)}, "too few sums"),
         ({"question_forms": 4}, "less than or equal to 3"),
         ({"people": 3}, "Extra inputs"),
-        ({"classes": ({"name": "all", "people": 5, "stated": (-1,)},)}, "states a fact -1 times; give 0 or more"),
+        ({"classes": ({"name": "all", "people": 5, "stated": (-1,)},)}, "classes.0.stated.0"),
         ({"classes": ({"name": "one", "people": 1, "stated": (3,)},)}, "meets nobody"),
     ],
 )

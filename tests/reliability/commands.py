@@ -76,7 +76,9 @@ def command_of(verb, folder):
         same = same_files("lens.safetensors", "lens.json")
         yield Command(folder, ("tuned-lens", "demo", *sizes, "--out", "OUT"), same)
     else:
-        lines = [{"prompt": f"What is {i} + 5?", "correct_answers": ["x"], "incorrect_answers": ["y"]} for i in range(40)]
+        lines = [
+            {"prompt": f"What is {i} + 5?", "correct_answers": ["x"], "incorrect_answers": ["y"]} for i in range(40)
+        ]
         (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
         traced = start("trace", "demo", "--prompts", "questions.jsonl", *few, "--out", "answers", folder=folder)
         traced.join()

@@ -39,7 +39,8 @@ from tests.traces.rows import INFO, make_row
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}\n"
-    "<|user|>{{ message['content'] | trim }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|user|>{{ message['content'] | trim }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
@@ -110,7 +111,13 @@ def tasks(root):
     prompts += [{"messages": [{"role": "user", "content": "Why?"}], "id": "c"}]
     lines = "\n".join(map(json.dumps, prompts))
     choices = {"question": "Q?", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 0}}
-    truthful = {"Type": "Adversarial", "Category": "Law", "Question": "Why?", "Best Answer": "a", "Correct Answers": "a; b"}
+    truthful = {
+        "Type": "Adversarial",
+        "Category": "Law",
+        "Question": "Why?",
+        "Best Answer": "a",
+        "Correct Answers": "a; b",
+    }
     truthful |= {"Incorrect Answers": "c; d", "Source": "x"}
     simple = {"metadata": "{'topic': 'Art', 'answer_type': 'Person', 'urls': ['https://x.org']}"}
     simple |= {"problem": "Who painted it?", "answer": "Him, surely"}
@@ -194,8 +201,10 @@ def read_everything(run):
     """Return the bytes of all that a stored run holds, by every way of reading it."""
     trace = jt.open(run)
     rows = [
-        (repr(row.prompt), row.prompt_tokens.tobytes(), row.prompt_pieces, row.pieces, row.text, row.stop)
-        + tuple((name, values.dtype.str, values.shape, values.tobytes()) for name, values in row.metrics.items())
+        (
+            *(repr(row.prompt), row.prompt_tokens.tobytes(), row.prompt_pieces, row.pieces, row.text, row.stop),
+            *((name, values.dtype.str, values.shape, values.tobytes()) for name, values in row.metrics.items()),
+        )
         for row in trace.rows
     ]
     data = trace.to_xarray()

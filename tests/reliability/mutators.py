@@ -10,8 +10,31 @@ NASTY_VALUES = (
 )
 # Bytes that a parser may choke on.
 NASTY_BYTES = (
-    *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\x1b]0;x\x07", b"\r", b"\n\n", b'"', b"'", b"\\", b"\\u12"),
-    *(b"[" * 3000, b'{"a":' * 2000, b"(" * 3000, b"-" * 3000, b"9" * 5000, b"1e999", b"NaN", b"!!int x", b"&a *a", b"<<: *a"),
+    *(
+        b"\x00",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"\xed\xa0\x80",
+        b"\x1b]0;x\x07",
+        b"\r",
+        b"\n\n",
+        b'"',
+        b"'",
+        b"\\",
+        b"\\u12",
+    ),
+    *(
+        b"[" * 3000,
+        b'{"a":' * 2000,
+        b"(" * 3000,
+        b"-" * 3000,
+        b"9" * 5000,
+        b"1e999",
+        b"NaN",
+        b"!!int x",
+        b"&a *a",
+        b"<<: *a",
+    ),
     *(b"%" * 50, b"{{" * 20, b"{% for a in range(99999) %}", b"\t", b",,,,", b"||", b"</script>", b"A" * 200_000),
 )
 

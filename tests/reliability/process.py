@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import jaxtrace.figures.sweep_progress
 import jaxtrace.sweeping  # noqa: F401
@@ -28,6 +29,6 @@ def _command(words, folder):
     run.PART_SECONDS = 0.0
     lab_training.SAVE_EVERY = tuned_lens.SAVE_EVERY = 2
     figures.write_plots = lambda *_: []
-    with open(os.devnull, "w") as nothing:
+    with Path(os.devnull).open("w") as nothing:
         os.dup2(nothing.fileno(), 1)
     run_command(words)

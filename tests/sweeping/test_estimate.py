@@ -102,7 +102,7 @@ def test_rate_of_a_complete_cell_replaces_the_machine_s(estimates, tmp_path):
         ({"models": "demo", "tasks": {"prompts": "gone.txt"}}, "demo on gone: gone.txt: No such file"),
         ({"models": "demo", "tasks": "trivia"}, "no task is named 'trivia'"),
         ({"models": "demo", "tasks": {"text": "Where " * 2000}}, "the context of demo holds"),
-        ({"models": "demo", "settings": {"mesh": "date=2"}}, "mesh 'date=2': not sizes of data and model"),
+        ({"models": "demo", "settings": {"mesh": "date=2"}}, "mesh is date=2; not sizes of data and model"),
     ],
 )
 def test_mistakes_are_found_and_name_the_cell(estimates, fields, message):

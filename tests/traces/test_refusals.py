@@ -9,6 +9,7 @@ import pytest
 
 from jaxtrace.errors import StoreError
 from jaxtrace.traces import TraceWriter, open_trace
+from jaxtrace.traces.parts import TABLES
 from tests.traces.rows import INFO, make_row, make_trace
 
 
@@ -58,8 +59,10 @@ def test_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch, failing):
     writer.write([(0, make_row(0, 3))])
     write_completely = pq.write_table
 
+    opened = iter(TABLES)
+
     def write_table(table, file, **options):
-        if failing in file.name:
+        if next(opened) == failing:
             file.write(b"PAR1")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_completely(table, file, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class ConfidenceConfig(StrictModel):
     group: str | None = Field(
         None, description="Key of the prompts' meta whose values form the groups. Default: each prompt is a group."
     )
-    folds: Count = Field(5, ge=2, description="Number of parts of the cross-validation; a group is in one part.")
+    folds: Annotated[Count, Field(ge=2)] = Field(
+        5, description="Number of parts of the cross-validation; a group is in one part."
+    )
     resamples: Resamples = Field(1000, description="Number of resamples of groups for the intervals.")
     seed: Seed = Field(0, description="Seed of the folds, the first weights and the resamples.")

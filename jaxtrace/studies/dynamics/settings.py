@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,9 @@ class DynamicsConfig(StudyConfig):
 
     hdi: HDIKind = Field("std", description="Kind of dispersion over heads.")
     share: Float = Field(0.2, gt=0, le=0.5, description="Share of a prompt's steps that counts as early, and as late.")
-    least_steps: Count = Field(5, ge=3, description="Fewest steps of a prompt with an early, a late and a class.")
+    least_steps: Annotated[Count, Field(ge=3)] = Field(
+        5, description="Fewest steps of a prompt with an early, a late and a class."
+    )
     tau: Float = Field(0.30, gt=0, description="Threshold in nats of the drift rule and of the robust rule.")
     low: Float = Field(0.3, ge=0, description="Mean entropy in nats below which the level rule says deterministic.")
     wide: Float = Field(

@@ -30,8 +30,8 @@ class LensConfig(StudyConfig):
     steps: Count | None = Field(
         None, description="Number of steps used from the start; shorter answers are excluded. Default: all steps."
     )
-    points: Count = Field(
-        64, ge=2, le=10_000, description="Number of relative depths at which models of unequal depth are compared."
+    points: Annotated[Count, Field(ge=2, le=10_000)] = Field(
+        64, description="Number of relative depths at which models of unequal depth are compared."
     )
     zero_padding: bool = Field(
         False, description="Also pad profiles with zeros, as published: this gives a model's depth away."
@@ -42,6 +42,6 @@ class LensConfig(StudyConfig):
     neighbours: tuple[Count, ...] = Field(
         (3, 5, 11, 29), min_length=1, description="Number of nearest neighbours; repeat the option for several."
     )
-    folds: Count = Field(10, ge=2, description="Number of cross-validation folds.")
+    folds: Annotated[Count, Field(ge=2)] = Field(10, description="Number of cross-validation folds.")
     labels: Path | None = Field(None, description="File of `jaxtrace grade`, for correctness. Default: string rules.")
     letter_anywhere: bool = Field(False, description="Grade MMLU by its letter anywhere in the answer, as published.")

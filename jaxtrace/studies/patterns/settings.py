@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -23,4 +24,6 @@ class PatternsConfig(StudyConfig):
         json_schema_extra={"option": "--condition"},
     )
     labels: Path | None = Field(None, description="File of `jaxtrace grade`. Default: answers graded by string rules.")
-    resamples: Resamples = Field(2000, ge=100, description="Number of resamples of intervals and of permutation tests.")
+    resamples: Annotated[Resamples, Field(ge=100)] = Field(
+        2000, description="Number of resamples of intervals and of permutation tests."
+    )
