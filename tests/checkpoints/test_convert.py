@@ -304,7 +304,7 @@ def test_other_directories_and_settings_are_refused(folder, tmp_path):
     refused(source, folder.path, folder.path, "holds files that are no conversion", "name a new directory")
     (tmp_path / "file").write_text("mine")
     refused(source, tmp_path / "file", tmp_path / "file", "is a file; name a directory", error=StoreError)
-    refused(source, tmp_path / "file" / "out", "cannot be written (Not a directory)")
+    refused(source, tmp_path / "file" / "out", "Not a directory", error=StoreError)
     refused(source, tmp_path / "out", "dtype 'int4'", "choose float32", error=ConfigError, dtype="int4")
     refused(source, tmp_path / "out", "mesh 'model=9': needs 9 devices", error=ConfigError, mesh="model=9")
     assert not (tmp_path / "out").exists()
