@@ -46,7 +46,7 @@ READERS: dict[str, Callable[[StoredTrace], object]] = {
     "tokens": _table("tokens"),
     "layers": _table("layers"),
     "prompts": _table("prompts"),
-    "columns": lambda trace: (trace.texts, trace.lengths, trace.prompt_steps, trace.traced_layers),
+    "columns": lambda trace: (trace.texts, trace.lengths, trace.prompt_steps),
 }
 
 
