@@ -23,8 +23,9 @@ from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Con
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
+from jaxtrace.documents import read_model
 from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
-from jaxtrace.files import LOCK, check_writable, read_model, write_atomically
+from jaxtrace.files import LOCK, check_writable, write_atomically
 from jaxtrace.lock import WriteLock
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params

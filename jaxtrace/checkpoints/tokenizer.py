@@ -19,8 +19,9 @@ from tokenizers import Tokenizer as Backend
 
 from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.control_tokens import ControlTokens
+from jaxtrace.documents import MAX_TOKENIZER, MIB, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import MAX_TOKENIZER, MIB, open_regular, read_bytes, read_json
+from jaxtrace.files import open_regular
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
 from jaxtrace.settings.prompt import PromptSettings
 

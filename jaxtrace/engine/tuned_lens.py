@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from jaxtrace.documents import MIB, first_problem, read_bytes, read_json
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import CheckpointError
-from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
+from jaxtrace.files import atomic_file
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.sharding import ShardingRules

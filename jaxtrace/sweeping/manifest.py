@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from jaxtrace.documents import MAX_JSON, decode_json, first_problem
 from jaxtrace.errors import StoreError
-from jaxtrace.files import LOCK, MAX_JSON, decode_json, first_problem
+from jaxtrace.files import LOCK
 from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jaxtrace.documents import MAX_LINE, MIB, decode_json, first_problem
 from jaxtrace.errors import PromptError
-from jaxtrace.files import MAX_LINE, MIB, decode_json, first_problem, open_regular
+from jaxtrace.files import open_regular
 from jaxtrace.prompts import Prompt
 
 MAX_ROWS = 1_000_000  # of a Parquet file

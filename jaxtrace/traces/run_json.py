@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from jaxtrace.documents import MAX_JSON, decode_json
 from jaxtrace.errors import ConfigError, StoreError
-from jaxtrace.files import MAX_JSON, decode_json
 from jaxtrace.settings.validation import validated
 from jaxtrace.traces.location import Location
 

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as tensors_of
 from safetensors.numpy import save as to_bytes
 
+from jaxtrace.documents import MIB, first_problem, read_bytes, read_json
 from jaxtrace.errors import StudyError
-from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
+from jaxtrace.files import atomic_file
 from jaxtrace.studies.confidence.features import answer_feature_names, token_feature_names
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
