@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from jaxtrace.errors import ConfigError, JaxtraceError
+from jaxtrace.errors import ConfigError, JaxtraceError, reason_of
 from jaxtrace.files import open_regular
 
 MIB = 2**20
@@ -32,7 +32,7 @@ def read_bytes(path: Path, most: int, error: type[JaxtraceError], advice: str) -
             large = os.fstat(file.fileno()).st_size > most
             content = b"" if large else file.read(most + 1)
     except OSError as cause:
-        raise error(f"{path}: cannot be read ({cause.strerror or cause}); {advice}") from None
+        raise error(f"{path}: cannot be read ({reason_of(cause)}); {advice}") from None
     if large or len(content) > most:  # /proc has files of size 0 that are not empty
         raise error(f"{path}: is larger than {most / MIB:.3g} MiB; {advice}")
     return content

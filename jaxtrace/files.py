@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from jaxtrace.errors import StoreError
+from jaxtrace.memory import format_bytes
 
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".*.tmp"  # pattern of the names of unfinished files
@@ -110,7 +111,7 @@ def check_writable(directory: Path, size: int = PROBE_BYTES) -> None:
             file.flush()
             os.fsync(file.fileno())
         if (free := shutil.disk_usage(existing).free) < size:
-            reason = f"{os.strerror(errno.ENOSPC)} ({size / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free)"
+            reason = f"{os.strerror(errno.ENOSPC)} ({format_bytes(size)} needed, {format_bytes(free)} free)"
             raise OSError(errno.ENOSPC, reason)
     except OSError as error:
         error.filename = str(directory)

@@ -24,7 +24,7 @@ from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.documents import read_model
-from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
+from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, reason_of
 from jaxtrace.files import LOCK, check_writable, write_atomically
 from jaxtrace.lock import WriteLock
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
@@ -180,7 +180,7 @@ def _write_errors(out: Path) -> Iterator[None]:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # a full disk is RESOURCE_EXHAUSTED too
         if code is None and is_out_of_memory(error):
             raise
-        reason = (os.strerror(int(code[1])) if code else getattr(error, "strerror", None)) or first_line(error)
+        reason = os.strerror(int(code[1])) if code else reason_of(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"
         ) from None

@@ -293,9 +293,7 @@ def test_the_checkpoint_to_convert_is_not_overwritten(folder, tmp_path):
 def test_a_disk_without_room_is_found_before_the_conversion(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(orbax, "write_part", interrupt)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(
-        CheckpointError, match=r"cannot be written \(No space left on device \(0\.0 MB needed, 0\.0 MB free"
-    ):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device \(.* KiB needed, .*B free"):
         convert(open_checkpoint(folder.write()), tmp_path / "out")
 
 
