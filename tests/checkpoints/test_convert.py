@@ -242,7 +242,7 @@ def refused(checkpoint, out, *parts, error=CheckpointError, **options):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_another_conversion_is_refused(folder, tmp_path, monkeypatch, finished):
     source, out = open_checkpoint(folder.write()), tmp_path / "out"
     if finished:
@@ -268,7 +268,7 @@ def test_a_finished_conversion_is_not_repeated(folder, tmp_path, monkeypatch):
     convert(open_checkpoint(str(tmp_path / "moved")), out, resume=True)
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_another_conversion_is_overwritten_on_request(folder, tmp_path, monkeypatch, finished):
     out = tmp_path / "out"
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
