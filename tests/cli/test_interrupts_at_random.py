@@ -73,8 +73,8 @@ def wait_for_handlers(process: subprocess.Popen[str]) -> None:
 
 
 def same_tables(got, want):
-    names = sorted(path.name for path in want.glob("*.csv"))
-    assert names and names == sorted(path.name for path in got.glob("*.csv"))
+    names, others = (sorted(f"tables/{path.name}" for path in place.glob("tables/*.csv")) for place in (want, got))
+    assert names and names == others
     same_files(*names)(got, want)
 
 
