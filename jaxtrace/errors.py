@@ -74,11 +74,15 @@ def first_line(error: BaseException) -> str:
     return shown(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why the operating system or another library failed, without the file."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def os_error_line(error: OSError) -> str:
     """Return the line for an error of the operating system: the file, the reason, what to do."""
-    reason = error.strerror or " ".join(str(error).split())
     remedy = REMEDIES.get(error.errno or 0, "fix it, or name another place")
-    return f"{error.filename or 'standard output or a file'}: {reason}; {remedy}"
+    return f"{error.filename or 'standard output or a file'}: {reason_of(error)}; {remedy}"
 
 
 def few(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:

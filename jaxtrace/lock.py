@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel, Field, ValidationError
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, reason_of
 from jaxtrace.files import LOCK
 
 WAIT_SECONDS = 0.5  # longest wait for a local lock, which another program may test for a moment
@@ -106,8 +106,7 @@ class WriteLock:
                 self._fs.makedirs(self._path, exist_ok=True)
             stop, release = self._acquire()
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
-            raise StoreError(f"{self._name}: {reason}; name a directory that can be written") from error
+            raise StoreError(f"{self._name}: {reason_of(error)}; name a directory that can be written") from error
         finally:
             for each in created:  # unless the lock is in it
                 with suppress(OSError):

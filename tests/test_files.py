@@ -1,25 +1,13 @@
 import ast
 import errno
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 import jaxtrace
-from jaxtrace.errors import ConfigError, StoreError
-from jaxtrace.files import (
-    MAX_DEPTH,
-    atomic_file,
-    check_writable,
-    claim_directory,
-    claim_file,
-    decode_json,
-    open_regular,
-    read_json,
-    read_yaml,
-    write_atomically,
-)
+from jaxtrace.errors import StoreError
+from jaxtrace.files import atomic_file, check_writable, open_regular, write_atomically
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -27,7 +15,7 @@ def test_write_atomically_replaces_the_whole_file(tmp_path, shared):
     file = tmp_path / "a.json"
     write_atomically(file, '{"text": "é"}', shared=shared)
     write_atomically(file, b'{"text": "e"}', shared=shared)
-    assert read_json(file) == {"text": "e"}
+    assert file.read_bytes() == b'{"text": "e"}'
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -123,52 +111,6 @@ def test_a_place_that_cannot_be_written_is_found_without_a_trace(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_output_directory_in_use_is_refused(tmp_path):
-    out = tmp_path / "out"
-
-    def claim(**options):
-        claim_directory(out, "page.html", ["tables", "*.png"], **options)
-
-    def refused(problem, **options):
-        with pytest.raises(StoreError, match=problem):
-            claim(**options)
-
-    claim()
-    out.mkdir()
-    (out / "tables").mkdir()
-    (out / "a.png").write_bytes(b"")
-    (out / ".page.html.tmp").write_bytes(b"")
-    claim()  # empty or unfinished
-    (out / "page.html").write_text("page")
-    refused(r"out: holds a finished result, page\.html; replace it with --overwrite, or name another directory$")
-    refused(r"page\.html; continue it with --resume, replace it with --overwrite, or name", resume=False)
-    claim(resume=True)
-    claim(overwrite=True)
-    (out / "notes.txt").write_text("mine")
-    refused(r"out: holds notes\.txt; replace it with --overwrite, or name another directory$")
-    refused(r"out: holds notes\.txt; replace it", resume=True)
-    claim(overwrite=True)
-    out = out / "notes.txt"
-    refused("notes.txt: is a file; name a directory", overwrite=True)
-
-
-def test_an_output_file_in_use_is_refused(tmp_path):
-    out = tmp_path / "new" / "labels.jsonl"
-    claim_file(out)
-    assert not out.parent.exists()
-    out.parent.mkdir()
-    out.touch()
-    claim_file(out)
-    out.write_text("labels")
-    with pytest.raises(
-        StoreError, match=r"labels\.jsonl: exists already; replace it with --overwrite, or name another"
-    ):
-        claim_file(out)
-    claim_file(out, overwrite=True)
-    with pytest.raises(StoreError, match="new: is a directory, which is never replaced; name another file"):
-        claim_file(out.parent, overwrite=True)
-
-
 # Calls that write a file under its final name, and library calls that may write to a file that `atomic_file` opened.
 WRITERS = {
     *("write_text", "write_bytes", "touch", "symlink_to", "mkstemp", "NamedTemporaryFile", "save_file", "tofile"),
@@ -250,65 +192,6 @@ def test_the_rule_finds_other_writers(code):
     assert not list(
         writers(ast.parse("with atomic_file(p) as f:\n    np.savez(f, a)\nwith p.open('rb') as f: f.read()"))
     )
-
-
-def test_read_json_names_file_problem_and_advice(tmp_path):
-    with pytest.raises(StoreError, match=r"gone\.json: cannot be read \(No such file or directory\); restore it"):
-        read_json(tmp_path / "gone.json", StoreError, "restore it")
-    for content, problem in (("{", "not valid JSON"), (json.dumps([1]), "not a JSON object")):
-        (tmp_path / "a.json").write_text(content)
-        with pytest.raises(ConfigError, match=rf"a\.json: {problem}.*; give a JSON file"):
-            read_json(tmp_path / "a.json")
-
-
-def test_read_yaml_refuses_what_is_no_mapping(tmp_path):
-    file = tmp_path / "a.yaml"
-    file.write_text("seed: 3\n")
-    assert read_yaml(file) == {"seed": 3}
-    for content, problem in (
-        (b"a: [1\n", "not valid YAML"),
-        (b"- a\n", "not a YAML mapping"),
-        (b"\xff", "cannot be read"),
-    ):
-        file.write_bytes(content)
-        with pytest.raises(ConfigError, match=rf"a\.yaml: {problem}"):
-            read_yaml(file)
-
-
-def test_a_byte_order_mark_is_dropped(tmp_path):
-    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
-    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
-    assert read_json(tmp_path / "a.json") == read_yaml(tmp_path / "a.yaml") == {"a": 1}
-
-
-def test_json_may_have_every_level_and_whole_surrogate_pairs():
-    value = decode_json("[" * MAX_DEPTH + r'"\ud83d\ude00"' + "]" * MAX_DEPTH)
-    for _ in range(MAX_DEPTH):
-        (value,) = value
-    assert value == "\U0001f600"
-    with pytest.raises(ValueError, match="nested deeper than 100 levels"):
-        decode_json("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
-
-
-def test_numbers_that_are_not_finite_are_refused_unless_they_are_expected():
-    for text in ("NaN", "-Infinity", "[1e400]"):
-        with pytest.raises(ValueError, match=r"is not a JSON value|is beyond the range of a float64"):
-            decode_json(text)
-    assert decode_json('{"a": [Infinity, 1e400]}', finite=False) == {"a": [float("inf")] * 2}
-
-
-def test_aliases_and_merges_of_yaml_are_read_and_what_looks_like_a_date_is_a_text(tmp_path):
-    file = tmp_path / "a.yaml"
-    file.write_text(
-        "b0: &b0 {x: 1}\nb: &b {<<: *b0, z: 2}\nc: {<<: [*b, *b0], y: [*b0]}\n"
-        "d: [2024-01-31, 3:0, 1:59.5, 7, 1.5, 0x10, yes, ~, .inf]\n"
-    )
-    assert read_yaml(file) == {
-        "b0": {"x": 1},
-        "b": {"x": 1, "z": 2},
-        "c": {"x": 1, "z": 2, "y": [{"x": 1}]},
-        "d": ["2024-01-31", "3:0", "1:59.5", 7, 1.5, 16, True, None, float("inf")],
-    }
 
 
 def test_a_device_is_not_opened():

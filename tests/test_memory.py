@@ -122,32 +122,6 @@ def test_weights_that_exhaust_memory_while_they_are_read_are_explained(monkeypat
         jaxtrace.load("demo")
 
 
-def test_a_cell_that_does_not_fit_fails_and_the_next_one_runs(tmp_path, monkeypatch):
-    from jaxtrace.engine import pool
-    from jaxtrace.sweeping import Watch, open_sweep, read_sweep
-
-    made = pool.init_rows
-
-    def exhausted_once(*arguments, **options):
-        if (failures := exhausted.get("left", 1)) > 0:
-            exhausted["left"] = failures - 1
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4096 bytes.")
-        return made(*arguments, **options)
-
-    exhausted: dict[str, int] = {}
-    monkeypatch.setattr(pool, "init_rows", exhausted_once)
-    file = tmp_path / "sweep.yaml"
-    file.write_text("models: demo\nprobes: [output, none]\nsettings: {limit: 2, max_new_tokens: 2}\n")
-    cells = read_sweep(file)
-    sweep = open_sweep(cells, tmp_path / "sweep", Watch())
-    sweep.run(Watch())
-    one, other = (sweep.manifest.of(cell) for cell in cells)
-    assert (
-        one.state == "failed" and one.error is not None and "OutOfMemoryError: out of memory: the caches" in one.error
-    )
-    assert other.state == "complete"
-
-
 def test_the_command_line_explains_what_the_library_does_not(tmp_path, monkeypatch):
     from tests.commands import run_command
 

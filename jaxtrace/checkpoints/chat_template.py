@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jaxtrace.documents import read_json, read_text
 from jaxtrace.errors import CheckpointError, PromptError, few
-from jaxtrace.files import read_json, read_text
 
 WORKER = Path(__file__).with_name("template_worker.py")
 CLOCK = "strftime_now"  # function of a template that formats the current time

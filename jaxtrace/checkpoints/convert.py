@@ -23,8 +23,9 @@ from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Con
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.safetensors import INDEX
 from jaxtrace.checkpoints.table import leaves
-from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, first_line
-from jaxtrace.files import LOCK, check_writable, read_model, write_atomically
+from jaxtrace.documents import read_model
+from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, reason_of
+from jaxtrace.files import LOCK, check_writable, write_atomically
 from jaxtrace.lock import WriteLock
 from jaxtrace.memory import format_bytes, is_out_of_memory, memory_errors
 from jaxtrace.models.decoder import Params, abstract_params
@@ -179,7 +180,7 @@ def _write_errors(out: Path) -> Iterator[None]:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # a full disk is RESOURCE_EXHAUSTED too
         if code is None and is_out_of_memory(error):
             raise
-        reason = (os.strerror(int(code[1])) if code else getattr(error, "strerror", None)) or first_line(error)
+        reason = os.strerror(int(code[1])) if code else reason_of(error)
         raise CheckpointError(
             f"{out}: cannot be written ({reason}); fix that and run the same command again, or name another directory"
         ) from None

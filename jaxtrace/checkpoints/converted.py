@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jaxtrace.documents import read_model
 from jaxtrace.errors import CheckpointError
-from jaxtrace.files import read_model
 
 PARAMS = "params"  # directory of the Orbax checkpoint
 MARKER = "jaxtrace.json"  # a Conversion; written last

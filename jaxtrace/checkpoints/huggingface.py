@@ -33,8 +33,9 @@ from jaxtrace.checkpoints.safetensors import (
 )
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
+from jaxtrace.documents import read_json
 from jaxtrace.errors import CheckpointError, ConfigError, first_line
-from jaxtrace.files import open_regular, path_exists, read_json
+from jaxtrace.files import open_regular, path_exists
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps
 
+from jaxtrace.documents import MAX_JSON, decode_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import MAX_JSON, decode_json, open_regular
+from jaxtrace.files import open_regular
 from jaxtrace.models.config import VisionConfig
 from jaxtrace.models.images import Images
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxtrace.documents import MAX_JSON, decode_json, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, few
-from jaxtrace.files import MAX_JSON, decode_json, open_regular, read_bytes, read_json
+from jaxtrace.files import open_regular
 from jaxtrace.memory import format_bytes, memory_errors
 
 INDEX = "model.safetensors.index.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from tokenizers import Tokenizer as Backend
 
 from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.control_tokens import ControlTokens
+from jaxtrace.documents import MAX_TOKENIZER, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
-from jaxtrace.files import MAX_TOKENIZER, MIB, open_regular, read_bytes, read_json
+from jaxtrace.files import open_regular
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
 from jaxtrace.settings.prompt import PromptSettings
 
@@ -340,13 +340,7 @@ def _check_files(directory: Path) -> None:
     """Raise CheckpointError for a file that transformers would not finish to read."""
     for pattern in ("*.json", "*.jinja", "*.model", "*.txt"):
         for path in directory.glob(pattern):
-            try:
-                with open_regular(path) as file:
-                    size = file.seek(0, os.SEEK_END)
-            except OSError as error:
-                raise CheckpointError(f"{path}: cannot be read ({error.strerror}); download it again") from None
-            if size > MAX_TOKENIZER:
-                raise CheckpointError(f"{path}: is larger than {MAX_TOKENIZER // MIB} MiB; download it again")
+            read_bytes(path, MAX_TOKENIZER, CheckpointError, "download it again")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

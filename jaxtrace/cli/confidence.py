@@ -11,7 +11,8 @@ from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
-from jaxtrace.files import atomic_file, claim_directory
+from jaxtrace.files import atomic_file
+from jaxtrace.outputs import claim_directory
 from jaxtrace.settings.groups import OUTPUT, READABLE, TRACE
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.studies._shared.settings import FILES, PAGE

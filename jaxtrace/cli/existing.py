@@ -1,4 +1,4 @@
-"""Options of the verbs whose `--out` may exist already; `jaxtrace.files.claim_directory` has the rule."""
+"""Options of the verbs whose `--out` may exist already; `jaxtrace.outputs` has the rule."""
 
 from __future__ import annotations
 

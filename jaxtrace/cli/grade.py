@@ -17,7 +17,8 @@ from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
-from jaxtrace.files import check_writable, claim_file
+from jaxtrace.files import check_writable
+from jaxtrace.outputs import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.numbers import Float, Natural
 from jaxtrace.settings.validation import StrictModel

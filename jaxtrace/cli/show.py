@@ -12,7 +12,7 @@ from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import claim_file
+from jaxtrace.outputs import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel

@@ -14,8 +14,9 @@ from jaxtrace.cli.existing import ResumeOptions
 from jaxtrace.cli.options import Arguments, Command
 from jaxtrace.cli.output import console, say
 from jaxtrace.cli.signals import NOTHING_WRITTEN, incomplete, on_interrupt
+from jaxtrace.documents import read_yaml
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import claim_directory, read_yaml
+from jaxtrace.outputs import claim_directory
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel, check_unicode, origin, validated

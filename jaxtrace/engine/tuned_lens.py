@@ -10,13 +10,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from jaxtrace.documents import MIB, read_bytes, read_model
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import CheckpointError
-from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
+from jaxtrace.files import atomic_file
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.sharding import ShardingRules
@@ -120,8 +121,4 @@ def place_translators(translators: Translators, params: Params) -> Translators:
 def _read_card(path: Path) -> LensCard:
     if not path.exists():
         raise CheckpointError(f"{path.parent}: holds no {CARD}; train a lens with `jaxtrace tuned-lens`")
-    try:
-        return LensCard.model_validate(read_json(path, CheckpointError, "train the lens again"))
-    except ValidationError as error:
-        problem = first_problem(error)
-        raise CheckpointError(f"{path}: does not describe a tuned lens ({problem}); train it again") from None
+    return read_model(LensCard, path, CheckpointError, "does not describe a tuned lens", "train it again")

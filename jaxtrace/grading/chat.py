@@ -21,8 +21,9 @@ import openai
 from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from jaxtrace.documents import read_json
 from jaxtrace.errors import ConfigError, StudyError
-from jaxtrace.files import read_json, write_atomically
+from jaxtrace.files import write_atomically
 
 T = TypeVar("T", bound=BaseModel)
 

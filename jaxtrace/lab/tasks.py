@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from jaxtrace.documents import read_model
 from jaxtrace.errors import PromptError
-from jaxtrace.files import read_model
 from jaxtrace.lab.phrases import OPENINGS, as_question, question_text
 from jaxtrace.lab.settings import DEMO_WORLD, WorldSettings
 from jaxtrace.lab.world import World

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from jaxtrace.files import decode_json
+from jaxtrace.documents import decode_json
 from jaxtrace.settings.groups import PROMPT
 from jaxtrace.settings.validation import StrictModel
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from jaxtrace.documents import read_yaml
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import read_yaml
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE
 from jaxtrace.settings.mesh import mesh_sizes
 from jaxtrace.settings.numbers import Count, Natural

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from jaxtrace.documents import read_yaml
 from jaxtrace.errors import ConfigError
-from jaxtrace.files import path_exists, read_yaml
+from jaxtrace.files import path_exists
 from jaxtrace.settings.entries import Entry, entries
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
 from jaxtrace.settings.validation import StrictModel, validated

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from jaxtrace.errors import StoreError
-from jaxtrace.files import LOCK, MAX_JSON, decode_json, first_problem
+from jaxtrace.documents import MAX_JSON, decode_json, first_problem
+from jaxtrace.errors import StoreError, reason_of
+from jaxtrace.files import LOCK
 from jaxtrace.parallel.processes import is_leader, time_of_leader
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.traces.location import Location
@@ -94,7 +95,7 @@ class Manifest:
             if content.date is not None:
                 self.date = datetime.fromisoformat(content.date)
         except OSError as error:
-            raise StoreError(f"{self._place}: {error.strerror or error}; make it readable") from error
+            raise StoreError(f"{self._place}: {reason_of(error)}; make it readable") from error
         except ValueError as error:
             reason = first_problem(error) if isinstance(error, ValidationError) else error
             raise StoreError(
@@ -131,7 +132,6 @@ class Manifest:
             with self._place.writing() as file:
                 file.write(text.encode())
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
             raise StoreError(
-                f"{self._place}: {reason}; make room or fix the disk, and run the same command again"
+                f"{self._place}: {reason_of(error)}; make room or fix the disk, and run the same command again"
             ) from error

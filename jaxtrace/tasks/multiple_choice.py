@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxtrace.documents import MAX_JSON, decode_json, read_bytes
 from jaxtrace.errors import PromptError
-from jaxtrace.files import MAX_JSON, decode_json, read_bytes
 from jaxtrace.tasks import truthfulqa
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.reading import DataRow, checked_row, read_jsonl, read_parquet

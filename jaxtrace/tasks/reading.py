@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jaxtrace.errors import PromptError
-from jaxtrace.files import MAX_LINE, MIB, decode_json, first_problem, open_regular
+from jaxtrace.documents import MAX_LINE, MIB, decode_json, first_problem
+from jaxtrace.errors import PromptError, reason_of
+from jaxtrace.files import open_regular
 from jaxtrace.prompts import Prompt
 
 MAX_ROWS = 1_000_000  # of a Parquet file
@@ -49,7 +50,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise PromptError(f"{path}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
     except OSError as error:
-        raise PromptError(f"{path}: {error.strerror}; name a file that can be read") from error
+        raise PromptError(f"{path}: {reason_of(error)}; name a file that can be read") from error
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
+from jaxtrace.documents import decode_json
 from jaxtrace.errors import PromptError
-from jaxtrace.files import decode_json
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.hub import fetch
 from jaxtrace.tasks.reading import read_csv, take

@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, first_line
 from jaxtrace.files import atomic_file, open_regular
 
 
@@ -45,8 +45,9 @@ class Location:
         try:
             return cls(*url_to_fs(str(root), use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise StoreError(f"{root}: {reason}; name a local directory or a URL that fsspec knows") from None
+            raise StoreError(
+                f"{root}: {first_line(error)}; name a local directory or a URL that fsspec knows"
+            ) from None
 
     def __truediv__(self, name: str) -> Location:
         return Location(self.fs, f"{self.path.rstrip('/')}/{name}") if name else self

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jaxtrace.errors import StoreError, few
+from jaxtrace.errors import StoreError, few, reason_of
 from jaxtrace.traces.checking import Mismatch, check_values
 from jaxtrace.traces.location import Location
 
@@ -263,8 +263,7 @@ def _store_errors(path: Location) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise StoreError(f"{path}: cannot be read ({reason}); {_advice(path)}") from error
+        raise StoreError(f"{path}: cannot be read ({reason_of(error)}); {_advice(path)}") from error
 
 
 def _advice(path: Location) -> str:

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from jaxtrace.errors import ConfigError, StoreError
-from jaxtrace.files import MAX_JSON, decode_json
+from jaxtrace.documents import MAX_JSON, decode_json
+from jaxtrace.errors import ConfigError, StoreError, reason_of
 from jaxtrace.settings.validation import validated
 from jaxtrace.traces.location import Location
 
@@ -215,7 +215,7 @@ def read_run(root: Location, partition: str = "") -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root}: not a trace directory, it has no {RUN}; name one that does") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}; make it readable") from error
+        raise StoreError(f"{path}: {reason_of(error)}; make it readable") from error
     try:
         run = decode_json(content)
     except ValueError as error:

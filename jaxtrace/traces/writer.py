@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, reason_of
 from jaxtrace.files import LOCK
 from jaxtrace.lock import WriteLock
 from jaxtrace.schema import METRICS_VERSION, changed_between
@@ -242,8 +242,7 @@ class TraceWriter:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
-            raise StoreError(f"{error.filename or self.root}: {reason}; {advice}") from error
+            raise StoreError(f"{error.filename or self.root}: {reason_of(error)}; {advice}") from error
 
 
 def _must_agree(run: dict[str, Any]) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def refused(checkpoint, out, *parts, error=CheckpointError, **options):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_another_conversion_is_refused(folder, tmp_path, monkeypatch, finished):
     source, out = open_checkpoint(folder.write()), tmp_path / "out"
     if finished:
@@ -268,7 +268,7 @@ def test_a_finished_conversion_is_not_repeated(folder, tmp_path, monkeypatch):
     convert(open_checkpoint(str(tmp_path / "moved")), out, resume=True)
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_another_conversion_is_overwritten_on_request(folder, tmp_path, monkeypatch, finished):
     out = tmp_path / "out"
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
@@ -293,9 +293,7 @@ def test_the_checkpoint_to_convert_is_not_overwritten(folder, tmp_path):
 def test_a_disk_without_room_is_found_before_the_conversion(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(orbax, "write_part", interrupt)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(
-        CheckpointError, match=r"cannot be written \(No space left on device \(0\.0 MB needed, 0\.0 MB free"
-    ):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device \(.* KiB needed, .*B free"):
         convert(open_checkpoint(folder.write()), tmp_path / "out")
 
 

@@ -11,18 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 import yaml
 
-import jaxtrace as jt
 from jaxtrace.cli.signals import SIGNALS
 from jaxtrace.lab.settings import LAB_WORLD, PeopleClass
 from tests.checkpoints.conftest import CONFIG, Folder
-from tests.cli.test_trace import assert_same_trace
 from tests.grading.server import serving
-from tests.sweeping.datasets import assert_same_dataset
+from tests.reliability.commands import same_files, same_traces, same_weights
 
 INTERRUPTS = 10  # of each verb, besides those that come as it ends
 SECONDS = 60  # an interrupt that has not ended a command by then was swallowed
@@ -76,35 +72,10 @@ def wait_for_handlers(process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def same_bytes(*names):
-    def compare(got, want):
-        for name in names:
-            assert (got / name).read_bytes() == (want / name).read_bytes(), name
-
-    return compare
-
-
-def same_file(got, want):
-    assert got.read_bytes() == want.read_bytes()
-
-
 def same_tables(got, want):
-    names = sorted(path.name for path in want.glob("*.csv"))
-    assert names and names == sorted(path.name for path in got.glob("*.csv"))
-    same_bytes(*names)(got, want)
-
-
-def same_trace(got, want):
-    assert_same_trace(jt.open(got), jt.open(want))
-
-
-def same_dataset(got, want):
-    assert_same_dataset(jt.open(got), jt.open(want))
-
-
-def same_params(got, want):
-    trees = [jt.load(str(folder)).params for folder in (got, want)]
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), *trees)
+    names, others = (sorted(f"tables/{path.name}" for path in place.glob("tables/*.csv")) for place in (want, got))
+    assert names and names == others
+    same_files(*names)(got, want)
 
 
 def nothing_to_compare(got, want):
@@ -126,7 +97,7 @@ def trace_case(folder, _):
     words = ("--prompts", folder / "p.txt", "--batch-size", 4, "--max-new-tokens", 24, "--probes", "output,hidden")
     (folder / "p.txt").write_text("".join(f"Question: What is {i} + {i % 7}? Answer:\n" for i in range(160)))
     return Case(
-        ("trace", "demo", *words, "--sampler", "sample"), same_trace, ("--resume",), "continue with --resume --out "
+        ("trace", "demo", *words, "--sampler", "sample"), same_traces, ("--resume",), "continue with --resume --out "
     )
 
 
@@ -134,24 +105,24 @@ def score_case(folder, _):
     texts = ("Where does Mia live? " * (1 + 7 * i % 11) for i in range(500))
     (folder / "p.txt").write_text("".join(f"{text}\n" for text in texts))
     words = ("trace", "demo", "--score", "--prompts", folder / "p.txt", "--batch-size", 3, "--probes", "output")
-    return Case(words, same_trace, ("--resume",), "continue with --resume --out ")
+    return Case(words, same_traces, ("--resume",), "continue with --resume --out ")
 
 
 def sweep_case(folder, _):
     sweep = {"models": "demo", "samplers": {"temperature": 0.8}, "seeds": [0, 1], "probes": "output"}
     settings = {"samples": 8, "max_new_tokens": 24, "batch_size": 4}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep | {"settings": settings}))
-    return Case(("sweep", folder / "sweep.yaml"), same_dataset)
+    return Case(("sweep", folder / "sweep.yaml"), same_traces)
 
 
 def convert_case(folder, _):
     model = Folder(folder / "tiny", CONFIG | {"num_hidden_layers": 40}).write()
-    return Case(("convert", model), same_params, out=())
+    return Case(("convert", model), same_weights, out=())
 
 
 def tuned_lens_case(*_):
     words = ("tuned-lens", "demo", "--task", "lab", "--limit", 400, "--steps", 250)
-    return Case(words, same_bytes("lens.safetensors"))
+    return Case(words, same_files("lens.safetensors"))
 
 
 def lab_case(folder, _):
@@ -159,7 +130,7 @@ def lab_case(folder, _):
     world = LAB_WORLD.model_copy(update={"classes": classes, "strangers": 20, "sums": 40, "stories": 20})
     (folder / "small.json").write_text(world.model_dump_json())
     words = ("lab", "train", "--layers", 2, "--width", 32, "--steps", 80, "--world", folder / "small.json")
-    return Case(words, same_bytes("model.safetensors"))
+    return Case(words, same_files("model.safetensors"))
 
 
 def grade_case(_, request):
@@ -171,7 +142,7 @@ def grade_case(_, request):
     api = server.__enter__()
     request.addfinalizer(lambda: server.__exit__(None, None, None))
     answers = request.getfixturevalue("answers")
-    return Case(("grade", answers, "--judge-url", api.url, "--judge-model", "tiny"), same_file)
+    return Case(("grade", answers, "--judge-url", api.url, "--judge-model", "tiny"), same_files(""))
 
 
 def study_case(_, request):

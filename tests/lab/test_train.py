@@ -15,7 +15,7 @@ from jaxtrace.lab.settings import LAB_RECIPE, LAB_WORLD
 from jaxtrace.lab.shapes import Shape
 from jaxtrace.lock import WriteLock
 from jaxtrace.training.loop import STATE, clipped_adamw, fit
-from tests.kills import states_of_kills
+from tests.training.kills import states_of_kills
 
 RECIPE = LAB_RECIPE.model_copy(update={"steps": 2, "batch": 2, "length": 2})
 ROWS = np.arange(12, dtype=np.int32).reshape(6, 2)

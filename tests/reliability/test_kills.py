@@ -11,10 +11,8 @@ KILLS = {"trace": 80, "sweep": 80, "convert": 60, "lab train": 40, "tuned-lens":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("verb", "least"),
-    [("sweep", 1), *(pytest.param(verb, count, marks=pytest.mark.nightly) for verb, count in KILLS.items())],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("verb", "least"), KILLS.items())
 def test_a_killed_command_ends_with_the_result_of_an_undisturbed_one(verb, least, tmp_path, request):
     chance = random.Random(request.node.name)
     with command_of(verb, tmp_path) as command:

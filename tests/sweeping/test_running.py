@@ -255,6 +255,7 @@ def test_cell_with_missing_rows_fails_and_is_repaired(undisturbed, swept, tmp_pa
     assert_same_dataset(found, undisturbed)
 
 
+@pytest.mark.nightly
 def test_complete_cell_with_doubled_rows_is_repaired(undisturbed, swept, tmp_path):
     swept()
     for part in [*(tmp_path / "out").rglob("run=greedy*/part-00001.parquet")]:

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from jaxtrace.errors import ConfigError
 from jaxtrace.training.loop import batch_at, clipped_adamw, fit, load_state, save_state
 from jaxtrace.training.settings import Recipe
-from tests.kills import states_of_kills
+from tests.training.kills import states_of_kills
 
 ROWS = np.arange(12, dtype=np.int32).reshape(6, 2)
 RECIPE = Recipe(steps=7, batch=2, length=2, learning_rate=0.1, weight_decay=0.01)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as tensors_of
 from safetensors.numpy import save as to_bytes
 
+from jaxtrace.documents import MIB, read_bytes, read_model
 from jaxtrace.errors import StudyError
-from jaxtrace.files import MIB, atomic_file, first_problem, read_bytes, read_json
+from jaxtrace.files import atomic_file
 from jaxtrace.studies.confidence.features import answer_feature_names, token_feature_names
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
 
@@ -77,11 +78,9 @@ def load(directory: str | Path) -> Confidence:
     directory = Path(directory)
     if missing := [name for name in (JSON, TENSORS) if not (directory / name).exists()]:
         raise StudyError(f"{directory}: has no {missing[0]}; {ADVICE}")
+    description = read_model(_Description, directory / JSON, StudyError, "does not describe a confidence", ADVICE)
     try:
-        description = _Description.model_validate(read_json(directory / JSON, StudyError, ADVICE))
         tensors = tensors_of(read_bytes(directory / TENSORS, MAX_TENSORS, StudyError, ADVICE))
-    except ValidationError as error:
-        raise StudyError(f"{directory / JSON}: {first_problem(error)}; {ADVICE}") from None
     except SafetensorError as error:
         raise StudyError(f"{directory / TENSORS}: cannot be read ({error}); {ADVICE}") from None
     if description.format == 1 and description.hidden:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from jaxtrace.documents import read_text
 from jaxtrace.errors import StudyError
-from jaxtrace.files import read_text
 from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions

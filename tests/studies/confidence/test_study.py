@@ -123,7 +123,7 @@ def test_damaged_files_are_refused(known, tmp_path):
     with pytest.raises(StudyError, match=r"confidence.safetensors: cannot be read .* train again"):
         load(tmp_path)
     (tmp_path / JSON).write_text(json.dumps(described | {"more": 1}))
-    with pytest.raises(StudyError, match=r"confidence.json: more: .* train again"):
+    with pytest.raises(StudyError, match=r"confidence.json: does not describe a confidence \(more: .*; .* train again"):
         load(tmp_path)
     with pytest.raises(StudyError, match=r"has no confidence.json; name a directory that jaxtrace confidence train"):
         load(tmp_path / "nowhere")

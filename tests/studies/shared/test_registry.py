@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import jaxtrace.studies
+from jaxtrace.documents import read_yaml
 from jaxtrace.errors import StudyError
-from jaxtrace.files import read_yaml
 from jaxtrace.settings.validation import validated
 from jaxtrace.studies._shared.traces import model_run_config
 from jaxtrace.studies.lens.profiles import parse_metric

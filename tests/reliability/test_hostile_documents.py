@@ -14,9 +14,9 @@ from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.checkpoints.orbax import OrbaxWeights
 from jaxtrace.cli.study import study_settings
+from jaxtrace.documents import read_json, read_text
 from jaxtrace.engine.tuned_lens import read_lens
 from jaxtrace.errors import JaxtraceError, StudyError
-from jaxtrace.files import read_json, read_text
 from jaxtrace.grading.labels import read_labels
 from jaxtrace.lab.tasks import read_settings
 from jaxtrace.settings.run import run_config

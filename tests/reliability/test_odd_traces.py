@@ -32,7 +32,7 @@ from jaxtrace.studies.samplers.settings import SamplersConfig
 from jaxtrace.traces import StoredTrace, TraceWriter, open_trace
 from jaxtrace.traces.trace import Trace
 from tests.figures.traces import trace as trace_of
-from tests.odd_traces import odd_traces
+from tests.reliability.odd_traces import odd_traces
 
 ODD = odd_traces()
 FEW = {"resamples": 5}
