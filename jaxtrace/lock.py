@@ -34,7 +34,8 @@ NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of local fil
 ADVICE = "wait for it, end it, or name another directory"
 
 _creating = threading.Lock()
-_held: set[str] = set()  # tokens of this process's locks
+_held: set[str] = set()  # tokens of this process's lock objects
+_open: set[str] = set()  # tokens of this process's locks that admit its locks further inside
 
 
 class Holder(BaseModel):
@@ -78,13 +79,21 @@ class WriteLock:
     Its holder renews it every `BEAT_SECONDS`; it is void after `STALE_SECONDS`, or once its process on this host ended.
     """
 
-    def __init__(self, name: str | Path, fs: AbstractFileSystem | None = None, path: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        fs: AbstractFileSystem | None = None,
+        path: str | None = None,
+        *,
+        nested: bool = False,
+    ) -> None:
         """Create a directory if it is missing, and take its lock.
 
         Args:
           name: directory's name for messages; its local path if no file system is given.
           fs: directory's file system.
           path: directory's path there.
+          nested: True if this program also locks directories inside; other programs still cannot.
 
         Raises:
           StoreError: another program, or another part of this one, is writing the directory or one that contains it;
@@ -111,6 +120,8 @@ class WriteLock:
             for each in created:  # unless the lock is in it
                 with suppress(OSError):
                     each.rmdir()
+        if nested:
+            _open.add(self._holder.token)
         self._free = weakref.finalize(self, _free, self._fs, self._file, self._holder, stop, release, created)
         for parent in PurePosixPath(self._path).parents:
             self.refuse_other(str(parent), f"lies in {parent}")
@@ -122,7 +133,8 @@ class WriteLock:
           path: path of the other directory on the same file system.
           relation: phrase for the message that says what the other directory is to this one.
         """
-        if holder := _live_holder(self._fs, f"{path.rstrip('/')}/{LOCK}"):
+        holder = _live_holder(self._fs, f"{path.rstrip('/')}/{LOCK}")
+        if holder and holder.token not in _open:
             self.release()
             raise StoreError(f"{self._name}: {relation}, and {holder}; {ADVICE}")
 
@@ -240,6 +252,7 @@ def _free(
             fs.rm_file(file)
     release()
     _held.discard(holder.token)
+    _open.discard(holder.token)
     for folder in created:
         with suppress(OSError):
             folder.rmdir()

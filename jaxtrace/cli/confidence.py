@@ -49,14 +49,15 @@ def train_confidence(arguments: Arguments) -> None:
     options, config = arguments.settings(ConfidenceTrainOptions), arguments.settings(ConfidenceConfig)
     on_interrupt(lambda: NOTHING_WRITTEN)
     own = ("confidence.json", "confidence.safetensors", *FILES)
-    claim_directory(options.out, PAGE, own, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.lock import WriteLock
-    from jaxtrace.studies._shared.page import write_study
-    from jaxtrace.studies.confidence.compute import train
-    from jaxtrace.studies.confidence.files import save
-    from jaxtrace.traces import open_trace
 
     with WriteLock(options.out):
+        claim_directory(options.out, PAGE, own, overwrite=arguments.settings(OverwriteOptions).overwrite)
+        from jaxtrace.studies._shared.page import write_study
+        from jaxtrace.studies.confidence.compute import train
+        from jaxtrace.studies.confidence.files import save
+        from jaxtrace.traces import open_trace
+
         traces = {place: open_trace(place) for place in options.traces}
         confidence, result = train(traces, options.labels, config)
         labels = options.labels and str(options.labels)
@@ -92,16 +93,18 @@ def apply_confidence(arguments: Arguments) -> None:
     options = arguments.settings(ConfidenceApplyOptions)
     on_interrupt(lambda: NOTHING_WRITTEN)
     overwrite = arguments.settings(OverwriteOptions).overwrite
-    claim_directory(options.out, "tokens.parquet", ["answers.parquet"], overwrite=overwrite)
-    from jaxtrace.studies.confidence.files import load
-    from jaxtrace.traces import open_trace
+    from jaxtrace.lock import WriteLock
 
-    answers, tokens = load(options.confidence).apply(open_trace(options.trace))
-    on_interrupt(lambda: incomplete(options.out))
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("answers", answers), ("tokens", tokens)):
-        with atomic_file(options.out / f"{name}.parquet") as file:
-            frame.to_parquet(file, index=False)
+    with WriteLock(options.out):
+        claim_directory(options.out, "tokens.parquet", ["answers.parquet"], overwrite=overwrite)
+        from jaxtrace.studies.confidence.files import load
+        from jaxtrace.traces import open_trace
+
+        answers, tokens = load(options.confidence).apply(open_trace(options.trace))
+        on_interrupt(lambda: incomplete(options.out))
+        for name, frame in (("answers", answers), ("tokens", tokens)):
+            with atomic_file(options.out / f"{name}.parquet") as file:
+                frame.to_parquet(file, index=False)
     on_interrupt(lambda: f"{options.out} is complete")
     scores = answers["confidence"]
     console.print(

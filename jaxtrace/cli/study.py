@@ -48,19 +48,22 @@ def run_study(study: Study, arguments: Arguments) -> None:
     out, existing = options.out or Path("studies") / study.name, arguments.settings(ResumeOptions)
     resumable = f"finished work is kept in {out}; run the same command again to resume"
     on_interrupt(lambda: resumable if settings.models else NOTHING_WRITTEN)
-    claim_directory(out, PAGE, FILES, overwrite=existing.overwrite, resume=existing.resume)
-    from jaxtrace.cli.progress import Bars
-    from jaxtrace.compilation import counted
-    from jaxtrace.studies._shared.page import terminal_table, write_study
-    from jaxtrace.studies._shared.traces import discard_runs
+    from jaxtrace.lock import WriteLock
 
-    if existing.overwrite:
-        discard_runs(settings, out)
-    with counted() as compiled:
-        result = study.execute(settings, out, Bars(compiled))
-    on_interrupt(lambda: incomplete(out))
-    page = write_study(result, out)
-    on_interrupt(lambda: f"{out} is complete")
+    with WriteLock(out, nested=True):
+        claim_directory(out, PAGE, FILES, overwrite=existing.overwrite, resume=existing.resume)
+        from jaxtrace.cli.progress import Bars
+        from jaxtrace.compilation import counted
+        from jaxtrace.studies._shared.page import terminal_table, write_study
+        from jaxtrace.studies._shared.traces import discard_runs
+
+        if existing.overwrite:
+            discard_runs(settings, out)
+        with counted() as compiled:
+            result = study.execute(settings, out, Bars(compiled))
+        on_interrupt(lambda: incomplete(out))
+        page = write_study(result, out)
+        on_interrupt(lambda: f"{out} is complete")
     for file in result.files:
         say(file)
     for name, table in result.tables.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxtrace as jt
+from jaxtrace.lock import WriteLock
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies._shared.traces import discard_runs
 from jaxtrace.traces.trace import Trace
@@ -136,6 +137,35 @@ def test_an_overwritten_study_discards_only_the_traces_of_its_models(stored, tmp
     (tmp_path / "traces" / "notes").mkdir()
     discard_runs(StudyConfig(models=("someone/tiny", "someone/notes", "new")), tmp_path)
     assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == ["notes", "other"]
+
+
+def test_an_overwritten_study_keeps_a_trace_that_is_being_written(command, stored, tmp_path):
+    trace = tmp_path / "traces" / "demo"
+    shutil.copytree(stored, trace)
+    words = ("study", "dynamics", "--model", "demo", "--text", "Hi", "--overwrite", "--out")
+    with WriteLock(trace):
+        before = content(trace)
+        done = command(words, tmp_path)
+        assert content(trace) == before
+    refused(done, f"{trace}: pid {os.getpid()} on ")
+
+
+def test_a_trace_is_discarded_again_after_a_kill(stored, tmp_path, monkeypatch):
+    trace = tmp_path / "traces" / "tiny"
+    shutil.copytree(stored, trace)
+    removed = []
+
+    def remove(folder, rmtree=shutil.rmtree):
+        if removed:
+            raise SystemExit
+        removed.append(folder)
+        rmtree(folder)
+
+    with monkeypatch.context() as killed, pytest.raises(SystemExit):
+        killed.setattr(shutil, "rmtree", remove)
+        discard_runs(StudyConfig(models=("tiny",)), tmp_path)
+    discard_runs(StudyConfig(models=("tiny",)), tmp_path)
+    assert removed and not trace.exists()
 
 
 @pytest.mark.nightly

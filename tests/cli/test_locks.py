@@ -12,6 +12,9 @@ COMMANDS = {
     "convert": ("convert", "demo"),
     "lab train": ("lab", "train", "--out"),
     "confidence train": ("confidence", "train", "trace", "--out"),
+    "confidence apply": ("confidence", "apply", "trace", "trace", "--out"),
+    "study": ("study", "dynamics", "trace", "--out"),
+    "study --overwrite": ("study", "dynamics", "--model", "demo", "--overwrite", "--out"),
 }
 
 

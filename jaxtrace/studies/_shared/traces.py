@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxtrace.errors import StudyError
+from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import QUANTITIES, definition_note
@@ -58,11 +59,18 @@ def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
 
 
 def discard_runs(config: StudyConfig, out: Path) -> None:
-    """Delete the traces that an earlier study stored of these models in its own directory."""
+    """Delete the traces that an earlier study stored of these models in its own directory.
+
+    Raises:
+      StoreError: another program is writing one of them.
+    """
     for model in config.models:
         directory = out / "traces" / Path(model).name
         if is_trace(directory):
-            shutil.rmtree(directory)
+            with WriteLock(directory):
+                for table in filter(Path.is_dir, directory.iterdir()):  # first: after a kill, it is still a trace
+                    shutil.rmtree(table)
+                shutil.rmtree(directory)
 
 
 def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[str, Model, RunConfig]]:
