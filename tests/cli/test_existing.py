@@ -142,7 +142,7 @@ def test_an_overwritten_study_discards_only_the_traces_of_its_models(stored, tmp
 def test_an_overwritten_study_keeps_a_trace_that_is_being_written(command, stored, tmp_path):
     trace = tmp_path / "traces" / "demo"
     shutil.copytree(stored, trace)
-    words = ("study", "dynamics", "--model", "demo", "--text", "Hi", "--overwrite", "--out")
+    words = ("study", "dynamics", "--model", "demo", "--task", "lab", "--overwrite", "--out")
     with WriteLock(trace):
         before = content(trace)
         done = command(words, tmp_path)
