@@ -34,3 +34,12 @@ def test_every_command_runs(page, tmp_path, monkeypatch):
         program, *words = shlex.split(command, comments=True)
         done = run_command(*words)
         assert program == "jaxtrace" and done.status == 0, f"{command}\n{done.out[-4000:]}{done.err[-4000:]}"
+
+
+def test_no_page_names_an_output_of_another_page():
+    """Outputs that exist are refused: a reader follows several pages in one directory."""
+    output = re.compile(r"jaxtrace (?:trace|study|confidence|grade|report) .*--out ([^\s#]+)")
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in commands(page) if not re.search("--resume|--process ", line)]
+    names = [match[1] for match in map(output.match, lines) if match]
+    assert [name for name in names if names.count(name) > 1 or any(x.startswith(f"{name}/") for x in names)] == []
