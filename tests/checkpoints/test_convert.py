@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -377,22 +378,27 @@ def assert_unreadable(out, at=""):
     assert str(error.value) == f"{out}: the parameters{at} cannot be read; convert it again, into a new directory"
 
 
-def test_lost_parameters_are_reported(converted):
-    """Load in a subprocess, because TensorStore's threads print errors after Orbax has failed."""
+def test_lost_parameters_are_reported_and_nothing_else_is_printed(converted, tmp_path):
+    """Load in a subprocess, because TensorStore's threads and Orbax's tasks print errors after Orbax has failed."""
     out = converted()
+    some = shutil.copytree(out, tmp_path / "some")
+    next((some / "params").rglob("ocdbt.process_*/d/*")).unlink()
     for file in (out / "params").rglob("d/*"):
         file.unlink()
     script = (
-        "import sys, jaxtrace\ntry:\n    jaxtrace.load(sys.argv[1])\nexcept jaxtrace.CheckpointError as error:\n"
-        "    print(error)"
+        "import sys, jaxtrace\nfor name in sys.argv[1:]:\n    try:\n        jaxtrace.load(name)\n"
+        "    except jaxtrace.CheckpointError as error:\n        print(error)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", script, str(out)],
+        [sys.executable, "-c", script, str(some), str(out)],
         capture_output=True,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert process.stdout == f"{out}: the parameters cannot be read; convert it again, into a new directory\n"
+    first, second = process.stdout.splitlines()
+    assert re.fullmatch(rf"{some}: the parameters at \S+ cannot be read; convert it again, into a new directory", first)
+    assert second == f"{out}: the parameters cannot be read; convert it again, into a new directory"
+    assert not process.stderr
     shutil.rmtree(out / "params")
     assert_unreadable(out)
 

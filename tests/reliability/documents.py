@@ -20,8 +20,8 @@ import jaxtrace as jt
 from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.images import ImageProcessor
-from jaxtrace.engine.translators import Translators
 from jaxtrace.cli.study import study_settings
+from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import LensCard, write_lens
 from jaxtrace.errors import StudyError
 from jaxtrace.documents import read_text
@@ -116,7 +116,9 @@ def checkpoints(root):
     yield Document(template, render)
     converted = root / "converted"
     convert(open_model_checkpoint(str(whole.path)), converted)
-    for path in files_of(converted):
+    yield Document(converted / "jaxtrace.json", lambda: open_model_checkpoint(str(converted)).fingerprint())
+    for name in ("_METADATA", "manifest.ocdbt"):
+        path = converted / "params" / "state" / name
         yield Document(path, lambda: len(jax.tree.leaves(jt.load(str(converted)).params)))
     for name, content in (("preprocessor_config", HUB_CONFIG), ("processor_config", {"image_processor": HUB_CONFIG})):
         (root / name).mkdir()
