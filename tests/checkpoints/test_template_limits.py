@@ -10,8 +10,8 @@ from datetime import datetime
 import pytest
 
 from jaxtrace.checkpoints.chat_template import RENDERER, SOURCE, ChatTemplate, Renderer
-from jaxtrace.errors import CheckpointError, PromptError
 from jaxtrace.documents import MAX_TEXT
+from jaxtrace.errors import CheckpointError, PromptError
 
 DATE = datetime(2024, 7, 26)
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}TEXT{% endfor %}{% endfor %}"

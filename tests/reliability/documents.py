@@ -21,10 +21,10 @@ from jaxtrace.checkpoints.chat_template import ChatTemplate
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.cli.study import study_settings
+from jaxtrace.documents import read_text
 from jaxtrace.engine.translators import Translators
 from jaxtrace.engine.tuned_lens import LensCard, write_lens
 from jaxtrace.errors import StudyError
-from jaxtrace.documents import read_text
 from jaxtrace.grading.chat import Chat
 from jaxtrace.grading.judge import Verdict
 from jaxtrace.grading.labels import label_of, read_labels, write_labels
