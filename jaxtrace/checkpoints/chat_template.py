@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jaxtrace.documents import read_json, read_text
+from jaxtrace.documents import MAX_TEXT, MIB, read_json, read_text
 from jaxtrace.errors import CheckpointError, PromptError, few
 
 WORKER = Path(__file__).with_name("template_worker.py")
@@ -50,6 +50,8 @@ class ChatTemplate:
           CheckpointError: the template is no text.
         """
         file = directory / "chat_template.jinja"
+        if file.is_file() and file.stat().st_size > MAX_TEXT:
+            return cls(_failing(f"{file.name} is larger than {MAX_TEXT // MIB} MiB"))
         if file.exists():
             return cls(read_text(file, CheckpointError, "download it again"))
         stored = settings.get("chat_template")
@@ -59,9 +61,8 @@ class ChatTemplate:
         if isinstance(stored, list):
             stored = {str(named.get("name")): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):
-            # Without a default the template fails when it is used, so that raw prompts still work.
             names = few(list(map(str, stored)))
-            stored = stored.get("default", f"{{{{ raise_exception({f'none of {names} is named default'!r}) }}}}")
+            stored = stored.get("default", _failing(f"none of {names} is named default"))
         if not isinstance(stored, str | None):
             shown = str(stored)[:100]
             raise CheckpointError(f"{directory}: the chat template is {shown}, which is no text; download it again")
@@ -187,6 +188,11 @@ class Renderer:
             raise PromptError(
                 f"the chat template needs a process of {sys.executable!r} ({error.strerror}); use raw prompts (--raw)"
             ) from None
+
+
+def _failing(problem: str) -> str:
+    """Return a template that fails only when it is used, so that raw prompts still work."""
+    return f"{{{{ raise_exception({problem!r}) }}}}"
 
 
 ADVICE = "use raw prompts (--raw) or another template"

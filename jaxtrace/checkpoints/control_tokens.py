@@ -7,13 +7,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from jaxtrace.errors import PromptError
 
 Spans = list[tuple[int, int, int]]  # (token id, start, end) of tokens in a text
 UNKNOWN = "\U000fffff"  # a noncharacter: the unknown token, if the tokenizer has one
 STRUCTURE = ("role", "type")  # fields of a message that templates compare; a word there cannot pass for markup
+
+
+def encoding_of(backend: Tokenizer, text: str, *, add_special_tokens: bool = False) -> Encoding:
+    """Return a text's encoding.
+
+    A checkpoint's regular expressions may take long on a text. Of the library's functions only those of batches let
+    other threads run meanwhile, so that Ctrl-C ends the program.
+    """
+    return backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
 
 
 class ControlTokens:
@@ -23,12 +32,12 @@ class ControlTokens:
         self._backend = backend
         added = backend.get_added_tokens_decoder()
         self.texts = {i: token.content for i, token in added.items() if not token.content.isspace()}
-        self._unknown = set(backend.encode(UNKNOWN, add_special_tokens=False).ids)
+        self._unknown = set(encoding_of(backend, UNKNOWN).ids)
         self._plain: tuple[str, Tokenizer, dict[int, int]] | None = None
 
     def find(self, text: str) -> Spans:
         """Return the control tokens that the tokenizer finds in a text, in order."""
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = encoding_of(self._backend, text)
         return [
             (i, start, stop)
             for i, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
@@ -90,7 +99,7 @@ class ControlTokens:
         for i, start, stop in reversed(parsed):
             token = self.texts[i] if self.texts[i] in text[start:stop] else text[start:stop]  # without spaces beside it
             text = text[:start] + text[start:stop].replace(token, _name(marker, i)) + text[stop:]
-        encoded = [ids.get(i, i) for i in backend.encode(text, add_special_tokens=False).ids]
+        encoded = [ids.get(i, i) for i in encoding_of(backend, text).ids]
         expected = [i for i, _, _ in parsed if i not in self._unknown]
         if [i for i in encoded if i in expected] != expected:
             raise PromptError(

@@ -34,7 +34,7 @@ from jaxtrace.checkpoints.safetensors import (
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.documents import read_json
-from jaxtrace.errors import CheckpointError, ConfigError, first_line
+from jaxtrace.errors import CheckpointError, ConfigError, first_line, one_line
 from jaxtrace.files import open_regular, path_exists
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
@@ -237,9 +237,9 @@ def log_notes(name: str, notes: Sequence[str], ignored: Mapping[str, str]) -> No
     if not is_leader():
         return
     if inert := [attribute for attribute, reason in ignored.items() if reason in (INERT, NULL)]:
-        LOG.info("%s: config attributes without effect: %s", name, ", ".join(inert))
+        LOG.info("%s", one_line(f"{name}: config attributes without effect: {', '.join(inert)}"))
     for note in notes:
-        LOG.warning("%s: %s", name, note)
+        LOG.warning("%s", one_line(f"{name}: {note}"))
 
 
 def _without(raw: dict[str, Any], names: Sequence[str], source: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
+import io
 import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
+import tensorstore
 
 from jaxtrace.checkpoints.table import Problems, leaves
 from jaxtrace.errors import CheckpointError
@@ -25,10 +30,13 @@ from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.parallel.sharding import logical_axes
 
-# Orbax's threads log each error with its traceback and raise it too.
-logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+# Orbax logs each error with its traceback, or as a warning, and raises it too.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
+ITEM = "state"  # directory that Orbax gives the arrays of a checkpoint
 CHUNK = 4 * 2**20  # bytes per read; small, so that a small part of a tensor costs little
+Result = TypeVar("Result")
+
 UNFINISHED = ".partial_save"  # suffix that Orbax gives an unfinished checkpoint
 
 
@@ -51,10 +59,11 @@ class OrbaxWeights:
             for path in directory.rglob("*"):
                 if not path.is_dir():
                     open_regular(path).close()  # Orbax would wait for the writer of a named pipe
-            self._metadata: Any = ocp.metadata(self._directory).metadata
-            stored = {_name(path): tuple(leaf.shape) for path, leaf in leaves(self._metadata)}
-        except Exception:  # Orbax raises whatever its parsers and stores raise
+            _check_index(directory)
+        except (OSError, ValueError):
             raise self._unreadable() from None
+        self._metadata: Any = _quietly(lambda: ocp.metadata(self._directory).metadata)
+        stored = {_name(path): tuple(leaf.shape) for path, leaf in leaves(self._metadata or {})}
         if not stored:  # Orbax returns empty metadata for a store that it cannot open
             raise self._unreadable()
         expected = {_name(path): leaf.shape for path, leaf in leaves(abstract_params(config))}
@@ -86,11 +95,10 @@ class OrbaxWeights:
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         context.memory.read_concurrent_bytes = 1 + max(4 * leaf.size for leaf in jax.tree.leaves(target))
-        try:
-            with context:
-                loaded = ocp.load(self._directory, _nested(path, _lists_to_dicts(target)))
-        except Exception:  # as above
-            raise self._unreadable(f" at {_name(path)}" if path else "") from None
+        with context:
+            loaded: Any = _quietly(lambda: ocp.load(self._directory, _nested(path, _lists_to_dicts(target))))
+        if loaded is None:
+            raise self._unreadable(f" at {_name(path)}" if path else "")
         return _dicts_to_lists(target, functools.reduce(lambda tree, key: tree[str(key)], path, loaded))
 
     def _unreadable(self, at: str = "") -> CheckpointError:
@@ -115,6 +123,34 @@ def write_part(directory: Path, path: ParamPath, tree: Any) -> None:
 def finish(directory: Path) -> None:
     """Join the parts into one checkpoint."""
     _uninterrupted(lambda: ocp.partial.finalize(_absolute(directory)))
+
+
+def _check_index(directory: Path) -> None:
+    """Raise ValueError if the index of the stored arrays is damaged; Orbax would print each array's error."""
+    store = {"driver": "file", "path": f"{_absolute(directory / ITEM)}/"}
+    tensorstore.KvStore.open({"driver": "ocdbt", "base": store}).result().list().result()
+
+
+def _quietly(work: Callable[[], Result]) -> Result | None:
+    """Return what a function of Orbax returns, or None after an error, of which nothing is printed.
+
+    Orbax's other tasks and their clean-up would print hundreds of lines.
+    """
+    printed = io.StringIO()
+    with redirect_stderr(printed):
+        try:
+            result = work()
+        except Exception:  # Orbax raises whatever its parsers and stores raise
+            result = None
+        if result is None:
+            gc.collect()
+            for task in gc.get_objects():
+                if inspect.iscoroutine(task) and "orbax" in task.cr_code.co_filename:
+                    with suppress(Exception):
+                        task.close()
+            return None
+    sys.stderr.write(printed.getvalue())
+    return result
 
 
 def _uninterrupted(work: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer as Backend
 
 from jaxtrace.checkpoints.chat_template import ChatTemplate
-from jaxtrace.checkpoints.control_tokens import ControlTokens
+from jaxtrace.checkpoints.control_tokens import ControlTokens, encoding_of
 from jaxtrace.documents import MAX_TOKENIZER, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
 from jaxtrace.files import open_regular
@@ -193,10 +193,10 @@ class Tokenizer:
         """
         if image_text and (images or image_text in text):
             text = self._start_after_images(text if image_text in text else image_text * images + text, image_text)
-            encoding = self.backend.encode(text, add_special_tokens=False)
+            encoding = encoding_of(self.backend, text)
             start = "tokenizer" if self.special_tokens.get("bos_token") else "none"
             return EncodedText(encoding.ids, text, [end for _, end in encoding.offsets], start)
-        encoding = self.backend.encode(text)
+        encoding = encoding_of(self.backend, text, add_special_tokens=True)
         ids, ends = encoding.ids, [end for _, end in encoding.offsets]
         own = [i for i, added in enumerate(encoding.special_tokens_mask) if not added]
         first, last = (own[0], own[-1] + 1) if own else (len(ids), len(ids))
@@ -234,7 +234,7 @@ class Tokenizer:
         if plain:
             text, ids = self._control.encode(content, render)
         else:
-            ids = self.backend.encode(text, add_special_tokens=False).ids
+            ids = encoding_of(self.backend, text).ids
         return EncodedText(ids, text, [], "template" if self._starts(ids) else "none", chat=True, plain=plain)
 
     def _messages(self, prompt: Prompt, settings: PromptSettings, image_text: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrace.checkpoints.images import ImageProcessor, ImageSource, check_image, tile_visibility
 from jaxtrace.checkpoints.tokenizer import EncodedText, Tokenizer
 from jaxtrace.engine.pool import PromptImages
-from jaxtrace.errors import PromptError, shown
+from jaxtrace.errors import PromptError, few, one_line, shown
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.images import Images
 from jaxtrace.prompts import Prompt, token_ids
@@ -217,20 +217,18 @@ def _plain(texts: Sequence[EncodedText]) -> list[str]:
 
 def _warn(model: str, texts: Sequence[EncodedText]) -> None:
     """Warn about control tokens of prompts that are not fed as such, once for all prompts."""
+    notes = []
     if count := sum(bool(text.plain) for text in texts):
-        tokens = _plain(texts)
-        shown = ", ".join(tokens[:3]) + (", …" if len(tokens) > 3 else "")
-        warnings.warn(
-            f"{model}: {count} of {len(texts)} prompts contain control tokens in their text ({shown}), fed as plain "
-            "text; allow_special (--allow-special) parses them",
-            stacklevel=3,
+        notes.append(
+            f"{count} of {len(texts)} prompts contain control tokens in their text "
+            f"({few(_plain(texts), most=3)}), fed as plain text; allow_special (--allow-special) parses them"
         )
     if count := sum(text.start_repeated for text in texts):
-        warnings.warn(
-            f"{model}: {count} of {len(texts)} prompts begin with the start token, which is fed once", stacklevel=3
-        )
+        notes.append(f"{count} of {len(texts)} prompts begin with the start token, which is fed once")
     if any(text.end_dropped for text in texts):
-        warnings.warn(f"{model}: the tokenizer ends texts with a token, which is not fed after a prompt", stacklevel=3)
+        notes.append("the tokenizer ends texts with a token, which is not fed after a prompt")
+    for note in notes:
+        warnings.warn(one_line(f"{model}: {note}"), stacklevel=3)
 
 
 def _as_prompt(prompt: PromptLike) -> Prompt:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import xarray as xr
 
-from jaxtrace.errors import StoreError
+from jaxtrace.errors import StoreError, one_line
 from jaxtrace.schema import definition_note
 from jaxtrace.traces.checking import Mismatch, check_columns, check_values
 from jaxtrace.traces.location import Location
@@ -296,7 +296,7 @@ def open_trace(root: str | Path) -> StoredTrace:
     files = {table: (place / table).files() for table in reversed(TABLES)}
     trace = StoredTrace.of([_stored_run(place, partition, run, files) for partition, run in runs.items()])
     if note := definition_note(trace.metrics_versions):
-        warnings.warn(f"{place}: {note}", stacklevel=2)
+        warnings.warn(one_line(f"{place}: {note}"), stacklevel=2)
     return trace
 
 

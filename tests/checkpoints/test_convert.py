@@ -377,22 +377,26 @@ def assert_unreadable(out, at=""):
     assert str(error.value) == f"{out}: the parameters{at} cannot be read; convert it again, into a new directory"
 
 
-def test_lost_parameters_are_reported(converted):
-    """Load in a subprocess, because TensorStore's threads print errors after Orbax has failed."""
-    out = converted()
+def test_lost_parameters_are_reported_and_nothing_else_is_printed(converted, tmp_path):
+    """Load in a subprocess, because TensorStore's threads and Orbax's tasks print errors after Orbax has failed."""
+    out = converted(TIED | {"vocab_size": 5000})
+    some = shutil.copytree(out, tmp_path / "some")
+    max((some / "params").rglob("d/*"), key=lambda file: file.stat().st_size).unlink()
     for file in (out / "params").rglob("d/*"):
         file.unlink()
     script = (
-        "import sys, jaxtrace\ntry:\n    jaxtrace.load(sys.argv[1])\nexcept jaxtrace.CheckpointError as error:\n"
-        "    print(error)"
+        "import sys, jaxtrace\nfor name in sys.argv[1:]:\n    try:\n        jaxtrace.load(name)\n"
+        "    except jaxtrace.CheckpointError as error:\n        print(error)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", script, str(out)],
+        [sys.executable, "-c", script, str(some), str(out)],
         capture_output=True,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert process.stdout == f"{out}: the parameters cannot be read; convert it again, into a new directory\n"
+    problems = [f"{some}: the parameters at embedding", f"{out}: the parameters"]
+    lines = [f"{problem} cannot be read; convert it again, into a new directory" for problem in problems]
+    assert (process.stdout.splitlines(), process.stderr) == (lines, "")
     shutil.rmtree(out / "params")
     assert_unreadable(out)
 

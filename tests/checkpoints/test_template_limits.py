@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 
 from jaxtrace.checkpoints.chat_template import RENDERER, SOURCE, ChatTemplate, Renderer
+from jaxtrace.documents import MAX_TEXT
 from jaxtrace.errors import CheckpointError, PromptError
 
 DATE = datetime(2024, 7, 26)
@@ -66,6 +67,10 @@ def test_a_long_template_is_refused_when_it_is_used(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("a" * (SOURCE + 2))
     template = ChatTemplate.read(tmp_path, {})
     with pytest.raises(PromptError, match="has more than 1,000,000 characters"):
+        template.render([], {}, {}, DATE)
+    (tmp_path / "chat_template.jinja").write_text("a" * (MAX_TEXT + 1))
+    template = ChatTemplate.read(tmp_path, {})
+    with pytest.raises(PromptError, match=r"chat_template.jinja is larger than 1 MiB.*raw prompts \(--raw\)"):
         template.render([], {}, {}, DATE)
     with pytest.raises(CheckpointError, match="the chat template is 3, which is no text; download it again"):
         ChatTemplate.read(tmp_path / "none", {"chat_template": 3})

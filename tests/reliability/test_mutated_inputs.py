@@ -12,7 +12,7 @@ from tests.reliability import documents
 from tests.reliability.mutators import mutated
 
 CASES = 12_000  # of the nightly test, shared by all documents
-FEW = 150
+FEW = 100
 SECONDS = 10  # most for one case on a busy machine
 KINDS = (documents.checkpoints, documents.tasks, documents.settings, documents.traces)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, one_line
 from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.run import open_config_model, prepare
@@ -42,7 +42,7 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
     if config.traces:
         opened = {place: open_trace(place) for place in config.traces}
         if note := definition_note(version for trace in opened.values() for version in trace.metrics_versions):
-            warnings.warn(f"{', '.join(opened)}: {note}", stacklevel=2)
+            warnings.warn(one_line(f"{', '.join(opened)}: {note}"), stacklevel=2)
         names = [str(trace.info.get("model", place)) for place, trace in opened.items()]
         counts = Counter(names)
         labels = [name if counts[name] == 1 else place for name, place in zip(names, opened, strict=True)]
