@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import inspect
 import io
 import logging
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, TypeVar
 
 import jax
@@ -145,7 +145,7 @@ def _quietly(work: Callable[[], Result]) -> Result | None:
         if result is None:
             gc.collect()
             for task in gc.get_objects():
-                if inspect.iscoroutine(task) and "orbax" in task.cr_code.co_filename:
+                if type(task) is CoroutineType and "orbax" in task.cr_code.co_filename:
                     with suppress(Exception):
                         task.close()
             return None

@@ -194,6 +194,7 @@ CASES = {
     *(("run", content) for content in YAML | OTHER_FILES),
     *(("csv", content) for content in TEXTS | OTHER_FILES),
 }
+CASES.remove(("chat_template.jinja", "sparse"))  # refused when it is used, so that raw prompts work
 CONTENTS = FILES | OTHER_FILES | NUMBERS | YAML
 
 
