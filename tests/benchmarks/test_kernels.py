@@ -32,6 +32,7 @@ def rows_of(path):
     return list(csv.DictReader(lines))
 
 
+@pytest.mark.nightly
 def test_csv_holds_consistent_numbers(tmp_path):
     out = tmp_path / "run.csv"
     kernels.main([*UNEMBED, "--shape", "G=2,R=3,D=8,V=50", "--out", str(out)])

@@ -70,7 +70,7 @@ CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused
         pytest.param("untied", "float32", marks=pytest.mark.nightly),
         ("tied", "bfloat16"),
         ("two kinds of layers", "mixed"),
-        ("fused", "mixed"),
+        pytest.param("fused", "mixed", marks=pytest.mark.nightly),
     ],
 )
 def test_a_conversion_keeps_every_parameter(folder_of, tmp_path, config, stored):

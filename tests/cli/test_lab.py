@@ -51,6 +51,7 @@ def test_other_files_are_not_overwritten(refused, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_an_interrupted_training_resumes_to_a_model_that_answers_the_task(jaxtrace, monkeypatch, tmp_path):
     classes = tuple(PeopleClass(name=str(count), people=2, stated=(count,)) for count in (0, 2, 16))
     small = LAB_WORLD.model_copy(update={"classes": classes, "strangers": 20, "sums": 40, "stories": 20})
