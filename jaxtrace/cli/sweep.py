@@ -21,7 +21,7 @@ class SweepOptions(StrictModel):
 
     file: Path = Field(
         description="YAML file of models, tasks, samplers, seeds, probes and settings.",
-        json_schema_extra={"positional": "FILE"},
+        json_schema_extra={"positional": "FILE", "exists": "give a YAML file of settings"},
     )
     out: str | None = Field(
         None, description="Directory or URL of the dataset. Default: sweeps/NAME of the file.", json_schema_extra=OUTPUT

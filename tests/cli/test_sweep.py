@@ -62,7 +62,7 @@ def test_a_sweep_that_cannot_run_is_refused(sweep, jaxtrace, tmp_path):
     assert "./nowhere on text: ./nowhere: no such directory" in done.err
     assert not (tmp_path / "out").exists()
     done = jaxtrace("sweep", tmp_path / "gone.yaml")
-    assert done.status == 2 and "gone.yaml: cannot be read" in done.err
+    assert done.status == 2 and "gone.yaml: No such file or directory" in done.err
 
 
 def test_an_interrupted_sweep_says_how_to_resume(sweep, monkeypatch):
