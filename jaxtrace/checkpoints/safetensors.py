@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxtrace.documents import MAX_JSON, decode_json, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, few
-from jaxtrace.files import open_regular
+from jaxtrace.files import open_regular, path_exists
 from jaxtrace.memory import format_bytes, memory_errors
 
 INDEX = "model.safetensors.index.json"
@@ -37,7 +37,7 @@ def shards(directory: Path) -> list[Path]:
         raise other_format(directory) or _no_weights(directory)
     names = shard_names(directory)
     for name in names:
-        if not (directory / name).exists():
+        if not path_exists(directory / name):
             raise CheckpointError(f"{directory}: shard {name} of the index is missing; download it again")
     return [directory / name for name in names]
 
