@@ -33,10 +33,12 @@ class Rope:
     Attributes:
       theta: base of the wavelengths.
       scaling: scaling of the wavelengths, or None.
+      fraction: fraction of a head's dimensions that are rotated, the first ones; the others keep their values.
     """
 
     theta: float = 10_000.0
     scaling: Llama3Scaling | LinearScaling | None = None
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True)
