@@ -51,21 +51,34 @@ class ChatTemplate:
         """
         file = directory / "chat_template.jinja"
         if file.is_file() and file.stat().st_size > MAX_TEXT:
-            return cls(_failing(f"{file.name} is larger than {MAX_TEXT // MIB} MiB"))
+            return cls(failing_template(f"{file.name} is larger than {MAX_TEXT // MIB} MiB"))
         if file.exists():
             return cls(read_text(file, CheckpointError, "download it again"))
         stored = settings.get("chat_template")
         file = directory / "chat_template.json"
         if stored is None and file.exists():
             stored = read_json(file, CheckpointError, "download it again", finite=False).get("chat_template")
+        return cls.of(stored, str(directory))
+
+    @classmethod
+    def of(cls, stored: Any, source: str) -> ChatTemplate | None:
+        """Return the template of a "chat_template" entry: a text, or several with names; None for a null entry.
+
+        Args:
+          stored: the entry.
+          source: name of the checkpoint, for error messages.
+
+        Raises:
+          CheckpointError: the template is no text.
+        """
         if isinstance(stored, list):
             stored = {str(named.get("name")): named.get("template") for named in stored if isinstance(named, dict)}
         if isinstance(stored, dict):
             names = few(list(map(str, stored)))
-            stored = stored.get("default", _failing(f"none of {names} is named default"))
+            stored = stored.get("default", failing_template(f"none of {names} is named default"))
         if not isinstance(stored, str | None):
             shown = str(stored)[:100]
-            raise CheckpointError(f"{directory}: the chat template is {shown}, which is no text; download it again")
+            raise CheckpointError(f"{source}: the chat template is {shown}, which is no text; download it again")
         return cls(stored) if stored else None
 
     @property
@@ -190,7 +203,7 @@ class Renderer:
             ) from None
 
 
-def _failing(problem: str) -> str:
+def failing_template(problem: str) -> str:
     """Return a template that fails only when it is used, so that raw prompts still work."""
     return f"{{{{ raise_exception({problem!r}) }}}}"
 

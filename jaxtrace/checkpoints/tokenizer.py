@@ -24,7 +24,7 @@ from jaxtrace.files import open_regular
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
 from jaxtrace.settings.prompt import PromptSettings
 
-FAST = "tokenizer.json"
+FAST, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILES = (FAST, "tokenizer.model", "vocab.json", "tekken.json")
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoders write it for bytes that are no character yet
 
@@ -105,17 +105,28 @@ class Tokenizer:
             return None
         if not (directory / FAST).exists():
             return _converted(directory)
-        content = read_bytes(directory / FAST, MAX_TOKENIZER, CheckpointError, "download it again")
-        try:
-            backend = Backend.from_buffer(content)
-        except Exception as error:  # tokenizers raises Exception itself
-            raise CheckpointError(
-                f"{directory}: the tokenizer cannot be read ({first_line(error)}); download its files again"
-            ) from None
-        settings = _read_settings(directory / "tokenizer_config.json")
+        backend = _backend(read_bytes(directory / FAST, MAX_TOKENIZER, CheckpointError, "download it again"), directory)
+        settings = _read_settings(directory / SETTINGS)
         names = _read_settings(directory / "special_tokens_map.json")
         named = {**names, **settings} if "added_tokens_decoder" in settings else {**settings, **names}
         return cls(backend, _special_tokens(named), ChatTemplate.read(directory, settings))
+
+    @classmethod
+    @_rust_errors()
+    def from_files(cls, files: Mapping[str, str], source: str) -> Tokenizer | None:
+        """Load a tokenizer from the contents of its files by name, as `load` does; return None without any.
+
+        Args:
+          files: contents of tokenizer.json and tokenizer_config.json.
+          source: name of the checkpoint, for error messages.
+
+        Raises:
+          CheckpointError: the tokenizer or its chat template cannot be read.
+        """
+        if FAST not in files:
+            return None
+        backend, settings = _backend(files[FAST].encode(errors="surrogatepass"), source), json.loads(files[SETTINGS])
+        return cls(backend, _special_tokens(settings), ChatTemplate.of(settings.get("chat_template"), source))
 
     @property
     def eos(self) -> int | None:
@@ -302,6 +313,15 @@ class Tokenizer:
         return pieces
 
 
+def _backend(content: bytes, source: Path | str) -> Backend:
+    try:
+        return Backend.from_buffer(content)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise CheckpointError(
+            f"{source}: the tokenizer cannot be read ({first_line(error)}); download its files again"
+        ) from None
+
+
 def _converted(directory: Path) -> Tokenizer:
     """Convert a tokenizer without tokenizer.json by transformers."""
     _check_files(directory)
@@ -328,7 +348,7 @@ def _converted(directory: Path) -> Tokenizer:
         ) from None
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(f"{directory}: the tokenizer has no fast form; save it with a tokenizer.json")
-    settings = _read_settings(directory / "tokenizer_config.json")
+    settings = _read_settings(directory / SETTINGS)
     return Tokenizer(
         tokenizer.backend_tokenizer,
         _special_tokens(tokenizer.special_tokens_map),
