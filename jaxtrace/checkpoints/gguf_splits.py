@@ -25,6 +25,9 @@ GPT_4O = (
 )
 
 
+CHINESE = "[一-龥ࠀ-一가-\ud7ff]+"
+
+
 @dataclass(frozen=True)
 class Split:
     """A rule that splits texts.
@@ -46,33 +49,30 @@ def _bytes(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
-def _regex(*patterns: str) -> tuple[dict[str, Any], ...]:
-    steps = [
-        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        for pattern in patterns
-    ]
-    return (*steps, _bytes(use_regex=False))
+def _at(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-GPT_2 = (_bytes(use_regex=True),)  # the regular expression of GPT-2 is built in
-DIGITS = ({"type": "Digits", "individual_digits": True}, *GPT_2)
+DIGITS = {"type": "Digits", "individual_digits": True}
+GPT_2, BYTES = _bytes(use_regex=True), _bytes(use_regex=False)  # the regular expression of GPT-2 is built in
 
 SPLITS = {
-    "default": Split(GPT_2),
-    "gpt-2": Split(GPT_2),
-    "phi-2": Split(GPT_2),
-    "olmo": Split(GPT_2, nfc=True),  # GPT-NeoX's tokenizer: Pythia, OLMo 1
-    "mpt": Split(GPT_2, nfc=True),
-    "smollm": Split(DIGITS),
-    "starcoder": Split(DIGITS),
-    "refact": Split(DIGITS),
-    "llama-bpe": Split(_regex(LLAMA_3), ignore_merges=True, start=True),
-    "llama3": Split(_regex(LLAMA_3), ignore_merges=True, start=True),
-    "llama-v3": Split(_regex(LLAMA_3), ignore_merges=True, start=True),
-    "smaug-bpe": Split(_regex(LLAMA_3), ignore_merges=True),  # Llama 3's without a start token: SmolLM3
-    "dbrx": Split(_regex(LLAMA_3)),  # GPT-4's: Phi-4, OLMo 2 and 3
-    "qwen2": Split(_regex(QWEN_2), nfc=True),
-    "deepseek-r1-qwen": Split(_regex(QWEN_2)),
-    "gpt-4o": Split(_regex(GPT_4O)),  # Phi-4-mini
-    "tekken": Split(_regex(TEKKEN), ignore_merges=True, start=True),
+    "default": Split((GPT_2,)),
+    "gpt-2": Split((GPT_2,)),
+    "phi-2": Split((GPT_2,)),
+    "olmo": Split((GPT_2,), nfc=True),  # GPT-NeoX's tokenizer: Pythia, OLMo 1
+    "mpt": Split((GPT_2,), nfc=True),
+    "smollm": Split((DIGITS, GPT_2)),
+    "starcoder": Split((DIGITS, GPT_2)),
+    "refact": Split((DIGITS, GPT_2)),
+    "llama-bpe": Split((_at(LLAMA_3), BYTES), ignore_merges=True, start=True),
+    "llama3": Split((_at(LLAMA_3), BYTES), ignore_merges=True, start=True),
+    "llama-v3": Split((_at(LLAMA_3), BYTES), ignore_merges=True, start=True),
+    "smaug-bpe": Split((_at(LLAMA_3), BYTES), ignore_merges=True),  # Llama 3's without a start token: SmolLM3
+    "dbrx": Split((_at(LLAMA_3), BYTES)),  # GPT-4's: Phi-4, OLMo 2 and 3
+    "deepseek-coder": Split((_at(r"[\r\n]"), _at(r"\s?\p{L}+"), _at(r"\s?\p{P}+"), _at(CHINESE), DIGITS, BYTES)),
+    "qwen2": Split((_at(QWEN_2), BYTES), nfc=True),
+    "deepseek-r1-qwen": Split((_at(QWEN_2), BYTES)),
+    "gpt-4o": Split((_at(GPT_4O), BYTES)),  # Phi-4-mini
+    "tekken": Split((_at(TEKKEN), BYTES), ignore_merges=True, start=True),
 }

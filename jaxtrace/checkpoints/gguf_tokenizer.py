@@ -135,8 +135,9 @@ def _read_vocabulary(fields: _Fields) -> _Vocabulary:
     tokens = fields.array("tokens", (str,))
     if not tokens:
         raise fields.error("tokens", "has no entry" if tokens is not None else "is missing")
-    if long := next((i for i, token in enumerate(tokens) if len(token) > MAX_TOKEN), None):
-        raise fields.error("tokens", f"holds a token of {len(tokens[long]):,} characters at {long}")
+    for i, token in enumerate(tokens):
+        if len(token) > MAX_TOKEN:
+            raise fields.error("tokens", f"holds a token of {len(token):,} characters at {i}")
     if len(set(tokens)) < len(tokens):
         first: dict[str, int] = {}
         again = next(i for i, token in enumerate(tokens) if first.setdefault(token, i) != i)
@@ -302,27 +303,28 @@ def _stored_merges(fields: _Fields, ids: Mapping[str, int]) -> list[tuple[str, s
 def _merges_by_score(fields: _Fields, vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     """Return the merges that a SentencePiece BPE implies: the pairs that make the token of the highest score first.
 
-    SentencePiece takes user-defined tokens whole, so that their pairs come before all others.
+    SentencePiece takes user-defined tokens whole: they come before all others, and are no part of them.
     """
     scores = fields.array("scores", (float, int), len(vocabulary.tokens))
     if scores is None:
         raise fields.error("scores", "is missing")
-    if odd := next((i for i, score in enumerate(scores) if not isfinite(score)), None):
-        raise fields.error("scores", f"holds {scores[odd]} at {odd}")
-    fixed = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE)
-    ids = {token: i for token, i in vocabulary.ids().items() if vocabulary.types[i] not in fixed}
+    for i, score in enumerate(scores):
+        if not isfinite(score):
+            raise fields.error("scores", f"holds {score} at {i}")
+    left_out = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE)
+    ids = {token: i for token, i in vocabulary.ids().items() if vocabulary.types[i] not in left_out}
+    whole = {token for token, i in ids.items() if vocabulary.types[i] is TokenType.USER_DEFINED}
+    parts = ids.keys() - whole
     pairs = []
     for token, i in ids.items():
-        rank = (vocabulary.types[i] is not TokenType.USER_DEFINED, -scores[i], i)
-        if not rank[0]:
-            rank = (False, 0, i)
+        usable, rank = (ids, (0, 0.0, i)) if token in whole else (parts, (1, -scores[i], i))
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
-            if left in ids and right in ids:
+            if left in usable and right in usable:
                 pairs.append((*rank, ids[left], ids[right], left, right))
-    ranked = [pair for pair in pairs if pair[0]]
-    if len({pair[2] for pair in ranked}) > 1 and len({pair[1] for pair in ranked}) == 1:
-        raise fields.error("scores", f"holds {scores[ranked[0][2]]} for all tokens, which gives no order to merge them")
+    joined = {i: score for normal, score, i, *_ in pairs if normal}
+    if len(joined) > 1 and len({*joined.values()}) == 1:
+        raise fields.error("scores", "are the same for all tokens, which gives no order to merge them")
     return [(left, right) for *_, left, right in sorted(pairs)]
 
 
