@@ -52,6 +52,8 @@ def ropes_by_type(reader: ConfigReader, bases: Mapping[str, str]) -> dict[str, R
     current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
     if unknown := sorted(current.keys() - bases.keys()):
         reader.fail(f"has rope_parameters of {', '.join(unknown)}; jaxtrace supports one entry per layer type")
+    if "rope_type" not in old and old.get("type", "default") != "default":
+        reader.fail(f"has a rope_scaling of type={old['type']!r}, which transformers ignores here; name it rope_type")
     ropes = {}
     for name, base in bases.items():
         settings = reader.as_mapping(name, current.get(name)) | (old if name == "full_attention" else {})
