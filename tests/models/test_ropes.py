@@ -10,7 +10,8 @@ import transformers
 import jaxtrace
 from jaxtrace import Probes
 from jaxtrace.engine import buckets
-from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.families import FAMILIES, llama, ropes
+from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.rope import inverse_frequencies, rotation
 from tests.engine.reference import assert_metrics, at, metrics
 from tests.models import hugging_face
@@ -66,6 +67,21 @@ def test_frequencies_and_attention_factors_are_those_of_transformers(name):
         expected, factor = compute(reference, seq_len=int(length))
         np.testing.assert_allclose(frequencies[i], expected.numpy(), rtol=1e-6)
         np.testing.assert_allclose(np.hypot(cos[i], sin[i]), factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "yarn", "yarn, not rounded", "dynamic"])
+def test_frequencies_of_a_part_of_a_head_are_those_of_transformers(name):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    settings = SHAPE | copy.deepcopy(SETTINGS[name]) | {"head_dim": 32, "partial_rotary_factor": 0.4}
+    with ConfigReader(settings, "test", llama.DEFAULTS | {"partial_rotary_factor": 1.0}, "llama") as reader:
+        rope = ropes.rope(reader)
+        reader.ignore(*settings)
+    reference = transformers.LlamaConfig.from_dict(copy.deepcopy(settings))
+    expected, factor = ROPE_INIT_FUNCTIONS[reference.rope_parameters["rope_type"]](reference, seq_len=300)
+    frequencies = np.broadcast_to(inverse_frequencies(rope, 32, np.array([300])), (1, 6))
+    np.testing.assert_allclose(frequencies[0], expected.numpy(), rtol=1e-6)
+    assert getattr(rope.scaling, "attention_factor", 1.0) == pytest.approx(factor)
 
 
 def test_yarn_lengthens_queries_and_keys_by_a_tenth_of_the_factors_logarithm():
