@@ -219,8 +219,9 @@ class Pool:
             image_masks = [each.visible for each in of_rows]
         static = {"config": self._config, "probes": self._probes}
         options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
+        lengths = np.array([len(entry.tokens) for entry in entries], np.int32)
         with at_precision(self._precision):  # of the image encoder
-            state = init_rows(self._params, self._key, numbers, stacked_images, **options, **static)
+            state = init_rows(self._params, self._key, numbers, lengths, stacked_images, **options, **static)
         fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)
         following = chunks([entry.tokens[1 : entry.prefill + 1] for entry in entries], widths)
         masks = [None] * len(widths) if image_masks is None else (mask for mask, _ in chunks(image_masks, widths))

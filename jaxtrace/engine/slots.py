@@ -28,6 +28,7 @@ def init_rows(
     params: Params,
     key: Key[Array, ""],
     numbers: Int[Array, " A"],
+    prompt_length: Int[Array, " A"],
     images: Images | None,
     *,
     config: DecoderConfig,
@@ -38,7 +39,8 @@ def init_rows(
 ) -> State:
     """Return a state of new rows; the random key of each is `key` folded with the row's number."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-    state = init_state(config, params, len(numbers), slots, probes, keys=keys, images=images, sampler=sampler)
+    options = {"keys": keys, "images": images, "sampler": sampler, "prompt_length": prompt_length}
+    state = init_state(config, params, len(numbers), slots, probes, **options)
     return _on_mesh(state, mesh)
 
 

@@ -45,6 +45,8 @@ class State:
       repeats: number of times in a row that `token` was drawn; 0 before the first draw.
       stop_state: state of the automaton of the stop strings; 0 without them.
       sampler_state: state of the sampler, with the rows first.
+      prompt_length: number of tokens of each row's prompt, for a rope that depends on the row's length; None for other
+        ropes. It makes a prompt that is fed in pieces equal one that is fed at once.
     """
 
     cache: KVCache
@@ -58,6 +60,7 @@ class State:
     repeats: Int[Array, " B"]
     stop_state: Int[Array, " B"]
     sampler_state: Any
+    prompt_length: Int[Array, " B"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -96,6 +99,7 @@ def init_state(
     keys: Key[Array, " B"] | None = None,
     images: Images | None = None,
     sampler: Sampler = Greedy(),  # noqa: B008
+    prompt_length: Int[Array, " B"] | None = None,
 ) -> State:
     """Return an empty state: nothing fed, every row active without a limit, images encoded.
 
@@ -108,6 +112,8 @@ def init_state(
       keys: random key of each row; None splits the key of seed 0.
       images: images of the rows; their keys and values are computed here, once.
       sampler: sampler of the steps that will use the state.
+      prompt_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
+        depends on the row's length uses it from the first call on. None if each prompt is fed in one call.
     """
     dtype, carried = params["embedding"].dtype, probes.carried(config)
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — one buffer per field, so that the state can be donated
@@ -134,6 +140,7 @@ def init_state(
         repeats=zeros(),
         stop_state=zeros(),
         sampler_state=sampler.init(batch, config.vocab_size),
+        prompt_length=(zeros() if prompt_length is None else prompt_length) if config.rope_by_length else None,
     )
 
 
@@ -162,7 +169,7 @@ def prefill(
     """
     image_mask = _image_mask(state, visible)
     carried = probes.carried(config)
-    options = {"image_mask": image_mask, "interventions": interventions}
+    options = {"length": _length(state, count), "image_mask": image_mask, "interventions": interventions}
     result = forward(config, params, tokens, state.cache, state.length, stream=carried, **options)
     return _advance(state, result, count, image_mask, carried)
 
@@ -198,7 +205,8 @@ def score_step(
       The state after the tokens, and a StepTrace [B, T, …]. Its values at padded positions are undefined.
     """
     image_mask = _image_mask(state, visible)
-    options = {"image_mask": image_mask, "interventions": interventions, **forward_flags(config, probes)}
+    options = {"length": _length(state, count), "image_mask": image_mask, "interventions": interventions}
+    options |= forward_flags(config, probes)
     result = forward(config, params, tokens, state.cache, state.length, **options)
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
     state = _advance(state, result, count, image_mask, probes.carried(config))
@@ -243,7 +251,8 @@ def decode_step(
             f"the state was not initialised for this {type(sampler).__name__}; pass the sampler to init_state too"
         )
     greedy, needs = type(sampler) is Greedy, sampler.needs
-    options = {"image_mask": state.image_mask, "interventions": interventions, **forward_flags(config, probes, needs)}
+    options = {"length": _length(state, 1), "image_mask": state.image_mask, "interventions": interventions}
+    options |= forward_flags(config, probes, needs)
     result = forward(config, params, state.token[:, None], state.cache, state.length, **options)
     trace, inputs = measure(
         config,
@@ -297,6 +306,11 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
     """Return the structure of a pytree, and the shape and dtype of each of its arrays."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda x: x, tree))
     return structure, [(x.shape, x.dtype) for x in leaves]
+
+
+def _length(state: State, count: Int[Array, " B"] | int) -> Int[Array, " B"] | None:
+    """Return the length of each row after `count` more tokens, at least its prompt's; None if no rope depends on it."""
+    return None if state.prompt_length is None else jnp.maximum(state.prompt_length, state.length + count)
 
 
 def _image_mask(state: State, visible: Bool[Array, "B T M"] | None) -> ImageMask | None:

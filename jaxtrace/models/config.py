@@ -17,6 +17,17 @@ class LinearScaling:
 
 
 @dataclass(frozen=True)
+class ProportionalScaling:
+    """Rotates the pairs of the highest `fraction` of the frequencies, stretched by `factor`; the others stay unrotated.
+
+    A pair is still (i, i + H/2) of the whole head, other than with `Rope.fraction` (Gemma 4's full-attention layers).
+    """
+
+    fraction: float
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class Llama3Scaling:
     """Llama 3's frequency scaling: low frequencies are divided by `factor`, high ones kept, others interpolated."""
 
@@ -24,6 +35,58 @@ class Llama3Scaling:
     low_freq_factor: float
     high_freq_factor: float
     original_context: int
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """YaRN (Peng et al. 2023): like Llama 3's scaling, with a ramp over dimensions, and longer queries and keys.
+
+    Attributes:
+      factor: divisor of the low frequencies.
+      original_context: context before the scaling, in tokens.
+      attention_factor: factor on cosines and sines.
+      beta_fast: number of turns over the original context above which a frequency is kept.
+      beta_slow: number of turns over the original context below which a frequency is divided by `factor`.
+      truncate: True to round the ends of the ramp outwards to whole dimensions.
+    """
+
+    factor: float
+    original_context: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+
+@dataclass(frozen=True)
+class LongRopeScaling:
+    """LongRoPE (Ding et al. 2024): divisors of the frequencies, others for rows beyond the original context.
+
+    Attributes:
+      short_factors: divisor of each frequency in rows of up to `original_context` tokens.
+      long_factors: divisor of each frequency in longer rows.
+      original_context: context before the scaling, in tokens.
+      attention_factor: factor on cosines and sines.
+    """
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    attention_factor: float
+
+
+@dataclass(frozen=True)
+class DynamicScaling:
+    """Dynamic NTK scaling: in a row of n tokens beyond the original context c, the base grows with n.
+
+    The base is theta · (factor · n / c − (factor − 1)) ^ (R / (R − 2)), where R dimensions are rotated.
+    """
+
+    factor: float
+    original_context: int
+
+
+RopeScaling = LinearScaling | ProportionalScaling | Llama3Scaling | YarnScaling | LongRopeScaling | DynamicScaling
 
 
 @dataclass(frozen=True)
@@ -37,8 +100,13 @@ class Rope:
     """
 
     theta: float = 10_000.0
-    scaling: Llama3Scaling | LinearScaling | None = None
+    scaling: RopeScaling | None = None
     fraction: float = 1.0
+
+    @property
+    def by_length(self) -> bool:
+        """True if the angle of a position depends on the row's length."""
+        return isinstance(self.scaling, LongRopeScaling | DynamicScaling)
 
 
 @dataclass(frozen=True)
@@ -179,6 +247,11 @@ class DecoderConfig:
     def kinds(self) -> tuple[LayerKind, ...]:
         """Kinds of all layers."""
         return tuple(self.kind(layer) for layer in range(self.num_layers))
+
+    @property
+    def rope_by_length(self) -> bool:
+        """True if a layer's rotary positions depend on the row's length."""
+        return any(kind.rope is not None and kind.rope.by_length for kind in self.pattern)
 
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
         """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per self-attention layer."""

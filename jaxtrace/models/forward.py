@@ -41,6 +41,7 @@ class ForwardResult:
       stream: residual stream after each layer of `layers`; None if there are none.
       attention: requested attention outputs, one row per requested layer [L, …]; NaN where attention is over nothing.
       cache: key/value cache that includes the new positions.
+      length: number of tokens of each row that rotary positions were computed for.
     """
 
     hidden: Float[Array, "B T D"]
@@ -48,6 +49,7 @@ class ForwardResult:
     stream: Float[Array, "S B T D"] | None
     attention: AttentionTrace
     cache: KVCache
+    length: Int[Array, " B"]
 
     def residual(self, layers: Sequence[int]) -> Float[Array, "R B T D"]:
         """Return the residual stream after some layers of `layers`."""
@@ -66,6 +68,7 @@ def forward(
     cache: KVCache,
     start: Int[Array, " B"],
     *,
+    length: Int[Array, " B"] | None = None,
     image_mask: ImageMask | None = None,
     moments: bool = False,
     head_jsd: bool = False,
@@ -83,6 +86,8 @@ def forward(
       cache: keys and values of the positions before `start`, in the layout of the parameters. A cross-attention layer
         without an entry is skipped: the residual stream passes through it unchanged.
       start: position of each row's first token.
+      length: number of tokens of each row after the call, without padding, for a rope that depends on it. A prompt that
+        is fed in pieces has its whole length in each call, and equals a prompt that is fed at once. None for start + T.
       image_mask: image tiles that each token sees; required if the cache holds images.
       moments: True to return the moments of the attention weights.
       head_jsd: True to return the Jensen–Shannon divergence over heads.
@@ -96,8 +101,10 @@ def forward(
     ablation = interventions or Interventions()
     ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
+    length = start + tokens.shape[1] if length is None else length
     ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
-    positions = Positions(start, {rope: rotation(rope, config.head_dim, position) for rope in ropes}, image_mask)
+    rotations = {rope: rotation(rope, config.head_dim, position, length) for rope in ropes}
+    positions = Positions(start, rotations, image_mask)
     requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
     measured = range(1, config.num_layers + 1) if layers is None else layers
     with jax.named_scope("embed"):
@@ -159,6 +166,7 @@ def forward(
         cache=StackedLayers([result[0] for result in repeated], tail_cache)
         if isinstance(cache, StackedLayers)
         else tail_cache,
+        length=length,
     )
 
 
@@ -187,7 +195,8 @@ def attention_weights(
         kind = config.kind(layer - 1)
         weights, cache = (layer_at(tree, layer - 1) for tree in (params["layers"], result.cache))
         block = merge(block_definition(config, kind), weights)
-        rotations = {} if kind.rope is None else {kind.rope: rotation(kind.rope, config.head_dim, position)}
+        ropes = [] if kind.rope is None else [kind.rope]
+        rotations = {rope: rotation(rope, config.head_dim, position, result.length) for rope in ropes}
         positions = Positions(start, rotations, None)
         return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 

@@ -9,6 +9,8 @@ from jaxtrace import CheckpointError, ConfigError
 
 SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 SCALED["original_max_position_embeddings"] = 64
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [2.0, 4.0]}
 
 
 def refused(folder, error_type, *parts):
@@ -81,12 +83,37 @@ def test_harmless_attributes_are_ignored(folder):
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no'"),
         (
             {"rope_scaling": {"type": "linear"}},
-            "rope scaling 'linear' with []; jaxtrace supports 'default' with []; 'linear' with",
+            "scaling 'linear' with []; jaxtrace supports 'linear' with ['factor']",
         ),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
+        ({"rope_scaling": {"type": "mrope"}}, "rope scaling 'mrope' with []; jaxtrace supports 'default', 'linear', "),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope scaling 'llama3' with ['factor']"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic'"),
-        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope scaling 'default' with ['partial_rotary_factor']"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2, "alpha": 3}},
+            "'dynamic' with ['alpha', 'factor']",
+        ),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 0.5}}, "factor=0.5, which must be at least 1"),
+        ({"head_dim": 2, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rotates 2 dimensions of a head"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5; jaxtrace supports 1.0"),
+        ({"rope_parameters": {"rope_type": "proportional", "partial_rotary_factor": 2}}, "partial_rotary_factor=2.0"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope scaling 'yarn' without factor or original_max_position_embeddings"),
+        ({"rope_scaling": YARN | {"factor": 0.5}}, "factor=0.5, which must be at least 1"),
+        ({"rope_scaling": YARN | {"factor": None}}, "factor=0.5, which must be at least 1"),
+        ({"rope_scaling": YARN | {"beta_fast": 1, "beta_slow": 2}}, "beta_fast=1, which must be at least beta_slow=2"),
+        ({"rope_scaling": YARN | {"beta_slow": 33}}, "beta_fast=32, which must be at least beta_slow=33"),
+        ({"rope_scaling": YARN | {"truncate": 1}}, "truncate=1, which must be true or false"),
+        ({"rope_scaling": YARN | {"attention_factor": 0}}, "attention_factor=0, which must be a positive number"),
+        ({"rope_scaling": YARN | {"mscale": "x", "mscale_all_dim": 1}}, "mscale='x', which must be a positive number"),
+        ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta=1, which yarn needs above 1"),
+        ({"rope_scaling": YARN, "original_max_position_embeddings": 0.5}, "original_max_position_embeddings=0.5"),
+        ({"rope_scaling": LONGROPE | {"long_factor": None}}, "'longrope' with ['short_factor']; jaxtrace supports"),
+        ({"rope_scaling": LONGROPE | {"long_factor": [1.0]}}, "a long_factor of 1, which must be a list of 2 numbers"),
+        ({"rope_scaling": LONGROPE | {"short_factor": 3}}, "a short_factor of 3, which must be a list of 2 numbers"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [1, 0]}}, "short_factor=0, which must be a positive number"),
+        ({"rope_scaling": LONGROPE | {"factor": 0.5}}, "factor=0.5, which must be at least 1"),
+        (
+            {"rope_scaling": LONGROPE, "original_max_position_embeddings": 1},
+            "original_max_position_embeddings=1, which must be at least 2",
+        ),
         ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor=-1, which must be a positive number"),
         ({"rope_scaling": "llama3"}, "rope_scaling='llama3'"),
         ({"rope_parameters": {"rope_type": []}}, "rope scaling [] with []"),

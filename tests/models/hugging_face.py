@@ -25,20 +25,30 @@ def tiny(kind="llama", seed=0, **choices):
 
 
 @torch.no_grad()
-def run(model, tokens):
-    """Run transformers' forward pass over one sequence; return its float32 arrays."""
+def run(model, tokens, prompt=None):
+    """Run transformers over one sequence; return its float32 arrays.
+
+    The first `prompt` tokens are fed at once, each other token after its predecessors' cache; None feeds all at once.
+    """
     inputs_of_norm, decoder = [], model.get_decoder()
     norm = decoder.ln_f if model.config.model_type == "gpt2" else decoder.norm
+    pieces = [tokens] if prompt is None else [tokens[:prompt], *([token] for token in tokens[prompt:])]
+    options = {"output_attentions": True, "output_hidden_states": True}
+    options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache()}
     hook = norm.register_forward_pre_hook(lambda _, inputs: inputs_of_norm.append(inputs[0]))
-    out = model(torch.tensor([tokens]), output_attentions=True, output_hidden_states=True, use_cache=False)
+    outs = [model(torch.tensor([piece]), **options) for piece in pieces]
     hook.remove()
     # The last hidden state is after the final norm.
-    hidden = torch.stack([*out.hidden_states[:-1], inputs_of_norm[0]])[:, 0]
+    before = [torch.stack([*out.hidden_states[:-1], x])[:, 0] for out, x in zip(outs, inputs_of_norm, strict=True)]
+    hidden = torch.cat(before, dim=1)
     lens = model.lm_head(norm(hidden[1:]))
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     lens = lens if cap is None else cap * torch.tanh(lens / cap)
-    attention = torch.stack(out.attentions)[:, 0]
-    arrays = (out.logits[0], lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
+    pad = torch.nn.functional.pad
+    weights = [torch.stack(out.attentions)[:, 0] for out in outs]
+    attention = torch.cat([pad(x, (0, len(tokens) - x.shape[-1])) for x in weights], dim=2)
+    logits = torch.cat([out.logits[0] for out in outs])
+    arrays = (logits, lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
     return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays))
 
 

@@ -81,6 +81,12 @@ SCALED["original_max_position_embeddings"] = 64
             "rope_scaling": {name: SCALED[name] for name in SCALED if name != "original_max_position_embeddings"},
         },
         {"model_type": "llama", "original_max_position_embeddings": 64, "rope_theta": 5.0},
+        {"model_type": "llama", "original_max_position_embeddings": 32, "rope_scaling": SCALED},
+        {
+            "model_type": "llama",
+            "original_max_position_embeddings": 32,
+            "rope_scaling": {"type": "yarn", "factor": 2.0},
+        },
         {"model_type": "mistral", "layer_types": ["sliding_attention"] * 32},
     ],
     ids=str,
@@ -201,17 +207,40 @@ def test_null_and_neutral_values_change_nothing(config):
 
 
 ROPES = {
-    "yarn": {"factor": 4.0, "original_max_position_embeddings": 32768},
-    "longrope": {"short_factor": [1.0], "long_factor": [1.0]},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 32768, "finetuned": True},
+    "longrope": {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64},
     "dynamic": {"factor": 2.0},
-    "proportional": {},
+    "linear": {"factor": 2.0},
+    "proportional": {"partial_rotary_factor": 0.5},
 }
+ROPE_FAMILIES = sorted({*CLASSES} - {"gpt2", "gemma3"})
 
 
-@pytest.mark.parametrize("kind", sorted({*CLASSES} - {"gpt2", "gemma3"}))
-@pytest.mark.parametrize("rope", ROPES)
-def test_unsupported_ropes_are_refused(kind, rope):
-    refused({"model_type": kind, "rope_scaling": {"rope_type": rope, **ROPES[rope]}}, f"rope scaling {rope!r}")
+@pytest.mark.parametrize("kind", ROPE_FAMILIES)
+@pytest.mark.parametrize("name", ROPES)
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_every_kind_of_rope_is_read_as_transformers_writes_it(kind, name, key):
+    config = {"model_type": kind, "head_dim": 128, "rope_scaling": {key: name, **ROPES[name]}}
+    if kind == "gemma3_text" and key == "type":
+        return refused(config, f"type={name!r}, which transformers ignores here; name it rope_type")
+    rope = parsed(config).pattern[-1].rope
+    assert type(rope.scaling).__name__.lower() == f"{name}scaling"
+    assert parsed(config) == parsed(rewritten(config))
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_ropes_of_layer_types_are_read_one_by_one(name):
+    split = {"sliding_attention": {"rope_type": name, **ROPES[name]}, "full_attention": {"rope_type": "default"}}
+    config = {"model_type": "gemma3_text", "head_dim": 128, "rope_parameters": split}
+    assert parsed(config).pattern[-1].rope == Rope(1_000_000.0)
+    assert type(parsed(config).pattern[0].rope.scaling).__name__.lower() == f"{name}scaling"
+    assert parsed(config) == parsed(rewritten(config))
+
+
+@pytest.mark.parametrize("kind", ROPE_FAMILIES)
+@pytest.mark.parametrize("name", ["mrope", "axial", "su", "x"])
+def test_unsupported_ropes_are_refused(kind, name):
+    refused({"model_type": kind, "rope_scaling": {"rope_type": name, "factor": 2.0}}, f"rope scaling {name!r}")
 
 
 @pytest.mark.parametrize(
@@ -253,8 +282,8 @@ def test_unsupported_ropes_are_refused(kind, rope):
         ({"model_type": "llama", "layer_types": ["full_attention", "sliding_attention"] * 16}, "support: layer_types"),
         ({"model_type": "mistral", "layer_types": ["full_attention"] * 32}, "a list of 32 of sliding_attention"),
         (
-            {"model_type": "llama", "rope_scaling": SCALED, "original_max_position_embeddings": 32},
-            "original_max_position_embeddings=32; jaxtrace supports 64",
+            {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}},
+            "truncate=False in full_attention, which transformers ignores there",
         ),
         ({"model_type": "gpt2", "rope_theta": 100.0}, "does not support: rope_theta=100.0"),
         ({"model_type": "gpt2", "head_dim": 32}, "head_dim=32; jaxtrace supports 64"),

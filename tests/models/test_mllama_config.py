@@ -198,7 +198,7 @@ def test_pattern_may_have_no_period():
         (changed(text={"hidden_act": "gelu"}), "hidden_act='gelu'"),
         (changed(text={"tie_word_embeddings": True}), "tie_word_embeddings=True"),
         (changed(text={"cross_attention_layers": "all"}), "cross_attention_layers='all', which must be a list"),
-        (changed(text={"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "rope scaling 'yarn'"),
+        (changed(text={"rope_scaling": {"rope_type": "mrope"}}), "rope scaling 'mrope'"),
         (changed(vision={"hidden_act": "quick_gelu"}), "hidden_act='quick_gelu'; jaxtrace supports 'gelu'"),
         (changed(vision={"attention_heads": 7}), "hidden_size=1280, which is not a multiple of 7 attention heads"),
         (

@@ -4,6 +4,10 @@ from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_fa
 
 FAMILIES = ("llama", "gemma2", "gpt2", "mllama")  # plain; soft caps and norms around blocks; biases; images
 
+# Half of the rows are longer than the original context.
+LONG = {"rope_type": "longrope", "short_factor": [1, 1, 2, 2], "long_factor": [2, 4, 8, 8]}
+LONG["original_max_position_embeddings"] = sharded_families.TOKENS + 1
+
 
 def check():
     """Raise AssertionError if a check fails."""
@@ -14,3 +18,4 @@ def check():
     sampled.check()
     for family in FAMILIES:
         sharded_families.check(family)
+    sharded_families.check("llama", rope_parameters=LONG)

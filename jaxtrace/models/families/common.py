@@ -1,11 +1,12 @@
-"""Code shared by families derived from Llama: a weight table, and mappings of shapes, rope and layer types."""
+"""Code shared by families derived from Llama: a weight table, and mappings of shapes and layer types."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, LinearScaling, Llama3Scaling, Rope, pattern_of
-from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
+from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
+from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.families.ropes import context_of, head_dim_of
 from jaxtrace.models.families.weights import Weight
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -57,12 +58,6 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
     kv_heads = reader.positive_or_none("num_key_value_heads") or heads
     if heads % kv_heads:
         reader.fail(f"has {heads} attention heads, which is not a multiple of {kv_heads} key/value heads")
-    head_dim = reader.positive_or_none("head_dim")
-    if head_dim is None and embed % heads:
-        reader.fail(f"has hidden_size={embed}, which is not a multiple of {heads} attention heads")
-    head_dim = head_dim or embed // heads
-    if head_dim % 2:
-        reader.fail(f"has head_dim={head_dim}, which is odd; rotary positions need pairs")
     return DecoderConfig(
         family=family,
         vocab_size=reader.positive("vocab_size"),
@@ -70,59 +65,14 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
         num_layers=reader.layers(),
         num_heads=heads,
         kv_heads=kv_heads,
-        head_dim=head_dim,
+        head_dim=head_dim_of(reader),
         feed_forward=reader.positive("intermediate_size"),
-        context=reader.positive("max_position_embeddings"),
+        context=context_of(reader, pattern),
         pattern=pattern,
         norm_eps=reader.number("rms_norm_eps"),
         tied=reader.flag("tie_word_embeddings"),
         **choices,
     )
-
-
-def rope(reader: ConfigReader) -> Rope:
-    """Read rotary positions from the current form (`rope_parameters`) or the old one (`rope_theta`, `rope_scaling`)."""
-    current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
-    read = rope_of(reader, old or current, reader.number_or_none("rope_theta") or reader.defaults["rope_theta"])
-    if isinstance(read.scaling, Llama3Scaling):
-        reader.only(ORIGINAL, read.scaling.original_context, None)
-    else:
-        reader.ignore(ORIGINAL)
-    return read
-
-
-def rope_of(reader: ConfigReader, settings: dict[str, Any], theta: float) -> Rope:
-    """Read rotary positions from one object of settings; `theta` is the default base."""
-    settings = {name: value for name, value in settings.items() if value is not None}
-    theta = reader.positive_number("rope_theta", settings.pop("rope_theta", theta))
-    if settings.get("partial_rotary_factor") == 1:
-        del settings["partial_rotary_factor"]
-    old_kind = settings.pop("type", "default")
-    kind = settings.pop("rope_type", old_kind)
-    known = list(SCALINGS)  # a list, as the kind may be unhashable
-    values = {name: reader.positive_number(name, value) for name, value in settings.items()} if kind in known else {}
-    if kind not in known or (set(settings) ^ SCALINGS[kind]) - {ORIGINAL}:
-        supported = "; ".join(f"{name!r} with {sorted(fields)}" for name, fields in SCALINGS.items())
-        reader.fail(f"has rope scaling {kind!r} with {sorted(settings)}; jaxtrace supports {supported}")
-    if kind == "default":
-        return Rope(theta)
-    if kind == "linear":
-        return Rope(theta, LinearScaling(values["factor"]))
-    low, high = values["low_freq_factor"], values["high_freq_factor"]
-    if low >= high:
-        reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
-    context = values.pop(ORIGINAL, None) or reader.positive("max_position_embeddings")
-    if context % 1 or context > MAX_NUMBER:
-        reader.fail(f"has {ORIGINAL}={context!r}, which must be a positive whole number of at most {MAX_NUMBER}")
-    return Rope(theta, Llama3Scaling(original_context=int(context), **values))
-
-
-ORIGINAL = "original_max_position_embeddings"  # Llama 3's default is the context; the other kinds do not use it
-SCALINGS = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
-}
 
 
 def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:

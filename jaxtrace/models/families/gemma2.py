@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common
+from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("gemma2",)
@@ -41,7 +41,7 @@ DEFAULTS = {
 def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Gemma 2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "gemma2", ignored) as reader:
-        window, rope = reader.positive("sliding_window"), common.rope(reader)
+        window, rope = reader.positive("sliding_window"), ropes.rope(reader)
         reader.only("sliding_window_size", window, None)
         kinds = {"sliding_attention": LayerKind(window, rope), "full_attention": LayerKind(rope=rope)}
         layers = reader.layers()

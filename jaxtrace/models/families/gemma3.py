@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
-from jaxtrace.models.families import common, gemma2
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.families import common, gemma2, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("gemma3_text", "gemma3")
@@ -19,6 +19,7 @@ RENAMED = (
 )
 IGNORED = (r"(vision_tower|multi_modal_projector)\..*",)
 
+BASES = {"sliding_attention": "rope_local_base_freq", "full_attention": "rope_theta"}
 DEFAULTS = {
     "vocab_size": 262_208,
     "hidden_size": 2304,
@@ -67,23 +68,11 @@ def _text(
         reader.only("attn_logit_softcapping", None)  # transformers reads it but applies no cap
         if family == "gemma3":
             reader.only("final_logit_softcapping", None)  # the multi-modal class applies no cap either
-        local, full = _ropes(reader)
+        rope = ropes.ropes_by_type(reader, BASES)
         window, layers = reader.positive("sliding_window"), reader.layers()
-        kinds = {"sliding_attention": LayerKind(window, local), "full_attention": LayerKind(rope=full)}
+        windows = {"sliding_attention": window, "full_attention": None}
+        kinds = {name: LayerKind(windows[name], rope[name]) for name in windows}
         default = reader.positive("_sliding_window_pattern")
         period = reader.positive_or_none("sliding_window_pattern") or default
         types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
         return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm=True)
-
-
-def _ropes(reader: ConfigReader) -> tuple[Rope, Rope]:
-    """Return the rotary positions of sliding and of full layers, from the current or the old form of the config."""
-    by_type, scaling = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
-    unknown = set(by_type) - {"sliding_attention", "full_attention"}
-    if unknown:
-        reader.fail(f"has rope_parameters of {', '.join(sorted(unknown))}; jaxtrace supports one entry per layer type")
-    local, full = (reader.as_mapping(name, by_type.get(name)) for name in ("sliding_attention", "full_attention"))
-    return (
-        common.rope_of(reader, local, reader.number("rope_local_base_freq")),
-        common.rope_of(reader, full | scaling, reader.number("rope_theta")),
-    )

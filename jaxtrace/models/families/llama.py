@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common
+from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("llama",)
@@ -40,7 +40,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "llama",
-            (LayerKind(rope=common.rope(reader)),),
+            (LayerKind(rope=ropes.rope(reader)),),
             activation=reader.activation("hidden_act"),
             qkv_bias=bias,
             output_bias=bias,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, VisionConfig, pattern_of
-from jaxtrace.models.families import common, mllama_vision
+from jaxtrace.models.families import common, mllama_vision, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("mllama",)
@@ -69,7 +69,7 @@ def _text(
         reader.ignore("dropout")
         reader.only("tie_word_embeddings", False)
         reader.only("hidden_act", "silu")
-        cross, rope = common.numbers(reader, "cross_attention_layers", CROSS_ATTENTION_LAYERS), common.rope(reader)
+        cross, rope = common.numbers(reader, "cross_attention_layers", CROSS_ATTENTION_LAYERS), ropes.rope(reader)
         kinds = [
             LayerKind(rope=None, cross_attention=True) if layer in cross else LayerKind(rope=rope)
             for layer in range(reader.layers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common
+from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen2",)
@@ -49,7 +49,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
 
 def window_pattern(reader: ConfigReader) -> tuple[LayerKind, ...]:
     """Return the layer pattern: full attention, or with `use_sliding_window` windows from `max_window_layers`."""
-    rope, layers = common.rope(reader), reader.layers()
+    rope, layers = ropes.rope(reader), reader.layers()
     full_layers, window = reader.whole("max_window_layers"), reader.positive_or_none("sliding_window")
     kinds = {"full_attention": LayerKind(rope=rope)}
     types = ["full_attention"] * layers

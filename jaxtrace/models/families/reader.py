@@ -122,7 +122,8 @@ class ConfigReader:
         if kind is not None:
             return
         for name, values in NEUTRAL.items():
-            self.only(name, *values)
+            if name not in self.read:
+                self.only(name, *values)
         unread = {name: self.given[name] for name in sorted(self.given.keys() - self.read)}
         unsupported = []
         for name, value in unread.items():
@@ -155,6 +156,11 @@ class ConfigReader:
         """Return the value of an attribute, or its default."""
         self.read.add(name)
         return self.config[name]
+
+    def optional(self, name: str) -> Any:
+        """Return the value of an attribute that may have no default; None if it is absent."""
+        self.read.add(name)
+        return self.config.get(name)
 
     def ignore(self, *names: str) -> None:
         """Accept attributes that have no effect in this family."""

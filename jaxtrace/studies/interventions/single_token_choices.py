@@ -114,7 +114,8 @@ def _read(
     """Return log-probabilities of the options after each row's last token, and the entropy there."""
     batch, width = tokens.shape
     cache = empty_cache(config, batch, width, stacked=is_stacked(params), dtype=params["embedding"].dtype)
-    result = forward(config, params, tokens, cache, jnp.zeros(batch, jnp.int32), interventions=masks)
+    start = jnp.zeros(batch, jnp.int32)
+    result = forward(config, params, tokens, cache, start, length=count, interventions=masks)
     last = jnp.take_along_axis(result.hidden, (count - 1)[:, None, None], axis=1)[:, 0]
     logprobs = jax.nn.log_softmax(unembed(config, params, last))
     return jnp.take_along_axis(logprobs, options, axis=1), entropy_of(jnp.exp(logprobs))
