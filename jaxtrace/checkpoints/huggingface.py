@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion, read_conversion
+from jaxtrace.checkpoints.quantised import QUANTISED_FILES, Quantisation, open_tensors, quantisation_of, unquantised
 from jaxtrace.checkpoints.safetensors import (
     ADAPTER,
     GGUF,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 LOG = logging.getLogger("jaxtrace")
-QUANTISED_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  # beside config.json
 # Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
 # original/ or checkpoint-500/.
 HUB_FILES = (
@@ -74,6 +74,8 @@ class Checkpoint:
       tokenizer: tokenizer, or None.
       stop_tokens: end-of-sequence ids from its config, generation config and tokenizer.
       conversion: source and settings of a converted checkpoint; None for a Hugging Face checkpoint.
+      quantisation: how the weights are stored, or were before the conversion, if they are quantised; they are
+        dequantised as they are read.
       untied: True if a stored unembedding is read although config.json ties it to the embedding.
       revision: commit of the files on the hub; None for a directory that is not in the hub's cache.
       notes: sentences on what was read in another way than the files suggest; `log_notes` shows them.
@@ -87,6 +89,7 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     stop_tokens: tuple[int, ...]
     conversion: Conversion | None = None
+    quantisation: Quantisation | None = None
     untied: bool = False
     revision: str | None = None
     notes: tuple[str, ...] = ()
@@ -122,7 +125,7 @@ class Checkpoint:
 
             yield OrbaxWeights(self.config, self.directory / PARAMS, self.name)
             return
-        with Tensors(self.directory) as tensors:
+        with open_tensors(self.directory, self.quantisation, self.name) as tensors:
             yield SafetensorsWeights(self.config, tensors, self.name)
 
     @functools.cached_property
@@ -164,7 +167,8 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
         _fetch_weights(name, commit or revision, directory)
     if conversion is None:
         _check_head(directory, name, raw, config)
-    stored, notes = _as_stored(directory, config, conversion)
+    quantisation = quantisation_of(raw, directory, name)
+    stored, notes = _as_stored(directory, name, config, conversion, quantisation)
     tokenizer = Tokenizer.load(directory)
     generation = _read_json(directory / GENERATION) or {}
     stop_tokens, stop_notes = _stop_tokens(directory, raw, generation, tokenizer, config)
@@ -175,6 +179,7 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
         tokenizer,
         stop_tokens,
         conversion,
+        quantisation,
         untied=stored.tied != config.tied,
         revision=commit if conversion is None else conversion.revision,
         notes=config_notes(raw, ignored) + notes + stop_notes,
@@ -185,9 +190,10 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
 
 def read_shape(directory: Path, name: str, ignore_config: Sequence[str] = ()) -> DecoderConfig:
     """Return the decoder's config as the weights are stored, if they are there; raises CheckpointError, ConfigError."""
-    config = read_config(directory, name, ignore_config)[1]
+    raw, config, _ = read_config(directory, name, ignore_config)
     try:
-        return _as_stored(directory, config, read_conversion(directory, name))[0]
+        conversion = read_conversion(directory, name)
+        return _as_stored(directory, name, config, conversion, quantisation_of(raw, directory, name))[0]
     except CheckpointError:  # the shape does not need the weights, which may be missing or incomplete
         return config
 
@@ -206,7 +212,8 @@ def read_config(
       Its content, the decoder's config, and the attributes that were not read, with the reason of each.
 
     Raises:
-      CheckpointError: there is no config.json, the weights are quantised, or the model type is not supported.
+      CheckpointError: there is no config.json, the weights are quantised in a way that is not read, or the model type
+        is not supported.
       ConfigError: an attribute or a value is not supported, or one of `ignore_config` is absent.
     """
     raw = _read_json(directory / CONFIG)
@@ -217,12 +224,8 @@ def read_config(
     if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
     raw, ignored = _without(raw, ignore_config, name)
-    _refuse_quantised(raw, name)
-    _refuse_quantised(raw.get("text_config"), name)
-    for file in QUANTISED_FILES:
-        if (directory / file).exists():
-            raise CheckpointError(f"{name}: is quantised (it has a {file}); use the unquantised checkpoint")
-    return raw, FAMILIES[kind].decoder_config(raw, name, ignored), ignored
+    quantisation_of(raw, directory, name)
+    return raw, FAMILIES[kind].decoder_config(unquantised(raw), name, ignored), ignored
 
 
 def config_notes(raw: dict[str, Any], ignored: Mapping[str, str]) -> tuple[str, ...]:
@@ -283,27 +286,23 @@ def default_dtype() -> Any:
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
-def _refuse_quantised(raw: Any, name: str) -> None:
-    """Raise CheckpointError for a quantised config, and remove null quantisation settings from it."""
-    for key in ("quantization_config", "compression_config", "quantization"):
-        if isinstance(raw, dict) and (quantisation := raw.pop(key, None)):
-            settings = quantisation if isinstance(quantisation, dict) else {}
-            bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
-            method = settings.get("quant_method") or ("bitsandbytes" if bitsandbytes else "an unnamed method")
-            raise CheckpointError(f"{name}: is quantised ({method}); use the unquantised checkpoint")
-
-
 def _as_stored(
-    directory: Path, config: DecoderConfig, conversion: Conversion | None
+    directory: Path,
+    name: str,
+    config: DecoderConfig,
+    conversion: Conversion | None,
+    quantisation: Quantisation | None,
 ) -> tuple[DecoderConfig, tuple[str, ...]]:
     """Return the config that the weights of a directory have, and notes on how they differ from config.json."""
+    quantised_note = () if quantisation is None else (quantisation.note,)
     if conversion is not None:
         if not config.tied or UNTIED not in conversion.weights:
-            return config, ()
+            return config, quantised_note
         note = "tie_word_embeddings is true, but the source stored another unembedding; it is read, not tied"
-        return dataclasses.replace(config, tied=False), (note,)
-    with Tensors(directory) as tensors:
+        return dataclasses.replace(config, tied=False), (*quantised_note, note)
+    with open_tensors(directory, quantisation, name) as tensors:
         stored, notes = as_stored(config, tensors)
+    notes = quantised_note + notes
     if (directory / SINGLE).exists() and (directory / INDEX).exists():
         notes += (f"{SINGLE} is read; {INDEX} and its shards are ignored",)
     if (directory / ADAPTER).exists():

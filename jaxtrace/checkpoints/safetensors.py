@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -18,6 +21,7 @@ from jaxtrace.memory import format_bytes, memory_errors
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+FLOAT8 = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": ml_dtypes.float8_e8m0fnu}  # safetensors gives none to NumPy
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 GGUF = "is GGUF, which jaxtrace does not read; give the safetensors checkpoint that it was made from"
 
@@ -105,6 +109,18 @@ def _memory_line(path: Path, asked: str) -> str:
     )
 
 
+class TensorReader(Protocol):
+    """Tensors of a checkpoint by name; see `Tensors`, which reads safetensors files."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dtype(self, name: str) -> str: ...
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray: ...
+
+
 class Tensors:
     """Tensors of a checkpoint by name, read on demand from memory-mapped files.
 
@@ -118,6 +134,8 @@ class Tensors:
     def __init__(self, directory: Path) -> None:
         self._stack = ExitStack()
         self._files = {}
+        self._paths: dict[str, Path] = {}
+        self._first_bytes: dict[str, int] = {}
         paths = shards(directory)
         shard_of = None if paths == [directory / SINGLE] else _weight_map(directory / INDEX)
         for path in paths:
@@ -129,7 +147,7 @@ class Tensors:
                 raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from None
             for name in file.keys():  # noqa: SIM118
                 if shard_of is None or shard_of.get(name) == path.name:
-                    self._files[name] = file
+                    self._files[name], self._paths[name] = file, path
         if absent := {name: shard for name, shard in (shard_of or {}).items() if name not in self._files}:
             problems = few([f"not in {shard}: {name}" for name, shard in absent.items()], "; ")
             raise CheckpointError(f"{directory / INDEX}: does not fit the shards ({problems}); download it again")
@@ -153,4 +171,19 @@ class Tensors:
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Return a part of a tensor, copied out of the mapped file."""
-        return self._files[name].get_slice(name)[index]
+        if (kind := FLOAT8.get(self.dtype(name))) is None:
+            return self._files[name].get_slice(name)[index]
+        path = self._paths[name]
+        if name not in self._first_bytes:
+            self._first_bytes |= _first_bytes(path)
+        with memory_errors(functools.partial(_memory_line, path)):
+            whole = np.memmap(path, np.uint8, "r", self._first_bytes[name], self.shape(name))
+            return np.array(whole[index]).view(kind)
+
+
+def _first_bytes(path: Path) -> dict[str, int]:
+    """Return the position of each tensor's first byte in a safetensors file, whose header `safe_open` has checked."""
+    with open_regular(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {name: 8 + size + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from jaxtrace.checkpoints.safetensors import Tensors
+from jaxtrace.checkpoints.quantised import UNQUANTISED
+from jaxtrace.checkpoints.safetensors import TensorReader
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
@@ -103,7 +104,7 @@ class StoredNames:
     notes: tuple[str, ...]
 
 
-def stored_names(config: DecoderConfig, tensors: Tensors) -> StoredNames:
+def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     """Find the canonical names of a checkpoint's tensors; tensors that no decoder has are ignored.
 
     A name in none of the family's published forms is read without the names of wrappers and of base models. It fills
@@ -133,7 +134,7 @@ def stored_names(config: DecoderConfig, tensors: Tensors) -> StoredNames:
     return StoredNames(stored, tuple(notes))
 
 
-def match(config: DecoderConfig, tensors: Tensors, source: str) -> Table:
+def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:
     """Return the weight table of a checkpoint, under the checkpoint's names.
 
     Raises:
@@ -218,8 +219,8 @@ def _bare(name: str) -> str:
     return ".".join(itertools.dropwhile(BASE_MODELS.__contains__, parts))
 
 
-def _refuse_quantised(tensors: Tensors, names: list[str], source: str) -> None:
+def _refuse_quantised(tensors: TensorReader, names: list[str], source: str) -> None:
     for name in names:
         dtype = tensors.dtype(name)
         if QUANTISED.fullmatch(name) or dtype.startswith(("F8_", "F6_", "F4", "I8", "U8")):
-            raise CheckpointError(f"{source}: is quantised ({name}, stored as {dtype}); use the unquantised checkpoint")
+            raise CheckpointError(f"{source}: is quantised ({name}, stored as {dtype}); {UNQUANTISED}")

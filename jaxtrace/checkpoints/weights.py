@@ -10,7 +10,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jaxtrace.checkpoints.safetensors import Tensors
+from jaxtrace.checkpoints.safetensors import TensorReader
 from jaxtrace.checkpoints.table import FilledParam, leaves, match, param_path, stored_names, weight_table
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
@@ -25,7 +25,7 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 CHUNK = 16 * 2**20  # bytes of the rows, as float64, that are compared at once
 
 
-def as_stored(config: DecoderConfig, tensors: Tensors) -> tuple[DecoderConfig, tuple[str, ...]]:
+def as_stored(config: DecoderConfig, tensors: TensorReader) -> tuple[DecoderConfig, tuple[str, ...]]:
     """Return the config that a checkpoint's tensors have, and notes on how they differ from the given one.
 
     An unembedding that is stored beside the embedding and differs from it is read, even if the config ties the two.
@@ -39,7 +39,7 @@ def as_stored(config: DecoderConfig, tensors: Tensors) -> tuple[DecoderConfig, t
     return dataclasses.replace(config, tied=False), (*names.notes, note)
 
 
-def _same_values(tensors: Tensors, one: str, other: str) -> bool:
+def _same_values(tensors: TensorReader, one: str, other: str) -> bool:
     """Compare two matrices by rows; those of a wrong shape or dtype count as equal, since `match` refuses them."""
     shape, dtypes = tensors.shape(one), {tensors.dtype(one), tensors.dtype(other)}
     if tensors.shape(other) != shape or len(shape) != 2 or not dtypes <= {*DTYPES}:
@@ -63,7 +63,7 @@ class SafetensorsWeights:
         at most five.
     """
 
-    def __init__(self, config: DecoderConfig, tensors: Tensors, source: str) -> None:
+    def __init__(self, config: DecoderConfig, tensors: TensorReader, source: str) -> None:
         self._tensors = tensors
         table = match(config, tensors, source)
         self._sources = {param.path: (name, param) for name, params in table.items() for param in params}
@@ -108,7 +108,7 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
     return exported
 
 
-def read_part(tensors: Tensors, name: str, param: FilledParam, bounds: Bounds) -> np.ndarray:
+def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Bounds) -> np.ndarray:
     """Read a part of a parameter, in the stored dtype.
 
     A tensor stores its heads one after another, so a part of several heads is no single range: whole heads are read,

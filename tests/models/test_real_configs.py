@@ -17,8 +17,6 @@ REFUSED = {
     "llama__aws-neuron-config_chunked_attention-2": "attention_chunk_size=2048",
     "llama__aws-neuron-config_chunked_attention_tkg_kernel": "attention_chunk_size=256",
     "qwen2__sgl-project-gte_qwen2_7b": "is_causal=False",
-    "qwen3__ai-dynamo-Qwen--Qwen3-32B-FP8": "is quantised (fp8)",
-    "qwen3__sgl-project-qwen3_8b_fp8": "is quantised (fp8)",
 }
 
 

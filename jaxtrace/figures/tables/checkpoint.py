@@ -16,12 +16,14 @@ from jaxtrace.settings.probes import Probes
 def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> Table:
     """Return the shape, memory and tracing cost of a checkpoint, from its config alone."""
     tokenizer = checkpoint.tokenizer
+    quantisation = checkpoint.quantisation
     chat = "" if tokenizer is None else ", chat template" if tokenizer.has_chat_template else ", no chat template"
     return named_values(
         {
             "checkpoint": checkpoint.name,
             **({} if checkpoint.revision is None else {"revision": checkpoint.revision}),
             **_shape(checkpoint.config),
+            **({} if quantisation is None else {"stored as": f"{quantisation.text}, dequantised as it is read"}),
             "tokenizer": ("none: prompts are token ids" if tokenizer is None else tokenizer.kind) + chat,
             "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",
             **_cost(checkpoint.config, probes, precision),
