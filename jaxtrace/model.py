@@ -66,6 +66,7 @@ class Model:
       lens: tuned lens, from `with_lens`; None for the logit lens.
       fingerprint: function that returns the SHA-256 of config and weights; "" for a model without a checkpoint.
       revision: commit of the checkpoint on the hub; None for another checkpoint.
+      revision_name: branch, tag or commit that the user named; None for the main branch.
       notes: sentences on what was read in another way than the checkpoint's files suggest.
       ignored_config: attributes of config.json that were not read, with the reason of each.
     """
@@ -79,6 +80,7 @@ class Model:
     lens: TunedLens | None = None
     fingerprint: Callable[[], str] = str
     revision: str | None = None
+    revision_name: str | None = None
     notes: tuple[str, ...] = ()
     ignored_config: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,6 +114,7 @@ class Model:
             processor,
             fingerprint=checkpoint.fingerprint,
             revision=checkpoint.revision,
+            revision_name=checkpoint.revision_name,
             notes=checkpoint.notes,
             ignored_config=checkpoint.ignored_config,
         )
@@ -329,6 +332,7 @@ class Model:
             "mode": mode,
             "model": self.name,
             "revision": self.revision,
+            "revision_name": self.revision_name,
             "notes": list(self.notes),
             "family": self.config.family,
             "ignored_config": dict(self.ignored_config),

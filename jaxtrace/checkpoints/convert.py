@@ -151,6 +151,7 @@ def _conversion(checkpoint: Checkpoint, dtype: str | None, mesh: str | None, rou
         mesh=mesh,
         weights=digests,
         revision=checkpoint.revision,
+        revision_name=checkpoint.revision_name,
     )
 
 
@@ -232,7 +233,8 @@ def _remove(path: Path) -> None:
 def _refuse_other(out: Path, stored: Conversion | None, conversion: Conversion) -> None:
     """Raise CheckpointError if the directory holds another conversion; the source may have moved."""
     assert stored is not None
-    if stored.model_copy(update={"source": conversion.source, "revision": conversion.revision}) == conversion:
+    place = conversion.model_dump(include={"source", "revision", "revision_name"})
+    if stored.model_copy(update=place) == conversion:
         return
     difference = f"not of {conversion.text}" if stored.text != conversion.text else "whose files have changed since"
     raise CheckpointError(f"{out}: holds the conversion of {stored.text}, {difference}; {REPLACE}")

@@ -34,6 +34,7 @@ class Conversion(BaseModel):
       weights: SHA-256 of each weight file of the source, of the dtype if numbers were rounded to it, and `UNTIED` if
         that holds.
       revision: commit of the source on the hub; None for another directory.
+      revision_name: branch, tag or commit that the user named; None for the main branch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +46,7 @@ class Conversion(BaseModel):
     mesh: str | None
     weights: tuple[Sha256, ...]
     revision: str | None = None
+    revision_name: str | None = None
 
     @property
     def text(self) -> str:

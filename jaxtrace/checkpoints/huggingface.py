@@ -78,6 +78,7 @@ class Checkpoint:
         dequantised as they are read.
       untied: True if a stored unembedding is read although config.json ties it to the embedding.
       revision: commit of the files on the hub; None for a directory that is not in the hub's cache.
+      revision_name: branch, tag or commit that the user named; None for the main branch.
       notes: sentences on what was read in another way than the files suggest; `log_notes` shows them.
       generation: content of its generation_config.json.
       ignored_config: attributes of config.json that were not read, with the reason of each; see `read_config`.
@@ -92,6 +93,7 @@ class Checkpoint:
     quantisation: Quantisation | None = None
     untied: bool = False
     revision: str | None = None
+    revision_name: str | None = None
     notes: tuple[str, ...] = ()
     generation: dict[str, Any] = field(default_factory=dict)
     ignored_config: Mapping[str, str] = field(default_factory=dict)
@@ -182,6 +184,7 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
         quantisation,
         untied=stored.tied != config.tied,
         revision=commit if conversion is None else conversion.revision,
+        revision_name=revision if conversion is None else conversion.revision_name,
         notes=config_notes(raw, ignored) + notes + stop_notes,
         generation=generation,
         ignored_config=ignored,

@@ -33,7 +33,7 @@ class RandomCheckpoint:
       directory: directory of the config and tokenizer; None for a published model.
       tokenizer: tokenizer in the directory, or None.
       stop_tokens: always empty, because a random model has not learnt to end a text.
-      revision: always None, because no weights are read.
+      revision, revision_name: always None, because no weights are read.
       notes: sentences on the config.
       ignored_config: attributes of config.json that were not read, with the reason of each; see `read_config`.
     """
@@ -45,6 +45,7 @@ class RandomCheckpoint:
     tokenizer: Tokenizer | None = None
     stop_tokens: tuple[int, ...] = ()
     revision: str | None = None
+    revision_name: str | None = None
     notes: tuple[str, ...] = ()
     ignored_config: Mapping[str, str] = field(default_factory=dict)
 

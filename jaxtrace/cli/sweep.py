@@ -20,7 +20,7 @@ class SweepOptions(StrictModel):
     """Options of `jaxtrace sweep`."""
 
     file: Path = Field(
-        description="YAML file of models, tasks, samplers, seeds, probes and settings.",
+        description="YAML file of models, revisions, tasks, samplers, seeds, probes and settings.",
         json_schema_extra={"positional": "FILE", "exists": "give a YAML file of settings"},
     )
     out: str | None = Field(

@@ -73,7 +73,7 @@ class SweepProgress(Watch):
 
     @staticmethod
     def _line(cell: Cell, state: str, prompts: str, rate: str) -> tuple[str, str, str, str]:
-        return f"{cell.model} on {cell.task}, {cell.run}", state, prompts, rate
+        return f"{cell.model_name} on {cell.task}, {cell.run}", state, prompts, rate
 
     def _table(self) -> Table:
         stage = f"{self._ended} done" if self._lines else f"{self._checked} checked"

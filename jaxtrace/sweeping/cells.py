@@ -34,6 +34,9 @@ class SweepConfig(StrictModel):
     models: Annotated[tuple[Entry, ...], entries("model")] = Field(
         description="checkpoint directories, hub ids, published names, 'demo'"
     )
+    revisions: Annotated[tuple[Entry, ...], entries("revision")] = Field(
+        ({},), description="branches, tags or commits of the models' hub ids, such as the steps of a training"
+    )
     tasks: Annotated[tuple[Entry, ...], entries("task")] = Field(
         ({},), description="tasks; by default the demo's questions, or random prompts"
     )
@@ -57,10 +60,14 @@ class SweepConfig(StrictModel):
                     raise ValueError(f"{other} and {axis} both set {min(both)!r}; set it in one of them")
         if nameless := [entry for entry in self.models if "model" not in entry]:
             raise ValueError(f"models: the entry {nameless[0]} names no model; add 'model'")
+        if self.revisions != ({},):
+            for entry in self.revisions:
+                if not entry.get("revision"):
+                    raise ValueError(f"revisions: the entry {entry} names no revision; add one, such as 'main'")
         return self
 
 
-AXES = ("models", "tasks", "samplers", "seeds", "probes")
+AXES = ("models", "revisions", "tasks", "samplers", "seeds", "probes")
 NAMED = ("models", "tasks")
 
 
@@ -71,21 +78,29 @@ class Cell:
     Attributes:
       config: settings of the run, without a directory.
       model, task, run: names in the dataset; equal names of runs mean equal settings.
+      revision: entry of the axis `revisions`; None without this axis.
     """
 
     config: RunConfig
     model: str
     task: str
     run: str
+    revision: str | None = None
 
     @property
     def partition(self) -> str:
-        """Partition of the dataset: "model=M/task=T/run=R"."""
-        return partition_of(model=self.model, task=self.task, run=self.run)
+        """Partition of the dataset: "model=M/task=T/run=R", or "model=M/revision=V/task=T/run=R"."""
+        revision = {} if self.revision is None else {"revision": self.revision}
+        return partition_of(model=self.model, **revision, task=self.task, run=self.run)
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model with its revision, if that is an axis: "M at V"."""
+        return self.model if self.revision is None else f"{self.model} at {self.revision}"
 
 
 def read_sweep(file: Path, mesh: str | None = None) -> list[Cell]:
-    """Return the distinct cells of a sweep file, ordered by model.
+    """Return the distinct cells of a sweep file, ordered by model and revision.
 
     Runs without randomness do not depend on the seed and have one cell for all seeds.
 
@@ -99,18 +114,18 @@ def read_sweep(file: Path, mesh: str | None = None) -> list[Cell]:
     sweep = validated(SweepConfig, read_yaml(file), str(file))
     models, tasks = _named(sweep.models, _model_name, file), _named(sweep.tasks, _task_name, file)
     cells: dict[str, Cell] = {}
-    for (model, model_entry), (task, task_entry), *other_entries in itertools.product(
-        models.items(), tasks.items(), sweep.samplers, sweep.seeds, sweep.probes
+    for (model, model_entry), revision_entry, (task, task_entry), *other_entries in itertools.product(
+        models.items(), sweep.revisions, tasks.items(), sweep.samplers, sweep.seeds, sweep.probes
     ):
         settings: Entry = dict(sweep.settings)
-        for entry in (model_entry, task_entry, *other_entries):
+        for entry in (model_entry, revision_entry, task_entry, *other_entries):
             settings |= {name: value for name, value in entry.items() if name != "name"}
         if mesh is not None:
             settings["mesh"] = mesh
         config = validated(RunConfig, settings, f"{file}, {model} on {task}")
         if config.sampler == "greedy" and not config.random:
             config = config.model_copy(update={"seed": 0})
-        cell = Cell(config, model, task, _run_name(config))
+        cell = Cell(config, model, task, _run_name(config), config.revision if revision_entry else None)
         cells[cell.partition] = cell
     return list(cells.values())
 

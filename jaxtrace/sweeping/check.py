@@ -82,7 +82,7 @@ def check(
             if (config := by_settings[settings].config) is not None:
                 cell.config.recorded.check(config)
         except JaxtraceError as error:
-            raise type(error)(f"{cell.model} on {cell.task}: {error}") from error
+            raise type(error)(f"{cell.model_name} on {cell.task}: {error}") from error
         checked.append(dataclasses.replace(by_settings[settings], cell=cell))
     return checked
 

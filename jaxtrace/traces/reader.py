@@ -254,7 +254,8 @@ class StoredTrace(Trace):
             )
 
     def _dataset(self, table: str) -> ds.Dataset:
-        root, keys = self.runs[0].root, pa.schema([(key, pa.string()) for key in self.runs[0].keys])
+        root, names = self.runs[0].root, dict.fromkeys(key for run in self.runs for key in run.keys)
+        keys = pa.schema([(key, pa.string()) for key in names])
         paths = [run.part(table, name) for run in self.runs for name in run.parts]
         schemas = [run.verify(table) for run in self.runs if run.parts]
         schemas = schemas or [pa.schema([("prompt", pa.int32())])]  # no prompt is finished

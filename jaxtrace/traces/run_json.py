@@ -131,6 +131,7 @@ class Info(_Strict):
     prompt_format: PromptFormat | None = None
     prompts: str | None = None
     revision: str | None = None
+    revision_name: str | None = None
     sampler: str | None = None
     seed: int | None = None
     stop: list[str] | None = None

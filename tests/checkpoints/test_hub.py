@@ -83,13 +83,15 @@ def test_weights_of_an_unsupported_model_are_not_fetched(hub, folder):
 
 
 @pytest.mark.parametrize("revision", [None, "v1", "b" * 40])
-def test_the_resolved_commit_is_recorded(hub, tmp_path, revision):
+def test_the_resolved_commit_is_recorded_beside_the_given_name(hub, tmp_path, revision):
     model = jaxtrace.load("someone/model", revision=revision)
     commit = COMMITS.get(revision, revision)
-    assert model.revision == model.info("score", Settings(Probes.none()))["revision"] == commit
+    info = model.info("score", Settings(Probes.none()))
+    assert (info["revision"], info["revision_name"]) == (model.revision, model.revision_name) == (commit, revision)
     assert open_checkpoint(str(hub.cache / "snapshots" / commit)).revision == commit
     convert(open_checkpoint("someone/model", revision), tmp_path / "out")
-    assert open_checkpoint(str(tmp_path / "out")).revision == commit
+    converted = open_checkpoint(str(tmp_path / "out"))
+    assert (converted.revision, converted.revision_name) == (commit, revision)
 
 
 def test_a_missing_revision_is_named(hub):

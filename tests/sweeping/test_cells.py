@@ -85,7 +85,7 @@ def test_axes_override_settings_and_the_mesh_option_overrides_both(cells):
         ({}, "models is missing; give it"),
         (
             {"models": "demo", "model": "demo"},
-            "model: no such setting; did you mean 'models'? there are: models, tasks, samplers",
+            "model: no such setting; did you mean 'models'? there are: models, revisions, tasks, samplers",
         ),
         ({"models": []}, "models is []; give at least one entry"),
         ({"models": {"name": "demo"}}, "models: the entry {'name': 'demo'} names no model; add 'model'"),

@@ -18,8 +18,8 @@ def stored_table(trace: StoredTrace) -> Table:
     size = sum(run.size for run in runs)
     complete = sum(run.info["complete"] for run in runs)
     rows = {"trace": str(first.root)} | ({"runs": str(len(runs))} if len(runs) > 1 else {})
-    for key in first.keys:
-        counts = Counter(run.keys[key] for run in runs)
+    for key in dict.fromkeys(key for run in runs for key in run.keys):
+        counts = Counter(run.keys[key] for run in runs if key in run.keys)
         rows[key] = ", ".join(f"{value} ({count})" for value, count in counts.items())
     rows |= {key: str(trace.info[key]) for key in ("model", "mode") if key in trace.info and key not in rows}
     rows |= {

@@ -20,7 +20,7 @@ def sweep_table(estimates: Sequence[CellEstimate], machine: Machine) -> Group:
     for estimate in estimates:
         cell = estimate.cell
         table.add_row(
-            Text.assemble((visible(f"{cell.model}, {cell.task}"), "bold"), f"\n  {visible(cell.run)}"),
+            Text.assemble((visible(f"{cell.model_name}, {cell.task}"), "bold"), f"\n  {visible(cell.run)}"),
             f"{_known(estimate.prompts, _count)}\n{_known(estimate.tokens, _count)}",
             f"{_known(estimate.token_bytes, format_bytes)}\n{_known(estimate.bytes, format_bytes)}",
             f"\n{_known(estimate.seconds, _duration)}{'*' * estimate.measured}",

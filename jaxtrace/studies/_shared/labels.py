@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtrace.errors import StudyError, few, shown
 from jaxtrace.grading.labels import label_of, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.studies._shared.traces import require_rows
+from jaxtrace.studies._shared.traces import require_rows, single_runs
 from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -26,7 +26,7 @@ def row_labels(
     """Return the function that labels a row of these traces; it returns None for a row without a label.
 
     Args:
-      traces: traces of one run each.
+      traces: traces of one run or of several; a row of several is labelled as a row of its own run's trace.
       by: kind of label. "correctness": correct or incorrect, by the string rules of `jaxtrace.grading` or a file of
         labels; other grades give no label. "task": the prompt's `kind`, or else the run's task. Any other name: the
         value of this key in the prompt's `meta`, or else in the run (family, model, temperature, …).
@@ -50,8 +50,9 @@ def row_labels(
         return _label_text(key, meta[key] if key in meta else run_facts(trace).get(key))
 
     for where, trace in traces.items():
-        if not any(label(trace, row) is not None for row in trace.rows):
-            raise StudyError(f"{where}: {_no_label(trace, by)}")
+        runs = single_runs({where: trace}).values()
+        if not any(label(run, row) is not None for run in runs for row in run.rows):
+            raise StudyError(f"{where}: {_no_label(runs, by)}")
     return label
 
 
@@ -96,12 +97,18 @@ def model_of(trace: Trace, row: Row) -> str:
 def run_facts(trace: Trace) -> dict[str, Any]:
     """Return the facts about a one-run trace's run: settings, info, keys of its partition."""
     if not (isinstance(trace, StoredTrace) and trace.runs):
-        return dict(trace.info)
+        return _info_facts(trace)
     (run,) = trace.runs
     settings = {name: value for name, value in (run.config or {}).items() if value is not None}
     if settings.get("sampler") == "greedy":
         settings["temperature"] = "greedy"
-    return {**run.keys, **trace.info, **settings}
+    return {**run.keys, **_info_facts(trace), **settings}
+
+
+def _info_facts(trace: Trace) -> dict[str, Any]:
+    """Return the info of a trace, with the revision as it was named; without a name it is the commit."""
+    named = trace.info.get("revision_name")
+    return {**trace.info, "revision": named} if named else dict(trace.info)
 
 
 def _label_text(key: str, value: Any) -> str | None:
@@ -110,8 +117,8 @@ def _label_text(key: str, value: Any) -> str | None:
     return f"{value:g}" if isinstance(value, float) else None if value is None else str(value)
 
 
-def _no_label(trace: Trace, by: str) -> str:
+def _no_label(runs: Collection[Trace], by: str) -> str:
     if by == "correctness":
         return "no answer can be graded; give --labels FILE, or prompts with reference answers"
-    known = sorted({key for row in trace.rows for key in row.prompt.meta} | run_facts(trace).keys())
+    known = sorted({key for run in runs for row in run.rows for key in {*row.prompt.meta, *run_facts(run)}})
     return f"no prompt and no run has '{by}'; choose one of: correctness, task, {few(known, most=60)}"

@@ -21,7 +21,7 @@ from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import is_trace, open_trace
-from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.reader import StoredRun, StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -95,6 +95,24 @@ def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
             split |= {f"{name}/{run.partition}": StoredTrace.of([run], trace.only) for run in trace.runs}
         else:
             split[name] = trace
+    return split
+
+
+def by_model(traces: Mapping[str, Trace]) -> dict[str, Trace]:
+    """Split each dataset of several models or revisions into one trace per model and revision."""
+    split: dict[str, Trace] = {}
+    for name, trace in traces.items():
+        runs: dict[tuple[str, str], list[StoredRun]] = {}
+        for run in trace.runs if isinstance(trace, StoredTrace) else ():
+            revision = run.info.get("revision_name") or run.info.get("revision")
+            runs.setdefault((str(run.info.get("model")), str(revision)), []).append(run)
+        if not isinstance(trace, StoredTrace) or len(runs) < 2:
+            split[name] = trace
+            continue
+        revisions = Counter(model for model, _ in runs)
+        for (model, revision), of_model in runs.items():
+            label = f"{name}: {model}" if len(revisions) > 1 else name
+            split[f"{label} at {revision}" if revisions[model] > 1 else label] = StoredTrace.of(of_model, trace.only)
     return split
 
 

@@ -16,7 +16,7 @@ from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import study_traces
+from jaxtrace.studies._shared.traces import by_model, study_traces
 from jaxtrace.studies.dynamics.answer_features import auroc_table
 from jaxtrace.studies.dynamics.class_tables import class_tables
 from jaxtrace.studies.dynamics.correlations import correlations
@@ -40,7 +40,8 @@ NOTES = (
 
 def run_study(config: DynamicsConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces, score the choices, write the long tables, and return the study's result."""
-    traces = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
+    opened = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
+    traces = by_model(opened)
     result = dynamics(traces, config, score_choices(traces, config))
     files = []
     for label, trace in traces.items() if config.long is not None else ():

@@ -25,7 +25,7 @@ from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import study_traces
+from jaxtrace.studies._shared.traces import single_runs, study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
@@ -130,7 +130,8 @@ def _answers(label: str, trace: Trace, config: PatternsConfig) -> list[Trajector
         grades = [row_label.grade for row_label in labels_for(trace.rows, config.labels)]
         return trajectories(label, trace, [CONDITIONS[grade] for grade in grades])
     condition = row_labels({label: trace}, config.by, config.labels)
-    return trajectories(label, trace, [condition(trace, row) for row in trace.rows])
+    runs = single_runs({label: trace}).values()
+    return trajectories(label, trace, [condition(run, row) for run in runs for row in run.rows])
 
 
 def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]) -> list[Trajectory]:

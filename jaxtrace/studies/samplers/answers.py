@@ -73,7 +73,7 @@ def run_samplers(
 
 
 def stored_runs(traces: Mapping[str, Trace]) -> dict[str, list[SamplerRun]]:
-    """Return the runs of stored traces by model, or by model and task if a model has several; greedy runs first.
+    """Return the runs of stored traces by model (at its revision), and task if it has several; greedy runs first.
 
     Raises:
       StudyError: a trace is of an unfinished run, holds other tokens than sampled ones, or lacks output probes; two
@@ -83,7 +83,8 @@ def stored_runs(traces: Mapping[str, Trace]) -> dict[str, list[SamplerRun]]:
     for where, trace in single_runs(traces).items():
         config, task = _config_of(where, trace)
         require_metrics({where: trace}, "entropy", "varentropy")
-        by_task.setdefault((config.model, task), []).append((config, trace))
+        model = config.model if config.revision is None else f"{config.model} at {config.revision}"
+        by_task.setdefault((model, task), []).append((config, trace))
     models = [model for model, _ in by_task]
     by_label = {
         model if models.count(model) == 1 else f"{model}: {task}": runs for (model, task), runs in by_task.items()
