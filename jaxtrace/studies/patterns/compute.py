@@ -143,7 +143,8 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
     if len(names) < 2:
         what = f"only '{names[0]}'" if names else "none"
         raise StudyError(
-            f"{label}: two conditions are needed, and it has {what}; trace prompts of both, or change --by"
+            f"{label}: two conditions are needed, and it has {what}; trace prompts of both, give a sweep over both, or "
+            "change --by"
         )
     chosen = [answer for name in names for answer in answers if answer.condition == name and answer.steps > 1]
     for name in names:
