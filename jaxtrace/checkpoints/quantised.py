@@ -242,7 +242,7 @@ class Fp8Tensor:
     def of(cls, stored: TensorReader, name: str, block: tuple[int, int] | None) -> Fp8Tensor:
         """Return a stored tensor with a scale for each block of its last two axes; for None, with one scale."""
         shape = stored.shape(name)
-        blocks = shape if block is None else (*[1] * (len(shape) - 2), *block)
+        blocks = tuple(max(1, size) for size in shape) if block is None else (*[1] * (len(shape) - 2), *block)
         grid = tuple(-(-size // each) for size, each in zip(shape, blocks, strict=False))
         return cls(shape, name, f"{name}_scale_inv", grid, blocks, lone=block is None)
 

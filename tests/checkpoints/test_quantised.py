@@ -241,10 +241,17 @@ def having(name, array):
         (having("lm_head.weight", np.ones((13, 8), np.int8)), "is quantised (lm_head.weight, stored as I8)"),
     ],
 )
-def test_fp8_weights_that_do_not_fit_are_refused(folder, change, problem):
+def test_fp8_weights_in_blocks_that_do_not_fit_are_refused(folder, change, problem):
     stored_fp8(np.random.default_rng(0), folder, BLOCK)
     change(folder.weights)
     refused(folder, problem)
+
+
+@pytest.mark.parametrize("scale", [np.ones((8, 1), np.float32), np.ones(8, np.float32), np.ones((), np.int32)], ids=str)
+def test_other_scales_of_a_matrix_than_one_are_refused(folder, scale):
+    stored_fp8(np.random.default_rng(0), folder, None)
+    folder.weights |= {SCALE: scale, "odd.weight": np.zeros((0, 8), E4M3)}
+    refused(folder, f"of shape {list(scale.shape)}, not F32", "odd.weight_scale_inv is missing")
 
 
 @pytest.mark.parametrize(

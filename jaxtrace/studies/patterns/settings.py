@@ -16,8 +16,8 @@ class PatternsConfig(StudyConfig):
     by: str = Field(
         "condition",
         description="Comparison: a key of the prompts' meta, or a setting of a dataset's runs, such as revision; grade "
-        "(correct and not attempted against incorrect), correctness (correct against incorrect), or wrong_step (tokens of "
-        "the first wrong step against the others).",
+        "(correct and not attempted against incorrect), correctness (correct against incorrect), or wrong_step (tokens "
+        "of the first wrong step against the others).",
     )
     conditions: tuple[str, ...] = Field(
         (),
