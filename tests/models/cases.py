@@ -54,6 +54,16 @@ SMALL = {
         },
         "mm_tokens_per_image": 4,
     },
+    "phi3": _LLAMA_LIKE | {"pad_token_id": 0},
+    "gpt_neox": {
+        "vocab_size": 41,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "rope_parameters": PLAIN,
+    },
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
 }
 
@@ -135,6 +145,24 @@ CASES = {
         "num_key_value_heads": 4,
     },
     ("gemma3", "with a vision tower"): {},
+    ("phi3", "windows"): {"sliding_window": 5, "num_key_value_heads": 1},
+    ("phi3", "tied, a fraction rotated"): {
+        "tie_word_embeddings": True,
+        "rope_parameters": PLAIN | {"partial_rotary_factor": 0.75},
+    },
+    ("phi3", "multi-head, gelu"): {"num_key_value_heads": 4, "hidden_act": "gelu"},
+    ("gpt_neox", "as published"): {},
+    ("gpt_neox", "one after the other, no biases"): {
+        "use_parallel_residual": False,
+        "attention_bias": False,
+        "rope_parameters": PLAIN | {"partial_rotary_factor": 1.0},
+    },
+    ("gpt_neox", "tied, an odd number of dimensions rotated"): {
+        "tie_word_embeddings": True,
+        "rope_parameters": LINEAR | {"partial_rotary_factor": 0.4},
+        "hidden_act": "gelu_fast",
+        "layer_norm_eps": 1e-3,
+    },
     ("gpt2", "as published"): {},
     ("gpt2", "wide and exact gelu"): {"n_inner": 80, "activation_function": "gelu", "layer_norm_epsilon": 1e-3},
     ("gpt2", "untied"): {

@@ -31,7 +31,7 @@ def run(model, tokens, prompt=None):
     The first `prompt` tokens are fed at once, each other token after its predecessors' cache; None feeds all at once.
     """
     inputs_of_norm, decoder = [], model.get_decoder()
-    norm = decoder.ln_f if model.config.model_type == "gpt2" else decoder.norm
+    norm = next(getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name))
     pieces = [tokens] if prompt is None else [tokens[:prompt], *([token] for token in tokens[prompt:])]
     options = {"output_attentions": True, "output_hidden_states": True}
     options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache()}

@@ -20,7 +20,9 @@ CLASSES = {
     "gemma2": transformers.Gemma2Config,
     "gemma3_text": transformers.Gemma3TextConfig,
     "gemma3": transformers.Gemma3Config,
+    "phi3": transformers.Phi3Config,
     "gpt2": transformers.GPT2Config,
+    "gpt_neox": transformers.GPTNeoXConfig,
 }
 
 
