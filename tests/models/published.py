@@ -348,7 +348,7 @@ PUBLISHED = {
     "Phi-3-medium-4k-instruct": PHI3 | shape(5120, 17920, 40, 40, 10),
     "Phi-3-medium-128k-instruct": PHI3
     | shape(5120, 17920, 40, 40, 10)
-    | long(longrope.PHI_3_MEDIUM | {"type": "su"}, 131072)
+    | long(longrope.PHI_3_MEDIUM, 131072)
     | {"pad_token_id": None},
     "Phi-3.5-mini-instruct": PHI3 | long(longrope.PHI_35_MINI),
     "phi-4": PHI3

@@ -35,7 +35,8 @@ NIGHTLY = {
     ("llama", "grouped, scaled rope"),
     ("mistral", "no windows"),
     ("qwen2", "windows in the last layers"),
-    ("phi3", "multi-head, gelu"),
+    ("phi3", "longrope, within its original context"),
+    ("phi3", "multi-query windows, gelu"),
     ("gpt_neox", "tied, an odd number of dimensions rotated"),
 }
 

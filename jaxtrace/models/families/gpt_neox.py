@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
-from jaxtrace.models.families import common
+from jaxtrace.models.families import ropes
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
 
@@ -55,6 +55,7 @@ DEFAULTS = {
     "layer_norm_eps": 1e-5,
     "rotary_emb_base": 10_000.0,
     "rotary_pct": 0.25,
+    "partial_rotary_factor": None,
     "attention_bias": True,
     "use_parallel_residual": True,
     "tie_word_embeddings": False,
@@ -65,11 +66,13 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map a GPT-NeoX config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "gpt_neox", ignored) as reader:
         reader.ignore("attention_probs_dropout_prob", "hidden_dropout_prob")  # of training
-        embed, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
-        if embed % heads:
-            reader.fail(f"has hidden_size={embed}, which is not a multiple of {heads} attention heads")
+        embed, heads, head_dim = (
+            reader.positive("hidden_size"),
+            reader.positive("num_attention_heads"),
+            ropes.head_dim_of(reader),
+        )
         reader.only("head_dim", embed // heads, None)
-        bias, rope = reader.flag("attention_bias"), _rope(reader)
+        bias, pattern = reader.flag("attention_bias"), (LayerKind(rope=_rope(reader)),)
         return DecoderConfig(
             family="gpt_neox",
             vocab_size=reader.positive("vocab_size"),
@@ -77,10 +80,10 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             num_layers=reader.layers(),
             num_heads=heads,
             kv_heads=heads,
-            head_dim=embed // heads,
+            head_dim=head_dim,
             feed_forward=reader.positive("intermediate_size"),
-            context=reader.positive("max_position_embeddings"),
-            pattern=(LayerKind(rope=rope),),
+            context=ropes.context_of(reader, pattern),
+            pattern=pattern,
             norm="layer",
             norm_eps=reader.number("layer_norm_eps"),
             parallel=reader.flag("use_parallel_residual"),
@@ -94,10 +97,8 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
 
 
 def _rope(reader: ConfigReader) -> Rope:
-    """Read rotary positions; transformers reads the base and the fraction under names of this family only."""
-    theta, fraction = reader.number("rotary_emb_base"), reader.number("rotary_pct")
-    settings = reader.mapping("rope_scaling") or reader.mapping("rope_parameters")
-    rope = common.rope_of(reader, {"partial_rotary_factor": fraction} | settings, theta)
+    """Read rotary positions; transformers reads the base and the fraction under this family's own names only."""
+    rope = ropes.rope(reader, "rotary_emb_base", "rotary_pct")
     reader.only("rope_theta", rope.theta, None)
     reader.only("partial_rotary_factor", rope.fraction, None)
     return rope

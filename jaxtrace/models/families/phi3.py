@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common
+from jaxtrace.models.config import DecoderConfig, LayerKind, LongRopeScaling, Rope
+from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
 
@@ -41,6 +41,7 @@ DEFAULTS = {
     "original_max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10_000.0,
+    "partial_rotary_factor": 1.0,
     "sliding_window": None,
     "tie_word_embeddings": False,
 }
@@ -60,5 +61,16 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         reader.ignore("embd_pdrop", "resid_pdrop")  # of training
         reader.ignore(*(name for name, value in UNREAD.items() if config.get(name) == value))
         window, context = reader.positive_or_none("sliding_window"), reader.positive("max_position_embeddings")
-        kind = LayerKind(window if window and window < context else None, common.rope(reader))
+        kind = LayerKind(window if window and window < context else None, _rope(reader))
         return common.llama_like(reader, "phi3", (kind,), activation=reader.activation("hidden_act"))
+
+
+def _rope(reader: ConfigReader) -> Rope:
+    """Read rotary positions: plain ones or LongRoPE, which early checkpoints call "su" and transformers also "yarn"."""
+    settings = ropes.rope_settings(reader)
+    kind = settings.pop("type", "default")
+    kind = settings.pop("rope_type", kind)
+    rope = ropes.rope_of(reader, settings | {"rope_type": "longrope" if kind in ("su", "yarn") else kind})
+    if not isinstance(rope.scaling, LongRopeScaling | None):
+        reader.fail(f"has rope scaling {kind!r}; transformers' Phi-3 has 'default' and 'longrope' only")
+    return rope
