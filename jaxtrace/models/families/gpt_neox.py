@@ -98,6 +98,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
 
 def _rope(reader: ConfigReader) -> Rope:
     """Read rotary positions; transformers reads the base and the fraction under this family's own names only."""
+    reader.number("rotary_pct")  # null is an error there
     rope = ropes.rope(reader, "rotary_emb_base", "rotary_pct")
     reader.only("rope_theta", rope.theta, None)
     reader.only("partial_rotary_factor", rope.fraction, None)
