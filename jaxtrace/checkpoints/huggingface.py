@@ -32,6 +32,7 @@ from jaxtrace.checkpoints.safetensors import (
     shard_names,
     shards,
 )
+from jaxtrace.checkpoints.table import stored_names
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
 from jaxtrace.documents import read_json
@@ -280,7 +281,7 @@ def _check_head(directory: Path, name: str, raw: dict[str, Any], config: Decoder
         return
     unembedding = FAMILIES[config.family].UNEMBEDDING
     with Tensors(directory) as tensors:
-        if not any(tensor.endswith(unembedding) for tensor in tensors):
+        if unembedding not in stored_names(config, tensors).by_canonical:
             raise CheckpointError(f"{name}: {head}, and it has no {unembedding}; use a causal language model")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxtrace.checkpoints.quantised import UNQUANTISED
 from jaxtrace.checkpoints.safetensors import TensorReader
@@ -16,7 +18,7 @@ from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.models.families.weights import ParamPath
+from jaxtrace.models.families.weights import ParamPath, Weight
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED = re.compile(
@@ -25,7 +27,7 @@ QUANTISED = re.compile(
 
 # Modules that wrap a model or its parts: torch.compile, data parallelism, FSDP, activation checkpointing.
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-BASE_MODELS = ("model", "transformer", "language_model", "base_model", "pretrained_model")
+BASE_MODELS = ("model", "transformer", "gpt_neox", "language_model", "base_model", "pretrained_model")
 # Tensors that old checkpoints store and a config determines: rotary positions and numbers of positions.
 BUFFERS = r"(.*\.)?(rotary_emb\w*\..+|\w*inv_freq|(cos|sin)_cached|position_ids)"
 # Heads of classifiers, reward models, value functions and question answering.
@@ -42,13 +44,17 @@ class FilledParam:
       path: path of the parameter.
       shape: shape of the parameter.
       transposed: True if the tensor is stored [in, out].
-      part: (i, n), if the parameter is the i-th of n equal parts of the tensor's outputs.
+      outputs: number of outputs of the whole tensor.
+      offset: first output of the parameter in the tensor.
+      stride: number of outputs from one head of the parameter to its next in the tensor; None if heads are adjacent.
     """
 
     path: ParamPath
     shape: tuple[int, ...]
-    transposed: bool
-    part: tuple[int, int]
+    transposed: bool = False
+    outputs: int = 0
+    offset: int = 0
+    stride: int | None = None
 
     @property
     def folded(self) -> int | None:
@@ -69,9 +75,16 @@ class FilledParam:
     @property
     def stored(self) -> tuple[int, ...]:
         """Shape of the whole tensor."""
-        outputs, *inputs = self.matrix
-        shape = (outputs * self.part[1], *inputs)
+        shape = (self.outputs, *self.matrix[1:])
         return shape[::-1] if self.transposed else shape
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Positions in the tensor [out, in] of every head's entries [N, H], or of the outputs [out] without heads."""
+        if self.folded is None:
+            return self.offset + np.arange(self.shape[0])
+        heads, width = self.shape[self.folded : self.folded + 2]
+        return self.offset + (self.stride or width) * np.arange(heads)[:, None] + np.arange(width)
 
 
 Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
@@ -82,13 +95,25 @@ def weight_table(config: DecoderConfig) -> Table:
     shapes = {path: leaf.shape for path, leaf in leaves(abstract_params(config))}
     vision = config.vision
     layers = max(config.num_layers, vision.num_layers if vision else 0, vision.global_layers if vision else 0)
-    table: Table = {}
+    lines: dict[str, list[tuple[Weight, FilledParam]]] = {}
     for weight in FAMILIES[config.family].WEIGHTS:
         for layer in range(layers if weight.per_layer else 1):
             name, path = weight.at(layer)
             if path in shapes:
-                table.setdefault(name, []).append(FilledParam(path, shapes[path], weight.transposed, weight.part))
-    return {name: sorted(params, key=lambda param: param.part) for name, params in table.items()}
+                lines.setdefault(name, []).append((weight, FilledParam(path, shapes[path], weight.transposed)))
+    return {name: _placed(parts) for name, parts in lines.items()}
+
+
+def _placed(parts: list[tuple[Weight, FilledParam]]) -> list[FilledParam]:
+    """Return the parameters of one tensor, in the order of its parts, with their places in the tensor."""
+    by_head = parts[0][0].by_head
+    params = [param for _, param in sorted(parts, key=lambda part: part[0].part)]
+    sizes = [param.shape[1] if by_head else param.matrix[0] for param in params]
+    outputs, stride = sum(param.matrix[0] for param in params), sum(sizes) if by_head else None
+    return [
+        dataclasses.replace(param, outputs=outputs, offset=offset, stride=stride)
+        for param, offset in zip(params, itertools.accumulate(sizes[:-1], initial=0), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

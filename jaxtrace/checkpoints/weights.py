@@ -103,33 +103,24 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
     arrays = dict(leaves(params))
     exported = {}
     for name, filled in weight_table(config).items():
-        tensor = np.concatenate([np.asarray(arrays[param.path]).reshape(param.matrix) for param in filled])
+        by_head, inputs = filled[0].stride is not None, filled[0].matrix[1:]
+        parts = [np.asarray(arrays[param.path]).reshape(param.shape if by_head else param.matrix) for param in filled]
+        tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(-1, *inputs)
         exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
     return exported
 
 
 def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Bounds) -> np.ndarray:
-    """Read a part of a parameter, in the stored dtype.
+    """Read a part of a parameter, in the stored dtype; entries that lie together in the tensor are read at once."""
+    axis = param.folded or 0
+    after = axis + param.positions.ndim
+    positions = param.positions[tuple(slice(*pair) for pair in bounds[axis:after])].ravel()
 
-    A tensor stores its heads one after another, so a part of several heads is no single range: whole heads are read,
-    then cut.
-    """
-    axis, inside = param.folded, None
-    ranges = list(bounds)
-    if axis is not None:
-        (first, last), (start, end) = ranges[axis : axis + 2]
-        width = param.shape[axis + 1]
-        if last - first > 1:
-            start, end, inside = 0, width, slice(start, end)
-        ranges[axis : axis + 2] = [(first * width + start, (last - 1) * width + end)]
-    (start, end), *others = ranges
-    offset = param.part[0] * param.matrix[0]
-    index = tuple(slice(*r) for r in ((offset + start, offset + end), *others))
-    matrix = tensors.read(name, index[::-1]).T if param.transposed else tensors.read(name, index)
-    if axis is None:
-        return matrix
-    shape = [end - start for start, end in bounds]
-    if inside is None:
-        return matrix.reshape(shape)
-    shape[axis + 1] = param.shape[axis + 1]
-    return matrix.reshape(shape)[(slice(None),) * (axis + 1) + (inside,)]
+    def read(start: int, end: int) -> np.ndarray:
+        index = tuple(slice(*pair) for pair in (*bounds[:axis], (start, end), *bounds[after:]))
+        return tensors.read(name, index[::-1]).T if param.transposed else tensors.read(name, index)
+
+    runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
+    parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
+    matrix = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+    return matrix.reshape([end - start for start, end in bounds])

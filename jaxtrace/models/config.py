@@ -187,6 +187,7 @@ class DecoderConfig:
       norm_eps: constant added to the mean square (or variance) inside norms.
       norm_offset: constant added to the weight of RMS norms (1 in Gemma).
       post_norms: True if the outputs of attention and feed-forward are normalised before they are added to the stream.
+      parallel: True if attention and feed-forward both read the block's input; False if they follow each other.
       qk_norm: True if each head's queries and keys pass through RMS norms.
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
@@ -218,6 +219,7 @@ class DecoderConfig:
     norm_eps: float = 1e-5
     norm_offset: float = 0.0
     post_norms: bool = False
+    parallel: bool = False
     qk_norm: bool = False
     embedding_scale: float = 1.0
     query_scale: float | None = None

@@ -297,10 +297,12 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
-    Post-norms precede each sum; a cross-attention layer multiplies both terms by tanh gates.
+    Post-norms precede each sum; a cross-attention layer multiplies both terms by tanh gates. A parallel block is
+    x + attention(norm(x)) + feed_forward(norm(x)).
     """
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
+        self.parallel = config.parallel
         self.attention_norm = stream_norm(config)
         self.attention = Attention(config, kind, rngs)
         self.post_attention_norm = stream_norm(config) if config.post_norms else None
@@ -323,7 +325,8 @@ class Block(nnx.Module):
             out, cache, trace = self.attention(self.attention_norm(x), cache, positions, outputs, ablation)
         x = x + tanh_gated(_normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
-            out = _normed(self.feed_forward(self.feed_forward_norm(x)), self.post_feed_forward_norm)
+            read = before if self.parallel else x
+            out = _normed(self.feed_forward(self.feed_forward_norm(read)), self.post_feed_forward_norm)
         if self.feed_forward_gate is not None:
             assert positions.image_mask is not None
             out = jnp.where(positions.image_mask.visible.any(-1)[..., None], out, 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtrace.errors import CheckpointError
 from jaxtrace.files import path_exists
+from jaxtrace.models import longrope
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.settings.validation import did_you_mean
@@ -134,8 +135,35 @@ _QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
 _MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
 
 
+_PHI_3 = {"model_type": "phi3", "sliding_window": 2047}
+_PHI_3_MEDIUM = _PHI_3 | _shape(5120, 17_920, 40, 40, 10)
+
+
+def _long(scaling: dict[str, Any], window: int = 262_144) -> dict[str, Any]:
+    return {"max_position_embeddings": 131_072, "rope_scaling": scaling, "sliding_window": window}
+
+
 def _gpt2(embed: int, layers: int, heads: int) -> dict[str, Any]:
     return {"model_type": "gpt2", "n_embd": embed, "n_layer": layers, "n_head": heads}
+
+
+def _gpt_neox(embed: int, layers: int, heads: int, vocab_size: int = 50_304) -> dict[str, Any]:
+    shape = {"hidden_size": embed, "intermediate_size": 4 * embed, "num_hidden_layers": layers}
+    return {"model_type": "gpt_neox", "vocab_size": vocab_size, "num_attention_heads": heads} | shape
+
+
+_PYTHIA = {
+    "14m": (14_067_712, _gpt_neox(128, 6, 4)),
+    "31m": (30_494_720, _gpt_neox(256, 6, 8)),
+    "70m": (70_426_624, _gpt_neox(512, 6, 8)),
+    "160m": (162_322_944, _gpt_neox(768, 12, 12)),
+    "410m": (405_334_016, _gpt_neox(1024, 24, 16)),
+    "1b": (1_011_781_632, _gpt_neox(2048, 16, 8)),
+    "1.4b": (1_414_647_808, _gpt_neox(2048, 24, 16)),
+    "2.8b": (2_775_208_960, _gpt_neox(2560, 32, 32)),
+    "6.9b": (6_857_302_016, _gpt_neox(4096, 32, 32, 50_432)),
+    "12b": (11_846_072_320, _gpt_neox(5120, 36, 40, 50_688)),
+}
 
 
 # Sizes of each family: (hub id, parameters, config).
@@ -222,6 +250,44 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("openai-community/gpt2-medium", 354_823_168, _gpt2(1024, 24, 16)),
         ("openai-community/gpt2-large", 774_030_080, _gpt2(1280, 36, 20)),
         ("openai-community/gpt2-xl", 1_557_611_200, _gpt2(1600, 48, 25)),
+    ],
+    "Phi-3, Phi-3.5 and Phi-4": [
+        ("microsoft/Phi-3-mini-4k-instruct", 3_821_079_552, _PHI_3),
+        ("microsoft/Phi-3-mini-128k-instruct", 3_821_079_552, _PHI_3 | _long(longrope.PHI_3_MINI)),
+        ("microsoft/Phi-3-medium-4k-instruct", 13_960_238_080, _PHI_3_MEDIUM),
+        (
+            "microsoft/Phi-3-medium-128k-instruct",
+            13_960_238_080,
+            _PHI_3_MEDIUM | _long(longrope.PHI_3_MEDIUM, 131_072),
+        ),
+        ("microsoft/Phi-3.5-mini-instruct", 3_821_079_552, _PHI_3 | _long(longrope.PHI_35_MINI)),
+        (
+            "microsoft/phi-4",
+            14_659_507_200,
+            _PHI_3_MEDIUM
+            | {"vocab_size": 100_352, "max_position_embeddings": 16_384, "original_max_position_embeddings": 16_384}
+            | {"rope_theta": 250_000.0, "sliding_window": None},
+        ),
+        (
+            "microsoft/Phi-4-mini-instruct",
+            3_836_021_760,
+            _PHI_3
+            | _shape(3072, 8192, 32, 24, 8)
+            | _long(longrope.PHI_4_MINI)
+            | {"vocab_size": 200_064, "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
+        ),
+    ],
+    "Pythia and GPT-NeoX": [
+        *(
+            (f"EleutherAI/pythia-{size}{data}", parameters, raw)
+            for data in ("", "-deduped")
+            for size, (parameters, raw) in _PYTHIA.items()
+        ),
+        (
+            "EleutherAI/gpt-neox-20b",
+            20_554_567_680,
+            {"model_type": "gpt_neox", "hidden_act": "gelu_fast"},
+        ),
     ],
     "Mistral 7B": [
         ("mistralai/Mistral-7B-v0.1", 7_241_732_096, _MISTRAL),

@@ -27,6 +27,9 @@ CONFIG = {
 }
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32}
+GPT_NEOX = {name: CONFIG[name] for name in CONFIG if name not in ("model_type", "num_key_value_heads", "rms_norm_eps")}
+GPT_NEOX = GPT_NEOX | {"model_type": "gpt_neox", "hidden_act": "gelu"}
+PHI3 = CONFIG | {"model_type": "phi3"}  # 2 query heads and 1 key/value head: unequal parts of one tensor
 # Two kinds of layers in turn; a stack of pairs leaves one layer over.
 GEMMA2 = CONFIG | {"model_type": "gemma2", "head_dim": 6, "num_hidden_layers": 5, "sliding_window": 4}
 GEMMA2 |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 6}

@@ -23,7 +23,7 @@ from jaxtrace.checkpoints import convert as converting
 from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.huggingface import open_checkpoint
-from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, Folder
+from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, Folder
 
 PROMPTS = [[1, 5, 3], [2, 2, 7, 8]]
 STORED = {
@@ -61,7 +61,7 @@ def stored_as(folder, dtypes):
 
 
 TIED = CONFIG | {"tie_word_embeddings": True}
-CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused": GPT2}
+CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused": GPT2, "head by head": GPT_NEOX}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused
         ("tied", "bfloat16"),
         ("two kinds of layers", "mixed"),
         pytest.param("fused", "mixed", marks=pytest.mark.nightly),
+        pytest.param("head by head", "mixed", marks=pytest.mark.nightly),
     ],
 )
 def test_a_conversion_keeps_every_parameter(folder_of, tmp_path, config, stored):

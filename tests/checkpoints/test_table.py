@@ -10,9 +10,9 @@ from jaxtrace.checkpoints.table import leaves, weight_table
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
-from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2
+from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, PHI3
 
-TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2}
+TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX, "phi3": PHI3}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -22,11 +22,16 @@ def test_a_family_fills_every_parameter_once(kind):
     filled = collections.Counter(param.path for params in table.values() for param in params)
     assert filled == dict.fromkeys((path for path, _ in leaves(abstract_params(config))), 1)
     for name, params in table.items():
-        assert [param.part for param in params] == [(i, len(params)) for i in range(len(params))], name
         assert len({(param.stored, param.transposed) for param in params}) == 1, name
+        outputs = [param.positions.ravel() for param in params if param.folded != 1]  # in o the heads are inputs
+        if outputs:
+            np.testing.assert_array_equal(np.sort(np.concatenate(outputs)), np.arange(params[0].outputs), err_msg=name)
 
 
-@pytest.mark.parametrize(("kind", "stacked"), [("llama", False), ("gemma2", True), ("gpt2", False), ("gpt2", True)])
+@pytest.mark.parametrize(
+    ("kind", "stacked"),
+    [("llama", False), ("gemma2", True), ("gpt2", False), ("gpt2", True), ("gpt_neox", True), ("phi3", False)],
+)
 def test_reading_inverts_export(folder_of, kind, stacked):
     folder = folder_of(TINY[kind])
     model = jaxtrace.load(folder.write(), stacked=stacked)
@@ -49,6 +54,29 @@ def test_fused_and_transposed_matrices_are_split(folder_of):
         for head in range(2):
             np.testing.assert_array_equal(attention[name][head], matrix[:, 4 * head : 4 * head + 4].T)
             np.testing.assert_array_equal(attention[f"{name}_bias"][head], bias[8 * i + 4 * head :][:4])
+
+
+def test_a_tensor_of_parts_of_unequal_sizes_is_split(folder_of):
+    folder = folder_of(PHI3)
+    qkv = np.arange(16 * 8, dtype=np.float32).reshape(16, 8)  # 2 query heads, 1 key head, 1 value head of 4
+    gate_up = np.arange(24 * 8, dtype=np.float32).reshape(24, 8)
+    folder.weights["model.layers.1.self_attn.qkv_proj.weight"] = qkv
+    folder.weights["model.layers.1.mlp.gate_up_proj.weight"] = gate_up
+    block = jaxtrace.load(folder.write()).params["layers"][1]
+    heads = np.concatenate([block["attention"][name] for name in "qkv"])
+    np.testing.assert_array_equal(heads, qkv.reshape(4, 4, 8))
+    np.testing.assert_array_equal([block["feed_forward"][name] for name in ("gate", "up")], gate_up.reshape(2, 12, 8))
+
+
+def test_a_tensor_of_parts_head_by_head_is_split(folder_of):
+    folder = folder_of(GPT_NEOX)
+    qkv = np.arange(24 * 8, dtype=np.float32).reshape(24, 8)
+    folder.weights["gpt_neox.layers.1.attention.query_key_value.weight"] = qkv
+    folder.weights["gpt_neox.layers.1.attention.query_key_value.bias"] = qkv[:, 0].copy()
+    attention = jaxtrace.load(folder.write()).params["layers"][1]["attention"]
+    for i, name in enumerate("qkv"):
+        np.testing.assert_array_equal(attention[name], qkv.reshape(2, 3, 4, 8)[:, i])
+        np.testing.assert_array_equal(attention[f"{name}_bias"], qkv[:, 0].reshape(2, 3, 4)[:, i])
 
 
 def test_names_without_a_prefix_are_equal(folder_of, max_difference):

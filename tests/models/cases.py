@@ -9,6 +9,13 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "short_factor": [1.0, 1.1, 1.5],
+    "long_factor": [1.0, 2.0, 5.0],
+    "partial_rotary_factor": 0.75,  # of heads of 8: 3 pairs
+}
 PLAIN = {"rope_type": "default", "rope_theta": 500.0}
 LENGTH = 48  # tokens: three times the original context of LLAMA3, and several windows
 
@@ -53,6 +60,16 @@ SMALL = {
             "patch_size": 8,
         },
         "mm_tokens_per_image": 4,
+    },
+    "phi3": _LLAMA_LIKE,
+    "gpt_neox": {
+        "vocab_size": 41,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "rope_parameters": PLAIN,
     },
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
 }
@@ -135,6 +152,29 @@ CASES = {
         "num_key_value_heads": 4,
     },
     ("gemma3", "with a vision tower"): {},
+    ("phi3", "longrope, beyond its original context"): {
+        "tie_word_embeddings": True,
+        "original_max_position_embeddings": 16,
+        "rope_parameters": LONGROPE,
+    },
+    ("phi3", "longrope, within its original context"): {
+        "num_key_value_heads": 4,
+        "original_max_position_embeddings": LENGTH,
+        "rope_parameters": LONGROPE,
+    },
+    ("phi3", "multi-query windows, gelu"): {"num_key_value_heads": 1, "sliding_window": 5, "hidden_act": "gelu"},
+    ("gpt_neox", "as published"): {},
+    ("gpt_neox", "one after the other, no biases"): {
+        "use_parallel_residual": False,
+        "attention_bias": False,
+        "rope_parameters": PLAIN | {"partial_rotary_factor": 1.0},
+    },
+    ("gpt_neox", "tied, an odd number of dimensions rotated"): {
+        "tie_word_embeddings": True,
+        "rope_parameters": LINEAR | {"partial_rotary_factor": 0.4},
+        "hidden_act": "gelu_fast",
+        "layer_norm_eps": 1e-3,
+    },
     ("gpt2", "as published"): {},
     ("gpt2", "wide and exact gelu"): {"n_inner": 80, "activation_function": "gelu", "layer_norm_epsilon": 1e-3},
     ("gpt2", "untied"): {

@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 def tiny(kind="llama", seed=0, **choices):
     """Return a small model with random weights, biases and norms, whose heads attend to different positions."""
     config = transformers.AutoConfig.for_model(kind, **SMALL[kind] | choices)
+    if (config.get_text_config().pad_token_id or 0) >= config.get_text_config().vocab_size:
+        config.pad_token_id = None  # Phi-3's default is a token that small models lack
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
     one = 0 if "gemma" in kind else 1  # Gemma adds 1 to the weights of its norms
@@ -31,7 +33,7 @@ def run(model, tokens, prompt=None):
     The first `prompt` tokens are fed at once, each other token after its predecessors' cache; None feeds all at once.
     """
     inputs_of_norm, decoder = [], model.get_decoder()
-    norm = decoder.ln_f if model.config.model_type == "gpt2" else decoder.norm
+    norm = next(getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name))
     pieces = [tokens] if prompt is None else [tokens[:prompt], *([token] for token in tokens[prompt:])]
     options = {"output_attentions": True, "output_hidden_states": True}
     options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache()}

@@ -1,5 +1,7 @@
 """config.json files of the published sizes, as the hub serves them."""
 
+from jaxtrace.models import longrope
+
 LLAMA3 = {
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
@@ -203,6 +205,64 @@ GPT2 = {
     "vocab_size": 50257,
 }
 
+PHI3 = {
+    "architectures": ["Phi3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "auto_map": {
+        "AutoConfig": "configuration_phi3.Phi3Config",
+        "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+    },
+    "bos_token_id": 1,
+    "embd_pdrop": 0.0,
+    "eos_token_id": 32000,
+    "hidden_act": "silu",
+    "hidden_size": 3072,
+    "initializer_range": 0.02,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 4096,
+    "model_type": "phi3",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "original_max_position_embeddings": 4096,
+    "pad_token_id": 32000,
+    "resid_pdrop": 0.0,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "sliding_window": 2047,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.40.2",
+    "use_cache": True,
+    "vocab_size": 32064,
+}
+
+PYTHIA = {
+    "architectures": ["GPTNeoXForCausalLM"],
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "hidden_act": "gelu",
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 2048,
+    "model_type": "gpt_neox",
+    "rotary_emb_base": 10000,
+    "rotary_pct": 0.25,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "transformers_version": "4.24.0",
+    "use_cache": True,
+    "use_parallel_residual": True,
+    "vocab_size": 50304,
+}
+
+
+def long(scaling, window=262144):
+    """Return the attributes of a Phi with a long context."""
+    return {"max_position_embeddings": 131072, "rope_scaling": scaling, "sliding_window": window}
+
 
 def shape(embed, feed_forward, layers, heads, kv_heads=None):
     """Return sizes under the attribute names of most families."""
@@ -214,6 +274,19 @@ def shape(embed, feed_forward, layers, heads, kv_heads=None):
 def gpt2_shape(embed, layers, heads):
     return {"n_embd": embed, "n_layer": layers, "n_head": heads}
 
+
+PYTHIA_SIZES = {
+    "14m": shape(128, 512, 6, 4),
+    "31m": shape(256, 1024, 6, 8),
+    "70m": shape(512, 2048, 6, 8),
+    "160m": shape(768, 3072, 12, 12),
+    "410m": shape(1024, 4096, 24, 16),
+    "1b": shape(2048, 8192, 16, 8),
+    "1.4b": shape(2048, 8192, 24, 16),
+    "2.8b": shape(2560, 10240, 32, 32),
+    "6.9b": shape(4096, 16384, 32, 32) | {"vocab_size": 50432},
+    "12b": shape(5120, 20480, 36, 40) | {"vocab_size": 50688},
+}
 
 PUBLISHED = {
     "Meta-Llama-3-8B": LLAMA3 | shape(4096, 14336, 32, 32) | {"max_position_embeddings": 8192, "rope_scaling": None},
@@ -270,4 +343,27 @@ PUBLISHED = {
     "gpt2-medium": GPT2 | gpt2_shape(1024, 24, 16) | {"n_special": 0, "predict_special_tokens": True},
     "gpt2-large": GPT2 | gpt2_shape(1280, 36, 20),
     "gpt2-xl": GPT2 | gpt2_shape(1600, 48, 25) | {"output_past": True},
+    "Phi-3-mini-4k-instruct": PHI3,
+    "Phi-3-mini-128k-instruct": PHI3 | long(longrope.PHI_3_MINI),
+    "Phi-3-medium-4k-instruct": PHI3 | shape(5120, 17920, 40, 40, 10),
+    "Phi-3-medium-128k-instruct": PHI3
+    | shape(5120, 17920, 40, 40, 10)
+    | long(longrope.PHI_3_MEDIUM, 131072)
+    | {"pad_token_id": None},
+    "Phi-3.5-mini-instruct": PHI3 | long(longrope.PHI_35_MINI),
+    "phi-4": PHI3
+    | shape(5120, 17920, 40, 40, 10)
+    | {"max_position_embeddings": 16384, "original_max_position_embeddings": 16384, "rope_theta": 250000}
+    | {"bos_token_id": 100257, "eos_token_id": 100265, "pad_token_id": 100349, "vocab_size": 100352}
+    | {"sliding_window": None},
+    "Phi-4-mini-instruct": PHI3
+    | shape(3072, 8192, 32, 24, 8)
+    | long(longrope.PHI_4_MINI)
+    | {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False}
+    | {"bos_token_id": 199999, "eos_token_id": 199999, "pad_token_id": 199999, "vocab_size": 200064}
+    | {"partial_rotary_factor": 0.75, "tie_word_embeddings": True},
+    **{f"pythia-{size}{data}": PYTHIA | sizes for size, sizes in PYTHIA_SIZES.items() for data in ("", "-deduped")},
+    "gpt-neox-20b": {name: value for name, value in PYTHIA.items() if name != "use_parallel_residual"}
+    | shape(6144, 24576, 44, 64)
+    | {"attention_probs_dropout_prob": 0, "hidden_act": "gelu_fast", "hidden_dropout_prob": 0, "vocab_size": 50432},
 }

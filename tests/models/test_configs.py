@@ -3,12 +3,13 @@
 import copy
 import dataclasses
 import json
+import math
 
 import pytest
 import transformers
 
 from jaxtrace import ConfigError
-from jaxtrace.models.config import LayerKind, LinearScaling, Llama3Scaling, Rope
+from jaxtrace.models.config import LayerKind, LinearScaling, Llama3Scaling, LongRopeScaling, Rope
 from jaxtrace.models.families import FAMILIES
 from tests.models.published import PUBLISHED
 
@@ -20,7 +21,9 @@ CLASSES = {
     "gemma2": transformers.Gemma2Config,
     "gemma3_text": transformers.Gemma3TextConfig,
     "gemma3": transformers.Gemma3Config,
+    "phi3": transformers.Phi3Config,
     "gpt2": transformers.GPT2Config,
+    "gpt_neox": transformers.GPTNeoXConfig,
 }
 
 
@@ -50,6 +53,7 @@ def test_defaults_equal_those_of_transformers(kind):
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}
 SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 SCALED["original_max_position_embeddings"] = 64
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,12 @@ SCALED["original_max_position_embeddings"] = 64
             "rope_scaling": {"type": "yarn", "factor": 2.0},
         },
         {"model_type": "mistral", "layer_types": ["sliding_attention"] * 32},
+        {"model_type": "phi3", "sliding_window": 7, "partial_rotary_factor": 0.5, "rope_theta": 5.0},
+        {"model_type": "phi3", "max_position_embeddings": 8192, "rope_scaling": LONGROPE},
+        {"model_type": "phi3", "original_max_position_embeddings": 64, "rope_parameters": LONGROPE},
+        {"model_type": "gpt_neox", "rotary_pct": 0.5, "rotary_emb_base": 5, "attention_bias": False},
+        {"model_type": "gpt_neox", "use_parallel_residual": False, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"model_type": "gpt_neox", "rotary_pct": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
     ],
     ids=str,
 )
@@ -186,6 +196,8 @@ def test_generation_settings_of_transformers_4_are_harmless(kind):
     ],
 )
 def test_attributes_that_shape_the_computation_are_refused_by_name(kind, name, value):
+    if (kind, name) == ("phi3", "partial_rotary_factor"):
+        pytest.skip("Phi-3 rotates any fraction of a head")
     refused({"model_type": kind, name: value}, f"{name}={value!r}")
 
 
@@ -199,6 +211,9 @@ def test_attributes_that_shape_the_computation_are_refused_by_name(kind, name, v
         {"model_type": "qwen3", "attention_bias": None, "use_mrope": False, "is_causal": True},
         {"model_type": "gemma2", "hidden_act": None, "sliding_window_size": None, "use_bidirectional_attention": None},
         {"model_type": "gpt2", "n_inner": None, "head_dim": 64, "scale_attn_by_inverse_layer_idx": None},
+        {"model_type": "phi3", "attention_bias": False, "mlp_bias": False, "full_attn_mod": 1, "sliding_window": 4096},
+        {"model_type": "gpt_neox", "rotary_emb_base": 10000, "rope_theta": 10000, "partial_rotary_factor": 0.25},
+        {"model_type": "gpt_neox", "head_dim": 96, "hidden_dropout": 0.1, "attention_probs_dropout_prob": 0.1},
     ],
     ids=str,
 )
@@ -213,14 +228,20 @@ ROPES = {
     "linear": {"factor": 2.0},
     "proportional": {"partial_rotary_factor": 0.5},
 }
-ROPE_FAMILIES = sorted({*CLASSES} - {"gpt2", "gemma3"})
+ROPE_FAMILIES = sorted({*CLASSES} - {"gpt2", "gemma3", "phi3"})
+WHOLE_HEADS = {"gpt_neox": {"hidden_size": 64 * 128, "rotary_pct": 1.0}}
 
 
 @pytest.mark.parametrize("kind", ROPE_FAMILIES)
 @pytest.mark.parametrize("name", ROPES)
 @pytest.mark.parametrize("key", ["type", "rope_type"])
 def test_every_kind_of_rope_is_read_as_transformers_writes_it(kind, name, key):
-    config = {"model_type": kind, "head_dim": 128, "rope_scaling": {key: name, **ROPES[name]}}
+    config = {
+        "model_type": kind,
+        "head_dim": 128,
+        "rope_scaling": {key: name, **ROPES[name]},
+        **WHOLE_HEADS.get(kind, {}),
+    }
     if kind == "gemma3_text" and key == "type":
         return refused(config, f"type={name!r}, which transformers ignores here; name it rope_type")
     rope = parsed(config).pattern[-1].rope
@@ -235,6 +256,14 @@ def test_ropes_of_layer_types_are_read_one_by_one(name):
     assert parsed(config).pattern[-1].rope == Rope(1_000_000.0)
     assert type(parsed(config).pattern[0].rope.scaling).__name__.lower() == f"{name}scaling"
     assert parsed(config) == parsed(rewritten(config))
+
+
+@pytest.mark.parametrize("name", ["su", "yarn", "longrope"])
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_phi3s_longrope_has_three_names(name, key):
+    config = {"model_type": "phi3", "max_position_embeddings": 65_536}
+    scaling = parsed(config | {"rope_scaling": LONGROPE | {"type": None, key: name}}).pattern[0].rope.scaling
+    assert scaling == LongRopeScaling((1.0,) * 48, (2.0,) * 48, 4096, math.sqrt(1 + math.log(16) / math.log(4096)))
 
 
 @pytest.mark.parametrize("kind", ROPE_FAMILIES)
@@ -285,6 +314,18 @@ def test_unsupported_ropes_are_refused(kind, name):
             {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}},
             "truncate=False in full_attention, which transformers ignores there",
         ),
+        ({"model_type": "phi3", "rope_scaling": SCALED}, "'llama3'; transformers' Phi-3 has 'default' and 'longrope'"),
+        (
+            {"model_type": "phi3", "rope_scaling": LONGROPE | {"long_factor": [1.0]}},
+            "a long_factor of 1, which must be",
+        ),
+        ({"model_type": "gpt_neox", "rope_theta": 5.0}, "rope_theta=5.0; jaxtrace supports 10000.0"),
+        ({"model_type": "gpt_neox", "partial_rotary_factor": 1.0}, "partial_rotary_factor=1.0; jaxtrace supports 0.25"),
+        ({"model_type": "gpt_neox", "rotary_pct": None}, "rotary_pct=None, which must be a positive number"),
+        ({"model_type": "gpt_neox", "rotary_pct": 1.5}, "partial_rotary_factor=1.5"),
+        ({"model_type": "gpt_neox", "head_dim": 64}, "head_dim=64; jaxtrace supports 96"),
+        ({"model_type": "gpt_neox", "num_attention_heads": 7}, "which is not a multiple of 7 attention heads"),
+        ({"model_type": "gpt_neox", "hidden_act": "relu"}, "hidden_act='relu'"),
         ({"model_type": "gpt2", "rope_theta": 100.0}, "does not support: rope_theta=100.0"),
         ({"model_type": "gpt2", "head_dim": 32}, "head_dim=32; jaxtrace supports 64"),
         (

@@ -15,6 +15,8 @@ KINDS = {
     "gemma2: as published": "stacked",
     "gemma3_text: two periods and a tail": "unrolled",
     "gpt2: as published": "stacked",
+    "gpt_neox: as published": "unrolled",
+    "phi3: multi-query windows, gelu": "stacked",
 }
 DAILY = ("gemma3_text: two periods and a tail", "gpt2: as published")  # every kind of block; the others nightly
 LENGTHS = (3, 1, 40, 17)  # shorter and longer than the windows of 5

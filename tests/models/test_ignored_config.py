@@ -27,6 +27,7 @@ VALUES = {
     "experts_implementation": "eager",
     "id2label": {"0": "no", "1": "yes", "2": "perhaps"},
     "initializer_range": 0.5,
+    "is_decoder": True,
     "num_labels": 3,
     "torch_dtype": "float32",
     "use_cache": False,

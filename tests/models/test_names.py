@@ -31,6 +31,12 @@ FORMS = {
     "gemma3, text alone": ("gemma3", (r"^", ""), set()),
     "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
     "gpt2, with its masks": ("gpt2", (r"^", ""), MASKS),
+    "gpt_neox, transformers 5 in memory": ("gpt_neox", (r"^embed_out\.", "lm_head."), set()),
+    "gpt_neox, with its masks and rotary buffers": (
+        "gpt_neox",
+        (r"^", ""),
+        {f"gpt_neox.layers.2.attention.{name}" for name in ("bias", "masked_bias", "rotary_emb.inv_freq")},
+    ),
     "llama, with rotary buffers": ("llama", (r"^", ""), {"model.layers.0.self_attn.rotary_emb.inv_freq"}),
 }
 

@@ -14,7 +14,7 @@ from jaxtrace.models.families import FAMILIES, llama, ropes
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.rope import inverse_frequencies, rotation
 from tests.engine.reference import assert_metrics, at, metrics
-from tests.models import hugging_face
+from tests.models import cases, hugging_face
 
 ORIGINAL = "original_max_position_embeddings"
 SHORT, LONG = [1.0, 1.2, 1.5, 2.5], [1.0, 3.0, 7.0, 20.0]
@@ -131,6 +131,8 @@ def tiny(tmp_path):
         family, choices = "llama", {"rope_parameters": {"rope_theta": 100.0} | MODELS.get(name, {})}
         if name == "by layer type":
             family, choices = "gemma3_text", {"rope_parameters": SPLIT, "sliding_window": 8, "num_hidden_layers": 2}
+        if name == "of Phi-3":  # a fraction of the head, and the original context at the top of the config
+            family, choices = "phi3", {"rope_parameters": cases.LONGROPE, ORIGINAL: 16}
         if name == "dynamic":
             choices["max_position_embeddings"] = 16
         reference = hugging_face.tiny(family, **copy.deepcopy(choices))
@@ -151,7 +153,7 @@ def fresh(reference):
     ("name", "layout"),
     [
         pytest.param(name, layout, marks=[pytest.mark.nightly] * ((name, layout) not in DAILY))
-        for name in (*MODELS, "by layer type")
+        for name in (*MODELS, "by layer type", "of Phi-3")
         for layout in ("unrolled", "stacked")
     ],
 )

@@ -29,8 +29,8 @@ WEIGHTS = (
         line
         for i, x in enumerate("qkv")
         for line in (
-            Weight("transformer.h.{}.attn.c_attn.weight", (*_BLOCK, "attention", x), transposed=True, part=(i, 3)),
-            Weight("transformer.h.{}.attn.c_attn.bias", (*_BLOCK, "attention", f"{x}_bias"), part=(i, 3)),
+            Weight("transformer.h.{}.attn.c_attn.weight", (*_BLOCK, "attention", x), transposed=True, part=i),
+            Weight("transformer.h.{}.attn.c_attn.bias", (*_BLOCK, "attention", f"{x}_bias"), part=i),
         )
     ),
     *(

@@ -70,6 +70,10 @@ _OWN = {
     summary_activation summary_first_dropout summary_last_dropout summary_proj_to_labels summary_type
     summary_use_proj
     """,
+    "gpt_neox": """
+    attention_bias hidden_act intermediate_size is_decoder layer_norm_eps rotary_emb_base rotary_pct
+    use_parallel_residual
+    """,
     "llama": """
     attention_bias hidden_act intermediate_size mlp_bias pretraining_tp
     """,
@@ -80,6 +84,9 @@ _OWN = {
     attention_heads cross_attention_layers dropout hidden_act image_size image_token_id image_token_index
     intermediate_layers_indices intermediate_size max_aspect_ratio_id max_num_tiles norm_eps num_global_layers
     patch_size supported_aspect_ratios vision_config vision_output_dim
+    """,
+    "phi3": """
+    embd_pdrop hidden_act intermediate_size resid_pdrop
     """,
     "qwen2": """
     hidden_act intermediate_size max_window_layers use_sliding_window

@@ -24,12 +24,12 @@ ORIGINAL, FRACTION = "original_max_position_embeddings", "partial_rotary_factor"
 INERT = {ORIGINAL, "finetuned"}  # settings that change nothing where a kind does not read them
 
 
-def rope(reader: ConfigReader) -> Rope:
-    """Read the rotary positions that all layers share."""
-    return rope_of(reader, rope_settings(reader))
+def rope(reader: ConfigReader, base: str = "rope_theta", fraction: str = FRACTION) -> Rope:
+    """Read the rotary positions that all layers share; `base` and `fraction` name attributes of the config."""
+    return rope_of(reader, rope_settings(reader, base, fraction))
 
 
-def rope_settings(reader: ConfigReader) -> dict[str, Any]:
+def rope_settings(reader: ConfigReader, base: str = "rope_theta", fraction: str = FRACTION) -> dict[str, Any]:
     """Return the settings of the rotary positions that all layers share: `rope_scaling`, or else `rope_parameters`.
 
     The base and the rotated fraction are completed from the top of the config and from the family's defaults. An
@@ -37,7 +37,7 @@ def rope_settings(reader: ConfigReader) -> dict[str, Any]:
     """
     current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
     original = reader.optional(ORIGINAL)
-    return _completed(reader, "rope_theta", old or current) | ({} if original is None else {ORIGINAL: original})
+    return _completed(reader, base, fraction, old or current) | ({} if original is None else {ORIGINAL: original})
 
 
 def ropes_by_type(reader: ConfigReader, bases: Mapping[str, str]) -> dict[str, Rope]:
@@ -59,7 +59,7 @@ def ropes_by_type(reader: ConfigReader, bases: Mapping[str, str]) -> dict[str, R
         settings = reader.as_mapping(name, current.get(name)) | (old if name == "full_attention" else {})
         if settings.get("truncate") is False:
             reader.fail(f"has truncate=False in {name}, which transformers ignores there; drop it")
-        ropes[name] = rope_of(reader, _completed(reader, base, settings))
+        ropes[name] = rope_of(reader, _completed(reader, base, FRACTION, settings))
     reader.ignore(ORIGINAL)
     return ropes
 
@@ -114,9 +114,9 @@ def context_of(reader: ConfigReader, pattern: tuple[LayerKind, ...]) -> int:
     return min(max([reader.positive("max_position_embeddings"), *extended]), MAX_NUMBER)
 
 
-def _completed(reader: ConfigReader, base: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _completed(reader: ConfigReader, base: str, fraction: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings with the base and the rotated fraction of the top of the config where they have none."""
-    top = {"rope_theta": reader.number_or_none(base) or reader.defaults[base], FRACTION: reader.optional(FRACTION)}
+    top = {"rope_theta": reader.number_or_none(base) or reader.defaults[base], FRACTION: reader.optional(fraction)}
     return top | {name: value for name, value in settings.items() if value is not None}
 
 

@@ -15,13 +15,15 @@ class Weight:
       name: name of the tensor in the checkpoint; "{}" stands for the layer number.
       path: path of the parameter; "{}" stands for the layer number.
       transposed: True if the matrix is stored [in, out].
-      part: (i, n) if the tensor concatenates n parameters along its outputs, and this is the i-th.
+      part: position of the parameter among those that the tensor concatenates along its outputs, from 0.
+      by_head: True if the tensor concatenates the parameters head by head: head 0 of each one, then head 1 of each one.
     """
 
     name: str
     path: tuple[str, ...]
     transposed: bool = False
-    part: tuple[int, int] = (0, 1)
+    part: int = 0
+    by_head: bool = False
 
     def at(self, layer: int) -> tuple[str, ParamPath]:
         """Return the tensor's name and the parameter's path in one layer (0-based)."""
