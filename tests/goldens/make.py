@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.goldens.golden import FOLDER, Golden
 from tests.models import hugging_face
-from tests.models.cases import LLAMA3
+from tests.models.cases import LLAMA3, LONGROPE
 
 SMALL = {"vocab_size": 29, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3}
 GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
@@ -29,6 +29,12 @@ CASES = {
     "qwen3": ("qwen3", GROUPED),
     "gemma2": ("gemma2", GROUPED),
     "gemma3": ("gemma3_text", GROUPED),
+    "phi3_longrope": (
+        "phi3",
+        {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+        | {"original_max_position_embeddings": 16, "rope_parameters": LONGROPE},
+    ),
+    "gpt_neox": ("gpt_neox", {}),
     "gpt2": ("gpt2", {"vocab_size": 29, "n_embd": 24, "n_head": 3, "n_positions": 48}),
 }
 LENGTH = 40
