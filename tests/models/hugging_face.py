@@ -1,5 +1,7 @@
 """Tiny random models of transformers and their outputs. Importing this without torch skips the test module."""
 
+import copy
+
 import numpy as np
 import pytest
 import transformers
@@ -12,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 def tiny(kind="llama", seed=0, **choices):
     """Return a small model with random weights, biases and norms, whose heads attend to different positions."""
-    config = transformers.AutoConfig.for_model(kind, **SMALL[kind] | choices)
+    config = transformers.AutoConfig.for_model(kind, **copy.deepcopy(SMALL[kind] | choices))  # it changes its arguments
     if (config.get_text_config().pad_token_id or 0) >= config.get_text_config().vocab_size:
         config.pad_token_id = None  # Phi-3's default is a token that small models lack
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
