@@ -42,6 +42,7 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.reader import INERT, NULL
+from jaxtrace.models.families.unsupported import unsupported
 from jaxtrace.models.published import check_model_name
 from jaxtrace.parallel.memory import loading_weights
 from jaxtrace.parallel.processes import is_leader
@@ -226,7 +227,7 @@ def read_config(
         raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.lower().endswith('gguf') else absent}")
     kind = raw.get("model_type")
     if kind not in list(FAMILIES):  # the value may be unhashable
-        raise CheckpointError(f"{name}: its architecture {kind!r} is not one jaxtrace knows ({', '.join(FAMILIES)})")
+        raise CheckpointError(f"{name}: {unsupported(raw)}")
     raw, ignored = _without(raw, ignore_config, name)
     quantisation_of(raw, directory, name)
     return raw, FAMILIES[kind].decoder_config(unquantised(raw), name, ignored), ignored

@@ -77,7 +77,7 @@ def test_the_shards_of_an_index_are_fetched_only_without_a_single_file(hub, fold
 
 def test_weights_of_an_unsupported_model_are_not_fetched(hub, folder):
     (folder.path / "config.json").write_text('{"model_type": "falcon"}')
-    with pytest.raises(CheckpointError, match="'falcon' is not one jaxtrace knows"):
+    with pytest.raises(CheckpointError, match="'falcon' is not supported"):
         jaxtrace.load("someone/model")
     assert {*hub.fetched} == {"config.json"}
 

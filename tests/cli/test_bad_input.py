@@ -168,7 +168,7 @@ def test_a_directory_without_a_checkpoint_is_refused(refused, tmp_path):
     refused("trace", tmp_path, "--text", "a", "--out", tmp_path / "out", names=names)
     refused("info", tmp_path, names=names)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}), encoding="utf-8")
-    refused("info", tmp_path, names=[tmp_path, "'mamba' is not one jaxtrace knows"])
+    refused("info", tmp_path, names=[tmp_path, "'mamba' is not supported: it has state-space"])
 
 
 def test_report_refuses_a_directory_without_a_trace(refused, tmp_path):

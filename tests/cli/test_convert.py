@@ -129,7 +129,7 @@ def eight_bit(folder):
 
 def unknown(folder):
     folder.config["model_type"] = "mamba"
-    return "its architecture 'mamba' is not one jaxtrace knows"
+    return "its architecture 'mamba' is not supported"
 
 
 def heads(folder):

@@ -169,9 +169,9 @@ def test_unknown_names_are_refused(tmp_path):
         (None, "holds no config.json"),
         ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
-        ("{}", "its architecture None is not one jaxtrace knows"),
-        ('{"model_type": "mamba"}', "its architecture 'mamba' is not one jaxtrace knows"),
-        ('{"model_type": []}', r"its architecture \[\] is not one jaxtrace knows"),
+        ("{}", "config.json has no model_type; add one that jaxtrace supports: llama, "),
+        ('{"model_type": "mamba"}', "its architecture 'mamba' is not supported: it has state-space"),
+        ('{"model_type": []}', r"its architecture \[\] is not supported; jaxtrace supports llama, "),
     ],
 )
 def test_directories_without_a_supported_config_are_refused(tmp_path, content, said):
