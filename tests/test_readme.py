@@ -1,4 +1,4 @@
-"""README and docs are true: their examples run, their metric tables are the schema's, their options exist."""
+"""README and docs are true: their examples run, their tables are the code's, their options exist."""
 
 import json
 import os
@@ -13,8 +13,9 @@ import yaml
 
 from jaxtrace.cli.app import APP
 from jaxtrace.cli.options import Command
+from jaxtrace.models.families import FAMILIES
 from jaxtrace.settings.run import RunConfig, run_config
-from scripts import metric_tables
+from scripts import doc_tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,9 +53,16 @@ def test_python_examples_run_and_print(page, flags, tmp_path):
     assert len(printed) == len(examples) and all(text.strip() for text in printed)
 
 
-def test_metric_tables_are_those_of_the_schema():
-    assert "<!-- metrics:begin -->" in README
-    assert not metric_tables.stale_pages(), "run python scripts/metric_tables.py"
+def test_tables_are_those_of_the_code():
+    assert "<!-- table:begin recorded -->" in README and "<!-- table:begin families -->" in DOCS["models"]
+    assert not doc_tables.stale_pages(), "run python scripts/doc_tables.py"
+
+
+@pytest.mark.parametrize("module", {*FAMILIES.values()}, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_reason_for_a_refusal_is_of_an_attribute_that_is_refused(module):
+    limits = doc_tables.limits(module)
+    for name, reason in getattr(module, "REFUSED", {}).items():
+        assert f"`{name}` other than" in limits[name] and reason in DOCS["models"]
 
 
 def _commands_of_pages():

@@ -15,7 +15,7 @@ from jaxtrace.observing.tensorboard import Board
 from jaxtrace.schema import Metric, changed_between, definition_note, feature_names
 from jaxtrace.studies.confidence.features import probes_of, token_features
 from jaxtrace.traces import open_trace
-from scripts import metric_tables
+from scripts import doc_tables
 from tests.figures.traces import row, trace
 from tests.observing.test_tensorboard import values
 
@@ -73,17 +73,17 @@ def test_a_new_metric_is_a_parquet_column(traced, tmp_path):
 
 def test_a_new_metric_makes_the_tables_stale(traced, tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    for page in (metric_tables.ROOT / "README.md", *(metric_tables.ROOT / "docs").glob("*.md")):
-        (tmp_path / page.relative_to(metric_tables.ROOT)).write_bytes(page.read_bytes())
-    monkeypatch.setattr(metric_tables, "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["metric_tables.py", "--check"])
+    for page in (doc_tables.ROOT / "README.md", *(doc_tables.ROOT / "docs").glob("*.md")):
+        (tmp_path / page.relative_to(doc_tables.ROOT)).write_bytes(page.read_bytes())
+    monkeypatch.setattr(doc_tables, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["doc_tables.py", "--check"])
     line = "| `lens_margin` | step, layer | lens | nats | ln of the lens's top-1 over top-2 probability |"
-    assert metric_tables.main() == 1
+    assert doc_tables.main() == 1
     assert f"\n+{line}\n" in capsys.readouterr().out
     assert line not in (tmp_path / "README.md").read_text()
-    monkeypatch.setattr(sys, "argv", ["metric_tables.py"])
-    assert metric_tables.main() == 0
-    assert line in (tmp_path / "README.md").read_text() and not metric_tables.stale_pages()
+    monkeypatch.setattr(sys, "argv", ["doc_tables.py"])
+    assert doc_tables.main() == 0
+    assert line in (tmp_path / "README.md").read_text() and not doc_tables.stale_pages()
 
 
 def test_page_columns_keep_their_order():

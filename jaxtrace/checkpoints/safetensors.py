@@ -22,6 +22,11 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
 FLOAT8 = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": ml_dtypes.float8_e8m0fnu}  # safetensors gives none to NumPy
+ADAPTERS = ("adapter_*", "adapters.*", "*lora*.safetensors")  # peft's files, MLX's, and others'
+MERGE = (
+    "merge it into the model with peft (AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload()"
+    ".save_pretrained(NEW)), copy the tokenizer's files to NEW, and give NEW"
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 GGUF = "is GGUF, which jaxtrace does not read; give the safetensors checkpoint that it was made from"
 
@@ -58,13 +63,12 @@ def shard_names(directory: Path) -> list[str]:
 
 def other_format(directory: Path) -> CheckpointError | None:
     """Return the error that names the format of a directory of an adapter or of GGUF files; None for another one."""
-    if adapters := sorted(directory.glob("adapter_*")):
+    if adapters := sorted(file for pattern in ADAPTERS for file in directory.glob(pattern)):
         config = directory / ADAPTER
         settings = read_json(config, CheckpointError, "download it again", finite=False) if config in adapters else {}
-        base = settings.get("base_model_name_or_path") or "an unnamed model"
+        base = settings.get("base_model_name_or_path") or settings.get("model") or "an unnamed model"
         return CheckpointError(
-            f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; "
-            "merge it into the model (merge_and_unload of peft), and save and give that"
+            f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; {MERGE}"
         )
     if ggufs := sorted(file for pattern in ("*", "*/*") for file in directory.glob(pattern) if is_gguf(file.name)):
         return CheckpointError(f"{ggufs[0]}: {GGUF}")

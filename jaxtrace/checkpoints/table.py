@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxtrace.checkpoints.quantised import UNQUANTISED
-from jaxtrace.checkpoints.safetensors import TensorReader
+from jaxtrace.checkpoints.safetensors import MERGE, TensorReader
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
@@ -172,6 +172,10 @@ def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:
         table[family.UNEMBEDDING] = table.pop(family.EMBEDDING)
     _refuse_quantised(tensors, [name for names in stored.values() for name in names], source)
     unread = {family.UNEMBEDDING: table[family.EMBEDDING]} if both else {}
+    if adapter := next((name for name in tensors if re.search(r"\.(lora|adalora|lokr|hada)_\w+", name)), None):
+        raise CheckpointError(
+            f"{source}: holds a LoRA or other adapter beside the model's weights ({adapter}); {MERGE}"
+        )
     problems = Problems(
         missing=[name for name in table if name not in stored],
         unknown=[x for canonical, names in stored.items() if canonical not in (table | unread) for x in names],

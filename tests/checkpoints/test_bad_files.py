@@ -248,7 +248,24 @@ def test_an_adapter_is_named(folder):
     (folder.path / "config.json").write_text(json.dumps(folder.config))
     refused(folder.path, "is a LoRA or other adapter of someone/model")
     (folder.path / "adapter_config.json").rename(folder.path / "adapter_model.bin")
-    refused(folder.path, "is a LoRA or other adapter of an unnamed model (adapter_model.bin)")
+    refused(folder.path, "is a LoRA or other adapter of an unnamed model (adapter_model.bin)", ".merge_and_unload()")
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapters.safetensors", "pytorch_lora_weights.safetensors"]
+)
+def test_weights_of_an_adapter_are_named(folder, name):
+    folder.path.mkdir()
+    (folder.path / name).write_bytes(b"")
+    refused(
+        folder.path, f"is a LoRA or other adapter of an unnamed model ({name})", "merge it into the model with peft"
+    )
+
+
+def test_an_adapter_among_the_weights_is_named(folder):
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    folder.weights[name] = np.zeros((2, 8), np.float32)
+    refused(folder.write(), f"holds a LoRA or other adapter beside the model's weights ({name})", "merge_and_unload")
 
 
 @pytest.mark.parametrize("name", ["model.Q4_1.gguf", "MODEL.GGUF", "Q4_1/model.gguf"])

@@ -7,7 +7,7 @@ import pytest
 from jaxtrace.checkpoints.huggingface import read_config
 from jaxtrace.errors import CheckpointError
 from jaxtrace.models.families import FAMILIES
-from jaxtrace.models.families.unsupported import _DIFFERENCES, unsupported
+from jaxtrace.models.families.unsupported import DIFFERENCES, unsupported
 
 NEAREST = "the nearest supported architecture is"
 
@@ -80,9 +80,9 @@ def test_architectures_count_without_a_model_type(config, words, tmp_path):
 
 
 def test_every_entry_of_the_table_is_unsupported_and_named_once():
-    names = [name for _, _, names in _DIFFERENCES for name in names.split()]
+    names = [name for _, _, names in DIFFERENCES for name in names.split()]
     assert len(names) == len({*names}) and not {*names} & {*FAMILIES}
-    assert {nearest for _, nearest, _ in _DIFFERENCES} <= {*FAMILIES}
+    assert {nearest for _, nearest, _ in DIFFERENCES} <= {*FAMILIES}
 
 
 def test_every_architecture_of_transformers_is_supported_or_refused_in_one_sentence():

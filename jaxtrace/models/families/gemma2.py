@@ -14,6 +14,7 @@ EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS_AROUND)
 RENAMED = ()
 IGNORED = ()
+REFUSED = {"use_bidirectional_attention": "attention is causal"}
 
 DEFAULTS = {
     "vocab_size": 256_000,

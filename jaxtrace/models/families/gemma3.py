@@ -17,6 +17,10 @@ RENAMED = (
     (r"^model\.language_model\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
 )
+REFUSED = gemma2.REFUSED | {
+    "attn_logit_softcapping": "transformers reads it and applies no cap",
+    "final_logit_softcapping": "transformers caps the logits of the text models alone",
+}
 IGNORED = (r"(vision_tower|multi_modal_projector)\..*",)
 
 BASES = {"sliding_attention": "rope_local_base_freq", "full_attention": "rope_theta"}

@@ -12,6 +12,10 @@ MODEL_TYPES = ("gpt2",)
 ARCHITECTURES = ("GPT2LMHeadModel", "GPT2DoubleHeadsModel")
 EMBEDDING, UNEMBEDDING = "transformer.wte.weight", "lm_head.weight"
 RENAMED = ((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),)
+REFUSED = {
+    "scale_attn_weights": "scores are divided by √H",
+    "scale_attn_by_inverse_layer_idx": "no layer has a factor of its own",
+}
 IGNORED = (r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)  # causal masks
 
 _BLOCK = ("layers", "{}")

@@ -28,6 +28,10 @@ RENAMED = (
     (r"\b(layers\.\d+)\.cross_attn\.", r"\1.self_attn."),
 )
 IGNORED = ()
+REFUSED = {
+    "hidden_act": "no published model has another",
+    "tie_word_embeddings": "the embedding has more rows than the unembedding",
+}
 
 EXTRA_TOKENS = 8  # rows of the embedding beyond the vocabulary, for tokens that are never predicted
 ALIASES = {"image_token_id": "image_token_index"}

@@ -29,7 +29,7 @@ _PAIRS = "its rotary positions turn neighbouring dimensions"
 
 # What differs, the nearest supported model type, and the model types, in the names of transformers, of code on the hub
 # and of llama.cpp.
-_DIFFERENCES: tuple[tuple[str, str, str], ...] = (
+DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (_EXPERTS, "mistral", "dbrx grok grok_1 minimax_m2 mixtral solar_open"),
     (_EXPERTS, "llama", "arctic aria_text bailing_moe bailingmoe bailingmoe2 cohere2_moe deepseek ernie4_5_moe"),
     (_EXPERTS, "llama", "flex_olmo granitemoe granitemoe_swa granitemoeshared jetmoe llama4 llama4_text olmoe openmoe"),
@@ -57,7 +57,7 @@ _DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (_IMAGES, "llama", "deepseek_vl_v2 emu3 fuyu git glm4v idefics2 idefics3 internvl_chat internvl_chat_v2 kimi_k25"),
     (_IMAGES, "llama", "kimi_vl llama4_vision_model llava llava_llama llava_next llava_onevision minicpmo minicpmv"),
     (_IMAGES, "llama", "minicpmv4_6 minimax_m3 mllama_vision_model molmo molmo2 perception_lm smolvlm step1v"),
-    (_IMAGES, "mistral", "idefics llava_mistral mistral3 pixtral"),
+    (_IMAGES, "mistral", "idefics llava_mistral pixtral"),
     (_IMAGES, "qwen2", "got_ocr2 ovis2 qwen2_5_vl qwen2_5_vl_text qwen2_vl qwen2_vl_text"),
     (_IMAGES, "qwen3", "internvl qwen3_vl qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_text"),
     (_IMAGES, "gemma2", "paligemma"),
@@ -100,7 +100,6 @@ _DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (_PAIRS, "llama", "chatglm ernie4_5 glm glm4 helium"),
     ("the bias of its attention's output is a setting of its own", "qwen2", "seed_oss"),
     (_MIXED, "llama", "cwm"),
-    (_MIXED, "mistral", "ministral"),
     ("its attention is the difference of two softmaxes", "llama", "diffllama"),
     ("some of its layers run several times", "llama", "dory hrm_text"),
     ("its tokens are patches of bytes", "llama", "blt"),
@@ -128,7 +127,7 @@ def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-_KNOWN = {_plain(name): (text, nearest) for text, nearest, names in _DIFFERENCES for name in names.split()}
+_KNOWN = {_plain(name): (text, nearest) for text, nearest, names in DIFFERENCES for name in names.split()}
 _HEADS = re.compile("(For|LMHead|DoubleHeads|WithLMHead|Model|Decoder$).*")  # of a class: MixtralForCausalLM → Mixtral
 
 
@@ -163,7 +162,7 @@ def _compare(kind: str, config: Mapping[str, Any]) -> tuple[str | None, str | No
     if (plain := _plain(kind)) in _KNOWN:
         difference, nearest = _KNOWN[plain]
         return difference, inside or nearest
-    held = {name for name, value in (text | config).items() if value}
+    held = {name for name, value in {**text, **config}.items() if value}
     words = {*re.split("[^a-z0-9]+", kind.lower())}
     hints = (hint for hint, names, parts in _HINTS if held & {*names.split()} or words & {*parts.split()})
     families = {_plain(name): name for name in FAMILIES}
