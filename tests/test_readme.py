@@ -35,8 +35,12 @@ for example in json.loads(sys.stdin.read()):
 
 @pytest.mark.parametrize(
     ("page", "flags"),
-    [(README, ""), (DOCS["devices"], "--xla_force_host_platform_device_count=8")],
-    ids=["README", "devices"],
+    [
+        pytest.param(README, "", id="README"),
+        pytest.param(
+            DOCS["devices"], "--xla_force_host_platform_device_count=8", id="devices", marks=pytest.mark.nightly
+        ),
+    ],
 )
 def test_python_examples_run_and_print(page, flags, tmp_path):
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

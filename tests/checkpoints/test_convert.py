@@ -69,7 +69,7 @@ CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused
     [
         pytest.param("untied", "float32", marks=pytest.mark.nightly),
         ("tied", "bfloat16"),
-        ("two kinds of layers", "mixed"),
+        pytest.param("two kinds of layers", "mixed", marks=pytest.mark.nightly),  # test_restoring.py converts it too
         pytest.param("fused", "mixed", marks=pytest.mark.nightly),
         pytest.param("head by head", "mixed", marks=pytest.mark.nightly),
     ],
@@ -105,7 +105,7 @@ def test_a_conversion_gives_the_same_traces(folder, tmp_path):
     [
         pytest.param("float32", "bfloat16", marks=pytest.mark.nightly),
         pytest.param("float32", "float16", marks=pytest.mark.nightly),
-        ("bfloat16", "float32"),
+        pytest.param("bfloat16", "float32", marks=pytest.mark.nightly),
         ("mixed", "float16"),
     ],
 )

@@ -93,6 +93,7 @@ def test_an_interrupted_conversion_resumes(jaxtrace, monkeypatch, folder, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_ends_a_conversion_in_one_line(tmp_path):
     """A process of its own, interrupted while Orbax's threads write."""
     folder, out = Folder(tmp_path / "tiny", CONFIG | {"num_hidden_layers": 200}), tmp_path / "out"

@@ -17,7 +17,7 @@ from tests.engine.conftest import CONFIG
 from tests.engine.reference import assert_same
 
 LONG = dataclasses.replace(CONFIG, context=700, num_layers=2)
-LENGTHS = (3, 40, 1, 12, 90, 2, 5, 50, 9, 1, 33, 6)
+LENGTHS = (3, 40, 1, 12, 60, 2, 5, 50, 9, 1, 33, 6)
 PROBES = Probes.of("output", "attention", "hidden")
 DRAWN = Settings(
     PROBES,

@@ -17,7 +17,13 @@ BOS = {"stories260K": 1, "TinyStories-656K": 1, "babyllama-105": 1, "capp-gpt2":
 STEPS = 63
 
 
-@pytest.mark.parametrize("name", BOS)
+# One checkpoint of each family; the other Llamas run nightly.
+DAILY = ("stories260K", "capp-gpt2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name not in DAILY)) for name in BOS]
+)
 def test_every_generated_step_agrees_with_transformers(name, shared_data):
     directory = shared_data / "checkpoints" / name
     if not directory.is_dir():

@@ -25,18 +25,19 @@ MESHES = (
 PROMPTS = [[1, 5, 3], [2, 2, 7, 8, 30], [4, 9]]  # the mesh does not divide the number of prompts
 
 
-def check(source, converted, new):
+def check(source, converted, new, meshes):
     """Raise AssertionError if a parameter has a wrong value or sharding, or a trace differs.
 
     Args:
       source: directory of a checkpoint.
       converted: directory of the converted checkpoint.
       new: directory for a conversion by eight devices.
+      meshes: "traced" for the meshes on which a trace is compared, "all" for the others too.
     """
     convert(open_checkpoint(source), Path(new), mesh="data=2,model=4")
     one = jaxtrace.load(source, stacked=False, mesh=None)
     expected = one.generate(PROMPTS, max_new_tokens=3)
-    for mesh, stacked, traced in MESHES:
+    for mesh, stacked, traced in (choice for choice in MESHES if meshes == "all" or choice[2]):
         models = [jaxtrace.load(name, mesh=mesh, stacked=stacked) for name in (source, converted, new)]
         shardings = jax.tree.leaves(param_shardings(one.config, make_mesh(mesh), stacked=stacked))
         whole = jax.tree.leaves(jaxtrace.load(source, stacked=stacked, mesh=None).params)

@@ -2,12 +2,7 @@
 
 from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_families, sharded_kernels
 
-FAMILIES = (
-    "llama",
-    "gemma2",
-    "gpt_neox",
-    "mllama",
-)  # plain; soft caps and norms around blocks; biases, parallel; images
+FAMILIES = ("gemma2", "gpt_neox", "mllama")  # soft caps and norms around blocks; biases, parallel; images
 
 # Half of the rows are longer than the original context.
 LONG = {"rope_type": "longrope", "short_factor": [1, 1, 2, 2], "long_factor": [2, 4, 8, 8]}

@@ -98,7 +98,7 @@ def test_70b_is_split_over_sixteen_chips():
     check_shared(planned, {"data": 1, "model": 16})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_90b_is_split_over_sixteen_small_chips_with_its_images_keys():
     planned = plan("llama-3.2-90b", "v5e-16", batch=8, context=CHUNK, probes=Probes.of("output"))
     check_shared(planned, {"data": 1, "model": 16})

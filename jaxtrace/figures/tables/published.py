@@ -9,7 +9,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.figures.tables.parts import special_layers, stacked_table
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.published import PUBLISHED, PublishedModel
-from jaxtrace.planning.cost import parameter_count, trace_bytes
+from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.settings.probes import Probes
 
 LEGEND = """
@@ -48,7 +48,7 @@ def _cells(model: PublishedModel) -> tuple[str | Text, ...]:
             f"\n  {model.hub_id}",
             f"\n  {config.num_layers} layers, {special}" if special else "",
         ),
-        f"{parameter_count(config):,}\n{config.num_layers}",
+        f"{model.parameters:,}\n{config.num_layers}",
         f"{config.num_heads}/{config.kv_heads} × {config.head_dim}\n{config.context:,}",
         f"{format_bytes(config.kv_bytes(1, 2), 3)}\n{format_bytes(traced, 3)}",
     )
