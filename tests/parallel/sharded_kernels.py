@@ -20,7 +20,11 @@ def check():
     """Raise AssertionError if a result differs."""
     rng = np.random.default_rng(0)
     mesh = make_mesh("model=8")
-    split = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+
+    def split(call, **specs):
+        """Return a compiled call: without jit, each operation of the mapped function would be a program of its own."""
+        return jax.jit(jax.shard_map(call, mesh=mesh, check_vma=False, **specs))
+
     _softmax(rng, split)
     _unembed(rng, split)
     _dispersion(rng, split)
