@@ -41,6 +41,9 @@ _GEMMA3 = _LLAMA_LIKE | _HEAD | _SPLIT_ROPE | {"sliding_window": 5, "sliding_win
 # Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
+    "exaone": _LLAMA_LIKE,
+    "internlm3": _LLAMA_LIKE | _HEAD,
+    "iquestcoder": _LLAMA_LIKE | _HEAD,
     "mistral": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
     "qwen3": _LLAMA_LIKE | _HEAD,
@@ -114,6 +117,9 @@ CASES = {
     ("llama", "biases"): {"attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3},
     ("llama", "heads wider than the stream"): {"head_dim": 16, "num_key_value_heads": 1, "vocab_size": 11},
     ("llama", "gelu, linear rope"): {"hidden_act": "gelu", "rope_parameters": LINEAR},
+    ("exaone", "names of its own, scaled rope"): {"rope_parameters": LLAMA3},
+    ("internlm3", "biases"): {"attention_bias": True, "mlp_bias": True},
+    ("iquestcoder", "tied"): {"tie_word_embeddings": True},
     ("mistral", "windows"): {"sliding_window": 5},
     ("mistral", "no windows"): {"sliding_window": None, "head_dim": 16, "tie_word_embeddings": True},
     ("mistral", "multi-query windows of one"): {"sliding_window": 1, "num_key_value_heads": 1},

@@ -15,6 +15,9 @@ from tests.models.published import PUBLISHED
 
 CLASSES = {
     "llama": transformers.LlamaConfig,
+    "exaone": transformers.ExaoneConfig,
+    "internlm3": transformers.InternLM3Config,
+    "iquestcoder": transformers.IQuestCoderConfig,
     "mistral": transformers.MistralConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
@@ -47,6 +50,7 @@ def test_defaults_equal_those_of_transformers(kind):
     assert parsed({"model_type": kind}) == parsed(CLASSES[kind]().to_dict())
     fields = {field.name: field.default for field in dataclasses.fields(CLASSES[kind])}
     defaults = FAMILIES[kind].DEFAULTS if kind != "gemma3" else {}
+    defaults = defaults | getattr(FAMILIES[kind], "OTHER_DEFAULTS", {}).get(kind, {})
     assert {name: value for name, value in defaults.items() if name in fields and value != fields[name]} == {}
 
 
@@ -62,6 +66,8 @@ LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0]
         {"model_type": "llama", "rope_theta": 5.0, "rope_scaling": SCALED},
         {"model_type": "llama", "num_key_value_heads": None, "head_dim": None},
         {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"model_type": "exaone", "num_layers": 3, "layer_norm_epsilon": 1e-3, "activation_function": "gelu"},
+        {"model_type": "internlm3", "qkv_bias": True, "bias": True},
         {"model_type": "mistral", "sliding_window": None},
         {"model_type": "qwen2", **WINDOWS},
         {"model_type": "qwen2", **WINDOWS, "max_window_layers": 0},
@@ -310,6 +316,9 @@ def test_unsupported_ropes_are_refused(kind, name):
         ({"model_type": "llama", "sliding_window": 8, "use_sliding_window": True}, "support: sliding_window=8"),
         ({"model_type": "llama", "layer_types": ["full_attention", "sliding_attention"] * 16}, "support: layer_types"),
         ({"model_type": "mistral", "layer_types": ["full_attention"] * 32}, "a list of 32 of sliding_attention"),
+        ({"model_type": "internlm3", "qkv_bias": True}, "qkv_bias=True and bias=False; they must be equal"),
+        ({"model_type": "iquestcoder", "clip_qkv": 8.0}, "clip_qkv=8.0; jaxtrace supports None"),
+        ({"model_type": "iquestcoder", "use_sliding_window": True}, "use_sliding_window=True"),
         (
             {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}},
             "truncate=False in full_attention, which transformers ignores there",

@@ -54,7 +54,9 @@ def of_other_families(kind):
     """Return attributes that shape other families' models and that this family does not know."""
     names = {name for module in FAMILIES.values() for name in module.DEFAULTS}
     shaping = {name for name in names if name.startswith("rope_")} | {"hidden_act"}
-    return dict.fromkeys(names - KNOWN["gemma3" if kind.startswith("gemma3") else kind] - shaping, 1)
+    other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
+    shaping |= other_names.get(kind, set())
+    return dict.fromkeys(names - KNOWN[FAMILIES[kind].__name__.rpartition(".")[2]] - shaping, 1)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -38,6 +38,8 @@ NIGHTLY = {
     ("phi3", "longrope, within its original context"),
     ("phi3", "multi-query windows, gelu"),
     ("gpt_neox", "tied, an odd number of dimensions rotated"),
+    ("internlm3", "biases"),
+    ("iquestcoder", "tied"),
 }
 
 

@@ -107,7 +107,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("its attention mask is learned", "llama", "doge"),
     ("it has norms within its blocks, for weights of three values", "llama", "bitnet"),
     ("its layers differ in width", "llama", "deci nemotron_nas openelm"),
-    (_OWN_NAMES, "llama", "aquila baichuan exaone internlm internlm2 xverse yi"),
+    (_OWN_NAMES, "llama", "aquila baichuan internlm internlm2 xverse yi"),
     (_OWN_NAMES, "qwen2", "qwen"),
 )
 # Attributes and parts of a model type that say what an architecture beyond the table is.
