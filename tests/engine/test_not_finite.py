@@ -113,7 +113,7 @@ def impossible():
     )
 
 
-@pytest.mark.parametrize("verb", ["generate", "score"])
+@pytest.mark.parametrize("verb", [pytest.param("generate", marks=pytest.mark.nightly), "score"])  # the same metrics
 def test_an_impossible_token_changes_no_metric(impossible, verb):
     probes, prompts = Probes(lens_renyi=True, top_tokens=5), [[3, 1, 4, 1, 5], [9, 2]]
     rows, want = (getattr(model, verb)(prompts, probes=probes).rows for model in impossible)

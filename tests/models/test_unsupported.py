@@ -1,4 +1,4 @@
-"""What the refusal of an unsupported architecture says: the difference, and the nearest supported one."""
+"""Refusals of unsupported architectures: they say what differs, and name the nearest supported one."""
 
 import json
 
