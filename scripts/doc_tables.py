@@ -74,15 +74,15 @@ def families_table() -> str:
     rows = []
     for module in dict.fromkeys(FAMILIES.values()):
         sizes = [model.parameters for model in PUBLISHED if model.raw["model_type"] in module.MODEL_TYPES]
-        limited, reasons = limits(module), getattr(module, "REFUSED", {})
-        refused = [f"{limit}: {reasons[name]}" if name in reasons else limit for name, limit in limited.items()]
+        limited = limits(module)
+        everywhere = {name for name, (_, kinds) in limited.items() if len(kinds) == len(module.MODEL_TYPES)}
         rows.append(
             (
                 module.__doc__.splitlines()[0].rstrip("."),
                 "<br>".join(f"`{name}`" for name in (*module.MODEL_TYPES, *module.ARCHITECTURES)),
-                f"{len(sizes)}, {_short(min(sizes))} to {_short(max(sizes))}" if sizes else "",
-                ", ".join(f"`{name}`" for name in sorted(_attributes(module) - {*COMMON.split()} - limited.keys())),
-                "<br>".join(refused),
+                _range(sizes),
+                ", ".join(f"`{name}`" for name in sorted(_attributes(module) - {*COMMON.split()} - everywhere)),
+                "<br>".join(_refused(module, name, *limit) for name, limit in limited.items()),
             )
         )
     return _table(("family", "config types", "published sizes", "exact besides", "refused, and why"), rows)
@@ -111,12 +111,15 @@ def _attributes(module: ModuleType) -> set[str]:
     return {*module.DEFAULTS, *getattr(module, "TEXT_DEFAULTS", ())}
 
 
-def limits(module: ModuleType) -> dict[str, str]:
-    """Return the attributes of which a family computes only some values, found by trying another, and these values."""
-    found = {}
+def limits(module: ModuleType) -> dict[str, tuple[str, list[str]]]:
+    """Return the attributes of which a family computes only some values, these values, and the model types.
+
+    Another value is tried, at the top of the config and in `text_config`, and the refusal is read.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
     own = _attributes(module) | KNOWN[module.__name__.rpartition(".")[2]]
     names = own - NEUTRAL.keys() - {*COMMON.split()} | {*getattr(module, "REFUSED", ())}
-    for kind, name in itertools.product(module.MODEL_TYPES, sorted(names)):
+    for name, kind in itertools.product(sorted(names), module.MODEL_TYPES):
         for config in ({name: "?"}, {"text_config": {name: "?"}}):
             try:
                 module.decoder_config({"model_type": kind, **config}, "")
@@ -124,8 +127,20 @@ def limits(module: ModuleType) -> dict[str, str]:
                 limit = LIMIT.search(str(error))
                 if limit and limit["name"] == name and not limit["values"].startswith((NAMES, "a list of")):
                     values = re.sub("None|True|False", lambda word: JSON[word[0]], limit["values"])
-                    found[name] = f"`{name}` other than {values.replace(', ', ' and ')}"
+                    kinds = found.setdefault(name, (values.replace(", ", " and "), []))[1]
+                    kinds += [kind] if kind not in kinds else []
     return found
+
+
+def _refused(module: ModuleType, name: str, values: str, kinds: list[str]) -> str:
+    where = "" if len(kinds) == len(module.MODEL_TYPES) else f" in {' and '.join(f'`{kind}`' for kind in kinds)}"
+    reason = getattr(module, "REFUSED", {}).get(name)
+    return f"`{name}` other than {values}{where}" + (f": {reason}" if reason else "")
+
+
+def _range(sizes: list[int]) -> str:
+    """Return the number of sizes and their smallest and largest: "3, 2.61 B to 27.2 B"."""
+    return f"{len(sizes)}, {' to '.join(dict.fromkeys(map(_short, (min(sizes), max(sizes)))))}" if sizes else ""
 
 
 def _short(parameters: int) -> str:
