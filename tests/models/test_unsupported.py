@@ -21,6 +21,7 @@ NEAREST = "the nearest supported architecture is"
         ("mamba", "it has state-space or recurrent layers instead of attention", "llama"),
         ("qwen2_vl", "it is a model of images and text", "qwen2"),
         ("gemma", "it has no norms after its blocks and no soft-caps", "gemma2"),
+        ("phi", "its attention and feed-forward run in parallel on one norm", "gpt_neox"),
         ("bloom", "its positions are linear biases of attention (ALiBi)", "gpt2"),
         ("t5", "it has an encoder beside the decoder", "gpt2"),
         ("bert", "it is an encoder, not a causal language model", "gpt2"),
