@@ -29,6 +29,8 @@ CASES = {
     "qwen3": ("qwen3", GROUPED),
     "gemma2": ("gemma2", GROUPED),
     "gemma3": ("gemma3_text", GROUPED),
+    "olmo3": ("olmo3", GROUPED),
+    "ministral3": ("ministral3", GROUPED),
     "gpt2": ("gpt2", {"vocab_size": 29, "n_embd": 24, "n_head": 3, "n_positions": 48}),
 }
 LENGTH = 40

@@ -10,8 +10,8 @@ def test_eight_devices_agree_with_one():
     on_devices.run("sharded")
 
 
-# gemma3 has the decoder of gemma3_text
+# gemma3 has the decoder of gemma3_text, and mistral3 that of ministral3
 @pytest.mark.nightly
-@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*sharded.FAMILIES, "gemma3"}))
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*sharded.FAMILIES, "gemma3", "mistral3"}))
 def test_every_other_family_on_eight_devices_agrees_with_one(family):
     on_devices.run("sharded_families", family)
