@@ -62,7 +62,8 @@ class FilledParam:
         name = str(self.path[-1])
         if len(self.shape) == 3:
             return 1 if name == "o" else 0
-        return 0 if name.endswith("_bias") and len(self.shape) == 2 else None
+        by_head = name.endswith("_bias") or self.path[-2:-1] in (("q_norm",), ("k_norm",))
+        return 0 if by_head and len(self.shape) == 2 else None
 
     @property
     def matrix(self) -> tuple[int, ...]:

@@ -110,6 +110,14 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class PositionScaling:
+    """Scaling of queries by position: 1 + strength · log(1 + ⌊position / context⌋) (Llama 4, Ministral 3)."""
+
+    strength: float
+    context: int
+
+
+@dataclass(frozen=True)
 class LayerKind:
     """Properties of a layer that may differ from layer to layer.
 
@@ -186,11 +194,14 @@ class DecoderConfig:
       norm: "rms" for RMS norms, "layer" for layer norms with a bias.
       norm_eps: constant added to the mean square (or variance) inside norms.
       norm_offset: constant added to the weight of RMS norms (1 in Gemma).
-      post_norms: True if the outputs of attention and feed-forward are normalised before they are added to the stream.
+      norm_placement: "before" if a norm precedes attention and feed-forward, "after" if one follows each, before its
+        output is added to the stream, "around" for both.
       parallel: True if attention and feed-forward both read the block's input; False if they follow each other.
-      qk_norm: True if each head's queries and keys pass through RMS norms.
+      qk_norm: "head" for RMS norms over each head's queries and keys, "width" for RMS norms over those of all heads
+        together, None for no norms.
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
+      position_scaling: scaling of queries by their position, after rotation, or None.
       score_soft_cap: soft-cap of attention scores, cap · tanh(scores / cap); None for no cap.
       logit_soft_cap: soft-cap of logits; None for no cap.
       activation: activation function of the feed-forward block.
@@ -218,11 +229,12 @@ class DecoderConfig:
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-5
     norm_offset: float = 0.0
-    post_norms: bool = False
+    norm_placement: Literal["before", "around", "after"] = "before"
     parallel: bool = False
-    qk_norm: bool = False
+    qk_norm: Literal["head", "width"] | None = None
     embedding_scale: float = 1.0
     query_scale: float | None = None
+    position_scaling: PositionScaling | None = None
     score_soft_cap: float | None = None
     logit_soft_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"

@@ -99,19 +99,20 @@ class AttentionTrace:
 
 
 class RMSNorm(nnx.Module):
-    """x / √(mean x² + ε) · (offset + weight), computed in float32."""
+    """x / √(mean x² + ε) · (offset + weight), computed in float32; the mean is over the axes of the weight."""
 
-    def __init__(self, config: DecoderConfig, width: int) -> None:
-        self.weight = nnx.Param(jnp.full(width, 1.0 - config.norm_offset))
+    def __init__(self, config: DecoderConfig, *shape: int) -> None:
+        self.weight = nnx.Param(jnp.full(shape, 1.0 - config.norm_offset))
         self.eps = config.norm_eps
         self.offset = config.norm_offset
 
     def __call__(self, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
-        full = x.astype(jnp.float32)
-        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=-1, keepdims=True) + self.eps)
+        full, weight = x.astype(jnp.float32), self.weight[...]
+        axes = tuple(range(-weight.ndim, 0))
+        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=axes, keepdims=True) + self.eps)
         if self.offset:
-            return (full * (self.offset + self.weight[...].astype(jnp.float32))).astype(x.dtype)
-        return full.astype(x.dtype) * self.weight[...]
+            return (full * (self.offset + weight.astype(jnp.float32))).astype(x.dtype)
+        return full.astype(x.dtype) * weight
 
 
 class LayerNorm(nnx.Module):
@@ -134,6 +135,13 @@ def stream_norm(config: DecoderConfig) -> RMSNorm | LayerNorm:
     return (LayerNorm if config.norm == "layer" else RMSNorm)(config, config.embed_dim)
 
 
+def qk_norm(config: DecoderConfig, kind: LayerKind, heads: int) -> RMSNorm | None:
+    """Build the norm over queries or keys; layers of cross-attention always have one."""
+    if config.qk_norm == "width":
+        return RMSNorm(config, heads, config.head_dim)
+    return RMSNorm(config, config.head_dim) if config.qk_norm or kind.cross_attention else None
+
+
 class Attention(nnx.Module):
     """Grouped-query attention over the cache."""
 
@@ -144,8 +152,7 @@ class Attention(nnx.Module):
         self.o = random_weight(rngs, d, n, h)
         self.q_bias, self.k_bias, self.v_bias = (_bias(config.qkv_bias, heads, h) for heads in (n, k, k))
         self.o_bias = _bias(config.output_bias, d)
-        normed = config.qk_norm or kind.cross_attention
-        self.q_norm, self.k_norm = (RMSNorm(config, h) if normed else None for _ in range(2))
+        self.q_norm, self.k_norm = (qk_norm(config, kind, heads) for heads in (n, k))
 
     def __call__(
         self,
@@ -185,8 +192,13 @@ class Attention(nnx.Module):
         return jax.nn.softmax(soft_capped(scores, self.config.score_soft_cap), axis=-1, where=visible[:, :, None])
 
     def _queries(self, x: Float[Array, "B T D"], positions: Positions) -> Float[Array, "B T N H"]:
-        q = _normed(_project(x, self.q, self.q_bias), self.q_norm)
-        return q if self.kind.rope is None else rotate(q, positions.rotations[self.kind.rope])
+        q, scaling = _normed(_project(x, self.q, self.q_bias), self.q_norm), self.config.position_scaling
+        if self.kind.rope is not None:
+            q = rotate(q, positions.rotations[self.kind.rope])
+        if scaling is None:
+            return q
+        spans = (positions.start[:, None] + jnp.arange(x.shape[1])) // scaling.context
+        return q * (1 + scaling.strength * jnp.log1p(spans))[..., None, None].astype(q.dtype)
 
     def _attend(
         self, q: Float[Array, "B T N H"], cache: LayerCache, start: Int[Array, " B"], outputs: AttentionOutputs
@@ -297,18 +309,19 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
-    Post-norms precede each sum; a cross-attention layer multiplies both terms by tanh gates. A parallel block is
-    x + attention(norm(x)) + feed_forward(norm(x)).
+    Norms after attention and feed-forward precede the sums; a cross-attention layer scales both terms by tanh gates. A
+    parallel block is x + attention(norm(x)) + feed_forward(norm(x)).
     """
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
         self.parallel = config.parallel
-        self.attention_norm = stream_norm(config)
+        before, after = config.norm_placement != "after", config.norm_placement != "before"
+        self.attention_norm = stream_norm(config) if before else None
         self.attention = Attention(config, kind, rngs)
-        self.post_attention_norm = stream_norm(config) if config.post_norms else None
-        self.feed_forward_norm = stream_norm(config)
+        self.post_attention_norm = stream_norm(config) if after else None
+        self.feed_forward_norm = stream_norm(config) if before else None
         self.feed_forward = FeedForward(config, rngs)
-        self.post_feed_forward_norm = stream_norm(config) if config.post_norms else None
+        self.post_feed_forward_norm = stream_norm(config) if after else None
         gated = kind.cross_attention
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
 
@@ -322,11 +335,11 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
         before = x
         with jax.named_scope("attention"):
-            out, cache, trace = self.attention(self.attention_norm(x), cache, positions, outputs, ablation)
+            out, cache, trace = self.attention(_normed(x, self.attention_norm), cache, positions, outputs, ablation)
         x = x + tanh_gated(_normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
-            read = before if self.parallel else x
-            out = _normed(self.feed_forward(self.feed_forward_norm(read)), self.post_feed_forward_norm)
+            read = _normed(before if self.parallel else x, self.feed_forward_norm)
+            out = _normed(self.feed_forward(read), self.post_feed_forward_norm)
         if self.feed_forward_gate is not None:
             assert positions.image_mask is not None
             out = jnp.where(positions.image_mask.visible.any(-1)[..., None], out, 0)
@@ -337,7 +350,7 @@ class Block(nnx.Module):
         self, x: Float[Array, "B T D"], cache: LayerCache, positions: Positions, heads: Sequence[int]
     ) -> Float[Array, "B T A S"]:
         """Return `Attention.weights` of the residual stream before the layer."""
-        return self.attention.weights(self.attention_norm(x), cache, positions, heads)
+        return self.attention.weights(_normed(x, self.attention_norm), cache, positions, heads)
 
 
 def random_weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:

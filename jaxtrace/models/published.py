@@ -11,7 +11,7 @@ from jaxtrace.errors import CheckpointError
 from jaxtrace.files import path_exists
 from jaxtrace.models import longrope
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.families import FAMILIES, ministral3
 from jaxtrace.settings.validation import did_you_mean
 
 
@@ -22,7 +22,8 @@ class PublishedModel:
     Attributes:
       family: name of the family for people.
       hub_id: hub id of the checkpoint.
-      parameters: number of parameters; tied embeddings count once, and for Gemma 3 only the text part counts.
+      parameters: number of parameters; tied embeddings count once, and of Gemma 3 and Ministral 3 only the text part
+        counts.
       raw: attributes of config.json that differ from the family's defaults.
       name: short name in lower case.
     """
@@ -143,6 +144,35 @@ def _long(scaling: dict[str, Any], window: int = 262_144) -> dict[str, Any]:
     return {"max_position_embeddings": 131_072, "rope_scaling": scaling, "sliding_window": window}
 
 
+_OLMO_2 = {
+    "model_type": "olmo2",
+    "vocab_size": 100_352,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 500_000.0,
+}
+_OLMO_3 = {
+    "model_type": "olmo3",
+    "vocab_size": 100_278,
+    "max_position_embeddings": 65_536,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 8192,
+        "attention_factor": 1.2079441541679836,
+        "beta_fast": 32,
+        "beta_slow": 1,
+    },
+}
+
+
+def _ministral_3(theta: float, tied: bool, **text: Any) -> dict[str, Any]:
+    rope = ministral3.DEFAULTS["rope_parameters"] | {"rope_theta": theta}
+    settings = {"model_type": "ministral3", "rope_parameters": rope, "tie_word_embeddings": tied}
+    return {"model_type": "mistral3", "text_config": settings | text}
+
+
 def _gpt2(embed: int, layers: int, heads: int) -> dict[str, Any]:
     return {"model_type": "gpt2", "n_embd": embed, "n_layer": layers, "n_head": heads}
 
@@ -244,6 +274,40 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("Qwen/Qwen3-8B", 8_190_735_360, _QWEN_3 | _shape(4096, 12_288, 36, 32, 8)),
         ("Qwen/Qwen3-14B", 14_768_307_200, _QWEN_3 | _shape(5120, 17_408, 40, 40, 8)),
         ("Qwen/Qwen3-32B", 32_762_123_264, _QWEN_3 | _shape(5120, 25_600, 64, 64, 8)),
+    ],
+    "SmolLM3": [
+        (
+            "HuggingFaceTB/SmolLM3-3B",
+            3_075_098_624,
+            {"model_type": "smollm3", "max_position_embeddings": 65_536, "rope_theta": 5_000_000.0},
+        ),
+    ],
+    "OLMo 2": [
+        ("allenai/OLMo-2-0425-1B", 1_484_916_736, _OLMO_2 | _shape(2048, 8192, 16, 16, 16)),
+        ("allenai/OLMo-2-1124-7B", 7_298_617_344, _OLMO_2),
+        ("allenai/OLMo-2-1124-13B", 13_716_198_400, _OLMO_2 | _shape(5120, 13_824, 40, 40, 40)),
+        ("allenai/OLMo-2-0325-32B", 32_234_279_936, _OLMO_2 | _shape(5120, 27_648, 64, 40, 8)),
+    ],
+    "OLMo 3": [
+        ("allenai/Olmo-3-1025-7B", 7_298_011_136, _OLMO_3),
+        ("allenai/Olmo-3-1125-32B", 32_233_522_176, _OLMO_3 | _shape(5120, 27_648, 64, 40, 8)),
+    ],
+    "Ministral 3, text part": [
+        (
+            "mistralai/Ministral-3-3B-Base-2512",
+            3_429_006_336,
+            _ministral_3(1e6, True, **_shape(3072, 9216, 26, 32, 8)),
+        ),
+        (
+            "mistralai/Ministral-3-8B-Base-2512",
+            8_489_553_920,
+            _ministral_3(1e6, False, **_shape(4096, 14_336, 34, 32, 8)),
+        ),
+        (
+            "mistralai/Ministral-3-14B-Base-2512",
+            13_506_073_600,
+            _ministral_3(1e9, False, **_shape(5120, 16_384, 40, 32, 8)),
+        ),
     ],
     "GPT-2": [
         ("openai-community/gpt2", 124_439_808, _gpt2(768, 12, 12)),

@@ -38,6 +38,8 @@ AXES: dict[str, Axes] = {
     "up_bias": ("feed_forward",),
     "down_bias": ("embed",),
 }
+# Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
+HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
 # The image encoder's heads are folded into the output axis.
 VISION_AXES = AXES | dict.fromkeys("qkv", ("heads", "embed")) | {"o": ("embed", "heads")}
 
@@ -137,8 +139,10 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRule
 def logical_axes(names: list[str | None], dimensions: int) -> Axes:
     """Return the logical axes of a parameter from its path."""
     *parents, name = names
+    if parents and parents[-1] in HEAD_NORM_AXES:
+        return HEAD_NORM_AXES[parents[-1]][-dimensions:]
     if name in ("weight", "bias") and dimensions == 1:
-        return ("head_dim",) if parents[-1] in ("q_norm", "k_norm") else ("embed",)
+        return ("embed",)
     table = VISION_AXES if names[0] == "vision" else AXES
     return table.get(name or "", (None,) * dimensions)
 

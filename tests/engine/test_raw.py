@@ -9,7 +9,7 @@ import pytest
 
 from jaxtrace import ConfigError, Model, Probes, decode_step, init_params, init_state
 from jaxtrace.engine.metric_buffer import concatenate_steps
-from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.models.config import LayerKind, PositionScaling, Rope
 from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.traces import open_trace
@@ -125,7 +125,8 @@ def test_parts_over_caches_of_unequal_sizes_are_concatenated():
 
 def test_attention_rows_with_windows_and_soft_caps_have_the_recorded_entropies():
     kinds = (LayerKind(rope=Rope(), window=4), LayerKind(rope=None))
-    config = dataclasses.replace(CONFIG, pattern=kinds, score_soft_cap=2.0, qk_norm=True)
+    norms = {"norm_placement": "after", "qk_norm": "width", "position_scaling": PositionScaling(0.5, 4)}
+    config = dataclasses.replace(CONFIG, pattern=kinds, score_soft_cap=2.0, **norms)
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(1)))
     pairs = tuple((layer, head) for layer in (1, 2, 3) for head in range(4))
     probes = Probes.of("attention", attention_rows=pairs)

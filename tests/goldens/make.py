@@ -35,6 +35,8 @@ CASES = {
         | {"original_max_position_embeddings": 16, "rope_parameters": LONGROPE},
     ),
     "gpt_neox": ("gpt_neox", {}),
+    "olmo3": ("olmo3", GROUPED),
+    "ministral3": ("ministral3", GROUPED),
     "gpt2": ("gpt2", {"vocab_size": 29, "n_embd": 24, "n_head": 3, "n_positions": 48}),
 }
 LENGTH = 40

@@ -8,6 +8,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 16}
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 LONGROPE = {
     "rope_type": "longrope",
@@ -36,6 +37,9 @@ _SPLIT_ROPE = {
         "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
     }
 }
+# Queries of Ministral 3 are scaled after the original context; rope_parameters hold the scaling.
+_SCALED = {"llama_4_scaling_beta": 0.5}
+_MINISTRAL3 = _LLAMA_LIKE | _HEAD | {"rope_parameters": YARN | _SCALED | {"mscale": 1.0, "mscale_all_dim": 0.5}}
 _GEMMA3 = _LLAMA_LIKE | _HEAD | _SPLIT_ROPE | {"sliding_window": 5, "sliding_window_pattern": 2}
 
 # Base config of each model type; the cases below change it.
@@ -75,6 +79,26 @@ SMALL = {
         "rope_parameters": PLAIN,
     },
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
+    "olmo2": _LLAMA_LIKE,
+    "olmo3": _LLAMA_LIKE
+    | {"rope_parameters": {"sliding_attention": PLAIN, "full_attention": YARN}}
+    | {"sliding_window": 5},
+    "smollm3": _LLAMA_LIKE | {"no_rope_layer_interval": 2},
+    "ministral": _LLAMA_LIKE | _HEAD | {"sliding_window": 5},
+    "ministral3": _MINISTRAL3,
+    "mistral3": {
+        "text_config": _MINISTRAL3 | {"model_type": "ministral3"},
+        "vision_config": {
+            "model_type": "pixtral",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "head_dim": 8,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+    },
 }
 
 # Whole config.json of a model with an image encoder; its image token is the first beyond the vocabulary.
@@ -188,5 +212,63 @@ CASES = {
         "activation_function": "gelu_pytorch_tanh",
         "reorder_and_upcast_attn": True,
         "n_head": 2,
+    },
+    ("olmo2", "grouped"): {},
+    ("olmo2", "biases, multi-query, tied, scaled rope"): {
+        "attention_bias": True,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": LLAMA3,
+    },
+    ("olmo2", "multi-head, heads wider than the stream, gelu"): {
+        "head_dim": 16,
+        "num_key_value_heads": 4,
+        "hidden_act": "gelu",
+    },
+    ("olmo3", "a period and a tail"): {"num_hidden_layers": 5},
+    ("olmo3", "biases, multi-query, tied"): {
+        "attention_bias": True,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+    },
+    ("olmo3", "full layers first, two bases"): {
+        **_SPLIT_ROPE,
+        "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+        "num_key_value_heads": 4,
+    },
+    ("smollm3", "as published"): {"num_hidden_layers": 5, "no_rope_layer_interval": 4},
+    ("smollm3", "windows without rope, biases, untied"): {
+        **_WINDOWS,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": False,
+        "rope_parameters": LINEAR,
+    },
+    ("smollm3", "listed layers, windows with rope"): {
+        **_WINDOWS,
+        "no_rope_layers": [0, 1, 1, 0],
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "num_key_value_heads": 1,
+    },
+    ("ministral", "windows in every second layer"): {
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "head_dim": 16,
+        "tie_word_embeddings": True,
+    },
+    ("ministral", "windows everywhere"): {"num_key_value_heads": 1},
+    ("ministral3", "as published"): {},
+    ("ministral3", "windows, tied, multi-query, linear rope"): {
+        "sliding_window": 5,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 1,
+        "rope_parameters": LINEAR | _SCALED | {"original_max_position_embeddings": 7},
+    },
+    ("ministral3", "unscaled queries"): {
+        "rope_parameters": LLAMA3 | {"llama_4_scaling_beta": 0.0},
+        "num_key_value_heads": 4,
+    },
+    ("mistral3", "Ministral 3 with a vision tower"): {"tie_word_embeddings": False},
+    ("mistral3", "Mistral with a vision tower"): {
+        "text_config": _LLAMA_LIKE | _HEAD | {"model_type": "mistral", "sliding_window": 5}
     },
 }

@@ -16,8 +16,9 @@ def tiny(kind="llama", seed=0, **choices):
     """Return a small model with random weights, biases and norms, whose heads attend to different positions."""
     config = transformers.AutoConfig.for_model(kind, **copy.deepcopy(SMALL[kind] | choices))  # it changes its arguments
     if (config.get_text_config().pad_token_id or 0) >= config.get_text_config().vocab_size:
-        config.pad_token_id = None  # Phi-3's default is a token that small models lack
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        config.pad_token_id = None  # the default of Phi-3 and SmolLM3 is a token that small models lack
+    auto = transformers.AutoModelForImageTextToText if kind == "mistral3" else transformers.AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
     one = 0 if "gemma" in kind else 1  # Gemma adds 1 to the weights of its norms
     with torch.no_grad():

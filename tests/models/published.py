@@ -264,6 +264,116 @@ def long(scaling, window=262144):
     return {"max_position_embeddings": 131072, "rope_scaling": scaling, "sliding_window": window}
 
 
+SMOLLM3 = {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 128000,
+    "eos_token_id": 128012,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "layer_types": ["full_attention"] * 36,
+    "max_position_embeddings": 65536,
+    "max_window_layers": 28,
+    "mlp_bias": False,
+    "model_type": "smollm3",
+    "no_rope_layer_interval": 4,
+    "no_rope_layers": [1, 1, 1, 0] * 9,
+    "pad_token_id": 128004,
+    "pretraining_tp": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 5000000.0,
+    "sliding_window": None,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.54.0.dev0",
+    "use_cache": False,
+    "use_sliding_window": False,
+    "vocab_size": 128256,
+}
+
+OLMO2 = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "eos_token_id": 100257,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 4096,
+    "model_type": "olmo2",
+    "pad_token_id": 100277,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 500000,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "transformers_version": "4.47.0.dev0",
+    "use_cache": True,
+    "vocab_size": 100352,
+}
+
+
+def olmo3(layers):
+    """Return the fields that OLMo 3's sizes share; rope is scaled in full layers only."""
+    yarn = {"attention_factor": 1.2079441541679836, "beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0}
+    return OLMO2 | {
+        "architectures": ["Olmo3ForCausalLM"],
+        "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * (layers // 4),
+        "max_position_embeddings": 65536,
+        "model_type": "olmo3",
+        "rope_scaling": yarn | {"original_max_position_embeddings": 8192, "rope_type": "yarn"},
+        "sliding_window": 4096,
+        "vocab_size": 100278,
+    }
+
+
+def ministral3(theta, tied, **text):
+    """Return the multi-modal form of Ministral 3."""
+    yarn = {"type": "yarn", "rope_type": "yarn", "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0}
+    yarn |= {"mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16384}
+    return {
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "dtype": "bfloat16",
+        "image_token_index": 10,
+        "model_type": "mistral3",
+        "multimodal_projector_bias": False,
+        "projector_hidden_act": "gelu",
+        "spatial_merge_size": 2,
+        "text_config": {
+            "attention_dropout": 0.0,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "max_position_embeddings": 262144,
+            "model_type": "ministral3",
+            "rms_norm_eps": 1e-05,
+            "rope_parameters": yarn | {"llama_4_scaling_beta": 0.1, "rope_theta": theta},
+            "sliding_window": None,
+            "tie_word_embeddings": tied,
+            "use_cache": True,
+            "vocab_size": 131072,
+            **text,
+        },
+        "transformers_version": "5.0.0.dev0",
+        "vision_config": {
+            "attention_dropout": 0.0,
+            "head_dim": 64,
+            "hidden_act": "silu",
+            "hidden_size": 1024,
+            "image_size": 1540,
+            "initializer_range": 0.02,
+            "intermediate_size": 4096,
+            "model_type": "pixtral",
+            "num_attention_heads": 16,
+            "num_channels": 3,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "rope_theta": 10000.0,
+        },
+        "vision_feature_layer": -1,
+    }
+
+
 def shape(embed, feed_forward, layers, heads, kv_heads=None):
     """Return sizes under the attribute names of most families."""
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
@@ -339,6 +449,16 @@ PUBLISHED = {
     "gemma-3-4b": gemma3(**shape(2560, 10240, 34, None)),
     "gemma-3-12b": gemma3(**shape(3840, 15360, 48, 16, 8)),
     "gemma-3-27b": gemma3(**shape(5376, 21504, 62, 32, 16), head_dim=128, query_pre_attn_scalar=168),
+    "SmolLM3-3B": SMOLLM3 | shape(2048, 11008, 36, 16, 4),
+    "OLMo-2-0425-1B": OLMO2 | shape(2048, 8192, 16, 16, 16),
+    "OLMo-2-1124-7B": OLMO2 | shape(4096, 11008, 32, 32, 32),
+    "OLMo-2-1124-13B": OLMO2 | shape(5120, 13824, 40, 40, 40),
+    "OLMo-2-0325-32B": OLMO2 | shape(5120, 27648, 64, 40, 8),
+    "Olmo-3-1025-7B": olmo3(32) | shape(4096, 11008, 32, 32, 32),
+    "Olmo-3-1125-32B": olmo3(64) | shape(5120, 27648, 64, 40, 8),
+    "Ministral-3-3B-Base-2512": ministral3(1e6, True, **shape(3072, 9216, 26, 32, 8)),
+    "Ministral-3-8B-Base-2512": ministral3(1e6, False, **shape(4096, 14336, 34, 32, 8)),
+    "Ministral-3-14B-Base-2512": ministral3(1e9, False, **shape(5120, 16384, 40, 32, 8)),
     "gpt2": GPT2 | gpt2_shape(768, 12, 12),
     "gpt2-medium": GPT2 | gpt2_shape(1024, 24, 16) | {"n_special": 0, "predict_special_tokens": True},
     "gpt2-large": GPT2 | gpt2_shape(1280, 36, 20),

@@ -16,8 +16,14 @@ from jaxtrace.models.forward import forward
 from tests.engine.reference import assert_same, at
 from tests.models.cases import CASES, SMALL
 
-# Windows, soft-caps and post-norms; biases everywhere and parallel blocks; two periods of layers and a tail.
-KINDS = {"gemma2": "as published", "gpt_neox": "as published", "gemma3_text": "two periods and a tail"}
+# Windows, soft-caps and post-norms; biases everywhere and parallel blocks; two periods of layers and a tail; norms only
+# after each part of a block.
+KINDS = {
+    "gemma2": "as published",
+    "gpt_neox": "as published",
+    "gemma3_text": "two periods and a tail",
+    "olmo3": "a period and a tail",
+}
 LAYERS, HEADS = (2,), ((1, 0), (1, 3), (3, 2))
 TOKENS = 9  # longer than the windows of 5
 
@@ -44,7 +50,10 @@ def zeroed(params, layers, heads):
     return {**params, "layers": blocks}
 
 
-@pytest.mark.parametrize(("family", "layouts"), {"gemma2": "us", "gpt_neox": "u", "gemma3_text": "s"}.items())
+@pytest.mark.parametrize(
+    ("family", "layouts"),
+    [("gemma2", "us"), ("gpt_neox", "u"), ("gemma3_text", "s"), pytest.param("olmo3", "us", marks=pytest.mark.nightly)],
+)
 def test_ablated_blocks_and_heads_add_nothing(family, layouts, rng):
     model = random_model(family)
     config, tokens = model.config, rng.integers(0, model.config.vocab_size, (2, TOKENS))

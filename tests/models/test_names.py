@@ -29,6 +29,12 @@ FORMS = {
         {f"model.{name}" for name in VISION},
     ),
     "gemma3, text alone": ("gemma3", (r"^", ""), set()),
+    "mistral3, Mistral's": ("mistral3", (r"^model\.", "language_model.model."), VISION),
+    "mistral3, Ministral's": (
+        "mistral3",
+        (r"^model\.", "model.language_model."),
+        {f"model.{name}" for name in VISION},
+    ),
     "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
     "gpt2, with its masks": ("gpt2", (r"^", ""), MASKS),
     "gpt_neox, transformers 5 in memory": ("gpt_neox", (r"^embed_out\.", "lm_head."), set()),

@@ -40,6 +40,17 @@ NIGHTLY = {
     ("gpt_neox", "tied, an odd number of dimensions rotated"),
     ("internlm3", "biases"),
     ("iquestcoder", "tied"),
+    ("olmo2", "grouped"),
+    ("olmo2", "multi-head, heads wider than the stream, gelu"),
+    ("olmo3", "biases, multi-query, tied"),
+    ("olmo3", "full layers first, two bases"),
+    ("smollm3", "as published"),
+    ("smollm3", "windows without rope, biases, untied"),
+    ("ministral", "windows in every second layer"),
+    ("ministral", "windows everywhere"),
+    ("ministral3", "as published"),
+    ("ministral3", "unscaled queries"),
+    ("mistral3", "Ministral 3 with a vision tower"),
 }
 
 

@@ -44,6 +44,17 @@ def test_gemma_3_text_and_encoder_add_up_to_the_published_count():
         assert model.parameters + encoder + 1152 + 1152 * model.config.embed_dim == parameters
 
 
+def test_ministral_3_text_and_encoder_add_up_to_the_published_count():
+    totals = {"3b": 3_849_090_048, "8b": 8_918_026_240, "14b": 13_945_031_680}  # without the scales of FP8 weights
+    for size, parameters in totals.items():
+        model = find_published(f"ministral-3-{size}-base-2512")
+        width = model.config.embed_dim
+        layers = 24 * (4 * 1024**2 + 3 * 1024 * 4096 + 2 * 1024)  # Pixtral's
+        encoder = 1024 * 3 * 14**2 + 1024 + layers
+        projector = 1024 + 4 * 1024**2 + 1024 * width + width**2
+        assert model.parameters + encoder + projector == parameters
+
+
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "meta-llama/Llama-3.2-1B", "LLAMA-3.2-1B", "META-LLAMA/llama-3.2-1b"])
 def test_find_published_ignores_case(name):
     assert find_published(name).hub_id == "meta-llama/Llama-3.2-1B"

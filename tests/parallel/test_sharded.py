@@ -10,7 +10,8 @@ def test_eight_devices_agree_with_one():
     on_devices.run("sharded")
 
 
-SAME = {"gemma3", "exaone", "internlm3", "iquestcoder"}  # have the decoder of gemma3_text or of llama
+# Their decoder is that of gemma3_text, of ministral3, or of llama.
+SAME = {"gemma3", "mistral3", "exaone", "internlm3", "iquestcoder"}
 
 
 @pytest.mark.nightly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
@@ -26,11 +27,13 @@ NORMS = {
     "input_layernorm.weight": ("attention_norm", "weight"),
     "post_attention_layernorm.weight": ("feed_forward_norm", "weight"),
 }
-NORMS_AROUND = {
-    "input_layernorm.weight": ("attention_norm", "weight"),
+NORMS_AFTER = {
     "post_attention_layernorm.weight": ("post_attention_norm", "weight"),
-    "pre_feedforward_layernorm.weight": ("feed_forward_norm", "weight"),
     "post_feedforward_layernorm.weight": ("post_feed_forward_norm", "weight"),
+}
+NORMS_AROUND = NORMS_AFTER | {
+    "input_layernorm.weight": ("attention_norm", "weight"),
+    "pre_feedforward_layernorm.weight": ("feed_forward_norm", "weight"),
 }
 
 
@@ -75,19 +78,24 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
     )
 
 
-def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
-    """Read the layer pattern from `layer_types`.
+def layer_types(reader: ConfigReader, default: list[str], known: Sequence[str]) -> list[str]:
+    """Read `layer_types`.
 
     Args:
       reader: reader of the config.
       default: types of all layers if the config does not list them.
-      kinds: kind of each type.
+      known: types that the config may list.
     """
-    types, known = reader.get("layer_types"), list(kinds)
+    types = reader.get("layer_types")
     types = default if types is None else types
     if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
         reader.fail(f"has layer_types={types!r}; jaxtrace supports a list of {len(default)} of {', '.join(known)}")
-    return pattern_of([kinds[name] for name in types])
+    return types
+
+
+def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
+    """Read the layer pattern from `layer_types`; `kinds` has the kind of each type."""
+    return pattern_of([kinds[name] for name in layer_types(reader, default, list(kinds))])
 
 
 def numbers(reader: ConfigReader, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def gemma(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **c
         pattern,
         activation=activation,
         norm_offset=1.0,
-        post_norms=True,
+        norm_placement="around",
         embedding_scale=reader.positive("hidden_size") ** 0.5,
         query_scale=reader.number("query_pre_attn_scalar") ** -0.5,
         score_soft_cap=reader.number_or_none("attn_logit_softcapping"),

@@ -79,4 +79,4 @@ def _text(
         default = reader.positive("_sliding_window_pattern")
         period = reader.positive_or_none("sliding_window_pattern") or default
         types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
-        return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm=True)
+        return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm="head")

@@ -77,13 +77,29 @@ _OWN = {
     "llama": """
     attention_bias hidden_act intermediate_size mlp_bias pretraining_tp
     """,
+    "ministral": """
+    hidden_act intermediate_size
+    """,
+    "ministral3": """
+    hidden_act intermediate_size
+    """,
     "mistral": """
     hidden_act intermediate_size
+    """,
+    "mistral3": """
+    image_token_id image_token_index multimodal_projector_bias patch_size projector_hidden_act
+    spatial_merge_size vision_config
     """,
     "mllama": """
     attention_heads cross_attention_layers dropout hidden_act image_size image_token_id image_token_index
     intermediate_layers_indices intermediate_size max_aspect_ratio_id max_num_tiles norm_eps num_global_layers
     patch_size supported_aspect_ratios vision_config vision_output_dim
+    """,
+    "olmo2": """
+    attention_bias hidden_act intermediate_size
+    """,
+    "olmo3": """
+    attention_bias hidden_act intermediate_size
     """,
     "phi3": """
     embd_pdrop hidden_act intermediate_size resid_pdrop
@@ -93,6 +109,10 @@ _OWN = {
     """,
     "qwen3": """
     attention_bias hidden_act intermediate_size max_window_layers use_sliding_window
+    """,
+    "smollm3": """
+    attention_bias hidden_act intermediate_size mlp_bias no_rope_layer_interval no_rope_layers
+    use_sliding_window
     """,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
@@ -36,7 +36,12 @@ DEFAULTS = {
 def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Mistral config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "mistral", ignored) as reader:
-        kind = LayerKind(reader.positive_or_none("sliding_window"), ropes.rope(reader))
-        name = "full_attention" if kind.window is None else "sliding_attention"
-        pattern = common.layer_pattern(reader, [name] * reader.layers(), {name: kind})
-        return common.llama_like(reader, "mistral", pattern, activation=reader.activation("hidden_act"))
+        layers = pattern(reader, ropes.rope(reader))
+        return common.llama_like(reader, "mistral", layers, activation=reader.activation("hidden_act"))
+
+
+def pattern(reader: ConfigReader, rope: Rope) -> tuple[LayerKind, ...]:
+    """Return the layer pattern: windows in all layers, or in none."""
+    kind = LayerKind(reader.positive_or_none("sliding_window"), rope)
+    name = "full_attention" if kind.window is None else "sliding_attention"
+    return common.layer_pattern(reader, [name] * reader.layers(), {name: kind})

@@ -27,7 +27,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             "qwen3",
             qwen2.window_pattern(reader),
             activation=reader.activation("hidden_act"),
-            qk_norm=True,
+            qk_norm="head",
             qkv_bias=bias,
             output_bias=bias,
         )

@@ -216,9 +216,10 @@ class ConfigReader:
         return value
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """Return an object; an absent one or null is empty."""
+        """Return an object; an absent one or null is the family's default, or empty."""
         self.read.add(name)
-        return self.as_mapping(name, self.config.get(name))
+        value = self.config.get(name)
+        return self.as_mapping(name, self.defaults.get(name) if value is None else value)
 
     def as_mapping(self, name: str, value: Any) -> dict[str, Any]:
         """Check that a value is an object or null, and return it; null is empty."""

@@ -40,14 +40,14 @@ def rope_settings(reader: ConfigReader, base: str = "rope_theta", fraction: str 
     return _completed(reader, base, fraction, old or current) | ({} if original is None else {ORIGINAL: original})
 
 
-def ropes_by_type(reader: ConfigReader, bases: Mapping[str, str]) -> dict[str, Rope]:
+def ropes_by_type(reader: ConfigReader, bases: Mapping[str, str | float]) -> dict[str, Rope]:
     """Read the rotary positions of each layer type.
 
     The current form has an entry per type in `rope_parameters`; in the old one, `rope_scaling` scales full attention.
 
     Args:
       reader: reader of the config.
-      bases: name of the attribute that has the default base, for each layer type.
+      bases: default base of each layer type, or the name of the attribute that has it.
     """
     current, old = reader.mapping("rope_parameters"), reader.mapping("rope_scaling")
     if unknown := sorted(current.keys() - bases.keys()):
@@ -94,6 +94,14 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], head_dim: int | None
     return Rope(theta, kind.scaling(read), 1.0 if name == "proportional" else fraction)
 
 
+def original_context(reader: ConfigReader, value: Any) -> int:
+    """Check an original context, and return it."""
+    number = reader.positive_number(ORIGINAL, value)
+    if number % 1 or number > MAX_NUMBER:
+        reader.fail(f"has {ORIGINAL}={value!r}, which must be a positive whole number of at most {MAX_NUMBER}")
+    return int(number)
+
+
 def head_dim_of(reader: ConfigReader) -> int:
     """Read the width of a head, hidden_size / num_attention_heads by default; it is even."""
     width, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
@@ -114,9 +122,10 @@ def context_of(reader: ConfigReader, pattern: tuple[LayerKind, ...]) -> int:
     return min(max([reader.positive("max_position_embeddings"), *extended]), MAX_NUMBER)
 
 
-def _completed(reader: ConfigReader, base: str, fraction: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _completed(reader: ConfigReader, base: str | float, fraction: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings with the base and the rotated fraction of the top of the config where they have none."""
-    top = {"rope_theta": reader.number_or_none(base) or reader.defaults[base], FRACTION: reader.optional(fraction)}
+    theta = reader.number_or_none(base) or reader.defaults[base] if isinstance(base, str) else base
+    top = {"rope_theta": theta, FRACTION: reader.optional(fraction)}
     return top | {name: value for name, value in settings.items() if value is not None}
 
 
@@ -157,10 +166,7 @@ class _Settings:
     @property
     def original(self) -> int:
         """Original context."""
-        value = self.number(ORIGINAL, self.context)
-        if value % 1 or value > MAX_NUMBER:
-            self.reader.fail(f"has {ORIGINAL}={value!r}, which must be a positive whole number of at most {MAX_NUMBER}")
-        return int(value)
+        return original_context(self.reader, self.values.get(ORIGINAL, self.context))
 
     @property
     def rotated(self) -> int:
