@@ -16,7 +16,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 FILE = Path(__file__).parent.parent / "jaxtrace" / "models" / "families" / "known.py"
-FAMILIES = ("gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "mllama", "phi3", "qwen2", "qwen3")
+FAMILIES = (
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "gemma4_unified",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "mllama",
+    "phi3",
+    "qwen2",
+    "qwen3",
+)
 SHARED = (
     "cache_utils.py",
     "configuration_utils.py",

@@ -14,11 +14,17 @@ KINDS = {
     "mistral: windows": "unrolled",
     "gemma2: as published": "stacked",
     "gemma3_text: two periods and a tail": "unrolled",
+    "gemma4_text: shared keys and values, layer inputs": "stacked",
+    "gemma4_text: keys as values, more key heads in windows, a period and a tail": "unrolled",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",
 }
-DAILY = ("gemma3_text: two periods and a tail", "gpt2: as published")  # every kind of block; the others nightly
+DAILY = (
+    "gemma3_text: two periods and a tail",
+    "gemma4_text: shared keys and values, layer inputs",
+    "gpt2: as published",
+)  # every kind of block; the others nightly
 LENGTHS = (3, 1, 40, 17)  # shorter and longer than the windows of 5
 
 

@@ -38,6 +38,10 @@ NIGHTLY = {
     ("phi3", "longrope, within its original context"),
     ("phi3", "multi-query windows, gelu"),
     ("gpt_neox", "tied, an odd number of dimensions rotated"),
+    ("gemma4_text", "shared keys and values, layer inputs"),
+    ("gemma4_text", "keys as values, more key heads in windows, a period and a tail"),
+    ("gemma4_text", "full layers only, one width"),
+    ("gemma4_unified_text", "keys as values"),
 }
 
 
