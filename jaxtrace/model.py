@@ -338,12 +338,7 @@ class Model:
             "ignored_config": dict(self.ignored_config),
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
-            "cache": {
-                "layers": [i for i, kind in enumerate(self.config.kinds, 1) if not kind.cross_attention],
-                "kv_heads": self.config.kv_heads,
-                "head_dim": self.config.head_dim,
-                "bytes": self.params["embedding"].dtype.itemsize,
-            },
+            "cache": {**_cache_shape(self.config), "bytes": self.params["embedding"].dtype.itemsize},
             "alphas": list(settings.probes.alphas),
             "dtype": self.params["embedding"].dtype.name,
             "probes": list(settings.probes.groups),
@@ -510,6 +505,16 @@ def load(
     else:
         checkpoint = open_model_checkpoint(name, revision, ignore_config)
     return Model.from_checkpoint(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
+
+
+def _cache_shape(config: DecoderConfig) -> dict[str, Any]:
+    """Return the layers with keys and values, and the sizes of these, as lists by layer where they differ."""
+    cached = [(number, config.sized(kind)) for number, kind in enumerate(config.kinds, 1) if kind.caches_text]
+    shape: dict[str, Any] = {"layers": [number for number, _ in cached]}
+    for name in ("kv_heads", "head_dim"):
+        sizes = [getattr(size, name) for _, size in cached]
+        shape[name] = sizes if len({*sizes}) > 1 else sizes[0]
+    return shape
 
 
 @functools.cache

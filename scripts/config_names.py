@@ -19,6 +19,8 @@ FILE = Path(__file__).parent.parent / "jaxtrace" / "models" / "families" / "know
 FAMILIES = (
     "gemma2",
     "gemma3",
+    "gemma4",
+    "gemma4_unified",
     "gpt2",
     "gpt_neox",
     "llama",

@@ -139,6 +139,7 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     family = FAMILIES[config.family]
     known = {*weight_table(config), family.EMBEDDING, family.UNEMBEDDING}
     by_bare = {_bare(name): name for name in known}
+    unused = {_bare(name) for name in weight_table(_without_sharing(config))} - by_bare.keys()
     stored: dict[str, list[str]] = {}
     others: list[tuple[str, str]] = []  # (canonical name by the bare one, name in the checkpoint)
     heads = []
@@ -149,7 +150,7 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
             stored.setdefault(canonical, []).append(name)
         elif EXTRA_HEADS.fullmatch(bare):
             heads.append(name)
-        elif not any(re.fullmatch(pattern, bare) for pattern in (BUFFERS, *family.IGNORED)):
+        elif bare not in unused and not any(re.fullmatch(pattern, bare) for pattern in (BUFFERS, *family.IGNORED)):
             others.append((by_bare.get(bare, name), name))
     published = {*stored}
     renamed = [f"{name} as {canonical}" for canonical, name in others if canonical in known - published]
@@ -158,6 +159,16 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     notes = [f"weights are read under other names: {few(renamed, most=1)}"] if renamed else []
     notes += [f"weights of other heads are ignored: {few(heads)}"] if heads else []
     return StoredNames(stored, tuple(notes))
+
+
+def _without_sharing(config: DecoderConfig) -> DecoderConfig:
+    """Return a config whose layers have keys and values of their own, also where no layer attends to them.
+
+    Checkpoints of Gemma 4 store these weights.
+    """
+    return dataclasses.replace(
+        config, pattern=tuple(dataclasses.replace(kind, kv_source=None) for kind in config.pattern)
+    )
 
 
 def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:

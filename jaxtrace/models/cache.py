@@ -43,7 +43,8 @@ def _write(slots: Float[Array, "B ..."], new: Float[Array, "B ..."], start: Int[
     return jax.lax.scatter(slots, indices, new.astype(slots.dtype), dimensions, mode="clip")
 
 
-# One entry per layer, unrolled or stacked; None for a cross-attention layer without images.
+# One entry per layer, unrolled or stacked; None for a cross-attention layer without images, and for a layer that
+# attends to the keys and values of another.
 KVCache = list[LayerCache | None] | StackedLayers
 
 
@@ -62,12 +63,12 @@ def empty_cache(
     """
 
     def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | None:
-        size = image_keys if kind.cross_attention else slots
-        shape = (*leading, batch, config.kv_heads)
-        if size == 0:
+        size, sized = image_keys if kind.cross_attention else slots, config.sized(kind)
+        if size == 0 or kind.kv_source is not None:
             return None
-        k = jnp.zeros((*shape, config.head_dim, size), dtype)
-        return LayerCache(k, jnp.zeros((*shape, size, config.head_dim), dtype))
+        shape = (*leading, batch, sized.kv_heads)
+        k = jnp.zeros((*shape, sized.head_dim, size), dtype)
+        return LayerCache(k, jnp.zeros((*shape, size, sized.head_dim), dtype))
 
     if not stacked:
         return [layer(kind, ()) for kind in config.kinds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 INIT_STD = 0.02  # standard deviation of random initial weights
@@ -125,11 +125,27 @@ class LayerKind:
       window: number of keys that a query attends to, its own included; None for all.
       rope: rotary position embedding, or None.
       cross_attention: True if the layer attends to images instead of the text; without an image it is skipped.
+      head_dim: width of a head; None for the decoder's.
+      kv_heads: number of key/value heads; None for the decoder's.
+      feed_forward: hidden width of the feed-forward block; None for the decoder's.
+      keys_as_values: True if the values are the keys before their norm and rotation.
+      kv_source: earlier layer (0-based) whose keys and values the layer attends to, which then has none of its own;
+        None for its own. A decoder with such a layer has a pattern of all its layers.
     """
 
     window: int | None = None
     rope: Rope | None = Rope()
     cross_attention: bool = False
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+    keys_as_values: bool = False
+    kv_source: int | None = None
+
+    @property
+    def caches_text(self) -> bool:
+        """Whether the layer has keys and values of the text of its own."""
+        return not self.cross_attention and self.kv_source is None
 
 
 @dataclass(frozen=True)
@@ -199,6 +215,7 @@ class DecoderConfig:
       parallel: True if attention and feed-forward both read the block's input; False if they follow each other.
       qk_norm: "head" for RMS norms over each head's queries and keys, "width" for RMS norms over those of all heads
         together, None for no norms.
+      value_norm: True if each head's values pass through an RMS norm without weights.
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
       position_scaling: scaling of queries by their position, after rotation, or None.
@@ -211,7 +228,12 @@ class DecoderConfig:
       output_bias: True if o has a bias.
       feed_forward_bias: True if the feed-forward block has biases.
       tied: True if the embedding is also the unembedding.
+      layer_input: width of the per-layer embeddings, a second table of embeddings with a part for each layer, which the
+        layer adds after its feed-forward block; 0 for none.
+      layer_input_vocab: number of tokens of the table of per-layer embeddings; at least `vocab_size`.
+      layer_scalar: True if each layer's output is multiplied by a learned scalar.
       extra_tokens: number of rows of the embedding beyond the vocabulary, for tokens that are never predicted.
+      token_aliases: (token, other token whose embeddings it has) pairs.
       image_token: id of the token that marks an image in a text, or None.
       vision: image encoder whose outputs cross-attention layers attend to, or None.
     """
@@ -232,6 +254,7 @@ class DecoderConfig:
     norm_placement: Literal["before", "around", "after"] = "before"
     parallel: bool = False
     qk_norm: Literal["head", "width"] | None = None
+    value_norm: bool = False
     embedding_scale: float = 1.0
     query_scale: float | None = None
     position_scaling: PositionScaling | None = None
@@ -244,7 +267,11 @@ class DecoderConfig:
     output_bias: bool = False
     feed_forward_bias: bool = False
     tied: bool = False
+    layer_input: int = 0
+    layer_input_vocab: int = 0
+    layer_scalar: bool = False
     extra_tokens: int = 0
+    token_aliases: tuple[tuple[int, int], ...] = ()
     image_token: int | None = None
     vision: VisionConfig | None = None
 
@@ -267,10 +294,24 @@ class DecoderConfig:
         """True if a layer's rotary positions depend on the row's length."""
         return any(kind.rope is not None and kind.rope.by_length for kind in self.pattern)
 
+    def sized(self, kind: LayerKind) -> DecoderConfig:
+        """Return the config with the sizes of one kind of layers in place of the decoder's."""
+        sizes = {name: getattr(kind, name) for name in ("head_dim", "kv_heads", "feed_forward")}
+        return replace(self, **{name: size for name, size in sizes.items() if size is not None})
+
+    @property
+    def sizes(self) -> tuple[DecoderConfig, ...]:
+        """Configs with the sizes of each kind of layers."""
+        return tuple(map(self.sized, self.pattern))
+
+    def size_text(self, name: str) -> str:
+        """Return a size as text, in all kinds of layers, such as "4 or 16"."""
+        return " or ".join(map(str, sorted({getattr(size, name) for size in self.sizes})))
+
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
-        """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per self-attention layer."""
-        layers = sum(not kind.cross_attention for kind in self.kinds)
-        return layers * 2 * self.kv_heads * self.head_dim * bytes_per_element * tokens
+        """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per layer that caches text."""
+        layers = [self.sized(kind) for kind in self.kinds if kind.caches_text]
+        return sum(2 * layer.kv_heads * layer.head_dim for layer in layers) * bytes_per_element * tokens
 
 
 def pattern_of(kinds: Sequence[LayerKind]) -> tuple[LayerKind, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.layers import Block, random_weight, stream_norm
+from jaxtrace.models.layers import Block, LayerInputs, random_weight, stream_norm
 from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.models.vision import VisionEncoder
 
@@ -24,10 +23,11 @@ Params = dict[str, Any]  # parameters by name; "layers" is a list of blocks or `
 class Decoder(nnx.Module):
     """A decoder-only transformer with an optional image encoder."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, blocks: bool = True) -> None:
         self.embedding = random_weight(rngs, config.vocab_size + config.extra_tokens, config.embed_dim)
         self.positions = random_weight(rngs, config.context, config.embed_dim) if config.learned_positions else None
-        self.layers = nnx.List([Block(config, kind, rngs) for kind in config.kinds])
+        self.layer_inputs = LayerInputs(config, rngs) if config.layer_input else None
+        self.layers = nnx.List([Block(config, kind, rngs) for kind in config.kinds] if blocks else [])
         self.final_norm = stream_norm(config)
         self.unembedding = None if config.tied else random_weight(rngs, config.vocab_size, config.embed_dim)
         self.vision = None if config.vision is None else VisionEncoder(config, rngs=rngs)
@@ -45,7 +45,7 @@ def block_definition(config: DecoderConfig, kind: LayerKind) -> Definition:
 @functools.lru_cache
 def outer_definition(config: DecoderConfig) -> Definition:
     """Return the definition of the decoder without its blocks."""
-    return nnx.split(nnx.eval_shape(lambda: Decoder(dataclasses.replace(config, num_layers=0), rngs=nnx.Rngs(0))))
+    return nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), blocks=False)))
 
 
 def merge(definition: Definition, params: Params) -> Any:
@@ -155,8 +155,7 @@ def _compiled(
 
     def make(key: Key[Array, ""]) -> Params:
         rngs = nnx.Rngs(params=key)
-        without_blocks = dataclasses.replace(config, num_layers=0)
-        module = Decoder(without_blocks, rngs=rngs) if kind is None else Block(config, kind, rngs)
+        module = Decoder(config, rngs=rngs, blocks=False) if kind is None else Block(config, kind, rngs)
         params = _dicts_to_lists(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
         return jax.tree.map(lambda x: x.astype(dtype), params)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
-from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
 from jaxtrace.models.decoder import (
     Decoder,
     Params,
@@ -27,8 +27,11 @@ from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import AttentionOutputs, AttentionTrace, ImageMask, Positions
 from jaxtrace.models.on_mesh import shard_rows
-from jaxtrace.models.rope import rotation
+from jaxtrace.models.rope import Rotation, rotation
 from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers
+
+# Cache of a layer, if it has one, its attention outputs, and the residual stream after it, if requested.
+LayerResult = tuple[LayerCache | None, AttentionTrace, Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +105,15 @@ def forward(
     ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     length = start + tokens.shape[1] if length is None else length
-    ropes = {kind.rope for kind in config.pattern if kind.rope is not None}
-    rotations = {rope: rotation(rope, config.head_dim, position, length) for rope in ropes}
-    positions = Positions(start, rotations, image_mask)
+    positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask)
     requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
     measured = range(1, config.num_layers + 1) if layers is None else layers
     with jax.named_scope("embed"):
+        for token, other in config.token_aliases:
+            tokens = jnp.where(tokens == token, other, tokens)
         x = embedded = _embed(config, params, tokens, position)
+        inputs_of_layers = _outer(config, params).layer_inputs
+        layer_inputs = None if inputs_of_layers is None else inputs_of_layers(x, tokens)
 
     def layer(
         x: Array,
@@ -116,38 +121,47 @@ def forward(
         weights: Params,
         layer_cache: LayerCache | None,
         ablation: Interventions,
+        layer_input: Array | None,
+        earlier: Sequence[LayerResult],
         outputs: AttentionOutputs = requested,
-    ) -> tuple[Array, tuple[LayerCache | None, AttentionTrace, Array | None]]:
-        if layer_cache is None:
+    ) -> tuple[Array, LayerResult]:
+        shared = None if kind.kv_source is None else earlier[kind.kv_source][0]
+        attended = layer_cache if shared is None else shared
+        if attended is None:
             trace = AttentionTrace.absent(position.shape, config.num_heads, outputs)
         else:
             block = merge(block_definition(config, kind), weights)
-            x, layer_cache, trace = block(x, layer_cache, positions, outputs, ablation)
+            x, written, trace = block(x, attended, positions, outputs, ablation, layer_input)
+            layer_cache = written if shared is None else None
         return x, (layer_cache, trace, x if stream else None)
 
     def period(
-        x: Array, of_layers: tuple[list[Params], list[LayerCache | None], list[Interventions]]
+        x: Array, of_layers: tuple[list[Params], list[LayerCache | None], list[Interventions], list[Array | None]]
     ) -> tuple[Array, list]:
-        results = []
-        for i, (kind, weights, layer_cache, masks) in enumerate(zip(config.pattern, *of_layers, strict=True)):
+        results: list[LayerResult] = []
+        for i, (kind, weights, layer_cache, mask, layer_input) in enumerate(
+            zip(config.pattern, *of_layers, strict=True)
+        ):
             with jax.named_scope(f"layer_{i + 1}_of_{len(config.pattern)}"):
-                x, result = layer(x, kind, weights, layer_cache, masks)
+                x, result = layer(x, kind, weights, layer_cache, mask, layer_input, results)
             results.append(result)
         return x, results
 
     repeated: list[Any] = []
-    tail: dict[int, Any] = {}
-    blocks, caches, scanned = params["layers"], cache, 0
-    masks: Any = split_layers(
-        ablation, config.num_layers, len(config.pattern) if isinstance(caches, StackedLayers) else None
-    )
-    if isinstance(caches, StackedLayers):
-        x, repeated = jax.lax.scan(period, x, (blocks.repeated, caches.repeated, masks.repeated))
-        blocks, caches, masks, scanned = blocks.tail, caches.tail, masks.tail, config.num_layers - len(blocks.tail)
-    for number, (weights, layer_cache, mask) in enumerate(zip(blocks, caches, masks, strict=True), scanned + 1):
+    tail: dict[int, LayerResult] = {}
+    split_period = len(config.pattern) if isinstance(cache, StackedLayers) else None
+    masks, inputs = (split_layers(tree, config.num_layers, split_period) for tree in (ablation, layer_inputs))
+    of_layers: list[Any] = [params["layers"], cache, masks, inputs]
+    scanned = 0
+    if isinstance(cache, StackedLayers):
+        x, repeated = jax.lax.scan(period, x, tuple(each.repeated for each in of_layers))
+        of_layers = [each.tail for each in of_layers]
+        scanned = config.num_layers - len(cache.tail)
+    for number, (weights, layer_cache, mask, layer_input) in enumerate(zip(*of_layers, strict=True), scanned + 1):
         with jax.named_scope(f"layer_{number}"):
             outputs = requested if number in measured else nothing
-            x, tail[number] = layer(x, config.kind(number - 1), weights, layer_cache, mask, outputs)
+            kind, earlier = config.kind(number - 1), [*tail.values()]
+            x, tail[number] = layer(x, kind, weights, layer_cache, mask, layer_input, earlier, outputs)
 
     def joined(i: int, layers: Sequence[int]) -> Any:
         kept = [number - 1 for number in layers if 1 <= number <= scanned]
@@ -193,11 +207,10 @@ def attention_weights(
 
     def layer_weights(layer: int, heads: list[int]) -> Float[Array, "B T A S"]:
         kind = config.kind(layer - 1)
-        weights, cache = (layer_at(tree, layer - 1) for tree in (params["layers"], result.cache))
+        weights = layer_at(params["layers"], layer - 1)
+        cache = layer_at(result.cache, layer - 1 if kind.kv_source is None else kind.kv_source)
         block = merge(block_definition(config, kind), weights)
-        ropes = [] if kind.rope is None else [kind.rope]
-        rotations = {rope: rotation(rope, config.head_dim, position, result.length) for rope in ropes}
-        positions = Positions(start, rotations, None)
+        positions = Positions(start, _rotations(config, [kind], position, result.length), None)
         return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 
     heads_by_layer = {layer: [head for other, head in rows if other == layer] for layer, _ in rows}
@@ -261,6 +274,14 @@ def forward_logits(config: DecoderConfig, params: Params, tokens: Int[Array, "B 
 def _outer(config: DecoderConfig, params: Params) -> Decoder:
     """Build the module of everything but the blocks."""
     return merge(outer_definition(config), {name: x for name, x in params.items() if name != "layers"})
+
+
+def _rotations(
+    config: DecoderConfig, kinds: Sequence[LayerKind], position: Int[Array, "B T"], length: Int[Array, " B"]
+) -> dict[tuple[Rope, int], Rotation]:
+    """Return the rotations of some kinds of layers, for `Positions`."""
+    ropes = {(kind.rope, config.sized(kind).head_dim) for kind in kinds if kind.rope is not None}
+    return {(rope, width): rotation(rope, width, position, length) for rope, width in ropes}
 
 
 def _embed(

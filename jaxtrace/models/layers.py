@@ -29,7 +29,15 @@ from jaxtrace.kernels.attention import visible_keys
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import INIT_STD, DecoderConfig, LayerKind, Rope, VisionConfig
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.on_mesh import KV_HEAD_AXES, ROW_AXES, Axes, dividing_axes, dividing_head_axes, map_shards
+from jaxtrace.models.on_mesh import (
+    ROW_AXES,
+    Axes,
+    dividing_axes,
+    dividing_head_axes,
+    dividing_kv_head_axes,
+    map_shards,
+    shard_rows,
+)
 from jaxtrace.models.rope import Rotation, rotate
 
 ACTIVATIONS = {
@@ -60,12 +68,12 @@ class Positions:
 
     Attributes:
       start: position of each row's first token.
-      rotations: rotations of all tokens, one entry per kind of rotary positions in the decoder.
+      rotations: rotations of all tokens, by rotary positions and width of a head.
       image_mask: image tiles that the tokens see, or None.
     """
 
     start: Int[Array, " B"]
-    rotations: dict[Rope, Rotation]
+    rotations: dict[tuple[Rope, int], Rotation]
     image_mask: ImageMask | None
 
 
@@ -99,17 +107,23 @@ class AttentionTrace:
 
 
 class RMSNorm(nnx.Module):
-    """x / √(mean x² + ε) · (offset + weight), computed in float32; the mean is over the axes of the weight."""
+    """x / √(mean x² + ε) · (offset + weight), computed in float32; the mean is over the axes of the weight.
 
-    def __init__(self, config: DecoderConfig, *shape: int) -> None:
-        self.weight = nnx.Param(jnp.full(shape, 1.0 - config.norm_offset))
+    Without a weight the factor is 1, and the mean is over the last axis.
+    """
+
+    def __init__(self, config: DecoderConfig, *shape: int, weighted: bool = True) -> None:
+        self.weight = nnx.Param(jnp.full(shape, 1.0 - config.norm_offset)) if weighted else None
+        self.axes = tuple(range(-len(shape), 0))
         self.eps = config.norm_eps
         self.offset = config.norm_offset
 
     def __call__(self, x: Float[Array, "*r D"]) -> Float[Array, "*r D"]:
-        full, weight = x.astype(jnp.float32), self.weight[...]
-        axes = tuple(range(-weight.ndim, 0))
-        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=axes, keepdims=True) + self.eps)
+        full = x.astype(jnp.float32)
+        full = full * jax.lax.rsqrt(jnp.mean(jnp.square(full), axis=self.axes, keepdims=True) + self.eps)
+        if self.weight is None:
+            return full.astype(x.dtype)
+        weight = self.weight[...]
         if self.offset:
             return (full * (self.offset + weight.astype(jnp.float32))).astype(x.dtype)
         return full.astype(x.dtype) * weight
@@ -143,16 +157,22 @@ def qk_norm(config: DecoderConfig, kind: LayerKind, heads: int) -> RMSNorm | Non
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention over the cache."""
+    """Grouped-query attention over the cache of the layer, or of the layer `kind.kv_source`."""
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
         d, n, k, h = config.embed_dim, config.num_heads, config.kv_heads, config.head_dim
         self.config, self.kind = config, kind
-        self.q, self.k, self.v = (random_weight(rngs, heads, h, d) for heads in (n, k, k))
+        has_k = kind.kv_source is None
+        has_v = has_k and not kind.keys_as_values
+        projections = ((n, True), (k, has_k), (k, has_v))
+        self.q, self.k, self.v = (random_weight(rngs, heads, h, d) if has else None for heads, has in projections)
         self.o = random_weight(rngs, d, n, h)
-        self.q_bias, self.k_bias, self.v_bias = (_bias(config.qkv_bias, heads, h) for heads in (n, k, k))
+        self.q_bias, self.k_bias, self.v_bias = (_bias(config.qkv_bias and has, heads, h) for heads, has in projections)
         self.o_bias = _bias(config.output_bias, d)
-        self.q_norm, self.k_norm = (qk_norm(config, kind, heads) for heads in (n, k))
+        self.q_norm, self.k_norm = (
+            qk_norm(config, kind, heads) if has else None for heads, has in ((n, True), (k, has_k))
+        )
+        self.v_norm = RMSNorm(config, h, weighted=False) if config.value_norm and has_k else None
 
     def __call__(
         self,
@@ -167,10 +187,9 @@ class Attention(nnx.Module):
             assert positions.image_mask is not None
             out, trace = self._cross_attend(q, cache, positions.image_mask, outputs)
         else:
-            k, v = self.keys_and_values(x)
-            if self.kind.rope is not None:
-                k = rotate(k, positions.rotations[self.kind.rope])
-            cache = _write(cache, *_contain_nonfinite(k, v), positions.start)
+            if self.kind.kv_source is None:
+                k, v = self.keys_and_values(x)
+                cache = _write(cache, *_contain_nonfinite(self._rotated(k, positions), v), positions.start)
             out, trace = self._attend(q, cache, positions.start, outputs)
         if ablation.heads is not None:
             out = jnp.where(ablation.heads[:, None], 0, out)
@@ -180,7 +199,11 @@ class Attention(nnx.Module):
 
     def keys_and_values(self, x: Float[Array, "B S D"]) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
         """Return keys, without rotation, and values of a text's residual stream or of image vectors."""
-        return _normed(_project(x, self.k, self.k_bias), self.k_norm), _project(x, self.v, self.v_bias)
+        assert self.k is not None
+        k = v = _project(x, self.k, self.k_bias)
+        if self.v is not None:
+            v = _project(x, self.v, self.v_bias)
+        return _normed(k, self.k_norm), _normed(v, self.v_norm)
 
     def weights(
         self, x: Float[Array, "B T D"], cache: LayerCache, positions: Positions, heads: Sequence[int]
@@ -192,13 +215,16 @@ class Attention(nnx.Module):
         return jax.nn.softmax(soft_capped(scores, self.config.score_soft_cap), axis=-1, where=visible[:, :, None])
 
     def _queries(self, x: Float[Array, "B T D"], positions: Positions) -> Float[Array, "B T N H"]:
-        q, scaling = _normed(_project(x, self.q, self.q_bias), self.q_norm), self.config.position_scaling
-        if self.kind.rope is not None:
-            q = rotate(q, positions.rotations[self.kind.rope])
-        if scaling is None:
+        assert self.q is not None
+        q = self._rotated(_normed(_project(x, self.q, self.q_bias), self.q_norm), positions)
+        if (scaling := self.config.position_scaling) is None:
             return q
         spans = (positions.start[:, None] + jnp.arange(x.shape[1])) // scaling.context
         return q * (1 + scaling.strength * jnp.log1p(spans))[..., None, None].astype(q.dtype)
+
+    def _rotated(self, x: Float[Array, "B T N H"], positions: Positions) -> Float[Array, "B T N H"]:
+        rope = self.kind.rope
+        return x if rope is None else rotate(x, positions.rotations[rope, self.config.head_dim])
 
     def _attend(
         self, q: Float[Array, "B T N H"], cache: LayerCache, start: Int[Array, " B"], outputs: AttentionOutputs
@@ -255,7 +281,7 @@ def _contain_nonfinite(k: Array, v: Array) -> tuple[Array, Array]:
 
 def _write(cache: LayerCache, k: Array, v: Array, start: Array) -> LayerCache:
     """Call `cache.write`; on a mesh each device writes its rows and heads."""
-    rows, heads = dividing_axes(ROW_AXES, len(k)), dividing_axes(KV_HEAD_AXES, cache.k.shape[1])
+    rows, heads = dividing_axes(ROW_AXES, len(k)), dividing_kv_head_axes(cache.k.shape[1])
     of_cache, of_new = P(rows, heads), P(rows, None, heads)
     return map_shards(LayerCache.write, (of_cache, of_new, of_new, P(rows)), of_cache)(cache, k, v, start)
 
@@ -306,14 +332,48 @@ class FeedForward(nnx.Module):
         return _add(linear(hidden, self.down[...]), self.down_bias)
 
 
+class LayerInputs(nnx.Module):
+    """Inputs of all layers: (norm(projection · x / √D) + √P · embedding(token)) / √2, for the tokens' embeddings x."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
+        layers, width, d = config.num_layers, config.layer_input, config.embed_dim
+        self.shape = layers, width
+        self.embedding = random_weight(rngs, config.layer_input_vocab, layers * width)
+        self.projection = random_weight(rngs, layers * width, d)
+        self.norm = RMSNorm(config, width)
+
+    def __call__(self, x: Float[Array, "B T D"], tokens: Int[Array, "B T"]) -> Float[Array, "L B T P"]:
+        shape, (_, width) = (*tokens.shape, *self.shape), self.shape
+        projected = self.norm((linear(x, self.projection[...]) * x.shape[-1] ** -0.5).reshape(shape))
+        looked_up = jnp.take(self.embedding[...], tokens, axis=0).reshape(shape)
+        looked_up = looked_up * jnp.asarray(width**0.5, x.dtype)
+        return jnp.moveaxis(shard_rows((projected + looked_up) * 2**-0.5), 2, 0)
+
+
+class LayerInput(nnx.Module):
+    """Term that a layer adds for its input: norm(down(act(gate(x)) · input))."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
+        self.activation = config.activation
+        self.gate = random_weight(rngs, config.layer_input, config.embed_dim)
+        self.down = random_weight(rngs, config.embed_dim, config.layer_input)
+        self.norm = stream_norm(config)
+
+    def __call__(self, x: Float[Array, "B T D"], layer_input: Float[Array, "B T P"]) -> Float[Array, "B T D"]:
+        hidden = ACTIVATIONS[self.activation](linear(x, self.gate[...])) * layer_input
+        return self.norm(linear(hidden, self.down[...]))
+
+
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
     Norms after attention and feed-forward precede the sums; a cross-attention layer scales both terms by tanh gates. A
-    parallel block is x + attention(norm(x)) + feed_forward(norm(x)).
+    parallel block is x + attention(norm(x)) + feed_forward(norm(x)). The layer's input, if it has one, adds a last
+    term. A layer's scalar multiplies the result.
     """
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
+        config = config.sized(kind)
         self.parallel = config.parallel
         before, after = config.norm_placement != "after", config.norm_placement != "before"
         self.attention_norm = stream_norm(config) if before else None
@@ -324,6 +384,8 @@ class Block(nnx.Module):
         self.post_feed_forward_norm = stream_norm(config) if after else None
         gated = kind.cross_attention
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))
+        self.layer_input = LayerInput(config, rngs) if config.layer_input else None
+        self.scalar = nnx.Param(jnp.ones(1)) if config.layer_scalar else None
 
     def __call__(
         self,
@@ -332,6 +394,7 @@ class Block(nnx.Module):
         positions: Positions,
         outputs: AttentionOutputs,
         ablation: Interventions,
+        layer_input: Float[Array, "B T P"] | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
         before = x
         with jax.named_scope("attention"):
@@ -344,6 +407,12 @@ class Block(nnx.Module):
             assert positions.image_mask is not None
             out = jnp.where(positions.image_mask.visible.any(-1)[..., None], out, 0)
         x = x + tanh_gated(out, self.feed_forward_gate)
+        if self.layer_input is not None:
+            assert layer_input is not None
+            with jax.named_scope("layer_input"):
+                x = x + self.layer_input(x, layer_input)
+        if self.scalar is not None:
+            x = x * self.scalar[...]
         return x if ablation.layers is None else jnp.where(ablation.layers, before, x), cache, trace
 
     def attention_weights(

@@ -23,8 +23,8 @@ from jaxtrace.kernels import UnembedMoments, unembed_moments
 Axes = tuple[str, ...]
 
 ROW_AXES: Axes = ("data",)  # split the rows of a batch
-KV_HEAD_AXES: Axes = ("model",)  # split key/value heads
-MODEL_AXES: Axes = ("model", "copies")  # split query heads and the vocabulary
+KV_HEAD_AXES: Axes = ("model",)  # split key/value heads that are too few for all devices
+MODEL_AXES: Axes = ("model", "copies")  # split query heads, the vocabulary, and key/value heads if there are enough
 
 
 def axes_size(axes: Axes) -> int:
@@ -46,7 +46,12 @@ def dividing_head_axes(num_heads: int, kv_heads: int) -> tuple[Axes | None, Axes
             f"mesh: the current mesh does not divide {num_heads} heads ({kv_heads} key/value heads); "
             "set the mesh of the parameters"
         )
-    return dividing_axes(MODEL_AXES, num_heads), dividing_axes(KV_HEAD_AXES, kv_heads)
+    return dividing_axes(MODEL_AXES, num_heads), dividing_kv_head_axes(kv_heads)
+
+
+def dividing_kv_head_axes(kv_heads: int) -> Axes | None:
+    """Return the axes of the current mesh that split key/value heads."""
+    return dividing_axes(MODEL_AXES, kv_heads) or dividing_axes(KV_HEAD_AXES, kv_heads)
 
 
 def use_mesh_of(params: dict[str, Any]) -> AbstractContextManager[Any]:

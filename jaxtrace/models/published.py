@@ -22,8 +22,8 @@ class PublishedModel:
     Attributes:
       family: name of the family for people.
       hub_id: hub id of the checkpoint.
-      parameters: number of parameters; tied embeddings count once, and of Gemma 3 and Ministral 3 only the text part
-        counts.
+      parameters: number of parameters; tied embeddings count once, of Gemma 3 and 4 and Ministral 3 only the text part
+        counts, and weights that no layer uses do not.
       raw: attributes of config.json that differ from the family's defaults.
       name: short name in lower case.
     """
@@ -119,6 +119,19 @@ def _gemma_3(**text: Any) -> dict[str, Any]:
     settings = {"sliding_window": 1024, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
     return {"model_type": "gemma3", "text_config": settings | text}
 
+
+def _gemma_4(period: int, text: dict[str, Any], model_type: str = "gemma4") -> dict[str, Any]:
+    layers = range(text["num_hidden_layers"])
+    types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in layers]
+    return {"model_type": model_type, "text_config": text | {"final_logit_softcapping": 30.0, "layer_types": types}}
+
+
+_GEMMA_4_LARGE = {
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "max_position_embeddings": 262_144,
+    "sliding_window": 1024,
+}
 
 _SMOLLM_2 = {
     "model_type": "llama",
@@ -235,6 +248,32 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             "google/gemma-3-27b-pt",
             27_009_346_304,
             _gemma_3(**_shape(5376, 21_504, 62, 32, 16), head_dim=128, query_pre_attn_scalar=168),
+        ),
+    ],
+    "Gemma 4, text part": [
+        (
+            "google/gemma-4-E2B",
+            4_628_569_379,
+            _gemma_4(5, _shape(1536, 6144, 35, 8, 1) | {"num_kv_shared_layers": 20, "use_double_wide_mlp": True}),
+        ),
+        (
+            "google/gemma-4-E4B",
+            7_463_013_418,
+            _gemma_4(6, _shape(2560, 10_240, 42, 8, 2) | {"num_kv_shared_layers": 18}),
+        ),
+        (
+            "google/gemma-4-12B",
+            11_907_350_320,
+            _gemma_4(
+                6,
+                _GEMMA_4_LARGE | _shape(3840, 15_360, 48, 16, 8) | {"num_global_key_value_heads": 1},
+                "gemma4_unified",
+            ),
+        ),
+        (
+            "google/gemma-4-31B",
+            30_697_345_340,
+            _gemma_4(6, _GEMMA_4_LARGE | _shape(5376, 21_504, 60, 32, 16) | {"num_global_key_value_heads": 4}),
         ),
     ],
     "Qwen2.5 and DeepSeek-R1-Distill-Qwen": [

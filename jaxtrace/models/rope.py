@@ -38,7 +38,7 @@ def inverse_frequencies(
     Returns:
       One row per row of `length` if the rope depends on it, otherwise one for all.
     """
-    rotated = int(rope.fraction * head_dim)
+    rotated = head_dim if isinstance(rope.scaling, ProportionalScaling) else int(rope.fraction * head_dim)
     exponents = np.arange(0, rotated, 2, dtype=np.float32) / rotated
     wavelength = (rope.theta**exponents).astype(np.float32)
     frequency = 1 / wavelength

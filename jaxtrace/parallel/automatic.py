@@ -68,7 +68,8 @@ def automatic_mesh(
     possible = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and divides(n, config)]
     meshes = [mesh(data=len(devices) // n, model=n, devices=devices) for n in possible]
     if memory is None:
-        return next(each for each in reversed(meshes) if config.kv_heads % each.shape["model"] == 0)
+        heads = {size.kv_heads for size in config.sizes}
+        return next(each for each in reversed(meshes) if not any(n % each.shape["model"] for n in heads))
     large_enough = (each for each in meshes if weight_bytes(config, each, itemsize) <= WEIGHT_SHARE * memory)
     return next(large_enough, meshes[-1])
 

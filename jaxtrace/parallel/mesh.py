@@ -50,8 +50,8 @@ def make_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
 def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
     """Return the mesh on which a model's parameters and states live.
 
-    If the model axis has more devices than there are key/value heads, it is cut in two. Key/value heads are split over
-    the part named "model", and devices along "copies" hold the same head; everything else is split over both.
+    If the model axis has more devices than there are key/value heads, it is cut in two. These heads are split over the
+    part named "model", and devices along "copies" hold the same head; everything else is split over both.
 
     Raises:
       ConfigError: the mesh's model axis does not divide the model.
@@ -62,10 +62,11 @@ def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
         possible = [n for n in range(1, config.num_heads + 1) if divides(n, config)]
         raise ConfigError(
             f"mesh {mesh_text(sizes | {'model': parts})}: {parts} parts do not divide {config.num_heads} heads "
-            f"({config.kv_heads} key/value heads) and {config.feed_forward} feed-forward units; "
+            f"({config.size_text('kv_heads')} key/value heads) and "
+            f"{config.size_text('feed_forward')} feed-forward units; "
             f"model may be {', '.join(map(str, possible))}"
         )
-    copies = max(1, parts // config.kv_heads)
+    copies = max(parts // heads for heads in _shared_heads(parts, config) | {parts})
     if copies == mesh.shape.get(COPIES, 1):
         return mesh
     axes: dict[str, int] = {}
@@ -75,12 +76,22 @@ def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
 
 
 def divides(parts: int, config: DecoderConfig) -> bool:
-    """Return True if a model splits into equal parts, each with whole key/value heads or one shared head."""
+    """Return True if a model splits into equal parts, each with whole key/value heads or one shared head.
+
+    A mesh has one number of copies, so all kinds of layers that share heads must have the same number of them.
+    """
+    shared = _shared_heads(parts, config)
     return (
         config.num_heads % parts == 0
-        and config.feed_forward % parts == 0
-        and (config.kv_heads % parts == 0 or parts % config.kv_heads == 0)
+        and all(size.feed_forward % parts == 0 for size in config.sizes)
+        and len(shared) <= 1
+        and all(parts % heads == 0 for heads in shared)
     )
+
+
+def _shared_heads(parts: int, config: DecoderConfig) -> set[int]:
+    """Return the numbers of key/value heads, of all kinds of layers, that several parts must share."""
+    return {size.kv_heads for size in config.sizes if size.kv_heads % parts}
 
 
 def mesh_text(sizes: dict[str, int]) -> str:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
-from jaxtrace.models.on_mesh import KV_HEAD_AXES, MODEL_AXES, ROW_AXES
+from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES
 from jaxtrace.parallel.mesh import fit_mesh
 
 Axes = tuple[str | None, ...]
@@ -37,6 +37,7 @@ AXES: dict[str, Axes] = {
     "gate_bias": ("feed_forward",),
     "up_bias": ("feed_forward",),
     "down_bias": ("embed",),
+    "projection": (None, "embed"),
 }
 # Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
 HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
@@ -48,7 +49,8 @@ VISION_AXES = AXES | dict.fromkeys("qkv", ("heads", "embed")) | {"o": ("embed", 
 class ShardingRules:
     """Mesh axes over which each logical axis is split; an empty tuple keeps it whole.
 
-    A dimension also stays whole if the mesh lacks the axes, or if their product does not divide the dimension.
+    A dimension also stays whole if the mesh lacks the axes, or if their product does not divide the dimension; for
+    key/value heads the last axes are then dropped, and devices along them hold the same heads.
 
     Raises:
       ConfigError: two logical axes of one parameter map to the same mesh axis.
@@ -58,7 +60,7 @@ class ShardingRules:
     vocab: tuple[str, ...] = MODEL_AXES
     embed: tuple[str, ...] = ()
     heads: tuple[str, ...] = MODEL_AXES
-    kv_heads: tuple[str, ...] = KV_HEAD_AXES
+    kv_heads: tuple[str, ...] = MODEL_AXES
     head_dim: tuple[str, ...] = ()
     feed_forward: tuple[str, ...] = MODEL_AXES
 
@@ -76,6 +78,8 @@ class ShardingRules:
 
         def over(axis: str | None, size: int) -> tuple[str, ...] | str | None:
             names = [name for name in getattr(self, axis) if name in mesh.shape] if axis else []
+            while axis == "kv_heads" and size % math.prod(mesh.shape[name] for name in names):
+                names.pop()
             if not names or size % math.prod(mesh.shape[name] for name in names):
                 return None
             return tuple(names) if len(names) > 1 else names[0]
@@ -109,7 +113,8 @@ def param_shardings(
         names, leading = _path(keys)
         axes = (*leading, *logical_axes(names, leaf.ndim - len(leading)))
         spec = rules.spec(axes, leaf.shape, mesh)
-        if names == ["embedding"] and not config.tied and not any(spec):
+        lookup_only = names[-1] == "embedding" and not (config.tied and names == ["embedding"])
+        if lookup_only and not any(spec):
             spec = rules.spec((None, "vocab"), leaf.shape, mesh)
         return NamedSharding(mesh, spec)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import parameter_count as parameter_count
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
@@ -45,9 +45,17 @@ def step_flops(config: DecoderConfig) -> int:
 
     Only matrix products count: embeddings are looked up, and a text without images skips the cross-attention layers.
     """
-    attention = 2 * (config.num_heads + config.kv_heads) * config.head_dim * config.embed_dim
-    feed_forward = (3 if config.gated else 2) * config.feed_forward * config.embed_dim
-    return 2 * (_text_layers(config) * (attention + feed_forward) + config.vocab_size * config.embed_dim)
+    layer_inputs = config.num_layers * config.layer_input
+    outputs = sum(_outputs(config, kind) for kind in config.kinds if not kind.cross_attention)
+    return 2 * config.embed_dim * (outputs + layer_inputs + config.vocab_size)
+
+
+def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
+    """Return the sum, over the matrices of a layer, of the dimension that is not the width of the residual stream."""
+    layer = config.sized(kind)
+    keys_and_values = (1 if kind.keys_as_values else 2) if kind.kv_source is None else 0
+    heads = 2 * layer.num_heads + keys_and_values * layer.kv_heads
+    return heads * layer.head_dim + (3 if layer.gated else 2) * layer.feed_forward + 2 * layer.layer_input
 
 
 def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:

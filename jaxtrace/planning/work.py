@@ -59,6 +59,10 @@ def _work(job: Job, state: State, queries: int, *, measured: bool) -> Work:
     config, probes, table = job.config, job.probes, unembedding(job.params)
     positions = queries * shard_size(state.length)
     weights, cache, flops = _layers_work(job, state, positions, queries)
+    if config.layer_input:
+        projection = job.params["layer_inputs"]["projection"]
+        weights += shard_bytes(projection)
+        flops += 2 * positions * shard_size(projection)
     stream = probes.stream(config) if measured else probes.carried(config)
     tracing = 2 * positions * len(stream) * config.embed_dim * table.dtype.itemsize
     if not measured:
@@ -86,8 +90,9 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
         attention, feed_forward = block["attention"], block["feed_forward"]
         products = [attention[name] for name in ("q", "o")]
         products += [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
+        products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
         if not kind.cross_attention:  # keys and values of an image are computed once, before the steps
-            products += [attention[name] for name in ("k", "v")]
+            products += [attention[name] for name in ("k", "v") if name in attention]
         weights += shard_bytes(products)
         flops += 2 * positions * sum(map(shard_size, products))
         visible = _visible_share(kind, cached)
@@ -98,10 +103,10 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
 
 
 def _blocks(job: Job, state: State) -> Iterator[tuple[LayerKind, Params, LayerCache]]:
-    """Yield the kind, weights and cache of every layer, or of every stack of layers of one kind."""
+    """Yield the kind, weights and the cache that is read of every layer, or of every stack of layers of one kind."""
     weights, caches = (_by_kind(job.config, tree) for tree in (job.params["layers"], state.cache))
     for (kind, block), (_, cached) in zip(weights, caches, strict=True):
-        yield kind, block, cached
+        yield kind, block, cached if kind.kv_source is None else caches[kind.kv_source][1]
 
 
 def _by_kind(config: DecoderConfig, layers: Sequence[Any] | KVCache) -> list[tuple[LayerKind, Any]]:

@@ -87,12 +87,22 @@ class PromptFormat(_Strict):
 
 
 class Cache(_Strict):
-    """Entries of `Trace.info["cache"]`: attending layers, sizes of the keys and values."""
+    """Entries of `Trace.info["cache"]`: layers with keys and values, and their sizes, by layer where they differ."""
 
     layers: list[Count]
-    kv_heads: Count
-    head_dim: Count
+    kv_heads: Count | list[Count]
+    head_dim: Count | list[Count]
     bytes: Count
+
+    @model_validator(mode="after")
+    def _one_size_per_layer(self) -> Self:
+        for name in ("kv_heads", "head_dim"):
+            sizes = getattr(self, name)
+            if isinstance(sizes, list) and len(sizes) != len(self.layers):
+                raise ValueError(
+                    f"{name} has {len(sizes)} sizes; it must have one for each of {len(self.layers)} layers"
+                )
+        return self
 
 
 class Info(_Strict):

@@ -37,6 +37,7 @@ CASES = {
     "gpt_neox": ("gpt_neox", {}),
     "olmo3": ("olmo3", GROUPED),
     "ministral3": ("ministral3", GROUPED),
+    "gemma4": ("gemma4_text", {"num_attention_heads": 2, "num_key_value_heads": 1}),
     "gpt2": ("gpt2", {"vocab_size": 29, "n_embd": 24, "n_head": 3, "n_positions": 48}),
 }
 LENGTH = 40

@@ -42,6 +42,38 @@ _SCALED = {"llama_4_scaling_beta": 0.5}
 _MINISTRAL3 = _LLAMA_LIKE | _HEAD | {"rope_parameters": YARN | _SCALED | {"mscale": 1.0, "mscale_all_dim": 0.5}}
 _GEMMA3 = _LLAMA_LIKE | _HEAD | _SPLIT_ROPE | {"sliding_window": 5, "sliding_window_pattern": 2}
 
+_GEMMA4 = _LLAMA_LIKE | {
+    "num_hidden_layers": 5,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "global_head_dim": 8,
+    "vocab_size_per_layer_input": 43,
+    "hidden_size_per_layer_input": 6,
+    "sliding_window": 5,
+    "layer_types": [
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+        "sliding_attention",
+        "full_attention",
+    ],
+    "num_kv_shared_layers": 2,
+    "use_double_wide_mlp": True,
+    "final_logit_softcapping": 3.0,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "proportional", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+    },
+}
+_GEMMA4_WIDE = _GEMMA4 | {
+    "num_key_value_heads": 4,
+    "num_global_key_value_heads": 2,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "num_kv_shared_layers": 0,
+    "use_bidirectional_attention": "vision",
+}
+
 # Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
@@ -78,6 +110,16 @@ SMALL = {
         "max_position_embeddings": 128,
         "rope_parameters": PLAIN,
     },
+    "gemma4_text": _GEMMA4,
+    "gemma4": {
+        "text_config": _GEMMA4,
+        "vision_config": None,
+        "audio_config": None,
+        "image_token_id": 3,
+        "audio_token_id": 7,
+        "video_token_id": 45,
+    },
+    "gemma4_unified_text": {name: x for name, x in _GEMMA4_WIDE.items() if "per_layer_input" not in name},
     "gpt2": {"vocab_size": 41, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
     "olmo2": _LLAMA_LIKE,
     "olmo3": _LLAMA_LIKE
@@ -205,6 +247,28 @@ CASES = {
         "hidden_act": "gelu_fast",
         "layer_norm_eps": 1e-3,
     },
+    ("gemma4_text", "shared keys and values, layer inputs"): {},
+    ("gemma4_text", "keys as values, more key heads in windows, a period and a tail"): _GEMMA4_WIDE,
+    ("gemma4_text", "full layers only, one width"): {
+        "layer_types": ["full_attention"] * 5,
+        "head_dim": 8,
+        "num_kv_shared_layers": 4,
+        "sliding_window": 8,
+        "rope_parameters": {"full_attention": LINEAR},
+    },
+    ("gemma4_text", "keys as values that are shared, biases, untied"): {
+        "attention_k_eq_v": True,
+        "num_global_key_value_heads": 2,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+        "num_kv_shared_layers": 3,
+        "use_double_wide_mlp": False,
+        "final_logit_softcapping": None,
+        "hidden_activation": "gelu",
+        "rope_parameters": {"sliding_attention": PLAIN, "full_attention": PLAIN | {"rope_type": "proportional"}},
+    },
+    ("gemma4", "tokens of images and sounds"): {},
+    ("gemma4_unified_text", "keys as values"): {},
     ("gpt2", "as published"): {},
     ("gpt2", "wide and exact gelu"): {"n_inner": 80, "activation_function": "gelu", "layer_norm_epsilon": 1e-3},
     ("gpt2", "untied"): {

@@ -20,12 +20,16 @@ def tiny(kind="llama", seed=0, **choices):
     auto = transformers.AutoModelForImageTextToText if kind == "mistral3" else transformers.AutoModelForCausalLM
     model = auto.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
-    one = 0 if "gemma" in kind else 1  # Gemma adds 1 to the weights of its norms
+    one = 0 if kind in ("gemma2", "gemma3_text", "gemma3") else 1  # they add 1 to the weights of their norms
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = 0.2 * torch.randn(weight.shape, generator=generator)
             norm = name.endswith("weight") and ("norm" in name or ".ln_" in name)
-            weight.copy_(one + noise if norm else noise)
+            small = "gemma4" in kind and "q_norm" in name  # Gemma 4 does not scale scores by 1/√H
+            weight.copy_((one + noise) * (0.4 if small else 1) if norm else noise)
+        for name, scalar in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                scalar.uniform_(0.5, 1.5, generator=generator)
     return model
 
 

@@ -183,6 +183,76 @@ def gemma3(**text):
     }
 
 
+ROPE4 = {
+    "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+    "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+}
+
+
+def gemma4(period, layers, *, unified=False, **text):
+    """Return the multi-modal form; every `period`-th layer has full attention."""
+    name, title = ("gemma4_unified", "Gemma4Unified") if unified else ("gemma4", "Gemma4")
+    common = {
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attention_k_eq_v": False,
+        "bos_token_id": 2,
+        "dtype": "bfloat16",
+        "enable_moe_block": False,
+        "eos_token_id": 1,
+        "final_logit_softcapping": 30.0,
+        "global_head_dim": 512,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size_per_layer_input": 0,
+        "initializer_range": 0.02,
+        "layer_types": [*(["sliding_attention"] * (period - 1)), "full_attention"] * (layers // period),
+        "max_position_embeddings": 262144,
+        "model_type": f"{name}_text",
+        "moe_intermediate_size": None,
+        "num_experts": None,
+        "num_global_key_value_heads": None,
+        "num_kv_shared_layers": 0,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-06,
+        "rope_parameters": ROPE4,
+        "sliding_window": 1024,
+        "tie_word_embeddings": True,
+        "top_k_experts": None,
+        "use_bidirectional_attention": "vision",
+        "use_cache": True,
+        "use_double_wide_mlp": False,
+        "vocab_size": 262144,
+        "vocab_size_per_layer_input": 262144,
+    }
+    return {
+        "architectures": [f"{title}ForConditionalGeneration"],
+        "audio_config": None,
+        "audio_token_id": 258881,
+        "boa_token_id": 256000,
+        "boi_token_id": 255999,
+        "dtype": "bfloat16",
+        "eoa_token_index": 258883,
+        "eoi_token_id": 258882,
+        "eos_token_id": [1, 106],
+        "image_token_id": 258880,
+        "initializer_range": 0.02,
+        "model_type": name,
+        "text_config": common | text,
+        "tie_word_embeddings": True,
+        "transformers_version": "5.5.0.dev0",
+        "video_token_id": 258884,
+        "vision_config": {"model_type": f"{name}_vision"},
+    }
+
+
+SMALL4 = {
+    "hidden_size_per_layer_input": 256,
+    "max_position_embeddings": 131072,
+    "sliding_window": 512,
+    "use_bidirectional_attention": None,
+}
+
 GPT2 = {
     "activation_function": "gelu_new",
     "architectures": ["GPT2LMHeadModel"],
@@ -459,6 +529,14 @@ PUBLISHED = {
     "Ministral-3-3B-Base-2512": ministral3(1e6, True, **shape(3072, 9216, 26, 32, 8)),
     "Ministral-3-8B-Base-2512": ministral3(1e6, False, **shape(4096, 14336, 34, 32, 8)),
     "Ministral-3-14B-Base-2512": ministral3(1e9, False, **shape(5120, 16384, 40, 32, 8)),
+    "gemma-4-E2B": gemma4(
+        5, 35, **shape(1536, 6144, 35, 8, 1), **SMALL4, num_kv_shared_layers=20, use_double_wide_mlp=True
+    ),
+    "gemma-4-E4B": gemma4(6, 42, **shape(2560, 10240, 42, 8, 2), **SMALL4, num_kv_shared_layers=18),
+    "gemma-4-12B": gemma4(
+        6, 48, unified=True, **shape(3840, 15360, 48, 16, 8), attention_k_eq_v=True, num_global_key_value_heads=1
+    ),
+    "gemma-4-31B": gemma4(6, 60, **shape(5376, 21504, 60, 32, 16), attention_k_eq_v=True, num_global_key_value_heads=4),
     "gpt2": GPT2 | gpt2_shape(768, 12, 12),
     "gpt2-medium": GPT2 | gpt2_shape(1024, 24, 16) | {"n_special": 0, "predict_special_tokens": True},
     "gpt2-large": GPT2 | gpt2_shape(1280, 36, 20),

@@ -25,6 +25,10 @@ CLASSES = {
     "gemma3_text": transformers.Gemma3TextConfig,
     "gemma3": transformers.Gemma3Config,
     "phi3": transformers.Phi3Config,
+    "gemma4_text": transformers.Gemma4TextConfig,
+    "gemma4": transformers.Gemma4Config,
+    "gemma4_unified_text": transformers.Gemma4UnifiedTextConfig,
+    "gemma4_unified": transformers.Gemma4UnifiedConfig,
     "gpt2": transformers.GPT2Config,
     "gpt_neox": transformers.GPTNeoXConfig,
     "olmo2": transformers.Olmo2Config,
@@ -58,8 +62,9 @@ def test_published_configs_survive_a_round_trip_through_transformers(name):
 def test_defaults_equal_those_of_transformers(kind):
     assert parsed({"model_type": kind}) == parsed(CLASSES[kind]().to_dict())
     fields = {field.name: field.default for field in dataclasses.fields(CLASSES[kind])}
-    defaults = FAMILIES[kind].DEFAULTS if kind != "gemma3" else {}
-    defaults = defaults | getattr(FAMILIES[kind], "OTHER_DEFAULTS", {}).get(kind, {})
+    module, multi_modal = FAMILIES[kind], kind in ("gemma3", "gemma4", "gemma4_unified")
+    defaults = module.UNIFIED_DEFAULTS if kind == "gemma4_unified_text" else {} if multi_modal else module.DEFAULTS
+    defaults = defaults | getattr(module, "OTHER_DEFAULTS", {}).get(kind, {})
     differing = {name: value for name, value in defaults.items() if name in fields and value != fields[name]}
     assert {name for name, value in differing.items() if not isinstance(value, dict)} == set()
 
@@ -275,6 +280,8 @@ def test_generation_settings_of_transformers_4_are_harmless(kind):
 def test_attributes_that_shape_the_computation_are_refused_by_name(kind, name, value):
     if (kind, name) == ("phi3", "partial_rotary_factor"):
         pytest.skip("Phi-3 rotates any fraction of a head")
+    if name == "per_layer_config" and kind in ("gemma4_text", "gemma4_unified_text"):
+        pytest.skip("Gemma 4 has sizes by layer")
     refused({"model_type": kind, name: value}, f"{name}={value!r}")
 
 
@@ -305,7 +312,9 @@ ROPES = {
     "linear": {"factor": 2.0},
     "proportional": {"partial_rotary_factor": 0.5},
 }
-ROPE_FAMILIES = sorted({*CLASSES} - {"gpt2", "gemma3", "mistral3", "phi3"})
+ROPE_FAMILIES = sorted(
+    kind for kind in CLASSES if kind not in ("gpt2", "gemma3", "mistral3", "phi3") and not kind.startswith("gemma4")
+)
 WHOLE_HEADS = {"gpt_neox": {"hidden_size": 64 * 128, "rotary_pct": 1.0}}
 
 
@@ -351,6 +360,51 @@ def test_unsupported_ropes_are_refused(kind, name):
     refused({"model_type": kind, "rope_scaling": {"rope_type": name, "factor": 2.0}}, f"rope scaling {name!r}")
 
 
+FULL = {"rope_theta": 5.0, "rope_type": "proportional", "partial_rotary_factor": 0.5}
+LOCAL = {"rope_theta": 5.0}
+TYPES = ("sliding_attention", "full_attention")
+GEMMA4_REFUSED = [
+    ({"enable_moe_block": True}, "enable_moe_block=True; jaxtrace supports False"),
+    ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention='all'; jaxtrace supports None, 'vision'"),
+    ({"num_kv_shared_layers": 6}, "num_kv_shared_layers=6; the layers before them must include"),
+    ({"num_kv_shared_layers": 7}, "num_kv_shared_layers=7; the layers before them must include"),
+    ({"num_kv_shared_layers": 1}, "num_kv_shared_layers=1; the layers before them must include"),  # the only full one
+    ({"num_kv_shared_layers": -1}, "num_kv_shared_layers=-1, which must be a whole number"),
+    ({"layer_types": ["chunked_attention"] * 6}, "supports a list of 6 of sliding_attention, full_attention"),
+    ({"global_head_dim": None}, "head_dim=None, which must be a positive whole number"),
+    ({"global_head_dim": 511}, "head_dim=511 and 4 key/value heads in layer 5, which do not fit"),
+    (
+        {"attention_k_eq_v": True, "num_global_key_value_heads": 3},
+        "head_dim=512 and 3 key/value heads in layer 5, which do not fit",
+    ),
+    ({"per_layer_config": {"6": {}}}, "per_layer_config of 6; jaxtrace supports numbers of layers, from 0"),
+    ({"per_layer_config": {"full_attention": {}}}, "per_layer_config of full_attention"),
+    ({"per_layer_config": {"1": {"head_dim": 8}}}, "per_layer_config with other sizes in layer 1 than in earlier"),
+    ({"per_layer_config": {"5": {"skip": ["mlp"]}}}, "skip=['mlp']"),
+    ({"per_layer_config": {"5": {"intermediate_size": 8}}}, "intermediate_size=8"),
+    ({"per_layer_config": {"5": 8}}, "per_layer_config=8, which must be an object"),
+    ({"sliding_window": None}, "sliding_window=None"),
+    ({"rope_parameters": LOCAL}, "rope_parameters of rope_theta; jaxtrace supports one entry per layer type"),
+    ({"rope_parameters": {"full_attention": FULL}}, "rope_parameters of full_attention; jaxtrace supports"),
+    ({"rope_parameters": {"full_attention": {}, "sliding_attention": LOCAL}}, "rope_theta=None"),
+    ({"rope_parameters": {"full_attention": None, "sliding_attention": LOCAL}}, "rope_theta=None"),
+    (
+        {"rope_parameters": {"full_attention": FULL | {"rope_type": "default"}, "sliding_attention": LOCAL}},
+        "partial_rotary_factor=0.5; jaxtrace supports 1.0 here",
+    ),
+    (
+        {"rope_parameters": {"full_attention": FULL | {"partial_rotary_factor": 1.5}, "sliding_attention": LOCAL}},
+        "partial_rotary_factor=1.5; jaxtrace supports 1.0 here",
+    ),
+    (
+        {"rope_parameters": {"full_attention": LOCAL | {"rope_type": "dynamic", "factor": 2.0}} | {TYPES[0]: LOCAL}},
+        "in full_attention, which transformers does not compute there",
+    ),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "does not support: rope_scaling"),
+    ({"rope_theta": 5.0}, "does not support: rope_theta=5.0"),
+]
+
+
 @pytest.mark.parametrize(
     ("config", "part"),
     [
@@ -386,6 +440,20 @@ def test_unsupported_ropes_are_refused(kind, name):
         ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping=30.0"),
         ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, "text_config has False"),
         ({"model_type": "gemma3", "text_config": {"v_head_dim": 2}}, "does not support: v_head_dim=2"),
+        *(
+            ({"model_type": kind, "num_hidden_layers": 6, **changed}, part)
+            for kind in ("gemma4_text", "gemma4_unified_text")
+            for changed, part in GEMMA4_REFUSED
+        ),
+        ({"model_type": "gemma4_text", "vocab_size_per_layer_input": 8}, "vocab_size_per_layer_input=8, which must be"),
+        ({"model_type": "gemma4_unified_text", "hidden_size_per_layer_input": 8}, "hidden_size_per_layer_input=8"),
+        ({"model_type": "gemma4", "text_config": {"pad_token_id": None}}, "pad_token_id=None"),
+        (
+            {"model_type": "gemma4", "text_config": {"pad_token_id": 262_144}},
+            "=262144, which must be below",
+        ),
+        ({"model_type": "gemma4", "text_config": {"tie_word_embeddings": False}}, "text_config has False"),
+        ({"model_type": "gemma4", "text_config": {"enable_moe_block": True}}, "enable_moe_block=True"),
         ({"model_type": "llama", "sliding_window": 8, "use_sliding_window": True}, "support: sliding_window=8"),
         ({"model_type": "llama", "layer_types": ["full_attention", "sliding_attention"] * 16}, "support: layer_types"),
         ({"model_type": "mistral", "layer_types": ["full_attention"] * 32}, "a list of 32 of sliding_attention"),

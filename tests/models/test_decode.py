@@ -15,6 +15,8 @@ KINDS = {
     "mistral: windows": "unrolled",
     "gemma2: as published": "stacked",
     "gemma3_text: two periods and a tail": "unrolled",
+    "gemma4_text: shared keys and values, layer inputs": "stacked",
+    "gemma4_text: keys as values, more key heads in windows, a period and a tail": "unrolled",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",
@@ -23,7 +25,7 @@ KINDS = {
     "ministral3: windows, tied, multi-query, linear rope": "unrolled",
 }
 # The others run nightly: test_masks.py has Gemma 2's block, test_real_checkpoints.py Llama's.
-DAILY = ("gpt2: as published",)
+DAILY = ("gemma4_text: shared keys and values, layer inputs", "gpt2: as published")
 LENGTHS = (3, 1, 40, 17)  # shorter and longer than the windows of 5
 
 

@@ -2,8 +2,8 @@
 
 from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_families, sharded_kernels
 
-# Soft caps and norms around blocks; biases, parallel; images; norms over the heads of all devices.
-FAMILIES = ("gemma2", "gpt_neox", "mllama", "olmo2")
+# Soft caps and norms around blocks; shared keys and layer inputs; biases, parallel; images; norms over all heads.
+FAMILIES = ("gemma2", "gemma4_text", "gpt_neox", "mllama", "olmo2")
 
 # Half of the rows are longer than the original context.
 LONG = {"rope_type": "longrope", "short_factor": [1, 1, 2, 2], "long_factor": [2, 4, 8, 8]}

@@ -50,6 +50,11 @@ def small(family):
     """Return a config.json of the family with two layers."""
     if family == "mllama":
         return SEEING | {"text_config": SEEING["text_config"] | {"num_hidden_layers": 2, "cross_attention_layers": [1]}}
+    if family == "gemma4_text":  # as many key/value heads as parts in one layer, and half as many in the others
+        types = ["sliding_attention", "full_attention", "full_attention"]
+        sizes = {"num_key_value_heads": 4, "num_global_key_value_heads": 2, "attention_k_eq_v": True}
+        layers = {"num_hidden_layers": 3, "num_kv_shared_layers": 1, "layer_types": types}
+        return {"model_type": family, **SMALL[family], **sizes, **layers}
     return {"model_type": family, **SMALL[family], "n_layer" if family == "gpt2" else "num_hidden_layers": 2}
 
 

@@ -59,6 +59,27 @@ def test_default_rules_split_heads_vocabulary_and_feed_forward():
     assert shardings["final_norm"]["weight"].spec == shardings["layers"][0]["attention_norm"]["weight"].spec == P(None)
 
 
+WIDE_AND_NARROW = dataclasses.replace(CONFIG, kv_heads=8, pattern=(LayerKind(window=2), LayerKind(kv_heads=2)))
+
+
+def test_layers_with_different_numbers_of_kv_heads():
+    """Heads are split over all devices in layers with enough of them, and shared by copies in the others."""
+    fitted = fit_mesh(mesh(model=8), WIDE_AND_NARROW)
+    assert fitted.shape == {"model": 2, "copies": 4}
+    wide, narrow, _ = (block["attention"] for block in param_shardings(WIDE_AND_NARROW, fitted)["layers"])
+    assert wide["q"].spec == narrow["q"].spec == wide["k"].spec == P(BOTH, None, None)
+    assert narrow["k"].spec == narrow["v"].spec == P("model", None, None)
+
+
+@pytest.mark.parametrize(("kv_heads", "possible"), [((8, 4), "1, 2, 4, 8"), ((4, 2), "1, 2, 4"), ((8, 3), "1")])
+def test_a_mesh_divides_every_kind_of_layers(kv_heads, possible):
+    one, other = kv_heads
+    config = dataclasses.replace(WIDE_AND_NARROW, num_heads=24, kv_heads=one, feed_forward=48)
+    config = dataclasses.replace(config, pattern=(LayerKind(), LayerKind(kv_heads=other)))
+    with pytest.raises(ConfigError, match=f"{other} or {one} key/value heads.*model may be {possible}"):
+        fit_mesh(mesh(model=5), config)
+
+
 def test_fewer_kv_heads_than_devices():
     """Each key/value head is on a group of devices that share its query heads."""
     shardings = param_shardings(CONFIG, mesh(data=2, model=8))

@@ -9,14 +9,18 @@ from jaxtrace import Model, Probes, init_params
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import find_published
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
 from jaxtrace.schema import METRICS
 from tests.engine.conftest import CONFIG
 from tests.engine.test_images import WITH_IMAGES
+from tests.models.cases import SMALL
 
 WINDOWED = dataclasses.replace(CONFIG, pattern=(LayerKind(window=4), LayerKind()))
+SHARING = FAMILIES["gemma4_text"].decoder_config({"model_type": "gemma4_text", **SMALL["gemma4_text"]}, "sharing")
 CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": WITH_IMAGES}
+ALL = CONFIGS | {"sharing": SHARING}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -28,8 +32,10 @@ def multiplied(config):
     """Return the number of matrix entries that multiply a token of text, from the parameters themselves."""
     params = abstract_params(config)
     blocks = [block for block, kind in zip(params["layers"], config.kinds, strict=True) if not kind.cross_attention]
-    matrices = [block["attention"][name] for block in blocks for name in "qkvo"]
+    matrices = [block["attention"].get(name) for block in blocks for name in "qkvo"]
     matrices += [block["feed_forward"].get(name) for block in blocks for name in ("gate", "up", "down")]
+    matrices += [block.get("layer_input", {}).get(name) for block in blocks for name in ("gate", "down")]
+    matrices += [params.get("layer_inputs", {}).get("projection")]
     unembedding = params["embedding" if config.tied else "unembedding"].shape[1] * config.vocab_size
     return unembedding + sum(matrix.size for matrix in matrices if matrix is not None)
 
@@ -41,6 +47,20 @@ def multiplied(config):
         ("llama-3.2-1b", 2 * (16 * (2 * 2048**2 + 2 * 512 * 2048 + 3 * 8192 * 2048) + 128256 * 2048)),
         # 12 layers of 4 · 768², two matrices 4 · 768²; positions are looked up
         ("gpt2", 2 * (12 * (4 * 768**2 + 2 * 4 * 768**2) + 50257 * 768)),
+        # 15 layers have k and v, of one head; every fifth layer has heads of 512, the others of 256; the last 20 have a
+        # feed-forward block of 2 · 6144; 35 inputs of 256, each with a gate and a projection back
+        (
+            "gemma-4-e2b",
+            2
+            * 1536
+            * (
+                (28 * 256 + 7 * 512) * 2 * 8
+                + (12 * 256 + 3 * 512) * 2
+                + 3 * 6144 * (15 + 2 * 20)
+                + 35 * 256 * 3
+                + 262144
+            ),
+        ),
         # q and o 1024 × 1152, k and v 256 × 1152
         ("gemma-3-1b", 2 * (26 * (2 * 1024 * 1152 + 2 * 256 * 1152 + 3 * 6912 * 1152) + 262144 * 1152)),
     ],
@@ -49,7 +69,7 @@ def test_step_flops_equal_counts_by_hand(name, flops):
     assert step_flops(find_published(name).config) == flops
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("config", ALL.values(), ids=ALL)
 def test_step_flops_count_every_matrix_of_the_text(config):
     assert step_flops(config) == 2 * multiplied(config)
 
@@ -60,6 +80,13 @@ def test_costs_of_text_exclude_cross_attention():
     assert torch_attention_bytes(vision, 100) == torch_attention_bytes(text, 100) == 4 * 32 * 32 * 100**2
     assert vision.kv_bytes(1, 2) == text.kv_bytes(1, 2) == 128 * 1024
     assert parameter_count(vision) > parameter_count(text)
+
+
+def test_kv_bytes_count_shared_keys_once_and_each_layer_s_own_width():
+    # Of 35 layers, 15 have keys and values: 12 of one head of 256, 3 of one head of 512.
+    assert find_published("gemma-4-e2b").config.kv_bytes(1, 2) == 2 * 2 * (12 * 256 + 3 * 512)
+    # 60 layers; every sixth has 4 heads of 512, the others 16 of 256.
+    assert find_published("gemma-4-31b").config.kv_bytes(1, 2) == 2 * 2 * (50 * 16 * 256 + 10 * 4 * 512)
 
 
 def test_lens_flops_unembed_every_layer_but_the_last():
@@ -76,6 +103,7 @@ def test_trace_bytes_equal_the_bytes_of_a_trace(config):
         assert sum(value.nbytes for value in values) == 2 * size, group
 
 
+@pytest.mark.parametrize("config", ALL.values(), ids=ALL)
 def test_kv_bytes_equal_the_bytes_of_a_cache(config):
     cache = empty_cache(config, 1, 24, stacked=False)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache)) == config.kv_bytes(24)

@@ -23,6 +23,20 @@ ROWS, CONTEXT = 8, 64
 EVEN = dataclasses.replace(
     CONFIG, num_layers=5, num_heads=4, kv_heads=2, vocab_size=64, feed_forward=64, context=CONTEXT
 )
+_LOCAL, _FULL = LayerKind(window=16), LayerKind()
+_SOURCES = (None, None, None, 2, 1)
+SHARING = dataclasses.replace(
+    EVEN,
+    layer_input=8,
+    layer_input_vocab=64,
+    pattern=tuple(
+        dataclasses.replace(kind, kv_source=source)
+        for kind, source in zip((_LOCAL, _FULL, _LOCAL, _LOCAL, _FULL), _SOURCES, strict=True)
+    ),
+)
+ALONE = dataclasses.replace(
+    SHARING, pattern=tuple(dataclasses.replace(kind, kv_source=None) for kind in SHARING.pattern)
+)
 WINDOWED = dataclasses.replace(EVEN, pattern=(LayerKind(window=16), LayerKind()))
 
 
@@ -98,6 +112,18 @@ def test_images_are_attended_to_without_computing_their_keys_again():
     text = WITH_IMAGES.num_layers - image_layers
     attention = text * attention_flops(WITH_IMAGES, CONTEXT) + image_layers * attention_flops(WITH_IMAGES, keys)
     assert found.flops == ROWS * (step_flops(WITH_IMAGES) + 2 * projections + attention)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cpu"], ids=["stacked", "unrolled"])
+def test_layers_that_share_keys_read_them_again_and_hold_them_once(platform):
+    held, reading = (job(config, Probes.none(), platform=platform) for config in (SHARING, ALONE))
+    assert decode_work(held).cache == decode_work(reading).cache
+    state, other = (shard_bytes(each.state(ROWS).cache) for each in (held, reading))
+    assert (state, other) == (SHARING.kv_bytes(ROWS * CONTEXT, 2), ALONE.kv_bytes(ROWS * CONTEXT, 2))
+    assert other == state * 5 // 3  # of five layers of one width, three have keys and values
+    work = decode_work(held)
+    slots = 3 * 16 + 2 * CONTEXT
+    assert work.flops == ROWS * (step_flops(SHARING) + attention_flops(SHARING, slots))
 
 
 def test_prefill_feeds_a_group_without_unembedding():

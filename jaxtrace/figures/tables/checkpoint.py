@@ -46,9 +46,10 @@ def _shape(config: DecoderConfig) -> dict[str, str]:
     rows = {
         "family": config.family,
         "parameters": f"{parameters:,}  ({format_bytes(4 * parameters)} in float32)",
-        "layers": f"{config.num_layers}, {config.embed_dim} wide, feed-forward {config.feed_forward}"
+        "layers": f"{config.num_layers}, {config.embed_dim} wide, feed-forward {config.size_text('feed_forward')}"
         + (special and f"; {special}"),
-        "heads": f"{config.num_heads} query, {config.kv_heads} key/value, {config.head_dim} wide",
+        "heads": f"{config.num_heads} query, {config.size_text('kv_heads')} key/value, "
+        f"{config.size_text('head_dim')} wide",
         "vocabulary": f"{config.vocab_size:,}{', tied' if config.tied else ''}",
         "context": f"{config.context:,} tokens",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from rich.markup import escape
@@ -37,12 +38,19 @@ def stacked_table(first: str, *headers: str) -> Table:
     return table
 
 
+def heads_text(config: DecoderConfig) -> str:
+    """Return the sizes of attention: query heads, key/value heads, and their width."""
+    return f"{config.num_heads}/{config.kv_heads} × {config.head_dim}"
+
+
 def special_layers(config: DecoderConfig) -> str:
-    """Return the number of layers that attend to images, or to a window of the text; "" if there are none."""
-    windows = [kind.window for kind in config.kinds if kind.window is not None]
+    """Return the numbers of layers that differ: in what they attend to, and in the sizes of heads; "" without any."""
     if image_layers := sum(kind.cross_attention for kind in config.kinds):
         return f"{image_layers} of them look at images"
-    if windows:
-        number = "all" if len(windows) == len(config.kinds) else str(len(windows))
-        return f"{number} of them see {windows[0]:,} tokens"
-    return ""
+    windows = [kind.window for kind in config.kinds if kind.window is not None]
+    number = "all" if len(windows) == len(config.kinds) else str(len(windows))
+    sharing = sum(kind.kv_source is not None for kind in config.kinds)
+    heads = Counter(heads_text(config.sized(kind)) for kind in config.kinds)
+    texts = [f"{number} of them see {window:,} tokens" for window in windows[:1]]
+    texts += [f"{count} have heads {text}" for text, count in heads.items() if text != heads_text(config)]
+    return ", ".join(texts + [f"{sharing} share keys and values"] * bool(sharing))

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.figures.tables.parts import special_layers, stacked_table
+from jaxtrace.figures.tables.parts import heads_text, special_layers, stacked_table
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.published import PUBLISHED, PublishedModel
 from jaxtrace.planning.cost import trace_bytes
@@ -49,6 +49,6 @@ def _cells(model: PublishedModel) -> tuple[str | Text, ...]:
             f"\n  {config.num_layers} layers, {special}" if special else "",
         ),
         f"{model.parameters:,}\n{config.num_layers}",
-        f"{config.num_heads}/{config.kv_heads} × {config.head_dim}\n{config.context:,}",
+        f"{heads_text(config)}\n{config.context:,}",
         f"{format_bytes(config.kv_bytes(1, 2), 3)}\n{format_bytes(traced, 3)}",
     )

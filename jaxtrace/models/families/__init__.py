@@ -7,6 +7,7 @@ from types import ModuleType
 from jaxtrace.models.families import (
     gemma2,
     gemma3,
+    gemma4,
     gpt2,
     gpt_neox,
     llama,
@@ -39,6 +40,7 @@ FAMILIES: dict[str, ModuleType] = {
         qwen3,
         gemma2,
         gemma3,
+        gemma4,
         olmo2,
         olmo3,
         gpt2,

@@ -78,24 +78,18 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
     )
 
 
-def layer_types(reader: ConfigReader, default: list[str], known: Sequence[str]) -> list[str]:
-    """Read `layer_types`.
+def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
+    """Read the layer pattern from `layer_types`; `kinds` has the kind of each type, and `default` all layers' types."""
+    return pattern_of([kinds[name] for name in layer_types(reader, default, list(kinds))])
 
-    Args:
-      reader: reader of the config.
-      default: types of all layers if the config does not list them.
-      known: types that the config may list.
-    """
+
+def layer_types(reader: ConfigReader, default: list[str], known: Sequence[str]) -> list[str]:
+    """Read the types of all layers, each one of `known`; `default` if the config does not list them."""
     types = reader.get("layer_types")
     types = default if types is None else types
     if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
         reader.fail(f"has layer_types={types!r}; jaxtrace supports a list of {len(default)} of {', '.join(known)}")
     return types
-
-
-def layer_pattern(reader: ConfigReader, default: list[str], kinds: dict[str, LayerKind]) -> tuple[LayerKind, ...]:
-    """Read the layer pattern from `layer_types`; `kinds` has the kind of each type."""
-    return pattern_of([kinds[name] for name in layer_types(reader, default, list(kinds))])
 
 
 def numbers(reader: ConfigReader, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -64,6 +64,25 @@ _OWN = {
     intermediate_size layer_norm_eps mm_tokens_per_image patch_size query_pre_attn_scalar rope_local_base_freq
     sliding_window_pattern use_bidirectional_attention vision_config
     """,
+    "gemma4": """
+    attention_bias attention_context_left attention_context_right attention_invalid_logits_value
+    attention_k_eq_v attention_logit_cap audio_config audio_token_id boa_token_id boi_token_id
+    conv_kernel_size default_rope_params enable_moe_block eoa_token_index eoi_token_id final_logit_softcapping
+    flex_attention global_head_dim gradient_clipping hidden_act hidden_activation hidden_size_per_layer_input
+    image_token_id intermediate_size is_compileable layer_overrides moe_intermediate_size num_experts
+    num_global_key_value_heads num_kv_shared_layers output_proj_dims output_router_logits patch_size
+    pooling_kernel_size position_embedding_size residual_weight sdpa standardize subsampling_conv_channels
+    top_k_experts use_bidirectional_attention use_clipped_linears use_double_wide_mlp video_token_id
+    vision_config vocab_size_per_layer_input
+    """,
+    "gemma4_unified": """
+    attention_bias attention_k_eq_v audio_config audio_embed_dim audio_token_id boa_token_id boi_token_id
+    default_rope_params eoa_token_index eoi_token_id final_logit_softcapping flex_attention global_head_dim
+    hidden_activation image_token_id intermediate_size is_compileable layer_overrides mm_embed_dim
+    mm_posemb_size model_patch_size num_global_key_value_heads num_kv_shared_layers output_proj_dims
+    output_router_logits patch_size pooling_kernel_size sdpa use_bidirectional_attention use_double_wide_mlp
+    video_token_id vision_config
+    """,
     "gpt2": """
     activation_function add_cross_attention attn_pdrop embd_pdrop layer_norm_epsilon n_embd n_head n_inner
     n_layer n_positions reorder_and_upcast_attn resid_pdrop scale_attn_by_inverse_layer_idx scale_attn_weights

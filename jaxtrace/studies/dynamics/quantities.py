@@ -47,12 +47,11 @@ class KVMemory:
     """Memory of a cached token.
 
     Attributes:
-      layers: numbers of the self-attention layers, from 1.
-      per_layer: bytes of one token in one layer: 2 · K · H · bytes per element.
+      per_layer: bytes of one token by layer, from 1: 2 · K · H · bytes per element in layers with keys and values of
+        their own.
     """
 
-    layers: frozenset[int]
-    per_layer: int
+    per_layer: Mapping[int, int]
 
     @classmethod
     def from_info(cls, info: dict[str, Any], bytes_per_element: int | None = None) -> KVMemory | None:
@@ -65,12 +64,14 @@ class KVMemory:
             return None
         cache = info["cache"]
         width = cache["bytes"] if bytes_per_element is None else bytes_per_element
-        return cls(frozenset(cache["layers"]), 2 * cache["kv_heads"] * cache["head_dim"] * width)
+        elements = 2 * width * np.multiply(cache["kv_heads"], cache["head_dim"])
+        by_layer = np.broadcast_to(elements, len(cache["layers"])).tolist()
+        return cls(dict(zip(cache["layers"], by_layer, strict=True)))
 
     def layer_bytes(self, layer: int, tokens: int) -> int:
-        """Return the bytes of a number of tokens in one layer: 0 in the embedding and in cross-attention layers."""
-        return self.per_layer * tokens * (layer in self.layers)
+        """Return the bytes of a number of tokens in one layer: 0 in the embedding and in layers without a cache."""
+        return self.per_layer.get(layer, 0) * tokens
 
     def mib(self, tokens: int) -> float:
         """Return the MiB of a number of tokens in all layers."""
-        return len(self.layers) * self.per_layer * tokens / MIB
+        return sum(self.per_layer.values()) * tokens / MIB
