@@ -462,7 +462,8 @@ def open_model_checkpoint(name: str, revision: str | None = None, ignore_config:
     if copy is None:
         return open_checkpoint(published.hub_id, revision, ignore_config)
     checkpoint = open_checkpoint(str(copy), ignore_config=ignore_config)
-    return dataclasses.replace(checkpoint, name=f"{published.hub_id} (local copy)")
+    kind = "local copy" if copy.is_dir() else f"local copy, {copy.name}"
+    return dataclasses.replace(checkpoint, name=f"{published.hub_id} ({kind})")
 
 
 def load(
@@ -480,12 +481,12 @@ def load(
     """Load a model to trace.
 
     Args:
-      name: a Hugging Face checkpoint directory, a converted one, a hub id, a name that `jaxtrace models` lists (which
-        stands for its hub id), or "demo" for the model that comes with jaxtrace.
+      name: a Hugging Face checkpoint directory, a converted one, a GGUF file, a hub id, a name that `jaxtrace models`
+        lists (which stands for its hub id), or "demo" for the model that comes with jaxtrace.
       revision: branch, tag or commit of a hub id; None for the main branch. `Model.revision` is the commit.
       random: True for random weights of the model's shape, created on the devices. Weights need not exist: a published
-        name, a hub id or a directory with a config.json is enough. The model has no stop tokens, and has a tokenizer
-        only if the directory has one.
+        name, a hub id, a directory with a config.json or a GGUF file is enough. The model has no stop tokens, and has a
+        tokenizer only if the files have one.
       seed: seed of random weights.
       dtype: dtype of the parameters; None for float32 on a CPU (which emulates bfloat16) and bfloat16 elsewhere.
       stacked: True scans over stacked layers, False unrolls them; None stacks on TPU only. Unrolled steps run faster,

@@ -64,6 +64,15 @@ def shared_data(pytestconfig):
 def smollm2():
     """The directory of SmolLM2-135M-Instruct, a real model of 135 million parameters."""
     folder = local_copy(find_published("smollm2"))
-    if folder is None:
+    if folder is None or not folder.is_dir():
         pytest.skip("no local copy of SmolLM2-135M-Instruct in $JAXTRACE_MODELS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(smollm2):
+    """The GGUF file from which the directory of SmolLM2-135M-Instruct was made."""
+    file = next(smollm2.parent.glob("SmolLM2-135M-Instruct*.gguf"), None)
+    if file is None:
+        pytest.skip("no GGUF file of SmolLM2-135M-Instruct beside its directory")
+    return file

@@ -21,7 +21,7 @@ from jaxtrace import interrupts
 from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
-from jaxtrace.checkpoints.safetensors import INDEX
+from jaxtrace.checkpoints.sources import COPIED, CheckpointFiles
 from jaxtrace.checkpoints.table import leaves
 from jaxtrace.documents import read_model
 from jaxtrace.errors import CheckpointError, ConfigError, JaxtraceError, reason_of
@@ -35,7 +35,6 @@ from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.settings.run import DTYPES
 
 AS_STORED = "as stored"
-COPIED = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 
 REPLACE = "replace it with --overwrite, or name another directory"
 
@@ -114,7 +113,7 @@ def convert(
             on_progress(written, total)
             interrupts.check()
         with _write_errors(out):
-            _finish(checkpoint.directory, out, progress)
+            _finish(checkpoint.files, out, progress)
 
 
 def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
@@ -253,12 +252,10 @@ def _write_part(out: Path, name: str, path: ParamPath, tree: Any, progress: Conv
         _write_json(out / STARTED, progress)
 
 
-def _finish(source: Path, out: Path, progress: ConversionProgress) -> None:
+def _finish(source: CheckpointFiles, out: Path, progress: ConversionProgress) -> None:
     """Join the parts into one checkpoint, and write the marker last."""
-    for pattern in COPIED:
-        for file in source.glob(pattern):
-            if file.name not in (INDEX, MARKER, STARTED):
-                write_atomically(out / file.name, file.read_bytes())
+    for name, content in source.texts():
+        write_atomically(out / name, content)
     progress.joining = True
     if not (out / PARAMS).exists():
         _write_json(out / STARTED, progress)

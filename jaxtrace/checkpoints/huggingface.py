@@ -1,4 +1,4 @@
-"""Opens checkpoints: Hugging Face directories, converted ones and hub ids."""
+"""Opens checkpoints: Hugging Face directories, converted ones, GGUF files and hub ids."""
 
 from __future__ import annotations
 
@@ -20,22 +20,12 @@ from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.assemble import assemble
 from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion, read_conversion
-from jaxtrace.checkpoints.quantised import QUANTISED_FILES, Quantisation, open_tensors, quantisation_of, unquantised
-from jaxtrace.checkpoints.safetensors import (
-    ADAPTER,
-    GGUF,
-    INDEX,
-    SINGLE,
-    Tensors,
-    is_gguf,
-    other_format,
-    shard_names,
-    shards,
-)
+from jaxtrace.checkpoints.quantised import QUANTISED_FILES, Quantisation, quantisation_of, unquantised
+from jaxtrace.checkpoints.safetensors import ADAPTER, INDEX, SINGLE, shard_names
+from jaxtrace.checkpoints.sources import CONFIG, GENERATION, CheckpointFiles, find_files
 from jaxtrace.checkpoints.table import stored_names
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
-from jaxtrace.documents import read_json
 from jaxtrace.errors import CheckpointError, ConfigError, first_line, one_line
 from jaxtrace.files import open_regular, path_exists
 from jaxtrace.models.config import DecoderConfig
@@ -52,8 +42,6 @@ from jaxtrace.prompts import LAST_TOKEN_ID, token_ids
 if TYPE_CHECKING:
     from jaxtrace.checkpoints.orbax import OrbaxWeights
 
-CONFIG = "config.json"
-GENERATION = "generation_config.json"
 LOG = logging.getLogger("jaxtrace")
 # Files besides the weights that are fetched from the hub: names, since a pattern also matches in folders, such as
 # original/ or checkpoint-500/.
@@ -71,7 +59,7 @@ class Checkpoint:
 
     Attributes:
       name: name that the user gave.
-      directory: directory of its files.
+      files: its files.
       config: config of the decoder.
       tokenizer: tokenizer, or None.
       stop_tokens: end-of-sequence ids from its config, generation config and tokenizer.
@@ -87,7 +75,7 @@ class Checkpoint:
     """
 
     name: str
-    directory: Path
+    files: CheckpointFiles
     config: DecoderConfig
     tokenizer: Tokenizer | None
     stop_tokens: tuple[int, ...]
@@ -99,6 +87,11 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     generation: dict[str, Any] = field(default_factory=dict)
     ignored_config: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Directory of its files."""
+        return self.files.directory
 
     def log_notes(self) -> None:
         """Log the notes as warnings of the logger "jaxtrace"."""
@@ -129,7 +122,7 @@ class Checkpoint:
 
             yield OrbaxWeights(self.config, self.directory / PARAMS, self.name)
             return
-        with open_tensors(self.directory, self.quantisation, self.name) as tensors:
+        with self.files.tensors(self.config, self.quantisation) as tensors:
             yield SafetensorsWeights(self.config, tensors, self.name)
 
     @functools.cached_property
@@ -137,11 +130,11 @@ class Checkpoint:
         """SHA-256 of every weight file, and `UNTIED` if that holds; a conversion stores the digests of its source."""
         if self.conversion is not None:
             return self.conversion.weights
-        return (*map(_digest, shards(self.directory)), *([UNTIED] if self.untied else []))
+        return (*map(_digest, self.files.weight_files()), *([UNTIED] if self.untied else []))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of config and weights; a conversion without rounding has its source's fingerprint."""
-        digests = (_sha256(self.directory / CONFIG), *self.digests)
+        digests = (hashlib.sha256(self.files.config_text()).hexdigest(), *self.digests)
         return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
@@ -149,7 +142,8 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
     """Find a checkpoint and read everything but its weights.
 
     Args:
-      name: directory, or hub id such as "meta-llama/Llama-3.2-1B" (downloaded once, then cached by huggingface_hub).
+      name: directory, GGUF file, or hub id such as "meta-llama/Llama-3.2-1B" (downloaded once, then cached by
+        huggingface_hub).
       revision: branch, tag or commit on the hub; None for the main branch.
       ignore_config: attributes of config.json to leave unread; see `read_config`.
 
@@ -160,25 +154,21 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
     local = path_exists(name)
     if local and revision is not None:
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
-    directory = Path(name) if local else _fetch(name, revision, HUB_FILES)
-    if directory.is_file():
-        problem = GGUF if is_gguf(name) else "is a file; give the checkpoint's directory"
-        raise CheckpointError(f"{name}: {problem}")
-    conversion = read_conversion(directory, name)
-    raw, config, ignored = read_config(directory, name, ignore_config)
-    commit = _commit(directory)
+    files = find_files(Path(name) if local else _fetch(name, revision, HUB_FILES), name)
+    conversion = read_conversion(files.directory, name)
+    raw, config, ignored = read_config(files, name, ignore_config)
+    commit = _commit(files.directory)
     if not local:
-        _fetch_weights(name, commit or revision, directory)
+        _fetch_weights(name, commit or revision, files.directory)
+    quantisation = quantisation_of(raw, files.directory, name)
     if conversion is None:
-        _check_head(directory, name, raw, config)
-    quantisation = quantisation_of(raw, directory, name)
-    stored, notes = _as_stored(directory, name, config, conversion, quantisation)
-    tokenizer = Tokenizer.load(directory)
-    generation = _read_json(directory / GENERATION) or {}
-    stop_tokens, stop_notes = _stop_tokens(directory, raw, generation, tokenizer, config)
+        _check_head(files, name, raw, config, quantisation)
+    stored, notes = _as_stored(files, config, conversion, quantisation)
+    tokenizer, generation = files.tokenizer(), files.generation()
+    stop_tokens, stop_notes = _stop_tokens(files.directory, raw, generation, tokenizer, config)
     return Checkpoint(
         name,
-        directory,
+        files,
         stored,
         tokenizer,
         stop_tokens,
@@ -193,23 +183,24 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
     )
 
 
-def read_shape(directory: Path, name: str, ignore_config: Sequence[str] = ()) -> DecoderConfig:
+def read_shape(source: Path | CheckpointFiles, name: str, ignore_config: Sequence[str] = ()) -> DecoderConfig:
     """Return the decoder's config as the weights are stored, if they are there; raises CheckpointError, ConfigError."""
-    raw, config, _ = read_config(directory, name, ignore_config)
+    files = find_files(source, name) if isinstance(source, Path) else source
+    raw, config, _ = read_config(files, name, ignore_config)
     try:
-        conversion = read_conversion(directory, name)
-        return _as_stored(directory, name, config, conversion, quantisation_of(raw, directory, name))[0]
+        conversion = read_conversion(files.directory, name)
+        return _as_stored(files, config, conversion, quantisation_of(raw, files.directory, name))[0]
     except CheckpointError:  # the shape does not need the weights, which may be missing or incomplete
         return config
 
 
 def read_config(
-    directory: Path, name: str, ignore_config: Sequence[str] = ()
+    source: Path | CheckpointFiles, name: str, ignore_config: Sequence[str] = ()
 ) -> tuple[dict[str, Any], DecoderConfig, dict[str, str]]:
-    """Read config.json.
+    """Read config.json, or the metadata of a GGUF file as such.
 
     Args:
-      directory: directory of the checkpoint.
+      source: directory of the checkpoint, GGUF file, or either's files.
       name: name of the checkpoint, for error messages.
       ignore_config: attributes to treat as absent, at the top or in `text_config` and `vision_config`.
 
@@ -221,15 +212,13 @@ def read_config(
         is not supported.
       ConfigError: an attribute or a value is not supported, or one of `ignore_config` is absent.
     """
-    raw = _read_json(directory / CONFIG)
-    if raw is None:
-        absent = "holds no config.json; give a Hugging Face checkpoint directory or a hub id"
-        raise other_format(directory) or CheckpointError(f"{name}: {GGUF if name.lower().endswith('gguf') else absent}")
+    files = find_files(source, name) if isinstance(source, Path) else source
+    raw = files.config()
     kind = raw.get("model_type")
     if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: {unsupported(raw)}")
     raw, ignored = _without(raw, ignore_config, name)
-    quantisation_of(raw, directory, name)
+    quantisation_of(raw, files.directory, name)
     return raw, FAMILIES[kind].decoder_config(unquantised(raw), name, ignored), ignored
 
 
@@ -276,12 +265,18 @@ def _missing_head(raw: dict[str, Any]) -> str | None:
     return f"its architectures are {', '.join(sorted(named))}, not {' or '.join(known)}"
 
 
-def _check_head(directory: Path, name: str, raw: dict[str, Any], config: DecoderConfig) -> None:
+def _check_head(
+    files: CheckpointFiles,
+    name: str,
+    raw: dict[str, Any],
+    config: DecoderConfig,
+    quantisation: Quantisation | None,
+) -> None:
     """Raise CheckpointError for the weights of another architecture, such as a classifier, without an unembedding."""
     if config.tied or (head := _missing_head(raw)) is None:
         return
     unembedding = FAMILIES[config.family].UNEMBEDDING
-    with Tensors(directory) as tensors:
+    with files.tensors(config, quantisation) as tensors:
         if unembedding not in stored_names(config, tensors).by_canonical:
             raise CheckpointError(f"{name}: {head}, and it has no {unembedding}; use a causal language model")
 
@@ -292,27 +287,18 @@ def default_dtype() -> Any:
 
 
 def _as_stored(
-    directory: Path,
-    name: str,
-    config: DecoderConfig,
-    conversion: Conversion | None,
-    quantisation: Quantisation | None,
+    files: CheckpointFiles, config: DecoderConfig, conversion: Conversion | None, quantisation: Quantisation | None
 ) -> tuple[DecoderConfig, tuple[str, ...]]:
-    """Return the config that the weights of a directory have, and notes on how they differ from config.json."""
+    """Return the config that the weights have, and notes on how they differ from the config that was read."""
     quantised_note = () if quantisation is None else (quantisation.note,)
     if conversion is not None:
         if not config.tied or UNTIED not in conversion.weights:
             return config, quantised_note
         note = "tie_word_embeddings is true, but the source stored another unembedding; it is read, not tied"
         return dataclasses.replace(config, tied=False), (*quantised_note, note)
-    with open_tensors(directory, quantisation, name) as tensors:
+    with files.tensors(config, quantisation) as tensors:
         stored, notes = as_stored(config, tensors)
-    notes = quantised_note + notes
-    if (directory / SINGLE).exists() and (directory / INDEX).exists():
-        notes += (f"{SINGLE} is read; {INDEX} and its shards are ignored",)
-    if (directory / ADAPTER).exists():
-        notes += (f"the adapter ({ADAPTER}) beside the model's weights is ignored",)
-    return stored, notes
+    return stored, quantised_note + notes + files.notes()
 
 
 def _sha256(path: Path) -> str:
@@ -354,12 +340,6 @@ def _fetch_weights(name: str, revision: str | None, directory: Path) -> None:
     _fetch(name, revision, (CONFIG, SINGLE))
     if not (directory / SINGLE).exists() and (directory / INDEX).exists():
         _fetch(name, revision, shard_names(directory))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    return read_json(path, CheckpointError, "download it again", finite=False)
 
 
 def _stop_tokens(

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
+from jaxtrace.checkpoints.gguf import is_gguf, models_in
+from jaxtrace.checkpoints.huggingface import read_shape
+from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.published import PublishedModel
 
 FOLDER = "JAXTRACE_MODELS"
 DEFAULT_FOLDER = "~/.cache/jaxtrace-real"
+# End of a GGUF file's name: what its weights are stored as, and the number of a part.
+ENDING = r"([-._](UD-)?(I?Q\d|TQ\d|B?F16|F32|FP16|FP32|MXFP4)\w*)?(-\d{5}-of-\d{5})?\.gguf"
 
 
 def local_copy(model: PublishedModel) -> Path | None:
-    """Return the directory of a local copy of a published model; None if there is none, or the hub's cache has it.
+    """Return a local copy of a published model; None if there is none, or the hub's cache has it.
 
     A copy is a checkpoint directory named "smollm2-135m-instruct" or "smollm2-135m" in $JAXTRACE_MODELS, by default
-    ~/.cache/jaxtrace-real.
+    ~/.cache/jaxtrace-real; or a GGUF file there with this name, such as SmolLM2-135M-Instruct.Q4_1.gguf.
+    $JAXTRACE_MODELS may also be one GGUF file, with this name or of the model's shape.
+
+    Raises:
+      CheckpointError: several GGUF models there have the name.
     """
     if isinstance(try_to_load_from_cache(model.hub_id, "config.json"), str):
         return None
-    folder = Path(os.environ.get(FOLDER) or DEFAULT_FOLDER).expanduser()
-    copies = [folder / name for name in (model.name, model.name.removesuffix("-instruct"))]
-    return next((copy for copy in copies if (copy / "config.json").exists()), None)
+    place = Path(os.environ.get(FOLDER) or DEFAULT_FOLDER).expanduser()
+    names = (model.name, model.name.removesuffix("-instruct"))
+    if (copy := next((place / name for name in names if (place / name / "config.json").exists()), None)) is not None:
+        return copy
+    pattern = re.compile(f"({'|'.join(map(re.escape, names))}){ENDING}", re.IGNORECASE)
+    if is_gguf(place) and place.is_file():
+        return place if pattern.fullmatch(place.name) or _same_shape(place, model) else None
+    copies = [path for path in models_in(place) if pattern.fullmatch(path.name)]
+    if len(copies) > 1:
+        shown = few([str(path.relative_to(place)) for path in copies])
+        raise CheckpointError(f"{place}: holds several copies of {model.name} ({shown}); give the path of one")
+    return copies[0] if copies else None
+
+
+def _same_shape(file: Path, model: PublishedModel) -> bool:
+    """Compare all but rotary positions, whose scaling GGUF stores in another form."""
+    shape = read_shape(file, str(file))
+    return dataclasses.replace(shape, pattern=model.config.pattern) == model.config

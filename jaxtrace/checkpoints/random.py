@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxtrace.checkpoints.gguf import is_gguf
 from jaxtrace.checkpoints.huggingface import config_notes, default_dtype, log_notes, read_config, read_shape
+from jaxtrace.checkpoints.sources import find_files
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import CheckpointError, ConfigError
 from jaxtrace.models.config import DecoderConfig
@@ -71,8 +73,8 @@ def open_random(name: str, seed: int, ignore_config: Sequence[str] = ()) -> Rand
     """Return a checkpoint of random weights.
 
     Args:
-      name: checkpoint directory (weights are not needed) or a file in it, or the short name or hub id of a published
-        model.
+      name: checkpoint directory (weights are not needed) or a file in it, a GGUF file, or the short name or hub id of
+        a published model.
       seed: seed of the weights.
       ignore_config: attributes of config.json to leave unread; see `read_config`.
 
@@ -82,11 +84,12 @@ def open_random(name: str, seed: int, ignore_config: Sequence[str] = ()) -> Rand
     """
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():
-        directory = path if path.is_dir() else path.parent
-        raw, _, ignored = read_config(directory, name, ignore_config)
-        config, tokenizer = read_shape(directory, name, ignore_config), Tokenizer.load(directory)
-        notes = config_notes(raw, ignored)
-        return RandomCheckpoint(shown, config, seed, directory, tokenizer, notes=notes, ignored_config=ignored)
+        files = find_files(path if path.is_dir() or is_gguf(path) else path.parent, name)
+        raw, _, ignored = read_config(files, name, ignore_config)
+        config, notes = read_shape(files, name, ignore_config), config_notes(raw, ignored)
+        return RandomCheckpoint(
+            shown, config, seed, files.directory, files.tokenizer(), notes=notes, ignored_config=ignored
+        )
     published = find_published(name)
     if published is None:
         raise CheckpointError(

@@ -28,7 +28,6 @@ MERGE = (
     ".save_pretrained(NEW)), copy the tokenizer's files to NEW, and give NEW"
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-GGUF = "is GGUF, which jaxtrace does not read; give the safetensors checkpoint that it was made from"
 
 
 def shards(directory: Path) -> list[Path]:
@@ -43,7 +42,7 @@ def shards(directory: Path) -> list[Path]:
     if (directory / SINGLE).exists():
         return [directory / SINGLE]
     if not (directory / INDEX).exists():
-        raise other_format(directory) or _no_weights(directory)
+        raise adapter_error(directory) or _no_weights(directory)
     names = shard_names(directory)
     for name in names:
         if not path_exists(directory / name):
@@ -61,23 +60,16 @@ def shard_names(directory: Path) -> list[str]:
     return names
 
 
-def other_format(directory: Path) -> CheckpointError | None:
-    """Return the error that names the format of a directory of an adapter or of GGUF files; None for another one."""
-    if adapters := sorted(file for pattern in ADAPTERS for file in directory.glob(pattern)):
-        config = directory / ADAPTER
-        settings = read_json(config, CheckpointError, "download it again", finite=False) if config in adapters else {}
-        base = settings.get("base_model_name_or_path") or settings.get("model") or "an unnamed model"
-        return CheckpointError(
-            f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; {MERGE}"
-        )
-    if ggufs := sorted(file for pattern in ("*", "*/*") for file in directory.glob(pattern) if is_gguf(file.name)):
-        return CheckpointError(f"{ggufs[0]}: {GGUF}")
-    return None
-
-
-def is_gguf(name: str) -> bool:
-    """Return whether a file is named as GGUF."""
-    return name.lower().endswith(".gguf")
+def adapter_error(directory: Path) -> CheckpointError | None:
+    """Return the error of a directory that holds an adapter without its model; None for another directory."""
+    if not (adapters := sorted(file for pattern in ADAPTERS for file in directory.glob(pattern))):
+        return None
+    config = directory / ADAPTER
+    settings = read_json(config, CheckpointError, "download it again", finite=False) if config in adapters else {}
+    base = settings.get("base_model_name_or_path") or settings.get("model") or "an unnamed model"
+    return CheckpointError(
+        f"{directory}: is a LoRA or other adapter of {base} ({adapters[0].name}), without the model; {MERGE}"
+    )
 
 
 def _no_weights(directory: Path) -> CheckpointError:
@@ -91,7 +83,9 @@ def _no_weights(directory: Path) -> CheckpointError:
         return CheckpointError(
             f"{others[0]}: is neither {SINGLE} nor a shard of {INDEX}; save the checkpoint with save_pretrained"
         )
-    return CheckpointError(f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory")
+    return CheckpointError(
+        f"{directory}: holds no {SINGLE} and no {INDEX}; give a Hugging Face checkpoint directory or a GGUF file"
+    )
 
 
 def _weight_map(index: Path) -> dict[str, str]:

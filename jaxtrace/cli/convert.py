@@ -20,7 +20,8 @@ class ConvertOptions(StrictModel):
     """Options of `jaxtrace convert`."""
 
     model: str = Field(
-        description="Checkpoint directory, hub id, or 'demo'.", json_schema_extra=MODEL | {"positional": "MODEL"}
+        description="Checkpoint directory, GGUF file, hub id, or 'demo'.",
+        json_schema_extra=MODEL | {"positional": "MODEL"},
     )
     out: Path = Field(
         description="New directory, or the directory of the same conversion, interrupted.",

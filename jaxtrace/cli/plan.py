@@ -19,7 +19,7 @@ class PlanOptions(StrictModel):
 
     model: str = Field(
         DEMO,
-        description="Name that `jaxtrace models` lists, directory with a config.json, or 'demo'.",
+        description="Name that `jaxtrace models` lists, directory with a config.json, GGUF file, or 'demo'.",
         json_schema_extra=MODEL,
     )
     dtype: str | None = Field(

@@ -77,8 +77,8 @@ class InfoOptions(StrictModel):
     """Options of `jaxtrace info` besides what a trace records."""
 
     source: str = Field(
-        description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'; or directory or URL "
-        "of a trace.",
+        description="Checkpoint directory, GGUF file, hub id, name that `jaxtrace models` lists, or 'demo'; or "
+        "directory or URL of a trace.",
         json_schema_extra={"positional": "MODEL|TRACE"},
     )
 

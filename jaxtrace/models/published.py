@@ -54,6 +54,8 @@ def looks_like_hub_id(name: str) -> bool:
 
 def check_model_name(name: str) -> None:
     """Raise CheckpointError if a name is no path here, no published model and cannot be a hub id."""
+    if name.lower().endswith(".gguf") and not path_exists(name):
+        raise CheckpointError(f"{name}: no such file; correct the path")
     if not path_exists(name) and find_published(name) is None and not looks_like_hub_id(name):
         nearest = did_you_mean(name, [model.name for model in PUBLISHED])
         raise CheckpointError(f"{name}: no such directory{nearest}give a checkpoint directory, a hub id, or 'demo'")

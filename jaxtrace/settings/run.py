@@ -49,7 +49,7 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
 
     model: str = Field(
         default=DEMO,
-        description="Checkpoint directory, hub id, name that `jaxtrace models` lists, or 'demo'.",
+        description="Checkpoint directory, GGUF file, hub id, name that `jaxtrace models` lists, or 'demo'.",
         json_schema_extra=MODEL | {"positional": "MODEL"},
     )
     revision: str | None = Field(

@@ -269,14 +269,14 @@ def test_an_adapter_among_the_weights_is_named(folder):
 
 
 @pytest.mark.parametrize("name", ["model.Q4_1.gguf", "MODEL.GGUF", "Q4_1/model.gguf"])
-def test_gguf_is_named(folder, name):
+def test_a_damaged_gguf_file_is_named(folder, name):
     file = folder.path / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"GGUF")
-    refused(folder.path, f"{name}: is GGUF", "give the safetensors checkpoint")
-    refused(file, f"{name}: is GGUF")
+    refused(folder.path, f"{name}: is cut off in its header", "download it again")
+    refused(file, f"{name}: is cut off in its header")
     (folder.path / "config.json").write_text(json.dumps(folder.config))
-    refused(folder.path, f"{name}: is GGUF")
+    refused(folder.path, f"{name}: is cut off in its header")
 
 
 def test_variants_and_other_names_of_the_weights_are_named(folder):

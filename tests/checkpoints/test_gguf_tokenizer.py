@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 from transformers import GemmaTokenizer
 
 from jaxtrace.checkpoints.embedded import demo_path
+from jaxtrace.checkpoints.gguf import open_gguf
 from jaxtrace.checkpoints.gguf_splits import SPLITS
 from jaxtrace.checkpoints.gguf_tokenizer import MAX_TOKEN, tokenizer_files
 from jaxtrace.checkpoints.token_bytes import byte_level_characters
@@ -113,13 +114,9 @@ def test_byte_level_ids_and_texts_equal_those_of_the_published_file(name, reques
 
 
 @pytest.fixture
-def smollm2_file(smollm2):
+def smollm2_file(smollm2_gguf):
     """Metadata of SmolLM2's GGUF file."""
-    gguf = pytest.importorskip("gguf")
-    file = next(smollm2.parent.glob("SmolLM2-135M-Instruct*.gguf"), None)
-    if file is None:
-        pytest.skip(f"no GGUF file of SmolLM2-135M-Instruct in {smollm2.parent}")
-    return {key: field.contents() for key, field in gguf.GGUFReader(file).fields.items()}
+    return open_gguf(smollm2_gguf).metadata
 
 
 def published(smollm2):

@@ -1,13 +1,17 @@
 """Local copies of published models, by short name."""
 
+import json
 import shutil
 
 import pytest
 
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.local import local_copy
+from jaxtrace.errors import CheckpointError
 from jaxtrace.model import open_model_checkpoint
-from jaxtrace.models.published import find_published
+from jaxtrace.models.published import PublishedModel, find_published
+from tests.checkpoints.conftest import CONFIG, random_weights
+from tests.checkpoints.gguf_files import write_gguf
 
 
 @pytest.mark.parametrize("folder", ["smollm2-135m", "smollm2-135m-instruct"])
@@ -32,3 +36,38 @@ def test_a_copy_in_the_cache_of_the_hub_comes_first(tmp_path, monkeypatch):
 def test_without_a_local_copy_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXTRACE_MODELS", str(tmp_path))
     assert local_copy(find_published("smollm2")) is None
+
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.parametrize("name", [GGUF, "smollm2-135m-instruct-q8_0.gguf", "SmolLM2-135M-Instruct-00001-of-00002.gguf"])
+def test_a_short_name_stands_for_a_gguf_file_with_this_name(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXTRACE_MODELS", str(tmp_path))
+    for other in ("SmolLM2-360M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-tuned-Q4_0.gguf", "mmproj-model.gguf"):
+        (tmp_path / other).touch()
+    (tmp_path / name).touch()
+    assert local_copy(find_published("smollm2")) == tmp_path / name
+    assert local_copy(find_published("gemma-2-2b")) is None
+    monkeypatch.setenv("JAXTRACE_MODELS", str(tmp_path / name))
+    assert local_copy(find_published("smollm2")) == tmp_path / name
+
+
+def test_one_of_several_gguf_files_is_named_by_its_path(tmp_path, monkeypatch):
+    for name in (GGUF, "SmolLM2-135M-Instruct.Q8_0.gguf"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("JAXTRACE_MODELS", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=rf"several copies of smollm2-135m-instruct \({GGUF}.*give the path of one"
+    ):
+        open_model_checkpoint("smollm2")
+
+
+def test_a_gguf_file_under_any_name_stands_for_a_model_of_its_shape(tmp_path, monkeypatch):
+    model = find_published("smollm2")
+    small = PublishedModel("Tiny", "someone/tiny", 0, CONFIG | {"rope_theta": 500.0}, "tiny")
+    file = write_gguf(tmp_path / "model.gguf", small.raw, random_weights(json.dumps(small.raw)))
+    monkeypatch.setenv("JAXTRACE_MODELS", str(file))
+    assert local_copy(small) == file and local_copy(model) is None
+    monkeypatch.setattr("jaxtrace.model.find_published", lambda name: small)
+    assert open_model_checkpoint("tiny").name == "someone/tiny (local copy, model.gguf)"

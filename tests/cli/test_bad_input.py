@@ -164,7 +164,7 @@ def test_a_file_in_place_of_the_directory_is_refused(refused, tmp_path):
 
 
 def test_a_directory_without_a_checkpoint_is_refused(refused, tmp_path):
-    names = [tmp_path, "holds no config.json", "give a Hugging Face checkpoint directory or a hub id"]
+    names = [tmp_path, "holds no config.json", "give a Hugging Face checkpoint directory, a GGUF file or a hub id"]
     refused("trace", tmp_path, "--text", "a", "--out", tmp_path / "out", names=names)
     refused("info", tmp_path, names=names)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}), encoding="utf-8")

@@ -1,0 +1,349 @@
+"""Config of a GGUF model: its metadata under the names of Hugging Face's config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from jaxtrace.checkpoints.gguf import ROPE_FACTORS, ROPE_LONG, ROPE_SHORT, GgufModel, read_vector
+from jaxtrace.errors import CheckpointError, few
+from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.families.reader import MAX_LAYERS, MAX_NUMBER
+from jaxtrace.models.families.unsupported import unsupported
+from jaxtrace.settings.numbers import is_float32
+
+TOKENS = "tokenizer.ggml.tokens"
+WINDOW, PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+SHARED = "attention.shared_kv_layers"
+# Metadata that changes no logit.
+INERT = ("rope.scaling.finetuned", "tensor_data_layout")
+
+# Attributes of config.json by metadata key; all are required.
+SIZES = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "feed_forward_length": "intermediate_size",
+}
+RMS = SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+
+Config = dict[str, Any]
+
+
+class Keys:
+    """Metadata of one architecture, each value checked as it is read; others are refused at the end."""
+
+    def __init__(self, model: GgufModel) -> None:
+        self.model, self._prefix = model, f"{model.architecture}."
+        own = {key: value for key, value in model.metadata.items() if key.startswith(self._prefix)}
+        self._values = {key.removeprefix(self._prefix): value for key, value in own.items()}
+        self._read = {*INERT}
+
+    def get(self, name: str) -> Any:
+        """Return a value; None if there is none."""
+        self._read.add(name)
+        return self._values.get(name)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """Return a positive whole number; a list has one for each layer, all equal."""
+        value = self._stored(name, default)
+        value = value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+        if type(value) is not int or not 0 < value <= MAX_NUMBER:
+            self.fail(f"has {self._prefix}{name}={value!r:.60}, which must be a positive whole number")
+        return value
+
+    def per_layer(self, name: str, layers: int) -> list[int]:
+        """Return a positive whole number for each layer; one number holds for all."""
+        value = self._stored(name, None)
+        values = value if isinstance(value, list) else [value] * layers
+        if len(values) != layers or not all(type(x) is int and 0 < x <= MAX_NUMBER for x in values):
+            self.fail(f"has {self._prefix}{name}={value!r:.60}, which must be a positive whole number for each layer")
+        return values
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a positive number."""
+        value = self._stored(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and is_float32(value)):
+            self.fail(f"has {self._prefix}{name}={value!r:.60}, which must be a positive number")
+        return float(value)
+
+    def _stored(self, name: str, default: Any) -> Any:
+        value = default if (stored := self.get(name)) is None else stored
+        if value is None:
+            self.fail(f"has no {self._prefix}{name}")
+        return value
+
+    def finish(self) -> None:
+        """Refuse metadata that was not read, unless it is zero, empty or false."""
+        unread = {key: value for key, value in self._values.items() if value and key not in self._read}
+        if unread:
+            shown = few([f"{self._prefix}{key}={value!r:.60}" for key, value in unread.items()])
+            self.fail(f"has metadata that jaxtrace does not support: {shown}")
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise CheckpointError."""
+        raise CheckpointError(f"{self.model.files[0]}: {problem}; this file cannot be traced exactly")
+
+
+def _nothing(config: Config, keys: Keys) -> None:
+    """Add nothing."""
+
+
+def _gemma(config: Config, keys: Keys) -> None:
+    """Add the soft-caps, the windows and the scale of attention scores.
+
+    llama.cpp knows the scale by the number of layers: 1/√(width / heads) for the largest model, 1/√(width of a head)
+    for the others.
+    """
+    caps = ("attn_logit_softcapping", "final_logit_softcapping")
+    config |= {name: keys.number(name) for name in caps if keys.get(name)}
+    largest = config["num_hidden_layers"] == {"gemma2": 46, "gemma3": 62}[keys.model.architecture]
+    width = config["hidden_size"] // config["num_attention_heads"]
+    config["query_pre_attn_scalar"] = width if largest else config["head_dim"]
+    if keys.model.architecture == "gemma3":
+        config["rope_local_base_freq"] = keys.number("rope.freq_base_swa", 10_000.0)
+        _windows(config, keys, 6)
+    elif keys.get(WINDOW):  # by default those of transformers
+        _windows(config, keys, 2)
+
+
+def _windows(config: Config, keys: Keys, period: int) -> None:
+    """Add the window and the types of layers: every `period`-th attends to all keys; without a window, all do."""
+    layers, pattern = config["num_hidden_layers"], keys.get(PATTERN)
+    windowed = [False] * layers
+    if keys.get(WINDOW):
+        config["sliding_window"] = keys.whole(WINDOW)
+        period = pattern if type(pattern) is int and pattern > 0 else period
+        windowed = pattern if isinstance(pattern, list) else [(i + 1) % period != 0 for i in range(layers)]
+    config["layer_types"] = ["sliding_attention" if window else "full_attention" for window in windowed]
+
+
+def _gemma4(config: Config, keys: Keys) -> None:
+    """Add what differs between layers, the shared keys and values, and the embeddings of each layer."""
+    layers, sliding = config["num_hidden_layers"], keys.get(PATTERN)
+    if not isinstance(sliding, list) or len(sliding) != layers or [*map(type, {*sliding})] != [bool] * 2:
+        keys.fail(f"has {PATTERN}={sliding!r:.60}, which must say of each layer whether it has a window")
+    _windows(config, keys, layers)
+    shared = keys.whole(SHARED) if keys.get(SHARED) else 0
+    kv_heads = keys.per_layer("attention.head_count_kv", layers)
+    widths = keys.per_layer("feed_forward_length", layers)
+    by_type = dict(zip(sliding, kv_heads, strict=True))
+    wide = [width * (1 + (i >= layers - shared)) for i, width in enumerate([widths[0]] * layers)]
+    if kv_heads != [by_type[window] for window in sliding] or widths not in (wide, [widths[0]] * layers):
+        keys.fail("has layers of one kind with different numbers of key/value heads or widths")
+    full, width = f"blk.{sliding.index(False)}", keys.whole("attention.key_length")
+    narrow = keys.whole("attention.key_length_swa", width)
+    if {keys.whole(f"{name}_swa", narrow) for name in ("attention.value_length", "rope.dimension_count")} != {narrow}:
+        keys.fail("has keys, values and rotations of different widths in layers with a window")
+    factors = config.pop("rope_scaling", {}).get("short_factor", [1.0])
+    turned = factors.count(1.0)
+    if not turned or [factor < 1e29 for factor in factors] != [i < turned for i in range(len(factors))]:
+        keys.fail("has rope factors other than 1 and infinity")
+    embedding = keys.model.tensors.get("per_layer_token_embd.weight")
+    config |= {
+        "intermediate_size": widths[0],
+        "use_double_wide_mlp": widths != [widths[0]] * layers,
+        "head_dim": narrow,
+        "global_head_dim": width,
+        "num_key_value_heads": by_type[True],
+        "num_global_key_value_heads": by_type[False],
+        "attention_k_eq_v": f"{full}.attn_v.weight" not in keys.model.tensors,
+        "num_kv_shared_layers": shared,
+        "hidden_size_per_layer_input": keys.get("embedding_length_per_layer_input") or 0,
+        "vocab_size_per_layer_input": config["vocab_size"] if embedding is None else embedding.shape[0],
+        "rope_parameters": {
+            "sliding_attention": {"rope_theta": keys.number("rope.freq_base_swa", 10_000.0)},
+            "full_attention": {
+                "rope_type": "proportional",
+                "partial_rotary_factor": turned / len(factors),
+                "rope_theta": config.pop("rope_theta"),
+            },
+        },
+    }
+    if keys.get("final_logit_softcapping"):
+        config["final_logit_softcapping"] = keys.number("final_logit_softcapping")
+
+
+def _olmo3(config: Config, keys: Keys) -> None:
+    """Add the windows; layers that have them scale no wavelength."""
+    if "sliding_window" not in config:
+        return
+    _windows(config, keys, 4)
+    theta = {"rope_theta": config["rope_theta"]}
+    full = {"rope_type": "default"} | config.pop("rope_scaling", {}) | theta
+    config["rope_parameters"] = {"sliding_attention": {"rope_type": "default"} | theta, "full_attention": full}
+
+
+def _ministral(config: Config, keys: Keys) -> None:
+    """Add the factors of YaRN and of the scaling of queries by position, which stand among rotary positions."""
+    scaling = config.setdefault("rope_scaling", {"rope_type": "default"})
+    if keys.get("rope.scaling.yarn_log_multiplier"):
+        scaling |= {"mscale": 1.0, "mscale_all_dim": keys.number("rope.scaling.yarn_log_multiplier")}
+    scale = "attention.temperature_scale"
+    strength = keys.number(scale) if keys.get(scale) else 0
+    original = scaling.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
+    scaling["llama_4_scaling_beta"] = strength
+    if strength and keys.whole("attention.temperature_length", original) != original:
+        keys.fail("scales queries from another position than the original context")
+
+
+def _phi3(config: Config, keys: Keys) -> None:
+    """Add the original context, which stands beside the scaling."""
+    original = config.get("rope_scaling", {}).pop("original_max_position_embeddings", None)
+    config["original_max_position_embeddings"] = original or config["max_position_embeddings"]
+
+
+def _gpt_neox(config: Config, keys: Keys) -> None:
+    """Add the parallel residual, and give rotary positions their names."""
+    if not isinstance(parallel := keys.get("use_parallel_residual"), bool):
+        keys.fail("does not say whether its blocks are parallel (gptneox.use_parallel_residual)")
+    config["use_parallel_residual"] = parallel
+    config["rotary_emb_base"] = config.pop("rope_theta")
+    config["rotary_pct"] = config.pop("partial_rotary_factor", 1.0)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How an architecture of llama.cpp maps to a model type of transformers.
+
+    Attributes:
+      model_type: model type of config.json.
+      windowed: model type of a file with a sliding window; None if no such file is supported.
+      attributes: attributes of config.json by metadata key, without the architecture's name.
+      rope: True for rotary positions.
+      by_layer: True if heads and widths may differ between layers; `more` reads them.
+      more: function that adds the attributes that need more than a name.
+    """
+
+    model_type: str
+    windowed: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=lambda: RMS)
+    rope: bool = True
+    by_layer: bool = False
+    more: Callable[[Config, Keys], None] = _nothing
+
+
+def _layer_norm(epsilon: str, **renamed: str) -> dict[str, str]:
+    return SIZES | {"attention.layer_norm_epsilon": epsilon} | renamed
+
+
+ARCHITECTURES = {
+    "gemma2": Architecture("gemma2", windowed="gemma2", more=_gemma),
+    "gemma3": Architecture("gemma3_text", windowed="gemma3_text", more=_gemma),
+    "gemma4": Architecture("gemma4_text", windowed="gemma4_text", by_layer=True, more=_gemma4),
+    "gpt2": Architecture(
+        "gpt2", attributes=_layer_norm("layer_norm_epsilon", feed_forward_length="n_inner"), rope=False
+    ),
+    "gptneox": Architecture("gpt_neox", attributes=_layer_norm("layer_norm_eps"), more=_gpt_neox),
+    "llama": Architecture("llama", windowed="mistral"),
+    "mistral3": Architecture("ministral3", windowed="ministral3", more=_ministral),
+    "olmo2": Architecture("olmo2", windowed="olmo3", more=_olmo3),
+    "phi3": Architecture("phi3", windowed="phi3", more=_phi3),
+    "qwen2": Architecture("qwen2"),
+    "qwen3": Architecture("qwen3"),
+    "smollm3": Architecture("smollm3"),
+}
+
+
+def config_of(model: GgufModel) -> Config:
+    """Return the content of the config.json of a GGUF model.
+
+    Raises:
+      CheckpointError: the file holds no model, the architecture is not supported, metadata is missing or malformed, or
+        some of it is not understood.
+    """
+    name, keys = model.architecture, Keys(model)
+    if (holds := model.metadata.get("general.type", "model")) != "model":
+        keys.fail(f"holds {holds!r:.60} instead of a model")
+    if keys.get("expert_count") or any("_exps." in tensor for tensor in model.tensors):
+        keys.fail(f"is a mixture of experts ({name:.60}), which jaxtrace does not support")
+    if name not in ARCHITECTURES:
+        raise CheckpointError(f"{model.files[0]}: {unsupported({'model_type': name})}")
+    architecture = ARCHITECTURES[name]
+    window = keys.whole(WINDOW) if keys.get(WINDOW) else None
+    model_type = architecture.model_type if window is None else architecture.windowed
+    if model_type is None:
+        keys.fail(f"has sliding windows ({name}.{WINDOW}={window}), which llama.cpp ignores here")
+    family = FAMILIES[model_type]
+    config: Config = {"model_type": model_type, "architectures": [family.ARCHITECTURES[0]]}
+    for key, attribute in architecture.attributes.items():
+        if architecture.by_layer and key == "feed_forward_length":
+            continue
+        config[attribute] = keys.number(key) if key.endswith("epsilon") else keys.whole(key)
+    if config["num_hidden_layers"] > MAX_LAYERS:
+        keys.fail(f"has {config['num_hidden_layers']:,} layers, and jaxtrace supports {MAX_LAYERS:,}")
+    heads = config["num_attention_heads"]
+    head_dim = keys.whole("attention.key_length", max(1, config["hidden_size"] // heads))
+    if (values := keys.whole("attention.value_length", head_dim)) != head_dim:
+        keys.fail(f"has keys of width {head_dim} and values of width {values}")
+    if keys.get("attention.causal") is False:
+        keys.fail("has attention in both directions")
+    optional = {
+        "num_key_value_heads": heads if architecture.by_layer else keys.whole("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "sliding_window": window,
+        "attention_bias": any(f"blk.0.attn_{x}.bias" in model.tensors for x in ("q", "qkv")),
+        "mlp_bias": "blk.0.ffn_up.bias" in model.tensors,
+        "tie_word_embeddings": "output.weight" not in model.tensors,
+        "vocab_size": _vocabulary(keys),
+    }
+    config |= {key: value for key, value in optional.items() if key in family.DEFAULTS and value is not None}
+    if architecture.rope:
+        config |= _rope(config, keys, head_dim)
+    architecture.more(config, keys)
+    keys.finish()
+    return config
+
+
+def _vocabulary(keys: Keys) -> int:
+    """Return the number of tokens: by its own key, or of the tokenizer, or of the embedding."""
+    tokens, embedding = keys.model.metadata.get(TOKENS), keys.model.tensors.get("token_embd.weight")
+    rows = None if embedding is None else embedding.shape[0]
+    return keys.whole("vocab_size", len(tokens) if isinstance(tokens, list) and tokens else rows)
+
+
+def _rope(config: Config, keys: Keys, head_dim: int) -> Config:
+    """Return the attributes of rotary positions, in the old form of config.json."""
+    rotated = keys.whole("rope.dimension_count", head_dim)
+    rope: Config = {"rope_theta": keys.number("rope.freq_base", 10_000.0)}
+    if rotated != head_dim:
+        rope["partial_rotary_factor"] = rotated / head_dim
+    scaling = _scaling(config, keys, rotated // 2)
+    return rope | ({"rope_scaling": scaling} if scaling else {})
+
+
+def _scaling(config: Config, keys: Keys, pairs: int) -> Config | None:
+    """Return the scaling of the wavelengths, or None.
+
+    Factors that llama.cpp stores as tensors are LongRoPE's: those of Llama 3's scaling hold for all lengths.
+    """
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    original = keys.whole("rope.scaling.original_context_length", config["max_position_embeddings"])
+    kind, stored = keys.get("rope.scaling.type") or "linear", keys.model.tensors.keys() & {*ROPE_FACTORS}
+    if stored:
+        if kind == "yarn" or (kind == "linear" and factor != 1) or stored == {ROPE_LONG} or stored == {ROPE_SHORT}:
+            keys.fail(f"has rope scaling {kind!r:.60} and the factors {', '.join(sorted(stored))}")
+        names = (ROPE_SHORT, ROPE_LONG) if ROPE_LONG in stored else ROPE_FACTORS[:1] * 2
+        short, long = (read_vector(keys.model, name, pairs) for name in names)
+        return {
+            "rope_type": "longrope",
+            "short_factor": short,
+            "long_factor": long,
+            "original_max_position_embeddings": original,
+            "attention_factor": keys.number("rope.scaling.attn_factor", 1.0),
+        }
+    if kind == "none" or (kind == "linear" and factor == 1):
+        return None
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind != "yarn":
+        keys.fail(f"has rope scaling {kind!r:.60}, without its factors")
+    yarn = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+    names = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "yarn_attn_factor": "attention_factor"}
+    given = {attribute: f"rope.scaling.{key}" for key, attribute in names.items() if keys.get(f"rope.scaling.{key}")}
+    for key in ("yarn_ext_factor", "attn_factor"):
+        if keys.number(f"rope.scaling.{key}", 1.0) != 1:
+            keys.fail(f"has rope.scaling.{key}={keys.get(f'rope.scaling.{key}')!r:.60} and YaRN")
+    return yarn | {attribute: keys.number(key) for attribute, key in given.items()}
