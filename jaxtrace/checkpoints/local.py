@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from jaxtrace.checkpoints.gguf import is_gguf, models_in
+from jaxtrace.checkpoints.gguf.files import is_gguf, models_in
 from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.published import PublishedModel

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxtrace.checkpoints.gguf import is_gguf
+from jaxtrace.checkpoints.gguf.files import is_gguf
 from jaxtrace.checkpoints.huggingface import config_notes, default_dtype, log_notes, read_config, read_shape
 from jaxtrace.checkpoints.sources import find_files
 from jaxtrace.checkpoints.tokenizer import Tokenizer

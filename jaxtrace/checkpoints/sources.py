@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED
-from jaxtrace.checkpoints.gguf import GgufModel, is_gguf, only_model, open_gguf
-from jaxtrace.checkpoints.gguf_config import config_of
-from jaxtrace.checkpoints.gguf_tensors import GgufTensors
-from jaxtrace.checkpoints.gguf_tokenizer import tokenizer_files
+from jaxtrace.checkpoints.gguf.config import config_of
+from jaxtrace.checkpoints.gguf.files import GgufModel, is_gguf, only_model, open_gguf
+from jaxtrace.checkpoints.gguf.tensors import GgufTensors
+from jaxtrace.checkpoints.gguf.tokenizer import tokenizer_files
 from jaxtrace.checkpoints.quantised import Quantisation, open_tensors
 from jaxtrace.checkpoints.safetensors import ADAPTER, INDEX, SINGLE, TensorReader, adapter_error, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer

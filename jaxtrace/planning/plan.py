@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.embedded import demo_path
-from jaxtrace.checkpoints.gguf import is_gguf
+from jaxtrace.checkpoints.gguf.files import is_gguf
 from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import precision_name

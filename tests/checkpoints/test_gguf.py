@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import jaxtrace
-from jaxtrace.checkpoints import gguf_tensors
 from jaxtrace.checkpoints.convert import convert
-from jaxtrace.checkpoints.gguf import open_gguf
-from jaxtrace.checkpoints.gguf_tensors import GgufTensors, TensorView
+from jaxtrace.checkpoints.gguf import tensors as gguf_tensors
+from jaxtrace.checkpoints.gguf.files import open_gguf
+from jaxtrace.checkpoints.gguf.tensors import GgufTensors, TensorView
 from jaxtrace.checkpoints.huggingface import open_checkpoint, read_config
 from jaxtrace.errors import CheckpointError, ConfigError
 from jaxtrace.models.families import FAMILIES

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer as Backend
 from transformers import GemmaTokenizer
 
 from jaxtrace.checkpoints.embedded import demo_path
-from jaxtrace.checkpoints.gguf import open_gguf
-from jaxtrace.checkpoints.gguf_splits import SPLITS
-from jaxtrace.checkpoints.gguf_tokenizer import MAX_TOKEN, tokenizer_files
+from jaxtrace.checkpoints.gguf.files import open_gguf
+from jaxtrace.checkpoints.gguf.splits import SPLITS
+from jaxtrace.checkpoints.gguf.tokenizer import MAX_TOKEN, tokenizer_files
 from jaxtrace.checkpoints.token_bytes import byte_level_characters
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.errors import CheckpointError, PromptError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from jaxtrace.checkpoints.gguf import ROPE_FACTORS, ROPE_LONG, ROPE_SHORT, GgufModel, read_vector
+from jaxtrace.checkpoints.gguf.files import ROPE_FACTORS, ROPE_LONG, ROPE_SHORT, GgufModel, read_vector
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.reader import MAX_LAYERS, MAX_NUMBER

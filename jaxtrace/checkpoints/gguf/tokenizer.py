@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from jaxtrace.checkpoints.chat_template import SOURCE, failing_template
-from jaxtrace.checkpoints.gguf_splits import SPLITS
+from jaxtrace.checkpoints.gguf.splits import SPLITS
 from jaxtrace.checkpoints.tokenizer import FAST, SETTINGS
 from jaxtrace.errors import CheckpointError, few, shown
 

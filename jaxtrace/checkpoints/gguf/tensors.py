@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from jaxtrace.checkpoints.gguf import PLAIN, ROPE_FACTORS, GgufModel, StoredTensor, library
+from jaxtrace.checkpoints.gguf.files import PLAIN, ROPE_FACTORS, GgufModel, StoredTensor, library
 from jaxtrace.documents import MIB
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import FAMILIES
