@@ -23,11 +23,11 @@ from jaxtrace.engine.slots import idle_rows, init_rows, insert_rows, resize_cach
 from jaxtrace.engine.step import State, prefill, score_step
 from jaxtrace.engine.translators import Translators
 from jaxtrace.kernels import at_precision
+from jaxtrace.models.attention import ImageMask
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import ImageMask
 from jaxtrace.parallel.processes import gather_to_host, local_rows, local_to_host
 
 GROUPS = 4  # a full pool is prefilled in this many groups: few programs, and little padding of short prompts

@@ -17,13 +17,13 @@ from jaxtrace.engine.settings import EngineRanges
 from jaxtrace.engine.stop_strings import StopStrings
 from jaxtrace.engine.translators import Translators
 from jaxtrace.errors import ConfigError
+from jaxtrace.models.attention import ImageMask
 from jaxtrace.models.cache import KVCache, empty_cache
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, is_stacked
 from jaxtrace.models.forward import ForwardResult, encode_images, forward
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import ImageMask
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.validation import validated
 

@@ -13,7 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.layers import Block, LayerInputs, random_weight, stream_norm
+from jaxtrace.models.layers import Block, LayerInputs
+from jaxtrace.models.norms import stream_norm
+from jaxtrace.models.parameters import random_weight
 from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.models.vision import VisionEncoder
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
+from jaxtrace.models.attention import AttentionOutputs, AttentionTrace, ImageMask, Positions
 from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
 from jaxtrace.models.decoder import (
@@ -25,7 +26,6 @@ from jaxtrace.models.decoder import (
 )
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
-from jaxtrace.models.layers import AttentionOutputs, AttentionTrace, ImageMask, Positions
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.rope import Rotation, rotation
 from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers

@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import einsum, linear
 from jaxtrace.models.config import DecoderConfig, VisionConfig
-from jaxtrace.models.layers import ACTIVATIONS, LayerNorm, random_weight, tanh_gated
+from jaxtrace.models.layers import ACTIVATIONS
+from jaxtrace.models.norms import LayerNorm
+from jaxtrace.models.parameters import random_weight, tanh_gated
 
 QUERIES = 256  # number of vectors whose attention is computed at once: all four tiles of 11B at once would take 2.6 GB
 ALIGNMENT = 8  # vectors of a tile are padded to a multiple of this, and the padding takes part in attention

@@ -11,11 +11,11 @@ import jaxtrace
 from jaxtrace import Probes
 from jaxtrace.checkpoints.images import tile_visibility
 from jaxtrace.engine.measure import forward_flags, measure
+from jaxtrace.models.attention import ImageMask
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.decoder import is_stacked
 from jaxtrace.models.forward import encode_images, forward
 from jaxtrace.models.images import Images
-from jaxtrace.models.layers import ImageMask
 from tests.engine.reference import assert_metrics
 from tests.models import mllama_reference
 from tests.models.cases import LLAMA3
