@@ -25,7 +25,7 @@ from jaxtrace.checkpoints.safetensors import ADAPTER, INDEX, SINGLE, shard_names
 from jaxtrace.checkpoints.sources import CONFIG, GENERATION, CheckpointFiles, find_files
 from jaxtrace.checkpoints.table import stored_names
 from jaxtrace.checkpoints.tokenizer import Tokenizer
-from jaxtrace.checkpoints.weights import SafetensorsWeights, as_stored
+from jaxtrace.checkpoints.weights import TensorWeights, as_stored
 from jaxtrace.errors import CheckpointError, ConfigError, first_line, one_line
 from jaxtrace.files import open_regular, path_exists
 from jaxtrace.models.config import DecoderConfig
@@ -115,7 +115,7 @@ class Checkpoint:
             return assemble(self.config, weights.read, dtype, shardings, stacked)
 
     @contextmanager
-    def weights(self) -> Iterator[SafetensorsWeights | OrbaxWeights]:
+    def weights(self) -> Iterator[TensorWeights | OrbaxWeights]:
         """Open the parameters on disk, to read parts of them; raises CheckpointError."""
         if self.conversion is not None:
             from jaxtrace.checkpoints.orbax import OrbaxWeights  # importing Orbax takes a second
@@ -123,7 +123,7 @@ class Checkpoint:
             yield OrbaxWeights(self.config, self.directory / PARAMS, self.name)
             return
         with self.files.tensors(self.config, self.quantisation) as tensors:
-            yield SafetensorsWeights(self.config, tensors, self.name)
+            yield TensorWeights(self.config, tensors, self.name)
 
     @functools.cached_property
     def digests(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from jaxtrace.memory import format_bytes, memory_errors
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+# Dtypes of the weights that are read, by safetensors' names.
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 FLOAT8 = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": ml_dtypes.float8_e8m0fnu}  # safetensors gives none to NumPy
 ADAPTERS = ("adapter_*", "adapters.*", "*lora*.safetensors")  # peft's files, MLX's, and others'
 MERGE = (

@@ -13,14 +13,13 @@ import jax
 import numpy as np
 
 from jaxtrace.checkpoints.quantised import UNQUANTISED
-from jaxtrace.checkpoints.safetensors import MERGE, TensorReader
+from jaxtrace.checkpoints.safetensors import DTYPES, MERGE, TensorReader
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.weights import ParamPath, Weight
 
-FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED = re.compile(
     r".*\.(SCB|absmax|quant_map|quant_state\..+|qweight|qzeros|scales|g_idx|weight_packed|(weight|input)_scale(_inv)?)"
 )
@@ -197,7 +196,7 @@ def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:
     for name, (param, *_) in matched.items():
         if tensors.shape(name) != param.stored:
             problems.wrong.append(f"{name} has shape {list(tensors.shape(name))}, not {list(param.stored)}")
-        elif tensors.dtype(name) not in FLOATS:
+        elif tensors.dtype(name) not in DTYPES:
             problems.wrong.append(f"{name} is stored as {tensors.dtype(name)}, not as floats")
     problems.check(source)
     return {stored[name][0]: params for name, params in table.items()}

@@ -7,10 +7,9 @@ import functools
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 
-from jaxtrace.checkpoints.safetensors import TensorReader
+from jaxtrace.checkpoints.safetensors import DTYPES, TensorReader
 from jaxtrace.checkpoints.table import FilledParam, leaves, match, param_path, stored_names, weight_table
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
@@ -18,9 +17,6 @@ from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.weights import ParamPath
 
 Bounds = tuple[tuple[int, int], ...]  # (start, end) of every axis
-
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-
 
 CHUNK = 16 * 2**20  # bytes of the rows, as float64, that are compared at once
 
@@ -55,8 +51,8 @@ def _same_values(tensors: TensorReader, one: str, other: str) -> bool:
     return True
 
 
-class SafetensorsWeights:
-    """Parameters of a decoder in a checkpoint's safetensors files.
+class TensorWeights:
+    """Parameters of a decoder in a checkpoint's safetensors or GGUF files.
 
     Raises:
       CheckpointError: weights are quantised, missing, unknown or of a wrong shape; the message lists them in one line,

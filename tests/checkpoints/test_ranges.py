@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxtrace.checkpoints.safetensors import Tensors
 from jaxtrace.checkpoints.table import leaves, match
-from jaxtrace.checkpoints.weights import SafetensorsWeights, read_part
+from jaxtrace.checkpoints.weights import TensorWeights, read_part
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
 from tests.checkpoints.conftest import CONFIG, GPT2, GPT_NEOX, PHI3, Folder
@@ -45,7 +45,7 @@ def stored(request, tmp_path_factory):
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=default), abstract_params(config)
         )
-        weights = SafetensorsWeights(config, tensors, "test")
+        weights = TensorWeights(config, tensors, "test")
         whole = {path: np.asarray(array) for path, array in leaves(weights.read((), target))}
         table = match(config, tensors, "test")
         sources = {param.path: (name, param) for name, params in table.items() for param in params}

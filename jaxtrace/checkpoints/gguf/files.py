@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-import ml_dtypes
 import numpy as np
 
+from jaxtrace.checkpoints.safetensors import DTYPES
 from jaxtrace.documents import MIB
 from jaxtrace.errors import CheckpointError, few, reason_of
 from jaxtrace.files import open_regular, path_exists
@@ -33,8 +33,6 @@ PROJECTOR = "mmproj"  # in the name of a file that holds an image encoder, witho
 # struct's format of each type of metadata, by the library's GGUFValueType.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 FLOAT32, TEXT, ARRAY = 6, 8, 9
-# Types that are read as they are stored; the library dequantises others to float32.
-PLAIN = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 # Factors of the wavelengths of rotary positions, which llama.cpp stores as tensors.
 ROPE_LONG, ROPE_SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
@@ -63,8 +61,8 @@ class StoredTensor:
 
     @property
     def dtype(self) -> str:
-        """Dtype of the tensor as it is read, under safetensors' name."""
-        return self.kind if self.kind in PLAIN or re.fullmatch(r"I\d+", self.kind) else "F32"
+        """Dtype of the tensor as it is read, under safetensors' name; block formats are dequantised to float32."""
+        return self.kind if self.kind in DTYPES or re.fullmatch(r"I\d+", self.kind) else "F32"
 
 
 @dataclass(frozen=True)

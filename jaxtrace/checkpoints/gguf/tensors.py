@@ -11,7 +11,8 @@ from types import ModuleType
 
 import numpy as np
 
-from jaxtrace.checkpoints.gguf.files import PLAIN, ROPE_FACTORS, GgufModel, StoredTensor, library
+from jaxtrace.checkpoints.gguf.files import ROPE_FACTORS, GgufModel, StoredTensor, library
+from jaxtrace.checkpoints.safetensors import DTYPES
 from jaxtrace.documents import MIB
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import FAMILIES
@@ -141,8 +142,8 @@ class TensorView:
         end = stored.offset + math.prod(stored.shape[:-1]) * stored.bytes_per_row
         table = data[stored.offset : end].reshape(-1, stored.bytes_per_row)
         first = ranges[0] if self.rows is None else self.rows[ranges[0]]
-        if stored.kind in PLAIN:
-            return np.array(table.view(PLAIN[stored.kind]).reshape(stored.shape)[(first, *ranges[1:])])
+        if stored.kind in DTYPES:
+            return np.array(table.view(DTYPES[stored.kind]).reshape(stored.shape)[(first, *ranges[1:])])
         if len(ranges) == 1:
             return _dequantised(table, stored, gguf, np.arange(1), slice(0, stored.shape[0]))[0][first]
         rows = np.arange(first.start, first.stop) if isinstance(first, slice) else first

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
+from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, pattern_of
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.ropes import context_of, head_dim_of
 from jaxtrace.models.families.weights import Weight
 
 EMBEDDING = "model.embed_tokens.weight"
 UNEMBEDDING = "lm_head.weight"
+# Names of the text part of multi-modal checkpoints, on the hub and in memory.
+TEXT_RENAMED = (
+    (r"^(language_model\.model|model\.language_model)\.", "model."),
+    (r"^language_model\.lm_head\.", "lm_head."),
+)
 
 # Weights of a block and Llama's norms. A line is ignored if the config has no such parameter.
 ATTENTION = {
@@ -90,6 +95,29 @@ def layer_types(reader: ConfigReader, default: list[str], known: Sequence[str]) 
     if not isinstance(types, list) or len(types) != len(default) or any(name not in known for name in types):
         reader.fail(f"has layer_types={types!r}; jaxtrace supports a list of {len(default)} of {', '.join(known)}")
     return types
+
+
+def alternating_types(layers: int, period: int) -> list[str]:
+    """Return the types of layers of which every `period`-th has full attention, and the others a window."""
+    return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
+
+
+def alternating_pattern(reader: ConfigReader, period: int, ropes: Mapping[str, Rope]) -> tuple[LayerKind, ...]:
+    """Read the layer pattern; by default every `period`-th layer has full attention. `ropes` are by type of layers."""
+    kinds = {
+        "sliding_attention": LayerKind(reader.positive("sliding_window"), ropes["sliding_attention"]),
+        "full_attention": LayerKind(rope=ropes["full_attention"]),
+    }
+    return layer_pattern(reader, alternating_types(reader.layers(), period), kinds)
+
+
+def text_config(reader: ConfigReader) -> dict[str, Any]:
+    """Read `text_config`; whether embeddings are tied stands at the top, and there too if the two agree."""
+    tied = reader.flag("tie_word_embeddings")
+    text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
+    if text["tie_word_embeddings"] != tied:
+        reader.fail(f"has tie_word_embeddings={tied}, but text_config has {not tied}")
+    return text
 
 
 def numbers(reader: ConfigReader, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,12 +42,10 @@ DEFAULTS = {
 def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
     """Map a Gemma 2 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "gemma2", ignored) as reader:
-        window, rope = reader.positive("sliding_window"), ropes.rope(reader)
-        reader.only("sliding_window_size", window, None)
-        kinds = {"sliding_attention": LayerKind(window, rope), "full_attention": LayerKind(rope=rope)}
-        layers = reader.layers()
-        types = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
-        return gemma(reader, "gemma2", common.layer_pattern(reader, types, kinds))
+        reader.only("sliding_window_size", reader.positive("sliding_window"), None)
+        rope = ropes.rope(reader)
+        pattern = common.alternating_pattern(reader, 2, {"sliding_attention": rope, "full_attention": rope})
+        return gemma(reader, "gemma2", pattern)
 
 
 def gemma(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:

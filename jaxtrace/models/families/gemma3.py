@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import common, gemma2, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
@@ -12,11 +12,7 @@ MODEL_TYPES = ("gemma3_text", "gemma3")
 ARCHITECTURES = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS_AROUND)
-RENAMED = (
-    (r"^language_model\.model\.", "model."),
-    (r"^model\.language_model\.", "model."),
-    (r"^language_model\.lm_head\.", "lm_head."),
-)
+RENAMED = common.TEXT_RENAMED
 REFUSED = gemma2.REFUSED | {
     "attn_logit_softcapping": "transformers reads it and applies no cap",
     "final_logit_softcapping": "transformers caps the logits of the text models alone",
@@ -58,11 +54,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     with ConfigReader(config, source, {"tie_word_embeddings": True}, "gemma3", ignored) as reader:
         reader.ignore("vision_config", "mm_tokens_per_image")
         reader.ignore(*(f"{name}_token_{form}" for name in ("image", "boi", "eoi") for form in ("index", "id")))
-        tied = reader.flag("tie_word_embeddings")
-        text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
-        if text["tie_word_embeddings"] != tied:
-            reader.fail(f"has tie_word_embeddings={tied}, but text_config has {not tied}")
-        return _text(family, text, source, ignored, "text_config.")
+        return _text(family, common.text_config(reader), source, ignored, "text_config.")
 
 
 def _text(
@@ -73,10 +65,6 @@ def _text(
         if family == "gemma3":
             reader.only("final_logit_softcapping", None)  # the multi-modal class applies no cap either
         rope = ropes.ropes_by_type(reader, BASES)
-        window, layers = reader.positive("sliding_window"), reader.layers()
-        windows = {"sliding_attention": window, "full_attention": None}
-        kinds = {name: LayerKind(windows[name], rope[name]) for name in windows}
         default = reader.positive("_sliding_window_pattern")
         period = reader.positive_or_none("sliding_window_pattern") or default
-        types = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
-        return gemma2.gemma(reader, family, common.layer_pattern(reader, types, kinds), qk_norm="head")
+        return gemma2.gemma(reader, family, common.alternating_pattern(reader, period, rope), qk_norm="head")

@@ -6,7 +6,7 @@ from collections.abc import Set
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, pattern_of
-from jaxtrace.models.families import common, gemma3
+from jaxtrace.models.families import common
 from jaxtrace.models.families.gemma4_layers import layer_kinds
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
@@ -28,7 +28,7 @@ WEIGHTS = (
     Weight("model.per_layer_model_projection.weight", ("layer_inputs", "projection")),
     Weight("model.per_layer_projection_norm.weight", ("layer_inputs", "norm", "weight")),
 )
-RENAMED = gemma3.RENAMED
+RENAMED = common.TEXT_RENAMED
 IGNORED = (r"((vision|audio)_tower|embed_(vision|audio)|vision_embedder)\..*",)
 
 PLACEHOLDERS = {"image_token_id": 258_880, "video_token_id": 258_884, "audio_token_id": 258_881}
@@ -78,11 +78,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         reader.ignore("vision_config", "audio_config", "vision_soft_tokens_per_image", "eoa_token_index")
         reader.ignore(*(f"{name}_token_id" for name in ("boi", "eoi", "boa", "eoa")))
         placeholders = {reader.whole(name) for name in PLACEHOLDERS if reader.get(name) is not None}
-        tied = reader.flag("tie_word_embeddings")
-        text = {"tie_word_embeddings": tied} | reader.mapping("text_config")
-        if text["tie_word_embeddings"] != tied:
-            reader.fail(f"has tie_word_embeddings={tied}, but text_config has {not tied}")
-        return _text(family, text, source, ignored, "text_config.", placeholders)
+        return _text(family, common.text_config(reader), source, ignored, "text_config.", placeholders)
 
 
 def _text(

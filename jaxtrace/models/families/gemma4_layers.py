@@ -21,7 +21,7 @@ ROPES: dict[str, dict[str, Any]] = {
 def layer_kinds(reader: ConfigReader, ignored: dict[str, str] | None) -> list[LayerKind]:
     """Return the kinds of all layers; the last ones attend to the keys and values of the last layer of their type."""
     layers, shared = reader.layers(), reader.whole("num_kv_shared_layers")
-    default = ["sliding_attention" if (i + 1) % PERIOD else "full_attention" for i in range(layers)]
+    default = common.alternating_types(layers, PERIOD)
     types = [*common.layer_types(reader, default, list(TYPES))[:-1], "full_attention"]  # as transformers forces it
     first = layers - shared
     if first < 1 or {*types[:first]} != {*types}:

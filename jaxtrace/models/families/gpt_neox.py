@@ -66,11 +66,8 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map a GPT-NeoX config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "gpt_neox", ignored) as reader:
         reader.ignore("attention_probs_dropout_prob", "hidden_dropout_prob")  # of training
-        embed, heads, head_dim = (
-            reader.positive("hidden_size"),
-            reader.positive("num_attention_heads"),
-            ropes.head_dim_of(reader),
-        )
+        embed, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
+        head_dim = ropes.head_dim_of(reader)
         reader.only("head_dim", embed // heads, None)
         bias, pattern = reader.flag("attention_bias"), (LayerKind(rope=_rope(reader)),)
         return DecoderConfig(

@@ -13,11 +13,7 @@ MODEL_TYPES = ("mistral3",)
 ARCHITECTURES = ("Mistral3ForConditionalGeneration",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = common.weight_table(common.NORMS)
-RENAMED = (
-    (r"^language_model\.model\.", "model."),
-    (r"^model\.language_model\.", "model."),
-    (r"^language_model\.lm_head\.", "lm_head."),
-)
+RENAMED = common.TEXT_RENAMED
 IGNORED = (r"(vision_tower|multi_modal_projector)\..*",)
 
 # Mistral Small 3.1, the default of `text_config`.

@@ -22,8 +22,7 @@ WEIGHTS = (
 # Names on the hub, and names in memory since transformers 4.52. A layer has either self-attention or cross-attention,
 # so both share one name.
 RENAMED = (
-    (r"^(language_model\.model|model\.language_model)\.", "model."),
-    (r"^language_model\.lm_head\.", "lm_head."),
+    *common.TEXT_RENAMED,
     (r"^model\.(vision_model|multi_modal_projector)\.", r"\1."),
     (r"\b(layers\.\d+)\.cross_attn\.", r"\1.self_attn."),
 )

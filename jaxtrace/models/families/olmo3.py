@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.families import common, olmo2, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
@@ -24,8 +24,4 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map an OLMo 3 config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     with ConfigReader(config, source, DEFAULTS, "olmo3", ignored) as reader:
         rope = ropes.ropes_by_type(reader, BASES)
-        windows = {"sliding_attention": reader.positive("sliding_window"), "full_attention": None}
-        kinds = {name: LayerKind(windows[name], rope[name]) for name in windows}
-        layers = reader.layers()
-        types = ["sliding_attention" if (i + 1) % 4 else "full_attention" for i in range(layers)]
-        return olmo2.olmo(reader, "olmo3", common.layer_pattern(reader, types, kinds))
+        return olmo2.olmo(reader, "olmo3", common.alternating_pattern(reader, 4, rope))

@@ -21,7 +21,7 @@ from jaxtrace.models.config import (
 from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
 
 ORIGINAL, FRACTION = "original_max_position_embeddings", "partial_rotary_factor"
-INERT = {ORIGINAL, "finetuned"}  # settings that change nothing where a kind does not read them
+UNUSED = {ORIGINAL, "finetuned"}  # settings that change nothing in a kind that does not read them
 
 
 def rope(reader: ConfigReader, base: str = "rope_theta", fraction: str = FRACTION) -> Rope:
@@ -80,7 +80,7 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], head_dim: int | None
     if name not in list(KINDS):  # a list, as the name may be unhashable
         reader.fail(f"has rope scaling {name!r} with {sorted(values)}; jaxtrace supports {', '.join(map(repr, KINDS))}")
     kind = KINDS[name]
-    if kind.required - values.keys() or values.keys() - kind.required - kind.optional - INERT:
+    if kind.required - values.keys() or values.keys() - kind.required - kind.optional - UNUSED:
         optional = f" and optionally {sorted(kind.optional)}" if kind.optional else ""
         supported = f"{name!r} with {sorted(kind.required)}{optional}"
         reader.fail(f"has rope scaling {name!r} with {sorted(values)}; jaxtrace supports {supported}")
@@ -88,10 +88,10 @@ def rope_of(reader: ConfigReader, settings: dict[str, Any], head_dim: int | None
         reader.fail(f"has {FRACTION}={fraction!r}; jaxtrace supports 1.0 here")
     if ORIGINAL not in kind.required | kind.optional:
         reader.ignore(ORIGINAL)
-    read = _Settings(reader, values, theta, fraction, head_dim)
-    if fraction < 1 and not read.rotated:
+    checked = _Settings(reader, values, theta, fraction, head_dim)
+    if fraction < 1 and not checked.rotated:
         reader.fail(f"has {FRACTION}={fraction!r}, which rotates no dimension of a head")
-    return Rope(theta, kind.scaling(read), 1.0 if name == "proportional" else fraction)
+    return Rope(theta, kind.scaling(checked), 1.0 if name == "proportional" else fraction)
 
 
 def original_context(reader: ConfigReader, value: Any) -> int:
@@ -135,7 +135,7 @@ class _Settings:
 
     Attributes:
       reader: reader of the config.
-      values: settings that the kind reads, and inert ones.
+      values: settings that the kind reads, and unused ones.
       theta: base of the wavelengths.
       fraction: fraction of a head's dimensions that are rotated.
       head_dim: width of a head; None for the one of `head_dim_of`.
@@ -182,50 +182,56 @@ class _Settings:
         return tuple(self.reader.positive_number(name, value) for value in values)
 
 
-def _dynamic(read: _Settings) -> DynamicScaling:
-    if read.rotated < 4:
-        read.reader.fail(f"rotates {read.rotated} dimensions of a head, and dynamic rope scaling needs 4")
-    return DynamicScaling(read.factor(), read.context)
+def _dynamic(settings: _Settings) -> DynamicScaling:
+    if settings.rotated < 4:
+        settings.reader.fail(f"rotates {settings.rotated} dimensions of a head, and dynamic rope scaling needs 4")
+    return DynamicScaling(settings.factor(), settings.context)
 
 
-def _llama3(read: _Settings) -> Llama3Scaling:
-    low, high = read.number("low_freq_factor", 0), read.number("high_freq_factor", 0)
+def _proportional(settings: _Settings) -> ProportionalScaling:
+    return ProportionalScaling(settings.fraction, settings.factor())
+
+
+def _llama3(settings: _Settings) -> Llama3Scaling:
+    low, high = settings.number("low_freq_factor", 0), settings.number("high_freq_factor", 0)
     if low >= high:
-        read.reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
-    return Llama3Scaling(read.factor(), low, high, read.original)
+        settings.reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
+    return Llama3Scaling(settings.factor(), low, high, settings.original)
 
 
-def _yarn(read: _Settings) -> YarnScaling:
-    fast, slow, truncate = read.number("beta_fast", 32), read.number("beta_slow", 1), read.values.get("truncate", True)
+def _yarn(settings: _Settings) -> YarnScaling:
+    fast, slow = settings.number("beta_fast", 32), settings.number("beta_slow", 1)
+    truncate = settings.values.get("truncate", True)
     if fast < slow:
-        read.reader.fail(f"has beta_fast={fast:g}, which must be at least beta_slow={slow:g}")
+        settings.reader.fail(f"has beta_fast={fast:g}, which must be at least beta_slow={slow:g}")
     if not isinstance(truncate, bool):
-        read.reader.fail(f"has truncate={truncate!r}, which must be true or false")
-    if read.theta <= 1:
-        read.reader.fail(f"has rope_theta={read.theta:g}, which yarn needs above 1")
-    if read.rotated % 2:
-        read.reader.fail(f"rotates {read.rotated} dimensions of a head, and yarn needs an even number")
-    if not read.values.keys() & {"factor", ORIGINAL}:
-        read.reader.fail(f"has rope scaling 'yarn' without factor or {ORIGINAL}; jaxtrace needs one of the two")
-    factor = read.factor(read.context / read.original)
+        settings.reader.fail(f"has truncate={truncate!r}, which must be true or false")
+    if settings.theta <= 1:
+        settings.reader.fail(f"has rope_theta={settings.theta:g}, which yarn needs above 1")
+    if settings.rotated % 2:
+        settings.reader.fail(f"rotates {settings.rotated} dimensions of a head, and yarn needs an even number")
+    if not settings.values.keys() & {"factor", ORIGINAL}:
+        settings.reader.fail(f"has rope scaling 'yarn' without factor or {ORIGINAL}; jaxtrace needs one of the two")
+    factor = settings.factor(settings.context / settings.original)
 
-    def longer(scale: float) -> float:
+    def by_scale(scale: float) -> float:
         return 0.1 * scale * math.log(factor) + 1
 
-    both = {"mscale", "mscale_all_dim"} <= read.values.keys()
-    default = longer(read.number("mscale", 1)) / longer(read.number("mscale_all_dim", 1)) if both else longer(1)
-    return YarnScaling(factor, read.original, read.number("attention_factor", default), fast, slow, truncate)
+    default = by_scale(1)
+    if {"mscale", "mscale_all_dim"} <= settings.values.keys():
+        default = by_scale(settings.number("mscale", 1)) / by_scale(settings.number("mscale_all_dim", 1))
+    return YarnScaling(factor, settings.original, settings.number("attention_factor", default), fast, slow, truncate)
 
 
-def _longrope(read: _Settings) -> LongRopeScaling:
-    factor = read.factor() if "factor" in read.values else read.context / read.original
+def _longrope(settings: _Settings) -> LongRopeScaling:
+    factor = settings.factor() if "factor" in settings.values else settings.context / settings.original
     default = 1.0
     if factor > 1:
-        if read.original < 2:
-            read.reader.fail(f"has {ORIGINAL}={read.original}, which must be at least 2")
-        default = math.sqrt(1 + math.log(factor) / math.log(read.original))
-    attention_factor = read.number("attention_factor", default)
-    return LongRopeScaling(read.factors("short_factor"), read.factors("long_factor"), read.original, attention_factor)
+        if settings.original < 2:
+            settings.reader.fail(f"has {ORIGINAL}={settings.original}, which must be at least 2")
+        default = math.sqrt(1 + math.log(factor) / math.log(settings.original))
+    short, long = settings.factors("short_factor"), settings.factors("long_factor")
+    return LongRopeScaling(short, long, settings.original, settings.number("attention_factor", default))
 
 
 class _Kind(NamedTuple):
@@ -238,9 +244,9 @@ class _Kind(NamedTuple):
 
 _YARN = {"factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 KINDS = {
-    "default": _Kind(set(), set(), lambda read: None),
-    "linear": _Kind({"factor"}, set(), lambda read: LinearScaling(read.factor())),
-    "proportional": _Kind(set(), {"factor"}, lambda read: ProportionalScaling(read.fraction, read.factor())),
+    "default": _Kind(set(), set(), lambda settings: None),
+    "linear": _Kind({"factor"}, set(), lambda settings: LinearScaling(settings.factor())),
+    "proportional": _Kind(set(), {"factor"}, _proportional),
     "llama3": _Kind({"factor", "low_freq_factor", "high_freq_factor"}, {ORIGINAL}, _llama3),
     "yarn": _Kind(set(), _YARN, _yarn),
     "longrope": _Kind({"short_factor", "long_factor"}, {"factor", ORIGINAL, "attention_factor"}, _longrope),
