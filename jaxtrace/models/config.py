@@ -144,7 +144,7 @@ class LayerKind:
 
     @property
     def caches_text(self) -> bool:
-        """Whether the layer has keys and values of the text of its own."""
+        """True if the layer has keys and values of the text of its own."""
         return not self.cross_attention and self.kv_source is None
 
 
@@ -202,9 +202,9 @@ class DecoderConfig:
       embed_dim: width of the residual stream (D).
       num_layers: number of blocks (L).
       num_heads: number of query heads (N).
-      kv_heads: number of key/value heads (K); divides `num_heads`.
-      head_dim: width of a head (H).
-      feed_forward: hidden width of the feed-forward block (F).
+      kv_heads: number of key/value heads (K) of layers whose kind has none of its own; divides `num_heads`.
+      head_dim: width of a head (H) of layers whose kind has none of its own.
+      feed_forward: hidden width of the feed-forward block (F) of layers whose kind has none of its own.
       context: longest sequence that the model supports, in tokens.
       pattern: kinds of layers; layer i (0-based) is of kind pattern[i % len(pattern)].
       norm: "rms" for RMS norms, "layer" for layer norms with a bias.
@@ -228,8 +228,8 @@ class DecoderConfig:
       output_bias: True if o has a bias.
       feed_forward_bias: True if the feed-forward block has biases.
       tied: True if the embedding is also the unembedding.
-      layer_input: width of the per-layer embeddings, a second table of embeddings with a part for each layer, which the
-        layer adds after its feed-forward block; 0 for none.
+      layer_input: width of the per-layer embeddings (P), a second table with an embedding of each token for each layer; the
+        layer adds a projection of its own after the feed-forward block; 0 for none.
       layer_input_vocab: number of tokens of the table of per-layer embeddings; at least `vocab_size`.
       layer_scalar: True if each layer's output is multiplied by a learned scalar.
       extra_tokens: number of rows of the embedding beyond the vocabulary, for tokens that are never predicted.
