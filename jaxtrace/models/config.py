@@ -228,8 +228,8 @@ class DecoderConfig:
       output_bias: True if o has a bias.
       feed_forward_bias: True if the feed-forward block has biases.
       tied: True if the embedding is also the unembedding.
-      layer_input: width of the per-layer embeddings (P), a second table with an embedding of each token for each layer; the
-        layer adds a projection of its own after the feed-forward block; 0 for none.
+      layer_input: width of the per-layer embeddings (P), a second table with an embedding of each token for each layer,
+        which adds a projection of it after its feed-forward block; 0 for none.
       layer_input_vocab: number of tokens of the table of per-layer embeddings; at least `vocab_size`.
       layer_scalar: True if each layer's output is multiplied by a learned scalar.
       extra_tokens: number of rows of the embedding beyond the vocabulary, for tokens that are never predicted.
