@@ -19,8 +19,8 @@ from huggingface_hub import snapshot_download
 from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.assemble import assemble
-from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion, read_conversion
-from jaxtrace.checkpoints.quantised import QUANTISED_FILES, Quantisation, quantisation_of, unquantised
+from jaxtrace.checkpoints.converted import PARAMS, UNTIED, Conversion
+from jaxtrace.checkpoints.quantised import QUANTISED_FILES, Quantisation, unquantised
 from jaxtrace.checkpoints.safetensors import ADAPTER, INDEX, SINGLE, shard_names
 from jaxtrace.checkpoints.sources import CONFIG, GENERATION, CheckpointFiles, find_files
 from jaxtrace.checkpoints.table import stored_names
@@ -155,12 +155,12 @@ def open_checkpoint(name: str, revision: str | None = None, ignore_config: Seque
     if local and revision is not None:
         raise ConfigError(f"revision is {revision!r}, but {name} is a path here; drop it, or give a hub id")
     files = find_files(Path(name) if local else _fetch(name, revision, HUB_FILES), name)
-    conversion = read_conversion(files.directory, name)
+    conversion = files.conversion()
     raw, config, ignored = read_config(files, name, ignore_config)
     commit = _commit(files.directory)
     if not local:
         _fetch_weights(name, commit or revision, files.directory)
-    quantisation = quantisation_of(raw, files.directory, name)
+    quantisation = files.quantisation(raw)
     if conversion is None:
         _check_head(files, name, raw, config, quantisation)
     stored, notes = _as_stored(files, config, conversion, quantisation)
@@ -188,8 +188,7 @@ def read_shape(source: Path | CheckpointFiles, name: str, ignore_config: Sequenc
     files = find_files(source, name) if isinstance(source, Path) else source
     raw, config, _ = read_config(files, name, ignore_config)
     try:
-        conversion = read_conversion(files.directory, name)
-        return _as_stored(files, config, conversion, quantisation_of(raw, files.directory, name))[0]
+        return _as_stored(files, config, files.conversion(), files.quantisation(raw))[0]
     except CheckpointError:  # the shape does not need the weights, which may be missing or incomplete
         return config
 
@@ -218,7 +217,7 @@ def read_config(
     if kind not in list(FAMILIES):  # the value may be unhashable
         raise CheckpointError(f"{name}: {unsupported(raw)}")
     raw, ignored = _without(raw, ignore_config, name)
-    quantisation_of(raw, files.directory, name)
+    files.quantisation(raw)
     return raw, FAMILIES[kind].decoder_config(unquantised(raw), name, ignored), ignored
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from jaxtrace.checkpoints.gguf.files import is_gguf, models_in
+from jaxtrace.checkpoints.gguf.files import is_gguf_file, models_in
 from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import CheckpointError, few
 from jaxtrace.models.published import PublishedModel
@@ -37,7 +37,7 @@ def local_copy(model: PublishedModel) -> Path | None:
     if (copy := next((place / name for name in names if (place / name / "config.json").exists()), None)) is not None:
         return copy
     pattern = re.compile(f"({'|'.join(map(re.escape, names))}){ENDING}", re.IGNORECASE)
-    if is_gguf(place) and place.is_file():
+    if place.is_file() and is_gguf_file(place):
         return place if pattern.fullmatch(place.name) or _same_shape(place, model) else None
     copies = [path for path in models_in(place) if pattern.fullmatch(path.name)]
     if len(copies) > 1:

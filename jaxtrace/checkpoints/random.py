@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxtrace.checkpoints.gguf.files import is_gguf
+from jaxtrace.checkpoints.gguf.files import is_gguf_file
 from jaxtrace.checkpoints.huggingface import config_notes, default_dtype, log_notes, read_config, read_shape
 from jaxtrace.checkpoints.sources import find_files
 from jaxtrace.checkpoints.tokenizer import Tokenizer
@@ -84,7 +84,7 @@ def open_random(name: str, seed: int, ignore_config: Sequence[str] = ()) -> Rand
     """
     path, shown = Path(name), f"{name} (random, seed {seed})"
     if path.exists():
-        files = find_files(path if path.is_dir() or is_gguf(path) else path.parent, name)
+        files = find_files(path if path.is_dir() or is_gguf_file(path) else path.parent, name)
         raw, _, ignored = read_config(files, name, ignore_config)
         config, notes = read_shape(files, name, ignore_config), config_notes(raw, ignored)
         return RandomCheckpoint(

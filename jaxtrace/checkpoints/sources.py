@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED
+from jaxtrace.checkpoints.converted import MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.gguf.config import config_of
-from jaxtrace.checkpoints.gguf.files import GgufModel, is_gguf, only_model, open_gguf
+from jaxtrace.checkpoints.gguf.files import GgufModel, is_gguf_file, only_model, open_gguf
 from jaxtrace.checkpoints.gguf.tensors import GgufTensors
 from jaxtrace.checkpoints.gguf.tokenizer import tokenizer_files
-from jaxtrace.checkpoints.quantised import Quantisation, open_tensors
+from jaxtrace.checkpoints.quantised import Quantisation, open_tensors, quantisation_of
 from jaxtrace.checkpoints.safetensors import ADAPTER, INDEX, SINGLE, TensorReader, adapter_error, shards
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.documents import MAX_JSON, read_bytes, read_json
@@ -51,6 +51,14 @@ class HuggingFaceFiles:
     def config_text(self) -> bytes:
         """Return the bytes of config.json; raises CheckpointError."""
         return read_bytes(self.directory / CONFIG, MAX_JSON, CheckpointError, "download it again")
+
+    def conversion(self) -> Conversion | None:
+        """Return the conversion that the directory holds, or None; raises CheckpointError."""
+        return read_conversion(self.directory, self.name)
+
+    def quantisation(self, raw: Mapping[str, Any]) -> Quantisation | None:
+        """Return how the weights of a config are quantised, or None; raises CheckpointError."""
+        return quantisation_of(raw, self.directory, self.name)
 
     def generation(self) -> dict[str, Any]:
         """Return the content of generation_config.json, or nothing; raises CheckpointError."""
@@ -113,6 +121,12 @@ class GgufFiles:
         """Return the bytes that config.json would have."""
         return json.dumps(self.config(), indent=2).encode()
 
+    def conversion(self) -> None:
+        """Return None: a conversion in the same directory is another checkpoint."""
+
+    def quantisation(self, raw: Mapping[str, Any]) -> None:
+        """Return None: the file says how each tensor is stored."""
+
     def generation(self) -> dict[str, Any]:
         """Return the content that generation_config.json would have, or nothing; raises CheckpointError."""
         return json.loads(self._tokenizer_files.get(GENERATION, "{}"))
@@ -159,7 +173,7 @@ def find_files(path: Path, name: str) -> CheckpointFiles:
     Raises:
       CheckpointError: the path is another file, the directory holds several GGUF models, or a header is malformed.
     """
-    if is_gguf(path) and not path.is_dir():
+    if is_gguf_file(path):
         return GgufFiles(open_gguf(path))
     if path.is_file():
         raise CheckpointError(f"{name}: is a file; give the checkpoint's directory, or a GGUF file")

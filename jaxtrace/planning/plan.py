@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxtrace.checkpoints.embedded import demo_path
-from jaxtrace.checkpoints.gguf.files import is_gguf
+from jaxtrace.checkpoints.gguf.files import is_gguf_file
 from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import precision_name
@@ -260,6 +260,6 @@ def planned(request: Request) -> Plan:
 
 def _config(model: str) -> DecoderConfig:
     """Return the decoder behind a name, without reading a tokenizer."""
-    if model == DEMO or Path(model).is_dir() or is_gguf(model):
+    if model == DEMO or Path(model).is_dir() or is_gguf_file(Path(model)):
         return read_shape(demo_path() if model == DEMO else Path(model), model)
     return open_random_model(model, 0).config

@@ -17,7 +17,7 @@ from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.gguf import tensors as gguf_tensors
 from jaxtrace.checkpoints.gguf.files import open_gguf
 from jaxtrace.checkpoints.gguf.tensors import GgufTensors, TensorView
-from jaxtrace.checkpoints.huggingface import open_checkpoint, read_config
+from jaxtrace.checkpoints.huggingface import open_checkpoint, read_config, read_shape
 from jaxtrace.errors import CheckpointError, ConfigError
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.rope import inverse_frequencies
@@ -247,6 +247,50 @@ def test_the_tokenizer_of_the_file_is_used_and_is_converted(tiny, tmp_path):
     refused(write_gguf(file, CONFIG, tiny[0].weights, metadata=unknown), "tokenizer.ggml.pre is 'new'")
 
 
+def test_a_file_is_read_by_itself_whatever_lies_beside_it(tiny, tmp_path):
+    other = {name: values + 1 for name, values in tiny[0].weights.items()}
+    convert(open_checkpoint(str(tiny[0].path)), tmp_path / "home")
+    (tmp_path / "home" / "quantize_config.json").write_text("{}")
+    file = write_gguf(tmp_path / "home" / "tiny.gguf", CONFIG, other)
+    checkpoint = open_checkpoint(str(file))
+    assert checkpoint.conversion is None and checkpoint.quantisation is None
+    name = write_gguf(tmp_path / "sha256-0f", CONFIG, other)  # the cache of Ollama
+    expected = parameters(open_checkpoint(str(name)))
+    assert all(np.array_equal(one, two) for one, two in zip(parameters(checkpoint), expected, strict=True))
+    assert jaxtrace.load(str(name), random=True).config == checkpoint.config == read_shape(name, "it")
+
+
+def test_files_that_hold_no_model_are_no_models_of_a_directory(tiny, tmp_path):
+    (tmp_path / "tiny.gguf").write_bytes(tiny[1])
+    for name in ("._tiny.gguf", "imatrix_unsloth.gguf", "mmproj-F16.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "gone.gguf").symlink_to("nowhere")
+    assert open_checkpoint(str(tmp_path)).files.weight_files() == [tmp_path / "tiny.gguf"]
+    for name in ("x-00001-of-00002.gguf", "x-00001-of-00003.gguf"):
+        (tmp_path / name).touch()
+    refused(tmp_path, "several GGUF models (tiny.gguf, x-00001-of-00002.gguf, x-00001-of-00003.gguf)")
+
+
+def test_a_file_that_llama_cpp_merged_from_parts_is_one_file(tiny, tmp_path):
+    entries = {"split.no": 0, "split.count": 0, "split.tensors.count": len(tiny[0].weights)}
+    file = write_gguf(tmp_path / "tiny.gguf", CONFIG, tiny[0].weights, metadata=entries)
+    assert open_checkpoint(str(file)).config == open_checkpoint(str(tiny[0].path)).config
+    refused(file.rename(tmp_path / "tiny-00001-of-00001.gguf").rename(tmp_path / "tiny-00001-of-00002.gguf"), "missing")
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "gone"])
+def test_a_file_that_changes_after_its_header_was_read_is_refused(change, tiny, tmp_path):
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(tiny[1])
+    checkpoint = open_checkpoint(str(file))
+    file.unlink()
+    if change != "gone":
+        file.write_bytes(tiny[1] + b"\0" if change == "longer" else tiny[1][:-400])
+    with pytest.raises(CheckpointError, match="cannot be read" if change == "gone" else "changed while it was being"):
+        checkpoint.read(np.float32)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     refused(tmp_path / "gone.gguf", "gone.gguf: no such file")
     refused("models/gone.gguf", "models/gone.gguf: no such file")
@@ -275,6 +319,7 @@ REFUSED = {
     "more layers": ({"{arch}.block_count": 3}, "missing: model.layers.2."),
     "values": ({"{arch}.attention.value_length": 6}, "has keys of width 4 and values of width 6"),
     "not causal": ({"{arch}.attention.causal": False}, "has attention in both directions"),
+    "not causal, as a number": ({"{arch}.attention.causal": 0}, "has attention in both directions"),
     "unknown": ({"{arch}.logit_scale": 0.5}, "llama.logit_scale=0.5"),
     "rope": ({"{arch}.rope.scaling.type": "longrope"}, "has rope scaling 'longrope', without its factors"),
     "epsilon": ({"{arch}.attention.layer_norm_rms_epsilon": float("nan")}, "which must be a positive number"),
@@ -326,8 +371,8 @@ DAMAGE = {
     "other": (lambda content: b"PK\x03\x04" + content, "does not begin with GGUF"),
     "version": (lambda content: changed(content, b"GGUF", U32(1)), "has GGUF version 1, and jaxtrace reads 2 and 3"),
     "big-endian": (lambda content: changed(content, b"GGUF", b"\0\0\0\3"), "is a big-endian file"),
-    "tensors": (lambda content: changed(content, b"GGUF\3\0\0\0", U64(2**60)), "tiny.gguf: "),
-    "entries": (lambda content: changed(content, b"GGUF\3\0\0\0", U64(5), U64(2**63)), "tiny.gguf: "),
+    "tensors": (lambda content: changed(content, b"GGUF\3\0\0\0", U64(2**60)), "has 1,152,921,504,606,846,976 tensors"),
+    "entries": (lambda content: changed(content, b"GGUF\3\0\0\0", U64(5), U64(2**63)), "metadata entries; download"),
     "text": (lambda content: changed(content, b"general.architecture\x08\0\0\0", U64(2**62)), "cut off in its header"),
     "kind of value": (lambda content: changed(content, b"llama.block_count", U32(77)), "with the unknown type 77"),
     "list": (lambda content: changed(content, b"llama.block_count", U32(9), U32(4), U64(2**61)), "entries"),

@@ -278,7 +278,7 @@ def config_of(model: GgufModel) -> Config:
     head_dim = keys.whole("attention.key_length", max(1, config["hidden_size"] // heads))
     if (values := keys.whole("attention.value_length", head_dim)) != head_dim:
         keys.fail(f"has keys of width {head_dim} and values of width {values}")
-    if keys.get("attention.causal") is False:
+    if keys.get("attention.causal") not in (None, True):
         keys.fail("has attention in both directions")
     optional = {
         "num_key_value_heads": heads if architecture.by_layer else keys.whole("attention.head_count_kv", heads),

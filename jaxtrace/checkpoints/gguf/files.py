@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import struct
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -26,10 +28,12 @@ from jaxtrace.memory import format_bytes, memory_errors
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_HEADER = 256 * MIB  # bytes of metadata and tensor names; Gemma 3's vocabulary takes 10 MiB
-MAX_ITEMS = 2**22  # elements of an array; the largest vocabularies have 2**18 tokens and twice as many merges
+MAX_ITEMS = 2**20  # elements of an array; the largest vocabularies have 2**18 tokens and twice as many merges
+MAX_ENTRIES = 2**16  # entries of metadata, and tensors of a file
 MAX_DIMENSIONS = 4
 PART = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
-PROJECTOR = "mmproj"  # in the name of a file that holds an image encoder, without the model
+# In the names of files that hold no model: an image encoder, and statistics for quantisation.
+NO_MODEL = ("mmproj", "imatrix")
 # struct's format of each type of metadata, by the library's GGUFValueType.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 FLOAT32, TEXT, ARRAY = 6, 8, 9
@@ -38,6 +42,7 @@ FLOAT32, TEXT, ARRAY = 6, 8, 9
 ROPE_LONG, ROPE_SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 ROPE_FACTORS = ("rope_freqs.weight", ROPE_LONG, ROPE_SHORT)
 
+Stamp = tuple[int, int]  # size in bytes, and time of change in ns
 Metadata = dict[str, Any]  # texts, numbers, booleans, and lists of one of them, by key
 
 
@@ -73,11 +78,13 @@ class GgufModel:
       files: file, or all parts in order.
       metadata: metadata of the first.
       tensors: place of each tensor, by llama.cpp's name.
+      stamps: size and time of change of each file when its header was read.
     """
 
     files: tuple[Path, ...]
     metadata: Metadata
     tensors: dict[str, StoredTensor]
+    stamps: dict[Path, Stamp]
 
     @property
     def architecture(self) -> str:
@@ -89,8 +96,19 @@ class GgufModel:
 
 
 def is_gguf(path: str | Path) -> bool:
-    """Return whether a file is named as GGUF."""
+    """Return whether a path is named as GGUF."""
     return str(path).lower().endswith(".gguf")
+
+
+def is_gguf_file(path: Path) -> bool:
+    """Return whether a path is a file that is named as GGUF or begins so: Ollama names files by their hash."""
+    try:
+        if path.is_dir() or is_gguf(path):
+            return not path.is_dir()
+        with open_regular(path) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):
+        return False
 
 
 def library(path: Path) -> ModuleType:
@@ -106,11 +124,12 @@ def library(path: Path) -> ModuleType:
 
 def models_in(directory: Path) -> list[Path]:
     """Return the GGUF models of a directory and of the folders in it, one file of each split one."""
-    models: dict[tuple[Path, str], Path] = {}
+    models: dict[tuple[str | Path, ...], Path] = {}
     for path in sorted(file for pattern in ("*", "*/*") for file in directory.glob(pattern) if is_gguf(file)):
-        if PROJECTOR not in path.name.lower():
+        no_model = path.name.startswith(".") or any(word in path.name.lower() for word in NO_MODEL)
+        if path.is_file() and not no_model:
             part = PART.fullmatch(path.name)
-            models.setdefault((path.parent, part["prefix"] if part else path.name), path)
+            models.setdefault((path.parent, *part.group("prefix", "count")) if part else (path,), path)
     return list(models.values())
 
 
@@ -143,9 +162,11 @@ def open_gguf(path: Path) -> GgufModel:
         raise CheckpointError(f"{path.parent}: parts of a split model are missing: {few(missing)}; download them again")
     metadata: Metadata = {}
     tensors: dict[str, StoredTensor] = {}
+    stamps: dict[Path, Stamp] = {}
     for number, file in enumerate(files):
-        content, stored = _read_header(file, gguf)
-        place = content.get("split.no", number), content.get("split.count", len(files))
+        content, stored, stamps[file] = _read_header(file, gguf)
+        count = content.get("split.count", len(files)) or 1  # llama.cpp writes 0 into a file that it merged from parts
+        place = content.get("split.no", number), count
         if place != (number, len(files)):
             stated = f"part {place[0]!r:.20} of {place[1]!r:.20}, counted from 0"
             raise CheckpointError(
@@ -160,7 +181,24 @@ def open_gguf(path: Path) -> GgufModel:
         raise CheckpointError(
             f"{files[0]}: announces {total!r:.20} tensors, and the parts hold {len(tensors)}; download the parts again"
         )
-    return GgufModel(files, metadata, tensors)
+    return GgufModel(files, metadata, tensors, stamps)
+
+
+def open_again(model: GgufModel, path: Path) -> BufferedReader:
+    """Open a file whose header was read; raise CheckpointError if it has changed since."""
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); download it again") from None
+    if _stamp(file) != model.stamps[path]:
+        file.close()
+        raise CheckpointError(f"{path}: changed while it was being read; run again when it is complete")
+    return file
+
+
+def _stamp(file: BufferedReader) -> Stamp:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def read_vector(model: GgufModel, name: str, size: int) -> list[float]:
@@ -171,7 +209,7 @@ def read_vector(model: GgufModel, name: str, size: int) -> list[float]:
             f"{stored.file}: {name} has shape {list(stored.shape)} and type {stored.kind}, not [{size}] and F32; "
             "download it again"
         )
-    with open_regular(stored.file) as file:
+    with open_again(model, stored.file) as file:
         file.seek(stored.offset)
         return [_decimal(number) for number in np.frombuffer(file.read(4 * size), "<f4")]
 
@@ -181,7 +219,7 @@ def _decimal(number: Any) -> float:
     return float(str(np.float32(number)))
 
 
-def _read_header(path: Path, gguf: ModuleType) -> tuple[Metadata, dict[str, StoredTensor]]:
+def _read_header(path: Path, gguf: ModuleType) -> tuple[Metadata, dict[str, StoredTensor], Stamp]:
     def no_room(asked: str) -> str:
         return f"{path}: out of memory: its header cannot be read{asked}; end other programs"
 
@@ -192,7 +230,7 @@ def _read_header(path: Path, gguf: ModuleType) -> tuple[Metadata, dict[str, Stor
                     f"{path}: is not a GGUF file (it does not begin with {MAGIC.decode()}); download it again"
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Header(path, data, gguf).read()
+                return *_Header(path, data, gguf).read(), _stamp(file)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); download it again") from None
 
@@ -212,7 +250,7 @@ class _Header:
             self._fail(
                 f"has GGUF version {version}, and jaxtrace reads {' and '.join(map(str, VERSIONS))}; convert it again"
             )
-        tensor_count, key_count = self._number("Q"), self._number("Q")
+        tensor_count, key_count = self._count("tensors"), self._count("metadata entries")
         metadata: Metadata = {}
         for _ in range(key_count):
             key = self._text()
@@ -286,6 +324,12 @@ class _Header:
             number = self._number(NUMBERS[kind])
             return _decimal(number) if kind == FLOAT32 else number
         self._fail(f"stores {key!r:.60} with the unknown type {kind}; download it again")
+
+    def _count(self, things: str) -> int:
+        count = self._number("Q")
+        if count > MAX_ENTRIES:
+            self._fail(f"says that it has {count:,} {things}; download it again")
+        return count
 
     def _bytes(self, count: int) -> bytes:
         begin, self._at = self._at, self._at + count

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from jaxtrace.checkpoints.gguf.files import ROPE_FACTORS, GgufModel, StoredTensor, library
+from jaxtrace.checkpoints.gguf.files import ROPE_FACTORS, GgufModel, StoredTensor, library, open_again
 from jaxtrace.checkpoints.safetensors import DTYPES
 from jaxtrace.documents import MIB
 from jaxtrace.models.config import DecoderConfig
@@ -31,7 +31,7 @@ class GgufTensors:
     """
 
     def __init__(self, model: GgufModel, config: DecoderConfig) -> None:
-        self._gguf = library(model.files[0])
+        self._model, self._gguf = model, library(model.files[0])
         names = _hugging_face_names(config, model.architecture, self._gguf)
         self._views: dict[str, TensorView] = {}
         for name, stored in model.tensors.items():
@@ -63,7 +63,8 @@ class GgufTensors:
         """Return a part of a tensor; only its rows, and the blocks that hold its columns, are dequantised."""
         view = self._views[name]
         if view.stored.file not in self._files:
-            self._files[view.stored.file] = np.memmap(view.stored.file, np.uint8, "r")
+            with open_again(self._model, view.stored.file) as file:
+                self._files[view.stored.file] = np.memmap(file, np.uint8, "r")
         return view.read(self._files[view.stored.file], self._gguf, index)
 
 
