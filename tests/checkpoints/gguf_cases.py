@@ -80,6 +80,7 @@ CASES = {
     "llama, multi-head": (CONFIG | {"num_key_value_heads": 2}, {}),
     "llama, multi-query, tied": (CONFIG | {"tie_word_embeddings": True}, {}),
     "llama, biases, wide heads": (CONFIG | {"attention_bias": True, "mlp_bias": True, "head_dim": 6}, {}),
+    "exaone": (CONFIG | {"model_type": "exaone"}, {}),
     "llama, linear rope": (CONFIG | {"rope_scaling": _LINEAR}, _STORED_LINEAR),
     "mistral, windows": (CONFIG | {"model_type": "mistral", "sliding_window": 4}, {}),
     "qwen2": (CONFIG | {"model_type": "qwen2", "tie_word_embeddings": True}, {}),

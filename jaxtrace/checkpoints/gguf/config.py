@@ -230,6 +230,7 @@ def _layer_norm(epsilon: str, **renamed: str) -> dict[str, str]:
 
 
 ARCHITECTURES = {
+    "exaone": Architecture("llama"),
     "gemma2": Architecture("gemma2", windowed="gemma2", more=_gemma),
     "gemma3": Architecture("gemma3_text", windowed="gemma3_text", more=_gemma),
     "gemma4": Architecture("gemma4_text", windowed="gemma4_text", by_layer=True, more=_gemma4),
