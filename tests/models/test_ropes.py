@@ -34,6 +34,8 @@ SETTINGS = {
     "yarn, narrow": {"rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": 8, "beta_slow": 3}},
     "yarn of DeepSeek": {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 0.7, "mscale_all_dim": 0.5}},
     "yarn, one mscale": {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 0.7}},
+    "yarn of Devstral 2": {"rope_scaling": {"type": "yarn", "factor": 64, "mscale": 1.0, "mscale_all_dim": 0.0}},
+    "yarn, zeros": {"rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 0, "beta_slow": 0, "mscale": 0}},
     "yarn, given": {"rope_scaling": {"type": "yarn", "factor": 40, "mscale": 0.7, "attention_factor": 1.3}},
     "longrope of Phi-3": {"rope_scaling": LONGROPE, ORIGINAL: 16},
     "longrope, a factor": {"rope_parameters": LONGROPE | {"factor": 3.0, ORIGINAL: 16}},

@@ -22,6 +22,7 @@ from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
 
 ORIGINAL, FRACTION = "original_max_position_embeddings", "partial_rotary_factor"
 UNUSED = {ORIGINAL, "finetuned"}  # settings that change nothing in a kind that does not read them
+ZERO_IS_ABSENT = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")  # in transformers' YaRN; Devstral 2 has a 0
 
 
 def rope(reader: ConfigReader, base: str = "rope_theta", fraction: str = FRACTION) -> Rope:
@@ -200,6 +201,8 @@ def _llama3(settings: _Settings) -> Llama3Scaling:
 
 
 def _yarn(settings: _Settings) -> YarnScaling:
+    values = {name: x for name, x in settings.values.items() if name not in ZERO_IS_ABSENT or x != 0}
+    settings = dataclasses.replace(settings, values=values)
     fast, slow = settings.number("beta_fast", 32), settings.number("beta_slow", 1)
     truncate = settings.values.get("truncate", True)
     if fast < slow:
