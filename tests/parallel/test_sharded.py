@@ -10,8 +10,8 @@ def test_eight_devices_agree_with_one():
     on_devices.run("sharded")
 
 
-# Their decoder is that of gemma3_text, of ministral3, or of llama.
-SAME = {"gemma3", "mistral3", "exaone", "internlm3", "iquestcoder"}
+# Their decoder is that of gemma3_text, of gemma4_text, of ministral3, or of llama.
+SAME = {"gemma3", "gemma4", "gemma4_unified", "gemma4_unified_text", "mistral3", "exaone", "internlm3", "iquestcoder"}
 
 
 @pytest.mark.nightly
