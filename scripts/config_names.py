@@ -28,12 +28,15 @@ FAMILIES = (
     "ministral3",
     "mistral",
     "mistral3",
+    "mixtral",
     "mllama",
     "olmo2",
     "olmo3",
+    "olmoe",
     "phi3",
     "qwen2",
     "qwen3",
+    "qwen3_moe",
     "smollm3",
 )
 SHARED = (

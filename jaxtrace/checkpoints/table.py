@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,15 +37,17 @@ EXTRA_HEADS = re.compile(
 
 @dataclass(frozen=True)
 class FilledParam:
-    """A parameter that a stored tensor, or a part of one, fills.
+    """A parameter, or one expert of a parameter, that a stored tensor, or a part of one, fills.
 
     Attributes:
       path: path of the parameter.
-      shape: shape of the parameter.
+      shape: shape of the parameter, or of one of its experts.
       transposed: True if the tensor is stored [in, out].
       outputs: number of outputs of the whole tensor.
       offset: first output of the parameter in the tensor.
       stride: number of outputs from one head of the parameter to its next in the tensor; None if heads are adjacent.
+      expert: number of the expert (0-based), on the first axis of the parameter; None for a whole parameter.
+      experts: number of experts on the first axis of the tensor; 0 for a tensor without such an axis.
     """
 
     path: ParamPath
@@ -54,6 +56,8 @@ class FilledParam:
     outputs: int = 0
     offset: int = 0
     stride: int | None = None
+    expert: int | None = None
+    experts: int = 0
 
     @property
     def folded(self) -> int | None:
@@ -76,7 +80,8 @@ class FilledParam:
     def stored(self) -> tuple[int, ...]:
         """Shape of the whole tensor."""
         shape = (self.outputs, *self.matrix[1:])
-        return shape[::-1] if self.transposed else shape
+        shape = shape[::-1] if self.transposed else shape
+        return (self.experts, *shape) if self.experts else shape
 
     @property
     def positions(self) -> np.ndarray:
@@ -90,24 +95,68 @@ class FilledParam:
 Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
 
 
-def weight_table(config: DecoderConfig) -> Table:
-    """Return the tensors that fill a decoder's parameters, by canonical name."""
-    shapes = {path: leaf.shape for path, leaf in leaves(abstract_params(config))}
-    vision = config.vision
-    layers = max(config.num_layers, vision.num_layers if vision else 0, vision.global_layers if vision else 0)
-    lines: dict[str, list[tuple[Weight, FilledParam]]] = {}
-    for weight in FAMILIES[config.family].WEIGHTS:
-        for layer in range(layers if weight.per_layer else 1):
-            name, path = weight.at(layer)
-            if path in shapes:
-                lines.setdefault(name, []).append((weight, FilledParam(path, shapes[path], weight.transposed)))
+Line = tuple[str, Weight, FilledParam]  # name of a tensor, its line of the family's table, what it fills
+
+
+def weight_table(config: DecoderConfig, stored: Container[str] = ()) -> Table:
+    """Return the tensors that fill a decoder's parameters, by canonical name.
+
+    Where a family's table has several forms of a weight, the first of which some tensor is stored is returned, or else
+    the first.
+
+    Args:
+      config: decoder's config.
+      stored: canonical names of the tensors in a checkpoint.
+    """
+    lines: dict[str, list[Line]] = {}
+    for forms in _forms(config).values():
+        for line in next((form for form in forms if any(name in stored for name, *_ in form)), forms[0]):
+            lines.setdefault(line[0], []).append(line)
     return {name: _placed(parts) for name, parts in lines.items()}
 
 
-def _placed(parts: list[tuple[Weight, FilledParam]]) -> list[FilledParam]:
+def _forms(config: DecoderConfig) -> dict[ParamPath, list[list[Line]]]:
+    """Return the forms in which a checkpoint may store each parameter, each as one tensor or one for each expert."""
+    shapes = {path: leaf.shape for path, leaf in leaves(abstract_params(config))}
+    vision = config.vision
+    layers = max(config.num_layers, vision.num_layers if vision else 0, vision.global_layers if vision else 0)
+    forms: dict[ParamPath, list[list[Line]]] = {}
+    for weight in FAMILIES[config.family].WEIGHTS:
+        for layer in range(layers if weight.per_layer else 1):
+            path = weight.at(layer)[1]
+            if path in shapes:
+                forms.setdefault(path, []).append(_lines(weight, layer, shapes[path]))
+    return forms
+
+
+def _lines(weight: Weight, layer: int, shape: tuple[int, ...]) -> list[Line]:
+    """Return the lines of one parameter."""
+    name, path = weight.at(layer)
+    if not weight.of_experts:
+        return [(name, weight, FilledParam(path, shape, weight.transposed))]
+    number, *matrix = shape
+    stacked = 0 if weight.per_expert else number
+    return [
+        (
+            weight.at(layer, i)[0],
+            weight,
+            FilledParam(path, tuple(matrix), weight.transposed, expert=i, experts=stacked),
+        )
+        for i in range(number)
+    ]
+
+
+def _placed(lines: list[Line]) -> list[FilledParam]:
     """Return the parameters of one tensor, in the order of its parts, with their places in the tensor."""
-    by_head = parts[0][0].by_head
-    params = [param for _, param in sorted(parts, key=lambda part: part[0].part)]
+    by_expert: dict[int | None, list[Line]] = {}
+    for line in lines:
+        by_expert.setdefault(line[2].expert, []).append(line)
+    return [param for parts in by_expert.values() for param in _placed_parts(parts)]
+
+
+def _placed_parts(parts: list[Line]) -> list[FilledParam]:
+    by_head = parts[0][1].by_head
+    params = [param for *_, param in sorted(parts, key=lambda line: line[1].part)]
     sizes = [param.shape[1] if by_head else param.matrix[0] for param in params]
     outputs, stride = sum(param.matrix[0] for param in params), sum(sizes) if by_head else None
     return [
@@ -136,7 +185,8 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     only a weight that is not stored under a published name.
     """
     family = FAMILIES[config.family]
-    known = {*weight_table(config), family.EMBEDDING, family.UNEMBEDDING}
+    names = {name for forms in _forms(config).values() for form in forms for name, *_ in form}
+    known = names | {family.EMBEDDING, family.UNEMBEDDING}
     by_bare = {_bare(name): name for name in known}
     unused = {_bare(name) for name in weight_table(_without_sharing(config))} - by_bare.keys()
     stored: dict[str, list[str]] = {}
@@ -177,7 +227,8 @@ def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:
       CheckpointError: weights are quantised, missing, unknown, stored twice, or of a wrong shape or dtype; the message
         lists them in one line, at most five.
     """
-    table, family, stored = weight_table(config), FAMILIES[config.family], stored_names(config, tensors).by_canonical
+    family, stored = FAMILIES[config.family], stored_names(config, tensors).by_canonical
+    table = weight_table(config, stored)
     both = config.tied and family.EMBEDDING in stored and family.UNEMBEDDING in stored
     if config.tied and family.EMBEDDING not in stored:  # the tied matrix is stored as the unembedding
         table[family.UNEMBEDDING] = table.pop(family.EMBEDDING)

@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrace.checkpoints.safetensors import DTYPES, TensorReader
@@ -62,12 +63,15 @@ class TensorWeights:
     def __init__(self, config: DecoderConfig, tensors: TensorReader, source: str) -> None:
         self._tensors = tensors
         table = match(config, tensors, source)
-        self._sources = {param.path: (name, param) for name, params in table.items() for param in params}
+        self._sources: dict[ParamPath, dict[int | None, tuple[str, FilledParam]]] = {}
+        for name, params in table.items():
+            for param in params:
+                self._sources.setdefault(param.path, {})[param.expert] = name, param
 
     def dtype(self, path: ParamPath) -> np.dtype:
-        """Return the stored dtype of a parameter."""
-        name, _ = self._sources[path]
-        return np.dtype(DTYPES[self._tensors.dtype(name)])
+        """Return the stored dtype of a parameter, which holds the values of all of its experts."""
+        dtypes = {DTYPES[self._tensors.dtype(name)] for name, _ in self._sources[path].values()}
+        return np.dtype(functools.reduce(jnp.promote_types, dtypes))
 
     def read(self, path: ParamPath, target: Any) -> Any:
         """Read a subtree of the parameters; each device's part is read by byte range and cast on the host.
@@ -81,17 +85,23 @@ class TensorWeights:
         )
 
     def _read_array(self, path: ParamPath, target: jax.ShapeDtypeStruct) -> jax.Array:
-        name, param = self._sources[path]
+        sources = self._sources[path]
 
         @functools.cache  # devices that hold the same part share it
         def read(bounds: Bounds) -> np.ndarray:
-            return np.ascontiguousarray(read_part(self._tensors, name, param, bounds), target.dtype)
+            if None in sources:
+                return np.ascontiguousarray(read_part(self._tensors, *sources[None], bounds), target.dtype)
+            experts, *matrix = bounds
+            part = np.empty([end - start for start, end in bounds], target.dtype)
+            for row, expert in enumerate(range(*experts)):
+                part[row] = read_part(self._tensors, *sources[expert], tuple(matrix))
+            return part
 
         def device_part(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
-            return read(tuple(axis.indices(size)[:2] for axis, size in zip(index, param.shape, strict=True)))
+            return read(tuple(axis.indices(size)[:2] for axis, size in zip(index, target.shape, strict=True)))
 
-        return jax.make_array_from_callback(param.shape, target.sharding, device_part)
+        return jax.make_array_from_callback(target.shape, target.sharding, device_part)
 
 
 def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarray]:
@@ -100,7 +110,11 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
     exported = {}
     for name, filled in weight_table(config).items():
         by_head, inputs = filled[0].stride is not None, filled[0].matrix[1:]
-        parts = [np.asarray(arrays[param.path]).reshape(param.shape if by_head else param.matrix) for param in filled]
+        stored = (arrays[param.path][... if param.expert is None else param.expert] for param in filled)
+        parts = [
+            np.asarray(array).reshape(param.shape if by_head else param.matrix)
+            for array, param in zip(stored, filled, strict=True)
+        ]
         tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(-1, *inputs)
         exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
     return exported
@@ -114,7 +128,13 @@ def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Boun
 
     def read(start: int, end: int) -> np.ndarray:
         index = tuple(slice(*pair) for pair in (*bounds[:axis], (start, end), *bounds[after:]))
-        return tensors.read(name, index[::-1]).T if param.transposed else tensors.read(name, index)
+        index = index[::-1] if param.transposed else index
+        if param.experts:
+            assert param.expert is not None
+            (part,) = tensors.read(name, (slice(param.expert, param.expert + 1), *index))
+        else:
+            part = tensors.read(name, index)
+        return part.T if param.transposed else part
 
     runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
     parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]

@@ -128,6 +128,7 @@ class LayerKind:
       head_dim: width of a head; None for the decoder's.
       kv_heads: number of key/value heads; None for the decoder's.
       feed_forward: hidden width of the feed-forward block; None for the decoder's.
+      dense: True if the feed-forward block is a dense one, also where the decoder has experts.
       keys_as_values: True if the values are the keys before their norm and rotation.
       kv_source: earlier layer (0-based) whose keys and values the layer attends to, which then has none of its own;
         None for its own. A decoder with such a layer has a pattern of all its layers.
@@ -139,6 +140,7 @@ class LayerKind:
     head_dim: int | None = None
     kv_heads: int | None = None
     feed_forward: int | None = None
+    dense: bool = False
     keys_as_values: bool = False
     kv_source: int | None = None
 
@@ -146,6 +148,25 @@ class LayerKind:
     def caches_text(self) -> bool:
         """True if the layer has keys and values of the text of its own."""
         return not self.cross_attention and self.kv_source is None
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Experts in the place of the feed-forward block: a router chooses some of them for each token.
+
+    A softmax over the chosen experts alone is a softmax over all of them, normalised.
+
+    Attributes:
+      number: number of experts (E).
+      chosen: number of experts for each token; at most `number`.
+      feed_forward: hidden width of each expert (F).
+      normalised: True if the scores of the chosen experts are divided by their sum.
+    """
+
+    number: int
+    chosen: int
+    feed_forward: int
+    normalised: bool = True
 
 
 @dataclass(frozen=True)
@@ -223,6 +244,7 @@ class DecoderConfig:
       logit_soft_cap: soft-cap of logits; None for no cap.
       activation: activation function of the feed-forward block.
       gated: True for down(act(gate(x)) · up(x)), False for down(act(up(x))).
+      experts: experts in the place of the feed-forward blocks, except in layers whose kind is dense; None for none.
       learned_positions: True if a learned embedding of the position is added to the token's embedding.
       qkv_bias: True if q, k and v have biases.
       output_bias: True if o has a bias.
@@ -262,6 +284,7 @@ class DecoderConfig:
     logit_soft_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
     gated: bool = True
+    experts: Experts | None = None
     learned_positions: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
@@ -296,8 +319,9 @@ class DecoderConfig:
 
     def sized(self, kind: LayerKind) -> DecoderConfig:
         """Return the config with the sizes of one kind of layers in place of the decoder's."""
-        sizes = {name: getattr(kind, name) for name in ("head_dim", "kv_heads", "feed_forward")}
-        return replace(self, **{name: size for name, size in sizes.items() if size is not None})
+        names = ("head_dim", "kv_heads", "feed_forward")
+        sizes = {name: size for name in names if (size := getattr(kind, name)) is not None}
+        return replace(self, experts=None if kind.dense else self.experts, **sizes)
 
     @property
     def sizes(self) -> tuple[DecoderConfig, ...]:

@@ -77,6 +77,16 @@ def parameter_count(config: DecoderConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config)))
 
 
+def active_parameter_count(config: DecoderConfig) -> int:
+    """Return the number of parameters that one token uses: in a layer of experts, those of its chosen experts."""
+    experts = config.experts
+    if experts is None:
+        return parameter_count(config)
+    layers = sum(not kind.dense for kind in config.kinds)
+    unused = layers * (experts.number - experts.chosen)
+    return parameter_count(config) - unused * 3 * config.embed_dim * experts.feed_forward
+
+
 def is_stacked(params: Params) -> bool:
     """Return True if the layers are stacked (scanned), False if they are a list (unrolled)."""
     return isinstance(params["layers"], StackedLayers)

@@ -10,19 +10,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear
+from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.attention import Attention, AttentionOutputs, AttentionTrace, Positions
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.experts import ExpertFeedForward
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.norms import RMSNorm, normed, stream_norm
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.parameters import add_bias, optional_bias, random_weight, tanh_gated
-
-ACTIVATIONS = {
-    "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-}
 
 
 class FeedForward(nnx.Module):
@@ -91,7 +87,7 @@ class Block(nnx.Module):
         self.attention = Attention(config, kind, rngs)
         self.post_attention_norm = stream_norm(config) if after else None
         self.feed_forward_norm = stream_norm(config) if before else None
-        self.feed_forward = FeedForward(config, rngs)
+        self.feed_forward = (FeedForward if config.experts is None else ExpertFeedForward)(config, rngs)
         self.post_feed_forward_norm = stream_norm(config) if after else None
         gated = kind.cross_attention
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))

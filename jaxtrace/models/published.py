@@ -147,6 +147,7 @@ _QWEN_25 = {"model_type": "qwen2", "rope_theta": 1_000_000.0}
 _QWEN_25_TIED = _QWEN_25 | {"tie_word_embeddings": True}
 _QWEN_25_LARGE = _QWEN_25 | {"vocab_size": 152_064, "max_position_embeddings": 131_072}
 _QWEN_3 = {"model_type": "qwen3", "rope_theta": 1_000_000.0, "max_position_embeddings": 40_960}
+_QWEN_3_MOE = _QWEN_3 | {"model_type": "qwen3_moe", "norm_topk_prob": True}
 _QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
 _MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
 
@@ -316,6 +317,18 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("Qwen/Qwen3-14B", 14_768_307_200, _QWEN_3 | _shape(5120, 17_408, 40, 40, 8)),
         ("Qwen/Qwen3-32B", 32_762_123_264, _QWEN_3 | _shape(5120, 25_600, 64, 64, 8)),
     ],
+    "Qwen3, experts": [
+        (
+            "Qwen/Qwen3-30B-A3B",
+            30_532_122_624,
+            _QWEN_3_MOE | {"head_dim": 128} | _shape(2048, 6144, 48, 32, 4),
+        ),
+        (
+            "Qwen/Qwen3-235B-A22B",
+            235_093_634_560,
+            _QWEN_3_MOE | {"head_dim": 128, "moe_intermediate_size": 1536} | _shape(4096, 12_288, 94, 64, 4),
+        ),
+    ],
     "SmolLM3": [
         (
             "HuggingFaceTB/SmolLM3-3B",
@@ -328,6 +341,9 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("allenai/OLMo-2-1124-7B", 7_298_617_344, _OLMO_2),
         ("allenai/OLMo-2-1124-13B", 13_716_198_400, _OLMO_2 | _shape(5120, 13_824, 40, 40, 40)),
         ("allenai/OLMo-2-0325-32B", 32_234_279_936, _OLMO_2 | _shape(5120, 27_648, 64, 40, 8)),
+    ],
+    "OLMoE": [
+        ("allenai/OLMoE-1B-7B-0924", 6_919_161_856, {"model_type": "olmoe"} | _shape(2048, 1024, 16, 16, 16)),
     ],
     "OLMo 3": [
         ("allenai/Olmo-3-1025-7B", 7_298_011_136, _OLMO_3),
@@ -392,6 +408,18 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             "EleutherAI/gpt-neox-20b",
             20_554_567_680,
             {"model_type": "gpt_neox", "hidden_act": "gelu_fast"},
+        ),
+    ],
+    "Mixtral": [
+        (
+            "mistralai/Mixtral-8x7B-v0.1",
+            46_702_792_704,
+            {"model_type": "mixtral", "max_position_embeddings": 32_768},
+        ),
+        (
+            "mistralai/Mixtral-8x22B-v0.1",
+            140_620_634_112,
+            {"model_type": "mixtral", "max_position_embeddings": 65_536} | _shape(6144, 16_384, 56, 48, 8),
         ),
     ],
     "Mistral 7B": [

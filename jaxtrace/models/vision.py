@@ -10,8 +10,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import einsum, linear
+from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.config import DecoderConfig, VisionConfig
-from jaxtrace.models.layers import ACTIVATIONS
 from jaxtrace.models.norms import LayerNorm
 from jaxtrace.models.parameters import random_weight, tanh_gated
 

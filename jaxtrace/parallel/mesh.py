@@ -59,11 +59,11 @@ def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
     sizes = dict(mesh.shape)
     parts = sizes.get("model", 1) * sizes.pop(COPIES, 1)
     if not divides(parts, config):
+        units = (f"{' or '.join(map(str, sorted(counts)))} {name}" for name, counts in _units(config).items())
         possible = [n for n in range(1, config.num_heads + 1) if divides(n, config)]
         raise ConfigError(
             f"mesh {mesh_text(sizes | {'model': parts})}: {parts} parts do not divide {config.num_heads} heads "
-            f"({config.size_text('kv_heads')} key/value heads) and "
-            f"{config.size_text('feed_forward')} feed-forward units; "
+            f"({config.size_text('kv_heads')} key/value heads) and {' and '.join(units)}; "
             f"model may be {', '.join(map(str, possible))}"
         )
     copies = max(parts // heads for heads in _shared_heads(parts, config) | {parts})
@@ -83,10 +83,19 @@ def divides(parts: int, config: DecoderConfig) -> bool:
     shared = _shared_heads(parts, config)
     return (
         config.num_heads % parts == 0
-        and all(size.feed_forward % parts == 0 for size in config.sizes)
+        and not any(count % parts for counts in _units(config).values() for count in counts)
         and len(shared) <= 1
         and all(parts % heads == 0 for heads in shared)
     )
+
+
+def _units(config: DecoderConfig) -> dict[str, set[int]]:
+    """Return the numbers of experts and of feed-forward units of dense layers, which a mesh splits, by their name."""
+    units: dict[str, set[int]] = {}
+    for size in config.sizes:
+        name = "feed-forward units" if size.experts is None else "experts"
+        units.setdefault(name, set()).add(size.feed_forward if size.experts is None else size.experts.number)
+    return units
 
 
 def _shared_heads(parts: int, config: DecoderConfig) -> set[int]:

@@ -39,6 +39,8 @@ AXES: dict[str, Axes] = {
     "down_bias": ("embed",),
     "projection": (None, "embed"),
 }
+# Weights of experts; each device holds whole experts.
+EXPERT_AXES: dict[str, Axes] = dict.fromkeys(("gate", "up", "down"), ("expert", None, None))
 # Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
 HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
 # The image encoder's heads are folded into the output axis.
@@ -63,6 +65,7 @@ class ShardingRules:
     kv_heads: tuple[str, ...] = MODEL_AXES
     head_dim: tuple[str, ...] = ()
     feed_forward: tuple[str, ...] = MODEL_AXES
+    expert: tuple[str, ...] = MODEL_AXES
 
     def __post_init__(self) -> None:
         for name, axes in AXES.items():
@@ -148,7 +151,7 @@ def logical_axes(names: list[str | None], dimensions: int) -> Axes:
         return HEAD_NORM_AXES[parents[-1]][-dimensions:]
     if name in ("weight", "bias") and dimensions == 1:
         return ("embed",)
-    table = VISION_AXES if names[0] == "vision" else AXES
+    table = VISION_AXES if names[0] == "vision" else EXPERT_AXES if "experts" in parents else AXES
     return table.get(name or "", (None,) * dimensions)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.decoder import active_parameter_count as active_parameter_count
 from jaxtrace.models.decoder import parameter_count as parameter_count
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
@@ -55,7 +56,11 @@ def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     layer = config.sized(kind)
     keys_and_values = (1 if kind.keys_as_values else 2) if kind.kv_source is None else 0
     heads = 2 * layer.num_heads + keys_and_values * layer.kv_heads
-    return heads * layer.head_dim + (3 if layer.gated else 2) * layer.feed_forward + 2 * layer.layer_input
+    matrices, experts = 3 if layer.gated else 2, layer.experts
+    hidden = matrices * layer.feed_forward
+    if experts is not None:
+        hidden = experts.number + experts.chosen * matrices * experts.feed_forward
+    return heads * layer.head_dim + hidden + 2 * layer.layer_input
 
 
 def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:

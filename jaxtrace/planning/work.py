@@ -20,7 +20,8 @@ class Work:
     """Bytes moved between memory and chip, and operations of matrix products, on one device.
 
     Attributes:
-      weights: bytes of the weights in matrix products, each once.
+      weights: bytes of the weights in matrix products, each once; those of experts are the mean over choices of experts
+        that are independent between positions.
       cache: bytes of keys and values that are read, with every slot filled.
       tracing: bytes that the probes add: a second reading of keys, residual streams, metrics.
       flops: operations of a step without probes; a multiply-add is two.
@@ -90,11 +91,16 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
         attention, feed_forward = block["attention"], block["feed_forward"]
         products = [attention[name] for name in ("q", "o")]
         products += [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
+        products += [feed_forward["router"]] if "router" in feed_forward else []
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
         if not kind.cross_attention:  # keys and values of an image are computed once, before the steps
             products += [attention[name] for name in ("k", "v") if name in attention]
         weights += shard_bytes(products)
         flops += 2 * positions * sum(map(shard_size, products))
+        if (experts := job.config.experts) is not None and "experts" in feed_forward:
+            share = experts.chosen / experts.number  # of the experts, for each position
+            weights += int((1 - (1 - share) ** positions) * shard_bytes(feed_forward["experts"]))
+            flops += int(2 * positions * share * sum(map(shard_size, feed_forward["experts"].values())))
         visible = _visible_share(kind, cached)
         cache += int(visible * shard_bytes(cached))
         entries = shard_size(cached.k) + shard_size(cached.v)

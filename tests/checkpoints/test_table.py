@@ -19,8 +19,11 @@ TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX, "
 def test_a_family_fills_every_parameter_once(kind):
     config = FAMILIES[kind].decoder_config({"model_type": kind}, "test")
     table = weight_table(config)
-    filled = collections.Counter(param.path for params in table.values() for param in params)
-    assert filled == dict.fromkeys((path for path, _ in leaves(abstract_params(config))), 1)
+    filled = collections.Counter((param.path, param.expert) for params in table.values() for param in params)
+    parts = {
+        path: range(leaf.shape[0]) if "experts" in path else [None] for path, leaf in leaves(abstract_params(config))
+    }
+    assert filled == dict.fromkeys(((path, part) for path, of_path in parts.items() for part in of_path), 1)
     for name, params in table.items():
         assert len({(param.stored, param.transposed) for param in params}) == 1, name
         outputs = [param.positions.ravel() for param in params if param.folded != 1]  # in o the heads are inputs

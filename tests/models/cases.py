@@ -74,6 +74,8 @@ _GEMMA4_WIDE = _GEMMA4 | {
     "use_bidirectional_attention": "vision",
 }
 
+_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
+
 # Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
@@ -83,6 +85,9 @@ SMALL = {
     "mistral": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
     "qwen3": _LLAMA_LIKE | _HEAD,
+    "qwen3_moe": _LLAMA_LIKE | _HEAD | _EXPERTS | {"moe_intermediate_size": 16},
+    "mixtral": _LLAMA_LIKE | {"num_local_experts": 4},
+    "olmoe": _LLAMA_LIKE | _EXPERTS,
     "gemma2": _LLAMA_LIKE
     | _HEAD
     | {"sliding_window": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
@@ -199,6 +204,39 @@ CASES = {
     ("qwen3", "no windows"): {"tie_word_embeddings": True, "head_dim": 16},
     ("qwen3", "biases, windows in the last layers"): {**_WINDOWS, "max_window_layers": 2, "attention_bias": True},
     ("qwen3", "multi-query, windows everywhere"): {**_WINDOWS, "max_window_layers": 0, "num_key_value_heads": 1},
+    ("qwen3_moe", "as published"): {"norm_topk_prob": True},
+    ("qwen3_moe", "every second layer, scores as they are"): {
+        "num_hidden_layers": 5,
+        "decoder_sparse_step": 2,
+        "num_experts": 6,
+        "num_key_value_heads": 1,
+    },
+    ("qwen3_moe", "a dense layer, biases, windows, tied"): {
+        "mlp_only_layers": [0],
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "tie_word_embeddings": True,
+        "norm_topk_prob": True,
+        "num_experts_per_tok": 8,
+    },
+    ("mixtral", "as published"): {},
+    ("mixtral", "windows, one expert of eight, tied"): {
+        "sliding_window": 5,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 1,
+        "tie_word_embeddings": True,
+        "head_dim": 16,
+        "hidden_act": "gelu",
+    },
+    ("olmoe", "as published"): {},
+    ("olmoe", "normalised scores, biases, tied, scaled rope"): {
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+        "rope_parameters": LLAMA3,
+    },
     ("gemma2", "as published"): {"query_pre_attn_scalar": 13},
     ("gemma2", "biases, untied, full layers first"): {
         "attention_bias": True,

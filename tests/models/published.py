@@ -99,6 +99,63 @@ QWEN3 = {
     "vocab_size": 151936,
 }
 
+QWEN3_MOE = QWEN3 | {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 768,
+    "norm_topk_prob": True,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "output_router_logits": False,
+    "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.001,
+}
+
+MIXTRAL = MISTRAL | {
+    "architectures": ["MixtralForCausalLM"],
+    "attention_dropout": 0.0,
+    "model_type": "mixtral",
+    "num_experts_per_tok": 2,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.02,
+    "sliding_window": None,
+    "transformers_version": "4.36.0.dev0",
+}
+
+OLMOE = {
+    "architectures": ["OlmoeForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "clip_qkv": None,
+    "eos_token_id": 50279,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 4096,
+    "model_type": "olmoe",
+    "norm_topk_prob": False,
+    "num_attention_heads": 16,
+    "num_experts": 64,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 16,
+    "output_router_logits": False,
+    "pad_token_id": 1,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "router_aux_loss_coef": 0.01,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.43.0.dev0",
+    "use_cache": True,
+    "vocab_size": 50304,
+}
+
 GEMMA2 = {
     "architectures": ["Gemma2ForCausalLM"],
     "attention_bias": False,
@@ -478,6 +535,15 @@ PUBLISHED = {
     | shape(576, 1536, 30, 9, 3)
     | {"is_llama_config": True, "max_position_embeddings": 8192, "rope_interleaved": False, "rope_scaling": None}
     | {"rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
+    "Qwen3-30B-A3B": QWEN3_MOE | shape(2048, 6144, 48, 32, 4) | {"max_window_layers": 48},
+    "Qwen3-235B-A22B": QWEN3_MOE
+    | shape(4096, 12288, 94, 64, 4)
+    | {"max_window_layers": 94, "moe_intermediate_size": 1536},
+    "Mixtral-8x7B-v0.1": MIXTRAL,
+    "Mixtral-8x22B-v0.1": MIXTRAL
+    | shape(6144, 16384, 56, 48)
+    | {"max_position_embeddings": 65536, "router_aux_loss_coef": 0.001},
+    "OLMoE-1B-7B-0924": OLMOE,
     "Mistral-7B-v0.1": MISTRAL,
     "Mistral-7B-v0.3": MISTRAL
     | {"attention_dropout": 0.0, "rope_theta": 1000000.0, "sliding_window": None, "vocab_size": 32768},

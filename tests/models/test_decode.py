@@ -17,6 +17,8 @@ KINDS = {
     "gemma3_text: two periods and a tail": "unrolled",
     "gemma4_text: shared keys and values, layer inputs": "stacked",
     "gemma4_text: keys as values, more key heads in windows, a period and a tail": "unrolled",
+    "qwen3_moe: every second layer, scores as they are": "stacked",
+    "mixtral: windows, one expert of eight, tied": "unrolled",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",

@@ -56,6 +56,7 @@ def of_other_families(kind):
     shaping = {name for name in names if name.startswith("rope_")} | {"hidden_act", "global_head_dim"}
     shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
+    other_names["qwen3_moe"] = {"num_local_experts"}
     shaping |= other_names.get(kind, set())
     family = FAMILIES[kind].__name__.rpartition(".")[2]
     family = "gemma4_unified" if kind.startswith("gemma4_unified") else family

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jaxtrace
-from jaxtrace.models import layers
+from jaxtrace.models.activations import ACTIVATIONS as FUNCTIONS
 from jaxtrace.models.families.reader import ACTIVATIONS
 from jaxtrace.models.forward import forward_logits
 from tests.models import hugging_face
@@ -35,6 +35,12 @@ NIGHTLY = {
     ("llama", "grouped, scaled rope"),
     ("mistral", "no windows"),
     ("qwen2", "windows in the last layers"),
+    ("qwen3_moe", "as published"),
+    ("qwen3_moe", "a dense layer, biases, windows, tied"),
+    ("mixtral", "as published"),
+    ("mixtral", "windows, one expert of eight, tied"),
+    ("olmoe", "as published"),
+    ("olmoe", "normalised scores, biases, tied, scaled rope"),
     ("phi3", "longrope, within its original context"),
     ("phi3", "multi-query windows, gelu"),
     ("gpt_neox", "tied, an odd number of dimensions rotated"),
@@ -80,4 +86,4 @@ def test_every_name_of_an_activation_is_the_function_of_transformers(name):
 
     x = np.linspace(-6, 6, 101, dtype=np.float32)
     want = ACT2FN[name](hugging_face.torch.tensor(x)).numpy()
-    np.testing.assert_allclose(layers.ACTIVATIONS[ACTIVATIONS[name]](x), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(FUNCTIONS[ACTIVATIONS[name]](x), want, rtol=1e-5, atol=1e-5)

@@ -15,8 +15,8 @@ NEAREST = "the nearest supported architecture is"
 @pytest.mark.parametrize(
     ("kind", "difference", "nearest"),
     [
-        ("mixtral", "it is a mixture of experts", "mistral"),
-        ("qwen3_moe", "it is a mixture of experts", "qwen3"),
+        ("dbrx", "it is a mixture of experts with another router or other experts", "mixtral"),
+        ("qwen2_moe", "it is a mixture of experts", "qwen3_moe"),
         ("deepseek_v3", "it is a mixture of experts with multi-head latent attention", "llama"),
         ("mamba", "it has state-space or recurrent layers instead of attention", "llama"),
         ("qwen2_vl", "it is a model of images and text", "qwen2"),
@@ -26,7 +26,11 @@ NEAREST = "the nearest supported architecture is"
         ("t5", "it has an encoder beside the decoder", "gpt2"),
         ("bert", "it is an encoder, not a causal language model", "gpt2"),
         ("xlm-roberta", "it is an encoder, not a causal language model", "gpt2"),
-        ("qwen3moe", "it is a mixture of experts", "qwen3"),  # llama.cpp's names
+        (
+            "qwen3moe",
+            "it is a mixture of experts, which jaxtrace reads from safetensors only",
+            "qwen3_moe",
+        ),  # llama.cpp's names
         ("command-r", "its attention and feed-forward run in parallel on one LayerNorm, and its logits", "llama"),
     ],
 )
@@ -62,7 +66,7 @@ def test_an_unknown_architecture_is_compared_by_its_attributes_and_its_name(conf
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"architectures": ["MixtralForCausalLM"]}, "its architecture 'Mixtral' is not supported: it is a mixture of"),
+        ({"architectures": ["DbrxForCausalLM"]}, "its architecture 'Dbrx' is not supported: it is a mixture of"),
         ({"architectures": ["GPTJForCausalLM"], "model_type": None}, "its attention and feed-forward run in parallel"),
         ({"architectures": ["T5ForConditionalGeneration"]}, "it has an encoder beside the decoder"),
         ({"architectures": ["GPT2LMHeadModel"]}, 'its architecture is GPT2LMHeadModel; add "model_type": "gpt2"'),

@@ -167,10 +167,20 @@ def test_every_parameter_of_every_family_has_a_sharding(kind):
     for params, leading in ((listed, 0), (stacked, 1)):
         shardings = param_shardings(config, mesh(data=2, model=2), stacked=bool(leading))
         jax.tree.map(check, params, shardings)
-        for leaf, sharding in zip(jax.tree.leaves(params["layers"]), jax.tree.leaves(shardings["layers"]), strict=True):
-            if leaf.ndim > 1 + leading:
+        leaves = jax.tree_util.tree_leaves_with_path(params["layers"])
+        for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings["layers"]), strict=True):
+            if leaf.ndim > 1 + leading and "router" not in jax.tree_util.keystr(path):  # every device routes its rows
                 assert "model" in sharding.spec
     assert {sharding.spec[0] for sharding in jax.tree.leaves(shardings["layers"].repeated)} == {None}
+
+
+def test_whole_experts_are_split_over_the_model_axis():
+    config = FAMILIES["mixtral"].decoder_config({"model_type": "mixtral"}, "test")
+    feed_forward = param_shardings(config, mesh(data=2, model=4))["layers"][0]["feed_forward"]
+    assert {x.spec for x in feed_forward["experts"].values()} == {P("model", None, None)}
+    assert feed_forward["router"].spec == P(None, None)
+    with pytest.raises(ConfigError, match=r"do not divide 32 heads .* and 8 experts; model may be 1, 2, 4, 8"):
+        param_shardings(config, mesh(data=1, model=16))
 
 
 def test_states_are_split_by_rows_and_heads():

@@ -259,7 +259,7 @@ def config_of(model: GgufModel) -> Config:
     if (holds := model.metadata.get("general.type", "model")) != "model":
         keys.fail(f"holds {holds!r:.60} instead of a model")
     if keys.get("expert_count") or any("_exps." in tensor for tensor in model.tensors):
-        keys.fail(f"is a mixture of experts ({name:.60}), which jaxtrace does not support")
+        keys.fail(f"is a mixture of experts ({name:.60}), which jaxtrace reads from safetensors only")
     if name not in ARCHITECTURES:
         raise CheckpointError(f"{model.files[0]}: {unsupported({'model_type': name})}")
     architecture = ARCHITECTURES[name]

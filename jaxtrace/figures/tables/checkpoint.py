@@ -9,7 +9,14 @@ from jaxtrace.figures.tables.parts import named_values, special_layers
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import PublishedModel
-from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
+from jaxtrace.planning.cost import (
+    active_parameter_count,
+    lens_flops,
+    parameter_count,
+    step_flops,
+    torch_attention_bytes,
+    trace_bytes,
+)
 from jaxtrace.settings.probes import Probes
 
 
@@ -46,19 +53,31 @@ def _shape(config: DecoderConfig) -> dict[str, str]:
     rows = {
         "family": config.family,
         "parameters": f"{parameters:,}  ({format_bytes(4 * parameters)} in float32)",
-        "layers": f"{config.num_layers}, {config.embed_dim} wide, feed-forward {config.size_text('feed_forward')}"
+        "active": f"{active_parameter_count(config):,} parameters for each token",
+        "layers": f"{config.num_layers}, {config.embed_dim} wide, {_feed_forward(config)}"
         + (special and f"; {special}"),
         "heads": f"{config.num_heads} query, {config.size_text('kv_heads')} key/value, "
         f"{config.size_text('head_dim')} wide",
         "vocabulary": f"{config.vocab_size:,}{', tied' if config.tied else ''}",
         "context": f"{config.context:,} tokens",
     }
+    if config.experts is None:
+        del rows["active"]
     if vision is not None:
         rows["images"] = (
             f"at most {vision.max_tiles} tiles of {vision.image_size} pixels, {vision.patches:,} vectors each, "
             f"through {vision.num_layers} + {vision.global_layers} layers"
         )
     return rows
+
+
+def _feed_forward(config: DecoderConfig) -> str:
+    """Return the widths of dense feed-forward blocks, and the experts."""
+    widths = sorted({size.feed_forward for size in config.sizes if size.experts is None})
+    parts = [f"feed-forward {' or '.join(map(str, widths))}"] if widths else []
+    if (experts := config.experts) is not None:
+        parts.append(f"{experts.number} experts of {experts.feed_forward}, {experts.chosen} for each token")
+    return " or ".join(parts)
 
 
 def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:

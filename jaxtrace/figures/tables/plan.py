@@ -8,8 +8,9 @@ from rich.text import Text
 
 from jaxtrace.figures.tables.parts import named_values
 from jaxtrace.memory import format_bytes
+from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.mesh import mesh_text
-from jaxtrace.planning.cost import parameter_count
+from jaxtrace.planning.cost import active_parameter_count, parameter_count
 from jaxtrace.planning.plan import Plan, Program
 
 
@@ -47,13 +48,19 @@ def _request(plan: Plan) -> Table:
         hardware = f"{topology.chips} {topology.chip.name} chip{'s' * (topology.chips > 1)}, {topology.shape}{cores}"
     return named_values(
         {
-            "model": f"{request.model}, {parameter_count(request.config):,} parameters in {request.dtype}",
+            "model": f"{request.model}, {_parameters(request.config)} in {request.dtype}",
             "topology": f"{hardware}; mesh {mesh_text(plan.mesh)}",
             "run": f"{request.batch} rows of {request.context:,} positions"
             + (f", an image of {vision.max_tiles} tiles in each" if vision else ""),
             "probes": ", ".join(request.probes.groups) or "none",
         }
     )
+
+
+def _parameters(config: DecoderConfig) -> str:
+    """Return the number of parameters, and of those that a token uses if they are fewer."""
+    active = "" if config.experts is None else f" ({active_parameter_count(config):,} for each token)"
+    return f"{parameter_count(config):,} parameters{active}"
 
 
 def _programs(plan: Plan) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope, pattern_of
+from jaxtrace.models.config import DecoderConfig, Experts, LayerKind, Rope, pattern_of
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.ropes import context_of, head_dim_of
 from jaxtrace.models.families.weights import Weight
@@ -17,6 +17,7 @@ TEXT_RENAMED = (
     (r"^(language_model\.model|model\.language_model)\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
 )
+MAX_EXPERTS = 10_000
 
 # Weights of a block and Llama's norms. A line is ignored if the config has no such parameter.
 ATTENTION = {
@@ -28,6 +29,10 @@ FEED_FORWARD = {
     **{f"mlp.{x}_proj.weight": ("feed_forward", x) for x in ("gate", "up", "down")},
     **{f"mlp.{x}_proj.bias": ("feed_forward", f"{x}_bias") for x in ("gate", "up", "down")},
 }
+# Experts: one tensor for each expert as in checkpoints, or for all experts as in the modules of transformers 5.
+ROUTER = "mlp.gate.weight"
+EXPERT = {f"mlp.experts.{{expert}}.{x}_proj.weight": x for x in ("gate", "up", "down")}
+STACKED_EXPERTS = {"mlp.experts.gate_up_proj": ("gate", "up"), "mlp.experts.down_proj": ("down",)}
 NORMS = {
     "input_layernorm.weight": ("attention_norm", "weight"),
     "post_attention_layernorm.weight": ("feed_forward_norm", "weight"),
@@ -51,6 +56,44 @@ def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
         Weight("model.norm.weight", ("final_norm", "weight")),
         Weight(UNEMBEDDING, ("unembedding",)),
     )
+
+
+def expert_table(router: str, expert: Mapping[str, str], stacked: Mapping[str, Sequence[str]]) -> tuple[Weight, ...]:
+    """Return the lines of routers and experts.
+
+    Args:
+      router: name of the router's weight in a layer.
+      expert: parameter by the name of the tensor of one expert; "{expert}" stands for its number.
+      stacked: parameters by the name of the tensor of all experts, which concatenates them along their outputs.
+    """
+    layer, path = "model.layers.{}.", ("layers", "{}", "feed_forward")
+    return (
+        Weight(f"{layer}{router}", (*path, "router")),
+        *(Weight(f"{layer}{name}", (*path, "experts", x)) for name, x in expert.items()),
+        *(
+            Weight(f"{layer}{name}", (*path, "experts", x), part=i)
+            for name, parts in stacked.items()
+            for i, x in enumerate(parts)
+        ),
+    )
+
+
+EXPERTS = expert_table(ROUTER, EXPERT, STACKED_EXPERTS)
+
+
+def experts(reader: ConfigReader, number: str, feed_forward: str, normalised: bool = True) -> Experts:
+    """Read the experts of all layers that are not dense.
+
+    Args:
+      reader: reader of the config.
+      number: attribute with the number of experts.
+      feed_forward: attribute with the hidden width of an expert.
+      normalised: see `Experts`.
+    """
+    count, chosen = reader.positive(number, MAX_EXPERTS), reader.positive("num_experts_per_tok")
+    if chosen > count:
+        reader.fail(f"has num_experts_per_tok={chosen}, which is above {number}={count}")
+    return Experts(count, chosen, reader.positive(feed_forward), normalised)
 
 
 def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:

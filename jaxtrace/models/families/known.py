@@ -109,6 +109,10 @@ _OWN = {
     image_token_id image_token_index multimodal_projector_bias patch_size projector_hidden_act
     spatial_merge_size vision_config
     """,
+    "mixtral": """
+    hidden_act intermediate_size num_experts num_experts_per_tok num_local_experts output_router_logits
+    router_aux_loss_coef router_jitter_noise
+    """,
     "mllama": """
     attention_heads cross_attention_layers dropout hidden_act image_size image_token_id image_token_index
     intermediate_layers_indices intermediate_size max_aspect_ratio_id max_num_tiles norm_eps num_global_layers
@@ -120,6 +124,10 @@ _OWN = {
     "olmo3": """
     attention_bias hidden_act intermediate_size
     """,
+    "olmoe": """
+    attention_bias clip_qkv hidden_act intermediate_size norm_topk_prob num_experts num_experts_per_tok
+    num_local_experts output_router_logits router_aux_loss_coef
+    """,
     "phi3": """
     embd_pdrop hidden_act intermediate_size resid_pdrop
     """,
@@ -128,6 +136,11 @@ _OWN = {
     """,
     "qwen3": """
     attention_bias hidden_act intermediate_size max_window_layers use_sliding_window
+    """,
+    "qwen3_moe": """
+    attention_bias decoder_sparse_step hidden_act intermediate_size mlp_only_layers moe_intermediate_size
+    norm_topk_prob num_experts num_experts_per_tok output_router_logits router_aux_loss_coef
+    use_sliding_window
     """,
     "smollm3": """
     attention_bias hidden_act intermediate_size mlp_bias no_rope_layer_interval no_rope_layers

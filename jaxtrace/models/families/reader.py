@@ -58,6 +58,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
     "rope_interleaved": (False, None),
     "use_mrope": (False, None),
+    # Routers and experts of other modelling code.
+    **dict.fromkeys(("n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size"), (0, None)),
+    **dict.fromkeys(("moe_layer_freq", "n_group", "topk_group", "routed_scaling_factor"), (1, None)),
+    "first_k_dense_replace": (0, None),
+    "scoring_func": ("softmax", None),
+    "topk_method": ("greedy", None),
 }
 READ_BESIDE = ("architectures", "eos_token_id", "model_type")  # read where a checkpoint is opened
 

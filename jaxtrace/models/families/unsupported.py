@@ -10,7 +10,7 @@ from typing import Any
 from jaxtrace.errors import shown
 from jaxtrace.models.families import FAMILIES
 
-_EXPERTS = "it is a mixture of experts"
+_EXPERTS = "it is a mixture of experts with another router or other experts"
 _LATENT = "it has multi-head latent attention"
 _LATENT_EXPERTS = "it is a mixture of experts with multi-head latent attention"
 _RECURRENT = "it has state-space or recurrent layers instead of attention"
@@ -30,17 +30,22 @@ _PAIRS = "its rotary positions turn neighbouring dimensions"
 # What differs, the nearest supported model type, and the model types, in the names of transformers, of code on the hub
 # and of llama.cpp.
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
-    (_EXPERTS, "mistral", "dbrx grok grok_1 minimax_m2 mixtral solar_open"),
-    (_EXPERTS, "llama", "arctic aria_text bailing_moe bailingmoe bailingmoe2 cohere2_moe deepseek ernie4_5_moe"),
-    (_EXPERTS, "llama", "granitemoe granitemoe_swa granitemoeshared jetmoe llama4 llama4_text openmoe"),
-    (_EXPERTS, "olmo2", "flex_olmo olmoe"),
-    (_EXPERTS, "llama", "dots3_note dots3_note_text inkling_text inkling2_text inkling2_loop_text muse_spark"),
-    (_EXPERTS, "llama", "skywork_moe zaya"),
-    (_EXPERTS, "phi3", "phimoe"),
-    (_EXPERTS, "qwen2", "laguna qwen2_moe"),
-    (_EXPERTS, "qwen3", "afmoe beam dots1 exaone_moe flint glm4_moe hunyuan_moe hunyuan_v1_moe hy_v3 kolibri1 lfm3"),
-    (_EXPERTS, "qwen3", "mellum mimo_v2_flash qwen3_moe sarvam_moe step3p5 step3p7"),
-    ("it is a mixture of experts with attention sinks", "mistral", "gpt_oss"),
+    (_EXPERTS, "mixtral", "dbrx grok grok_1 minimax_m2 solar_open"),
+    (_EXPERTS, "mixtral", "arctic aria_text bailing_moe bailingmoe bailingmoe2 cohere2_moe deepseek ernie4_5_moe"),
+    (_EXPERTS, "mixtral", "granitemoe granitemoe_swa granitemoeshared jetmoe llama4 llama4_text openmoe"),
+    (_EXPERTS, "olmoe", "flex_olmo"),
+    (_EXPERTS, "mixtral", "dots3_note dots3_note_text inkling_text inkling2_text inkling2_loop_text muse_spark"),
+    (_EXPERTS, "mixtral", "skywork_moe zaya"),
+    (_EXPERTS, "mixtral", "phimoe"),
+    (_EXPERTS, "qwen3_moe", "laguna qwen2_moe"),
+    (
+        _EXPERTS,
+        "qwen3_moe",
+        "afmoe beam dots1 exaone_moe flint glm4_moe hunyuan_moe hunyuan_v1_moe hy_v3 kolibri1 lfm3",
+    ),
+    (_EXPERTS, "qwen3_moe", "mellum mimo_v2_flash sarvam_moe step3p5 step3p7"),
+    ("it is a mixture of experts, which jaxtrace reads from safetensors only", "qwen3_moe", "qwen3moe"),
+    ("it is a mixture of experts with attention sinks", "mixtral", "gpt_oss"),
     (_LATENT, "llama", "minicpm3 plm youtu"),
     (_LATENT_EXPERTS, "llama", "axk1 axk2 deepseek2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 glm4_moe_lite"),
     (_LATENT_EXPERTS, "llama", "glm5_next glm_moe_dsa hy_v4 kimi_k2 kimi_k3 longcat_flash sarvam_mla"),

@@ -12,7 +12,8 @@ class Weight:
     """One line of a weight table: the stored tensor, or the part of one, that fills a parameter.
 
     Attributes:
-      name: name of the tensor in the checkpoint; "{}" stands for the layer number.
+      name: name of the tensor in the checkpoint; "{}" stands for the layer number, and "{expert}" for the number of an
+        expert, where each expert has a tensor of its own.
       path: path of the parameter; "{}" stands for the layer number.
       transposed: True if the matrix is stored [in, out].
       part: position of the parameter among those that the tensor concatenates along its outputs, from 0.
@@ -25,9 +26,20 @@ class Weight:
     part: int = 0
     by_head: bool = False
 
-    def at(self, layer: int) -> tuple[str, ParamPath]:
+    def at(self, layer: int, expert: int = 0) -> tuple[str, ParamPath]:
         """Return the tensor's name and the parameter's path in one layer (0-based)."""
-        return self.name.format(layer), tuple(layer if part == "{}" else part for part in self.path)
+        path = tuple(layer if part == "{}" else part for part in self.path)
+        return self.name.format(layer, expert=expert), path
+
+    @property
+    def of_experts(self) -> bool:
+        """True if the parameter holds the weights of all experts, on its first axis."""
+        return "experts" in self.path
+
+    @property
+    def per_expert(self) -> bool:
+        """True if each expert has a tensor of its own."""
+        return "{expert}" in self.name
 
     @property
     def per_layer(self) -> bool:
