@@ -261,7 +261,7 @@ def _missing_head(raw: dict[str, Any]) -> str | None:
     named = {*map(str, named)} if isinstance(named, list) else {str(named)}
     if not named or named & {*known}:
         return None
-    return f"its architectures are {', '.join(sorted(named))}, not {' or '.join(known)}"
+    return f"its architectures are {', '.join(sorted(named))}, not {known[0]}"
 
 
 def _check_head(
