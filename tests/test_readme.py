@@ -62,7 +62,9 @@ def test_tables_are_those_of_the_code():
     assert not doc_tables.stale_pages(), "run python scripts/doc_tables.py"
 
 
-@pytest.mark.parametrize("module", dict.fromkeys(FAMILIES.values()), ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "module", dict.fromkeys(FAMILIES.values()), ids=lambda module: module.__name__.rpartition(".")[2]
+)
 def test_a_reason_for_a_refusal_is_of_an_attribute_that_is_refused(module):
     limits = doc_tables.limits(module)
     for name, reason in getattr(module, "REFUSED", {}).items():
