@@ -83,7 +83,7 @@ def test_costs_of_text_exclude_cross_attention():
 
 
 def test_kv_bytes_count_shared_keys_once_and_each_layer_s_own_width():
-    # Of 35 layers, 15 have keys and values: 12 of one head of 256, 3 of one head of 512.
+    # 15 of the 35 layers have keys and values: 12 have one head of 256, and 3 have one head of 512.
     assert find_published("gemma-4-e2b").config.kv_bytes(1, 2) == 2 * 2 * (12 * 256 + 3 * 512)
     # 60 layers; every sixth has 4 heads of 512, the others 16 of 256.
     assert find_published("gemma-4-31b").config.kv_bytes(1, 2) == 2 * 2 * (50 * 16 * 256 + 10 * 4 * 512)

@@ -90,6 +90,7 @@ def experts(reader: ConfigReader, number: str, feed_forward: str, normalised: bo
       feed_forward: attribute with the hidden width of an expert.
       normalised: see `Experts`.
     """
+    reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
     count, chosen = reader.positive(number, MAX_EXPERTS), reader.positive("num_experts_per_tok")
     if chosen > count:
         reader.fail(f"has num_experts_per_tok={chosen}, which is above {number}={count}")

@@ -43,8 +43,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map a Mixtral config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     own = renamed(config, {"num_experts": "num_local_experts"})
     with ConfigReader(own, source, DEFAULTS, "mixtral", ignored) as reader:
-        # Of training only.
-        reader.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
+        reader.ignore("router_jitter_noise")  # only training adds noise
         return common.llama_like(
             reader,
             "mixtral",

@@ -40,7 +40,6 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map an OLMoE config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     own = renamed(config, {"num_local_experts": "num_experts"})
     with ConfigReader(own, source, DEFAULTS, "olmoe", ignored) as reader:
-        reader.ignore("output_router_logits", "router_aux_loss_coef")  # of training
         reader.only("clip_qkv", None)
         bias = reader.flag("attention_bias")
         return common.llama_like(

@@ -45,7 +45,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     """Map a Qwen3-MoE config.json to a DecoderConfig; raise ConfigError for any unsupported attribute."""
     own = renamed(config, {"num_local_experts": "num_experts"})
     with ConfigReader(own, source, DEFAULTS, "qwen3_moe", ignored) as reader:
-        reader.ignore("max_window_layers", "output_router_logits", "router_aux_loss_coef")  # read by no layer
+        reader.ignore("max_window_layers")  # no layer reads it
         bias = reader.flag("attention_bias")
         window = reader.positive_or_none("sliding_window")
         kind = LayerKind(window if reader.flag("use_sliding_window") else None, ropes.rope(reader))
