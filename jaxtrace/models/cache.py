@@ -1,4 +1,4 @@
-"""Key/value cache of fixed size, one slot per position."""
+"""Key/value cache of fixed size, one slot per position, and the state of recurrent layers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,23 @@ def _write(slots: Float[Array, "B ..."], new: Float[Array, "B ..."], start: Int[
     return jax.lax.scatter(slots, indices, new.astype(slots.dtype), dimensions, mode="clip")
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RecurrentState:
+    """State of one gated delta net, or of several on a leading axis; zeros before the first position.
+
+    Attributes:
+      conv: inputs of the convolution at the latest positions but the next, the oldest first (C − 1 positions).
+      memory: matrix of each value head, float32.
+    """
+
+    conv: Float[Array, "*L B C-1 X"]
+    memory: Float[Array, "*L B N H W"]
+
+
 # One entry per layer, unrolled or stacked; None for a cross-attention layer without images, and for a layer that
 # attends to the keys and values of another.
-KVCache = list[LayerCache | None] | StackedLayers
+KVCache = list[LayerCache | RecurrentState | None] | StackedLayers
 
 
 def empty_cache(
@@ -62,7 +76,11 @@ def empty_cache(
       image_keys: number of slots of cross-attention layers; 0 without images.
     """
 
-    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | None:
+    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | RecurrentState | None:
+        if (net := kind.delta_net) is not None:
+            conv = jnp.zeros((*leading, batch, net.conv - 1, net.channels), dtype)
+            memory = (*leading, batch, net.value_heads, net.key_dim, net.value_dim)
+            return RecurrentState(conv, jnp.zeros(memory, jnp.float32))
         size, sized = image_keys if kind.cross_attention else slots, config.sized(kind)
         if size == 0 or kind.kv_source is not None:
             return None

@@ -118,6 +118,30 @@ class PositionScaling:
 
 
 @dataclass(frozen=True)
+class DeltaNet:
+    """A gated delta net (Yang et al. 2024) in the place of attention, after a causal convolution of each channel.
+
+    Attributes:
+      key_heads: number of heads of queries and keys (K); divides `value_heads`.
+      value_heads: number of heads of values (N), each with a state of its own.
+      key_dim: width of a query or key (H).
+      value_dim: width of a value (W).
+      conv: number of positions that the convolution sees, its own included.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv: int
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the convolution: all queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+
+@dataclass(frozen=True)
 class LayerKind:
     """Properties of a layer that may differ from layer to layer.
 
@@ -132,6 +156,7 @@ class LayerKind:
       keys_as_values: True if the values are the keys before their norm and rotation.
       kv_source: earlier layer (0-based) whose keys and values the layer attends to, which then has none of its own;
         None for its own. A decoder with such a layer has a pattern of all its layers.
+      delta_net: gated delta net in the place of attention, or None. Such a layer has no attention weights.
     """
 
     window: int | None = None
@@ -143,11 +168,12 @@ class LayerKind:
     dense: bool = False
     keys_as_values: bool = False
     kv_source: int | None = None
+    delta_net: DeltaNet | None = None
 
     @property
     def caches_text(self) -> bool:
         """True if the layer has keys and values of the text of its own."""
-        return not self.cross_attention and self.kv_source is None
+        return not self.cross_attention and self.kv_source is None and self.delta_net is None
 
 
 @dataclass(frozen=True)
