@@ -91,7 +91,8 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
         attention, feed_forward = block["attention"], block["feed_forward"]
         products = [attention[name] for name in ("q", "o")]
         products += [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
-        products += [feed_forward["router"]] if "router" in feed_forward else []
+        products += [feed_forward[name] for name in ("router", "shared_gate") if name in feed_forward]
+        products += feed_forward.get("shared", {}).values()
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
         if not kind.cross_attention:  # keys and values of an image are computed once, before the steps
             products += [attention[name] for name in ("k", "v") if name in attention]
