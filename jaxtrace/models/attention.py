@@ -65,11 +65,13 @@ class Positions:
       start: position of each row's first token.
       rotations: rotations of all tokens, by rotary positions and width of a head.
       image_mask: image tiles that the tokens see, or None.
+      count: number of tokens of each row before the padding, which does not advance the state of recurrent layers.
     """
 
     start: Int[Array, " B"]
     rotations: dict[tuple[Rope, int], Rotation]
     image_mask: ImageMask | None
+    count: Int[Array, " B"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ class AttentionTrace:
 
     @classmethod
     def absent(cls, shape: tuple[int, ...], heads: int, outputs: AttentionOutputs) -> AttentionTrace:
-        """Return the trace of a skipped layer, all NaN; `shape` is (B, T)."""
+        """Return the trace of a layer without attention, all NaN; `shape` is (B, T)."""
         nothing = jnp.full((*shape, heads), jnp.nan)
         moments = AttentionMoments(*(nothing for _ in dataclasses.fields(AttentionMoments)))
         return cls(moments if outputs.moments else None, nothing[..., 0] if outputs.head_jsd else None)

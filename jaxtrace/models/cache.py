@@ -57,9 +57,10 @@ class RecurrentState:
     memory: Float[Array, "*L B N H W"]
 
 
-# One entry per layer, unrolled or stacked; None for a cross-attention layer without images, and for a layer that
-# attends to the keys and values of another.
-KVCache = list[LayerCache | RecurrentState | None] | StackedLayers
+# Entry of a layer; None for a cross-attention layer without images, and for a layer that attends to the keys and values
+# of another.
+LayerState = LayerCache | RecurrentState | None
+KVCache = list[LayerState] | StackedLayers  # one entry per layer, unrolled or stacked
 
 
 def empty_cache(
@@ -76,7 +77,7 @@ def empty_cache(
       image_keys: number of slots of cross-attention layers; 0 without images.
     """
 
-    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | RecurrentState | None:
+    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerState:
         if (net := kind.delta_net) is not None:
             conv = jnp.zeros((*leading, batch, net.conv - 1, net.channels), dtype)
             memory = (*leading, batch, net.value_heads, net.key_dim, net.value_dim)
