@@ -49,11 +49,12 @@ class RecurrentState:
     """State of one gated delta net, or of several on a leading axis; zeros before the first position.
 
     Attributes:
-      conv: inputs of the convolution at the latest positions but the next, the oldest first (C − 1 positions).
+      conv: inputs of the convolution at the latest C − 1 positions, the oldest first; each key head has those of
+        its query, its key and its values.
       memory: matrix of each value head, float32.
     """
 
-    conv: Float[Array, "*L B C-1 X"]
+    conv: Float[Array, "*L B C-1 K X"]
     memory: Float[Array, "*L B N H W"]
 
 
@@ -79,7 +80,8 @@ def empty_cache(
 
     def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerState:
         if (net := kind.delta_net) is not None:
-            conv = jnp.zeros((*leading, batch, net.conv - 1, net.channels), dtype)
+            channels = net.channels // net.key_heads
+            conv = jnp.zeros((*leading, batch, net.conv - 1, net.key_heads, channels), dtype)
             memory = (*leading, batch, net.value_heads, net.key_dim, net.value_dim)
             return RecurrentState(conv, jnp.zeros(memory, jnp.float32))
         size, sized = image_keys if kind.cross_attention else slots, config.sized(kind)

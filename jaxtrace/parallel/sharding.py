@@ -41,6 +41,13 @@ AXES: dict[str, Axes] = {
 }
 # Weights of experts; each device holds whole experts.
 EXPERT_AXES: dict[str, Axes] = dict.fromkeys(("gate", "up", "down"), ("expert", None, None))
+# Weights of gated delta nets, grouped by key head.
+DELTA_NET_AXES: dict[str, Axes] = {
+    **dict.fromkeys(("q", "k", "v", "gate", "decay", "beta"), ("heads", "head_dim", "embed")),
+    **dict.fromkeys(("q_conv", "k_conv", "v_conv"), ("heads", "head_dim", None, None)),
+    **dict.fromkeys(("decay_scale", "decay_bias"), ("heads",)),
+    "o": ("embed", "heads", "head_dim"),
+}
 # Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
 HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
 # The image encoder's heads are folded into the output axis.
@@ -149,6 +156,8 @@ def logical_axes(names: list[str | None], dimensions: int) -> Axes:
     *parents, name = names
     if parents and parents[-1] in HEAD_NORM_AXES:
         return HEAD_NORM_AXES[parents[-1]][-dimensions:]
+    if "delta_net" in parents:
+        return DELTA_NET_AXES.get(name or "", (None,) * dimensions)
     if name in ("weight", "bias") and dimensions == 1:
         return ("embed",)
     table = VISION_AXES if names[0] == "vision" else EXPERT_AXES if "experts" in parents else AXES
