@@ -65,13 +65,13 @@ class Positions:
       start: position of each row's first token.
       rotations: rotations of all tokens, by rotary positions and width of a head.
       image_mask: image tiles that the tokens see, or None.
-      count: number of tokens of each row before the padding, which does not advance the state of recurrent layers.
+      count: number of tokens of each row before the padding, which does not advance recurrent states; None for all.
     """
 
     start: Int[Array, " B"]
     rotations: dict[tuple[Rope, int], Rotation]
     image_mask: ImageMask | None
-    count: Int[Array, " B"]
+    count: Int[Array, " B"] | None
 
 
 @dataclasses.dataclass(frozen=True)

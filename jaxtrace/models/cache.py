@@ -51,11 +51,11 @@ class RecurrentState:
     Attributes:
       conv: inputs of the convolution at the latest C − 1 positions, the oldest first; each key head has those of
         its query, its key and its values.
-      memory: matrix of each value head, float32.
+      memory: matrix of each of the G value heads of a key head, float32.
     """
 
     conv: Float[Array, "*L B C-1 K X"]
-    memory: Float[Array, "*L B N H W"]
+    memory: Float[Array, "*L B K G H W"]
 
 
 # Entry of a layer; None for a cross-attention layer without images, and for a layer that attends to the keys and values
@@ -80,9 +80,9 @@ def empty_cache(
 
     def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerState:
         if (net := kind.delta_net) is not None:
-            channels = net.channels // net.key_heads
-            conv = jnp.zeros((*leading, batch, net.conv - 1, net.key_heads, channels), dtype)
-            memory = (*leading, batch, net.value_heads, net.key_dim, net.value_dim)
+            shape, heads = (*leading, batch), net.key_heads
+            conv = jnp.zeros((*shape, net.conv - 1, heads, net.channels // heads), dtype)
+            memory = (*shape, heads, net.value_heads // heads, net.key_dim, net.value_dim)
             return RecurrentState(conv, jnp.zeros(memory, jnp.float32))
         size, sized = image_keys if kind.cross_attention else slots, config.sized(kind)
         if size == 0 or kind.kv_source is not None:

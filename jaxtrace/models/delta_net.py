@@ -20,7 +20,7 @@ from jaxtrace.kernels import einsum, linear
 from jaxtrace.models.cache import RecurrentState
 from jaxtrace.models.config import DecoderConfig, DeltaNet, LayerKind
 from jaxtrace.models.norms import RMSNorm
-from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
+from jaxtrace.models.on_mesh import ROW_AXES, dividing_axes, dividing_kv_head_axes, map_shards
 from jaxtrace.models.parameters import random_weight
 
 CHUNK = 64  # positions that are computed at once
@@ -71,7 +71,7 @@ class GatedDeltaNet(nnx.Module):
             self.decay_scale[...],
             self.decay_bias[...],
         )
-        rows, heads = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.net.key_heads)
+        rows, heads = dividing_axes(ROW_AXES, len(x)), dividing_kv_head_axes(self.net.key_heads)
         of_inputs, of_memory = P(rows, None, heads), P(rows, heads)
         of_state: Any = RecurrentState(cast(Any, of_inputs), cast(Any, of_memory))
         specs = (of_inputs, P(heads), of_state, P(rows)), (of_inputs, of_state)
@@ -143,10 +143,10 @@ def _mix(
         jax.nn.sigmoid(inputs.beta),
     )
     counted = None if count is None else jnp.arange(length) < count[:, None]
-    memory = state.memory.reshape(batch, key_heads, groups, net.key_dim, width)
-    out, new = (delta_step if length == 1 else delta_chunks)(delta, memory, counted)
-    new = new if count is None else jnp.where((count > 0)[:, None, None, None, None], new, memory)
-    return out.reshape(batch, length, -1, width), RecurrentState(conv, new.reshape(state.memory.shape))
+    out, memory = (delta_step if length == 1 else delta_chunks)(delta, state.memory, counted)
+    if count is not None:
+        memory = jnp.where((count > 0)[:, None, None, None, None], memory, state.memory)
+    return out.reshape(batch, length, -1, width), RecurrentState(conv, memory)
 
 
 def _last_inputs(fed: Float[Array, "B S K X"], old: Float[Array, "B C K X"], count: Int[Array, " B"] | None) -> Array:

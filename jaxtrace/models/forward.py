@@ -109,7 +109,6 @@ def forward(
     ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     length = start + tokens.shape[1] if length is None else length
-    count = jnp.full_like(start, tokens.shape[1]) if count is None else count
     positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask, count)
     requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
     measured = range(1, config.num_layers + 1) if layers is None else layers
@@ -215,8 +214,7 @@ def attention_weights(
         weights = layer_at(params["layers"], layer - 1)
         cache = layer_at(result.cache, layer - 1 if kind.kv_source is None else kind.kv_source)
         block = merge(block_definition(config, kind), weights)
-        count = jnp.full_like(start, position.shape[1])
-        positions = Positions(start, _rotations(config, [kind], position, result.length), None, count)
+        positions = Positions(start, _rotations(config, [kind], position, result.length), None, None)
         return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 
     heads_by_layer = {layer: [head for other, head in rows if other == layer] for layer, _ in rows}

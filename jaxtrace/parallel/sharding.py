@@ -43,10 +43,9 @@ AXES: dict[str, Axes] = {
 EXPERT_AXES: dict[str, Axes] = dict.fromkeys(("gate", "up", "down"), ("expert", None, None))
 # Weights of gated delta nets, grouped by key head.
 DELTA_NET_AXES: dict[str, Axes] = {
-    **dict.fromkeys(("q", "k", "v", "gate", "decay", "beta"), ("heads", "head_dim", "embed")),
-    **dict.fromkeys(("q_conv", "k_conv", "v_conv"), ("heads", "head_dim", None, None)),
-    **dict.fromkeys(("decay_scale", "decay_bias"), ("heads",)),
-    "o": ("embed", "heads", "head_dim"),
+    **dict.fromkeys(("q", "k", "v", "gate", "decay", "beta"), ("kv_heads", "head_dim", "embed")),
+    **dict.fromkeys(("q_conv", "k_conv", "v_conv"), ("kv_heads", "head_dim", None, None)),
+    "o": ("embed", "kv_heads", "head_dim"),
 }
 # Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
 HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
@@ -135,12 +134,13 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRule
     """Return the sharding of every array that a batch of rows carries from step to step.
 
     Args:
-      shapes: arrays of the state. Their first axis is the row, except in keys and values of stacked layers; keys are
-        [B, K, H, S] and values [B, K, S, H].
+      shapes: arrays of the state. Their first axis is the row, except in the cache of stacked layers; keys are
+        [B, K, H, S], values [B, K, S, H], and states of delta nets as in `RecurrentState`.
       mesh: mesh of the parameters.
       rules: mesh axes of each logical axis.
     """
     heads = {"k": ("kv_heads", "head_dim", None), "v": ("kv_heads", None, "head_dim")}
+    heads |= {"conv": (None, "kv_heads", None), "memory": ("kv_heads", None, None, None)}
 
     def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         names, leading = _path(keys)
