@@ -69,8 +69,8 @@ class Interventions:
                 )
             if config.kind(layer - 1).delta_net is not None:
                 raise ConfigError(
-                    f"interventions: layer {layer} is recurrent and has no attention heads; drop head {head}, or ablate "
-                    "the whole layer"
+                    f"interventions: layer {layer} is recurrent and has no attention heads; drop head {head}, or "
+                    "ablate the layer"
                 )
             head_mask[layer - 1, head] = True
         return cls(layer_mask, head_mask)
