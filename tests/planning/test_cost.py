@@ -116,7 +116,7 @@ def test_kv_and_recurrent_bytes_equal_the_bytes_of_a_cache(config):
 
 
 def test_recurrent_bytes_do_not_grow_with_the_tokens():
-    # A state has 2 · 40 inputs of the convolution and four float32 matrices of 4 · 6; three of the four layers have one.
+    # Three of four layers have a state: 2 · 40 inputs of the convolution and four float32 matrices of 4 · 6.
     assert HYBRID.recurrent_bytes(2) == 3 * (2 * 2 * 40 + 4 * 4 * 4 * 6)
     assert HYBRID.kv_bytes(10, 2) == 10 * 2 * 2 * 2 * 8 and CONFIG.recurrent_bytes() == 0
     assert torch_attention_bytes(HYBRID, 100) == 4 * 4 * 100**2
