@@ -284,6 +284,7 @@ class DecoderConfig:
       learned_positions: True if a learned embedding of the position is added to the token's embedding.
       qkv_bias: True if q, k and v have biases.
       output_bias: True if o has a bias.
+      output_gate: True if each head's output is multiplied by the sigmoid of a gate, projected like a query.
       feed_forward_bias: True if the feed-forward block has biases.
       tied: True if the embedding is also the unembedding.
       layer_input: width of the per-layer embeddings (P), a second table with an embedding of each token for each layer,
@@ -324,6 +325,7 @@ class DecoderConfig:
     learned_positions: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
+    output_gate: bool = False
     feed_forward_bias: bool = False
     tied: bool = False
     layer_input: int = 0

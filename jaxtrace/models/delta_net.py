@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import einsum, linear
+from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.cache import RecurrentState
 from jaxtrace.models.config import DecoderConfig, DeltaNet, LayerKind
 from jaxtrace.models.norms import RMSNorm
@@ -38,7 +39,8 @@ class GatedDeltaNet(nnx.Module):
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
         assert kind.delta_net is not None
-        self.net = net = kind.delta_net
+        self.net, self.activation = kind.delta_net, config.activation
+        net = kind.delta_net
         d, k, n, h, c = config.embed_dim, net.key_heads, net.value_heads, net.key_dim, net.conv
         g, v = n // k, n // k * net.value_dim
         self.q, self.k = random_weight(rngs, k, h, d), random_weight(rngs, k, h, d)
@@ -75,7 +77,7 @@ class GatedDeltaNet(nnx.Module):
         of_inputs, of_memory = P(rows, None, heads), P(rows, heads)
         of_state: Any = RecurrentState(cast(Any, of_inputs), cast(Any, of_memory))
         specs = (of_inputs, P(heads), of_state, P(rows)), (of_inputs, of_state)
-        mix = map_shards(functools.partial(_mix, self.net), *specs)
+        mix = map_shards(functools.partial(_mix, self.net, self.activation), *specs)
         out, state = mix(inputs, weights, state, count)
         out = self.norm(out.astype(x.dtype)) * jax.nn.silu(_project(x, self.gate, jnp.float32).reshape(out.shape))
         d, k, v = self.o[...].shape
@@ -123,7 +125,12 @@ class DeltaInputs(NamedTuple):
 
 
 def _mix(
-    net: DeltaNet, inputs: _Inputs, weights: _Weights, state: RecurrentState, count: Int[Array, " B"] | None
+    net: DeltaNet,
+    activation: str,
+    inputs: _Inputs,
+    weights: _Weights,
+    state: RecurrentState,
+    count: Int[Array, " B"] | None,
 ) -> tuple[Float[Array, "B T N W"], RecurrentState]:
     """Run the convolution and the delta rule for the key heads of the inputs."""
     batch, length, key_heads, _ = inputs.mixed.shape
@@ -131,8 +138,8 @@ def _mix(
     fed = jnp.concatenate([state.conv, inputs.mixed.astype(state.conv.dtype)], axis=1)
     conv = _last_inputs(fed, state.conv, count)
     taps = weights.conv.astype(jnp.float32)
-    mixed = jax.nn.silu(sum(fed[:, i : i + length].astype(jnp.float32) * taps[:, :, i] for i in range(net.conv)))
-    q, k, v = jnp.split(mixed, [net.key_dim, 2 * net.key_dim], axis=-1)
+    convolved = sum(fed[:, i : i + length].astype(jnp.float32) * taps[:, :, i] for i in range(net.conv))
+    q, k, v = jnp.split(ACTIVATIONS[activation](convolved), [net.key_dim, 2 * net.key_dim], axis=-1)
     scale, bias = (w.astype(jnp.float32).reshape(key_heads, groups) for w in (weights.decay_scale, weights.decay_bias))
     log_decay = -jnp.exp(scale) * jax.nn.softplus(inputs.decay + bias)
     delta = DeltaInputs(
@@ -142,8 +149,11 @@ def _mix(
         jnp.maximum(log_decay, LOWEST_LOG_DECAY),
         jax.nn.sigmoid(inputs.beta),
     )
-    counted = None if count is None else jnp.arange(length) < count[:, None]
-    out, memory = (delta_step if length == 1 else delta_chunks)(delta, state.memory, counted)
+    if length == 1:
+        out, memory = delta_step(delta, state.memory)
+    else:
+        counted = None if count is None else jnp.arange(length) < count[:, None]
+        out, memory = delta_chunks(delta, state.memory, counted)
     if count is not None:
         memory = jnp.where((count > 0)[:, None, None, None, None], memory, state.memory)
     return out.reshape(batch, length, -1, width), RecurrentState(conv, memory)
@@ -160,9 +170,9 @@ def _last_inputs(fed: Float[Array, "B S K X"], old: Float[Array, "B C K X"], cou
 
 
 def delta_step(
-    inputs: DeltaInputs, memory: Float[Array, "B K G H W"], counted: Bool[Array, "B 1"] | None
+    inputs: DeltaInputs, memory: Float[Array, "B K G H W"]
 ) -> tuple[Float[Array, "B 1 K G W"], Float[Array, "B K G H W"]]:
-    """Apply the gated delta rule at one position; the memory of a row that is not counted is meaningless."""
+    """Apply the gated delta rule at one position."""
     q, k, v, log_decay, beta = (x[:, 0] for x in inputs)
     decay = jnp.exp(log_decay)[..., None]
     read_q, read_k = ((memory * x[:, :, None, :, None]).sum(-2) for x in (q, k))
@@ -182,7 +192,8 @@ def delta_chunks(
     Args:
       inputs: queries, keys, values, decays and write strengths.
       memory: memory before the positions, float32.
-      counted: positions that advance the memory, the first ones of each row; None for all.
+      counted: positions that advance the memory, the first ones of each row; None for all. The outputs of other
+        positions are meaningless.
     """
     length = inputs.q.shape[1]
     inputs, nonfinite = _without_nonfinite(inputs)

@@ -31,6 +31,8 @@ AXES: dict[str, Axes] = {
     "k_bias": ("kv_heads", "head_dim"),
     "v_bias": ("kv_heads", "head_dim"),
     "o_bias": ("embed",),
+    "output_gate": ("heads", "head_dim", "embed"),
+    "output_gate_bias": ("heads", "head_dim"),
     "gate": ("feed_forward", "embed"),
     "up": ("feed_forward", "embed"),
     "down": ("embed", "feed_forward"),

@@ -23,6 +23,7 @@ from jaxtrace.models.families import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_5,
     qwen3_moe,
     smollm3,
 )
@@ -43,6 +44,7 @@ FAMILIES: dict[str, ModuleType] = {
         qwen2,
         qwen3,
         qwen3_moe,
+        qwen3_5,
         gemma2,
         gemma3,
         gemma4,
