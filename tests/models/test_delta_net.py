@@ -1,5 +1,7 @@
 """Gated delta nets against a float64 recurrence, one position after another."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,9 @@ def strong_decays(rng, length):
     )
 
 
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+chunks = compiled(delta_chunks)
+
 CASES = {
     "several chunks and a part of one": (lambda rng: random_inputs(rng, 200), None),
     "strong and weak decays": (
@@ -80,7 +85,7 @@ def test_chunks_equal_a_float64_recurrence(name, rng):
     length = inputs.q.shape[1]
     counted = np.arange(length) < np.array(counts or [length] * ROWS)[:, None]
     expected, after = recurrence(inputs, memory, counted)
-    out, got = jax.jit(delta_chunks)(jax.tree.map(jnp.array, inputs), memory, None if counts is None else counted)
+    out, got = chunks(inputs, memory, None if counts is None else counted)
     np.testing.assert_allclose(np.asarray(out)[counted], expected[counted], rtol=0, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(got, after, rtol=0, atol=2e-5 * np.abs(after).max())
 
@@ -96,9 +101,9 @@ def test_one_step_equals_a_float64_recurrence(rng):
 @pytest.mark.parametrize("name", ["k", "v", "log_decay", "beta"])
 def test_a_nonfinite_input_spoils_only_its_row_and_head_from_its_position_on(name, rng):
     inputs, memory = random_inputs(rng, 80)
-    expected = delta_chunks(inputs, memory, None)[0]
+    expected, _ = chunks(inputs, memory, None)
     getattr(inputs, name)[1, 70, 0] = np.nan
-    out, after = (np.asarray(x) for x in delta_chunks(jax.tree.map(jnp.array, inputs), memory, None))
+    out, after = map(np.array, chunks(inputs, memory, None))
     assert np.isnan(out[1, 70:, 0]).all()
     assert np.isnan(after[1, 0]).all()
     out[1, 70:, 0] = expected[1, 70:, 0]
@@ -116,7 +121,7 @@ def layer():
     noise = np.random.default_rng(0)
     graph, state = nnx.split(module)
     state = jax.tree.map(lambda x: x + noise.normal(0, 0.3, x.shape).astype(np.float32), state)
-    return jax.jit(lambda x, state_before, count: nnx.merge(graph, state)(x, state_before, count))
+    return compiled(lambda x, state_before, count: nnx.merge(graph, state)(x, state_before, count))
 
 
 def random_state(rng, rows):
@@ -128,15 +133,15 @@ def random_state(rng, rows):
 def test_pieces_and_single_steps_equal_one_call(layer, rng):
     x, state = jnp.float32(rng.normal(size=(2, 100, 16))), random_state(rng, 2)
     expected, after = layer(x, state, None)
-    for ends in ((2, 66, 100), (98, 99, 100)):
-        outs, state_of_piece, start = [], state, 0
-        for end in ends:
-            piece = jnp.pad(x[:, start:end], ((0, 0), (0, 3), (0, 0))) if end - start > 1 else x[:, start:end]
-            out, state_of_piece = layer(piece, state_of_piece, jnp.full(2, end - start))
-            outs.append(out[:, : end - start])
-            start = end
-        np.testing.assert_allclose(jnp.concatenate(outs, axis=1), expected, atol=1e-5)
-        jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, atol=1e-5), state_of_piece, after)
+    outs, start = [], 0
+    for end in (2, 68, 98, 99, 100):  # pieces of at most 70 positions, padded, and two single steps
+        size = end - start
+        piece = x[:, start:end] if size == 1 else jnp.pad(x[:, start:end], ((0, 0), (0, 70 - size), (0, 0)))
+        out, state = layer(piece, state, jnp.full(2, size))
+        outs.append(out[:, :size])
+        start = end
+    np.testing.assert_allclose(jnp.concatenate(outs, axis=1), expected, atol=1e-5)
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, atol=1e-5), state, after)
 
 
 @pytest.mark.parametrize("length", [1, 5])
