@@ -17,13 +17,17 @@ from pathlib import Path
 
 FILE = Path(__file__).parent.parent / "jaxtrace" / "models" / "families" / "known.py"
 FAMILIES = (
+    "dots1",
+    "flex_olmo",
     "gemma2",
     "gemma3",
     "gemma4",
     "gemma4_unified",
+    "glm4_moe",
     "gpt2",
     "gpt_neox",
     "llama",
+    "minimax_m2",
     "ministral",
     "ministral3",
     "mistral",
@@ -35,6 +39,7 @@ FAMILIES = (
     "olmoe",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
     "qwen3_5",
     "qwen3_5_moe",

@@ -28,7 +28,7 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
       shardings: sharding of every parameter, in the requested layout; None for the default device.
       stacked: True to stack the layers for a scan.
     """
-    shapes = abstract_params(config)
+    shapes = abstract_params(config, dtype=dtype)
     if shardings is None:
         default = jnp.zeros(()).sharding
         shardings = jax.tree.map(lambda _: default, abstract_params(config, stacked=stacked))
@@ -36,7 +36,7 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     block_shapes, block_shardings = shapes.pop("layers"), shardings["layers"]
 
     def read_part(path: ParamPath, shape: Any, sharding: Any) -> Any:
-        part = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), shape, sharding)
+        part = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding)
         return jax.block_until_ready(read(path, part))  # otherwise several parts would wait in host memory
 
     def read_layer(i: int, sharding: Any) -> Any:
@@ -47,18 +47,18 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
         return {**params, "layers": [read_layer(i, block_shardings[i]) for i in range(config.num_layers)]}
     period, end = len(block_shardings.repeated), config.num_layers - len(block_shardings.tail)
     repeated = [
-        _stack(read_layer, range(first, end, period), block_shapes[first], dtype, block_shardings.repeated[first])
+        _stack(read_layer, range(first, end, period), block_shapes[first], block_shardings.repeated[first])
         for first in range(period)
     ]
     unstacked = [read_layer(end + i, sharding) for i, sharding in enumerate(block_shardings.tail)]
     return {**params, "layers": StackedLayers(repeated, unstacked)}
 
 
-def _stack(read_layer: Callable[[int, Any], Any], layers: range, shapes: Any, dtype: Any, shardings: Any) -> Any:
+def _stack(read_layer: Callable[[int, Any], Any], layers: range, shapes: Any, shardings: Any) -> Any:
     """Stack layers on a leading axis, each written in place after it is read."""
 
     def zeros() -> Any:
-        return jax.tree.map(lambda x: jnp.zeros((len(layers), *x.shape), dtype), shapes)
+        return jax.tree.map(lambda x: jnp.zeros((len(layers), *x.shape), x.dtype), shapes)
 
     def write(stack: Any, new: Any, i: int) -> Any:
         return jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, x, i, 0), stack, new)

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from pydantic import BaseModel
 
 from jaxtrace import interrupts
@@ -126,15 +125,15 @@ def _memory_line(checkpoint: Checkpoint, asked: str) -> str:
 
 def _target(checkpoint: Checkpoint, weights: Any, dtype: str | None, mesh: str | None) -> Params:
     """Return the shapes, dtypes and shardings of the parameters to write."""
-    shapes = abstract_params(checkpoint.config)
+    shapes = abstract_params(checkpoint.config, dtype=dtype or jnp.float32)
     default = jnp.zeros(()).sharding
     shardings = None if mesh is None else dict(leaves(param_shardings(checkpoint.config, make_mesh(mesh))))
 
-    def target(path: ParamPath, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    def target(path: ParamPath, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         sharding = default if shardings is None else shardings[path]
-        return jax.ShapeDtypeStruct(shape, np.dtype(dtype or weights.dtype(path)), sharding=sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype if dtype else weights.dtype(path), sharding=sharding)
 
-    targets = [target(path, leaf.shape) for path, leaf in leaves(shapes)]
+    targets = [target(path, leaf) for path, leaf in leaves(shapes)]
     return jax.tree.unflatten(jax.tree.structure(shapes), targets)
 
 

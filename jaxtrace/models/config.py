@@ -190,19 +190,33 @@ class LayerKind:
 class Experts:
     """Experts in the place of the feed-forward block: a router chooses some of them for each token.
 
-    A softmax over the chosen experts alone is a softmax over all of them, normalised.
+    A token's output is the sum of its chosen experts' outputs, each times the expert's score, and of the shared
+    expert's. A softmax over the chosen experts alone is a softmax over all of them, normalised.
 
     Attributes:
       number: number of experts (E).
-      chosen: number of experts for each token; at most `number`.
+      chosen: number of experts for each token, those with the highest scores; at most `number`.
       feed_forward: hidden width of each expert (F).
+      scoring: function from the router's logits to scores: "softmax" over all experts, or "sigmoid" of each logit.
+      selection_bias: True if a learned bias is added to the scores for the choice alone, not for the sum.
       normalised: True if the scores of the chosen experts are divided by their sum.
+      scale: factor on the scores, after the division.
+      scores_on_inputs: True if a score multiplies the input of its expert, not the output (Llama 4).
+      shared: hidden width of the shared expert, which every token uses; 0 for none. Several shared experts are one of
+        their total width.
+      shared_gate: True if the shared expert's output is multiplied by the sigmoid of a learned product with the token.
     """
 
     number: int
     chosen: int
     feed_forward: int
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    selection_bias: bool = False
     normalised: bool = True
+    scale: float = 1.0
+    scores_on_inputs: bool = False
+    shared: int = 0
+    shared_gate: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.layers import Block, LayerInputs
 from jaxtrace.models.norms import stream_norm
-from jaxtrace.models.parameters import random_weight
+from jaxtrace.models.parameters import param_dtype, random_weight
 from jaxtrace.models.stacked import StackedLayers
 from jaxtrace.models.vision import VisionEncoder
 
@@ -65,10 +65,13 @@ def as_module(config: DecoderConfig, params: Params) -> Decoder:
     return merge(definition, {**params, "layers": layers})
 
 
-def abstract_params(config: DecoderConfig, *, stacked: bool = False) -> Params:
-    """Return the shapes and dtypes of all parameters, with layers as a list or stacked."""
+def abstract_params(config: DecoderConfig, *, stacked: bool = False, dtype: Any = jnp.float32) -> Params:
+    """Return the shapes and dtypes of all parameters of a decoder with some dtype, with layers as a list or stacked."""
     blocks = [_dicts_to_lists(nnx.to_pure_dict(block_definition(config, kind)[1])) for kind in config.kinds]
     params = {**_dicts_to_lists(nnx.to_pure_dict(outer_definition(config)[1])), "layers": blocks}
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.ShapeDtypeStruct(x.shape, param_dtype(path, dtype)), params
+    )
     return jax.eval_shape(functools.partial(stack_layers, config), params) if stacked else params
 
 
@@ -169,7 +172,7 @@ def _compiled(
         rngs = nnx.Rngs(params=key)
         module = Decoder(config, rngs=rngs, blocks=False) if kind is None else Block(config, kind, rngs)
         params = _dicts_to_lists(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-        return jax.tree.map(lambda x: x.astype(dtype), params)
+        return jax.tree_util.tree_map_with_path(lambda path, x: x.astype(param_dtype(path, dtype)), params)
 
     every = functools.partial(jax.lax.map, make)
     return jax.jit(every if many else make, out_shardings=jax.tree.unflatten(structure, leaves))

@@ -1,11 +1,12 @@
 """Feed-forward blocks of experts: a router chooses experts for each token, and every chosen expert is computed.
 
-No token is dropped. On a mesh each device computes the experts that it holds, for the tokens of its rows.
+No token is dropped. On a mesh each device computes the experts that it holds and its part of the shared expert, for the
+tokens of its rows.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +20,33 @@ from jaxtrace.kernels.precision import product_precision
 from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
-from jaxtrace.models.parameters import random_weight
+from jaxtrace.models.parameters import optional_bias, random_weight
 
 TILE = 128  # most rows of one expert that are multiplied at once in a loop over experts
 # Mean rows of an expert from which an accelerator uses ragged_dot. XLA copies all experts of its loop over decode steps
 # for it: 6.9 GiB on each of 16 v5e chips for Qwen3-30B-A3B.
 RAGGED = 32
+MIN_SUM = 1e-20  # added to the sum of scores by which they are divided: all sigmoids of a token may be 0
 
 
 class ExpertWeights(NamedTuple):
-    """Weights of experts: down(act(gate(x)) · up(x))."""
+    """Weights of one expert, or of several on a first axis: down(act(gate(x)) · up(x))."""
 
-    gate: Float[Array, "E F D"]
-    up: Float[Array, "E F D"]
-    down: Float[Array, "E D F"]
+    gate: Float[Array, "*e F D"]
+    up: Float[Array, "*e F D"]
+    down: Float[Array, "*e D F"]
+
+
+class ExpertForm(NamedTuple):
+    """Form of an expert's output.
+
+    Attributes:
+      activation: name of the activation function.
+      scores_on_inputs: True if an expert's score multiplies its input, not its output.
+    """
+
+    activation: str
+    scores_on_inputs: bool = False
 
 
 class Chosen(NamedTuple):
@@ -48,48 +62,75 @@ class Chosen(NamedTuple):
 
 
 class Experts(nnx.Module):
-    """Weights of all experts."""
+    """Weights of all experts on a first axis, or of one expert."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
-        assert config.experts is not None
-        e, f, d = config.experts.number, config.experts.feed_forward, config.embed_dim
-        self.gate, self.up = random_weight(rngs, e, f, d), random_weight(rngs, e, f, d)
-        self.down = random_weight(rngs, e, d, f)
+    def __init__(self, rngs: nnx.Rngs, *number: int, feed_forward: int, embed_dim: int) -> None:
+        self.gate = random_weight(rngs, *number, feed_forward, embed_dim)
+        self.up = random_weight(rngs, *number, feed_forward, embed_dim)
+        self.down = random_weight(rngs, *number, embed_dim, feed_forward)
+
+    @property
+    def weights(self) -> ExpertWeights:
+        """Arrays of the weights."""
+        return ExpertWeights(self.gate[...], self.up[...], self.down[...])
 
 
 class ExpertFeedForward(nnx.Module):
-    """Sum of the outputs of the experts that the router chooses for each token, weighted by their scores."""
+    """Sum of the outputs of the experts that the router chooses for each token, and of the shared expert."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         assert config.experts is not None
-        self.config, self.activation = config.experts, config.activation
-        self.router = random_weight(rngs, config.experts.number, config.embed_dim)
-        self.experts = Experts(config, rngs)
+        self.config = experts = config.experts
+        self.form = ExpertForm(config.activation, experts.scores_on_inputs)
+        e, f, d = experts.number, experts.feed_forward, config.embed_dim
+        self.router = random_weight(rngs, e, d)
+        self.selection_bias = optional_bias(experts.selection_bias, e)
+        self.experts = Experts(rngs, e, feed_forward=f, embed_dim=d)
+        self.shared = Experts(rngs, feed_forward=experts.shared, embed_dim=d) if experts.shared else None
+        self.shared_gate = random_weight(rngs, 1, d) if experts.shared_gate else None
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        scores = jax.nn.softmax(linear(x, self.router[...], jnp.float32), axis=-1)
-        weight, expert = jax.lax.top_k(scores, self.config.chosen)
-        if self.config.normalised:
-            weight = weight / weight.sum(-1, keepdims=True)
-        weights = ExpertWeights(self.experts.gate[...], self.experts.up[...], self.experts.down[...])
+        chosen, shared = self.choose(x), None if self.shared is None else self.shared.weights
+        gate = None if self.shared_gate is None else jax.nn.sigmoid(linear(x, self.shared_gate[...], jnp.float32))
         rows, axes = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.config.number)
 
-        def of_shard(x: Array, chosen: Chosen, weights: ExpertWeights) -> Array:
+        def of_shard(
+            x: Array, chosen: Chosen, gate: Array | None, weights: ExpertWeights, shared: ExpertWeights | None
+        ) -> Array:
             held = len(weights.gate)
             if axes is not None:
                 local = chosen.expert - jax.lax.axis_index(axes) * held
                 chosen = chosen._replace(expert=jnp.where((local >= 0) & (local < held), local, held))
             chosen = Chosen(*(y.reshape(-1, self.config.chosen) for y in chosen))
             devices = self.config.number // held
-            out = compute_experts(x.reshape(-1, x.shape[-1]), chosen, weights, self.activation, devices=devices)
-            out = out.astype(x.dtype).reshape(x.shape)
+            out = compute_experts(x.reshape(-1, x.shape[-1]), chosen, weights, self.form, devices=devices)
+            out = out.reshape(x.shape)
+            if shared is not None:
+                output = _expert(x, shared, self.form.activation)
+                out += output if gate is None else gate * output
+            out = out.astype(x.dtype)
             return out if axes is None else jax.lax.psum(out, axes)
 
-        return map_shards(of_shard, (P(rows), P(rows), P(axes)), P(rows))(x, Chosen(expert, weight), weights)
+        of_shared: Any = None if shared is None else ExpertWeights(*map(P, (axes, axes, None), (None, None, axes)))
+        specs = P(rows), P(rows), P(rows), P(axes), of_shared
+        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared)
+
+    def choose(self, x: Float[Array, "B T D"]) -> Chosen:
+        """Return the experts of each token, those with the highest scores first, and their factors."""
+        logits = linear(x, self.router[...], jnp.float32)
+        sigmoid = self.config.scoring == "sigmoid"
+        scores = jax.nn.sigmoid(logits) if sigmoid else jax.nn.softmax(logits, axis=-1)
+        # Without a bias the order is that of the logits, where sigmoids that round to 1 are equal.
+        ranks = logits if self.selection_bias is None else scores + self.selection_bias[...]
+        expert = jax.lax.top_k(ranks, self.config.chosen)[1]
+        weight = jnp.take_along_axis(scores, expert, axis=-1)
+        if self.config.normalised:
+            weight = weight / (weight.sum(-1, keepdims=True) + MIN_SUM)
+        return Chosen(expert, weight if self.config.scale == 1 else self.config.scale * weight)
 
 
 def compute_experts(
-    x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activation: str, *, devices: int = 1
+    x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm, *, devices: int = 1
 ) -> Float[Array, "R D"]:
     """Return the weighted sum of each row's experts, float32, in the fastest way for the rows and the platform.
 
@@ -97,20 +138,20 @@ def compute_experts(
       x: rows.
       chosen: experts of each row.
       weights: weights of the experts of this device.
-      activation: name of the activation function.
+      form: form of an expert's output.
       devices: number of devices that hold as many other experts each.
     """
     (rows, count), number = chosen.expert.shape, len(weights.gate) * devices
     if count == number:
-        return dense(x, chosen, weights, activation)
+        return dense(x, chosen, weights, form)
     mean, on_cpu = -(-rows * count // number), target_platform() == "cpu"  # mean: rows of an expert
     if not on_cpu and mean >= RAGGED:
-        return ragged(x, chosen, weights, activation)
+        return ragged(x, chosen, weights, form)
     size = min(TILE, 1 << (mean - 1).bit_length())
-    return tiled(x, chosen, weights, activation, size=size if on_cpu else max(8, size))
+    return tiled(x, chosen, weights, form, size=size if on_cpu else max(8, size))
 
 
-def dense(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activation: str) -> Float[Array, "R D"]:
+def dense(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm) -> Float[Array, "R D"]:
     """Compute every expert for every row, one expert after another."""
     numbers = jnp.arange(len(weights.gate))
 
@@ -118,12 +159,12 @@ def dense(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activa
         number, weight = of_expert
         is_chosen = chosen.expert == number
         factor = jnp.where(is_chosen, chosen.weight, 0).sum(-1, keepdims=True)
-        return out + jnp.where(is_chosen.any(-1, keepdims=True), factor * _expert(x, weight, activation), 0), None
+        return out + jnp.where(is_chosen.any(-1, keepdims=True), _weighted(x, factor, weight, form), 0), None
 
     return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), (numbers, weights))[0]
 
 
-def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activation: str) -> Float[Array, "R D"]:
+def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm) -> Float[Array, "R D"]:
     """Sort the rows by expert, and multiply each group of rows with `jax.lax.ragged_dot`."""
     sorting = _Sorted.of(chosen, len(weights.gate))
 
@@ -137,15 +178,17 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activ
             preferred_element_type=dtype,
         )
 
-    rows = x[sorting.row]
-    hidden = ACTIVATIONS[activation](product(rows, weights.gate, x.dtype)) * product(rows, weights.up, x.dtype)
+    rows, factor = x[sorting.row], sorting.weight[:, None]
+    if form.scores_on_inputs:
+        rows, factor = (factor * rows).astype(x.dtype), 1
+    hidden = ACTIVATIONS[form.activation](product(rows, weights.gate, x.dtype)) * product(rows, weights.up, x.dtype)
     out = product(hidden, weights.down, jnp.dtype(jnp.float32))
-    out = jnp.where((jnp.arange(len(out)) < sorting.counts.sum())[:, None], out * sorting.weight[:, None], 0)
+    out = jnp.where((jnp.arange(len(out)) < sorting.counts.sum())[:, None], factor * out, 0)
     return jnp.zeros(x.shape, jnp.float32).at[sorting.row].add(out)
 
 
 def tiled(
-    x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, activation: str, *, size: int
+    x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm, *, size: int
 ) -> Float[Array, "R D"]:
     """Sort the rows by expert, and compute `size` rows of one expert at a time; other experts are not read."""
     number, assignments = len(weights.gate), chosen.expert.size
@@ -160,7 +203,7 @@ def tiled(
         mine = slots < starts[expert] + sorting.counts[expert]
         slots = jnp.minimum(slots, assignments - 1)
         row, weight = sorting.row[slots], jax.tree.map(lambda w: w[expert], weights)
-        y = jnp.where(mine[:, None], _expert(x[row], weight, activation) * sorting.weight[slots, None], 0)
+        y = jnp.where(mine[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
         return out.at[row].add(y)
 
     def step(out: Array, i: Array) -> tuple[Array, None]:
@@ -184,7 +227,16 @@ class _Sorted(NamedTuple):
         return cls(order // chosen.expert.shape[1], chosen.weight.ravel()[order], counts.astype(jnp.int32))
 
 
-def _expert(x: Float[Array, "R D"], weights: ExpertWeights, activation: str) -> Float[Array, "R D"]:
+def _weighted(
+    x: Float[Array, "R D"], factor: Float[Array, "R 1"], weights: ExpertWeights, form: ExpertForm
+) -> Float[Array, "R D"]:
+    """Return the output of one expert for rows with some factors, float32."""
+    if form.scores_on_inputs:
+        return _expert((factor * x).astype(x.dtype), weights, form.activation)
+    return factor * _expert(x, weights, form.activation)
+
+
+def _expert(x: Float[Array, "*r D"], weights: ExpertWeights, activation: str) -> Float[Array, "*r D"]:
     """Return the output of one expert, float32."""
     hidden = ACTIVATIONS[activation](linear(x, weights.gate)) * linear(x, weights.up)
     return linear(hidden, weights.down, jnp.float32)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from jaxtrace.models.config import INIT_STD
+
+FLOAT32 = ("selection_bias",)  # parameters of at least float32 in every decoder, as in transformers
+
+
+def param_dtype(path: tuple[Any, ...], dtype: Any) -> jnp.dtype:
+    """Return the dtype of a parameter of a decoder with some dtype; `path` is JAX's."""
+    precise = getattr(path[-1], "key", None) in FLOAT32
+    return jnp.promote_types(dtype, jnp.float32) if precise else jnp.dtype(dtype)
 
 
 def random_weight(rngs: nnx.Rngs, *shape: int) -> nnx.Param:

@@ -147,6 +147,7 @@ _QWEN_25 = {"model_type": "qwen2", "rope_theta": 1_000_000.0}
 _QWEN_25_TIED = _QWEN_25 | {"tie_word_embeddings": True}
 _QWEN_25_LARGE = _QWEN_25 | {"vocab_size": 152_064, "max_position_embeddings": 131_072}
 _QWEN_3 = {"model_type": "qwen3", "rope_theta": 1_000_000.0, "max_position_embeddings": 40_960}
+_QWEN_2_MOE = {"model_type": "qwen2_moe", "rope_theta": 1_000_000.0}
 _QWEN_3_MOE = _QWEN_3 | {"model_type": "qwen3_moe", "norm_topk_prob": True}
 _QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
 
@@ -316,6 +317,17 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
             1_777_088_000,
             {"model_type": "qwen2", "max_position_embeddings": 131_072} | _shape(1536, 8960, 28, 12, 2),
+        ),
+    ],
+    "Qwen1.5 and Qwen2, experts": [
+        ("Qwen/Qwen1.5-MoE-A2.7B", 14_315_784_192, _QWEN_2_MOE | {"max_position_embeddings": 8192}),
+        (
+            "Qwen/Qwen2-57B-A14B",
+            57_408_658_944,
+            _QWEN_2_MOE
+            | {"max_position_embeddings": 131_072, "moe_intermediate_size": 2560, "num_experts": 64}
+            | {"num_experts_per_tok": 8, "shared_expert_intermediate_size": 20_480}
+            | _shape(3584, 18_944, 28, 28, 4),
         ),
     ],
     "Qwen3, dense": [

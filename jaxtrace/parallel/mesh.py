@@ -92,11 +92,13 @@ def divides(parts: int, config: DecoderConfig) -> bool:
 
 
 def _units(config: DecoderConfig) -> dict[str, set[int]]:
-    """Return the numbers of experts and of feed-forward units of dense layers, which a mesh splits, by their name."""
+    """Return the numbers of experts and of feed-forward units outside them, which a mesh splits, by their name."""
     units: dict[str, set[int]] = {}
     for size in config.sizes:
-        name = "feed-forward units" if size.experts is None else "experts"
-        units.setdefault(name, set()).add(size.feed_forward if size.experts is None else size.experts.number)
+        if size.experts is not None:
+            units.setdefault("experts", set()).add(size.experts.number)
+        if width := size.feed_forward if size.experts is None else size.experts.shared:
+            units.setdefault("feed-forward units", set()).add(width)
     return units
 
 

@@ -61,7 +61,8 @@ def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     matrices, experts = 3 if layer.gated else 2, layer.experts
     hidden = matrices * layer.feed_forward
     if experts is not None:
-        hidden = experts.number + experts.chosen * matrices * experts.feed_forward
+        hidden = experts.number + experts.shared_gate
+        hidden += matrices * (experts.chosen * experts.feed_forward + experts.shared)
     return mixing + hidden + 2 * layer.layer_input
 
 

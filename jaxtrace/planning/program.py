@@ -54,7 +54,7 @@ class Job:
         """Return a job with the platform's layout of layers: stacked on a TPU, unrolled elsewhere."""
         stacked = platform == "tpu"
         shardings = param_shardings(config, mesh, stacked=stacked)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(config, stacked=stacked))
+        shapes = abstract_params(config, stacked=stacked, dtype=dtype)
         rows = round_up(batch, mesh.shape.get("data", 1))
         return cls(config, _placed(shapes, shardings), shardings["embedding"].mesh, platform, rows, context, probes)
 

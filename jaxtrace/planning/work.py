@@ -92,7 +92,8 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
     for kind, block, cached in _blocks(job, state):
         feed_forward = block["feed_forward"]
         products = [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
-        products += [feed_forward["router"]] if "router" in feed_forward else []
+        products += [feed_forward[name] for name in ("router", "shared_gate") if name in feed_forward]
+        products += feed_forward.get("shared", {}).values()
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
         products += _mixing_products(kind, block)
         weights += shard_bytes(products)

@@ -85,6 +85,14 @@ _QWEN3_5 = _LLAMA_LIKE | _HEAD | _DELTA_NET
 _VISION_TOWER = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 32}
 _EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 
+_BIASED_EXPERTS = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.5,
+}
+
 # Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
@@ -94,11 +102,19 @@ SMALL = {
     "mistral": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
     "qwen3": _LLAMA_LIKE | _HEAD,
+    "qwen2_moe": _LLAMA_LIKE | _EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24},
     "qwen3_moe": _LLAMA_LIKE | _HEAD | _EXPERTS | {"moe_intermediate_size": 16},
     "mixtral": _LLAMA_LIKE | {"num_local_experts": 4},
     "olmoe": _LLAMA_LIKE | _EXPERTS,
     "qwen3_5_text": _QWEN3_5,
     "qwen3_5": {"text_config": _QWEN3_5, "vision_config": _VISION_TOWER},
+    "flex_olmo": _LLAMA_LIKE | _EXPERTS,
+    "glm4_moe": _LLAMA_LIKE
+    | _HEAD
+    | _BIASED_EXPERTS
+    | {"rope_parameters": PLAIN | {"partial_rotary_factor": 0.5}, "num_nextn_predict_layers": 0},
+    "dots1": _LLAMA_LIKE | _HEAD | _BIASED_EXPERTS,
+    "minimax_m2": _LLAMA_LIKE | _HEAD | {"num_local_experts": 8, "num_experts_per_tok": 3, "rotary_dim": 4},
     "gemma2": _LLAMA_LIKE
     | _HEAD
     | {"sliding_window": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
@@ -215,6 +231,24 @@ CASES = {
     ("qwen3", "no windows"): {"tie_word_embeddings": True, "head_dim": 16},
     ("qwen3", "biases, windows in the last layers"): {**_WINDOWS, "max_window_layers": 2, "attention_bias": True},
     ("qwen3", "multi-query, windows everywhere"): {**_WINDOWS, "max_window_layers": 0, "num_key_value_heads": 1},
+    ("qwen2_moe", "as published"): {},
+    ("qwen2_moe", "a dense layer, windows in every second layer, no biases, normalised, tied"): {
+        **_WINDOWS,
+        "mlp_only_layers": [1],
+        "qkv_bias": False,
+        "norm_topk_prob": True,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+    },
+    ("qwen2_moe", "every second layer, windows in the first, all experts"): {
+        **_WINDOWS,
+        "num_hidden_layers": 5,
+        "decoder_sparse_step": 2,
+        "max_window_layers": 1,
+        "num_experts_per_tok": 8,
+        "num_key_value_heads": 1,
+        "layer_types": None,
+    },
     ("qwen3_moe", "as published"): {"norm_topk_prob": True},
     ("qwen3_moe", "every second layer, scores as they are"): {
         "num_hidden_layers": 5,
@@ -244,6 +278,37 @@ CASES = {
     ("olmoe", "normalised scores, biases, tied, scaled rope"): {
         "norm_topk_prob": True,
         "attention_bias": True,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+        "rope_parameters": LLAMA3,
+    },
+    ("flex_olmo", "as published"): {},
+    ("flex_olmo", "normalised scores, biases, tied"): {
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+    },
+    ("glm4_moe", "as published"): {"use_qk_norm": True, "attention_bias": True},
+    ("glm4_moe", "two dense layers, scores as they are, all of a head rotated, tied"): {
+        "first_k_dense_replace": 2,
+        "n_shared_experts": 1,
+        "norm_topk_prob": False,
+        "rope_parameters": LLAMA3 | {"partial_rotary_factor": 1.0},
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 1,
+    },
+    ("dots1", "as published"): {"norm_topk_prob": True, "first_k_dense_replace": 1, "sliding_window": None},
+    ("dots1", "windows in the last layers, biases, scores as they are, tied"): {
+        "sliding_window": 5,
+        "max_window_layers": 1,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "n_shared_experts": 1,
+    },
+    ("minimax_m2", "as published"): {},
+    ("minimax_m2", "all of a head rotated, tied, scaled rope"): {
+        "rotary_dim": None,
         "tie_word_embeddings": True,
         "num_key_value_heads": 4,
         "rope_parameters": LLAMA3,

@@ -37,6 +37,8 @@ def tiny(kind="llama", seed=0, **choices):
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.uniform_(0.5, 1.5, generator=generator)
+            if name.endswith("e_score_correction_bias"):
+                scalar.normal_(0, 0.2, generator=generator)
     return model
 
 

@@ -178,6 +178,16 @@ QWEN3_MOE = QWEN3 | {
     "router_aux_loss_coef": 0.001,
 }
 
+QWEN2_MOE = QWEN25 | {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "decoder_sparse_step": 1,
+    "model_type": "qwen2_moe",
+    "norm_topk_prob": False,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "vocab_size": 151936,
+}
+
 MIXTRAL = MISTRAL | {
     "architectures": ["MixtralForCausalLM"],
     "attention_dropout": 0.0,
@@ -609,6 +619,14 @@ PUBLISHED = {
     "Qwen3-235B-A22B": QWEN3_MOE
     | shape(4096, 12288, 94, 64, 4)
     | {"max_window_layers": 94, "moe_intermediate_size": 1536},
+    "Qwen1.5-MoE-A2.7B": QWEN2_MOE
+    | shape(2048, 5632, 24, 16, 16)
+    | {"moe_intermediate_size": 1408, "num_experts": 60, "num_experts_per_tok": 4, "max_window_layers": 21}
+    | {"shared_expert_intermediate_size": 5632, "max_position_embeddings": 8192, "sliding_window": 32768},
+    "Qwen2-57B-A14B": QWEN2_MOE
+    | shape(3584, 18944, 28, 28, 4)
+    | {"moe_intermediate_size": 2560, "num_experts": 64, "num_experts_per_tok": 8, "max_window_layers": 28}
+    | {"shared_expert_intermediate_size": 20480, "sliding_window": 65536},
     "Mixtral-8x7B-v0.1": MIXTRAL,
     "Mixtral-8x22B-v0.1": MIXTRAL
     | shape(6144, 16384, 56, 48)

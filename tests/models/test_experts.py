@@ -16,7 +16,7 @@ from jaxtrace import CheckpointError, ConfigError
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models import experts
 from jaxtrace.models.decoder import abstract_params, active_parameter_count
-from jaxtrace.models.experts import Chosen, ExpertWeights
+from jaxtrace.models.experts import Chosen, ExpertForm, ExpertWeights
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import published_shape
 from jaxtrace.parallel.mesh import divides
@@ -41,24 +41,27 @@ def drawn(rng, rows, count):
     return x, Chosen(expert, np.float32(rng.random((rows, count)))), weights
 
 
-def expected(x, chosen, weights):
+def expected(x, chosen, weights, *, scores_on_inputs=False):
     """Compute one row and one expert at a time."""
     out = np.zeros_like(x)
     for row, (numbers, factors) in enumerate(zip(*chosen, strict=True)):
         for number, factor in zip(numbers, factors, strict=True):
             if number < E:
                 gate, up, down = (weight[number] for weight in weights)
-                hidden = gate @ x[row]
-                out[row] += factor * (down @ (hidden / (1 + np.exp(-hidden)) * (up @ x[row])))
+                read, factor = (factor * x[row], 1) if scores_on_inputs else (x[row], factor)
+                hidden = gate @ read
+                out[row] += factor * (down @ (hidden / (1 + np.exp(-hidden)) * (up @ read)))
     return out
 
 
+@pytest.mark.parametrize("scores_on_inputs", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_computes_each_chosen_expert(way, rng):
+def test_every_way_computes_each_chosen_expert(way, scores_on_inputs, rng):
     x, chosen, weights = drawn(rng, 7, 3)
     x[4] = np.nan  # affects no other row
-    computed = jax.jit(functools.partial(WAYS[way], activation="silu"))(x, chosen, weights)
-    np.testing.assert_allclose(computed, expected(x, chosen, weights), rtol=1e-4, atol=1e-5)
+    computed = jax.jit(functools.partial(WAYS[way], form=ExpertForm("silu", scores_on_inputs)))(x, chosen, weights)
+    want = expected(x, chosen, weights, scores_on_inputs=scores_on_inputs)
+    np.testing.assert_allclose(computed, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("way", [name for name in WAYS if name != "dense"])
@@ -68,7 +71,7 @@ def test_every_way_has_the_gradients_of_the_dense_one(way, rng):
 
     @functools.partial(jax.jit, static_argnames="name")
     def gradients(name, weights, weight):
-        loss = lambda w, y: jnp.square(WAYS[name](x, chosen._replace(weight=y), w, "silu")).sum()  # noqa: E731
+        loss = lambda w, y: jnp.square(WAYS[name](x, chosen._replace(weight=y), w, ExpertForm("silu"))).sum()  # noqa: E731
         return jax.grad(loss, (0, 1))(weights, weight)
 
     got, want = (gradients(name, weights, chosen.weight) for name in (way, "dense"))
@@ -145,6 +148,9 @@ def test_an_unsupported_router_is_refused(changes, problem):
 def test_a_mesh_that_does_not_divide_the_experts_is_refused():
     config = FAMILIES["qwen3_moe"].decoder_config(CONFIG | {"num_experts": 6}, "test")
     assert [parts for parts in (1, 2, 3, 4) if divides(parts, config)] == [1, 2]
+    small = SMALL["qwen2_moe"] | {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 6}
+    config = FAMILIES["qwen2_moe"].decoder_config(small, "test")
+    assert [parts for parts in (1, 2, 4) if divides(parts, config)] == [1, 2]
 
 
 def test_a_token_uses_the_parameters_of_its_chosen_experts():

@@ -76,7 +76,8 @@ def _feed_forward(config: DecoderConfig) -> str:
     widths = sorted({size.feed_forward for size in config.sizes if size.experts is None})
     parts = [f"feed-forward {' or '.join(map(str, widths))}"] if widths else []
     if (experts := config.experts) is not None:
-        parts.append(f"{experts.number} experts of {experts.feed_forward}, {experts.chosen} for each token")
+        shared = f", and one of {experts.shared} for all" if experts.shared else ""
+        parts.append(f"{experts.number} experts of {experts.feed_forward}, {experts.chosen} for each token{shared}")
     return " or ".join(parts)
 
 

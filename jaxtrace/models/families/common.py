@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, Experts, LayerKind, Rope, pattern_of
@@ -81,20 +82,66 @@ def expert_table(router: str, expert: Mapping[str, str], stacked: Mapping[str, S
 EXPERTS = expert_table(ROUTER, EXPERT, STACKED_EXPERTS)
 
 
-def experts(reader: ConfigReader, number: str, feed_forward: str, normalised: bool = True) -> Experts:
+# Experts as in DeepSeek-V3: scores are sigmoids, and a bias takes part in the choice.
+SELECTION_BIAS = ("layers", "{}", "feed_forward", "selection_bias")
+BIASED_EXPERTS = (*EXPERTS, Weight("model.layers.{}.mlp.gate.e_score_correction_bias", SELECTION_BIAS))
+BIASED_EXPERTS_DEFAULTS = {"routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1}
+BIASED_EXPERTS_REFUSED = dict.fromkeys(("n_group", "topk_group"), "no router chooses among groups of experts")
+
+
+def shared_table(name: str) -> tuple[Weight, ...]:
+    """Return the lines of the shared expert, or of the shared experts stored as one, of a name in a layer."""
+    layer, path = f"model.layers.{{}}.{name}", ("layers", "{}", "feed_forward")
+    return (
+        *(Weight(f"{layer}.{x}_proj.weight", (*path, "shared", x)) for x in ("gate", "up", "down")),
+        Weight(f"{layer}_gate.weight", (*path, "shared_gate")),
+    )
+
+
+def experts(reader: ConfigReader, number: str, feed_forward: str, **choices: Any) -> Experts:
     """Read the experts of all layers that are not dense.
 
     Args:
       reader: reader of the config.
       number: attribute with the number of experts.
       feed_forward: attribute with the hidden width of an expert.
-      normalised: see `Experts`.
+      choices: fields of Experts that differ from Mixtral's.
     """
     reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
     count, chosen = reader.positive(number, MAX_EXPERTS), reader.positive("num_experts_per_tok")
     if chosen > count:
         reader.fail(f"has num_experts_per_tok={chosen}, which is above {number}={count}")
-    return Experts(count, chosen, reader.positive(feed_forward), normalised)
+    return Experts(count, chosen, reader.positive(feed_forward), **choices)
+
+
+def biased_experts(reader: ConfigReader) -> Experts:
+    """Read experts as in DeepSeek-V3."""
+    for name in BIASED_EXPERTS_REFUSED:
+        reader.only(name, 1, None)
+    reader.only("scoring_func", "sigmoid", "noaux_tc", None)  # two names that configs have for it
+    reader.only("topk_method", "noaux_tc", None)
+    return experts(
+        reader,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        scoring="sigmoid",
+        selection_bias=True,
+        normalised=reader.flag("norm_topk_prob"),
+        scale=reader.number("routed_scaling_factor"),
+        shared=reader.positive("n_shared_experts") * reader.positive("moe_intermediate_size"),
+    )
+
+
+def dense_first(reader: ConfigReader, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
+    """Return the layer pattern: no experts in the first `first_k_dense_replace` layers."""
+    dense = reader.whole("first_k_dense_replace")
+    return pattern_of([replace(kind, dense=i < dense) for i, kind in enumerate(layers)])
+
+
+def expert_layers(reader: ConfigReader, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
+    """Return the layer pattern: experts in every `decoder_sparse_step`-th layer, but not in `mlp_only_layers`."""
+    step, dense = reader.positive("decoder_sparse_step"), numbers(reader, "mlp_only_layers", ())
+    return pattern_of([replace(kind, dense=i in dense or (i + 1) % step > 0) for i, kind in enumerate(layers)])
 
 
 def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:
@@ -108,6 +155,8 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
     """
     embed, heads = reader.positive("hidden_size"), reader.positive("num_attention_heads")
     kv_heads = reader.positive_or_none("num_key_value_heads") or heads
+    if all(kind.dense for kind in pattern):
+        choices["experts"] = None
     if heads % kv_heads:
         reader.fail(f"has {heads} attention heads, which is not a multiple of {kv_heads} key/value heads")
     return DecoderConfig(

@@ -54,6 +54,15 @@ _SHARED = """
 """
 
 _OWN = {
+    "dots1": """
+    attention_bias hidden_act intermediate_size max_window_layers moe_intermediate_size n_group
+    n_routed_experts n_shared_experts norm_topk_prob num_experts_per_tok num_local_experts
+    output_router_logits routed_scaling_factor topk_group
+    """,
+    "flex_olmo": """
+    attention_bias hidden_act intermediate_size norm_topk_prob num_experts num_experts_per_tok
+    num_local_experts output_router_logits router_aux_loss_coef
+    """,
     "gemma2": """
     attention_bias attn_logit_softcapping final_logit_softcapping hidden_activation intermediate_size
     query_pre_attn_scalar use_bidirectional_attention
@@ -83,6 +92,11 @@ _OWN = {
     output_router_logits patch_size pooling_kernel_size sdpa use_bidirectional_attention use_double_wide_mlp
     video_token_id vision_config
     """,
+    "glm4_moe": """
+    attention_bias hidden_act intermediate_size moe_intermediate_size n_group n_routed_experts
+    n_shared_experts norm_topk_prob num_experts_per_tok num_local_experts output_router_logits
+    routed_scaling_factor topk_group use_qk_norm
+    """,
     "gpt2": """
     activation_function add_cross_attention attn_pdrop embd_pdrop layer_norm_epsilon n_embd n_head n_inner
     n_layer n_positions reorder_and_upcast_attn resid_pdrop scale_attn_by_inverse_layer_idx scale_attn_weights
@@ -95,6 +109,10 @@ _OWN = {
     """,
     "llama": """
     attention_bias hidden_act intermediate_size mlp_bias pretraining_tp
+    """,
+    "minimax_m2": """
+    hidden_act intermediate_size num_experts num_experts_per_tok num_local_experts output_router_logits
+    rotary_dim router_aux_loss_coef router_jitter_noise
     """,
     "ministral": """
     hidden_act intermediate_size
@@ -133,6 +151,11 @@ _OWN = {
     """,
     "qwen2": """
     hidden_act intermediate_size max_window_layers use_sliding_window
+    """,
+    "qwen2_moe": """
+    decoder_sparse_step hidden_act intermediate_size max_window_layers mlp_only_layers moe_intermediate_size
+    norm_topk_prob num_experts num_experts_per_tok output_router_logits qkv_bias router_aux_loss_coef
+    shared_expert_intermediate_size use_sliding_window
     """,
     "qwen3": """
     attention_bias hidden_act intermediate_size max_window_layers use_sliding_window

@@ -38,7 +38,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return olmo(reader, "olmo2", (LayerKind(rope=ropes.rope(reader)),))
 
 
-def olmo(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]) -> DecoderConfig:
+def olmo(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:
     """Build the config that OLMo 2 and 3 share: norms after each part of a block, and over whole queries and keys."""
     bias = reader.flag("attention_bias")
     return common.llama_like(
@@ -50,4 +50,5 @@ def olmo(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]) -> D
         qk_norm="width",
         qkv_bias=bias,
         output_bias=bias,
+        **choices,
     )

@@ -50,5 +50,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             qk_norm="width",
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.experts(reader, "num_experts", "intermediate_size", reader.flag("norm_topk_prob")),
+            experts=common.experts(
+                reader, "num_experts", "intermediate_size", normalised=reader.flag("norm_topk_prob")
+            ),
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
@@ -52,17 +51,12 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "qwen3_moe",
-            _pattern(reader, kind),
+            common.expert_layers(reader, [kind] * reader.layers()),
             activation=reader.activation("hidden_act"),
             qk_norm="head",
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.experts(reader, "num_experts", "moe_intermediate_size", reader.flag("norm_topk_prob")),
+            experts=common.experts(
+                reader, "num_experts", "moe_intermediate_size", normalised=reader.flag("norm_topk_prob")
+            ),
         )
-
-
-def _pattern(reader: ConfigReader, kind: LayerKind) -> tuple[LayerKind, ...]:
-    """Return the layer pattern: experts in every `decoder_sparse_step`-th layer, but not in `mlp_only_layers`."""
-    step, dense = reader.positive("decoder_sparse_step"), common.numbers(reader, "mlp_only_layers", ())
-    layers = range(reader.layers())
-    return pattern_of([replace(kind, dense=i in dense or (i + 1) % step > 0) for i in layers])

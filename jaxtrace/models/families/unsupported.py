@@ -30,18 +30,17 @@ _PAIRS = "its rotary positions turn neighbouring dimensions"
 # What differs, the nearest supported model type, and the model types, in the names of transformers, of code on the hub
 # and of llama.cpp.
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
-    (_EXPERTS, "mixtral", "dbrx grok grok_1 minimax_m2 solar_open"),
+    (_EXPERTS, "mixtral", "dbrx grok grok_1 solar_open"),
     (_EXPERTS, "mixtral", "arctic aria_text bailing_moe bailingmoe bailingmoe2 cohere2_moe deepseek ernie4_5_moe"),
     (_EXPERTS, "mixtral", "granitemoe granitemoe_swa granitemoeshared jetmoe llama4 llama4_text openmoe"),
-    (_EXPERTS, "olmoe", "flex_olmo"),
     (_EXPERTS, "mixtral", "dots3_note dots3_note_text inkling_text inkling2_text inkling2_loop_text muse_spark"),
     (_EXPERTS, "mixtral", "skywork_moe zaya"),
     (_EXPERTS, "mixtral", "phimoe"),
-    (_EXPERTS, "qwen3_moe", "laguna qwen2_moe"),
+    (_EXPERTS, "qwen3_moe", "laguna"),
     (
         _EXPERTS,
         "qwen3_moe",
-        "afmoe beam dots1 exaone_moe flint glm4_moe hunyuan_moe hunyuan_v1_moe hy_v3 kolibri1 lfm3",
+        "afmoe beam exaone_moe flint hunyuan_moe hunyuan_v1_moe hy_v3 kolibri1 lfm3",
     ),
     (_EXPERTS, "qwen3_moe", "mellum mimo_v2_flash sarvam_moe step3p5 step3p7"),
     ("it is a mixture of experts, which jaxtrace reads from safetensors only", "qwen3_moe", "qwen3moe"),
