@@ -338,7 +338,7 @@ class Model:
             "ignored_config": dict(self.ignored_config),
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
-            "cache": {**_cache_shape(self.config), "bytes": self.params["embedding"].dtype.itemsize},
+            "cache": _cache_shape(self.config, self.params["embedding"].dtype.itemsize),
             "alphas": list(settings.probes.alphas),
             "dtype": self.params["embedding"].dtype.name,
             "probes": list(settings.probes.groups),
@@ -508,14 +508,18 @@ def load(
     return Model.from_checkpoint(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
 
 
-def _cache_shape(config: DecoderConfig) -> dict[str, Any]:
-    """Return the layers with keys and values, and the sizes of these, as lists by layer where they differ."""
+def _cache_shape(config: DecoderConfig, bytes_per_element: int) -> dict[str, Any]:
+    """Return the layers with keys and values, and the sizes of these, as lists by layer where they differ.
+
+    `recurrent` are the bytes of a row's recurrent states in all layers, whatever its number of tokens.
+    """
     cached = [(number, config.sized(kind)) for number, kind in enumerate(config.kinds, 1) if kind.caches_text]
     shape: dict[str, Any] = {"layers": [number for number, _ in cached]}
     for name in ("kv_heads", "head_dim"):
         sizes = [getattr(size, name) for _, size in cached]
-        shape[name] = sizes if len({*sizes}) > 1 else sizes[0]
-    return shape
+        shape[name] = sizes if len({*sizes}) != 1 else sizes[0]
+    recurrent = {"recurrent": bytes_per_row} if (bytes_per_row := config.recurrent_bytes(bytes_per_element)) else {}
+    return {**shape, "bytes": bytes_per_element, **recurrent}
 
 
 @functools.cache

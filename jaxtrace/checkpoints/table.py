@@ -63,7 +63,7 @@ class FilledParam:
     def folded(self) -> int | None:
         """Axis of heads, which is stored as one with the axis after it; None for a parameter without heads."""
         name = str(self.path[-1])
-        if len(self.shape) == 3:
+        if len(self.shape) == 3 or name.endswith("_conv"):
             return 1 if name == "o" else 0
         by_head = name.endswith("_bias") or self.path[-2:-1] in (("q_norm",), ("k_norm",))
         return 0 if by_head and len(self.shape) == 2 else None

@@ -29,7 +29,8 @@ def running_rows(config: DecoderConfig, params: Params, entries: Sequence[PoolEn
     """
     rows = min(rows, len(entries))
     slots = max((entry.slots(config.context) for entry in entries), default=0)
-    cache = config.kv_bytes(rows * slots, params["embedding"].dtype.itemsize)
+    itemsize = params["embedding"].dtype.itemsize
+    cache = config.kv_bytes(rows * slots, itemsize) + rows * config.recurrent_bytes(itemsize)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 
     def describe(asked: str) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxtrace.engine.samplers import Sampler
 from jaxtrace.engine.step import State, init_state
-from jaxtrace.models.cache import KVCache, LayerCache
+from jaxtrace.models.cache import KVCache, LayerCache, LayerState
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
@@ -89,12 +89,12 @@ def _with_slots(state: State, config: DecoderConfig, slots: int) -> State:
         kept = jax.lax.slice_in_dim(x, 0, min(slots, x.shape[axis]), axis=axis)
         return jnp.pad(kept, [(0, slots - n if i == axis else 0) for i, n in enumerate(kept.shape)])
 
-    def layer(kind: LayerKind, old: LayerCache | None) -> LayerCache | None:
-        if kind.cross_attention or old is None:
+    def layer(kind: LayerKind, old: LayerState) -> LayerState:
+        if kind.cross_attention or not isinstance(old, LayerCache):
             return old
         return LayerCache(fit(old.k, old.k.ndim - 1), fit(old.v, old.v.ndim - 2))
 
-    def layers(kinds: Sequence[LayerKind], old: list[LayerCache | None]) -> list[LayerCache | None]:
+    def layers(kinds: Sequence[LayerKind], old: list[LayerState]) -> list[LayerState]:
         return [layer(*each) for each in zip(kinds, old, strict=False)]
 
     cache: KVCache = state.cache

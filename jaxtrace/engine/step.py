@@ -34,7 +34,7 @@ class State:
     """State of a batch of B rows between two steps.
 
     Attributes:
-      cache: keys and values of the positions fed so far.
+      cache: keys and values of the positions fed so far, and the state of recurrent layers after them.
       length: number of positions that each row has fed.
       token: token that each row feeds next.
       hidden: residual stream of the last fed position, one row per layer in `probes.carried`; None if it is empty.
@@ -169,7 +169,12 @@ def prefill(
     """
     image_mask = _image_mask(state, visible)
     carried = probes.carried(config)
-    options = {"length": _length(state, count), "image_mask": image_mask, "interventions": interventions}
+    options = {
+        "length": _length(state, count),
+        "count": count,
+        "image_mask": image_mask,
+        "interventions": interventions,
+    }
     result = forward(config, params, tokens, state.cache, state.length, stream=carried, **options)
     return _advance(state, result, count, image_mask, carried)
 
@@ -205,7 +210,12 @@ def score_step(
       The state after the tokens, and a StepTrace [B, T, …]. Its values at padded positions are undefined.
     """
     image_mask = _image_mask(state, visible)
-    options = {"length": _length(state, count), "image_mask": image_mask, "interventions": interventions}
+    options = {
+        "length": _length(state, count),
+        "count": count,
+        "image_mask": image_mask,
+        "interventions": interventions,
+    }
     options |= forward_flags(config, probes)
     result = forward(config, params, tokens, state.cache, state.length, **options)
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
@@ -251,7 +261,9 @@ def decode_step(
             f"the state was not initialised for this {type(sampler).__name__}; pass the sampler to init_state too"
         )
     greedy, needs = type(sampler) is Greedy, sampler.needs
-    options = {"length": _length(state, 1), "image_mask": state.image_mask, "interventions": interventions}
+    count = state.active.astype(jnp.int32)
+    options = {"length": _length(state, 1), "count": count, "image_mask": state.image_mask}
+    options |= {"interventions": interventions}
     options |= forward_flags(config, probes, needs)
     result = forward(config, params, state.token[:, None], state.cache, state.length, **options)
     trace, inputs = measure(
@@ -290,7 +302,7 @@ def decode_step(
             stop_state = strings.following[stop_state, strings.classes[drawn]]
             unfinished &= stop_state < len(strings.following) - 1
     active = state.active
-    fed = _advance(state, result, active.astype(jnp.int32), state.image_mask, probes.carried(config))
+    fed = _advance(state, result, count, state.image_mask, probes.carried(config))
     return dataclasses.replace(
         fed,
         token=jnp.where(active & finite, drawn, state.token),

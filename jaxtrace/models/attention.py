@@ -65,11 +65,13 @@ class Positions:
       start: position of each row's first token.
       rotations: rotations of all tokens, by rotary positions and width of a head.
       image_mask: image tiles that the tokens see, or None.
+      count: number of tokens of each row before the padding, which does not advance recurrent states; None for all.
     """
 
     start: Int[Array, " B"]
     rotations: dict[tuple[Rope, int], Rotation]
     image_mask: ImageMask | None
+    count: Int[Array, " B"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ class AttentionTrace:
 
     @classmethod
     def absent(cls, shape: tuple[int, ...], heads: int, outputs: AttentionOutputs) -> AttentionTrace:
-        """Return the trace of a skipped layer, all NaN; `shape` is (B, T)."""
+        """Return the trace of a layer without attention, all NaN; `shape` is (B, T)."""
         nothing = jnp.full((*shape, heads), jnp.nan)
         moments = AttentionMoments(*(nothing for _ in dataclasses.fields(AttentionMoments)))
         return cls(moments if outputs.moments else None, nothing[..., 0] if outputs.head_jsd else None)
@@ -113,6 +115,8 @@ class Attention(nnx.Module):
         self.k = random_weight(rngs, k, h, d) if has_k else None
         self.v = random_weight(rngs, k, h, d) if has_v else None
         self.o = random_weight(rngs, d, n, h)
+        self.output_gate = random_weight(rngs, n, h, d) if config.output_gate else None
+        self.output_gate_bias = optional_bias(config.output_gate and config.qkv_bias, n, h)
         self.q_bias = optional_bias(config.qkv_bias, n, h)
         self.k_bias = optional_bias(config.qkv_bias and has_k, k, h)
         self.v_bias = optional_bias(config.qkv_bias and has_v, k, h)
@@ -138,6 +142,8 @@ class Attention(nnx.Module):
                 k, v = self.keys_and_values(x)
                 cache = _write(cache, *_contain_nonfinite(self._rotated(k, positions), v), positions.start)
             out, trace = self._attend(q, cache, positions.start, outputs)
+        if self.output_gate is not None:
+            out = out * jax.nn.sigmoid(_project(x, self.output_gate, self.output_gate_bias))
         if ablation.heads is not None:
             out = jnp.where(ablation.heads[:, None], 0, out)
         d, n, h = self.o[...].shape

@@ -49,17 +49,19 @@ class RecurrentState:
     """State of one gated delta net, or of several on a leading axis; zeros before the first position.
 
     Attributes:
-      conv: inputs of the convolution at the latest positions but the next, the oldest first (C − 1 positions).
-      memory: matrix of each value head, float32.
+      conv: inputs of the convolution at the latest C − 1 positions, the oldest first; each key head has those of
+        its query, its key and its values.
+      memory: matrix of each of the G value heads of a key head, float32.
     """
 
-    conv: Float[Array, "*L B C-1 X"]
-    memory: Float[Array, "*L B N H W"]
+    conv: Float[Array, "*L B C-1 K X"]
+    memory: Float[Array, "*L B K G H W"]
 
 
-# One entry per layer, unrolled or stacked; None for a cross-attention layer without images, and for a layer that
-# attends to the keys and values of another.
-KVCache = list[LayerCache | RecurrentState | None] | StackedLayers
+# Entry of a layer; None for a cross-attention layer without images, and for a layer that attends to the keys and values
+# of another.
+LayerState = LayerCache | RecurrentState | None
+KVCache = list[LayerState] | StackedLayers  # one entry per layer, unrolled or stacked
 
 
 def empty_cache(
@@ -76,10 +78,11 @@ def empty_cache(
       image_keys: number of slots of cross-attention layers; 0 without images.
     """
 
-    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerCache | RecurrentState | None:
+    def layer(kind: LayerKind, leading: tuple[int, ...]) -> LayerState:
         if (net := kind.delta_net) is not None:
-            conv = jnp.zeros((*leading, batch, net.conv - 1, net.channels), dtype)
-            memory = (*leading, batch, net.value_heads, net.key_dim, net.value_dim)
+            shape, heads = (*leading, batch), net.key_heads
+            conv = jnp.zeros((*shape, net.conv - 1, heads, net.channels // heads), dtype)
+            memory = (*shape, heads, net.value_heads // heads, net.key_dim, net.value_dim)
             return RecurrentState(conv, jnp.zeros(memory, jnp.float32))
         size, sized = image_keys if kind.cross_attention else slots, config.sized(kind)
         if size == 0 or kind.kv_source is not None:

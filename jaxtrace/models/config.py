@@ -135,6 +135,11 @@ class DeltaNet:
     value_dim: int
     conv: int
 
+    def state_bytes(self, bytes_per_element: int = 4) -> int:
+        """Return the bytes of a row's state: the inputs of the convolution, and float32 matrices of the value heads."""
+        conv = (self.conv - 1) * self.channels * bytes_per_element
+        return conv + 4 * self.value_heads * self.key_dim * self.value_dim
+
     @property
     def channels(self) -> int:
         """Number of channels of the convolution: all queries, keys and values."""
@@ -171,9 +176,14 @@ class LayerKind:
     delta_net: DeltaNet | None = None
 
     @property
+    def attends_to_text(self) -> bool:
+        """True if the layer has attention weights over the positions of the text."""
+        return not self.cross_attention and self.delta_net is None
+
+    @property
     def caches_text(self) -> bool:
         """True if the layer has keys and values of the text of its own."""
-        return not self.cross_attention and self.kv_source is None and self.delta_net is None
+        return self.attends_to_text and self.kv_source is None
 
 
 @dataclass(frozen=True)
@@ -288,6 +298,7 @@ class DecoderConfig:
       learned_positions: True if a learned embedding of the position is added to the token's embedding.
       qkv_bias: True if q, k and v have biases.
       output_bias: True if o has a bias.
+      output_gate: True if each head's output is multiplied by the sigmoid of a gate, projected like a query.
       feed_forward_bias: True if the feed-forward block has biases.
       tied: True if the embedding is also the unembedding.
       layer_input: width of the per-layer embeddings (P), a second table with an embedding of each token for each layer,
@@ -328,6 +339,7 @@ class DecoderConfig:
     learned_positions: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
+    output_gate: bool = False
     feed_forward_bias: bool = False
     tied: bool = False
     layer_input: int = 0
@@ -373,9 +385,17 @@ class DecoderConfig:
         return " or ".join(map(str, sorted({getattr(size, name) for size in self.sizes})))
 
     def kv_bytes(self, tokens: int, bytes_per_element: int = 4) -> int:
-        """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per layer that caches text."""
+        """Return the bytes of a key/value cache: 2 · K · H · bytes per element · tokens per layer that caches text.
+
+        `recurrent_bytes` are not included: they do not grow with the tokens.
+        """
         layers = [self.sized(kind) for kind in self.kinds if kind.caches_text]
         return sum(2 * layer.kv_heads * layer.head_dim for layer in layers) * bytes_per_element * tokens
+
+    def recurrent_bytes(self, bytes_per_element: int = 4) -> int:
+        """Return the bytes of a row's recurrent states in all layers, whatever its number of tokens."""
+        nets = [kind.delta_net for kind in self.kinds if kind.delta_net is not None]
+        return sum(net.state_bytes(bytes_per_element) for net in nets)
 
 
 def pattern_of(kinds: Sequence[LayerKind]) -> tuple[LayerKind, ...]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.attention import AttentionOutputs, AttentionTrace, ImageMask, Positions
-from jaxtrace.models.cache import KVCache, LayerCache, empty_cache
+from jaxtrace.models.cache import KVCache, LayerCache, LayerState, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
 from jaxtrace.models.decoder import (
     Decoder,
@@ -31,7 +31,7 @@ from jaxtrace.models.rope import Rotation, rotation
 from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers
 
 # Cache of a layer, if it has one, its attention outputs, and the residual stream after it, if requested.
-LayerResult = tuple[LayerCache | None, AttentionTrace, Array | None]
+LayerResult = tuple[LayerState, AttentionTrace, Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ForwardResult:
       layers: layers of `stream`, ascending.
       stream: residual stream after each layer of `layers`; None if there are none.
       attention: requested attention outputs, one row per requested layer [L, …]; NaN where attention is over nothing.
-      cache: key/value cache that includes the new positions.
+      cache: cache that includes the new positions.
       length: number of tokens of each row that rotary positions were computed for.
     """
 
@@ -72,6 +72,7 @@ def forward(
     start: Int[Array, " B"],
     *,
     length: Int[Array, " B"] | None = None,
+    count: Int[Array, " B"] | None = None,
     image_mask: ImageMask | None = None,
     moments: bool = False,
     head_jsd: bool = False,
@@ -84,13 +85,16 @@ def forward(
     Args:
       config: decoder's config.
       params: decoder's parameters.
-      tokens: token ids; T = 1 is a decode step, T > 1 a prefill. Tokens past a row's end are harmless: later positions
-        overwrite their keys and values.
-      cache: keys and values of the positions before `start`, in the layout of the parameters. A cross-attention layer
-        without an entry is skipped: the residual stream passes through it unchanged.
+      tokens: token ids; T = 1 is a decode step, T > 1 a prefill. Tokens past a row's `count` are harmless: later
+        positions overwrite their keys and values, and they do not advance the state of recurrent layers.
+      cache: keys and values of the positions before `start`, and the state of recurrent layers there, in the layout of
+        the parameters. A cross-attention layer without an entry is skipped: the residual stream passes through it
+        unchanged.
       start: position of each row's first token.
       length: number of tokens of each row after the call, without padding, for a rope that depends on it. A prompt that
         is fed in pieces has its whole length in each call, and equals a prompt that is fed at once. None for start + T.
+      count: number of tokens of each row before the padding; 0 for a row that does not advance. None for T. Only
+        recurrent layers need it.
       image_mask: image tiles that each token sees; required if the cache holds images.
       moments: True to return the moments of the attention weights.
       head_jsd: True to return the Jensen–Shannon divergence over heads.
@@ -105,7 +109,7 @@ def forward(
     ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     length = start + tokens.shape[1] if length is None else length
-    positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask)
+    positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask, count)
     requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
     measured = range(1, config.num_layers + 1) if layers is None else layers
     with jax.named_scope("embed"):
@@ -119,7 +123,7 @@ def forward(
         x: Array,
         kind: LayerKind,
         weights: Params,
-        layer_cache: LayerCache | None,
+        layer_cache: LayerState,
         ablation: Interventions,
         layer_input: Array | None,
         earlier: Sequence[LayerResult],
@@ -136,7 +140,7 @@ def forward(
         return x, (layer_cache, trace, x if stream else None)
 
     def period(
-        x: Array, of_layers: tuple[list[Params], list[LayerCache | None], list[Interventions], list[Array | None]]
+        x: Array, of_layers: tuple[list[Params], list[LayerState], list[Interventions], list[Array | None]]
     ) -> tuple[Array, list]:
         results: list[LayerResult] = []
         for i, (kind, weights, layer_cache, mask, layer_input) in enumerate(
@@ -210,7 +214,7 @@ def attention_weights(
         weights = layer_at(params["layers"], layer - 1)
         cache = layer_at(result.cache, layer - 1 if kind.kv_source is None else kind.kv_source)
         block = merge(block_definition(config, kind), weights)
-        positions = Positions(start, _rotations(config, [kind], position, result.length), None)
+        positions = Positions(start, _rotations(config, [kind], position, result.length), None, None)
         return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 
     heads_by_layer = {layer: [head for other, head in rows if other == layer] for layer, _ in rows}
@@ -234,7 +238,7 @@ def encode_images(config: DecoderConfig, params: Params, cache: KVCache, images:
         assert encoder is not None
         vectors = encoder(images.pixels, images.aspect_ratio, images.tile_mask)
 
-    def filled(kind: LayerKind, weights: Params, old: LayerCache | None) -> LayerCache | None:
+    def filled(kind: LayerKind, weights: Params, old: LayerState) -> LayerState:
         if not kind.cross_attention:
             return old
         k, v = merge(block_definition(config, kind), weights).attention.keys_and_values(vectors)

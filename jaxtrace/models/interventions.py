@@ -29,11 +29,11 @@ class Interventions:
     An ablated block returns the residual stream unchanged, x_l = x_{l−1}: attention, feed-forward and post-norms add
     nothing. An ablated head adds nothing to its layer's attention; the output's bias stays, and so does a post-norm,
     which is then computed over the other heads. Ablated parts are still computed and measured: their attention metrics
-    show where they would attend.
+    show where they would attend, and their keys, values and recurrent states advance.
 
     Attributes:
       layers: mask of blocks, True where ablated; None for no ablated block.
-      heads: mask of query heads, True where ablated; None for no ablated head.
+      heads: mask of query heads, True where ablated; None for no ablated head. It does not affect recurrent layers.
     """
 
     layers: Bool[Array | np.ndarray, "*L"] | None = None
@@ -51,7 +51,7 @@ class Interventions:
           heads: (layer from 1, query head from 0) pairs to ablate.
 
         Raises:
-          ConfigError: a layer or head does not exist, or is no whole number.
+          ConfigError: a layer or head does not exist, or is no whole number; or a head is of a recurrent layer.
         """
         given = {"layers": list(layers), "heads": list(heads)}
         chosen = validated(_Chosen, given, "interventions")
@@ -66,6 +66,11 @@ class Interventions:
                 raise ConfigError(
                     f"interventions: head {head} of layer {layer} does not exist; choose from layers 1 to {count} and "
                     f"heads 0 to {per_layer - 1}"
+                )
+            if config.kind(layer - 1).delta_net is not None:
+                raise ConfigError(
+                    f"interventions: layer {layer} is recurrent and has no attention heads; drop head {head}, or "
+                    "ablate the layer"
                 )
             head_mask[layer - 1, head] = True
         return cls(layer_mask, head_mask)

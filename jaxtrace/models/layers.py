@@ -1,4 +1,4 @@
-"""Layers of a decoder: feed-forward, per-layer inputs, and the block that joins them with attention."""
+"""Layers of a decoder: feed-forward, per-layer inputs, and the block that joins them with attention or a delta net."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from jaxtrace.kernels import linear
 from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.attention import Attention, AttentionOutputs, AttentionTrace, Positions
-from jaxtrace.models.cache import LayerCache
+from jaxtrace.models.cache import LayerCache, RecurrentState
 from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.delta_net import GatedDeltaNet
 from jaxtrace.models.experts import ExpertFeedForward
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.norms import RMSNorm, normed, stream_norm
@@ -72,7 +73,7 @@ class LayerInput(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)).
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); a gated delta net may replace attention.
 
     Norms after attention and feed-forward precede the sums; a cross-attention layer scales both terms by tanh gates. A
     parallel block is x + attention(norm(x)) + feed_forward(norm(x)). The layer's input, if it has one, adds a last
@@ -81,10 +82,11 @@ class Block(nnx.Module):
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
         config = config.sized(kind)
-        self.parallel = config.parallel
+        self.parallel, self.num_heads = config.parallel, config.num_heads
         before, after = config.norm_placement != "after", config.norm_placement != "before"
         self.attention_norm = stream_norm(config) if before else None
-        self.attention = Attention(config, kind, rngs)
+        self.attention = Attention(config, kind, rngs) if kind.delta_net is None else None
+        self.delta_net = None if kind.delta_net is None else GatedDeltaNet(config, kind, rngs)
         self.post_attention_norm = stream_norm(config) if after else None
         self.feed_forward_norm = stream_norm(config) if before else None
         self.feed_forward = (FeedForward if config.experts is None else ExpertFeedForward)(config, rngs)
@@ -97,15 +99,22 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        cache: LayerCache,
+        cache: LayerCache | RecurrentState,
         positions: Positions,
         outputs: AttentionOutputs,
         ablation: Interventions,
         layer_input: Float[Array, "B T P"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache, AttentionTrace]:
+    ) -> tuple[Float[Array, "B T D"], LayerCache | RecurrentState, AttentionTrace]:
         before = x
-        with jax.named_scope("attention"):
-            out, cache, trace = self.attention(normed(x, self.attention_norm), cache, positions, outputs, ablation)
+        if isinstance(cache, RecurrentState):
+            assert self.delta_net is not None
+            with jax.named_scope("delta_net"):
+                out, cache = self.delta_net(normed(x, self.attention_norm), cache, positions.count)
+            trace = AttentionTrace.absent(x.shape[:2], self.num_heads, outputs)
+        else:
+            assert self.attention is not None
+            with jax.named_scope("attention"):
+                out, cache, trace = self.attention(normed(x, self.attention_norm), cache, positions, outputs, ablation)
         x = x + tanh_gated(normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
             read = normed(before if self.parallel else x, self.feed_forward_norm)
@@ -126,4 +135,5 @@ class Block(nnx.Module):
         self, x: Float[Array, "B T D"], cache: LayerCache, positions: Positions, heads: Sequence[int]
     ) -> Float[Array, "B T A S"]:
         """Return `Attention.weights` of the residual stream before the layer."""
+        assert self.attention is not None
         return self.attention.weights(normed(x, self.attention_norm), cache, positions, heads)

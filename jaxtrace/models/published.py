@@ -22,8 +22,8 @@ class PublishedModel:
     Attributes:
       family: name of the family for people.
       hub_id: hub id of the checkpoint.
-      parameters: number of parameters; tied embeddings count once, of Gemma 3 and 4 and Ministral 3 only the text part
-        counts, and weights that no layer uses do not.
+      parameters: number of parameters; tied embeddings count once, of multi-modal models other than Llama's only the
+        text part counts, and weights that no layer uses do not.
       raw: attributes of config.json that differ from the family's defaults.
       name: short name in lower case.
     """
@@ -150,6 +150,15 @@ _QWEN_3 = {"model_type": "qwen3", "rope_theta": 1_000_000.0, "max_position_embed
 _QWEN_2_MOE = {"model_type": "qwen2_moe", "rope_theta": 1_000_000.0}
 _QWEN_3_MOE = _QWEN_3 | {"model_type": "qwen3_moe", "norm_topk_prob": True}
 _QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
+
+
+def _qwen_35(shape: dict[str, int], values: int, *, tied: bool = False) -> dict[str, Any]:
+    text = {"linear_num_value_heads": values, "max_position_embeddings": 262_144}
+    rope = {"rope_type": "default", "rope_theta": 10_000_000, "partial_rotary_factor": 0.25}
+    text_config = shape | text | {"rope_parameters": rope}
+    return {"model_type": "qwen3_5", "tie_word_embeddings": tied, "text_config": text_config}
+
+
 _MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
 
 
@@ -328,6 +337,13 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("Qwen/Qwen3-8B", 8_190_735_360, _QWEN_3 | _shape(4096, 12_288, 36, 32, 8)),
         ("Qwen/Qwen3-14B", 14_768_307_200, _QWEN_3 | _shape(5120, 17_408, 40, 40, 8)),
         ("Qwen/Qwen3-32B", 32_762_123_264, _QWEN_3 | _shape(5120, 25_600, 64, 64, 8)),
+    ],
+    "Qwen3.5, text part": [
+        ("Qwen/Qwen3.5-0.8B", 752_393_024, _qwen_35(_shape(1024, 3584, 24, 8, 2), 16, tied=True)),
+        ("Qwen/Qwen3.5-2B", 1_881_825_088, _qwen_35(_shape(2048, 6144, 24, 8, 2), 16, tied=True)),
+        ("Qwen/Qwen3.5-4B", 4_205_751_296, _qwen_35(_shape(2560, 9216, 32, 16, 4), 32, tied=True)),
+        ("Qwen/Qwen3.5-9B", 8_953_803_264, _qwen_35(_shape(4096, 12_288, 32, 16, 4), 32)),
+        ("Qwen/Qwen3.5-27B", 26_895_998_464, _qwen_35(_shape(5120, 17_408, 64, 24, 4), 48)),
     ],
     "Qwen3, experts": [
         (

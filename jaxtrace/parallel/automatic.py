@@ -12,7 +12,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.memory import device_memory
-from jaxtrace.parallel.mesh import divides, fit_mesh, make_mesh, mesh
+from jaxtrace.parallel.mesh import divides, fit_mesh, kv_head_counts, make_mesh, mesh
 from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.settings.run import AUTO
 
@@ -68,7 +68,7 @@ def automatic_mesh(
     possible = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0 and divides(n, config)]
     meshes = [mesh(data=len(devices) // n, model=n, devices=devices) for n in possible]
     if memory is None:
-        heads = {size.kv_heads for size in config.sizes}
+        heads = kv_head_counts(config)
         return next(each for each in reversed(meshes) if not any(n % each.shape["model"] for n in heads))
     large_enough = (each for each in meshes if weight_bytes(config, each, itemsize) <= WEIGHT_SHARE * memory)
     return next(large_enough, meshes[-1])

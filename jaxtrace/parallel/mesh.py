@@ -61,9 +61,11 @@ def fit_mesh(mesh: Mesh, config: DecoderConfig) -> Mesh:
     if not divides(parts, config):
         units = (f"{' or '.join(map(str, sorted(counts)))} {name}" for name, counts in _units(config).items())
         possible = [n for n in range(1, config.num_heads + 1) if divides(n, config)]
+        nets = sorted({kind.delta_net.key_heads for kind in config.pattern if kind.delta_net is not None})
+        of_nets = f", {' or '.join(map(str, nets))} key heads of delta nets" if nets else ""
         raise ConfigError(
             f"mesh {mesh_text(sizes | {'model': parts})}: {parts} parts do not divide {config.num_heads} heads "
-            f"({config.size_text('kv_heads')} key/value heads) and {' and '.join(units)}; "
+            f"({config.size_text('kv_heads')} key/value heads{of_nets}) and {' and '.join(units)}; "
             f"model may be {', '.join(map(str, possible))}"
         )
     copies = max(parts // heads for heads in _shared_heads(parts, config) | {parts})
@@ -100,9 +102,15 @@ def _units(config: DecoderConfig) -> dict[str, set[int]]:
     return units
 
 
+def kv_head_counts(config: DecoderConfig) -> set[int]:
+    """Return the numbers of key/value heads of all kinds of layers: in a delta net, its key heads."""
+    sized = zip(config.pattern, config.sizes, strict=True)
+    return {size.kv_heads if kind.delta_net is None else kind.delta_net.key_heads for kind, size in sized}
+
+
 def _shared_heads(parts: int, config: DecoderConfig) -> set[int]:
     """Return the numbers of key/value heads, of all kinds of layers, that several parts must share."""
-    return {size.kv_heads for size in config.sizes if size.kv_heads % parts}
+    return {heads for heads in kv_head_counts(config) if heads % parts}
 
 
 def mesh_text(sizes: dict[str, int]) -> str:

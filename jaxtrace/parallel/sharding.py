@@ -31,6 +31,8 @@ AXES: dict[str, Axes] = {
     "k_bias": ("kv_heads", "head_dim"),
     "v_bias": ("kv_heads", "head_dim"),
     "o_bias": ("embed",),
+    "output_gate": ("heads", "head_dim", "embed"),
+    "output_gate_bias": ("heads", "head_dim"),
     "gate": ("feed_forward", "embed"),
     "up": ("feed_forward", "embed"),
     "down": ("embed", "feed_forward"),
@@ -41,6 +43,12 @@ AXES: dict[str, Axes] = {
 }
 # Weights of experts; each device holds whole experts.
 EXPERT_AXES: dict[str, Axes] = dict.fromkeys(("gate", "up", "down"), ("expert", None, None))
+# Weights of gated delta nets, grouped by key head.
+DELTA_NET_AXES: dict[str, Axes] = {
+    **dict.fromkeys(("q", "k", "v", "gate", "decay", "beta"), ("kv_heads", "head_dim", "embed")),
+    **dict.fromkeys(("q_conv", "k_conv", "v_conv"), ("kv_heads", "head_dim", None, None)),
+    "o": ("embed", "kv_heads", "head_dim"),
+}
 # Weights of norms over queries and keys: [N, H] and [K, H], or [H] for norms of each head.
 HEAD_NORM_AXES: dict[str | None, Axes] = {"q_norm": ("heads", "head_dim"), "k_norm": ("kv_heads", "head_dim")}
 # The image encoder's heads are folded into the output axis.
@@ -128,12 +136,13 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: ShardingRules = ShardingRule
     """Return the sharding of every array that a batch of rows carries from step to step.
 
     Args:
-      shapes: arrays of the state. Their first axis is the row, except in keys and values of stacked layers; keys are
-        [B, K, H, S] and values [B, K, S, H].
+      shapes: arrays of the state. Their first axis is the row, except in the cache of stacked layers; keys are
+        [B, K, H, S], values [B, K, S, H], and states of delta nets as in `RecurrentState`.
       mesh: mesh of the parameters.
       rules: mesh axes of each logical axis.
     """
     heads = {"k": ("kv_heads", "head_dim", None), "v": ("kv_heads", None, "head_dim")}
+    heads |= {"conv": (None, "kv_heads", None), "memory": ("kv_heads", None, None, None)}
 
     def sharding(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         names, leading = _path(keys)
@@ -149,6 +158,8 @@ def logical_axes(names: list[str | None], dimensions: int) -> Axes:
     *parents, name = names
     if parents and parents[-1] in HEAD_NORM_AXES:
         return HEAD_NORM_AXES[parents[-1]][-dimensions:]
+    if "delta_net" in parents:
+        return DELTA_NET_AXES.get(name or "", (None,) * dimensions)
     if name in ("weight", "bias") and dimensions == 1:
         return ("embed",)
     table = VISION_AXES if names[0] == "vision" else EXPERT_AXES if "experts" in parents else AXES

@@ -53,15 +53,17 @@ def step_flops(config: DecoderConfig) -> int:
 
 def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     """Return the sum, over the matrices of a layer, of the dimension that is not the width of the residual stream."""
-    layer = config.sized(kind)
+    layer, net = config.sized(kind), kind.delta_net
     keys_and_values = (1 if kind.keys_as_values else 2) if kind.kv_source is None else 0
-    heads = 2 * layer.num_heads + keys_and_values * layer.kv_heads
+    mixing = (2 * layer.num_heads + keys_and_values * layer.kv_heads) * layer.head_dim
+    if net is not None:  # queries, keys and values, their gate and output, and two factors of each value head
+        mixing = net.channels + 2 * net.value_heads * (net.value_dim + 1)
     matrices, experts = 3 if layer.gated else 2, layer.experts
     hidden = matrices * layer.feed_forward
     if experts is not None:
         hidden = experts.number + experts.shared_gate
         hidden += matrices * (experts.chosen * experts.feed_forward + experts.shared)
-    return heads * layer.head_dim + hidden + 2 * layer.layer_input
+    return mixing + hidden + 2 * layer.layer_input
 
 
 def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:
@@ -82,4 +84,4 @@ def torch_attention_bytes(config: DecoderConfig, tokens: int) -> int:
 
 def _text_layers(config: DecoderConfig) -> int:
     """Return the number of layers that attend to the text."""
-    return sum(not kind.cross_attention for kind in config.kinds)
+    return sum(kind.attends_to_text for kind in config.kinds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtrace.engine.step import State
-from jaxtrace.models.cache import KVCache, LayerCache
+from jaxtrace.models.cache import KVCache, LayerCache, RecurrentState
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.stacked import StackedLayers
@@ -22,7 +22,7 @@ class Work:
     Attributes:
       weights: bytes of the weights in matrix products, each once; those of experts are the mean over choices of experts
         that are independent between positions.
-      cache: bytes of keys and values that are read, with every slot filled.
+      cache: bytes of keys and values that are read, with every slot filled, and of recurrent states, read and written.
       tracing: bytes that the probes add: a second reading of keys, residual streams, metrics.
       flops: operations of a step without probes; a multiply-add is two.
       tracing_flops: operations that the probes add.
@@ -77,6 +77,8 @@ def _work(job: Job, state: State, queries: int, *, measured: bool) -> Work:
         tracing_flops += 2 * (layers - 1 + second_pass) * shard_size(table) * positions
     if probes.dispersion:
         for kind, block, cached in _blocks(job, state):
+            if isinstance(cached, RecurrentState):
+                continue
             visible = _visible_share(kind, cached)
             tracing += int(visible * shard_bytes(cached.k))
             tracing_flops += int(2 * queries * visible * _queries_per_key_head(block, cached) * shard_size(cached.k))
@@ -88,20 +90,22 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
     """Return (bytes of weights, bytes of the cache, operations) of the layers; each row has `queries` positions."""
     weights = cache = flops = 0
     for kind, block, cached in _blocks(job, state):
-        attention, feed_forward = block["attention"], block["feed_forward"]
-        products = [attention[name] for name in ("q", "o")]
-        products += [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
+        feed_forward = block["feed_forward"]
+        products = [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
         products += [feed_forward[name] for name in ("router", "shared_gate") if name in feed_forward]
         products += feed_forward.get("shared", {}).values()
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
-        if not kind.cross_attention:  # keys and values of an image are computed once, before the steps
-            products += [attention[name] for name in ("k", "v") if name in attention]
+        products += _mixing_products(kind, block)
         weights += shard_bytes(products)
         flops += 2 * positions * sum(map(shard_size, products))
         if (experts := job.config.experts) is not None and "experts" in feed_forward:
             share = experts.chosen / experts.number  # of the experts, for each position
             weights += int((1 - (1 - share) ** positions) * shard_bytes(feed_forward["experts"]))
             flops += int(2 * positions * share * sum(map(shard_size, feed_forward["experts"].values())))
+        if isinstance(cached, RecurrentState):
+            cache += 2 * shard_bytes(cached)
+            flops += 6 * queries * shard_size(cached.memory)  # read with the key, written, read with the query
+            continue
         visible = _visible_share(kind, cached)
         cache += int(visible * shard_bytes(cached))
         entries = shard_size(cached.k) + shard_size(cached.v)
@@ -109,7 +113,16 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
     return weights, cache, flops
 
 
-def _blocks(job: Job, state: State) -> Iterator[tuple[LayerKind, Params, LayerCache]]:
+def _mixing_products(kind: LayerKind, block: Params) -> list[Any]:
+    """Return the weights of the matrix products of a layer's attention or delta net."""
+    if kind.delta_net is not None:
+        return [block["delta_net"][name] for name in ("q", "k", "v", "decay", "beta", "gate", "o")]
+    # Keys and values of an image are computed once, before the steps.
+    names = ("q", "o") if kind.cross_attention else ("q", "k", "v", "o")
+    return [block["attention"][name] for name in names if name in block["attention"]]
+
+
+def _blocks(job: Job, state: State) -> Iterator[tuple[LayerKind, Params, LayerCache | RecurrentState]]:
     """Yield the kind, weights and the cache that is read of every layer, or of every stack of layers of one kind."""
     weights, caches = (_by_kind(job.config, tree) for tree in (job.params["layers"], state.cache))
     for (kind, block), (_, cached) in zip(weights, caches, strict=True):

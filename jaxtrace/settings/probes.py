@@ -89,6 +89,11 @@ class LayerAttention(Protocol):
         """True if the layer attends to an image."""
         ...
 
+    @property
+    def attends_to_text(self) -> bool:
+        """True if the layer has attention weights over the positions of the text."""
+        ...
+
 
 class DecoderSizes(Protocol):
     """The part of a decoder's config that probes need; `DecoderConfig` has it."""
@@ -223,6 +228,8 @@ class Probes:
                 )
             if config.kind(layer - 1).cross_attention:
                 raise ConfigError(f"attention_rows: layer {layer} attends to images, not to positions; drop it")
+            if not config.kind(layer - 1).attends_to_text:
+                raise ConfigError(f"attention_rows: layer {layer} is recurrent and has no attention weights; drop it")
         if self.top_tokens > config.vocab_size:
             raise ConfigError(f"top_tokens is {self.top_tokens}; the vocabulary has {config.vocab_size}, so give fewer")
 

@@ -74,6 +74,15 @@ _GEMMA4_WIDE = _GEMMA4 | {
     "use_bidirectional_attention": "vision",
 }
 
+_DELTA_NET = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+    "full_attention_interval": 2,
+}
+_QWEN3_5 = _LLAMA_LIKE | _HEAD | _DELTA_NET
+_VISION_TOWER = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 32}
 _EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 
 _BIASED_EXPERTS = {
@@ -97,6 +106,8 @@ SMALL = {
     "qwen3_moe": _LLAMA_LIKE | _HEAD | _EXPERTS | {"moe_intermediate_size": 16},
     "mixtral": _LLAMA_LIKE | {"num_local_experts": 4},
     "olmoe": _LLAMA_LIKE | _EXPERTS,
+    "qwen3_5_text": _QWEN3_5,
+    "qwen3_5": {"text_config": _QWEN3_5, "vision_config": _VISION_TOWER},
     "flex_olmo": _LLAMA_LIKE | _EXPERTS,
     "glm4_moe": _LLAMA_LIKE
     | _HEAD
@@ -317,6 +328,18 @@ CASES = {
         "final_logit_softcapping": None,
         "hidden_activation": "gelu",
     },
+    ("qwen3_5_text", "as published"): {},
+    ("qwen3_5_text", "biases, tied, a value head for each key head, gelu, attention first"): {
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "linear_num_key_heads": 4,
+        "linear_value_head_dim": 8,
+        "linear_conv_kernel_dim": 2,
+        "hidden_act": "gelu",
+        "layer_types": ["full_attention", "linear_attention", "linear_attention"],
+        "rope_parameters": YARN | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0], "mrope_interleaved": True},
+    },
+    ("qwen3_5", "with an image encoder"): {},
     ("gemma3_text", "as published"): {"query_pre_attn_scalar": 13},
     ("gemma3_text", "two periods and a tail"): {"num_hidden_layers": 5, "num_key_value_heads": 1},
     ("gemma3_text", "biases, untied, capped logits, windows of 8"): {

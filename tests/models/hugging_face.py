@@ -12,21 +12,28 @@ from tests.models.cases import SMALL
 torch = pytest.importorskip("torch")
 
 
+WITH_IMAGES = ("mistral3", "qwen3_5", "qwen3_5_moe")
+RECURRENT = "linear_attention"  # type of layers without attention weights
+OFFSET_NORMS = ("gemma2", "gemma3", "qwen3_5", "qwen3_next")  # families that add 1 to the weights of their norms
+
+
 def tiny(kind="llama", seed=0, **choices):
     """Return a small model with random weights, biases and norms, whose heads attend to different positions."""
     config = transformers.AutoConfig.for_model(kind, **copy.deepcopy(SMALL[kind] | choices))  # it changes its arguments
     if (config.get_text_config().pad_token_id or 0) >= config.get_text_config().vocab_size:
         config.pad_token_id = None  # the default of Phi-3 and SmolLM3 is a token that small models lack
-    auto = transformers.AutoModelForImageTextToText if kind == "mistral3" else transformers.AutoModelForCausalLM
+    auto = transformers.AutoModelForImageTextToText if kind in WITH_IMAGES else transformers.AutoModelForCausalLM
     model = auto.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
-    one = 0 if kind in ("gemma2", "gemma3_text", "gemma3") else 1  # they add 1 to the weights of their norms
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = 0.2 * torch.randn(weight.shape, generator=generator)
             norm = name.endswith("weight") and ("norm" in name or ".ln_" in name)
+            one = 0 if kind.startswith(OFFSET_NORMS) and "linear_attn" not in name else 1
             small = "gemma4" in kind and "q_norm" in name  # Gemma 4 does not scale scores by 1/√H
             weight.copy_((one + noise) * (0.4 if small else 1) if norm else noise)
+            if name.endswith("A_log"):  # memories of a few and of many positions
+                weight.uniform_(-4, 1, generator=generator)
         for name, scalar in model.named_buffers():
             if name.endswith("layer_scalar"):
                 scalar.uniform_(0.5, 1.5, generator=generator)
@@ -45,7 +52,10 @@ def run(model, tokens, prompt=None):
     norm = next(getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name))
     pieces = [tokens] if prompt is None else [tokens[:prompt], *([token] for token in tokens[prompt:])]
     options = {"output_attentions": True, "output_hidden_states": True}
-    options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache()}
+    config = model.config.get_text_config()
+    types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    hybrid = {"config": config} if RECURRENT in types else {}
+    options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache(**hybrid)}
     hook = norm.register_forward_pre_hook(lambda _, inputs: inputs_of_norm.append(inputs[0]))
     outs = [model(torch.tensor([piece]), **options) for piece in pieces]
     hook.remove()
@@ -53,11 +63,16 @@ def run(model, tokens, prompt=None):
     before = [torch.stack([*out.hidden_states[:-1], x])[:, 0] for out, x in zip(outs, inputs_of_norm, strict=True)]
     hidden = torch.cat(before, dim=1)
     lens = model.lm_head(norm(hidden[1:]))
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    cap = getattr(config, "final_logit_softcapping", None)
     lens = lens if cap is None else cap * torch.tanh(lens / cap)
     pad = torch.nn.functional.pad
     weights = [torch.stack(out.attentions)[:, 0] for out in outs]
     attention = torch.cat([pad(x, (0, len(tokens) - x.shape[-1])) for x in weights], dim=2)
+    if len(attention) < len(types):  # transformers returns those of layers with attention
+        attending = [i for i, name in enumerate(types) if name != RECURRENT]
+        attention = torch.full((len(types), *attention.shape[1:]), torch.nan).index_copy_(
+            0, torch.tensor(attending), attention
+        )
     logits = torch.cat([out.logits[0] for out in outs])
     arrays = (logits, lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
     return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays))

@@ -99,6 +99,71 @@ QWEN3 = {
     "vocab_size": 151936,
 }
 
+QWEN35_TEXT = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_output_gate": True,
+    "dtype": "bfloat16",
+    "eos_token_id": 248044,
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_value_head_dim": 128,
+    "mamba_ssm_dtype": "float32",
+    "max_position_embeddings": 262144,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_5_text",
+    "mtp_num_hidden_layers": 1,
+    "mtp_use_dedicated_embeddings": False,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "mrope_interleaved": True,
+        "mrope_section": [11, 11, 10],
+        "partial_rotary_factor": 0.25,
+        "rope_theta": 10000000,
+        "rope_type": "default",
+    },
+    "use_cache": True,
+    "vocab_size": 248320,
+}
+QWEN35 = {
+    "architectures": ["Qwen3_5ForConditionalGeneration"],
+    "image_token_id": 248056,
+    "model_type": "qwen3_5",
+    "tie_word_embeddings": False,
+    "transformers_version": "4.57.0.dev0",
+    "video_token_id": 248057,
+    "vision_config": {
+        "deepstack_visual_indexes": [],
+        "depth": 27,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": 1152,
+        "in_channels": 3,
+        "initializer_range": 0.02,
+        "intermediate_size": 4304,
+        "model_type": "qwen3_5",
+        "num_heads": 16,
+        "num_position_embeddings": 2304,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+    "vision_end_token_id": 248054,
+    "vision_start_token_id": 248053,
+}
+
+
+def qwen35(layers, values, **changes):
+    """Return a Qwen3.5 config: sizes of the text part, and the number of value heads of its delta nets."""
+    types = ["linear_attention" if (i + 1) % 4 else "full_attention" for i in range(layers["num_hidden_layers"])]
+    text = QWEN35_TEXT | layers | {"layer_types": types, "linear_num_value_heads": values} | changes
+    return QWEN35 | {"text_config": text} | changes
+
+
 QWEN3_MOE = QWEN3 | {
     "architectures": ["Qwen3MoeForCausalLM"],
     "decoder_sparse_step": 1,
@@ -545,6 +610,11 @@ PUBLISHED = {
     | shape(576, 1536, 30, 9, 3)
     | {"is_llama_config": True, "max_position_embeddings": 8192, "rope_interleaved": False, "rope_scaling": None}
     | {"rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
+    "Qwen3.5-0.8B": qwen35(shape(1024, 3584, 24, 8, 2), 16, tie_word_embeddings=True),
+    "Qwen3.5-2B": qwen35(shape(2048, 6144, 24, 8, 2), 16, tie_word_embeddings=True),
+    "Qwen3.5-4B": qwen35(shape(2560, 9216, 32, 16, 4), 32, tie_word_embeddings=True),
+    "Qwen3.5-9B": qwen35(shape(4096, 12288, 32, 16, 4), 32),
+    "Qwen3.5-27B": qwen35(shape(5120, 17408, 64, 24, 4), 48),
     "Qwen3-30B-A3B": QWEN3_MOE | shape(2048, 6144, 48, 32, 4) | {"max_window_layers": 48},
     "Qwen3-235B-A22B": QWEN3_MOE
     | shape(4096, 12288, 94, 64, 4)

@@ -23,6 +23,8 @@ CLASSES = {
     "qwen3": transformers.Qwen3Config,
     "qwen2_moe": transformers.Qwen2MoeConfig,
     "qwen3_moe": transformers.Qwen3MoeConfig,
+    "qwen3_5_text": transformers.Qwen3_5TextConfig,
+    "qwen3_5": transformers.Qwen3_5Config,
     "mixtral": transformers.MixtralConfig,
     "olmoe": transformers.OlmoeConfig,
     "flex_olmo": transformers.FlexOlmoConfig,
@@ -70,7 +72,7 @@ def test_published_configs_survive_a_round_trip_through_transformers(name):
 def test_defaults_equal_those_of_transformers(kind):
     assert parsed({"model_type": kind}) == parsed(CLASSES[kind]().to_dict())
     fields = {field.name: field.default for field in dataclasses.fields(CLASSES[kind])}
-    module, multi_modal = FAMILIES[kind], kind in ("gemma3", "gemma4", "gemma4_unified")
+    module, multi_modal = FAMILIES[kind], kind in ("gemma3", "gemma4", "gemma4_unified", "qwen3_5", "qwen3_5_moe")
     defaults = module.UNIFIED_DEFAULTS if kind == "gemma4_unified_text" else {} if multi_modal else module.DEFAULTS
     defaults = defaults | getattr(module, "OTHER_DEFAULTS", {}).get(kind, {})
     differing = {name: value for name, value in defaults.items() if name in fields and value != fields[name]}

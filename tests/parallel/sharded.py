@@ -1,6 +1,6 @@
 """Checks on eight devices that need no file, in one process."""
 
-from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_families, sharded_kernels
+from tests.parallel import choosing, compiled_steps, masked, sampled, sharded_families, sharded_hybrid, sharded_kernels
 
 # Soft caps and norms around blocks; shared keys and layer inputs; biases, parallel; images; norms over all heads.
 FAMILIES = ("gemma2", "gemma4_text", "gpt_neox", "mllama", "olmo2")
@@ -17,6 +17,7 @@ def check():
     sharded_kernels.check()
     masked.check()
     sampled.check()
+    sharded_hybrid.check()
     for family in FAMILIES:
         sharded_families.check(family)
     sharded_families.check("llama", rope_parameters=LONG)

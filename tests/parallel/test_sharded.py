@@ -10,8 +10,15 @@ def test_eight_devices_agree_with_one():
     on_devices.run("sharded")
 
 
-# Their decoder is that of gemma3_text, of gemma4_text, of ministral3, or of llama.
+@pytest.mark.nightly
+@pytest.mark.parametrize("mesh", ["model=2", "data=4,model=2", "data=2,model=2", "data=4"])
+def test_states_of_delta_nets_on_other_meshes_agree_with_one_device(mesh):
+    on_devices.run("sharded_hybrid", mesh)
+
+
+# Their decoder is that of gemma3_text, of gemma4_text, of ministral3, of llama, or of the text part alone.
 SAME = {"gemma3", "gemma4", "gemma4_unified", "gemma4_unified_text", "mistral3", "exaone", "internlm3", "iquestcoder"}
+SAME |= {"qwen3_5", "qwen3_5_moe"}
 
 
 @pytest.mark.nightly

@@ -16,6 +16,7 @@ from jaxtrace.models.decoder import abstract_params, init_params, stack_layers
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.parallel.mesh import fit_mesh
 from jaxtrace.parallel.sharding import ShardingRules, param_shardings, state_shardings
+from tests.engine.test_hybrid import HYBRID, NET
 
 CONFIG = DecoderConfig(
     "llama",
@@ -195,3 +196,15 @@ def test_states_are_split_by_rows_and_heads():
     wide = state_shardings(jax.eval_shape(make), fit_mesh(mesh(data=1, model=4), config))
     assert wide.cache.tail[0].k.spec == wide.cache.tail[0].v.spec == P("data", "model", None, None)
     assert wide.cache.tail[0].k.shard_shape((4, 2, 8, 16)) == (4, 1, 8, 16)
+
+
+def test_states_of_delta_nets_are_split_by_rows_and_key_heads():
+    make = partial(init_state, HYBRID, init_params(HYBRID, jax.random.key(0)), 4, 16, Probes.none())
+    for parts, memory in ((2, (2, 1, 2, 4, 6)), (4, (2, 1, 2, 4, 6)), (1, (2, 2, 2, 4, 6))):
+        fitted = fit_mesh(mesh(data=2, model=parts), HYBRID)
+        state, shapes = state_shardings(jax.eval_shape(make), fitted).cache[0], jax.eval_shape(make).cache[0]
+        assert state.memory.shard_shape(shapes.memory.shape) == memory
+        assert state.conv.shard_shape(shapes.conv.shape) == (2, 2, memory[1], 20)
+    three = dataclasses.replace(HYBRID.pattern[0], delta_net=dataclasses.replace(NET, key_heads=3, value_heads=3))
+    with pytest.raises(ConfigError, match=r"\(2 key/value heads, 3 key heads of delta nets\).*; model may be 1$"):
+        fit_mesh(mesh(data=1, model=2), dataclasses.replace(HYBRID, pattern=(three, LayerKind())))

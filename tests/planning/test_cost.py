@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxtrace import Model, Probes, init_params
@@ -14,13 +15,14 @@ from jaxtrace.models.published import find_published
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, torch_attention_bytes, trace_bytes
 from jaxtrace.schema import METRICS
 from tests.engine.conftest import CONFIG
+from tests.engine.test_hybrid import HYBRID
 from tests.engine.test_images import WITH_IMAGES
 from tests.models.cases import SMALL
 
 WINDOWED = dataclasses.replace(CONFIG, pattern=(LayerKind(window=4), LayerKind()))
 SHARING = FAMILIES["gemma4_text"].decoder_config({"model_type": "gemma4_text", **SMALL["gemma4_text"]}, "sharing")
 CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": WITH_IMAGES}
-ALL = CONFIGS | {"sharing": SHARING}
+ALL = CONFIGS | {"sharing": SHARING, "hybrid": HYBRID}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -32,7 +34,9 @@ def multiplied(config):
     """Return the number of matrix entries that multiply a token of text, from the parameters themselves."""
     params = abstract_params(config)
     blocks = [block for block, kind in zip(params["layers"], config.kinds, strict=True) if not kind.cross_attention]
-    matrices = [block["attention"].get(name) for block in blocks for name in "qkvo"]
+    matrices = [block["attention"].get(name) for block in blocks if "attention" in block for name in "qkvo"]
+    nets = [block["delta_net"] for block in blocks if "delta_net" in block]
+    matrices += [x for net in nets for name, x in net.items() if name in ("q", "k", "v", "decay", "beta", "gate", "o")]
     matrices += [block["feed_forward"].get(name) for block in blocks for name in ("gate", "up", "down")]
     matrices += [block.get("layer_input", {}).get(name) for block in blocks for name in ("gate", "down")]
     matrices += [params.get("layer_inputs", {}).get("projection")]
@@ -104,6 +108,15 @@ def test_trace_bytes_equal_the_bytes_of_a_trace(config):
 
 
 @pytest.mark.parametrize("config", ALL.values(), ids=ALL)
-def test_kv_bytes_equal_the_bytes_of_a_cache(config):
-    cache = empty_cache(config, 1, 24, stacked=False)
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache)) == config.kv_bytes(24)
+def test_kv_and_recurrent_bytes_equal_the_bytes_of_a_cache(config):
+    cache = empty_cache(config, 3, 24, stacked=False, dtype=jnp.bfloat16)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache)) == 3 * (
+        config.kv_bytes(24, 2) + config.recurrent_bytes(2)
+    )
+
+
+def test_recurrent_bytes_do_not_grow_with_the_tokens():
+    # Three of four layers have a state: 2 · 40 inputs of the convolution and four float32 matrices of 4 · 6.
+    assert HYBRID.recurrent_bytes(2) == 3 * (2 * 2 * 40 + 4 * 4 * 4 * 6)
+    assert HYBRID.kv_bytes(10, 2) == 10 * 2 * 2 * 2 * 8 and CONFIG.recurrent_bytes() == 0
+    assert torch_attention_bytes(HYBRID, 100) == 4 * 4 * 100**2

@@ -15,6 +15,7 @@ from jaxtrace.planning.program import Job, shard_bytes
 from jaxtrace.planning.topology import find_topology
 from jaxtrace.planning.work import decode_work, prefill_work
 from tests.engine.conftest import CONFIG
+from tests.engine.test_hybrid import HYBRID
 from tests.engine.test_images import WITH_IMAGES
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
@@ -37,6 +38,7 @@ SHARING = dataclasses.replace(
 ALONE = dataclasses.replace(
     SHARING, pattern=tuple(dataclasses.replace(kind, kv_source=None) for kind in SHARING.pattern)
 )
+RECURRENT = dataclasses.replace(HYBRID, vocab_size=64, feed_forward=64, context=CONTEXT)
 WINDOWED = dataclasses.replace(EVEN, pattern=(LayerKind(window=16), LayerKind()))
 
 
@@ -112,6 +114,17 @@ def test_images_are_attended_to_without_computing_their_keys_again():
     text = WITH_IMAGES.num_layers - image_layers
     attention = text * attention_flops(WITH_IMAGES, CONTEXT) + image_layers * attention_flops(WITH_IMAGES, keys)
     assert found.flops == ROWS * (step_flops(WITH_IMAGES) + 2 * projections + attention)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cpu"], ids=["stacked", "unrolled"])
+def test_recurrent_states_are_read_and_written_whatever_the_context(platform):
+    found = decode_work(job(RECURRENT, platform=platform))
+    assert found.cache == RECURRENT.kv_bytes(ROWS * CONTEXT, 2) + 2 * ROWS * RECURRENT.recurrent_bytes(2)
+    memory = 3 * 4 * 4 * 6  # three layers of four matrices
+    assert found.flops == ROWS * (step_flops(RECURRENT) + attention_flops(RECURRENT, CONTEXT) + 6 * memory)
+    assert found.tracing_flops == ROWS * (lens_flops(RECURRENT) + attention_flops(RECURRENT, CONTEXT) // 2)
+    shared = decode_work(job(RECURRENT, platform=platform, data=2, model=4))  # two devices hold each key head
+    assert shared.cache == found.cache // 4
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cpu"], ids=["stacked", "unrolled"])

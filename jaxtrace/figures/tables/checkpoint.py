@@ -87,8 +87,10 @@ def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, st
     groups = ", ".join(f"{name} {format_bytes(size)}" for name, size in by_group.items() if name)
     lens = lens_flops(config, probes) if probes.lens else 0
     attention = torch_attention_bytes(config, 4096)
+    recurrent = config.recurrent_bytes()
     return {
         "cache per token": format_bytes(config.kv_bytes(1)) + " in float32",
+        **({"state per row": f"{format_bytes(recurrent)} in float32, for any number of tokens"} if recurrent else {}),
         "trace per token": f"{format_bytes(sum(by_group.values()))} in {precision}  ({groups})",
         "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's, no extra weights read",
         "instead of": f"{format_bytes(attention)} of attention weights for one prompt of 4,096 tokens",

@@ -45,12 +45,15 @@ def heads_text(config: DecoderConfig) -> str:
 
 def special_layers(config: DecoderConfig) -> str:
     """Return the numbers of layers that differ: in what they attend to, and in the sizes of heads; "" without any."""
+    attending = [kind for kind in config.kinds if kind.delta_net is None]
     if image_layers := sum(kind.cross_attention for kind in config.kinds):
         return f"{image_layers} of them look at images"
-    windows = [kind.window for kind in config.kinds if kind.window is not None]
-    number = "all" if len(windows) == len(config.kinds) else str(len(windows))
+    windows = [kind.window for kind in attending if kind.window is not None]
+    number = "all" if len(windows) == config.num_layers else str(len(windows))
     sharing = sum(kind.kv_source is not None for kind in config.kinds)
-    heads = Counter(heads_text(config.sized(kind)) for kind in config.kinds)
+    heads = Counter(heads_text(config.sized(kind)) for kind in attending)
     texts = [f"{number} of them see {window:,} tokens" for window in windows[:1]]
     texts += [f"{count} have heads {text}" for text, count in heads.items() if text != heads_text(config)]
-    return ", ".join(texts + [f"{sharing} share keys and values"] * bool(sharing))
+    recurrent = config.num_layers - len(attending)
+    texts += [f"{sharing} share keys and values"] * bool(sharing)
+    return ", ".join(texts + [f"{recurrent} are gated delta nets"] * bool(recurrent))

@@ -28,6 +28,7 @@ from jaxtrace.models.families import (
     qwen2,
     qwen2_moe,
     qwen3,
+    qwen3_5,
     qwen3_moe,
     smollm3,
 )
@@ -50,6 +51,7 @@ FAMILIES: dict[str, ModuleType] = {
         qwen2_moe,
         qwen3,
         qwen3_moe,
+        qwen3_5,
         gemma2,
         gemma3,
         gemma4,

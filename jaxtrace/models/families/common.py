@@ -167,7 +167,7 @@ def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...]
         num_heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim_of(reader),
-        feed_forward=reader.positive("intermediate_size"),
+        feed_forward=choices.pop("feed_forward", None) or reader.positive("intermediate_size"),
         context=context_of(reader, pattern),
         pattern=pattern,
         norm_eps=reader.number("rms_norm_eps"),

@@ -160,10 +160,30 @@ _OWN = {
     "qwen3": """
     attention_bias hidden_act intermediate_size max_window_layers use_sliding_window
     """,
+    "qwen3_5": """
+    attention_bias depth full_attention_interval hidden_act image_token_id in_channels intermediate_size
+    linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads
+    linear_value_head_dim num_position_embeddings out_hidden_size patch_size spatial_merge_size
+    temporal_patch_size video_token_id vision_config vision_end_token_id vision_start_token_id
+    """,
+    "qwen3_5_moe": """
+    attention_bias depth full_attention_interval hidden_act image_token_id in_channels intermediate_size
+    linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads
+    linear_value_head_dim moe_intermediate_size num_experts num_experts_per_tok num_position_embeddings
+    out_hidden_size output_router_logits patch_size router_aux_loss_coef shared_expert_intermediate_size
+    spatial_merge_size temporal_patch_size video_token_id vision_config vision_end_token_id
+    vision_start_token_id
+    """,
     "qwen3_moe": """
     attention_bias decoder_sparse_step hidden_act intermediate_size mlp_only_layers moe_intermediate_size
     norm_topk_prob num_experts num_experts_per_tok output_router_logits router_aux_loss_coef
     use_sliding_window
+    """,
+    "qwen3_next": """
+    attention_bias decoder_sparse_step full_attention_interval hidden_act intermediate_size
+    linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads
+    linear_value_head_dim mlp_only_layers moe_intermediate_size norm_topk_prob num_experts num_experts_per_tok
+    output_router_logits router_aux_loss_coef shared_expert_intermediate_size
     """,
     "smollm3": """
     attention_bias hidden_act intermediate_size mlp_bias no_rope_layer_interval no_rope_layers

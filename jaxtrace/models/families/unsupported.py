@@ -57,7 +57,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (
         _HYBRID,
         "qwen3",
-        "lara_mini qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text",
+        "lara_mini qwen4_exp qwen4_exp_text",
     ),
     (_IMAGES, "llama", "aya_vision bunny_phi chameleon cogvlm cogvlm2 cohere2_vision deepseek_ocr2 deepseek_vl"),
     (_IMAGES, "llama", "deepseek_vl_v2 emu3 fuyu git glm4v idefics2 idefics3 internvl_chat internvl_chat_v2 kimi_k25"),

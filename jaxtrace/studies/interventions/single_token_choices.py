@@ -115,7 +115,7 @@ def _read(
     batch, width = tokens.shape
     cache = empty_cache(config, batch, width, stacked=is_stacked(params), dtype=params["embedding"].dtype)
     start = jnp.zeros(batch, jnp.int32)
-    result = forward(config, params, tokens, cache, start, length=count, interventions=masks)
+    result = forward(config, params, tokens, cache, start, length=count, count=count, interventions=masks)
     last = jnp.take_along_axis(result.hidden, (count - 1)[:, None, None], axis=1)[:, 0]
     logprobs = jax.nn.log_softmax(unembed(config, params, last))
     return jnp.take_along_axis(logprobs, options, axis=1), entropy_of(jnp.exp(logprobs))
