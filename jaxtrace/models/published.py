@@ -152,11 +152,18 @@ _QWEN_3_MOE = _QWEN_3 | {"model_type": "qwen3_moe", "norm_topk_prob": True}
 _QWEN_3_TIED = _QWEN_3 | {"tie_word_embeddings": True}
 
 
-def _qwen_35(shape: dict[str, int], values: int, *, tied: bool = False) -> dict[str, Any]:
+def _qwen_35(shape: dict[str, int], values: int, *, tied: bool = False, kind: str = "qwen3_5") -> dict[str, Any]:
     text = {"linear_num_value_heads": values, "max_position_embeddings": 262_144}
     rope = {"rope_type": "default", "rope_theta": 10_000_000, "partial_rotary_factor": 0.25}
     text_config = shape | text | {"rope_parameters": rope}
-    return {"model_type": "qwen3_5", "tie_word_embeddings": tied, "text_config": text_config}
+    return {"model_type": kind, "tie_word_embeddings": tied, "text_config": text_config}
+
+
+def _qwen_35_moe(embed: int, layers: int, heads: int, values: int, *experts: int) -> dict[str, Any]:
+    shape = {"hidden_size": embed, "num_hidden_layers": layers, "num_attention_heads": heads}
+    names = "num_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size"
+    sizes = dict(zip(names, (*experts, experts[-1]), strict=True))
+    return _qwen_35(shape | sizes, values, kind="qwen3_5_moe")
 
 
 _MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
@@ -344,6 +351,19 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
         ("Qwen/Qwen3.5-4B", 4_205_751_296, _qwen_35(_shape(2560, 9216, 32, 16, 4), 32, tied=True)),
         ("Qwen/Qwen3.5-9B", 8_953_803_264, _qwen_35(_shape(4096, 12_288, 32, 16, 4), 32)),
         ("Qwen/Qwen3.5-27B", 26_895_998_464, _qwen_35(_shape(5120, 17_408, 64, 24, 4), 48)),
+    ],
+    "Qwen3.5, experts, text part": [
+        ("Qwen/Qwen3.5-35B-A3B", 34_660_610_688, _qwen_35_moe(2048, 40, 16, 32, 256, 8, 512)),
+        ("Qwen/Qwen3.5-122B-A10B", 122_111_526_912, _qwen_35_moe(3072, 48, 32, 64, 256, 8, 1024)),
+        ("Qwen/Qwen3.5-397B-A17B", 396_346_350_336, _qwen_35_moe(4096, 60, 32, 64, 512, 10, 1024)),
+    ],
+    "Qwen3-Next": [
+        (
+            "Qwen/Qwen3-Next-80B-A3B-Instruct",
+            79_674_391_296,
+            _shape(2048, 5120, 48, 16, 2)
+            | {"model_type": "qwen3_next", "max_position_embeddings": 262_144, "rope_theta": 10_000_000},
+        ),
     ],
     "Qwen3, experts": [
         (

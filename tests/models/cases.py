@@ -83,7 +83,10 @@ _DELTA_NET = {
 }
 _QWEN3_5 = _LLAMA_LIKE | _HEAD | _DELTA_NET
 _VISION_TOWER = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 32}
+_SHARED_EXPERT = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 12}
 _EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
+
+_QWEN3_5_MOE = _QWEN3_5 | _EXPERTS | _SHARED_EXPERT
 
 _BIASED_EXPERTS = {
     "n_routed_experts": 8,
@@ -108,6 +111,9 @@ SMALL = {
     "olmoe": _LLAMA_LIKE | _EXPERTS,
     "qwen3_5_text": _QWEN3_5,
     "qwen3_5": {"text_config": _QWEN3_5, "vision_config": _VISION_TOWER},
+    "qwen3_5_moe_text": _QWEN3_5_MOE,
+    "qwen3_5_moe": {"text_config": _QWEN3_5_MOE, "vision_config": _VISION_TOWER},
+    "qwen3_next": _QWEN3_5_MOE,
     "flex_olmo": _LLAMA_LIKE | _EXPERTS,
     "glm4_moe": _LLAMA_LIKE
     | _HEAD
@@ -340,6 +346,24 @@ CASES = {
         "rope_parameters": YARN | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0], "mrope_interleaved": True},
     },
     ("qwen3_5", "with an image encoder"): {},
+    ("qwen3_5_moe_text", "as published"): {},
+    ("qwen3_5_moe_text", "biases, tied, one expert, gelu"): {
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "num_experts_per_tok": 1,
+        "hidden_act": "gelu_pytorch_tanh",
+        "rope_parameters": LLAMA3,
+    },
+    ("qwen3_5_moe", "with an image encoder"): {},
+    ("qwen3_next", "as published"): {},
+    ("qwen3_next", "dense layers, scores as they are, a value head for each key head, tied"): {
+        "mlp_only_layers": [2],
+        "norm_topk_prob": False,
+        "linear_num_key_heads": 4,
+        "num_hidden_layers": 4,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+    },
     ("gemma3_text", "as published"): {"query_pre_attn_scalar": 13},
     ("gemma3_text", "two periods and a tail"): {"num_hidden_layers": 5, "num_key_value_heads": 1},
     ("gemma3_text", "biases, untied, capped logits, windows of 8"): {

@@ -164,6 +164,57 @@ def qwen35(layers, values, **changes):
     return QWEN35 | {"text_config": text} | changes
 
 
+def qwen35_moe(layers, values, number, chosen, feed_forward):
+    """Return a Qwen3.5-MoE config: as `qwen35`, and the sizes of the experts."""
+    sizes = {"moe_intermediate_size": feed_forward, "num_experts": number, "num_experts_per_tok": chosen}
+    sizes |= {"model_type": "qwen3_5_moe_text", "router_aux_loss_coef": 0.001}
+    sizes |= {"output_router_logits": False, "shared_expert_intermediate_size": feed_forward}
+    config = qwen35(layers | sizes, values)
+    return config | {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe"}
+
+
+QWEN3_NEXT = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "decoder_sparse_step": 1,
+    "eos_token_id": 151645,
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 5120,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262144,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_next",
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "num_attention_heads": 16,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 2,
+    "output_router_logits": False,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.57.0.dev0",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
 QWEN3_MOE = QWEN3 | {
     "architectures": ["Qwen3MoeForCausalLM"],
     "decoder_sparse_step": 1,
@@ -615,6 +666,10 @@ PUBLISHED = {
     "Qwen3.5-4B": qwen35(shape(2560, 9216, 32, 16, 4), 32, tie_word_embeddings=True),
     "Qwen3.5-9B": qwen35(shape(4096, 12288, 32, 16, 4), 32),
     "Qwen3.5-27B": qwen35(shape(5120, 17408, 64, 24, 4), 48),
+    "Qwen3.5-35B-A3B": qwen35_moe(shape(2048, None, 40, 16, 2), 32, 256, 8, 512),
+    "Qwen3.5-122B-A10B": qwen35_moe(shape(3072, None, 48, 32, 2), 64, 256, 8, 1024),
+    "Qwen3.5-397B-A17B": qwen35_moe(shape(4096, None, 60, 32, 2), 64, 512, 10, 1024),
+    "Qwen3-Next-80B-A3B-Instruct": QWEN3_NEXT,
     "Qwen3-30B-A3B": QWEN3_MOE | shape(2048, 6144, 48, 32, 4) | {"max_window_layers": 48},
     "Qwen3-235B-A22B": QWEN3_MOE
     | shape(4096, 12288, 94, 64, 4)

@@ -57,6 +57,8 @@ def of_other_families(kind):
     shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
     other_names["qwen3_moe"] = {"num_local_experts"}
+    if kind.startswith("qwen3_5") or kind == "qwen3_next":  # families of delta nets check them, unlike transformers
+        shaping |= {"attn_output_gate", "output_gate_type"}
     shaping |= other_names.get(kind, set())
     family = FAMILIES[kind].__name__.rpartition(".")[2]
     family = "gemma4_unified" if kind.startswith("gemma4_unified") else family

@@ -35,6 +35,12 @@ FORMS = {
         (r"^model\.", "model.language_model."),
         {f"model.{name}" for name in VISION},
     ),
+    "qwen3_5, the hub's": (
+        "qwen3_5",
+        (r"^model\.", "model.language_model."),
+        {"model.visual.blocks.0.norm1.weight", "mtp.layers.0.self_attn.q_proj.weight", "mtp.fc.weight"},
+    ),
+    "qwen3_5_text, with the layers that predict a second token": ("qwen3_5_text", (r"^", ""), {"mtp.norm.weight"}),
     "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
     "gpt2, with its masks": ("gpt2", (r"^", ""), MASKS),
     "gpt_neox, transformers 5 in memory": ("gpt_neox", (r"^embed_out\.", "lm_head."), set()),

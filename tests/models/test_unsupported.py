@@ -31,6 +31,7 @@ NEAREST = "the nearest supported architecture is"
             "it is a mixture of experts, which jaxtrace reads from safetensors only",
             "qwen3_moe",
         ),  # llama.cpp's names
+        ("qwen35", "it has gated delta nets, which jaxtrace reads from safetensors only", "qwen3_5"),
         ("command-r", "its attention and feed-forward run in parallel on one LayerNorm, and its logits", "llama"),
     ],
 )

@@ -29,7 +29,9 @@ from jaxtrace.models.families import (
     qwen2_moe,
     qwen3,
     qwen3_5,
+    qwen3_5_moe,
     qwen3_moe,
+    qwen3_next,
     smollm3,
 )
 
@@ -52,6 +54,8 @@ FAMILIES: dict[str, ModuleType] = {
         qwen3,
         qwen3_moe,
         qwen3_5,
+        qwen3_5_moe,
+        qwen3_next,
         gemma2,
         gemma3,
         gemma4,

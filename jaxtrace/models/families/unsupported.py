@@ -59,6 +59,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "qwen3",
         "lara_mini qwen4_exp qwen4_exp_text",
     ),
+    (
+        "it has gated delta nets, which jaxtrace reads from safetensors only",
+        "qwen3_5",
+        "qwen35 qwen35moe qwen3next",
+    ),
     (_IMAGES, "llama", "aya_vision bunny_phi chameleon cogvlm cogvlm2 cohere2_vision deepseek_ocr2 deepseek_vl"),
     (_IMAGES, "llama", "deepseek_vl_v2 emu3 fuyu git glm4v idefics2 idefics3 internvl_chat internvl_chat_v2 kimi_k25"),
     (_IMAGES, "llama", "kimi_vl llama4_vision_model llava llava_llama llava_next llava_onevision minicpmo minicpmv"),
