@@ -25,11 +25,12 @@ from jaxtrace.engine.samplers import Greedy
 from jaxtrace.engine.step import init_state, prefill, stop_rules
 from jaxtrace.schema import GROUPS
 
+DENSE = tuple(group for group in GROUPS if group != "router")  # groups of the shapes, none of which has experts
 CHOICES = {
     "none": (),
-    **{group: (group,) for group in GROUPS},
-    "all but lens": tuple(group for group in GROUPS if group != "lens"),
-    "all": GROUPS,
+    **{group: (group,) for group in DENSE},
+    "all but lens": tuple(group for group in DENSE if group != "lens"),
+    "all": ("all",),
 }
 
 

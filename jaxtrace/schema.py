@@ -22,7 +22,7 @@ class Metric:
     Attributes:
       name: name in code, tables and files.
       dims: dims after (prompt, step): "layer", "head", "alpha"; for raw material also "residual" and "embed", "rank",
-        "row" and "key".
+        "row" and "key", "slot".
       group: group of `Probes` that records it, or the field of `Probes` for raw material; "sampler" for what a sampler
         adds; "" for what is always recorded.
       unit: "nats", "nats²", "layer", or "" for a pure number or an id.
@@ -99,7 +99,7 @@ QUADRANTS: dict[str, str] = {
     "adaptive": "in between: the best of several draws",
 }
 
-GROUPS = ("output", "attention", "dispersion", "lens", "hidden")
+GROUPS = ("output", "attention", "dispersion", "lens", "hidden", "router")
 LAYER, HEAD = ("layer",), ("layer", "head")
 
 # fmt: off
@@ -143,6 +143,11 @@ METRICS: dict[str, Metric] = _by_name(
     Metric("hidden_delta_step", LAYER, "hidden", "", "‖x_l(t) − x_l(t−1)‖₂", "residual change by step",
            first_layer=0, feature=True),
     Metric("hidden_cosine_layer", LAYER, "hidden", "", "cos(x_l, x_{l−1})", "residual cosine by layer", feature=True),
+    Metric("router_entropy", LAYER, "router", "nats",
+           "−Σ p ln p of the router's distribution over all experts; missing in dense layers", "router entropy",
+           column=3, scale="sequential", plots=("router_profile",), tensorboard=("scalar", "histogram"), feature=True),
+    Metric("router_top_mass", LAYER, "router", "", "mass of the chosen experts under the router's distribution",
+           "mass of the chosen experts", column=3, plots=("router_profile",), tensorboard=("scalar",), feature=True),
     Metric("quadrant", (), "sampler", "",
            f"action of entropix or dslider: {', '.join(f'{number} {name}' for number, name in enumerate(QUADRANTS))}",
            "sampler's quadrant", integer=True, names=tuple(QUADRANTS), column=5, scale="categorical"),
@@ -160,6 +165,8 @@ RAW: dict[str, Metric] = _by_name(
            "lens Rényi entropy"),
     Metric("attention_rows", ("row", "key"), "attention_rows", "",
            "a_k of named heads over positions 0 to the step's own; NaN beyond", "attention weights"),
+    Metric("experts", ("layer", "slot"), "experts", "", "numbers of the chosen experts, the first choice first",
+           "chosen experts", integer=True),
 )
 
 QUANTITIES = METRICS | RAW

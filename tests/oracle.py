@@ -160,6 +160,25 @@ def hidden(x, x_before=None):
     return metrics
 
 
+# ---- routers -------------------------------------------------------------------------------------
+
+
+def router_distribution(logits, scoring="softmax"):
+    """Return the distribution over all experts [..., E]: the softmax, or the sigmoids divided by their sum."""
+    if scoring == "softmax":
+        return softmax(logits)
+    return softmax(-np.logaddexp(0, -np.asarray(logits, np.float64)))  # ln sigmoid(x) = −ln(1 + e^−x)
+
+
+def router(p, chosen):
+    """Return the metrics of distributions [..., E] over all experts, of which `chosen` [..., C] are used."""
+    p = np.asarray(p, np.float64)
+    return {
+        "router_entropy": entropy_of(p),
+        "router_top_mass": np.take_along_axis(p, np.asarray(chosen), axis=-1).sum(axis=-1),
+    }
+
+
 # ---- attention -----------------------------------------------------------------------------------
 
 

@@ -90,7 +90,7 @@ def test_page_columns_keep_their_order():
     assert [*schema.token_column_metrics()] == [
         *("confidence", "entropy", "varentropy", "surprisal", "logprob", "top1_prob", "top1_top2_gap"),
         *("attention_entropy", "attention_entropy_normalized", "sink_mass", "hdi", "head_jsd"),
-        *("prediction_depth", "quadrant"),
+        *("router_entropy", "router_top_mass", "prediction_depth", "quadrant"),
     ]
 
 
@@ -99,7 +99,8 @@ def test_features_keep_their_order():
         *("entropy", "varentropy", "top1_prob", "top1_top2_gap", "surprisal", "surprise_z"),
         *("attention_entropy_normalized", "sink_mass", "hdi", "head_jsd"),
         *("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1_prob"),
-        *("hidden_norm", "hidden_delta_layer", "hidden_delta_step", "hidden_cosine_layer", "prediction_depth"),
+        *("hidden_norm", "hidden_delta_layer", "hidden_delta_step", "hidden_cosine_layer"),
+        *("router_entropy", "router_top_mass", "prediction_depth"),
     )
 
 

@@ -53,12 +53,15 @@ class StepTrace:
     hidden_delta_layer: Float[Array, "*s L"] | None = None
     hidden_delta_step: Float[Array, "*s L1"] | None = None
     hidden_cosine_layer: Float[Array, "*s L"] | None = None
+    router_entropy: Float[Array, "*s L"] | None = None
+    router_top_mass: Float[Array, "*s L"] | None = None
     quadrant: Int[Array, "*s"] | None = None
     residuals: Float[Array, "*s R D"] | None = None
     top_ids: Int[Array, "*s K"] | None = None
     top_logprobs: Float[Array, "*s K"] | None = None
     lens_renyi: Float[Array, "*s L A"] | None = None
     attention_rows: Float[Array, "*s A S"] | None = None
+    experts: Int[Array, "*s L C"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -84,11 +87,15 @@ NO_PROBES = Probes.none()
 
 def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NO_PROBES) -> dict[str, Any]:
     """Return the options of `forward` that these probes, and the ones that a sampler needs, require."""
-    on_attention = [each for each in (probes, needs) if each.attention or each.dispersion]
+    probes = probes.of_model(config)
+    both = probes, needs
+    of_layers = [each for each in both if each.attention or each.dispersion or each.router or each.experts]
     return {
-        "moments": bool(on_attention),
+        "moments": any(each.attention or each.dispersion for each in both),
         "head_jsd": probes.dispersion or needs.dispersion,
-        "layers": tuple(sorted({layer for each in on_attention or [probes] for layer in each.layers(config)})),
+        "router": bool(probes.router),
+        "experts": probes.experts,
+        "layers": tuple(sorted({layer for each in of_layers or [probes] for layer in each.layers(config)})),
         "stream": probes.stream(config),
     }
 
@@ -120,6 +127,7 @@ def measure(
       keep_logits: True if the sampler reads the logits.
       needs: metrics that the sampler needs, from the groups output, attention and dispersion.
     """
+    probes = probes.of_model(config)
     trace: dict[str, Array | None] = {}
     needed: dict[str, Array | None] = {}
     keep_logits |= probes.top_tokens > 0
@@ -139,6 +147,7 @@ def measure(
         computed_layers = forward_flags(config, probes, needs)["layers"]
         trace |= _attention(result, computed_layers, probes.layers(config), probes)
         needed |= _attention(result, computed_layers, needs.layers(config), needs)
+    trace |= _router(result, computed_layers, probes.layers(config))
     if probes.hidden:
         assert before is not None
         with jax.named_scope("hidden_metrics"):
@@ -230,10 +239,7 @@ def _attention(
     trace = {}
     if not (probes.attention or probes.dispersion):
         return trace
-    attention = result.attention
-    if layers != computed:
-        indices = np.array([computed.index(layer) for layer in layers])
-        attention = jax.tree.map(lambda x: x[indices], attention)
+    attention = _of_layers(result.attention, computed, layers)
     moments = attention.moments
     assert moments is not None
     by_layer = lambda x: jnp.moveaxis(x, 0, 2)  # noqa: E731
@@ -251,6 +257,20 @@ def _attention(
             "head_jsd": by_layer(attention.head_jsd),
         }
     return trace
+
+
+def _router(result: ForwardResult, computed: tuple[int, ...], layers: tuple[int, ...]) -> dict[str, Array | None]:
+    """Return the router metrics of `layers`, a subset of the layers `computed`, that the forward pass was asked for."""
+    router = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), _of_layers(result.router, computed, layers))
+    return {"router_entropy": router.entropy, "router_top_mass": router.top_mass, "experts": router.experts}
+
+
+def _of_layers(trace: Any, computed: tuple[int, ...], layers: tuple[int, ...]) -> Any:
+    """Return the rows of `layers` of a tree with one row for each of the layers `computed`."""
+    if layers == computed:
+        return trace
+    indices = np.array([computed.index(layer) for layer in layers])
+    return jax.tree.map(lambda x: x[indices], trace)
 
 
 def _hidden(

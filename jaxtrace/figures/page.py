@@ -27,6 +27,7 @@ CAPTIONS = {
     "attention_map": "Breadth of each layer's attention at each step; right: divided by ln(visible keys).",
     "layer_profile": "Breadth of attention by layer; dispersion and divergence of its heads.",
     "lens_profile": "Prediction of each layer: entropy, varentropy, divergence from the last layer's prediction.",
+    "router_profile": "Choice of experts by layer: entropy of the router over all experts, mass of the chosen ones.",
 }
 SHORT = 40  # characters of a value that stands beside the prompt's name
 

@@ -119,7 +119,18 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
 @_unless_empty
 def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
     """Draw lens entropy, varentropy and KL(final ‖ lens) by layer: mean and 10–90 % band over all tokens."""
-    names = _present(ds, "lens_profile")
+    return _layer_bands(ds, theme, "lens_profile")
+
+
+@_unless_empty
+def router_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
+    """Draw router entropy and mass of the chosen experts by layer: mean and 10–90 % band over all tokens."""
+    return _layer_bands(ds, theme, "router_profile")
+
+
+def _layer_bands(ds: xr.Dataset, theme: Theme, figure_name: str) -> Figure:
+    """Draw the metrics of a figure by layer, a panel each: mean and 10–90 % band over all tokens."""
+    names = _present(ds, figure_name)
     figure = new_figure(theme, 6.2, 2.5)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
@@ -137,6 +148,7 @@ FIGURES: dict[str, Draw] = {
     "attention_map": attention_map,
     "layer_profile": layer_profile,
     "lens_profile": lens_profile,
+    "router_profile": router_profile,
 }
 
 

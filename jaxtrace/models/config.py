@@ -355,6 +355,11 @@ class DecoderConfig:
         """Factor on attention scores."""
         return self.head_dim**-0.5 if self.query_scale is None else self.query_scale
 
+    @property
+    def chosen_experts(self) -> int:
+        """Number of experts that a router chooses for each token; 0 for a decoder whose layers are all dense."""
+        return 0 if self.experts is None or all(kind.dense for kind in self.kinds) else self.experts.chosen
+
     def kind(self, layer: int) -> LayerKind:
         """Return the kind of a layer (0-based)."""
         return self.pattern[layer % len(self.pattern)]

@@ -6,6 +6,7 @@ tokens of its rows.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear
 from jaxtrace.kernels.dispatch import target_platform
+from jaxtrace.kernels.moments import Moments
 from jaxtrace.kernels.precision import product_precision
 from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.config import DecoderConfig
@@ -61,6 +63,58 @@ class Chosen(NamedTuple):
     weight: Float[Array, "R C"]
 
 
+@dataclasses.dataclass(frozen=True)
+class RouterOutputs:
+    """Router outputs that a block is asked to return.
+
+    Attributes:
+      metrics: True for entropy and mass.
+      experts: True for the numbers of the chosen experts.
+    """
+
+    metrics: bool
+    experts: bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RouterTrace:
+    """Metrics of one layer's router; None if not requested.
+
+    Attributes:
+      entropy: −Σ p ln p of the router's distribution over all experts, float32; NaN without a router.
+      top_mass: mass of the chosen experts under the same distribution, float32; NaN without a router.
+      experts: numbers of the chosen experts, the first choice first; −1 without a router.
+    """
+
+    entropy: Float[Array, "B T"] | None
+    top_mass: Float[Array, "B T"] | None
+    experts: Int[Array, "B T C"] | None
+
+    @classmethod
+    def of(cls, scores: Float[Array, "B T E"], expert: Int[Array, "B T C"], outputs: RouterOutputs) -> RouterTrace:
+        """Return the trace of a router.
+
+        Args:
+          scores: scores whose softmax is the router's distribution, float32: its logits, or `log_sigmoid` of them,
+            whose softmax is the sigmoids divided by their sum.
+          expert: numbers of the chosen experts.
+          outputs: requested outputs.
+        """
+        entropy = top_mass = None
+        if outputs.metrics:
+            with jax.named_scope("router_metrics"):
+                entropy = Moments.of(scores).entropy
+                top_mass = jnp.take_along_axis(jax.nn.softmax(scores, axis=-1), expert, axis=-1).sum(-1)
+        return cls(entropy, top_mass, expert if outputs.experts else None)
+
+    @classmethod
+    def absent(cls, shape: tuple[int, ...], chosen: int, outputs: RouterOutputs) -> RouterTrace:
+        """Return the trace of a layer without a router; `shape` is (B, T)."""
+        nothing = jnp.full(shape, jnp.nan) if outputs.metrics else None
+        return cls(nothing, nothing, jnp.full((*shape, chosen), -1, jnp.int32) if outputs.experts else None)
+
+
 class Experts(nnx.Module):
     """Weights of all experts on a first axis, or of one expert."""
 
@@ -89,8 +143,9 @@ class ExpertFeedForward(nnx.Module):
         self.shared = Experts(rngs, feed_forward=experts.shared, embed_dim=d) if experts.shared else None
         self.shared_gate = random_weight(rngs, 1, d) if experts.shared_gate else None
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        chosen, shared = self.choose(x), None if self.shared is None else self.shared.weights
+    def __call__(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Float[Array, "B T D"], RouterTrace]:
+        chosen, trace = self.choose(x, outputs)
+        shared = None if self.shared is None else self.shared.weights
         gate = None if self.shared_gate is None else jax.nn.sigmoid(linear(x, self.shared_gate[...], jnp.float32))
         rows, axes = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.config.number)
 
@@ -113,9 +168,9 @@ class ExpertFeedForward(nnx.Module):
 
         of_shared: Any = None if shared is None else ExpertWeights(*map(P, (axes, axes, None), (None, None, axes)))
         specs = P(rows), P(rows), P(rows), P(axes), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared)
+        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared), trace
 
-    def choose(self, x: Float[Array, "B T D"]) -> Chosen:
+    def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""
         logits = linear(x, self.router[...], jnp.float32)
         sigmoid = self.config.scoring == "sigmoid"
@@ -123,10 +178,11 @@ class ExpertFeedForward(nnx.Module):
         # Without a bias the order is that of the logits, where sigmoids that round to 1 are equal.
         ranks = logits if self.selection_bias is None else scores + self.selection_bias[...]
         expert = jax.lax.top_k(ranks, self.config.chosen)[1]
+        trace = RouterTrace.of(jax.nn.log_sigmoid(logits) if sigmoid else logits, expert, outputs)
         weight = jnp.take_along_axis(scores, expert, axis=-1)
         if self.config.normalised:
             weight = weight / (weight.sum(-1, keepdims=True) + MIN_SUM)
-        return Chosen(expert, weight if self.config.scale == 1 else self.config.scale * weight)
+        return Chosen(expert, weight if self.config.scale == 1 else self.config.scale * weight), trace
 
 
 def compute_experts(

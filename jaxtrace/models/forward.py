@@ -24,14 +24,16 @@ from jaxtrace.models.decoder import (
     outer_definition,
     unembedding,
 )
+from jaxtrace.models.experts import RouterOutputs, RouterTrace
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
+from jaxtrace.models.layers import LayerOutputs, LayerTrace
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.rope import Rotation, rotation
 from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers
 
-# Cache of a layer, if it has one, its attention outputs, and the residual stream after it, if requested.
-LayerResult = tuple[LayerState, AttentionTrace, Array | None]
+# Cache of a layer, if it has one, its requested metrics, and the residual stream after it, if requested.
+LayerResult = tuple[LayerState, LayerTrace, Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ForwardResult:
       layers: layers of `stream`, ascending.
       stream: residual stream after each layer of `layers`; None if there are none.
       attention: requested attention outputs, one row per requested layer [L, …]; NaN where attention is over nothing.
+      router: requested router outputs, one row per requested layer [L, …]; NaN, or −1, for a dense layer.
       cache: cache that includes the new positions.
       length: number of tokens of each row that rotary positions were computed for.
     """
@@ -51,6 +54,7 @@ class ForwardResult:
     layers: tuple[int, ...]
     stream: Float[Array, "S B T D"] | None
     attention: AttentionTrace
+    router: RouterTrace
     cache: KVCache
     length: Int[Array, " B"]
 
@@ -76,6 +80,8 @@ def forward(
     image_mask: ImageMask | None = None,
     moments: bool = False,
     head_jsd: bool = False,
+    router: bool = False,
+    experts: bool = False,
     layers: Sequence[int] | None = None,
     stream: Sequence[int] = (),
     interventions: Interventions | None = None,
@@ -98,7 +104,9 @@ def forward(
       image_mask: image tiles that each token sees; required if the cache holds images.
       moments: True to return the moments of the attention weights.
       head_jsd: True to return the Jensen–Shannon divergence over heads.
-      layers: layers whose moments and divergence are returned, from 1, ascending; None for all.
+      router: True to return entropy and mass of the routers.
+      experts: True to return the numbers of the chosen experts.
+      layers: layers whose attention and router outputs are returned, from 1, ascending; None for all.
       stream: layers after which the residual stream is returned, ascending; 0 is the embedding.
       interventions: ablated blocks and heads; None for none, at no cost.
 
@@ -110,7 +118,8 @@ def forward(
     position = start[:, None] + jnp.arange(tokens.shape[1])
     length = start + tokens.shape[1] if length is None else length
     positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask, count)
-    requested, nothing = AttentionOutputs(moments, head_jsd), AttentionOutputs(False, False)
+    requested = LayerOutputs(AttentionOutputs(moments, head_jsd), RouterOutputs(router, experts))
+    nothing = LayerOutputs(AttentionOutputs(False, False), RouterOutputs(False, False))
     measured = range(1, config.num_layers + 1) if layers is None else layers
     with jax.named_scope("embed"):
         for token, other in config.token_aliases:
@@ -127,12 +136,12 @@ def forward(
         ablation: Interventions,
         layer_input: Array | None,
         earlier: Sequence[LayerResult],
-        outputs: AttentionOutputs = requested,
+        outputs: LayerOutputs = requested,
     ) -> tuple[Array, LayerResult]:
         shared = None if kind.kv_source is None else earlier[kind.kv_source][0]
         attended = layer_cache if shared is None else shared
         if attended is None:
-            trace = AttentionTrace.absent(position.shape, config.num_heads, outputs)
+            trace = LayerTrace.absent(position.shape, config, outputs)
         else:
             block = merge(block_definition(config, kind), weights)
             x, written, trace = block(x, attended, positions, outputs, ablation, layer_input)
@@ -176,11 +185,13 @@ def forward(
     tail_cache = [result[0] for result in tail.values()]
     streams = [embedded[None]] if 0 in stream else []
     streams += [joined(2, stream)] if any(stream) else []
+    trace = joined(1, measured)
     return ForwardResult(
         hidden=x,
         layers=tuple(stream),
         stream=jnp.concatenate(streams) if streams else None,
-        attention=joined(1, measured),
+        attention=trace.attention,
+        router=trace.router,
         cache=StackedLayers([result[0] for result in repeated], tail_cache)
         if isinstance(cache, StackedLayers)
         else tail_cache,

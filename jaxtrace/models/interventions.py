@@ -29,7 +29,8 @@ class Interventions:
     An ablated block returns the residual stream unchanged, x_l = x_{l−1}: attention, feed-forward and post-norms add
     nothing. An ablated head adds nothing to its layer's attention; the output's bias stays, and so does a post-norm,
     which is then computed over the other heads. Ablated parts are still computed and measured: their attention metrics
-    show where they would attend, and their keys, values and recurrent states advance.
+    show where they would attend, their router metrics which experts they would choose, and their keys, values and
+    recurrent states advance.
 
     Attributes:
       layers: mask of blocks, True where ablated; None for no ablated block.

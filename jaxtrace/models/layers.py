@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -15,7 +16,7 @@ from jaxtrace.models.attention import Attention, AttentionOutputs, AttentionTrac
 from jaxtrace.models.cache import LayerCache, RecurrentState
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.delta_net import GatedDeltaNet
-from jaxtrace.models.experts import ExpertFeedForward
+from jaxtrace.models.experts import ExpertFeedForward, RouterOutputs, RouterTrace
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.norms import RMSNorm, normed, stream_norm
 from jaxtrace.models.on_mesh import shard_rows
@@ -72,6 +73,29 @@ class LayerInput(nnx.Module):
         return self.norm(linear(hidden, self.down[...]))
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerOutputs:
+    """Metrics that a block is asked to return."""
+
+    attention: AttentionOutputs
+    router: RouterOutputs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerTrace:
+    """Metrics of one layer."""
+
+    attention: AttentionTrace
+    router: RouterTrace
+
+    @classmethod
+    def absent(cls, shape: tuple[int, ...], config: DecoderConfig, outputs: LayerOutputs) -> LayerTrace:
+        """Return the trace of a skipped layer; `shape` is (B, T)."""
+        attention = AttentionTrace.absent(shape, config.num_heads, outputs.attention)
+        return cls(attention, RouterTrace.absent(shape, config.chosen_experts, outputs.router))
+
+
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); a gated delta net may replace attention.
 
@@ -81,6 +105,7 @@ class Block(nnx.Module):
     """
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
+        self.chosen_experts = config.chosen_experts
         config = config.sized(kind)
         self.parallel, self.num_heads = config.parallel, config.num_heads
         before, after = config.norm_placement != "after", config.norm_placement != "before"
@@ -101,24 +126,30 @@ class Block(nnx.Module):
         x: Float[Array, "B T D"],
         cache: LayerCache | RecurrentState,
         positions: Positions,
-        outputs: AttentionOutputs,
+        outputs: LayerOutputs,
         ablation: Interventions,
         layer_input: Float[Array, "B T P"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache | RecurrentState, AttentionTrace]:
+    ) -> tuple[Float[Array, "B T D"], LayerCache | RecurrentState, LayerTrace]:
         before = x
         if isinstance(cache, RecurrentState):
             assert self.delta_net is not None
             with jax.named_scope("delta_net"):
                 out, cache = self.delta_net(normed(x, self.attention_norm), cache, positions.count)
-            trace = AttentionTrace.absent(x.shape[:2], self.num_heads, outputs)
+            attention = AttentionTrace.absent(x.shape[:2], self.num_heads, outputs.attention)
         else:
             assert self.attention is not None
             with jax.named_scope("attention"):
-                out, cache, trace = self.attention(normed(x, self.attention_norm), cache, positions, outputs, ablation)
+                read = normed(x, self.attention_norm)
+                out, cache, attention = self.attention(read, cache, positions, outputs.attention, ablation)
         x = x + tanh_gated(normed(out, self.post_attention_norm), self.attention_gate)
         with jax.named_scope("feed_forward"):
             read = normed(before if self.parallel else x, self.feed_forward_norm)
-            out = normed(self.feed_forward(read), self.post_feed_forward_norm)
+            if isinstance(self.feed_forward, ExpertFeedForward):
+                out, router = self.feed_forward(read, outputs.router)
+            else:
+                out = self.feed_forward(read)
+                router = RouterTrace.absent(read.shape[:2], self.chosen_experts, outputs.router)
+            out = normed(out, self.post_feed_forward_norm)
         if self.feed_forward_gate is not None:
             assert positions.image_mask is not None
             out = jnp.where(positions.image_mask.visible.any(-1)[..., None], out, 0)
@@ -129,7 +160,8 @@ class Block(nnx.Module):
                 x = x + self.layer_input(x, layer_input)
         if self.scalar is not None:
             x = x * self.scalar[...]
-        return x if ablation.layers is None else jnp.where(ablation.layers, before, x), cache, trace
+        x = x if ablation.layers is None else jnp.where(ablation.layers, before, x)
+        return x, cache, LayerTrace(attention, router)
 
     def attention_weights(
         self, x: Float[Array, "B T D"], cache: LayerCache, positions: Positions, heads: Sequence[int]

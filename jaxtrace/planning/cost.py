@@ -20,6 +20,7 @@ def trace_bytes(
       precision: "float32" (4 bytes) or "float16" (2 bytes) for floats; integers take 4 bytes.
       positions: length of an attention row; None for the whole context.
     """
+    probes = probes.of_model(config)
     sizes = {
         "layer": len(probes.layers(config)),
         "head": config.num_heads,
@@ -29,6 +30,7 @@ def trace_bytes(
         "rank": probes.top_tokens,
         "row": len(probes.attention_rows),
         "key": config.context if positions is None else positions,
+        "slot": config.chosen_experts,
     }
     float_size = {"float32": 4, "float16": 2}[precision]
     total: dict[str, int] = {}

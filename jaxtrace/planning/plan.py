@@ -210,7 +210,7 @@ def plan(
     dtype = dtype or ("float32" if slice_.platform == "cpu" else "bfloat16")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype: is {dtype!r}; it must be one of {', '.join(sorted(DTYPES))}")
-    probes = probes or Probes.all()
+    probes = (probes or Probes.all()).of_model(config)
     probes.check(config)
     context = min(CONTEXT, config.context) if context is None else context
     validated(_Ranges, {"batch": batch, "context": context}, "plan")

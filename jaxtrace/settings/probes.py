@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field
@@ -37,7 +37,7 @@ class RecordSettings(StrictModel):
 
     probes: Annotated[tuple[str, ...], COMMA_SEPARATED] = Field(
         default=("all",),
-        description="Groups of metrics, comma-separated: output, attention, dispersion, lens, hidden, all, none.",
+        description=f"Groups of metrics, comma-separated: {', '.join(GROUPS)}, all, none.",
         json_schema_extra=RECORD,
     )
     alphas: Annotated[tuple[FloatOrInfinity, ...], COMMA_SEPARATED, AfterValidator(_check_alphas)] = Field(
@@ -71,6 +71,11 @@ class RecordSettings(StrictModel):
     lens_renyi: bool = Field(
         default=False,
         description="Record Rényi entropies of every layer's prediction, which needs a second unembedding.",
+        json_schema_extra=RECORD,
+    )
+    experts: bool = Field(
+        default=False,
+        description="Store the numbers of the chosen experts, for a model with experts.",
         json_schema_extra=RECORD,
     )
     precision: Literal["float32", "float16"] = Field(
@@ -113,6 +118,11 @@ class DecoderSizes(Protocol):
         """Number of tokens of the vocabulary."""
         ...
 
+    @property
+    def chosen_experts(self) -> int:
+        """Number of experts that a router chooses for each token; 0 for a dense decoder."""
+        ...
+
     def kind(self, layer: int) -> LayerAttention:
         """Return the description of a layer, from 0."""
         ...
@@ -128,6 +138,8 @@ class Probes:
       dispersion: differences between the attention of a layer's heads.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
       hidden: norms and changes of the residual stream.
+      router: entropy of every router, and mass of the experts that it chooses; None records them where the decoder has
+        experts.
       alphas: orders of the Rényi entropies (with `output` and `lens_renyi`); 0, 1, ∞, or at least 0.01 from 0 and 1.
       layer_stride: distance between recorded layers; the last layer is always recorded.
       residuals: layers whose residual stream is stored; 0 is the embedding.
@@ -136,6 +148,7 @@ class Probes:
       prompt_positions: True to also record the prompt's positions before its last one, when texts are continued.
       lens_renyi: True to record Rényi entropies of every layer's prediction (with `lens`), at the cost of a second
         unembedding.
+      experts: True to store the numbers of the chosen experts.
 
     Raises:
       ConfigError: a value is out of range.
@@ -146,6 +159,7 @@ class Probes:
     dispersion: bool = True
     lens: bool = True
     hidden: bool = True
+    router: bool | None = None
     alphas: tuple[float, ...] = DEFAULTS.alphas
     layer_stride: int = DEFAULTS.layer_stride
     residuals: tuple[int, ...] = DEFAULTS.residuals
@@ -153,6 +167,7 @@ class Probes:
     attention_rows: tuple[tuple[int, int], ...] = DEFAULTS.attention_rows
     prompt_positions: bool = DEFAULTS.prompt_positions
     lens_renyi: bool = DEFAULTS.lens_renyi
+    experts: bool = DEFAULTS.experts
 
     def __post_init__(self) -> None:
         set_checked(self, RecordSettings, "settings")
@@ -164,7 +179,7 @@ class Probes:
 
     @classmethod
     def all(cls) -> Probes:
-        """Return probes of every group."""
+        """Return probes of every group that a decoder has."""
         return cls()
 
     @classmethod
@@ -177,7 +192,7 @@ class Probes:
         """Return probes of the named groups.
 
         Args:
-          groups: names of groups; "all" and "none" are also accepted.
+          groups: names of groups; "none" is also accepted, and "all" for those that a decoder has.
           options: other fields of the class.
 
         Raises:
@@ -185,12 +200,25 @@ class Probes:
         """
         if unknown := set(groups) - {*GROUPS, "all", "none"}:
             raise ConfigError(f"no probe group {sorted(unknown)[0]!r}; there are: all, none, {', '.join(GROUPS)}")
-        chosen = set(GROUPS) if "all" in groups else set(groups)
-        return cls(**{group: group in chosen for group in GROUPS}, **options)
+        chosen: dict[str, Any] = {group: group in groups or "all" in groups for group in GROUPS}
+        if "router" not in groups and "all" in groups:
+            chosen["router"] = None
+        return cls(**chosen, **options)
+
+    def of_model(self, config: DecoderSizes) -> Probes:
+        """Return the probes with the groups that a decoder has.
+
+        Raises:
+          ConfigError: router or experts is requested, and the decoder has no experts.
+        """
+        for name, place in (("router", "probes: router"), ("experts", "experts:")):
+            if getattr(self, name) and not config.chosen_experts:
+                raise ConfigError(f"{place} needs a model with experts, and this one is dense; drop {name}")
+        return replace(self, router=bool(config.chosen_experts)) if self.router is None else self
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the chosen groups."""
+        """Names of the chosen groups; without `router` unless it is True."""
         return tuple(group for group in GROUPS if getattr(self, group))
 
     @property
@@ -216,7 +244,8 @@ class Probes:
         return tuple(sorted(layers))
 
     def check(self, config: DecoderSizes) -> None:
-        """Raise ConfigError if a layer, a head or a number of tokens does not exist in a decoder."""
+        """Raise ConfigError if a layer, a head, a number of tokens or experts do not exist in a decoder."""
+        self.of_model(config)
         for layer in self.residuals:
             if not 0 <= layer <= config.num_layers:
                 raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.num_layers}")

@@ -35,6 +35,8 @@ SINCE_FIRST = [
     "hidden_delta_layer",
     "hidden_delta_step",
     "hidden_cosine_layer",
+    "router_entropy",
+    "router_top_mass",
 ]
 INTEGER, FLOAT, TEXT = pa.int32(), pa.float32(), pa.string()
 KEYS = {
@@ -54,7 +56,7 @@ KEYS = {
 }
 OPTIONAL = {"messages": TEXT, "prompt_steps": INTEGER}
 NULLABLE = {"text", "messages"}
-RAW_COLUMN = re.compile(r"renyi_.*|residual_\d+|attention_\d+_\d+|top_ids|top_logprobs|lens_renyi")
+RAW_COLUMN = re.compile(r"renyi_.*|residual_\d+|attention_\d+_\d+|top_ids|top_logprobs|lens_renyi|experts")
 
 
 class Mismatch(ValueError):
@@ -165,6 +167,8 @@ def _check_lists(tokens: pa.Table, position: np.ndarray, info: Mapping[str, Any]
         size = {"top_ids": info.get("top_tokens"), "top_logprobs": info.get("top_tokens")}.get(name)
         if name == "lens_renyi":
             size = layers * len(info["alphas"])
+        elif name == "experts":
+            size = layers * info["experts"]
         elif name.startswith("attention_"):
             size = position + 1
         elif name.startswith("residual_"):
@@ -204,5 +208,5 @@ def _raw_columns(info: Mapping[str, Any]) -> dict[str, pa.DataType]:
     names = [f"residual_{layer}" for layer in info.get("residuals", ())]
     names += [f"attention_{layer}_{head}" for layer, head in info.get("attention_rows", ())]
     names += ["top_logprobs"] * bool(info.get("top_tokens")) + ["lens_renyi"] * bool(info.get("lens_renyi"))
-    ids = {"top_ids": pa.list_(INTEGER)} if info.get("top_tokens") else {}
-    return dict.fromkeys(names, pa.list_(FLOAT)) | ids
+    integers = ["top_ids"] * bool(info.get("top_tokens")) + ["experts"] * bool(info.get("experts"))
+    return dict.fromkeys(names, pa.list_(FLOAT)) | dict.fromkeys(integers, pa.list_(INTEGER))

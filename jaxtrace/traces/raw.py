@@ -56,6 +56,8 @@ def raw_metrics(tokens: pa.Table, info: dict[str, Any]) -> dict[str, np.ndarray]
     if info.get("lens_renyi"):
         flat = list_values(tokens["lens_renyi"], RAW["lens_renyi"])
         metrics["lens_renyi"] = flat.reshape(steps, -1, len(info["alphas"]))
+    if count := info.get("experts"):
+        metrics["experts"] = list_values(tokens["experts"], RAW["experts"]).reshape(steps, -1, count)
     if pairs := info.get("attention_rows"):
         position = tokens["position"].to_numpy()
         visible = np.arange(position[-1] + 1) <= position[:, None]

@@ -111,6 +111,7 @@ class Info(_Strict):
     Attributes:
       alphas: orders of the Rényi entropies, infinity as "inf".
       probes: names of the recorded groups; None in a trace that was not recorded by a model.
+      experts: number of chosen experts that are stored for each layer.
     """
 
     mode: Literal["generate", "score"]
@@ -126,6 +127,7 @@ class Info(_Strict):
     ] = []
     prompt_positions: bool = False
     lens_renyi: bool = False
+    experts: Number = 0
     batch_size: int | None = None
     cache: Cache | None = None
     checkpoint: str | None = None

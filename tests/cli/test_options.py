@@ -63,6 +63,7 @@ VALUES = {
     "attention_rows": ([[3, 0], [3, 1]], ["--attention-rows", "3:0,3:1"]),
     "prompt_positions": (True, ["--prompt-positions"]),
     "lens_renyi": (True, ["--lens-renyi"]),
+    "experts": (True, ["--experts"]),
     "precision": ("float16", ["--precision", "float16"]),
     "out": ("run", ["--out", "run"]),
     "mesh": (None, ["--mesh", "none"]),

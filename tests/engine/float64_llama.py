@@ -13,17 +13,21 @@ def run(config, params, tokens):
     """Run the forward pass over one sequence [T], with parameters in the layout of `jaxtrace.init_params`."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     x = params["embedding"][np.asarray(tokens)]
-    stream, weights = [x], []
+    stream, weights, choices = [x], [], []
     for layer in params["layers"]:
         out, seen = attention(config, layer["attention"], norm(config, layer["attention_norm"], x))
         x = x + out
-        x = x + feed_forward(layer["feed_forward"], norm(config, layer["feed_forward_norm"], x))
+        read, block = norm(config, layer["feed_forward_norm"], x), layer["feed_forward"]
+        out, *choice = expert_feed_forward(config, block, read) if "router" in block else [feed_forward(block, read)]
+        x = x + out
+        choices.append(choice)
         stream.append(x)
         weights.append(seen)
     hidden = np.stack(stream, axis=1)
     table = params.get("unembedding", params["embedding"])
     lens_logits = norm(config, params["final_norm"], hidden[:, 1:]) @ table.T
-    return Run(lens_logits[:, -1], lens_logits, hidden, np.stack(weights, axis=1))
+    router = joined_choices(choices) if config.experts is not None else ()
+    return Run(lens_logits[:, -1], lens_logits, hidden, np.stack(weights, axis=1), *router)
 
 
 def norm(config, params, x):
@@ -74,3 +78,22 @@ def feed_forward(params, x):
     gate = x @ params["gate"].T + params.get("gate_bias", 0)
     up = x @ params["up"].T + params.get("up_bias", 0)
     return (gate / (1 + np.exp(-gate)) * up) @ params["down"].T + params.get("down_bias", 0)
+
+
+def expert_feed_forward(config, params, x):
+    """Return the output [T, D], the router's distribution over all experts [T, E] and the chosen experts [T, C]."""
+    p = oracle.softmax(x @ params["router"].T)
+    chosen = np.argsort(-p, axis=-1)[:, : config.experts.chosen]
+    out = np.zeros_like(x)
+    for t, numbers in enumerate(chosen):
+        factors = p[t, numbers] / (p[t, numbers].sum() if config.experts.normalised else 1)
+        for number, factor in zip(numbers, factors, strict=True):
+            out[t] += factor * feed_forward({name: w[number] for name, w in params["experts"].items()}, x[t])
+    return out, p, chosen
+
+
+def joined_choices(choices):
+    """Return `router` and `experts` of a Run from the (distribution, chosen experts) of each layer; () if dense."""
+    some = next(choice for choice in choices if choice)
+    whole = [choice or (np.full_like(some[0], np.nan), np.full_like(some[1], -1)) for choice in choices]
+    return [np.stack(arrays, axis=1) for arrays in zip(*whole, strict=True)]

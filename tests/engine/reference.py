@@ -28,12 +28,16 @@ class Run:
       lens_logits: logits of the lens at layers 1 … L, [T, L, V].
       hidden: residual stream before the final norm, [T, L + 1, D].
       attention: attention weights over all S = T keys, 0 for invisible ones, [T, L, N, S]; NaN in layers without any.
+      router: distributions of the routers over all experts, NaN in dense layers, [T, L, E]; None for a dense decoder.
+      experts: numbers of the chosen experts, −1 in dense layers, [T, L, C]; None for a dense decoder.
     """
 
     logits: np.ndarray
     lens_logits: np.ndarray
     hidden: np.ndarray
     attention: np.ndarray
+    router: np.ndarray | None = None
+    experts: np.ndarray | None = None
 
 
 def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
@@ -61,6 +65,8 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
     expected |= _attention(run.attention, windows or [None] * run.attention.shape[1]) | _hidden(run.hidden)
     expected["hdi"] = oracle.head_dispersion(expected["attention_entropy"])
     expected["head_jsd"] = oracle.head_jsd(run.attention)
+    if run.router is not None:
+        expected |= oracle.router(run.router, run.experts)
     return expected
 
 

@@ -30,7 +30,7 @@ class Golden:
     run: Run
 
     def save(self, path):
-        arrays = {f"run/{name}": x for name, x in vars(self.run).items()}
+        arrays = {f"run/{name}": x for name, x in vars(self.run).items() if x is not None}
         arrays |= {f"weights/{name}": x for name, x in self.weights.items()}
         np.savez_compressed(path, config=json.dumps(self.config), tokens=self.tokens, **arrays)
 
@@ -38,7 +38,8 @@ class Golden:
     def load(cls, path):
         with np.load(path) as stored:
             weights = {k.removeprefix("weights/"): stored[k] for k in stored if k.startswith("weights/")}
-            run = Run(**{field.name: stored[f"run/{field.name}"] for field in dataclasses.fields(Run)})
+            names = [field.name for field in dataclasses.fields(Run) if f"run/{field.name}" in stored]
+            run = Run(**{name: stored[f"run/{name}"] for name in names})
             return cls(json.loads(str(stored["config"])), weights, stored["tokens"], run)
 
     def write_checkpoint(self, directory):

@@ -1,11 +1,15 @@
 """Tiny random models of transformers and their outputs. Importing this without torch skips the test module."""
 
 import copy
+import inspect
+import re
 
 import numpy as np
 import pytest
 import transformers
 
+from tests import oracle
+from tests.engine.float64_llama import joined_choices
 from tests.engine.reference import Run
 from tests.models.cases import SMALL
 
@@ -57,8 +61,12 @@ def run(model, tokens, prompt=None):
     hybrid = {"config": config} if RECURRENT in types else {}
     options |= {"use_cache": False} if prompt is None else {"cache": transformers.DynamicCache(**hybrid)}
     hook = norm.register_forward_pre_hook(lambda _, inputs: inputs_of_norm.append(inputs[0]))
+    choices: list[list] = []
+    layers = decoder.h if hasattr(decoder, "h") else decoder.layers
+    hooks = [hook, *(keep_choices(layer, choices) for layer in layers)]
     outs = [model(torch.tensor([piece]), **options) for piece in pieces]
-    hook.remove()
+    for hook in filter(None, hooks):
+        hook.remove()
     # The last hidden state is after the final norm.
     before = [torch.stack([*out.hidden_states[:-1], x])[:, 0] for out, x in zip(outs, inputs_of_norm, strict=True)]
     hidden = torch.cat(before, dim=1)
@@ -74,8 +82,31 @@ def run(model, tokens, prompt=None):
             0, torch.tensor(attending), attention
         )
     logits = torch.cat([out.logits[0] for out in outs])
+    choices = [tuple(map(np.concatenate, zip(*calls, strict=True))) for calls in choices]
+    routers = joined_choices(choices) if any(choices) else ()
     arrays = (logits, lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
-    return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays))
+    return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays), *routers)
+
+
+def keep_choices(layer, choices):
+    """Append a list for (distribution over all experts, chosen experts) of each call of the layer's router, if any."""
+    choices.append(kept := [])
+    names = re.compile("Top[Kk]Router$|Gemma4TextRouter|Llama4Router")
+    router = next((module for module in layer.modules() if names.search(type(module).__name__)), None)
+    if router is None:
+        return None
+    name, source = type(router).__name__, inspect.getsource(type(router).forward)
+
+    def keep(_, inputs, outputs):
+        if name == "Llama4Router":
+            logits, chosen = outputs[1], outputs[1].topk(router.top_k).indices
+        else:
+            logits, _, chosen = outputs
+        scoring = "sigmoid" if "sigmoid" in source else "softmax"
+        p = logits.numpy() if "router_probabilities" in source else oracle.router_distribution(logits.numpy(), scoring)
+        kept.append((p, chosen.numpy()))
+
+    return router.register_forward_hook(keep)
 
 
 def load(directory):

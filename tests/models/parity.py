@@ -15,7 +15,7 @@ from tests.engine.reference import RELATIVE, assert_metrics, metrics
 def everything(config, params, tokens):
     """Return metrics, logits and residual streams of every position of sequences [B, T]."""
     batch, length = tokens.shape
-    probes = Probes.all()
+    probes = Probes(experts=config.chosen_experts > 0)
     start = jnp.zeros(batch, jnp.int32)
     cache = empty_cache(config, batch, length, stacked=is_stacked(params))
     result = forward(config, params, tokens, cache, start, **forward_flags(config, probes))
@@ -38,6 +38,8 @@ def assert_parity(model, tokens, run, *, compute=compiled):
         assert_relative(stream[:, layer], run.hidden[:, layer], f"hidden state {layer}")
     expected = metrics(run, np.roll(tokens, -1), windows=[kind.window for kind in model.config.kinds])
     del expected["token"]
+    if run.experts is not None:
+        np.testing.assert_array_equal(*(np.sort(x, axis=-1) for x in (trace.pop("experts"), run.experts)))
     assert_metrics(trace, expected, run.lens_logits)
 
 

@@ -1,5 +1,6 @@
 """Traces of a small model of every family on several devices against traces on one device."""
 
+import dataclasses
 import functools
 
 import jax
@@ -30,9 +31,10 @@ def check(family, **changes):
     params = jax.tree.map(lambda x: jnp.float32(x + rng.normal(0, 0.2 if x.ndim > 2 else 0.05, x.shape)), random)
     tokens = rng.integers(0, config.vocab_size, (ROWS, TOKENS), dtype=np.int32)
     visible = None if config.vision is None else rng.random((ROWS, TOKENS, config.vision.max_tiles)) < 0.5
+    probes = dataclasses.replace(PROBES, experts=config.chosen_experts > 0)
     lengths = TOKENS + np.arange(ROWS)  # of the prompts that the tokens begin
-    state = init_state(config, params, ROWS, SLOTS, PROBES, images=images(config, rng), prompt_length=lengths)
-    step = functools.partial(score_step, config=config, probes=PROBES)
+    state = init_state(config, params, ROWS, SLOTS, probes, images=images(config, rng), prompt_length=lengths)
+    step = functools.partial(score_step, config=config, probes=probes)
 
     def traced(params, state):
         _, trace = jax.jit(step)(params, state, tokens, np.full(ROWS, TOKENS, np.int32), tokens, visible)
