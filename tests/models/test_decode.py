@@ -20,7 +20,6 @@ KINDS = {
     "qwen3_moe: every second layer, scores as they are": "stacked",
     "mixtral: windows, one expert of eight, tied": "unrolled",
     "qwen3_5_text: as published": "stacked",
-    "qwen3_next: dense layers, scores as they are, a value head for each key head, tied": "unrolled",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",

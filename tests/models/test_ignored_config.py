@@ -21,6 +21,7 @@ UNKNOWN = {
 # Values of names that transformers checks; the others are set to 1.
 VALUES = {
     "_attn_implementation": "eager",
+    "attention_dropout": 0.5,
     "attn_implementation": "eager",
     "cache_implementation": "dynamic",
     "dtype": "float32",
@@ -57,7 +58,7 @@ def of_other_families(kind):
     shaping |= {"linear_key_head_dim", "linear_value_head_dim"}
     shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
-    other_names["qwen3_moe"] = {"num_local_experts"}
+    other_names |= {"qwen3_moe": {"num_local_experts"}, "internlm3": {"qkv_bias"}}
     if kind.startswith("qwen3_5") or kind == "qwen3_next":  # families of delta nets check them, unlike transformers
         shaping |= {"attn_output_gate", "output_gate_type"}
     shaping |= other_names.get(kind, set())
