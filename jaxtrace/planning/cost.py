@@ -57,7 +57,7 @@ def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     """Return the sum, over the matrices of a layer, of the dimension that is not the width of the residual stream."""
     layer, net = config.sized(kind), kind.delta_net
     keys_and_values = (1 if kind.keys_as_values else 2) if kind.kv_source is None else 0
-    mixing = (2 * layer.num_heads + keys_and_values * layer.kv_heads) * layer.head_dim
+    mixing = ((2 + layer.output_gate) * layer.num_heads + keys_and_values * layer.kv_heads) * layer.head_dim
     if net is not None:  # queries, keys and values, their gate and output, and two factors of each value head
         mixing = net.channels + 2 * net.value_heads * (net.value_dim + 1)
     matrices, experts = 3 if layer.gated else 2, layer.experts

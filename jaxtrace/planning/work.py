@@ -118,7 +118,7 @@ def _mixing_products(kind: LayerKind, block: Params) -> list[Any]:
     if kind.delta_net is not None:
         return [block["delta_net"][name] for name in ("q", "k", "v", "decay", "beta", "gate", "o")]
     # Keys and values of an image are computed once, before the steps.
-    names = ("q", "o") if kind.cross_attention else ("q", "k", "v", "o")
+    names = ("q", "output_gate", "o") if kind.cross_attention else ("q", "output_gate", "k", "v", "o")
     return [block["attention"][name] for name in names if name in block["attention"]]
 
 

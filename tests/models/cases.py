@@ -347,11 +347,10 @@ CASES = {
     },
     ("qwen3_5", "with an image encoder"): {},
     ("qwen3_5_moe_text", "as published"): {},
-    ("qwen3_5_moe_text", "biases, tied, one expert, gelu"): {
+    ("qwen3_5_moe_text", "biases, tied, three experts, scaled rope"): {
         "attention_bias": True,
         "tie_word_embeddings": True,
-        "num_experts_per_tok": 1,
-        "hidden_act": "gelu_pytorch_tanh",
+        "num_experts_per_tok": 3,
         "rope_parameters": LLAMA3,
     },
     ("qwen3_5_moe", "with an image encoder"): {},

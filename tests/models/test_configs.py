@@ -295,8 +295,8 @@ def test_generation_settings_of_transformers_4_are_harmless(kind):
     ],
 )
 def test_attributes_that_shape_the_computation_are_refused_by_name(kind, name, value):
-    if (kind, name) == ("phi3", "partial_rotary_factor"):
-        pytest.skip("Phi-3 rotates any fraction of a head")
+    if name == "partial_rotary_factor" and FAMILIES[kind].DEFAULTS.get(name) is not None:
+        pytest.skip("the family rotates any fraction of a head")
     if name == "per_layer_config" and kind in ("gemma4_text", "gemma4_unified_text"):
         pytest.skip("Gemma 4 has sizes by layer")
     refused({"model_type": kind, name: value}, f"{name}={value!r}")
@@ -330,9 +330,12 @@ ROPES = {
     "proportional": {"partial_rotary_factor": 0.5},
 }
 ROPE_FAMILIES = sorted(
-    kind for kind in CLASSES if kind not in ("gpt2", "gemma3", "mistral3", "phi3") and not kind.startswith("gemma4")
+    kind
+    for kind in CLASSES
+    if kind not in ("gpt2", "gemma3", "mistral3", "phi3", "qwen3_5", "qwen3_5_moe") and not kind.startswith("gemma4")
 )
 WHOLE_HEADS = {"gpt_neox": {"hidden_size": 64 * 128, "rotary_pct": 1.0}}
+WHOLE_HEADS |= {kind: {"partial_rotary_factor": 1.0} for kind in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")}
 
 
 @pytest.mark.parametrize("kind", ROPE_FAMILIES)

@@ -19,6 +19,7 @@ KINDS = {
     "gemma4_text: keys as values, more key heads in windows, a period and a tail": "unrolled",
     "qwen3_moe: every second layer, scores as they are": "stacked",
     "mixtral: windows, one expert of eight, tied": "unrolled",
+    "qwen3_5_text: as published": "stacked",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",

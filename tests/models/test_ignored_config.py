@@ -5,7 +5,7 @@ import pytest
 
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.known import KNOWN, VERSION
-from jaxtrace.models.families.reader import INERT_NAMES
+from jaxtrace.models.families.reader import INERT_NAMES, NEUTRAL
 from scripts import config_names
 from tests.models.cases import SEEING, SMALL
 
@@ -21,6 +21,7 @@ UNKNOWN = {
 # Values of names that transformers checks; the others are set to 1.
 VALUES = {
     "_attn_implementation": "eager",
+    "attention_dropout": 0.5,
     "attn_implementation": "eager",
     "cache_implementation": "dynamic",
     "dtype": "float32",
@@ -54,15 +55,16 @@ def of_other_families(kind):
     """Return attributes that shape other families' models and that this family does not know."""
     names = {name for module in FAMILIES.values() for name in module.DEFAULTS}
     shaping = {name for name in names if name.startswith("rope_")} | {"hidden_act", "global_head_dim"}
+    shaping |= {"linear_key_head_dim", "linear_value_head_dim"}
     shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
-    other_names["qwen3_moe"] = {"num_local_experts"}
+    other_names |= {"qwen3_moe": {"num_local_experts"}, "internlm3": {"qkv_bias"}}
     if kind.startswith("qwen3_5") or kind == "qwen3_next":  # families of delta nets check them, unlike transformers
         shaping |= {"attn_output_gate", "output_gate_type"}
     shaping |= other_names.get(kind, set())
     family = FAMILIES[kind].__name__.rpartition(".")[2]
     family = "gemma4_unified" if kind.startswith("gemma4_unified") else family
-    return dict.fromkeys(names - KNOWN[family] - shaping, 1)
+    return dict.fromkeys(names - KNOWN[family] - shaping - NEUTRAL.keys(), 1)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -18,6 +18,7 @@ REFUSED = {
     "llama__aws-neuron-config_chunked_attention": "attention_chunk_size=128",
     "llama__aws-neuron-config_chunked_attention-2": "attention_chunk_size=2048",
     "llama__aws-neuron-config_chunked_attention_tkg_kernel": "attention_chunk_size=256",
+    "qwen3_5__ai-dynamo-nvidia--Qwen3.6-27B-NVFP4": "is quantised",
     "qwen2__sgl-project-gte_qwen2_7b": "is_causal=False",
 }
 

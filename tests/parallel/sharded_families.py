@@ -57,7 +57,7 @@ def small(family):
         sizes = {"num_key_value_heads": 4, "num_global_key_value_heads": 2, "attention_k_eq_v": True}
         layers = {"num_hidden_layers": 3, "num_kv_shared_layers": 1, "layer_types": types}
         return {"model_type": family, **SMALL[family], **sizes, **layers}
-    if family.startswith("qwen3_5"):  # the first layer has attention
+    if family.startswith(("qwen3_5", "qwen3_next")):  # the first layer has attention
         sizes = {"num_hidden_layers": 2, "layer_types": ["full_attention", "linear_attention"]}
         return {"model_type": family, **SMALL[family], **sizes}
     return {"model_type": family, **SMALL[family], "n_layer" if family == "gpt2" else "num_hidden_layers": 2}

@@ -22,6 +22,7 @@ from tests.models.cases import SMALL
 WINDOWED = dataclasses.replace(CONFIG, pattern=(LayerKind(window=4), LayerKind()))
 SHARING = FAMILIES["gemma4_text"].decoder_config({"model_type": "gemma4_text", **SMALL["gemma4_text"]}, "sharing")
 CONFIGS = {"plain": CONFIG, "windows": WINDOWED, "vision": WITH_IMAGES}
+HYBRID = dataclasses.replace(HYBRID, output_gate=True)
 ALL = CONFIGS | {"sharing": SHARING, "hybrid": HYBRID}
 
 
@@ -34,7 +35,8 @@ def multiplied(config):
     """Return the number of matrix entries that multiply a token of text, from the parameters themselves."""
     params = abstract_params(config)
     blocks = [block for block, kind in zip(params["layers"], config.kinds, strict=True) if not kind.cross_attention]
-    matrices = [block["attention"].get(name) for block in blocks if "attention" in block for name in "qkvo"]
+    attention = [block["attention"] for block in blocks if "attention" in block]
+    matrices = [layer.get(name) for layer in attention for name in (*"qkvo", "output_gate")]
     nets = [block["delta_net"] for block in blocks if "delta_net" in block]
     matrices += [x for net in nets for name, x in net.items() if name in ("q", "k", "v", "decay", "beta", "gate", "o")]
     matrices += [block["feed_forward"].get(name) for block in blocks for name in ("gate", "up", "down")]
