@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, colour_bar, dress, legend, new_figure, whole_numbers
+from jaxtrace.figures.theme import Theme, colour_bar, dress, label_gaps, legend, new_figure, whole_numbers
 from jaxtrace.studies.dynamics.token_tables import TokenTables
 
 BINS = 20  # bins of relative position
@@ -47,6 +47,8 @@ def layers_figure(flat: TokenTables, theme: Theme) -> Figure:
             axes.plot(mean.index, mean, color=theme.first, linewidth=1.8, marker="o", markersize=3, label="mean")
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(whole_numbers())
+            if label_gaps(axes, mean):
+                legend(axes, theme)
     legend(rows[0, 0], theme)
     return figure
 
