@@ -322,7 +322,7 @@ def _check_attention(config: DecoderConfig, needs: Probes) -> None:
     """Raise ConfigError if a sampler reads the attention of layers none of which has attention weights."""
     layers = needs.layers(config)
     if needs.attention and all(config.kind(layer - 1).delta_net for layer in layers):
-        where = "the model" if len(layers) > 1 else f"layer {layers[0]}"
+        where = "the model" if len(layers) > 1 else f"layer {max(layers)}"
         raise ConfigError(f"sampler: reads attention weights, and {where} has none; use another sampler")
 
 

@@ -32,5 +32,5 @@ def row_prediction_depth(row: Row, layers: Sequence[int]) -> np.ndarray:
     present &= True if entropy is None else present_layers(row, "lens_entropy")
     if not present.any():
         return np.full(row.length, np.nan)
-    depth = prediction_depth(top1[:, present], np.array(layers)[present])
+    depth = prediction_depth(top1[:, present], [layer for layer, has in zip(layers, present, strict=True) if has])
     return depth if entropy is None else np.where(np.isfinite(entropy[:, present][:, -1]), depth, np.nan)

@@ -29,7 +29,7 @@ def present_layers(row: Row, name: str) -> Bool[np.ndarray, " L"]:
         return np.ones(values.shape[1], bool)
     values = values if steps.all() else values[steps]
     missing = values < 0 if metric.integer else np.isnan(values)
-    return ~missing.all(axis=(0, *range(2, values.ndim)))
+    return np.logical_not(missing.all(axis=(0, *range(2, values.ndim))))
 
 
 def present_values(row: Row, name: str) -> np.ndarray:
