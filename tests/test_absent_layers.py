@@ -261,7 +261,7 @@ def test_figures_leave_gaps_and_name_them():
         axes = drawn[name].axes[-1]
         assert np.isnan(axes.lines[0].get_ydata()[np.array(ABSENT) - 1]).all()
         assert "gap: 2 of 6 layers have no values" in [text.get_text() for text in axes.get_legend().get_texts()]
-    (text,) = drawn["attention_map"].axes[0].get_legend().get_texts()
+    (text,) = drawn["attention_map"].legends[0].get_texts()
     assert text.get_text() == "blank: 2 of 6 layers have no values"
     for study, picture in (
         ("patterns", "layers"),
@@ -274,14 +274,17 @@ def test_figures_leave_gaps_and_name_them():
         assert "gap: 2 of 6 layers have no values" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_a_layer_between_gaps_is_drawn_as_a_dot():
+def test_a_layer_between_gaps_is_drawn_as_a_dot_with_a_bar():
     def only_one(values, _):
         values[:, np.arange(values.shape[1]) != 3] = np.nan
         return values
 
     lone = trace([of_layers(one, only_one, ATTENTION) for one in rows()], layers=LAYERS)
     assert point_marker([np.nan, 1.0, np.nan]) and not point_marker([1.0, 2.0, np.nan, 3.0, 4.0])
-    assert figures(lone.to_xarray())["layer_profile"].axes[0].lines[0].get_marker() == "o"
+    axes = figures(lone.to_xarray())["layer_profile"].axes[0]
+    assert axes.lines[0].get_marker() == "o"
+    (bar,) = axes.collections[-1].get_segments()
+    assert bar[0, 0] == bar[1, 0] == 4 and bar[0, 1] < axes.lines[0].get_ydata()[3] < bar[1, 1]
 
 
 def test_tensorboard_scalars_are_means_over_the_layers_with_values(tmp_path, monkeypatch):

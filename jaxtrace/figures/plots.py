@@ -19,6 +19,7 @@ from jaxtrace.figures.theme import (
     LIGHT,
     Theme,
     dress,
+    fill_band,
     heat_map,
     label_gaps,
     legend,
@@ -104,7 +105,7 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         dress(axes, theme, f"{_title(name)} by layer", "layer", METRICS[name].axis_label)
         heads = _layers(ds[name]).mean(("prompt", "step")).transpose("head", "layer")
         _band(axes, theme, heads["layer"].values, heads.values, over="heads")
-        label_gaps(axes, heads.values)
+        label_gaps(axes, heads["layer"].values, heads.values)
     if of_layers:
         dress(panels[-1], theme, "Head dispersion by layer", "layer", f"dispersion ({METRICS[of_layers[0]].unit})")
         for name, color in zip(of_layers, theme.lines, strict=False):
@@ -112,7 +113,8 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
             panels[-1].plot(means["layer"], means, color=color, label=METRICS[name].label, linewidth=1.8, **DOTS)
         if not any(np.isfinite(line.get_ydata()).any() for line in panels[-1].lines):
             note_missing(panels[-1], theme)
-        label_gaps(panels[-1], [_layers(ds[name]).mean(("prompt", "step")) for name in of_layers])
+        means = [_layers(ds[name]).mean(("prompt", "step")) for name in of_layers]
+        label_gaps(panels[-1], means[0]["layer"].values, means)
         panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     for axes in panels:
         legend(axes, theme)
@@ -130,7 +132,7 @@ def lens_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         dress(axes, theme, _title(name), "layer", METRICS[name].unit)
         tokens = _layers(ds[name]).transpose("prompt", "step", "layer")
         _band(axes, theme, tokens["layer"].values, tokens.values.reshape(-1, tokens.sizes["layer"]), over="tokens")
-        label_gaps(axes, tokens.values)
+        label_gaps(axes, tokens["layer"].values, tokens.values)
         _layer_axis(axes, ds)
     panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     legend(panels[-1], theme)
@@ -204,7 +206,7 @@ def _band(
     lines[3, keep] = np.nanmean(kept, 0)
     low, middle, high, mean = lines
     marker = DOTS if len(x) <= 40 else point_marker(mean)
-    axes.fill_between(x, low, high, color=theme.first, alpha=0.18, linewidth=0, label=f"10–90 % of {over}")
+    fill_band(axes, x, low, high, color=theme.first, alpha=0.18, label=f"10–90 % of {over}")
     axes.plot(x, mean, color=theme.first, linewidth=1.8, label="mean", **marker)
     if median:
         axes.plot(x, middle, color=theme.first, linewidth=1.1, linestyle=(0, (3, 2)), label="median")

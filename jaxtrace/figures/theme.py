@@ -86,15 +86,14 @@ def heat_map(
 ) -> None:
     """Draw layers [rows, columns] as colours, the first one at the bottom, with a colour bar; NaN stays blank.
 
-    A legend says how many layers are blank.
+    A legend of the figure says how many layers are blank.
     """
     axes.grid(False)
     if not np.isfinite(values).any():
         note_missing(axes, theme)
-    elif gaps := _gaps(values.T, "blank"):
+    elif (gaps := _gaps(values.T, "blank")) and (figure := axes.get_figure(root=True)) and not figure.legends:
         patch = Patch(facecolor=theme.paper, edgecolor=theme.faint, label=gaps)
-        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.2), "borderaxespad": 0}
-        axes.legend(handles=[patch], frameon=False, fontsize=8, labelcolor=theme.ink, **place)
+        figure.legend(handles=[patch], loc="outside lower left", frameon=False, fontsize=8, labelcolor=theme.ink)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
     colour_bar(axes, theme, image, unit)
     axes.xaxis.set_major_locator(whole_numbers())
@@ -111,10 +110,17 @@ def colour_bar(axes: Axes, theme: Theme, image: AxesImage, unit: str = "") -> No
     bar.outline.set_visible(False)
 
 
-def label_gaps(axes: Axes, values: ArrayLike) -> bool:
-    """Add to the legend how many layers of values [..., layers] leave a gap; return False if none does."""
+def label_gaps(axes: Axes, x: ArrayLike, values: ArrayLike) -> bool:
+    """Add to the legend how many layers leave a gap, and keep room for them; return False if none does.
+
+    Args:
+      x: place of each layer [layers], ascending.
+      values: values of the layers [..., layers].
+    """
     if gaps := _gaps(np.asarray(values, float), "gap"):
         axes.plot([], [], linestyle="none", label=gaps)
+        first, *_, last = np.asarray(x, float)
+        axes.set_xlim(first - 0.05 * (last - first), last + 0.05 * (last - first))
     return bool(gaps)
 
 
@@ -126,8 +132,21 @@ def _gaps(values: np.ndarray, word: str) -> str:
 
 def point_marker(values: ArrayLike) -> dict[str, Any]:
     """Return the marker of a line through values [x]: dots if a value has no neighbour, which no line would show."""
+    return DOTS if _between_gaps(values).any() else {}
+
+
+def fill_band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
+    """Fill the band between two lines [x]; where a value has no neighbour, draw a bar."""
+    axes.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), linewidth=0, **style)
+    if (lone := _between_gaps(low)).any():
+        ends = (np.asarray(each)[lone] for each in (x, low, high))
+        axes.vlines(*ends, linewidth=5, **style | {"label": None})
+
+
+def _between_gaps(values: ArrayLike) -> np.ndarray:
+    """Return True for each of some values [x] that is finite and has no finite neighbour."""
     finite = np.pad(np.isfinite(np.asarray(values, float)), 1)
-    return DOTS if (finite[1:-1] & ~finite[:-2] & ~finite[2:]).any() else {}
+    return finite[1:-1] & ~finite[:-2] & ~finite[2:]
 
 
 def note_missing(axes: Axes, theme: Theme, text: str = "no finite values") -> None:

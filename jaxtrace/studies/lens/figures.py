@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jaxtrace.figures.theme import Theme, label_gaps, legend, new_panel, point_marker
+from jaxtrace.figures.theme import Theme, fill_band, label_gaps, legend, new_panel, point_marker
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
 from jaxtrace.studies.lens.settings import LensConfig
@@ -62,12 +62,12 @@ def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, b
         rows = drawn[answers.index.to_numpy()]
         mean, sd = rows.mean(0), rows.std(0, ddof=1)
         marker = point_marker(mean)
-        axes.fill_between(points, mean - sd, mean + sd, color=color, alpha=0.16, linewidth=0)
+        fill_band(axes, points, mean - sd, mean + sd, color=color, alpha=0.16)
         axes.plot(points, mean, color=color, linewidth=1.8, label=f"{name} ({len(answers)})", **marker)
         for _, of_model in answers.groupby("model") if by_model else ():
             of_rows = drawn[of_model.index.to_numpy()]
             axes.plot(points, of_rows.mean(0), color=color, linewidth=0.7, alpha=0.7, **marker)
-    label_gaps(axes, drawn)
+    label_gaps(axes, points, drawn)
     axes.set_xlim(points[0], 1)
     legend(axes, theme)
     return figure

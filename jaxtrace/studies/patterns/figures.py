@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, dress, label_gaps, legend, new_figure, point_marker, whole_numbers
+from jaxtrace.figures.theme import Theme, dress, fill_band, label_gaps, legend, new_figure, point_marker, whole_numbers
 
 PANELS = {"attention_entropy": "attention entropy (nats)", "attention_varentropy": "attention varentropy (nats²)"}
 DrawLine = Callable[[Axes, pd.DataFrame, str, str], None]
@@ -46,13 +46,14 @@ def layers_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
         low, high = rows["mean"] - rows["over_heads"], rows["mean"] + rows["over_heads"]
-        axes.fill_between(rows["layer"], low, high, color=color, alpha=0.15, linewidth=0)
+        fill_band(axes, rows["layer"], low, high, color=color, alpha=0.15)
         axes.plot(rows["layer"], rows["mean"], color=color, linewidth=1.8, marker="o", markersize=3, label=name)
 
     figure, panels = _panels(frame, "layer", theme, draw)
     for row, model in zip(panels, frame["model"].unique(), strict=True):
         of_model = frame[(frame["model"] == model) & (frame["metric"] == next(iter(PANELS)))]
-        if label_gaps(row[0], of_model.pivot(index="condition", columns="layer", values="mean")):
+        values = of_model.pivot(index="condition", columns="layer", values="mean")
+        if any([label_gaps(axes, values.columns, values) for axes in row]):
             legend(row[0], theme)
     return figure
 
@@ -75,7 +76,8 @@ def heads_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
             for _, head in rows.groupby("head"):
                 x, y = head["layer"], head["attention_entropy"]
                 axes.plot(x, y, color=colors[name], linewidth=0.9, alpha=0.7, **point_marker(y))
-            if label_gaps(axes, rows.pivot(index="head", columns="layer", values="attention_entropy")):
+            values = rows.pivot(index="head", columns="layer", values="attention_entropy")
+            if label_gaps(axes, values.columns, values):
                 legend(axes, theme)
             axes.xaxis.set_major_locator(whole_numbers())
         row[0].set_ylim(bottom=0)
