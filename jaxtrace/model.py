@@ -338,6 +338,7 @@ class Model:
             "ignored_config": dict(self.ignored_config),
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
+            **_layers_without(self.config),
             "cache": _cache_shape(self.config, self.params["embedding"].dtype.itemsize),
             "alphas": list(settings.probes.alphas),
             "dtype": self.params["embedding"].dtype.name,
@@ -507,6 +508,16 @@ def load(
     else:
         checkpoint = open_model_checkpoint(name, revision, ignore_config)
     return Model.from_checkpoint(checkpoint, dtype=dtype, stacked=stacked, mesh=mesh).with_lens(lens)
+
+
+def _layers_without(config: DecoderConfig) -> dict[str, dict[str, list[int]]]:
+    """Return {"layers_without": part → its layers, from 1} for the parts that only some layers have; {} for none."""
+    without = {
+        "attention": [layer for layer, kind in enumerate(config.kinds, 1) if kind.delta_net is not None],
+        "experts": [layer for layer, kind in enumerate(config.kinds, 1) if config.experts is not None and kind.dense],
+    }
+    without = {part: layers for part, layers in without.items() if layers}
+    return {"layers_without": without} if without else {}
 
 
 def _cache_shape(config: DecoderConfig, bytes_per_element: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Metric:
       integer: True for int32 with −1 for "no value"; False for float32 with NaN.
       names: meanings of the numbers 0, 1, …; () for a quantity.
       column: place among the token columns of the report page and the summary, the least first; equal places keep the
-        order of this table. None hides the metric there. Layers and heads are averaged.
+        order of this table. None hides the metric there. Heads and the layers that have values are averaged.
       scale: colour scale of the column in the page: "sequential" (nine steps from the 1st to the 99th percentile),
         "categorical" (one colour per entry of `names`), or None if the page offers no colouring by it.
       plots: names of the figures in `jaxtrace.figures.plots` that draw it.

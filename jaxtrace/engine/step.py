@@ -114,7 +114,11 @@ def init_state(
       sampler: sampler of the steps that will use the state.
       prompt_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
         depends on the row's length uses it from the first call on. None if each prompt is fed in one call.
+
+    Raises:
+      ConfigError: the sampler reads the attention of layers none of which has attention weights.
     """
+    _check_attention(config, sampler.needs)
     dtype, carried = params["embedding"].dtype, probes.carried(config)
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — one buffer per field, so that the state can be donated
     image_keys, image_mask = 0, None
@@ -312,6 +316,14 @@ def decode_step(
         stop_state=jnp.where(active, stop_state, state.stop_state),
         sampler_state=select_rows(active, sampler_state, state.sampler_state),
     ), trace
+
+
+def _check_attention(config: DecoderConfig, needs: Probes) -> None:
+    """Raise ConfigError if a sampler reads the attention of layers none of which has attention weights."""
+    layers = needs.layers(config)
+    if needs.attention and all(config.kind(layer - 1).delta_net for layer in layers):
+        where = "the model" if len(layers) > 1 else f"layer {max(layers)}"
+        raise ConfigError(f"sampler: reads attention weights, and {where} has none; use another sampler")
 
 
 def _shapes(tree: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxtrace.schema import METRICS, token_column_metrics
+from jaxtrace.schema import DERIVED, METRICS, token_column_metrics
 from jaxtrace.traces.confidence import AnswerConfidence
-from jaxtrace.traces.depth import prediction_depth
+from jaxtrace.traces.depth import row_prediction_depth
+from jaxtrace.traces.layers import LayerCount, layer_count, layer_mean
 from jaxtrace.traces.row import Row
 
 
@@ -19,23 +20,25 @@ def token_columns(row: Row, layers: Sequence[int], confidence: AnswerConfidence 
       confidence: confidence in the row's answer; None if no model was trained.
 
     Returns:
-      name → float [steps], in the page's order. Metrics of layers and heads are plain means over them.
+      name → float [steps], in the page's order. Metrics of layers and heads are means over the layers that have values.
     """
     columns = {} if confidence is None else {"confidence": confidence.tokens}
     if "logprob" in row.metrics:
         columns["surprisal"] = -row.metrics["logprob"]
     if "lens_top1" in row.metrics:
-        depth = prediction_depth(row.metrics["lens_top1"], layers)
-        if (entropy := row.metrics.get("lens_entropy")) is not None:
-            depth = np.where(np.isfinite(entropy[:, -1]), depth, np.nan)  # the top-1 of NaN is any token
-        columns["prediction_depth"] = depth
+        columns["prediction_depth"] = row_prediction_depth(row, layers)
     shown = token_column_metrics()
     for name in shown.keys() & row.metrics.keys():
-        values = row.metrics[name]
+        columns[name] = layer_mean(row, name)
         if METRICS[name].integer:
-            values = np.where(values < 0, np.nan, values)
-        columns[name] = values.reshape(row.length, int(np.prod(values.shape[1:]))).mean(1)
+            columns[name] = np.where(columns[name] < 0, np.nan, columns[name])
     return {name: columns[name] for name in shown if name in columns}
+
+
+def layer_counts(row: Row, names: Iterable[str]) -> dict[str, LayerCount | None]:
+    """Return over how many layers each of some token columns is in a row; see `layer_count`."""
+    sources = {name: DERIVED[name].made_of if name in DERIVED else (name,) for name in names}
+    return {name: layer_count(row, of_name[0]) for name, of_name in sources.items() if of_name}
 
 
 def rounded(values: np.ndarray, digits: int = 4) -> list[float | None]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from jaxtrace.figures.columns import rounded, token_columns
 from jaxtrace.figures.html import embedded_png, template
 from jaxtrace.figures.plots import figures
-from jaxtrace.figures.summary import column_values, group_tables, summary
+from jaxtrace.figures.summary import TraceColumn, group_tables, summary, trace_columns
 from jaxtrace.figures.theme import DARK, LIGHT
 from jaxtrace.files import write_atomically
 from jaxtrace.schema import token_column_metrics
@@ -55,7 +55,7 @@ def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -
     script = template("script.html.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     model, mode = trace.info.get("model"), trace.info.get("mode", "")
-    columns = column_values(trace, confidence)
+    columns = trace_columns(trace, confidence)
     scales = _scales(columns)
     confidences = confidence or [None] * len(trace.rows)
     return template("page.html.jinja").render(
@@ -72,8 +72,8 @@ def render(trace: Trace, confidence: Sequence[AnswerConfidence] | None = None) -
         scales=scales,
         data={
             "columns": [
-                {"name": name, "label": metric.column_label, "unit": metric.unit, "names": metric.names}
-                for name, metric in ((name, token_column_metrics()[name]) for name in columns)
+                {"name": name, "label": column.label, "unit": metric.unit, "names": metric.names}
+                for name, column, metric in ((name, columns[name], token_column_metrics()[name]) for name in columns)
             ],
             "scales": scales,
             "rows": [
@@ -122,15 +122,15 @@ def _text(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _scales(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _scales(columns: dict[str, TraceColumn]) -> list[dict[str, Any]]:
     """Return the columns to colour by, each with the range of its colours: the 1st to the 99th percentile."""
     scales = []
-    for name, values in columns.items():
+    for name, column in columns.items():
         metric = token_column_metrics()[name]
         if metric.scale is None:
             continue
-        low, high = rounded(np.quantile(values, [0.01, 0.99]), 3)
-        scale = {"name": name, "label": metric.column_label, "low": low, "high": high}
+        low, high = rounded(np.quantile(column.values, [0.01, 0.99]), 3)
+        scale = {"name": name, "label": column.label, "low": low, "high": high}
         scales.append(scale | ({"names": metric.names} if metric.scale == "categorical" else {}))
     return scales
 

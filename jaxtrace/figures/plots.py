@@ -15,14 +15,18 @@ from matplotlib.figure import Figure
 
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import (
+    DOTS,
     LIGHT,
     Theme,
     dress,
+    fill_band,
     heat_map,
+    label_gaps,
     legend,
     new_figure,
     new_panel,
     note_missing,
+    point_marker,
     whole_numbers,
 )
 from jaxtrace.files import write_atomically
@@ -101,14 +105,16 @@ def layer_profile(ds: xr.Dataset, theme: Theme = LIGHT) -> Figure:
         dress(axes, theme, f"{_title(name)} by layer", "layer", METRICS[name].axis_label)
         heads = _layers(ds[name]).mean(("prompt", "step")).transpose("head", "layer")
         _band(axes, theme, heads["layer"].values, heads.values, over="heads")
+        label_gaps(axes, heads["layer"].values, heads.values)
     if of_layers:
         dress(panels[-1], theme, "Head dispersion by layer", "layer", f"dispersion ({METRICS[of_layers[0]].unit})")
         for name, color in zip(of_layers, theme.lines, strict=False):
             means = _layers(ds[name]).mean(("prompt", "step"))
-            line = {"label": METRICS[name].label, "linewidth": 1.8, "marker": "o", "markersize": 3}
-            panels[-1].plot(means["layer"], means, color=color, **line)
+            panels[-1].plot(means["layer"], means, color=color, label=METRICS[name].label, linewidth=1.8, **DOTS)
         if not any(np.isfinite(line.get_ydata()).any() for line in panels[-1].lines):
             note_missing(panels[-1], theme)
+        means = [_layers(ds[name]).mean(("prompt", "step")) for name in of_layers]
+        label_gaps(panels[-1], means[0]["layer"].values, means)
         panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     for axes in panels:
         legend(axes, theme)
@@ -137,6 +143,7 @@ def _layer_bands(ds: xr.Dataset, theme: Theme, figure_name: str) -> Figure:
         dress(axes, theme, _title(name), "layer", METRICS[name].unit)
         tokens = _layers(ds[name]).transpose("prompt", "step", "layer")
         _band(axes, theme, tokens["layer"].values, tokens.values.reshape(-1, tokens.sizes["layer"]), over="tokens")
+        label_gaps(axes, tokens["layer"].values, tokens.values)
         _layer_axis(axes, ds)
     panels[-1].set_ylim(0, 1.35 * panels[-1].get_ylim()[1])
     legend(panels[-1], theme)
@@ -202,16 +209,17 @@ def _layer_axis(axes: Axes, ds: xr.Dataset) -> None:
 def _band(
     axes: Axes, theme: Theme, x: np.ndarray, values: np.ndarray, median: bool = False, over: str = "prompts"
 ) -> None:
-    """Draw mean and band of values [samples, x], without columns that hold no finite number."""
+    """Draw mean and band of values [samples, x], with gaps at columns that hold no finite number."""
     values = np.where(np.isfinite(values), values, np.nan)
-    if (keep := ~np.isnan(values).all(0)).any():
-        x, values = x[keep], values[:, keep]
-    else:
+    if not (keep := ~np.isnan(values).all(0)).any():
         return note_missing(axes, theme)
-    marker = {"marker": "o", "markersize": 3} if len(x) <= 40 else {}
-    low, middle, high = np.nanquantile(values, [BAND[0], 0.5, BAND[1]], axis=0)
-    axes.fill_between(x, low, high, color=theme.first, alpha=0.18, linewidth=0, label=f"10–90 % of {over}")
-    axes.plot(x, np.nanmean(values, 0), color=theme.first, linewidth=1.8, label="mean", **marker)
+    kept, lines = values[:, keep], np.full((4, len(x)), np.nan)
+    lines[:3, keep] = np.nanquantile(kept, [BAND[0], 0.5, BAND[1]], axis=0)
+    lines[3, keep] = np.nanmean(kept, 0)
+    low, middle, high, mean = lines
+    marker = DOTS if len(x) <= 40 else point_marker(mean)
+    fill_band(axes, x, low, high, color=theme.first, alpha=0.18, label=f"10–90 % of {over}")
+    axes.plot(x, mean, color=theme.first, linewidth=1.8, label="mean", **marker)
     if median:
         axes.plot(x, middle, color=theme.first, linewidth=1.1, linestyle=(0, (3, 2)), label="median")
     axes.set_ylim(bottom=0)

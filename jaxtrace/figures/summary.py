@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from jaxtrace.figures.columns import token_columns
+from jaxtrace.figures.columns import layer_counts, token_columns
 from jaxtrace.figures.tables.parts import plain
 from jaxtrace.schema import token_column_metrics
 from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.traces.confidence import AnswerConfidence
+from jaxtrace.traces.layers import layers_text
 from jaxtrace.traces.trace import Trace
 
 GROUP_KEYS = ("seen", "category")
@@ -41,13 +43,16 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
     stops = Counter(row.stop or "unfinished" for row in trace.rows)
     if stops:
         lines.append(("stopped by", ", ".join(f"{name} {count}" for name, count in stops.most_common())))
-    columns = column_values(trace)
+    for part, layers in trace.info.get("layers_without", {}).items():
+        lines.append((f"layers without {part}", f"{len(layers)} of {trace.info['layers']}"))
+    columns = trace_columns(trace)
     if "entropy" in columns:
-        mean, median, high = columns["entropy"].mean(), *np.quantile(columns["entropy"], [0.5, 0.9])
+        entropy = columns["entropy"].values
+        mean, median, high = entropy.mean(), *np.quantile(entropy, [0.5, 0.9])
         lines.append(("entropy: mean · median · P90", f"{mean:.3f} · {median:.3f} · {high:.3f} nats"))
     metrics = token_column_metrics()
-    for name, values in columns.items():
-        metric = metrics[name]
+    for name, column in columns.items():
+        metric, values = metrics[name], column.values
         if metric.names:
             shares = np.bincount(values.astype(int), minlength=len(metric.names)) / len(values)
             text = ", ".join(f"{one} {share:.0%}" for one, share in zip(metric.names, shares, strict=True) if share)
@@ -56,19 +61,40 @@ def summary(trace: Trace) -> list[tuple[str, str]]:
         else:
             text = f"{values.mean():.3f} {metric.unit}".rstrip()
         if name not in ("entropy", "logprob"):  # the line above, and surprisal, say the same
-            lines.append((metric.column_label, text))
+            lines.append((column.label, text))
     return lines
 
 
-def column_values(trace: Trace, confidences: Sequence[AnswerConfidence] | None = None) -> dict[str, np.ndarray]:
-    """Return each token column over the drawn steps of all prompts: finite values only, no empty column."""
-    parts: dict[str, list[np.ndarray]] = {}
+@dataclass(frozen=True)
+class TraceColumn:
+    """Token column over the drawn steps of all prompts.
+
+    Attributes:
+      label: name for readers; it says over how many layers the column is, unless these are all.
+      values: finite values, at least one.
+    """
+
+    label: str
+    values: np.ndarray
+
+
+def trace_columns(trace: Trace, confidences: Sequence[AnswerConfidence] | None = None) -> dict[str, TraceColumn]:
+    """Return each token column that has a finite value, by name."""
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
+    counts: dict[str, set] = defaultdict(set)
     for row, confidence in zip(trace.rows, confidences or [None] * len(trace.rows), strict=True):
-        for name, values in token_columns(row, trace.traced_layers, confidence).items():
+        columns = token_columns(row, trace.traced_layers, confidence)
+        for name, values in columns.items():
             values = values[row.prompt_steps :]
-            parts.setdefault(name, []).append(values[np.isfinite(values)])
-    joined = {name: np.concatenate(parts[name]) for name in token_column_metrics() if name in parts}
-    return {name: values for name, values in joined.items() if values.size}
+            parts[name].append(values[np.isfinite(values)])
+        for name, count in layer_counts(row, columns).items():
+            counts[name].add(count)
+    joined = {}
+    for name, metric in token_column_metrics().items():
+        if name in parts and (values := np.concatenate(parts[name])).size:
+            layers = layers_text(counts[name], trace.info["layers"])
+            joined[name] = TraceColumn(metric.column_label + f" ({layers})" * bool(layers), values)
+    return joined
 
 
 def group_tables(trace: Trace) -> list[dict[str, Any]]:

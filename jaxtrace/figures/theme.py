@@ -1,18 +1,22 @@
 """The one palette, as two themes, and panels drawn in a theme (no pyplot, no global rcParams)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from jaxtrace.errors import visible
 
 # Okabe and Ito's palette for colour-blind readers; grey in place of black, and a yellow that shows on white.
 PALETTE = ("#009e73", "#cc79a7", "#999999", "#b59f00", "#56b4e9", "#e69f00", "#0072b2", "#d55e00")
+DOTS: dict[str, Any] = {"marker": "o", "markersize": 3}
 # Colours of the five `schema.QUADRANTS`, of the same hues as the report page's .c0 to .c4.
 QUADRANT_COLOURS = ("#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#e6c229")
 
@@ -80,10 +84,16 @@ def dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "") -
 def heat_map(
     axes: Axes, theme: Theme, values: np.ndarray, unit: str, extent: tuple[float, float, float, float] | None = None
 ) -> None:
-    """Draw [rows, columns] as colours, the first row at the bottom, with a colour bar; NaN stays blank."""
+    """Draw layers [rows, columns] as colours, the first one at the bottom, with a colour bar; NaN stays blank.
+
+    A legend of the figure says how many layers are blank.
+    """
     axes.grid(False)
     if not np.isfinite(values).any():
         note_missing(axes, theme)
+    elif (gaps := _gaps(values.T, "blank")) and (figure := axes.get_figure(root=True)) and not figure.legends:
+        patch = Patch(facecolor=theme.paper, edgecolor=theme.faint, label=gaps)
+        figure.legend(handles=[patch], loc="outside lower left", frameon=False, fontsize=8, labelcolor=theme.ink)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="nearest", cmap=theme.cmap, extent=extent)
     colour_bar(axes, theme, image, unit)
     axes.xaxis.set_major_locator(whole_numbers())
@@ -98,6 +108,45 @@ def colour_bar(axes: Axes, theme: Theme, image: AxesImage, unit: str = "") -> No
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=3)
     bar.set_label(unit, fontsize=9, color=theme.ink)
     bar.outline.set_visible(False)
+
+
+def label_gaps(axes: Axes, x: ArrayLike, values: ArrayLike) -> bool:
+    """Add to the legend how many layers leave a gap, and keep room for them; return False if none does.
+
+    Args:
+      x: place of each layer [layers], ascending.
+      values: values of the layers [..., layers].
+    """
+    if gaps := _gaps(np.asarray(values, float), "gap"):
+        axes.plot([], [], linestyle="none", label=gaps)
+        first, *_, last = np.asarray(x, float)
+        axes.set_xlim(first - 0.05 * (last - first), last + 0.05 * (last - first))
+    return bool(gaps)
+
+
+def _gaps(values: np.ndarray, word: str) -> str:
+    """Return the text on layers without values [..., layers]; "" if all have some, or none has."""
+    layers, missing = values.shape[-1], np.isnan(values).reshape(-1, values.shape[-1]).all(0).sum()
+    return f"{word}: {missing} of {layers} layers have no values" if 0 < missing < layers else ""
+
+
+def point_marker(values: ArrayLike) -> dict[str, Any]:
+    """Return the marker of a line through values [x]: dots if a value has no neighbour, which no line would show."""
+    return DOTS if _between_gaps(values).any() else {}
+
+
+def fill_band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
+    """Fill the band between two lines [x]; where a value has no neighbour, draw a bar."""
+    axes.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), linewidth=0, **style)
+    if (lone := _between_gaps(low)).any():
+        ends = (np.asarray(each)[lone] for each in (x, low, high))
+        axes.vlines(*ends, linewidth=5, **style | {"label": None})
+
+
+def _between_gaps(values: ArrayLike) -> np.ndarray:
+    """Return True for each of some values [x] that is finite and has no finite neighbour."""
+    finite = np.pad(np.isfinite(np.asarray(values, float)), 1)
+    return finite[1:-1] & ~finite[:-2] & ~finite[2:]
 
 
 def note_missing(axes: Axes, theme: Theme, text: str = "no finite values") -> None:

@@ -17,6 +17,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.figures.theme import LIGHT, Theme, dress, heat_map, new_figure
 from jaxtrace.observing.memory import memory_in_use
 from jaxtrace.schema import METRICS, in_tensorboard
+from jaxtrace.traces.layers import layer_count, layer_mean, layers_text
 from jaxtrace.traces.row import Row
 
 PACE_SECONDS = 2.0  # between scalars of a run's pace
@@ -77,8 +78,10 @@ class Board:
         """Write the metrics of finished rows."""
         rows = [row for _, row in numbered_rows]
         for name in in_tensorboard("scalar"):
-            if (values := _finite(row.metrics[name] for row in rows if name in row.metrics)).size:
-                self._scalar(METRICS[name].tag("scalar"), values.mean())
+            recorded = [row for row in rows if name in row.metrics]
+            if (values := _finite(layer_mean(row, name) for row in recorded)).size:
+                layers = layers_text((layer_count(row, name) for row in recorded), self._layers[-1])
+                self._scalar(METRICS[name].tag("scalar"), values.mean(), layers and f"mean over {layers}")
         for name in in_tensorboard("map"):
             for values in (row.metrics[name] for row in rows if name in row.metrics):
                 self._maps.setdefault(name, HeadMeans(values.shape[1:])).add(values)
@@ -100,8 +103,8 @@ class Board:
         self._undrawn = []
         self._drawing_seconds += time.monotonic() - began
 
-    def _scalar(self, name: str, value: float) -> None:
-        self._writer.add_scalar(name, value, self._tokens)
+    def _scalar(self, name: str, value: float, text: str = "") -> None:
+        self._writer.add_scalar(name, value, self._tokens, summary_description=text)
 
 
 class HeadMeans:

@@ -112,6 +112,8 @@ class Info(_Strict):
       alphas: orders of the Rényi entropies, infinity as "inf".
       probes: names of the recorded groups; None in a trace that was not recorded by a model.
       experts: number of chosen experts that are stored for each layer.
+      layers_without: part that the model has ("attention", "experts") → layers without it, from 1, whose metrics of it
+        are missing; {} in a trace of jaxtrace 0.3 and earlier.
     """
 
     mode: Literal["generate", "score"]
@@ -128,6 +130,7 @@ class Info(_Strict):
     prompt_positions: bool = False
     lens_renyi: bool = False
     experts: Number = 0
+    layers_without: dict[str, list[Count]] = {}
     batch_size: int | None = None
     cache: Cache | None = None
     checkpoint: str | None = None

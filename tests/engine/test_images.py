@@ -10,6 +10,8 @@ from PIL import Image
 
 from jaxtrace import ConfigError, Model, Probes, Prompt, PromptError, init_params
 from jaxtrace.checkpoints.images import ImageProcessor
+from jaxtrace.figures.columns import token_columns
+from jaxtrace.figures.summary import summary
 from jaxtrace.models.config import LayerKind, VisionConfig
 from jaxtrace.models.decoder import abstract_params, stack_layers
 from tests.engine.conftest import CONFIG
@@ -89,6 +91,11 @@ def test_prompt_without_images_skips_the_cross_attention_layers(model, scored):
     for name in ("attention_entropy", "attention_varentropy", "sink_mass", "hdi", "head_jsd"):
         assert np.isnan(metrics[name][:, 1]).all(), name
     np.testing.assert_array_equal(metrics["hidden_delta_layer"][:, 1], 0)
+    for name, column in token_columns(scored.rows[1], (1, 2, 3)).items():
+        if name in ("attention_entropy", "sink_mass", "hdi", "head_jsd"):
+            axes = (*range(1, want[name].ndim),)
+            np.testing.assert_allclose(column, want[name].mean(axes), rtol=1e-5, atol=1e-4, err_msg=name)
+    assert "mean sink mass (2 to 3 of 3 layers)" in dict(summary(scored))
 
 
 def test_images_change_the_tokens_after_them(model, scored):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxtrace.figures import summary_table
 from jaxtrace.figures.columns import rounded, token_columns
-from jaxtrace.figures.summary import column_values
+from jaxtrace.figures.summary import trace_columns
 from jaxtrace.traces.depth import prediction_depth
 from tests.figures.traces import row, trace
 
@@ -63,8 +63,8 @@ def test_summary_omits_groups_that_were_not_recorded():
 def test_summary_excludes_prompt_positions():
     one = row(np.random.default_rng(0), ["a"] * 5)
     with_prompt = trace([dataclasses.replace(one, prompt_steps=2)])
-    all_steps, drawn_steps = column_values(trace([one])), column_values(with_prompt)
-    np.testing.assert_array_equal(drawn_steps["entropy"], all_steps["entropy"][2:])
+    all_steps, drawn_steps = trace_columns(trace([one])), trace_columns(with_prompt)
+    np.testing.assert_array_equal(drawn_steps["entropy"].values, all_steps["entropy"].values[2:])
     assert "tokens │ 3" in " ".join(printed(with_prompt).split())
 
 

@@ -155,7 +155,9 @@ def choose_quadrant(
 
 
 def measures_of(metrics: StepTrace, base: float) -> dict[Measure, Float[Array, " B"]]:
-    """Compute the measures that regions and formulas read; attention measures are means over layers and heads.
+    """Compute the measures that regions and formulas read.
+
+    Attention measures are means over heads and over the layers that have attention weights at the step.
 
     - entropy, varentropy, attention_entropy, attention_varentropy: the step's metrics, in logarithms of `base`.
     - agreement: 1 − head_jsd / ln(heads), from 0 (every head looks elsewhere) to 1; absent without head_jsd.

@@ -21,6 +21,7 @@ from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import is_trace, open_trace
+from jaxtrace.traces.layers import present_values
 from jaxtrace.traces.reader import StoredRun, StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -145,9 +146,14 @@ def require_generated(label: str, trace: Trace) -> None:
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
 
 
-def mean_by_step(values: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, " T"]:
-    """Return means of finite values over all axes but the steps; layers without self-attention have none."""
-    return finite_mean(values, axis=tuple(range(1, values.ndim)))
+def mean_by_step(row: Row, name: str, steps: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """Return the mean of a metric over heads and the layers that have values, at some steps of a row, float64.
+
+    NaN at a step where one of these layers has no finite value.
+    """
+    values = present_values(row, name)[steps]
+    axes = tuple(range(1, values.ndim))
+    return np.where(np.isfinite(values).all(axes), finite_mean(values, axes), np.nan)
 
 
 def drawn_steps(row: Row) -> Int[np.ndarray, " steps"]:

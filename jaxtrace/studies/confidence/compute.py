@@ -67,7 +67,7 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
     tokens = train_level(
         tables.token_features, known.tokens, token_scores, groups[owner], steps, TOKEN_BASELINE, config.token_penalty
     )
-    return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens)
+    return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens, tables.notes)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _train_level(
     return _TrainedLevel(fitted[config.keep], scored, measured)
 
 
-def _result(labels: np.ndarray, answers: _TrainedLevel, tokens: _TrainedLevel) -> Result:
+def _result(labels: np.ndarray, answers: _TrainedLevel, tokens: _TrainedLevel, notes: tuple[str, ...]) -> Result:
     shown = ("logistic", "mlp", ANSWER_BASELINE)
     probabilities = answers.scored.probabilities
     curves = [calibration_curve(answers.scored.labels, probabilities[name]).assign(score=name) for name in shown]
@@ -131,6 +131,7 @@ def _result(labels: np.ndarray, answers: _TrainedLevel, tokens: _TrainedLevel) -
     }
     unknown, right = int(np.isnan(labels).sum()), int(answers.scored.labels.sum())
     notes = (
+        *notes,
         f"{len(labels) - unknown} of {len(labels)} answers have a label, {right} of them are right; {unknown} that are "
         "not graded or not attempted are excluded.",
         "Intervals are of 95 %, from resampled prompts, or groups of them; classifiers are not trained again for each "

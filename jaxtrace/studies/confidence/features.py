@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from jaxtrace.schema import DERIVED, METRICS, feature_names
 from jaxtrace.studies._shared.labels import prompt_key
 from jaxtrace.studies._shared.traces import drawn_steps
 from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines, surprise_z
-from jaxtrace.traces.depth import prediction_depth
+from jaxtrace.traces.depth import row_prediction_depth
+from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text, present_layers, select_layers
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -32,11 +34,13 @@ class FeatureTables:
         prompt, number of the group that it is held out with, number of drawn tokens), then the answer's features.
       tokens: one row per drawn token: `answer`, the number of its answer in `answers`, `step`, then its features.
       scores: baselines of each answer; a baseline that any answer lacks is dropped.
+      notes: numbers of the layers that features are made of, unless these are all.
     """
 
     answers: pd.DataFrame
     tokens: pd.DataFrame
     scores: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def answer_features(self) -> pd.DataFrame:
@@ -61,8 +65,9 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     """
     groups: dict[str, int] = {}
     has_key = group is None
-    answers, tokens, scores = [], [], []
+    answers, tokens, scores, notes = [], [], [], []
     for label, trace in traces.items():
+        counts: dict[str, set[LayerCount | None]] = defaultdict(set)
         samples: dict[str, list[tuple[int, str]]] = {}
         for number, row in enumerate(trace.rows):
             has_key |= group in row.prompt.meta
@@ -79,6 +84,11 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
             samples.setdefault(prompt_key(row), []).append((len(answers), row.answer or ""))
             answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
             scores.append(answer_baselines({name: values[steps] for name, values in row.metrics.items()}))
+            for name in feature_names():
+                if name in row.metrics:
+                    counts[name].add(layer_count(row, name))
+        numbers = {name: layers_text(of_name, trace.info["layers"]) for name, of_name in counts.items()}
+        notes += _layer_notes(label, numbers)
         for texts in samples.values():
             if "msp" in scores[-1]:
                 shared = sample_baselines([(text, -scores[i]["msp"]) for i, text in texts])
@@ -95,17 +105,26 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
         pd.DataFrame(answers, columns=[name for name in answers[0] if all(name in answer for answer in answers)]),
         pd.concat(tokens, join="inner", ignore_index=True),
         pd.DataFrame(scores).dropna(axis=1),
+        tuple(notes),
     )
     if not len(tables.token_features.columns):
         raise StudyError("the traces have no feature in common; record them with the same probes, output among them")
     return tables
 
 
+def _layer_notes(label: str, texts: Mapping[str, str]) -> list[str]:
+    """Return a note on each number of layers that features are made of, with the names of these features."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for name, text in texts.items():
+        by_text[text].append(name)
+    return [layers_note(f"{label}: features of {', '.join(names)}", text) for text, names in by_text.items() if text]
+
+
 def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
     """Return the features of every step, name → [steps]; NaN where a step has no value.
 
-    A metric with layers becomes means over heads and over three thirds of the layers, "lens_kl.early" to
-    "lens_kl.late".
+    A metric with layers becomes means over heads and over three thirds of the layers that have values of it,
+    "lens_kl.early" to "lens_kl.late".
 
     Args:
       layers: traced layers, from 1.
@@ -115,7 +134,7 @@ def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
     if "logprob" in recorded:
         recorded |= {"surprisal": -recorded["logprob"], "surprise_z": surprise_z(recorded)}
     if "lens_top1" in recorded:
-        recorded["prediction_depth"] = prediction_depth(recorded["lens_top1"], layers) / layers[-1]
+        recorded["prediction_depth"] = row_prediction_depth(row, layers) / layers[-1]
     features = {}
     for name in feature_names():
         if name not in recorded:
@@ -123,11 +142,13 @@ def token_features(row: Row, layers: Iterable[int]) -> dict[str, np.ndarray]:
         if name in DERIVED or not METRICS[name].dims:
             features[name] = recorded[name]
             continue
-        values = recorded[name][:, 1 - METRICS[name].first_layer :]
-        values = values.reshape(*values.shape[:2], -1).mean(-1)
+        first = 1 - METRICS[name].first_layer
+        values = select_layers(recorded[name][:, first:], present_layers(row, name)[first:])
+        values = values.mean(-1) if "head" in METRICS[name].dims else values
         count = values.shape[1]
         for i, depth in enumerate(DEPTHS):
-            features[f"{name}.{depth}"] = values[:, i * count // 3 : -(-(i + 1) * count // 3)].mean(1)
+            third = values[:, i * count // 3 : -(-(i + 1) * count // 3)]
+            features[f"{name}.{depth}"] = third.mean(1) if count else np.full(row.length, np.nan)
     return features
 
 

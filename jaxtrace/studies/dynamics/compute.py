@@ -27,6 +27,7 @@ from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.tables import early_late_tables, paper_tables
 from jaxtrace.studies.dynamics.token_tables import HIDDEN, OUTPUT, TokenTables, token_tables
 from jaxtrace.tasks import multiple_choice
+from jaxtrace.traces.layers import layers_note
 from jaxtrace.traces.trace import Trace
 
 QUESTION = "How do output entropy, attention and the residual stream move while a model answers, and what is its class?"
@@ -145,6 +146,11 @@ def _notes(flat: TokenTables, short: pd.DataFrame, config: DynamicsConfig) -> li
     notes = [
         f"{model}: {count} prompts without a step of finite logits are excluded."
         for model, count in flat.excluded.items()
+    ]
+    notes += [
+        layers_note(f"{model}: attention entropies, sink_mass, hdi", text)
+        for model, text in flat.attention_layers.items()
+        if text
     ]
     if len(short):
         names = ", ".join(f"{model}: {name}" for model, name in zip(short["model"], short["name"], strict=True))

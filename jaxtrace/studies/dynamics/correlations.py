@@ -25,7 +25,8 @@ def correlations(
     Sums of products are computed once per group, so that a resample is a weighted sum of them.
 
     Args:
-      features: one row per token; rows with a value that is not finite are dropped.
+      features: one row per token; rows with a value that is not finite are dropped, except for a
+        column that has none, such as the attention of a model without any.
       groups: prompt of each token.
       fixed: column to hold fixed (partial correlations of the others).
       method: "pearson", or "spearman" for ranks among all tokens, which resamples keep.
@@ -35,7 +36,8 @@ def correlations(
       a finite row, and its interval for a single group.
     """
     names, values = list(features.columns), features.to_numpy(float)
-    complete = np.isfinite(values).all(axis=1)
+    known = np.isfinite(values)
+    complete = known[:, known.any(axis=0)].all(axis=1) & known.any()
     values = values[complete]
     if not len(values):
         pairs = [{"x": x, "y": y} for i, y in enumerate(names) for x in names[:i] if fixed not in (x, y)]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, colour_bar, dress, legend, new_figure, whole_numbers
+from jaxtrace.figures.theme import Theme, colour_bar, dress, fill_band, label_gaps, legend, new_figure, whole_numbers
 from jaxtrace.studies.dynamics.token_tables import TokenTables
 
 BINS = 20  # bins of relative position
@@ -43,10 +43,12 @@ def layers_figure(flat: TokenTables, theme: Theme) -> Figure:
             dress(axes, theme, model, x="layer", y=label)
             grouped = layers.groupby("layer")[name]
             mean, low, high = grouped.mean(), grouped.quantile(BAND[0]), grouped.quantile(BAND[1])
-            axes.fill_between(mean.index, low, high, color=theme.first, alpha=0.18, linewidth=0, label="10–90 %")
+            fill_band(axes, mean.index, low, high, color=theme.first, alpha=0.18, label="10–90 %")
             axes.plot(mean.index, mean, color=theme.first, linewidth=1.8, marker="o", markersize=3, label="mean")
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(whole_numbers())
+            if label_gaps(axes, mean.index, mean):
+                legend(axes, theme)
     legend(rows[0, 0], theme)
     return figure
 

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
+from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies._shared.traces import (
     drawn_steps,
@@ -19,6 +20,7 @@ from jaxtrace.studies._shared.traces import (
 )
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
+from jaxtrace.traces.layers import layer_count, layers_text
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -34,17 +36,19 @@ class TokenTables:
 
     Attributes:
       tokens: one row per drawn token: model, prompt (its number), group, step (from 1), keys (tokens in the cache),
-        kv_mib, and FEATURES: means over heads and layers (hidden_norm: the embedding too).
+        kv_mib, and FEATURES: means over heads and the layers that have values (hidden_norm: the embedding too).
       layers: one row per prompt and layer from 1, means over its steps: model, prompt, group, layer,
         attention_entropy, hdi.
       prompts: one row per prompt: model, prompt, group, name, text, prompt_tokens, steps.
       excluded: number of each model's prompts without a drawn token, if there are any.
+      attention_layers: number of layers that the means of each model's attention are over, as `layers_text` gives it.
     """
 
     tokens: pd.DataFrame
     layers: pd.DataFrame
     prompts: pd.DataFrame
     excluded: Mapping[str, int] = field(default_factory=dict)
+    attention_layers: Mapping[str, str] = field(default_factory=dict)
 
     def of_model(self, model: str) -> TokenTables:
         """Return the rows of one model."""
@@ -74,17 +78,18 @@ def token_tables(
       StudyError: a trace lacks a probe, holds given text, or has no finite step.
     """
     require_metrics(traces, *OUTPUT, *ATTENTION, *HIDDEN, dispersion_metric(hdi))
-    tokens, layers, prompts, excluded = [], [], [], {}
+    tokens, layers, prompts, excluded, attention_layers = [], [], [], {}, {}
     for label, trace in traces.items():
         require_generated(label, trace)
         memory = KVMemory.from_info(trace.info, bytes_per_element)
         groups: dict[bytes, int] = {}
-        prompts_before = len(prompts)
+        prompts_before, counts = len(prompts), set()
         for number, row in enumerate(trace.rows):
             group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
             steps = drawn_steps(row)
             if not len(steps):
                 continue
+            counts.add(layer_count(row, "attention_entropy"))
             keys = {"model": label, "prompt": number, "group": group}
             dispersed = dispersion(row.metrics, hdi)
             tokens.append(_token_rows(keys, row, steps, dispersed, memory))
@@ -96,9 +101,9 @@ def token_tables(
             excluded[label] = missing
         if len(prompts) == prompts_before:
             raise StudyError(f"{label}: has no step with finite logits; trace another model")
-    return TokenTables(
-        pd.concat(tokens, ignore_index=True), pd.concat(layers, ignore_index=True), pd.DataFrame(prompts), excluded
-    )
+        attention_layers[label] = layers_text(counts, trace.info["layers"])
+    frames = (pd.concat(tables, ignore_index=True) for tables in (tokens, layers))
+    return TokenTables(*frames, pd.DataFrame(prompts), excluded, attention_layers)
 
 
 def prompt_name(row: Row, number: int) -> str:
@@ -115,8 +120,9 @@ def _token_rows(
     keys: dict[str, object], row: Row, steps: np.ndarray, dispersed: np.ndarray, memory: KVMemory | None
 ) -> pd.DataFrame:
     cached = cached_tokens(row)[steps]
-    columns = {name: mean_by_step(row.metrics[name][steps]) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
-    columns["hdi"] = mean_by_step(dispersed[steps])
+    columns = {name: mean_by_step(row, name, steps) for name in (*OUTPUT, *ATTENTION, *HIDDEN)}
+    missing = np.isnan(columns["attention_entropy"])
+    columns["hdi"] = np.where(missing, np.nan, finite_mean(dispersed[steps], 1))
     kv = np.nan if memory is None else [memory.mib(count) for count in cached.tolist()]
     numbers = steps - row.prompt_steps + 1
     return pd.DataFrame({**keys, "step": numbers, "keys": cached, "kv_mib": kv, **columns})

@@ -28,6 +28,7 @@ from jaxtrace.studies.lens.distances import family_distances
 from jaxtrace.studies.lens.figures import lens_pictures
 from jaxtrace.studies.lens.profiles import Profiles, describe_counts, gather_profiles, parse_metric
 from jaxtrace.studies.lens.settings import LensConfig
+from jaxtrace.traces.layers import layers_note
 from jaxtrace.traces.trace import Trace
 
 # A line of the table, its scores, the scores of guesses, the folds.
@@ -214,8 +215,12 @@ def _mean_profiles(profiles: Profiles, features: np.ndarray, points: int) -> pd.
 def _notes(profiles: Profiles, folds: Mapping[str, classify.Splits], config: LensConfig) -> Iterator[str]:
     if profiles.excluded:
         yield f"excluded answers: {describe_counts(profiles.excluded)}"
+    for where, text in profiles.partial.items():
+        yield layers_note(where, text)
     if not profiles.one_depth:
-        yield f"models of several depths: profiles are interpolated at {config.points} relative depths that all cover"
+        models = profiles.answers["layers"].nunique() > 1 or not profiles.partial
+        what = "models of several depths" if models else "answers with values in different layers"
+        yield f"{what}: profiles are interpolated at {config.points} relative depths that all cover"
         if config.zero_padding:
             yield "zero-padded profiles reveal a model's number of layers, whatever it computes: see the row 'depth'"
     unit = "models" if config.by == "family" else "groups"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jaxtrace.figures.theme import Theme, legend, new_panel
+from jaxtrace.figures.theme import Theme, fill_band, label_gaps, legend, new_panel, point_marker
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
 from jaxtrace.studies.lens.settings import LensConfig
@@ -53,15 +53,22 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
 def profile_figure(profiles: Profiles, features: np.ndarray, grid: np.ndarray, by_model: bool, theme: Theme) -> Figure:
     """Draw mean and standard deviation of each class's profiles [n, P], and with `by_model` a line per model."""
     y = f"{profiles.metric} ({profiles.unit})" if profiles.unit else profiles.metric
+    # Layers without values leave gaps in the profiles of models of one depth.
+    points = profiles.recorded if profiles.one_depth else grid
+    drawn = np.full((len(features), len(points)), np.nan)
+    drawn[:, np.isin(points, grid)] = features
     figure, axes = new_panel(theme, 6.2, 3.4, f"{profiles.metric} through the layers", "relative depth", y)
     for (name, answers), color in zip(profiles.answers.groupby("label"), cycle(theme.lines), strict=False):
-        rows = features[answers.index.to_numpy()]
+        rows = drawn[answers.index.to_numpy()]
         mean, sd = rows.mean(0), rows.std(0, ddof=1)
-        axes.fill_between(grid, mean - sd, mean + sd, color=color, alpha=0.16, linewidth=0)
-        axes.plot(grid, mean, color=color, linewidth=1.8, label=f"{name} ({len(answers)})")
+        marker = point_marker(mean)
+        fill_band(axes, points, mean - sd, mean + sd, color=color, alpha=0.16)
+        axes.plot(points, mean, color=color, linewidth=1.8, label=f"{name} ({len(answers)})", **marker)
         for _, of_model in answers.groupby("model") if by_model else ():
-            axes.plot(grid, features[of_model.index.to_numpy()].mean(0), color=color, linewidth=0.7, alpha=0.7)
-    axes.set_xlim(grid[0], 1)
+            of_rows = drawn[of_model.index.to_numpy()]
+            axes.plot(points, of_rows.mean(0), color=color, linewidth=0.7, alpha=0.7, **marker)
+    label_gaps(axes, points, drawn)
+    axes.set_xlim(points[0], 1)
     legend(axes, theme)
     return figure
 

@@ -15,7 +15,8 @@ from jaxtrace.errors import StudyError
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.studies._shared.labels import RowLabel
 from jaxtrace.studies._shared.traces import require_metrics
-from jaxtrace.traces.depth import prediction_depth
+from jaxtrace.traces.depth import row_prediction_depth
+from jaxtrace.traces.layers import layer_count, layers_text, present_layers, select_layers
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -32,9 +33,12 @@ class Profiles:
       answers: one row per answer: model, label, group, layers (of the model), steps and prompt_tokens (counts), and
         prediction_depth: mean over steps of the first depth from which on the lens's top-1 is the last layer's, NaN
         without lens metrics.
-      values: profile of each answer [W, L], float64: means over each window of its steps, at the traced layers.
+      values: profile of each answer [W, L], float64: means over each window of its steps, at the traced layers that
+        have values of the metric.
       depths: relative depths of each answer's layers [L]: layer / layers of the model, in (0, 1].
       excluded: number of excluded answers by reason.
+      partial: number of layers of the profiles of each trace, as `layers_text` gives it, unless these are all.
+      recorded: relative depths of all recorded layers [R], also of those without values.
     """
 
     metric: str
@@ -43,6 +47,8 @@ class Profiles:
     values: tuple[Float[np.ndarray, "W L"], ...]
     depths: tuple[Float[np.ndarray, " L"], ...]
     excluded: Mapping[str, int]
+    partial: Mapping[str, str]
+    recorded: Float[np.ndarray, " R"]
 
     @property
     def one_depth(self) -> bool:
@@ -67,11 +73,11 @@ class Profiles:
     def grid(self, points: int) -> Float[np.ndarray, " P"]:
         """Return depths that all models cover: the layers' own for one depth, else `points` equally spaced ones.
 
-        The grid starts at the deepest first layer, so that nothing is extrapolated.
+        The grid starts at the deepest first layer and ends at the least deep last one, so that nothing is extrapolated.
         """
         if self.one_depth:
             return self.depths[0]
-        return np.linspace(max(depth[0] for depth in self.depths), 1.0, points)
+        return np.linspace(max(depth[0] for depth in self.depths), min(depth[-1] for depth in self.depths), points)
 
     def on(self, grid: Float[np.ndarray, " P"]) -> Float[np.ndarray, "n W P"]:
         """Return the profiles at the depths of a grid, interpolated linearly between layers."""
@@ -104,12 +110,16 @@ def gather_profiles(
     """
     name, order = parse_metric(metric)
     _check_recorded(traces, name)
-    excluded, answers, values, depths = Counter(), [], [], []
+    excluded, answers, values, depths, partial = Counter(), [], [], [], {}
+    recorded: set[float] = set()
     for where, trace in traces.items():
-        layers = np.array(trace.traced_layers, float)
+        layers, counts = np.array(trace.traced_layers, float), set()
+        recorded.update((layers / trace.info["layers"]).tolist())
         column = None if order is None else _order_column(where, trace, order)
         for row in trace.rows:
             row_label, profile = label(trace, row), profile_of(row, name, column)[:steps]
+            present = present_layers(row, name)[1 - QUANTITIES[name].first_layer :]
+            profile = select_layers(profile, present)
             if reason := _unusable(row_label, profile, windows, steps):
                 excluded[reason] += 1
                 continue
@@ -125,7 +135,10 @@ def gather_profiles(
                 }
             )
             values.append(profile)
-            depths.append(layers / trace.info["layers"])
+            depths.append(layers[present] / trace.info["layers"])
+            counts.add(layer_count(row, name))
+        if text := layers_text(counts, trace.info["layers"]):
+            partial[where] = text
     if not answers:
         raise StudyError(f"no usable answer: {describe_counts(excluded) or 'the traces hold none'}; give other traces")
     lengths = {len(value) for value in values}
@@ -136,7 +149,8 @@ def gather_profiles(
     if min(len(depth) for depth in depths) < 2:
         raise StudyError(f"{metric}: one layer makes no profile; trace more of them (a smaller --layer-stride)")
     values = tuple(windowed(value, windows) for value in values)
-    return Profiles(metric, QUANTITIES[name].unit, pd.DataFrame(answers), values, tuple(depths), excluded)
+    unit, frame = QUANTITIES[name].unit, pd.DataFrame(answers)
+    return Profiles(metric, unit, frame, values, tuple(depths), excluded, partial, np.array(sorted(recorded)))
 
 
 def parse_metric(metric: str) -> tuple[str, float | None]:
@@ -188,8 +202,8 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 def _prediction_depth(row: Row, trace: Trace, steps: int | None) -> float:
     if "lens_top1" not in row.metrics:
         return np.nan
-    top1 = row.metrics["lens_top1"][row.prompt_steps :][:steps]
-    return float(prediction_depth(top1, trace.traced_layers).mean()) / trace.info["layers"]
+    depth = row_prediction_depth(row, trace.traced_layers)[row.prompt_steps :][:steps]
+    return float(depth.mean()) / trace.info["layers"]
 
 
 def _check_recorded(traces: Mapping[str, Trace], name: str) -> None:
@@ -217,4 +231,6 @@ def _unusable(label: str | None, profile: np.ndarray, windows: int | str, steps:
     least = max(1 if windows == EACH else int(windows), steps or 1)
     if len(profile) < least:
         return f"shorter than {least} step{'s' * (least > 1)}"
+    if not profile.shape[1]:
+        return "without a layer that has values"
     return "" if np.isfinite(profile).all() else "with NaN"

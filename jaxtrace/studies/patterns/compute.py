@@ -29,7 +29,12 @@ from jaxtrace.studies._shared.traces import single_runs, study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
+from jaxtrace.studies.patterns.trajectories import (
+    Trajectory,
+    attention_notes,
+    trajectories,
+    without_ln_keys,
+)
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
 
@@ -98,6 +103,7 @@ def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
             notes.append(
                 f"{label}: {excluded} of {len(trace.rows)} answers are not compared: without a condition, or one token."
             )
+        notes += attention_notes(label, trace, answers[label])
     matched = {label: _matched(of_trace) for label, of_trace in answers.items()}
     notes += [f"{label}: steps 1 to {steps} count as matched." for label, steps in matched.items()]
     along, by_layer, by_head = steps_table(answers), layers_table(answers, traces), heads_table(answers, traces)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxtrace.figures.theme import Theme, dress, legend, new_figure, whole_numbers
+from jaxtrace.figures.theme import Theme, dress, fill_band, label_gaps, legend, new_figure, point_marker, whole_numbers
 
 PANELS = {"attention_entropy": "attention entropy (nats)", "attention_varentropy": "attention varentropy (nats²)"}
 DrawLine = Callable[[Axes, pd.DataFrame, str, str], None]
@@ -46,10 +46,16 @@ def layers_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
 
     def draw(axes: Axes, rows: pd.DataFrame, color: str, name: str) -> None:
         low, high = rows["mean"] - rows["over_heads"], rows["mean"] + rows["over_heads"]
-        axes.fill_between(rows["layer"], low, high, color=color, alpha=0.15, linewidth=0)
+        fill_band(axes, rows["layer"], low, high, color=color, alpha=0.15)
         axes.plot(rows["layer"], rows["mean"], color=color, linewidth=1.8, marker="o", markersize=3, label=name)
 
-    return _panels(frame, "layer", theme, draw)[0]
+    figure, panels = _panels(frame, "layer", theme, draw)
+    for row, model in zip(panels, frame["model"].unique(), strict=True):
+        of_model = frame[(frame["model"] == model) & (frame["metric"] == next(iter(PANELS)))]
+        values = of_model.pivot(index="condition", columns="layer", values="mean")
+        if any([label_gaps(axes, values.columns, values) for axes in row]):
+            legend(row[0], theme)
+    return figure
 
 
 def heads_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
@@ -68,7 +74,11 @@ def heads_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
             dress(axes, theme, f"{model}: {name}", x="layer", y=label)
             rows = frame[(frame["model"] == model) & (frame["condition"] == name)]
             for _, head in rows.groupby("head"):
-                axes.plot(head["layer"], head["attention_entropy"], color=colors[name], linewidth=0.9, alpha=0.7)
+                x, y = head["layer"], head["attention_entropy"]
+                axes.plot(x, y, color=colors[name], linewidth=0.9, alpha=0.7, **point_marker(y))
+            values = rows.pivot(index="head", columns="layer", values="attention_entropy")
+            if label_gaps(axes, values.columns, values):
+                legend(axes, theme)
             axes.xaxis.set_major_locator(whole_numbers())
         row[0].set_ylim(bottom=0)
     return figure

@@ -69,12 +69,14 @@ def heads_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
     """Return means of each head."""
     rows = []
     for label, condition, part in _by_condition(answers):
-        means = {name: finite_mean([answer.heads[name] for answer in part], 0) for name in HEAD_METRICS}
+        values = {name: np.array([answer.heads[name] for answer in part]) for name in HEAD_METRICS}
+        means = {name: finite_mean(of_metric, 0) for name, of_metric in values.items()}
+        counts = np.isfinite(values[HEAD_METRICS[0]]).sum(0)
         for i, layer in enumerate(traces[label].traced_layers):
             for head in range(means[HEAD_METRICS[0]].shape[1]):
                 keys = {"model": label, "condition": condition, "layer": layer, "head": head}
-                rows.append(keys | {name: mean[i, head] for name, mean in means.items()} | {"n": len(part)})
-    return Table(pd.DataFrame(rows), "Means of each head over the steps after 0 and over answers.")
+                rows.append(keys | {name: mean[i, head] for name, mean in means.items()} | {"n": counts[i, head]})
+    return Table(pd.DataFrame(rows), "Means of each head over the steps after 0 and over the n answers with a value.")
 
 
 def _by_condition(answers: AnswersByTrace) -> Iterator[tuple[str, str, list[Trajectory]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtrace.studies._shared.traces import (
     require_metrics,
     require_tokens,
 )
+from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -38,11 +39,12 @@ class Trajectory:
       row: number of the answer in its trace.
       group: number of its prompt; samples of one prompt share it.
       condition: condition of the answer.
-      values: metric → float64 [steps], mean over layers and heads.
+      values: metric → float64 [steps], mean over heads and the layers that have values.
       ln_keys: float64 [steps], ln of the number of visible positions: the prompt's, and one per step before.
       heads: metric → float64 [layers, heads], mean over the steps after 0; NaN if there are none.
       prompt: metric → mean over layers and heads of a statistic over the prompt's positions: `row_entropy` and
         `row_entropy_var`; empty if the positions were not traced.
+      layers: numbers of the layers with attention weights, and of the recorded ones; None if no logits were finite.
     """
 
     row: int
@@ -52,6 +54,7 @@ class Trajectory:
     ln_keys: np.ndarray
     heads: Mapping[str, np.ndarray]
     prompt: Mapping[str, float]
+    layers: LayerCount | None
 
     @property
     def steps(self) -> int:
@@ -90,13 +93,20 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
                 row=number,
                 group=group,
                 condition=condition,
-                values={name: mean_by_step(array) for name, array in metrics.items()},
+                values={name: mean_by_step(row, name, steps) for name in names},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),
                 heads={name: finite_mean(metrics[name][1:], 0) for name in HEAD_METRICS},
                 prompt=_prompt_statistics(row) if trace.info.get("prompt_positions") else {},
+                layers=layer_count(row, ATTENTION[0]),
             )
         )
     return answers
+
+
+def attention_notes(label: str, trace: Trace, answers: Iterable[Trajectory]) -> list[str]:
+    """Return a note on the number of layers that attention metrics are means over, unless these are all."""
+    text = layers_text((answer.layers for answer in answers), trace.info["layers"])
+    return [layers_note(f"{label}: {', '.join(ATTENTION)}", text)] if text else []
 
 
 def without_ln_keys(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:

@@ -21,7 +21,12 @@ from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
-from jaxtrace.studies.patterns.trajectories import Trajectory, trajectories, without_ln_keys
+from jaxtrace.studies.patterns.trajectories import (
+    Trajectory,
+    attention_notes,
+    trajectories,
+    without_ln_keys,
+)
 from jaxtrace.traces.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one in the picture
@@ -73,7 +78,8 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
     compared, around, notes = [], [], []
     for label, trace in traces.items():
         labels = labels_for(trace.rows, file)
-        wrong, right = _split_by_grade(trajectories(label, trace, [""] * len(labels)), labels)
+        answers = trajectories(label, trace, [""] * len(labels))
+        wrong, right = _split_by_grade(answers, labels)
         if len(wrong) < 2:
             raise StudyError(
                 f"{label}: {len(wrong)} answers have a wrong step after others; give labels of two or more"
@@ -81,6 +87,7 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
         compared.append(_compared(label, wrong, right, {"seed": seed, "resamples": resamples}))
         around.append(_around(label, wrong))
         notes.append(f"{label}: {len(wrong)} answers with a wrong step after others, and {len(right)} right ones.")
+        notes += attention_notes(label, trace, answers)
         reasons = Counter(of_row.wrong_by for of_row in labels if of_row.wrong_by and of_row.wrong_from is None)
         notes += [f"{label}: {count} answers without a wrong step ({reason})." for reason, count in reasons.items()]
     return Result(

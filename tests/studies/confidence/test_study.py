@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtrace.errors import StudyError
-from jaxtrace.figures.summary import column_values
+from jaxtrace.figures.summary import trace_columns
 from jaxtrace.studies._shared.page import write_study
 from jaxtrace.studies.confidence.compute import train
 from jaxtrace.studies.confidence.features import feature_tables
@@ -67,7 +67,7 @@ def test_the_kept_classifier_tells_right_answers(known):
     rows = confidence.answer_confidences(answered)
     np.testing.assert_array_equal(rows[7].tokens, tokens.query("prompt == 7")["confidence"])
     assert rows[7].answer == answers_["confidence"][7]
-    assert column_values(answered, rows)["confidence"].size == 3 * PROMPTS
+    assert trace_columns(answered, rows)["confidence"].values.size == 3 * PROMPTS
 
 
 def test_the_study_page_has_pictures_and_tables(known, tmp_path):
