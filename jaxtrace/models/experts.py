@@ -178,12 +178,14 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form:
             preferred_element_type=dtype,
         )
 
-    rows, factor = x[sorting.row], sorting.weight[:, None]
+    # Rows of no expert here are undefined in the products, and must be so in no gradient.
+    computed = (jnp.arange(chosen.expert.size) < sorting.counts.sum())[:, None]
+    rows, factor = jnp.where(computed, x[sorting.row], 0), sorting.weight[:, None]
     if form.scores_on_inputs:
         rows, factor = (factor * rows).astype(x.dtype), 1
     hidden = ACTIVATIONS[form.activation](product(rows, weights.gate, x.dtype)) * product(rows, weights.up, x.dtype)
     out = product(hidden, weights.down, jnp.dtype(jnp.float32))
-    out = jnp.where((jnp.arange(len(out)) < sorting.counts.sum())[:, None], factor * out, 0)
+    out = factor * jnp.where(computed, out, 0)
     return jnp.zeros(x.shape, jnp.float32).at[sorting.row].add(out)
 
 

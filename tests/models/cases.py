@@ -103,7 +103,7 @@ _LLAMA4 = (
         "num_hidden_layers": 5,
         "intermediate_size": 16,
         "intermediate_size_mlp": 40,
-        "num_local_experts": 6,
+        "num_local_experts": 8,
         "attention_chunk_size": 7,
         "floor_scale": 6,
     }

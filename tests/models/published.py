@@ -299,6 +299,7 @@ GLM_45 = {
     "n_shared_experts": 1,
     "norm_topk_prob": True,
     "num_experts_per_tok": 8,
+    "num_key_value_heads": 8,
     "num_nextn_predict_layers": 1,
     "pad_token_id": 151329,
     "partial_rotary_factor": 0.5,

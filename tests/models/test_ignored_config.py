@@ -5,7 +5,7 @@ import pytest
 
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.known import KNOWN, VERSION
-from jaxtrace.models.families.reader import INERT_NAMES
+from jaxtrace.models.families.reader import INERT_NAMES, NEUTRAL
 from scripts import config_names
 from tests.models.cases import SEEING, SMALL
 
@@ -54,7 +54,7 @@ def of_other_families(kind):
     """Return attributes that shape other families' models and that this family does not know."""
     names = {name for module in FAMILIES.values() for name in module.DEFAULTS}
     shaping = {name for name in names if name.startswith("rope_")} | {"hidden_act", "global_head_dim"}
-    shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
+    shaping |= {"enable_moe_block", "hidden_size_per_layer_input", *NEUTRAL}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
     other_names["qwen3_moe"] = {"num_local_experts"}
     if kind.startswith("qwen3_5") or kind == "qwen3_next":  # families of delta nets check them, unlike transformers
