@@ -6,7 +6,7 @@ tokens of its rows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ class ExpertFeedForward(nnx.Module):
             out = out.astype(x.dtype)
             return out if axes is None else jax.lax.psum(out, axes)
 
-        of_shared: Any = None if shared is None else ExpertWeights(*map(P, (axes, axes, None), (None, None, axes)))
+        of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
         specs = P(rows), P(rows), P(rows), P(axes), of_shared
         return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared)
 

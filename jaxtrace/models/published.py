@@ -22,8 +22,8 @@ class PublishedModel:
     Attributes:
       family: name of the family for people.
       hub_id: hub id of the checkpoint.
-      parameters: number of parameters; tied embeddings count once, of multi-modal models other than Llama 3.2's only the
-        text part counts, and weights that no layer uses do not.
+      parameters: number of parameters; tied embeddings count once, only Llama 3.2 Vision counts its image encoder, and
+        weights that no layer uses do not count.
       raw: attributes of config.json that differ from the family's defaults.
       name: short name in lower case.
     """
