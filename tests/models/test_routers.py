@@ -19,7 +19,8 @@ from jaxtrace.models.config import DecoderConfig, Experts
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.experts import ExpertFeedForward
 from jaxtrace.models.families import FAMILIES
-from tests.models.cases import SMALL, YARN
+from tests.models.batches import assert_batch_parity
+from tests.models.cases import CASES, SMALL, YARN
 
 LAYER = "model.layers.1.mlp"
 EYE = np.eye(5, dtype=np.float32)  # a router whose logits are its inputs
@@ -147,3 +148,25 @@ def test_an_unsupported_router_or_layer_is_refused(family, changes, problem):
 def test_a_decoder_whose_layers_are_all_dense_has_no_experts():
     config = SMALL["glm4_moe"] | {"model_type": "glm4_moe", "first_k_dense_replace": 3}
     assert FAMILIES["glm4_moe"].decoder_config(config, "test").experts is None
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("qwen2_moe", "a dense layer, windows in every second layer, no biases, normalised, tied"),
+        ("glm4_moe", "as published"),
+        ("llama4_text", "as published"),
+        ("minimax_m2", "as published"),
+    ],
+    ids=": ".join,
+)
+def test_a_batch_agrees_with_each_prompt_alone_in_transformers(case, layout, rng, monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    from tests.models import hugging_face
+
+    reference = hugging_face.tiny(case[0], **CASES[case])
+    reference.save_pretrained(tmp_path)
+    model = jaxtrace.load(str(tmp_path), stacked=layout == "stacked")
+    assert_batch_parity(model, lambda text, prompt: hugging_face.run(reference, text, prompt=prompt), rng, monkeypatch)
