@@ -1,6 +1,7 @@
 """Operations that return softmax moments from inside attention and unembedding; imports nothing of jaxtrace."""
 
 from .attention import AttentionMoments as AttentionMoments
+from .attention import Chunk as Chunk
 from .cross_attention import cross_attention as cross_attention
 from .cross_attention import cross_dispersion as cross_dispersion
 from .decode_attention import decode_attention as decode_attention

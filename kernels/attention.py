@@ -22,7 +22,16 @@ Values = Float[Array, "B K S H"]
 Mask = Bool[Array, "B T S"]  # keys that each query sees
 PerQuery = Int[Array, "B T"]
 Starts = Int[Array, " B"]  # an integer for each row, such as the position of its first query
-Window = int | None  # number of keys that a query sees, itself included; None for all
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Visibility of chunked attention: a query sees the keys of its own chunk of `size` positions, up to its own."""
+
+    size: int
+
+
+Window = int | Chunk | None  # number of keys that a query sees, itself included; None for all
 
 
 @jax.tree_util.register_dataclass
@@ -92,7 +101,7 @@ def positions(q: Queries, start: Int[Array, "*b"] | int) -> PerQuery:
 
 
 def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return (mask over the cache slots, first visible slot) of a query: slots up to its own, within its window."""
+    """Return (mask over the cache slots, first visible slot) of a query: up to its own, in its window or chunk."""
     slots = jnp.arange(keys)
     first = first_visible(position, window)
     return (slots <= position[..., None]) & (slots >= first[..., None]), first
@@ -100,11 +109,15 @@ def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> tuple
 
 def first_visible(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the first key that a query at each position sees."""
-    return jnp.zeros_like(position) if window is None else jnp.maximum(position - window + 1, 0)
+    if window is None:
+        return jnp.zeros_like(position)
+    return jnp.maximum(position - (position % window.size if isinstance(window, Chunk) else window - 1), 0)
 
 
 def visible_count(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
     """Return the number of keys that a query at each position sees."""
+    if isinstance(window, Chunk):
+        return position + 1 - first_visible(position, window)
     return position + 1 if window is None else jnp.minimum(position + 1, window)
 
 
@@ -151,7 +164,7 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
 
 
 def check_shapes(
-    name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: int | None = None
+    name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: Window = None
 ) -> None:
     """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and rows [B] agree."""
     if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
@@ -169,8 +182,8 @@ def check_shapes(
         )
     if rows is not None and (rows.shape != q.shape[:1] or not jnp.issubdtype(rows.dtype, jnp.integer)):
         raise ValueError(f"{name}: positions are {rows.dtype} {rows.shape}; give one integer to each of {len(q)} rows")
-    if window is not None and window < 1:
-        raise ValueError(f"{name}: window is {window}, which sees no key; give 1 or more, or None")
+    if (size := window.size if isinstance(window, Chunk) else window) is not None and size < 1:
+        raise ValueError(f"{name}: window is {size}, which sees no key; give 1 or more, or None")
 
 
 def check_capacity(name: str, lengths: Array, slots: int) -> None:

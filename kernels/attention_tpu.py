@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import AttentionSums, Keys, Queries, Starts, Values, Window
+from .attention import AttentionSums, Chunk, Keys, Queries, Starts, Values, Window
 from .moments import MASKED, Moments
 from .precision import mosaic_precision
 from .soft_cap import Cap, soft_capped
@@ -47,7 +47,7 @@ class AttentionBlocks:
     group: int
     row_block: int
     slot_block: int
-    window: Window
+    window: int | None
 
     @property
     def row_blocks(self) -> int:
@@ -93,8 +93,10 @@ class AttentionBlocks:
         return visible, visible & ((slots == 0) | (row >= end_row - self.group))
 
 
-def refuses(*arrays: Array, **_: Any) -> str | None:
+def refuses(*arrays: Array, window: Window = None, **_: Any) -> str | None:
     """Return why the kernels cannot serve queries, keys and values of these dtypes, or None."""
+    if isinstance(window, Chunk):
+        return "no kernel for chunked attention"
     dtypes = {str(x.dtype) for x in arrays[:3] if jnp.issubdtype(x.dtype, jnp.floating)}
     served = len(dtypes) == 1 and dtypes <= {"float32", "bfloat16"}
     return None if served else f"no kernel for {', '.join(sorted(dtypes))}"
@@ -107,7 +109,7 @@ def attend(
     start: Starts,
     *,
     scale: float,
-    window: Window,
+    window: int | None,
     soft_cap: Cap,
     moments: bool,
     name: str,

@@ -27,6 +27,7 @@ FAMILIES = (
     "gpt2",
     "gpt_neox",
     "llama",
+    "llama4",
     "minimax_m2",
     "ministral",
     "ministral3",

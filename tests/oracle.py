@@ -183,7 +183,9 @@ def router(p, chosen):
 
 
 def visible_keys(position, keys, window=None):
-    """Return the indices of the min(position + 1, window) keys seen from `position`; none for a negative one."""
+    """Return the indices of the keys seen from `position`, in its window or `Chunk`; none for a negative one."""
+    if chunk := getattr(window, "size", None):
+        return np.arange(max(0, position // chunk * chunk), min(position + 1, keys))
     first = 0 if window is None else max(0, position + 1 - window)
     return np.arange(first, min(position + 1, keys))
 

@@ -46,6 +46,7 @@ class FilledParam:
       outputs: number of outputs of the whole tensor.
       offset: first output of the parameter in the tensor.
       stride: number of outputs from one head of the parameter to its next in the tensor; None if heads are adjacent.
+      paired: see `Weight`.
       expert: number of the expert (0-based), on the first axis of the parameter; None for a whole parameter.
       experts: number of experts on the first axis of the tensor; 0 for a tensor without such an axis.
     """
@@ -56,6 +57,7 @@ class FilledParam:
     outputs: int = 0
     offset: int = 0
     stride: int | None = None
+    paired: bool = False
     expert: int | None = None
     experts: int = 0
 
@@ -89,7 +91,8 @@ class FilledParam:
         if self.folded is None:
             return self.offset + np.arange(self.shape[0])
         heads, width = self.shape[self.folded : self.folded + 2]
-        return self.offset + (self.stride or width) * np.arange(heads)[:, None] + np.arange(width)
+        within = np.arange(width).reshape(-1, 2).T.ravel() if self.paired else np.arange(width)
+        return self.offset + (self.stride or width) * np.arange(heads)[:, None] + within
 
 
 Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
@@ -133,7 +136,7 @@ def _lines(weight: Weight, layer: int, shape: tuple[int, ...]) -> list[Line]:
     """Return the lines of one parameter."""
     name, path = weight.at(layer)
     if not weight.of_experts:
-        return [(name, weight, FilledParam(path, shape, weight.transposed))]
+        return [(name, weight, FilledParam(path, shape, weight.transposed, paired=weight.paired))]
     number, *matrix = shape
     stacked = 0 if weight.per_expert else number
     return [

@@ -112,12 +112,20 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
         by_head, inputs = filled[0].stride is not None, filled[0].matrix[1:]
         stored = (arrays[param.path][... if param.expert is None else param.expert] for param in filled)
         parts = [
-            np.asarray(array).reshape(param.shape if by_head else param.matrix)
+            _as_stored(np.asarray(array), param).reshape(param.shape if by_head else param.matrix)
             for array, param in zip(stored, filled, strict=True)
         ]
         tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(-1, *inputs)
         exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
     return exported
+
+
+def _as_stored(array: np.ndarray, param: FilledParam) -> np.ndarray:
+    """Return a parameter, or one expert of it, with the outputs of each head in the order of the tensor."""
+    if not param.paired:
+        return array
+    heads, width, *inputs = param.shape
+    return array.reshape(heads, 2, width // 2, *inputs).swapaxes(1, 2)
 
 
 def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Bounds) -> np.ndarray:
@@ -136,7 +144,9 @@ def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Boun
             part = tensors.read(name, index)
         return part.T if param.transposed else part
 
-    runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
+    order = np.argsort(positions)
+    runs = np.split(positions[order], np.flatnonzero(np.diff(positions[order]) != 1) + 1)
     parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
     matrix = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+    matrix = np.take(matrix, np.argsort(order), axis) if param.paired else matrix
     return matrix.reshape([end - start for start, end in bounds])

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import (
     AttentionMoments,
+    Chunk,
     cross_attention,
     cross_dispersion,
     decode_attention,
@@ -25,7 +26,7 @@ from jaxtrace.kernels import (
     prefill_attention,
     soft_capped,
 )
-from jaxtrace.kernels.attention import visible_keys
+from jaxtrace.kernels.attention import Window, visible_keys
 from jaxtrace.models.cache import LayerCache
 from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
 from jaxtrace.models.interventions import Interventions
@@ -164,26 +165,31 @@ class Attention(nnx.Module):
         """Return the attention weights of some query heads over the cache, which includes the call's own positions."""
         scores = _head_scores(np.array(heads), self._queries(x, positions), cache.k) * self.config.scale
         position = positions.start[:, None] + jnp.arange(x.shape[1])
-        visible, _ = visible_keys(position, scores.shape[-1], self.kind.window)
+        visible, _ = visible_keys(position, scores.shape[-1], self._window(scores.shape[-1]))
         return jax.nn.softmax(soft_capped(scores, self.config.score_soft_cap), axis=-1, where=visible[:, :, None])
 
     def _queries(self, x: Float[Array, "B T D"], positions: Positions) -> Float[Array, "B T N H"]:
         q = self._rotated(normed(_project(x, self.q, self.q_bias), self.q_norm), positions)
-        if (scaling := self.config.position_scaling) is None:
+        if (scaling := self.kind.position_scaling) is None:
             return q
-        spans = (positions.start[:, None] + jnp.arange(x.shape[1])) // scaling.context
+        spans = (positions.start[:, None] + jnp.arange(x.shape[1]) + scaling.offset) // scaling.context
         return q * (1 + scaling.strength * jnp.log1p(spans))[..., None, None].astype(q.dtype)
 
     def _rotated(self, x: Float[Array, "B T N H"], positions: Positions) -> Float[Array, "B T N H"]:
         rope = self.kind.rope
         return x if rope is None else rotate(x, positions.rotations[rope, self.config.head_dim])
 
+    def _window(self, slots: int) -> Window:
+        """Return the keys that a query sees in a cache; only a cache that is longer than a chunk has several."""
+        chunk = self.kind.chunk
+        return self.kind.window if chunk is None or slots <= chunk else Chunk(chunk)
+
     def _attend(
         self, q: Float[Array, "B T N H"], cache: LayerCache, start: Int[Array, " B"], outputs: AttentionOutputs
     ) -> tuple[Float[Array, "B T N H"], AttentionTrace]:
         options = {
             "scale": self.config.scale,
-            "window": self.kind.window,
+            "window": self._window(cache.k.shape[-1]),
             "soft_cap": self.config.score_soft_cap,
         }
 

@@ -111,10 +111,11 @@ class Rope:
 
 @dataclass(frozen=True)
 class PositionScaling:
-    """Scaling of queries by position: 1 + strength · log(1 + ⌊position / context⌋) (Llama 4, Ministral 3)."""
+    """Scaling of queries by position, 1 + strength · log(1 + ⌊(position + offset) / context⌋): Llama 4, Ministral 3."""
 
     strength: float
     context: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,9 @@ class LayerKind:
     Attributes:
       window: number of keys that a query attends to, its own included; None for all.
       rope: rotary position embedding, or None.
+      chunk: number of positions of a chunk, if a query attends only to keys of its own chunk; None without chunks, and
+        in a layer with a window.
+      position_scaling: scaling of queries by their position, after rotation, or None.
       cross_attention: True if the layer attends to images instead of the text; without an image it is skipped.
       head_dim: width of a head; None for the decoder's.
       kv_heads: number of key/value heads; None for the decoder's.
@@ -166,6 +170,8 @@ class LayerKind:
 
     window: int | None = None
     rope: Rope | None = Rope()
+    chunk: int | None = None
+    position_scaling: PositionScaling | None = None
     cross_attention: bool = False
     head_dim: int | None = None
     kv_heads: int | None = None
@@ -285,11 +291,10 @@ class DecoderConfig:
         output is added to the stream, "around" for both.
       parallel: True if attention and feed-forward both read the block's input; False if they follow each other.
       qk_norm: "head" for RMS norms over each head's queries and keys, "width" for RMS norms over those of all heads
-        together, None for no norms.
+        together, "rotated" for norms without weights over each head of layers with rotary positions, None for no norms.
       value_norm: True if each head's values pass through an RMS norm without weights.
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
-      position_scaling: scaling of queries by their position, after rotation, or None.
       score_soft_cap: soft-cap of attention scores, cap · tanh(scores / cap); None for no cap.
       logit_soft_cap: soft-cap of logits; None for no cap.
       activation: activation function of the feed-forward block.
@@ -326,11 +331,10 @@ class DecoderConfig:
     norm_offset: float = 0.0
     norm_placement: Literal["before", "around", "after"] = "before"
     parallel: bool = False
-    qk_norm: Literal["head", "width"] | None = None
+    qk_norm: Literal["head", "width", "rotated"] | None = None
     value_norm: bool = False
     embedding_scale: float = 1.0
     query_scale: float | None = None
-    position_scaling: PositionScaling | None = None
     score_soft_cap: float | None = None
     logit_soft_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"

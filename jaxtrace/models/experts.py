@@ -7,7 +7,7 @@ tokens of its rows.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -166,7 +166,7 @@ class ExpertFeedForward(nnx.Module):
             out = out.astype(x.dtype)
             return out if axes is None else jax.lax.psum(out, axes)
 
-        of_shared: Any = None if shared is None else ExpertWeights(*map(P, (axes, axes, None), (None, None, axes)))
+        of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
         specs = P(rows), P(rows), P(rows), P(axes), of_shared
         return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared), trace
 
@@ -234,12 +234,14 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form:
             preferred_element_type=dtype,
         )
 
-    rows, factor = x[sorting.row], sorting.weight[:, None]
+    # Rows of no expert here are undefined in the products, and must be so in no gradient.
+    computed = (jnp.arange(chosen.expert.size) < sorting.counts.sum())[:, None]
+    rows, factor = jnp.where(computed, x[sorting.row], 0), sorting.weight[:, None]
     if form.scores_on_inputs:
         rows, factor = (factor * rows).astype(x.dtype), 1
     hidden = ACTIVATIONS[form.activation](product(rows, weights.gate, x.dtype)) * product(rows, weights.up, x.dtype)
     out = product(hidden, weights.down, jnp.dtype(jnp.float32))
-    out = jnp.where((jnp.arange(len(out)) < sorting.counts.sum())[:, None], factor * out, 0)
+    out = factor * jnp.where(computed, out, 0)
     return jnp.zeros(x.shape, jnp.float32).at[sorting.row].add(out)
 
 

@@ -57,6 +57,8 @@ def qk_norm(config: DecoderConfig, kind: LayerKind, heads: int) -> RMSNorm | Non
     """Build the norm over queries or keys; layers of cross-attention always have one."""
     if config.qk_norm == "width":
         return RMSNorm(config, heads, config.head_dim)
+    if config.qk_norm == "rotated":
+        return None if kind.rope is None else RMSNorm(config, config.head_dim, weighted=False)
     return RMSNorm(config, config.head_dim) if config.qk_norm or kind.cross_attention else None
 
 

@@ -22,8 +22,8 @@ class PublishedModel:
     Attributes:
       family: name of the family for people.
       hub_id: hub id of the checkpoint.
-      parameters: number of parameters; tied embeddings count once, of multi-modal models other than Llama's only the
-        text part counts, and weights that no layer uses do not.
+      parameters: number of parameters; tied embeddings count once, only Llama 3.2 Vision counts its image encoder, and
+        weights that no layer uses do not count.
       raw: attributes of config.json that differ from the family's defaults.
       name: short name in lower case.
     """
@@ -167,6 +167,14 @@ def _qwen_35_moe(embed: int, layers: int, heads: int, values: int, *experts: int
 
 
 _MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5}
+
+
+_GLM_45 = {"model_type": "glm4_moe", "head_dim": 128, "attention_bias": True, "rope_theta": 1_000_000.0}
+
+
+def _llama_4(experts: int, context: int, **text: Any) -> dict[str, Any]:
+    settings = {"num_local_experts": experts, "max_position_embeddings": context}
+    return {"model_type": "llama4", "text_config": settings | text}
 
 
 _PHI_3 = {"model_type": "phi3", "sliding_window": 2047}
@@ -375,6 +383,29 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             "Qwen/Qwen3-235B-A22B",
             235_093_634_560,
             _QWEN_3_MOE | {"head_dim": 128, "moe_intermediate_size": 1536} | _shape(4096, 12_288, 94, 64, 4),
+        ),
+    ],
+    "GLM-4.5": [
+        ("zai-org/GLM-4.5-Air", 106_852_251_264, _GLM_45),
+        (
+            "zai-org/GLM-4.5",
+            352_797_829_024,
+            _GLM_45
+            | _shape(5120, 12_288, 92, 96, 8)
+            | {"moe_intermediate_size": 1536, "n_routed_experts": 160, "routed_scaling_factor": 2.5}
+            | {"first_k_dense_replace": 3, "use_qk_norm": True},
+        ),
+    ],
+    "Llama 4, text part": [
+        (
+            "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+            107_769_861_120,
+            _llama_4(16, 10_485_760, rope_scaling=_rope_scaling(16.0) | {"high_freq_factor": 1.0}),
+        ),
+        (
+            "meta-llama/Llama-4-Maverick-17B-128E-Instruct",
+            400_711_848_960,
+            _llama_4(128, 1_048_576, interleave_moe_layer_step=2, use_qk_norm=False),
         ),
     ],
     "SmolLM3": [

@@ -52,7 +52,7 @@ def inverse_frequencies(
             return np.where(np.arange(len(frequency)) < pairs, frequency / np.float32(factor), np.float32(0))
         case Llama3Scaling(factor, low, high, context):
             turns = context * frequency / (2 * np.pi)  # number of full turns over the original context
-            kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+            kept = np.clip((turns - low) / (high - low), 0.0, 1.0) if low < high else turns > low
             return ((1 - kept) * frequency / factor + kept * frequency).astype(np.float32)
         case YarnScaling(factor) as scaling:
             stretched = _yarn_ramp(scaling, rope.theta, rotated)

@@ -138,7 +138,7 @@ def _by_kind(config: DecoderConfig, layers: Sequence[Any] | KVCache) -> list[tup
 def _visible_share(kind: LayerKind, cached: LayerCache) -> float:
     """Return the share of a full cache that a query attends to."""
     slots = cached.k.shape[-1]
-    return min(kind.window or slots, slots) / slots
+    return min(kind.window or kind.chunk or slots, slots) / slots
 
 
 def _queries_per_key_head(block: Params, cached: LayerCache) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments, check_capacity, check_shapes, visible_count
+from ..attention import AttentionMoments, Window, check_capacity, check_shapes, visible_count
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
@@ -19,7 +19,7 @@ def decode_attention(
     lengths: Int[Array, " B"],
     *,
     scale: float,
-    window: int | None = None,
+    window: Window = None,
     soft_cap: float | None = None,
     moments: bool = True,
     implementation: str | None = None,

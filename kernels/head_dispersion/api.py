@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import check_capacity, check_shapes, require_xla, start_per_row
+from ..attention import Window, check_capacity, check_shapes, require_xla, start_per_row
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
@@ -22,7 +22,7 @@ def head_dispersion(
     start: Int[Array, ""] | Int[Array, " B"] | int,
     *,
     scale: float,
-    window: int | None = None,
+    window: Window = None,
     soft_cap: float | None = None,
     axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from ..attention import Keys, Queries, Starts, Window, group_heads
+from ..attention import Keys, Queries, Starts, group_heads
 from ..attention_tpu import AttentionBlocks, tile_scores
 from ..attention_tpu import refuses as refuses
 from ..moments import MASKED
@@ -33,7 +33,7 @@ QUERY_BYTES = 1 << 20  # bytes of a block of queries, the heads of a group toget
 
 
 def head_dispersion(
-    q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap, interpret: bool = False
+    q: Queries, k: Keys, start: Starts, *, scale: float, window: int | None, soft_cap: Cap, interpret: bool = False
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion on a TPU, in one pass over the keys where the scores fit the chip."""
     one_pass = q.shape[1] == 1 and _chip_bytes(q, k, _slots_of_step(k)) <= CHIP_BYTES
@@ -56,7 +56,7 @@ def _chip_bytes(q: Queries, k: Keys, slots: int) -> int:
 
 
 def _in_one_pass(
-    q: Queries, k: Keys, start: Starts, scale: float, window: Window, soft_cap: Cap, interpret: bool
+    q: Queries, k: Keys, start: Starts, scale: float, window: int | None, soft_cap: Cap, interpret: bool
 ) -> Float[Array, "B T"]:
     """Read the keys once, with every score kept on the chip."""
     b, _, n, h = q.shape
@@ -132,7 +132,7 @@ def _one_pass_kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap
 
 
 def _in_two_passes(
-    q: Queries, k: Keys, start: Starts, scale: float, window: Window, soft_cap: Cap, interpret: bool
+    q: Queries, k: Keys, start: Starts, scale: float, window: int | None, soft_cap: Cap, interpret: bool
 ) -> Float[Array, "B T"]:
     """Read the keys twice for each block of queries: for each head's sums, then for the heads' mixture."""
     b, t, n, h = q.shape

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments, check_capacity, check_shapes, positions, start_per_row, visible_count
+from ..attention import (
+    AttentionMoments,
+    Window,
+    check_capacity,
+    check_shapes,
+    positions,
+    start_per_row,
+    visible_count,
+)
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
@@ -18,7 +26,7 @@ def prefill_attention(
     start: Int[Array, ""] | Int[Array, " B"] | int,
     *,
     scale: float,
-    window: int | None = None,
+    window: Window = None,
     soft_cap: float | None = None,
     moments: bool = True,
     implementation: str | None = None,
@@ -31,7 +39,7 @@ def prefill_attention(
       v: cached values.
       start: position of the first query, for all rows or per row; a query at a negative position sees no key.
       scale: factor on the scores.
-      window: number of keys a query sees, itself included; None for all.
+      window: number of keys a query sees, itself included, or the chunks whose keys it sees; None for all.
       soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
       moments: whether to return the moments of the weights.
       implementation: name of the implementation; None for the platform's default.

@@ -9,7 +9,7 @@ import pytest
 
 from jaxtrace import ConfigError, Model, Probes, decode_step, init_params, init_state
 from jaxtrace.engine.metric_buffer import concatenate_steps
-from jaxtrace.models.config import LayerKind, PositionScaling, Rope
+from jaxtrace.models.config import LayerKind, PositionScaling
 from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.traces import open_trace
@@ -124,8 +124,9 @@ def test_parts_over_caches_of_unequal_sizes_are_concatenated():
 
 
 def test_attention_rows_with_windows_and_soft_caps_have_the_recorded_entropies():
-    kinds = (LayerKind(rope=Rope(), window=4), LayerKind(rope=None))
-    norms = {"norm_placement": "after", "qk_norm": "width", "position_scaling": PositionScaling(0.5, 4)}
+    scaling = PositionScaling(0.5, 4)
+    kinds = (LayerKind(window=4, position_scaling=scaling), LayerKind(rope=None, chunk=5, position_scaling=scaling))
+    norms = {"norm_placement": "after", "qk_norm": "width"}
     config = dataclasses.replace(CONFIG, pattern=kinds, score_soft_cap=2.0, **norms)
     params = jax.tree.map(lambda x: x * (1 if x.ndim == 1 else 8), init_params(config, jax.random.key(1)))
     pairs = tuple((layer, head) for layer in (1, 2, 3) for head in range(4))
@@ -135,6 +136,7 @@ def test_attention_rows_with_windows_and_soft_caps_have_the_recorded_entropies()
     entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(-1)
     np.testing.assert_allclose(entropy, got["attention_entropy"], atol=1e-5)
     assert (weights[:, 0] > 0).sum(-1).max() == 4
+    assert [first for first in (weights[:, 1] > 0).argmax(-1)[:, 0]] == [0] * 5 + [5] * 5 + [10] * 2
 
 
 def test_raw_material_is_stored_and_read_back(raw_generated, raw_scored, tmp_path):

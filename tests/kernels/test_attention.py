@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtrace.kernels import decode_attention, prefill_attention
+from jaxtrace.kernels import Chunk, Unsupported, decode_attention, prefill_attention
 from jaxtrace.kernels.decode_attention.api import OPERATION as DECODE
 from jaxtrace.kernels.prefill_attention import xla
 from jaxtrace.kernels.prefill_attention.api import OPERATION as PREFILL
@@ -35,7 +35,7 @@ class Case:
     kv_heads: int
     group: int
     head_dim: int = 64
-    window: int | None = None
+    window: int | Chunk | None = None
     soft_cap: float | None = None
     sd: float = 2.0
     offset: float = 0.0
@@ -120,6 +120,22 @@ def test_agrees_with_oracle(attend, implementation, case, dtype, rng):
     empty = case.positions < 0
     assert not np.asarray(output)[empty].any()
     assert not any(np.asarray(x)[empty].any() for x in jax.tree.leaves(moments))
+
+
+CHUNKED = [
+    (prefill, Case((-1, 60), 8, 70, 2, 2, window=Chunk(5))),
+    (prefill, Case((1040,), 8, 1100, 1, 1, window=Chunk(525))),  # long enough for tiles; starts in the second chunk
+    (decode, Case((-1, 0, 3, 4, 63), 1, 64, 2, 2, window=Chunk(4))),
+]
+
+
+@pytest.mark.parametrize(("attend", "case"), CHUNKED, ids=title)
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+def test_chunked_attention_agrees_with_oracle(attend, implementation, case, rng):
+    q, k, v = case.arrays(rng, "float32")
+    check(case, q, k, v, *attend(implementation, case, q, k, v), "float32")
+    with pytest.raises(Unsupported, match="no kernel for chunked attention"):
+        attend("pallas_tpu_interpret", case, q, k, v)
 
 
 @pytest.mark.parametrize(("attend", "implementation"), EACH, ids=title)

@@ -96,6 +96,19 @@ _BIASED_EXPERTS = {
     "routed_scaling_factor": 1.5,
 }
 
+_LLAMA4 = (
+    _LLAMA_LIKE
+    | _HEAD
+    | {
+        "num_hidden_layers": 5,
+        "intermediate_size": 16,
+        "intermediate_size_mlp": 40,
+        "num_local_experts": 8,
+        "attention_chunk_size": 7,
+        "floor_scale": 6,
+    }
+)
+
 # Base config of each model type; the cases below change it.
 SMALL = {
     "llama": _LLAMA_LIKE,
@@ -108,6 +121,21 @@ SMALL = {
     "qwen2_moe": _LLAMA_LIKE | _EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24},
     "qwen3_moe": _LLAMA_LIKE | _HEAD | _EXPERTS | {"moe_intermediate_size": 16},
     "mixtral": _LLAMA_LIKE | {"num_local_experts": 4},
+    "llama4_text": _LLAMA4,
+    "llama4": {
+        "text_config": _LLAMA4,
+        "vision_config": {
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "image_size": 16,
+            "patch_size": 8,
+            "vision_output_dim": 8,
+            "projector_input_dim": 8,
+            "projector_output_dim": 8,
+        },
+    },
     "olmoe": _LLAMA_LIKE | _EXPERTS,
     "qwen3_5_text": _QWEN3_5,
     "qwen3_5": {"text_config": _QWEN3_5, "vision_config": _VISION_TOWER},
@@ -319,6 +347,25 @@ CASES = {
         "num_key_value_heads": 4,
         "rope_parameters": LLAMA3,
     },
+    ("llama4_text", "as published"): {},
+    ("llama4_text", "dense layers, two experts, no norms, no tuning, biases, tied"): {
+        "interleave_moe_layer_step": 2,
+        "num_experts_per_tok": 2,
+        "use_qk_norm": False,
+        "attn_temperature_tuning": False,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+        "rope_parameters": LLAMA3 | {"low_freq_factor": 1.0, "high_freq_factor": 1.0},
+    },
+    ("llama4_text", "listed layers, no chunks"): {
+        "moe_layers": [0, 3],
+        "no_rope_layers": [0, 1, 1, 0, 1],
+        "attention_chunk_size": None,
+        "num_key_value_heads": 1,
+        "attn_scale": 0.3,
+    },
+    ("llama4", "with a vision tower"): {},
     ("gemma2", "as published"): {"query_pre_attn_scalar": 13},
     ("gemma2", "biases, untied, full layers first"): {
         "attention_bias": True,

@@ -16,7 +16,7 @@ from tests.models.cases import SMALL
 torch = pytest.importorskip("torch")
 
 
-WITH_IMAGES = ("mistral3", "qwen3_5", "qwen3_5_moe")
+WITH_IMAGES = ("mistral3", "llama4", "qwen3_5", "qwen3_5_moe")
 RECURRENT = "linear_attention"  # type of layers without attention weights
 OFFSET_NORMS = ("gemma2", "gemma3", "qwen3_5", "qwen3_next")  # families that add 1 to the weights of their norms
 
@@ -52,7 +52,10 @@ def run(model, tokens, prompt=None):
 
     The first `prompt` tokens are fed at once, each other token after its predecessors' cache; None feeds all at once.
     """
+    if isinstance(model, transformers.Llama4ForConditionalGeneration):
+        model = model.language_model  # its own forward pass fails in transformers 5.24
     inputs_of_norm, decoder = [], model.get_decoder()
+    decoder = getattr(decoder, "model", decoder)  # Llama 4's is the model with its head
     norm = next(getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name))
     pieces = [tokens] if prompt is None else [tokens[:prompt], *([token] for token in tokens[prompt:])]
     options = {"output_attentions": True, "output_hidden_states": True}
@@ -70,7 +73,7 @@ def run(model, tokens, prompt=None):
     # The last hidden state is after the final norm.
     before = [torch.stack([*out.hidden_states[:-1], x])[:, 0] for out, x in zip(outs, inputs_of_norm, strict=True)]
     hidden = torch.cat(before, dim=1)
-    lens = model.lm_head(norm(hidden[1:]))
+    lens = model.get_output_embeddings()(norm(hidden[1:]))
     cap = getattr(config, "final_logit_softcapping", None)
     lens = lens if cap is None else cap * torch.tanh(lens / cap)
     pad = torch.nn.functional.pad

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtrace.kernels import Chunk
 
 from jaxtrace import Probes
 from jaxtrace.engine.measure import forward_flags, measure
@@ -29,6 +30,11 @@ def everything(config, params, tokens):
 compiled = jax.jit(everything, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0})
 
 
+def windows(config):
+    """Return which keys a query of each layer sees, for `reference.metrics`."""
+    return [kind.window if kind.chunk is None else Chunk(kind.chunk) for kind in config.kinds]
+
+
 def assert_parity(model, tokens, run, *, compute=compiled):
     """Assert that logits, residual streams and metrics of one sequence agree with a reference run."""
     computed = compute(model.config, model.params, jnp.array([tokens]))
@@ -36,7 +42,7 @@ def assert_parity(model, tokens, run, *, compute=compiled):
     assert_relative(logits, run.logits, "logits")
     for layer in range(model.config.num_layers + 1):
         assert_relative(stream[:, layer], run.hidden[:, layer], f"hidden state {layer}")
-    expected = metrics(run, np.roll(tokens, -1), windows=[kind.window for kind in model.config.kinds])
+    expected = metrics(run, np.roll(tokens, -1), windows=windows(model.config))
     del expected["token"]
     if run.experts is not None:
         np.testing.assert_array_equal(*(np.sort(x, axis=-1) for x in (trace.pop("experts"), run.experts)))

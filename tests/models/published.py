@@ -282,6 +282,84 @@ OLMOE = {
     "vocab_size": 50304,
 }
 
+GLM_45 = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "eos_token_id": [151329, 151336, 151338],
+    "first_k_dense_replace": 1,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 131072,
+    "model_type": "glm4_moe",
+    "moe_intermediate_size": 1408,
+    "n_group": 1,
+    "n_routed_experts": 128,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_experts_per_tok": 8,
+    "num_key_value_heads": 8,
+    "num_nextn_predict_layers": 1,
+    "pad_token_id": 151329,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "routed_scaling_factor": 1.0,
+    "tie_word_embeddings": False,
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.54.0",
+    "use_cache": True,
+    "use_qk_norm": False,
+    "vocab_size": 151552,
+}
+
+
+def llama4(**text):
+    """Return the multi-modal form of Llama 4."""
+    return {
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "boi_token_index": 200080,
+        "eoi_token_index": 200081,
+        "image_token_index": 200092,
+        "model_type": "llama4",
+        "text_config": {
+            "attention_bias": False,
+            "attention_chunk_size": 8192,
+            "attention_dropout": 0.0,
+            "bos_token_id": 200000,
+            "eos_token_id": [200001, 200007, 200008],
+            "for_llm_compressor": False,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 5120,
+            "initializer_range": 0.02,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "model_type": "llama4_text",
+            "num_attention_heads": 40,
+            "num_experts_per_tok": 1,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+            "output_router_logits": False,
+            "pad_token_id": 200018,
+            "rms_norm_eps": 1e-05,
+            "rope_theta": 500000.0,
+            "router_aux_loss_coef": 0.001,
+            "router_jitter_noise": 0.0,
+            "torch_dtype": "bfloat16",
+            "use_cache": True,
+            "vocab_size": 202048,
+            **text,
+        },
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.51.0.dev0",
+        "vision_config": {"model_type": "llama4_vision_model", "num_hidden_layers": 34},
+    }
+
+
 GEMMA2 = {
     "architectures": ["Gemma2ForCausalLM"],
     "attention_bias": False,
@@ -682,6 +760,26 @@ PUBLISHED = {
     | shape(3584, 18944, 28, 28, 4)
     | {"moe_intermediate_size": 2560, "num_experts": 64, "num_experts_per_tok": 8, "max_window_layers": 28}
     | {"shared_expert_intermediate_size": 20480, "sliding_window": 65536},
+    "GLM-4.5-Air": GLM_45 | shape(4096, 10944, 46, 96),
+    "GLM-4.5": GLM_45
+    | shape(5120, 12288, 92, 96)
+    | {"moe_intermediate_size": 1536, "n_routed_experts": 160, "first_k_dense_replace": 3}
+    | {"routed_scaling_factor": 2.5, "use_qk_norm": True},
+    "Llama-4-Scout-17B-16E-Instruct": llama4(
+        num_local_experts=16,
+        interleave_moe_layer_step=1,
+        max_position_embeddings=10485760,
+        use_qk_norm=True,
+        rope_scaling=LLAMA3["rope_scaling"] | {"factor": 16.0, "high_freq_factor": 1.0},
+    ),
+    "Llama-4-Maverick-17B-128E-Instruct": llama4(
+        num_local_experts=128,
+        interleave_moe_layer_step=2,
+        max_position_embeddings=1048576,
+        use_qk_norm=False,
+        rope_scaling=None,
+        moe_layers=list(range(1, 48, 2)),
+    ),
     "Mixtral-8x7B-v0.1": MIXTRAL,
     "Mixtral-8x22B-v0.1": MIXTRAL
     | shape(6144, 16384, 56, 48)

@@ -154,5 +154,11 @@ def test_a_mesh_that_does_not_divide_the_experts_is_refused():
 
 
 def test_a_token_uses_the_parameters_of_its_chosen_experts():
-    active = {name: active_parameter_count(published_shape(name)) for name in ("qwen3-30b-a3b", "mixtral-8x7b-v0.1")}
-    assert active == {"qwen3-30b-a3b": 3_353_032_704, "mixtral-8x7b-v0.1": 12_879_925_248}
+    active = {
+        "qwen3-30b-a3b": 3_353_032_704,
+        "mixtral-8x7b-v0.1": 12_879_925_248,
+        "qwen1.5-moe-a2.7b": 2_689_173_504,
+        "glm-4.5": 33_632_266_144,
+        "llama-4-maverick-17b-128e-instruct": 17_184_691_200,
+    }
+    assert {name: active_parameter_count(published_shape(name)) for name in active} == active

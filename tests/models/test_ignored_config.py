@@ -56,7 +56,7 @@ def of_other_families(kind):
     names = {name for module in FAMILIES.values() for name in module.DEFAULTS}
     shaping = {name for name in names if name.startswith("rope_")} | {"hidden_act", "global_head_dim"}
     shaping |= {"linear_key_head_dim", "linear_value_head_dim"}
-    shaping |= {"enable_moe_block", "hidden_size_per_layer_input"}
+    shaping |= {"enable_moe_block", "hidden_size_per_layer_input", *NEUTRAL}
     other_names = {"exaone": {"activation_function", "layer_norm_epsilon"}, "iquestcoder": {"use_sliding_window"}}
     other_names |= {"qwen3_moe": {"num_local_experts"}, "internlm3": {"qkv_bias"}}
     if kind.startswith("qwen3_5") or kind == "qwen3_next":  # families of delta nets check them, unlike transformers

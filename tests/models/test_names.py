@@ -41,6 +41,12 @@ FORMS = {
         {"model.visual.blocks.0.norm1.weight", "mtp.layers.0.self_attn.q_proj.weight", "mtp.fc.weight"},
     ),
     "qwen3_5_text, with the layers that predict a second token": ("qwen3_5_text", (r"^", ""), {"mtp.norm.weight"}),
+    "llama4, the hub's": (
+        "llama4",
+        (r"^(model|lm_head)\.", r"language_model.\1."),
+        {"vision_model.layernorm_pre.weight", "multi_modal_projector.linear_1.weight"},
+    ),
+    "minimax_m2, transformers 5 in memory": ("minimax_m2", (r"\.block_sparse_moe\.", ".mlp."), set()),
     "gpt2, the hub's": ("gpt2", (r"^transformer\.", ""), {name.removeprefix("transformer.") for name in MASKS}),
     "gpt2, with its masks": ("gpt2", (r"^", ""), MASKS),
     "gpt_neox, transformers 5 in memory": ("gpt_neox", (r"^embed_out\.", "lm_head."), set()),

@@ -1,6 +1,7 @@
 """Published sizes against config.json files of the hub, and against published parameter counts."""
 
 import math
+from dataclasses import replace
 
 import jax
 import pytest
@@ -53,6 +54,21 @@ def test_ministral_3_text_and_encoder_add_up_to_the_published_count():
         encoder = 1024 * 3 * 14**2 + 1024 + layers
         projector = 1024 + 4 * 1024**2 + 1024 * width + width**2
         assert model.parameters + encoder + projector == parameters
+
+
+def test_glm_45_and_the_layer_that_drafts_tokens_add_up_to_the_published_count():
+    totals = {"glm-4.5-air": 110_468_824_832, "glm-4.5": 358_337_791_296}
+    for name, parameters in totals.items():
+        config = find_published(name).config
+        longer = replace(config, num_layers=config.num_layers + 1, pattern=(*config.pattern, config.pattern[-1]))
+        projection, norms = 2 * config.embed_dim**2, 3 * config.embed_dim
+        assert parameter_count(longer) + projection + norms + 2 * config.vocab_size * config.embed_dim == parameters
+
+
+def test_llama_4_text_and_encoder_add_up_to_the_published_count():
+    totals = {"scout-17b-16e": 108_641_793_536, "maverick-17b-128e": 401_583_781_376}
+    for name, parameters in totals.items():
+        assert find_published(f"llama-4-{name}-instruct").parameters + 871_932_416 == parameters
 
 
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "meta-llama/Llama-3.2-1B", "LLAMA-3.2-1B", "META-LLAMA/llama-3.2-1b"])

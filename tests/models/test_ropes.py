@@ -8,13 +8,11 @@ import pytest
 import transformers
 
 import jaxtrace
-from jaxtrace import Probes
-from jaxtrace.engine import buckets
 from jaxtrace.models.families import FAMILIES, llama, ropes
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.rope import inverse_frequencies, rotation
-from tests.engine.reference import assert_metrics, at, metrics
 from tests.models import cases, hugging_face
+from tests.models.batches import assert_batch_parity
 
 ORIGINAL = "original_max_position_embeddings"
 SHORT, LONG = [1.0, 1.2, 1.5, 2.5], [1.0, 3.0, 7.0, 20.0]
@@ -106,7 +104,8 @@ def test_the_context_is_the_one_that_the_scaling_extends(settings, context):
     assert FAMILIES["llama"].decoder_config(SHAPE | settings, "test").context == context
 
 
-# Tiny models, whose original context is 16. Dynamic scaling takes it from the context, and extends that to 64.
+# Tiny models, whose original context is 16, beyond which two prompts of `batches.LENGTHS` grow. Dynamic scaling takes
+# it from the context, and extends that to 64.
 MODELS = {
     "yarn": {"rope_type": "yarn", "factor": 4.0, ORIGINAL: 16},
     "longrope": LONGROPE | {ORIGINAL: 16},
@@ -119,9 +118,6 @@ SPLIT = {
     "sliding_attention": LONGROPE | {ORIGINAL: 16, "rope_theta": 50.0},
     "full_attention": {"rope_type": "yarn", "factor": 4.0, ORIGINAL: 16, "rope_theta": 500.0},
 }
-LENGTHS = (9, 1, 40, 15, 17)  # the first and the fourth grow beyond the original context, the third is fed in pieces
-STEPS = 12
-PROBES = Probes(attention_rows=((1, 1), (2, 3)), prompt_positions=True)
 DAILY = {("longrope", "stacked")}
 
 
@@ -161,25 +157,9 @@ def fresh(reference):
 )
 def test_a_batch_agrees_with_each_prompt_alone_in_transformers(tiny, rng, monkeypatch, name, layout):
     reference, model = tiny(name, layout)
-    windows = [kind.window for kind in model.config.kinds]
-    prompts = [rng.integers(0, model.config.vocab_size, size).tolist() for size in LENGTHS]
-    with monkeypatch.context() as patch:
-        patch.setattr(buckets, "CHUNK_WIDTHS", (16,))
-        trace = model.generate(prompts, max_new_tokens=STEPS, probes=PROBES, batch_size=3, stop_tokens=())
-        texts = [[prompt[0], *row.metrics["token"].tolist()] for prompt, row in zip(prompts, trace.rows, strict=True)]
-        scored = model.score(texts, batch_size=3).rows
-    for text, row, whole in zip(texts, trace.rows, scored, strict=True):
-        run = hugging_face.run(fresh(reference), text, prompt=len(row.prompt_tokens))
-        expected = metrics(run, np.roll(text, -1), windows=windows)
-        raw = row.metrics["attention_rows"]
-        got = {metric: values for metric, values in row.metrics.items() if metric != "attention_rows"}
-        assert_metrics(got, at(expected, slice(0, -1)), run.lens_logits[:-1])
-        for i, (layer, head) in enumerate(PROBES.attention_rows):
-            weights = np.nan_to_num(raw[:, i, : len(text)])
-            np.testing.assert_allclose(weights, run.attention[:-1, layer - 1, head, : weights.shape[1]], atol=1e-5)
-        at_once = hugging_face.run(fresh(reference), text)
-        expected = metrics(at_once, np.append(text[1:], -1), windows=windows)
-        assert_metrics(whole.metrics, expected, at_once.lens_logits)
+    assert_batch_parity(
+        model, lambda text, prompt: hugging_face.run(fresh(reference), text, prompt=prompt), rng, monkeypatch
+    )
 
 
 def test_rows_beyond_the_original_context_turn_otherwise():

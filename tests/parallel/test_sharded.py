@@ -18,7 +18,7 @@ def test_states_of_delta_nets_on_other_meshes_agree_with_one_device(mesh):
 
 # Their decoder is that of gemma3_text, of gemma4_text, of ministral3, of llama, or of the text part alone.
 SAME = {"gemma3", "gemma4", "gemma4_unified", "gemma4_unified_text", "mistral3", "exaone", "internlm3", "iquestcoder"}
-SAME |= {"qwen3_5", "qwen3_5_moe"}
+SAME |= {"llama4", "qwen3_5", "qwen3_5_moe"}
 
 
 @pytest.mark.nightly

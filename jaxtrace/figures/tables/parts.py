@@ -53,6 +53,8 @@ def special_layers(config: DecoderConfig) -> str:
     sharing = sum(kind.kv_source is not None for kind in config.kinds)
     heads = Counter(heads_text(config.sized(kind)) for kind in attending)
     texts = [f"{number} of them see {window:,} tokens" for window in windows[:1]]
+    chunks = [kind.chunk for kind in config.kinds if kind.chunk is not None]
+    texts += [f"{len(chunks)} of them see the {chunk:,} tokens of their chunk" for chunk in chunks[:1]]
     texts += [f"{count} have heads {text}" for text, count in heads.items() if text != heads_text(config)]
     recurrent = config.num_layers - len(attending)
     texts += [f"{sharing} share keys and values"] * bool(sharing)

@@ -14,6 +14,7 @@ from jaxtrace.models.families import (
     gpt2,
     gpt_neox,
     llama,
+    llama4,
     minimax_m2,
     ministral,
     ministral3,
@@ -40,6 +41,7 @@ FAMILIES: dict[str, ModuleType] = {
     model_type: module
     for module in (
         llama,
+        llama4,
         mllama,
         smollm3,
         mistral,

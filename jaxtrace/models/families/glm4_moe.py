@@ -46,6 +46,8 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
     own = renamed(config, {"num_local_experts": "n_routed_experts"})
     with ConfigReader(own, source, DEFAULTS, "glm4_moe", ignored) as reader:
         reader.ignore("num_mtp_layers", "num_nextn_predict_layers")  # layers that draft tokens
+        if reader.get("head_dim") is None:  # transformers rounds down, as its own default needs
+            reader.config["head_dim"] = reader.positive("hidden_size") // reader.positive("num_attention_heads")
         kind = LayerKind(rope=ropes.rope(reader))
         return common.llama_like(
             reader,

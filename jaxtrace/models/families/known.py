@@ -110,6 +110,14 @@ _OWN = {
     "llama": """
     attention_bias hidden_act intermediate_size mlp_bias pretraining_tp
     """,
+    "llama4": """
+    attention_bias attn_scale attn_temperature_tuning boi_token_id boi_token_index eoi_token_id
+    eoi_token_index floor_scale hidden_act image_size image_token_id image_token_index
+    interleave_moe_layer_step intermediate_size intermediate_size_mlp moe_layers multi_modal_projector_bias
+    no_rope_layer_interval no_rope_layers norm_eps num_experts_per_tok num_local_experts output_router_logits
+    patch_size pixel_shuffle_ratio projector_dropout projector_input_dim projector_output_dim
+    router_aux_loss_coef router_jitter_noise use_qk_norm vision_config vision_output_dim
+    """,
     "minimax_m2": """
     hidden_act intermediate_size num_experts num_experts_per_tok num_local_experts output_router_logits
     rotary_dim router_aux_loss_coef router_jitter_noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, PositionScaling, Rope
@@ -44,13 +45,9 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         settings.pop("max_position_embeddings", None)  # transformers does not use it
         strength = settings.pop(STRENGTH, None)
         rope = ropes.rope_of(reader, settings)
-        return common.llama_like(
-            reader,
-            "ministral3",
-            mistral.pattern(reader, rope),
-            activation=reader.activation("hidden_act"),
-            position_scaling=_position_scaling(reader, strength, rope, settings),
-        )
+        scaling = _position_scaling(reader, strength, rope, settings)
+        pattern = tuple(replace(kind, position_scaling=scaling) for kind in mistral.pattern(reader, rope))
+        return common.llama_like(reader, "ministral3", pattern, activation=reader.activation("hidden_act"))
 
 
 def _position_scaling(

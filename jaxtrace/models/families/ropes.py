@@ -195,8 +195,8 @@ def _proportional(settings: _Settings) -> ProportionalScaling:
 
 def _llama3(settings: _Settings) -> Llama3Scaling:
     low, high = settings.number("low_freq_factor", 0), settings.number("high_freq_factor", 0)
-    if low >= high:
-        settings.reader.fail(f"has low_freq_factor={low:g}, which must be below high_freq_factor={high:g}")
+    if low > high:
+        settings.reader.fail(f"has low_freq_factor={low:g}, which must not be above high_freq_factor={high:g}")
     return Llama3Scaling(settings.factor(), low, high, settings.original)
 
 

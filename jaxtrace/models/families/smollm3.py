@@ -55,7 +55,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
 
 def _pattern(reader: ConfigReader) -> tuple[LayerKind, ...]:
     """Return the layer pattern; with `use_sliding_window`, layers without rotary positions have windows by default."""
-    rope, window, rotated = ropes.rope(reader), reader.positive_or_none("sliding_window"), _rotated(reader)
+    rope, window, rotated = ropes.rope(reader), reader.positive_or_none("sliding_window"), rotated_layers(reader)
     windows = reader.flag("use_sliding_window") and window is not None
     types = ["sliding_attention" if windows and not rotates else "full_attention" for rotates in rotated]
     known = ("full_attention", "sliding_attention") if windows else ("full_attention",)
@@ -67,7 +67,7 @@ def _pattern(reader: ConfigReader) -> tuple[LayerKind, ...]:
     )
 
 
-def _rotated(reader: ConfigReader) -> list[bool]:
+def rotated_layers(reader: ConfigReader) -> list[bool]:
     """Return which layers have rotary positions: those with a 1 in `no_rope_layers`, in spite of its name."""
     layers, interval, listed = reader.layers(), reader.positive("no_rope_layer_interval"), reader.get("no_rope_layers")
     if listed is None:

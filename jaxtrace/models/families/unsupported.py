@@ -32,7 +32,7 @@ _PAIRS = "its rotary positions turn neighbouring dimensions"
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (_EXPERTS, "mixtral", "dbrx grok grok_1 solar_open"),
     (_EXPERTS, "mixtral", "arctic aria_text bailing_moe bailingmoe bailingmoe2 cohere2_moe deepseek ernie4_5_moe"),
-    (_EXPERTS, "mixtral", "granitemoe granitemoe_swa granitemoeshared jetmoe llama4 llama4_text openmoe"),
+    (_EXPERTS, "mixtral", "granitemoe granitemoe_swa granitemoeshared jetmoe openmoe"),
     (_EXPERTS, "mixtral", "dots3_note dots3_note_text inkling_text inkling2_text inkling2_loop_text muse_spark"),
     (_EXPERTS, "mixtral", "skywork_moe zaya"),
     (_EXPERTS, "mixtral", "phimoe"),

@@ -18,6 +18,8 @@ class Weight:
       transposed: True if the matrix is stored [in, out].
       part: position of the parameter among those that the tensor concatenates along its outputs, from 0.
       by_head: True if the tensor concatenates the parameters head by head: head 0 of each one, then head 1 of each one.
+      paired: True if rotary positions turn neighbouring outputs of a head, 2i and 2i + 1, which are i and i + H/2 in
+        the parameter.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Weight:
     transposed: bool = False
     part: int = 0
     by_head: bool = False
+    paired: bool = False
 
     def at(self, layer: int, expert: int = 0) -> tuple[str, ParamPath]:
         """Return the tensor's name and the parameter's path in one layer (0-based)."""
