@@ -11,6 +11,7 @@ import pytest
 import jaxtrace as jt
 from jaxtrace import ConfigError, Interventions, Model, Probes, decode_step, init_params, init_state
 from jaxtrace.engine.measure import forward_flags
+from jaxtrace.figures.columns import token_columns
 from jaxtrace.figures.page import CAPTIONS
 from jaxtrace.figures.plots import FIGURES, figures
 from jaxtrace.models.cache import empty_cache
@@ -170,6 +171,13 @@ def test_trace_bytes_count_routers_and_experts(scored):
     by_group = trace_bytes(CONFIG, PROBES)
     assert sum(x.nbytes for x in row.metrics.values()) == row.length * sum(by_group.values())
     assert (by_group["router"], by_group["experts"]) == (2 * 3 * 4, 3 * 2 * 4)
+
+
+def test_token_columns_are_means_over_the_layers_with_a_router(scored):
+    row = scored.rows[0]
+    columns = token_columns(row, (1, 2, 3))
+    for name in ROUTER:
+        np.testing.assert_allclose(columns[name], row.metrics[name][:, [0, 2]].mean(1), rtol=1e-6)
 
 
 def test_the_figure_of_routers_skips_dense_layers(scored):

@@ -17,8 +17,9 @@ from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models.config import DecoderConfig, Experts
 from jaxtrace.models.decoder import abstract_params
-from jaxtrace.models.experts import ExpertFeedForward
+from jaxtrace.models.experts import ExpertFeedForward, RouterOutputs
 from jaxtrace.models.families import FAMILIES
+from tests import oracle
 from tests.models.batches import assert_batch_parity
 from tests.models.cases import CASES, SMALL, YARN
 
@@ -27,15 +28,21 @@ EYE = np.eye(5, dtype=np.float32)  # a router whose logits are its inputs
 BIAS = np.float32([0.0, 0.6, -0.6, 0.3, 0.0])
 
 
-def chosen(logits, bias=None, **choices):
-    """Return the experts and factors that a router of 5 experts chooses for rows of logits."""
+def routed(logits, bias=None, **choices):
+    """Return the experts and factors that a router of 5 experts chooses for rows of logits, and its metrics."""
     experts = Experts(number=5, chosen=2, feed_forward=2, selection_bias=bias is not None, **choices)
     config = DecoderConfig("qwen2_moe", 8, 5, 1, 1, 1, 2, 2, 8, experts=experts)
     module = ExpertFeedForward(config, nnx.Rngs(0))
     module.router[...] = EYE
     if bias is not None:
         module.selection_bias[...] = bias
-    return jax.tree.map(lambda x: np.asarray(x)[0], module.choose(jnp.float32(logits)[None]))
+    outputs = RouterOutputs(metrics=True, experts=True)
+    return jax.tree.map(lambda x: np.asarray(x)[0], module.choose(jnp.float32(logits)[None], outputs))
+
+
+def chosen(*args, **choices):
+    """Return the experts and factors alone."""
+    return routed(*args, **choices)[0]
 
 
 @pytest.mark.parametrize("bias", [None, BIAS], ids=["no bias", "bias"])
@@ -43,7 +50,7 @@ def chosen(logits, bias=None, **choices):
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
 def test_a_router_chooses_the_highest_scores_and_weighs_by_scores_without_the_bias(scoring, normalised, bias, rng):
     logits = rng.normal(size=(20, 5))
-    expert, weight = chosen(logits, bias, scoring=scoring, normalised=normalised, scale=1.5)
+    (expert, weight), trace = routed(logits, bias, scoring=scoring, normalised=normalised, scale=1.5)
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     scores = softmax if scoring == "softmax" else 1 / (1 + np.exp(-logits))
     want = np.argsort(-(scores if bias is None else scores + bias), axis=-1)[:, :2]
@@ -51,6 +58,10 @@ def test_a_router_chooses_the_highest_scores_and_weighs_by_scores_without_the_bi
     factors = np.take_along_axis(scores, want, axis=-1)
     factors = factors / factors.sum(-1, keepdims=True) if normalised else factors
     np.testing.assert_allclose(weight, 1.5 * factors, rtol=1e-5)
+    metrics = oracle.router(oracle.router_distribution(logits, scoring), want)
+    np.testing.assert_allclose(trace.entropy, metrics["router_entropy"], atol=1e-5)
+    np.testing.assert_allclose(trace.top_mass, metrics["router_top_mass"], atol=1e-5)
+    np.testing.assert_array_equal(trace.experts, want)
 
 
 def test_sigmoids_that_round_to_one_are_chosen_by_their_logits():
