@@ -148,6 +148,12 @@ CASES = {
         | {"original_max_position_embeddings": 16, "rope_scaling": LONGROPE},
         _scaling(type="longrope", original_context_length=16, attn_factor=1.25) | {"{arch}.rope.dimension_count": 4},
     ),
+    "qwen2_moe": (
+        CONFIG
+        | {"model_type": "qwen2_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
+        | {"shared_expert_intermediate_size": 10},
+        {},
+    ),
     "qwen3_moe": (
         CONFIG
         | {"model_type": "qwen3_moe", "head_dim": 6, "norm_topk_prob": True}

@@ -13,6 +13,7 @@ ARCHITECTURES = {
     "mistral": "llama",
     "mixtral": "llama",
     "olmo3": "olmo2",
+    "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
 }
 INTERLEAVED = ("llama", "mistral3", "smollm3")
@@ -33,6 +34,7 @@ SIZES = {
     "num_experts_per_tok": "expert_used_count",
     "top_k_experts": "expert_used_count",
     "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
 }
 NUMBERS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
@@ -133,6 +135,8 @@ def as_stored(name, values, config):
         return permute(values, config["num_attention_heads"])
     if ARCHITECTURES.get(kind, kind) in INTERLEAVED and ".k_proj." in name:
         return permute(values, config.get("num_key_value_heads") or config["num_attention_heads"])
+    if name.endswith("shared_expert_gate.weight"):
+        return values[0]
     if kind == "gpt_neox" and "query_key_value" in name:
         heads = values.reshape(config["num_attention_heads"], 3, -1, *values.shape[1:])
         return np.concatenate([heads[:, part].reshape(-1, *values.shape[1:]) for part in range(3)])

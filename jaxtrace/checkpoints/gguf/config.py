@@ -259,9 +259,16 @@ MIXTURES = {
     ),
     "llama": Architecture("mixtral", windowed="mixtral", attributes=EXPERTS | {"expert_count": "num_local_experts"}),
     "olmoe": Architecture("olmoe", attributes=EXPERTS),
+    "qwen2moe": Architecture(
+        "qwen2_moe",
+        attributes=EXPERTS | _WIDTH | {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
+    ),
     "qwen3moe": Architecture("qwen3_moe", attributes=EXPERTS | _WIDTH),
 }
-UNNORMALISED = ("olmoe",)  # architectures in which llama.cpp takes the scores of the chosen experts as they are
+UNNORMALISED = (
+    "olmoe",
+    "qwen2moe",
+)  # architectures in which llama.cpp takes the scores of the chosen experts as they are
 
 
 def _check_router(keys: Keys, normalised: bool) -> None:
@@ -307,11 +314,13 @@ def config_of(model: GgufModel) -> Config:
         keys.fail(f"has keys of width {head_dim} and values of width {values}")
     if keys.get("attention.causal") not in (None, True):
         keys.fail("has attention in both directions")
+    biases = any(f"blk.0.attn_{x}.bias" in model.tensors for x in ("q", "qkv"))
     optional = {
         "num_key_value_heads": heads if architecture.by_layer else keys.whole("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "sliding_window": window,
-        "attention_bias": any(f"blk.0.attn_{x}.bias" in model.tensors for x in ("q", "qkv")),
+        "attention_bias": biases,
+        "qkv_bias": biases,
         "mlp_bias": "blk.0.ffn_up.bias" in model.tensors,
         "tie_word_embeddings": "output.weight" not in model.tensors,
         "vocab_size": _vocabulary(keys),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -94,6 +94,8 @@ def _hugging_face_names(
 def _view(
     config: DecoderConfig, architecture: str, stored: StoredTensor, weight: Weight, path: ParamPath
 ) -> TensorView:
+    if path[-1] == "shared_gate":  # llama.cpp stores its only row as a vector
+        stored = replace(stored, shape=(1, *stored.shape[-1:]))
     heads = {"q": config.num_heads, "k": config.kv_heads}.get(str(path[-1]).removesuffix("_bias"))
     rows = None
     if architecture in INTERLEAVED and heads is not None and stored.shape[0] == heads * config.head_dim:
