@@ -188,8 +188,7 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     only a weight that is not stored under a published name.
     """
     family = FAMILIES[config.family]
-    names = {name for forms in _forms(config).values() for form in forms for name, *_ in form}
-    known = names | {family.EMBEDDING, family.UNEMBEDDING}
+    known = _all_names(config) | {family.EMBEDDING, family.UNEMBEDDING}
     by_bare = {_bare(name): name for name in known}
     unused = {_bare(name) for name in weight_table(_without_sharing(config))} - by_bare.keys()
     stored: dict[str, list[str]] = {}
@@ -211,6 +210,11 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     notes = [f"weights are read under other names: {few(renamed, most=1)}"] if renamed else []
     notes += [f"weights of other heads are ignored: {few(heads)}"] if heads else []
     return StoredNames(stored, tuple(notes))
+
+
+def _all_names(config: DecoderConfig) -> set[str]:
+    """Return the canonical names of the tensors in all forms of a checkpoint."""
+    return {name for forms in _forms(config).values() for form in forms for name, *_ in form}
 
 
 def _without_sharing(config: DecoderConfig) -> DecoderConfig:
@@ -241,10 +245,13 @@ def match(config: DecoderConfig, tensors: TensorReader, source: str) -> Table:
         raise CheckpointError(
             f"{source}: holds a LoRA or other adapter beside the model's weights ({adapter}); {MERGE}"
         )
+    others = {canonical: names for canonical, names in stored.items() if canonical not in (table | unread)}
+    known = _all_names(config) if others else set()  # the other tensors of these names repeat weights in another form
     problems = Problems(
         missing=[name for name in table if name not in stored],
-        unknown=[x for canonical, names in stored.items() if canonical not in (table | unread) for x in names],
-        twice=[" and ".join(names) for canonical, names in stored.items() if len(names) > 1],
+        unknown=[x for canonical, names in others.items() if canonical not in known for x in names],
+        twice=[" and ".join(names) for canonical, names in stored.items() if len(names) > 1]
+        + [x for canonical, names in others.items() if canonical in known for x in names],
     )
     matched = {stored[name][0]: params for name, params in (table | unread).items() if name in stored}
     for name, (param, *_) in matched.items():

@@ -115,7 +115,8 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
             _as_stored(np.asarray(array), param).reshape(param.shape if by_head else param.matrix)
             for array, param in zip(stored, filled, strict=True)
         ]
-        tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(-1, *inputs)
+        experts = [filled[0].experts] if filled[0].experts else []
+        tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(*experts, -1, *inputs)
         exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
     return exported
 

@@ -211,6 +211,10 @@ class Experts:
       shared: hidden width of the shared expert, which every token uses; 0 for none. Several shared experts are one of
         their total width.
       shared_gate: True if the shared expert's output is multiplied by the sigmoid of a learned product with the token.
+      router_norm: True if the router reads the residual stream after an RMS norm of its own, divided by √D.
+      expert_scale: True if the scores of the chosen experts are multiplied by learned scalars, one of each expert.
+      beside_dense: True if a dense feed-forward block adds to the experts' output; each of the two has norms of its own
+        before and after it.
     """
 
     number: int
@@ -223,6 +227,9 @@ class Experts:
     scores_on_inputs: bool = False
     shared: int = 0
     shared_gate: bool = False
+    router_norm: bool = False
+    expert_scale: bool = False
+    beside_dense: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from jaxtrace.kernels.moments import Moments
 from jaxtrace.kernels.precision import product_precision
 from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.norms import RMSNorm
 from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
 from jaxtrace.models.parameters import optional_bias, random_weight
 
@@ -137,7 +138,9 @@ class ExpertFeedForward(nnx.Module):
         self.config = experts = config.experts
         self.form = ExpertForm(config.activation, experts.scores_on_inputs)
         e, f, d = experts.number, experts.feed_forward, config.embed_dim
+        self.router_norm = RMSNorm(config, d) if experts.router_norm else None
         self.router = random_weight(rngs, e, d)
+        self.expert_scale = nnx.Param(jnp.ones(e)) if experts.expert_scale else None
         self.selection_bias = optional_bias(experts.selection_bias, e)
         self.experts = Experts(rngs, e, feed_forward=f, embed_dim=d)
         self.shared = Experts(rngs, feed_forward=experts.shared, embed_dim=d) if experts.shared else None
@@ -145,6 +148,10 @@ class ExpertFeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Float[Array, "B T D"], RouterTrace]:
         chosen, trace = self.choose(x, outputs)
+        return self.compute(x, chosen), trace
+
+    def compute(self, x: Float[Array, "B T D"], chosen: Chosen) -> Float[Array, "B T D"]:
+        """Return the weighted sum of the outputs of each token's experts, and of the shared expert."""
         shared = None if self.shared is None else self.shared.weights
         gate = None if self.shared_gate is None else jax.nn.sigmoid(linear(x, self.shared_gate[...], jnp.float32))
         rows, axes = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.config.number)
@@ -168,10 +175,12 @@ class ExpertFeedForward(nnx.Module):
 
         of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
         specs = P(rows), P(rows), P(rows), P(axes), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared), trace
+        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared)
 
     def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""
+        if self.router_norm is not None:
+            x = self.router_norm(x) * x.shape[-1] ** -0.5
         logits = linear(x, self.router[...], jnp.float32)
         sigmoid = self.config.scoring == "sigmoid"
         scores = jax.nn.sigmoid(logits) if sigmoid else jax.nn.softmax(logits, axis=-1)
@@ -182,6 +191,8 @@ class ExpertFeedForward(nnx.Module):
         weight = jnp.take_along_axis(scores, expert, axis=-1)
         if self.config.normalised:
             weight = weight / (weight.sum(-1, keepdims=True) + MIN_SUM)
+        if self.expert_scale is not None:
+            weight = weight * self.expert_scale[...][expert]
         return Chosen(expert, weight if self.config.scale == 1 else self.config.scale * weight), trace
 
 

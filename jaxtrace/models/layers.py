@@ -41,6 +41,28 @@ class FeedForward(nnx.Module):
         return add_bias(linear(hidden, self.down[...]), self.down_bias)
 
 
+class FeedForwardBesideExperts(ExpertFeedForward):
+    """norm(feed_forward(norm(x))) + norm(experts(norm(x))), where the router reads x."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs)
+        self.dense = FeedForward(config, rngs)
+        self.dense_norm, self.post_dense_norm = stream_norm(config), stream_norm(config)
+        self.expert_norm, self.post_expert_norm = stream_norm(config), stream_norm(config)
+
+    def __call__(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Float[Array, "B T D"], RouterTrace]:
+        chosen, trace = self.choose(x, outputs)
+        out = self.post_expert_norm(self.compute(self.expert_norm(x), chosen))
+        return self.post_dense_norm(self.dense(self.dense_norm(x))) + out, trace
+
+
+def feed_forward(config: DecoderConfig, rngs: nnx.Rngs) -> FeedForward | ExpertFeedForward:
+    """Build the feed-forward block of a layer."""
+    if config.experts is None:
+        return FeedForward(config, rngs)
+    return (FeedForwardBesideExperts if config.experts.beside_dense else ExpertFeedForward)(config, rngs)
+
+
 class LayerInputs(nnx.Module):
     """Inputs of all layers: (norm(projection · x / √D) + √P · embedding(token)) / √2, for the tokens' embeddings x."""
 
@@ -113,8 +135,9 @@ class Block(nnx.Module):
         self.attention = Attention(config, kind, rngs) if kind.delta_net is None else None
         self.delta_net = None if kind.delta_net is None else GatedDeltaNet(config, kind, rngs)
         self.post_attention_norm = stream_norm(config) if after else None
-        self.feed_forward_norm = stream_norm(config) if before else None
-        self.feed_forward = (FeedForward if config.experts is None else ExpertFeedForward)(config, rngs)
+        norms_inside = config.experts is not None and config.experts.beside_dense
+        self.feed_forward_norm = stream_norm(config) if before and not norms_inside else None
+        self.feed_forward = feed_forward(config, rngs)
         self.post_feed_forward_norm = stream_norm(config) if after else None
         gated = kind.cross_attention
         self.attention_gate, self.feed_forward_gate = (nnx.Param(jnp.zeros(1)) if gated else None for _ in range(2))

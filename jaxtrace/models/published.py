@@ -299,6 +299,17 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             ),
         ),
         (
+            "google/gemma-4-26B-A4B",
+            25_233_141_790,
+            _gemma_4(
+                6,
+                _GEMMA_4_LARGE
+                | _shape(2816, 2112, 30, 16, 8)
+                | {"num_global_key_value_heads": 2, "enable_moe_block": True}
+                | {"num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704},
+            ),
+        ),
+        (
             "google/gemma-4-31B",
             30_697_345_340,
             _gemma_4(6, _GEMMA_4_LARGE | _shape(5376, 21_504, 60, 32, 16) | {"num_global_key_value_heads": 4}),

@@ -95,9 +95,10 @@ def _units(config: DecoderConfig) -> dict[str, set[int]]:
     """Return the numbers of experts and of feed-forward units outside them, which a mesh splits, by their name."""
     units: dict[str, set[int]] = {}
     for size in config.sizes:
-        if size.experts is not None:
-            units.setdefault("experts", set()).add(size.experts.number)
-        if width := size.feed_forward if size.experts is None else size.experts.shared:
+        experts = size.experts
+        if experts is not None:
+            units.setdefault("experts", set()).add(experts.number)
+        if width := size.feed_forward if experts is None or experts.beside_dense else experts.shared:
             units.setdefault("feed-forward units", set()).add(width)
     return units
 

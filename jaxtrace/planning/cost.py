@@ -63,7 +63,7 @@ def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     matrices, experts = 3 if layer.gated else 2, layer.experts
     hidden = matrices * layer.feed_forward
     if experts is not None:
-        hidden = experts.number + experts.shared_gate
+        hidden = experts.number + experts.shared_gate + (hidden if experts.beside_dense else 0)
         hidden += matrices * (experts.chosen * experts.feed_forward + experts.shared)
     return mixing + hidden + 2 * layer.layer_input
 

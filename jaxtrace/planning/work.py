@@ -91,7 +91,8 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
     weights = cache = flops = 0
     for kind, block, cached in _blocks(job, state):
         feed_forward = block["feed_forward"]
-        products = [feed_forward[name] for name in ("gate", "up", "down") if name in feed_forward]
+        dense = feed_forward.get("dense", feed_forward)
+        products = [dense[name] for name in ("gate", "up", "down") if name in dense]
         products += [feed_forward[name] for name in ("router", "shared_gate") if name in feed_forward]
         products += feed_forward.get("shared", {}).values()
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]

@@ -108,6 +108,12 @@ CASES = {
         _STORED_GEMMA4
         | {"{arch}.attention.head_count_kv": [2, 1, 2, 2, 1], "{arch}.embedding_length_per_layer_input": 0},
     ),
+    "gemma4, experts beside the dense block": (
+        _GEMMA4
+        | {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 6}
+        | {"hidden_size_per_layer_input": 0},
+        _STORED_GEMMA4 | {"{arch}.embedding_length_per_layer_input": 0},
+    ),
     "gpt2": (
         {"model_type": "gpt2", "vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32}
         | {"n_inner": 20, "layer_norm_epsilon": 1e-3},
@@ -127,6 +133,8 @@ CASES = {
         | _scaling(yarn_log_multiplier=1.0, yarn_beta_fast=24.0)
         | {"{arch}.attention.temperature_scale": 0.1},
     ),
+    "mixtral": (CONFIG | {"model_type": "mixtral", "num_local_experts": 3, "num_experts_per_tok": 2}, {}),
+    "olmoe": (CONFIG | {"model_type": "olmoe", "num_experts": 3, "num_experts_per_tok": 2}, {}),
     "olmo2": (CONFIG | {"model_type": "olmo2"}, {}),
     "olmo3": (
         _OLMO3,
@@ -139,6 +147,18 @@ CASES = {
         | {"model_type": "phi3", "num_attention_heads": 1, "partial_rotary_factor": 0.5}
         | {"original_max_position_embeddings": 16, "rope_scaling": LONGROPE},
         _scaling(type="longrope", original_context_length=16, attn_factor=1.25) | {"{arch}.rope.dimension_count": 4},
+    ),
+    "qwen2_moe": (
+        CONFIG
+        | {"model_type": "qwen2_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
+        | {"shared_expert_intermediate_size": 10},
+        {},
+    ),
+    "qwen3_moe": (
+        CONFIG
+        | {"model_type": "qwen3_moe", "head_dim": 6, "norm_topk_prob": True}
+        | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6},
+        {"{arch}.expert_gating_func": 1},
     ),
     "smollm3": (CONFIG | {"model_type": "smollm3", "num_hidden_layers": 5, "tie_word_embeddings": True}, {}),
 }

@@ -1,5 +1,7 @@
 """Writes GGUF files from checkpoints in Hugging Face's layout, by the rules of llama.cpp's convert_hf_to_gguf.py."""
 
+import re
+
 import gguf
 import numpy as np
 
@@ -9,7 +11,10 @@ ARCHITECTURES = {
     "gpt_neox": "gptneox",
     "ministral3": "mistral3",
     "mistral": "llama",
+    "mixtral": "llama",
     "olmo3": "olmo2",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
 }
 INTERLEAVED = ("llama", "mistral3", "smollm3")
 SIZES = {
@@ -24,6 +29,12 @@ SIZES = {
     "n_head": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
     "sliding_window": "attention.sliding_window",
+    "num_experts": "expert_count",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "top_k_experts": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
 }
 NUMBERS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
@@ -53,7 +64,8 @@ def write_gguf(path, config, weights, *, kinds=None, metadata=None, tensors=None
     for key, value in (entries(config) | (metadata or {})).items():
         if value is not None:
             add(writer, key.format(arch=architecture), value)
-    converted = {llama_cpp_name(name, architecture): as_stored(name, x, config) for name, x in weights.items()}
+    whole = stacked(weights).items()
+    converted = {llama_cpp_name(name, architecture): as_stored(name, x, config) for name, x in whole}
     for name, values in (converted | (tensors or {})).items():
         kind = (kinds or {}).get(name, "F32")
         if isinstance(kind, str):
@@ -90,8 +102,21 @@ def add(writer, key, value):
         writer.add_array(key, value)
 
 
+def stacked(weights):
+    """Return the weights with one tensor for all experts, where each has one of its own."""
+    experts = {}
+    for name in weights:
+        experts.setdefault(re.sub(r"\.experts\.\d+\.", ".experts.", name), []).append(name)
+    return {
+        name: weights[each[0]] if name in each else np.stack([weights[x] for x in each])
+        for name, each in experts.items()
+    }
+
+
 def llama_cpp_name(name, architecture):
     """Return llama.cpp's name of a tensor."""
+    if scale := re.fullmatch(r"model\.layers\.(\d+)\.router\.(scale|per_expert_scale)", name):
+        return f"blk.{scale[1]}.{'ffn_gate_inp' if scale[2] == 'scale' else 'ffn_down_exps'}.scale"
     arch = next(arch for arch, text in gguf.MODEL_ARCH_NAMES.items() if text == architecture)
     name = name if name.endswith((".weight", ".bias")) else f"{name}.weight"
     stored = gguf.get_tensor_name_map(arch, 8).get_name(name, try_suffixes=(".weight", ".bias"))
@@ -110,6 +135,8 @@ def as_stored(name, values, config):
         return permute(values, config["num_attention_heads"])
     if ARCHITECTURES.get(kind, kind) in INTERLEAVED and ".k_proj." in name:
         return permute(values, config.get("num_key_value_heads") or config["num_attention_heads"])
+    if name.endswith("shared_expert_gate.weight"):
+        return values[0]
     if kind == "gpt_neox" and "query_key_value" in name:
         heads = values.reshape(config["num_attention_heads"], 3, -1, *values.shape[1:])
         return np.concatenate([heads[:, part].reshape(-1, *values.shape[1:]) for part in range(3)])

@@ -309,7 +309,7 @@ def test_a_missing_reader_is_named(tiny, tmp_path, monkeypatch):
 
 
 REFUSED = {
-    "mixture": ({"{arch}.expert_count": 8}, "is a mixture of experts (llama)"),
+    "experts": ({"{arch}.expert_count": 8}, "has llama.expert_count=8 and no routers (ffn_gate_inp)"),
     "adapter": ({"general.type": "adapter"}, "holds 'adapter' instead of a model"),
     "architecture": ({"general.architecture": None}, "names no general.architecture"),
     "no size": ({"{arch}.block_count": None}, "has no llama.block_count"),

@@ -65,6 +65,7 @@ _GEMMA4 = _LLAMA_LIKE | {
         "full_attention": {"rope_type": "proportional", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
     },
 }
+GEMMA4_EXPERTS = {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 16}
 _GEMMA4_WIDE = _GEMMA4 | {
     "num_key_value_heads": 4,
     "num_global_key_value_heads": 2,
@@ -445,6 +446,9 @@ CASES = {
     },
     ("gemma4_text", "shared keys and values, layer inputs"): {},
     ("gemma4_text", "keys as values, more key heads in windows, a period and a tail"): _GEMMA4_WIDE,
+    ("gemma4_text", "experts, keys as values"): _GEMMA4_WIDE | GEMMA4_EXPERTS,
+    ("gemma4_text", "experts, shared keys and values, two widths, layer inputs"): GEMMA4_EXPERTS
+    | {"num_experts": 3, "top_k_experts": 3},
     ("gemma4_text", "full layers only, one width"): {
         "layer_types": ["full_attention"] * 5,
         "head_dim": 8,

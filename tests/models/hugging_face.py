@@ -32,7 +32,7 @@ def tiny(kind="llama", seed=0, **choices):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = 0.2 * torch.randn(weight.shape, generator=generator)
-            norm = name.endswith("weight") and ("norm" in name or ".ln_" in name)
+            norm = name.endswith("scale") or (name.endswith("weight") and ("norm" in name or ".ln_" in name))
             one = 0 if kind.startswith(OFFSET_NORMS) and "linear_attn" not in name else 1
             small = "gemma4" in kind and "q_norm" in name  # Gemma 4 does not scale scores by 1/√H
             weight.copy_((one + noise) * (0.4 if small else 1) if norm else noise)

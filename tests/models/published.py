@@ -843,6 +843,17 @@ PUBLISHED = {
     "gemma-4-12B": gemma4(
         6, 48, unified=True, **shape(3840, 15360, 48, 16, 8), attention_k_eq_v=True, num_global_key_value_heads=1
     ),
+    "gemma-4-26B-A4B": gemma4(
+        6,
+        30,
+        **shape(2816, 2112, 30, 16, 8),
+        attention_k_eq_v=True,
+        num_global_key_value_heads=2,
+        enable_moe_block=True,
+        num_experts=128,
+        top_k_experts=8,
+        moe_intermediate_size=704,
+    ),
     "gemma-4-31B": gemma4(6, 60, **shape(5376, 21504, 60, 32, 16), attention_k_eq_v=True, num_global_key_value_heads=4),
     "gpt2": GPT2 | gpt2_shape(768, 12, 12),
     "gpt2-medium": GPT2 | gpt2_shape(1024, 24, 16) | {"n_special": 0, "predict_special_tokens": True},

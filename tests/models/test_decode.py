@@ -17,6 +17,7 @@ KINDS = {
     "gemma3_text: two periods and a tail": "unrolled",
     "gemma4_text: shared keys and values, layer inputs": "stacked",
     "gemma4_text: keys as values, more key heads in windows, a period and a tail": "unrolled",
+    "gemma4_text: experts, shared keys and values, two widths, layer inputs": "stacked",
     "qwen3_moe: every second layer, scores as they are": "stacked",
     "mixtral: windows, one expert of eight, tied": "unrolled",
     "qwen3_5_text: as published": "stacked",

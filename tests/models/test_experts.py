@@ -118,7 +118,7 @@ def test_missing_and_doubled_experts_are_refused_in_one_line(stored, tmp_path):
         f"missing: {name}": {key: x for key, x in stored.items() if key != name},
         f"unknown: {LAYER}.experts.4.up_proj.weight": stored | {f"{LAYER}.experts.4.up_proj.weight": stored[name]},
         f"unknown: module.{name}": stored | {f"module.{name}": stored[name]},
-        f"unknown: {LAYER}.experts.down_proj, {LAYER}.experts.gate_up_proj": stored | fused({**stored}),
+        f"stored twice: {LAYER}.experts.down_proj, {LAYER}.experts.gate_up_proj": stored | fused({**stored}),
         f"{name} has shape [5, 32], not [16, 32]": stored | {name: stored[name][:5]},
     }
     for problem, tensors in changes.items():
@@ -160,5 +160,6 @@ def test_a_token_uses_the_parameters_of_its_chosen_experts():
         "qwen1.5-moe-a2.7b": 2_689_173_504,
         "glm-4.5": 33_632_266_144,
         "llama-4-maverick-17b-128e-instruct": 17_184_691_200,
+        "gemma-4-26b-a4b": 3_822_530_590,
     }
     assert {name: active_parameter_count(published_shape(name)) for name in active} == active

@@ -78,6 +78,7 @@ NIGHTLY = {
     ("mistral3", "Ministral 3 with a vision tower"),
     ("gemma4_text", "shared keys and values, layer inputs"),
     ("gemma4_text", "keys as values, more key heads in windows, a period and a tail"),
+    ("gemma4_text", "experts, shared keys and values, two widths, layer inputs"),
     ("gemma4_text", "full layers only, one width"),
     ("gemma4_unified_text", "keys as values"),
 }

@@ -10,7 +10,6 @@ from jaxtrace.models.families import FAMILIES
 
 # Part of the message of each refused config of a supported model type.
 REFUSED = {
-    "gemma4__ai-dynamo-google--gemma-4-26B-A4B": "enable_moe_block=True",
     "gemma4__ai-dynamo-nvidia--Gemma-4-26B-A4B-NVFP4": "is quantised",
     "llama__Siddhesh19991-model_config": "is quantised (bitsandbytes)",
     "llama__abdrafay-output": "mem_layer=0, memory_size=64, ret_attn_layers=[0, 1, 2]",

@@ -26,11 +26,7 @@ NEAREST = "the nearest supported architecture is"
         ("t5", "it has an encoder beside the decoder", "gpt2"),
         ("bert", "it is an encoder, not a causal language model", "gpt2"),
         ("xlm-roberta", "it is an encoder, not a causal language model", "gpt2"),
-        (
-            "qwen3moe",
-            "it is a mixture of experts, which jaxtrace reads from safetensors only",
-            "qwen3_moe",
-        ),  # llama.cpp's names
+        # llama.cpp's names
         ("qwen35", "it has gated delta nets, which jaxtrace reads from safetensors only", "qwen3_5"),
         ("command-r", "its attention and feed-forward run in parallel on one LayerNorm, and its logits", "llama"),
     ],

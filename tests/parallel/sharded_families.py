@@ -14,7 +14,7 @@ from jaxtrace.models.images import Images
 from jaxtrace.parallel.mesh import fit_mesh, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.engine.reference import assert_same
-from tests.models.cases import SEEING, SMALL
+from tests.models.cases import GEMMA4_EXPERTS, SEEING, SMALL
 
 # The models have 4 query heads and 2 key/value heads, each of which is on two devices of the first mesh. No mesh
 # divides the vocabulary of 41. One family is compared on every mesh, the others on the first.
@@ -55,6 +55,7 @@ def small(family):
     if family == "gemma4_text":  # as many key/value heads as parts in one layer, and half as many in the others
         types = ["sliding_attention", "full_attention", "full_attention"]
         sizes = {"num_key_value_heads": 4, "num_global_key_value_heads": 2, "attention_k_eq_v": True}
+        sizes |= GEMMA4_EXPERTS
         layers = {"num_hidden_layers": 3, "num_kv_shared_layers": 1, "layer_types": types}
         return {"model_type": family, **SMALL[family], **sizes, **layers}
     if family.startswith(("qwen3_5", "qwen3_next")):  # the first layer has attention

@@ -28,6 +28,7 @@ SIZES = {
     "feed_forward_length": "intermediate_size",
 }
 RMS = SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+EXPERTS = RMS | {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
 
 Config = dict[str, Any]
 
@@ -229,7 +230,7 @@ def _layer_norm(epsilon: str, **renamed: str) -> dict[str, str]:
     return SIZES | {"attention.layer_norm_epsilon": epsilon} | renamed
 
 
-ARCHITECTURES = {
+DENSE = {
     "exaone": Architecture("llama"),
     "gemma2": Architecture("gemma2", windowed="gemma2", more=_gemma),
     "gemma3": Architecture("gemma3_text", windowed="gemma3_text", more=_gemma),
@@ -246,6 +247,36 @@ ARCHITECTURES = {
     "qwen3": Architecture("qwen3"),
     "smollm3": Architecture("smollm3"),
 }
+_WIDTH = {"expert_feed_forward_length": "moe_intermediate_size"}
+# Architectures of files with experts.
+MIXTURES = {
+    "gemma4": Architecture(
+        "gemma4_text",
+        windowed="gemma4_text",
+        attributes=EXPERTS | _WIDTH | {"expert_used_count": "top_k_experts"},
+        by_layer=True,
+        more=_gemma4,
+    ),
+    "llama": Architecture("mixtral", windowed="mixtral", attributes=EXPERTS | {"expert_count": "num_local_experts"}),
+    "olmoe": Architecture("olmoe", attributes=EXPERTS),
+    "qwen2moe": Architecture(
+        "qwen2_moe",
+        attributes=EXPERTS | _WIDTH | {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
+    ),
+    "qwen3moe": Architecture("qwen3_moe", attributes=EXPERTS | _WIDTH),
+}
+UNNORMALISED = (
+    "olmoe",
+    "qwen2moe",
+)  # architectures in which llama.cpp takes the scores of the chosen experts as they are
+
+
+def _check_router(keys: Keys, normalised: bool) -> None:
+    """Refuse metadata of another router than llama.cpp computes for the architecture, a softmax over all experts."""
+    computed = {"expert_gating_func": (0, 1), "expert_weights_norm": (normalised,), "expert_weights_scale": (0, 1)}
+    for name, values in computed.items():
+        if (stored := keys.get(name)) not in (None, *values):
+            keys.fail(f"has {keys.model.architecture}.{name}={stored!r:.60}, which llama.cpp ignores here")
 
 
 def config_of(model: GgufModel) -> Config:
@@ -258,11 +289,13 @@ def config_of(model: GgufModel) -> Config:
     name, keys = model.architecture, Keys(model)
     if (holds := model.metadata.get("general.type", "model")) != "model":
         keys.fail(f"holds {holds!r:.60} instead of a model")
-    if keys.get("expert_count") or any("_exps." in tensor for tensor in model.tensors):
-        keys.fail(f"is a mixture of experts ({name:.60}), which jaxtrace reads from safetensors only")
-    if name not in ARCHITECTURES:
+    if name not in DENSE | MIXTURES:
         raise CheckpointError(f"{model.files[0]}: {unsupported({'model_type': name})}")
-    architecture = ARCHITECTURES[name]
+    experts, routers = keys.get("expert_count"), any(".ffn_gate_inp." in tensor for tensor in model.tensors)
+    if bool(experts) != routers:
+        keys.fail(f"has {name}.expert_count={experts!r:.60} and {'' if routers else 'no '}routers (ffn_gate_inp)")
+    if (architecture := (MIXTURES if experts else DENSE).get(name)) is None:
+        keys.fail(f"has {name}.expert_count={experts!r:.60}, which jaxtrace does not support in {name}")
     window = keys.whole(WINDOW) if keys.get(WINDOW) else None
     model_type = architecture.model_type if window is None else architecture.windowed
     if model_type is None:
@@ -281,15 +314,21 @@ def config_of(model: GgufModel) -> Config:
         keys.fail(f"has keys of width {head_dim} and values of width {values}")
     if keys.get("attention.causal") not in (None, True):
         keys.fail("has attention in both directions")
+    biases = any(f"blk.0.attn_{x}.bias" in model.tensors for x in ("q", "qkv"))
     optional = {
         "num_key_value_heads": heads if architecture.by_layer else keys.whole("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "sliding_window": window,
-        "attention_bias": any(f"blk.0.attn_{x}.bias" in model.tensors for x in ("q", "qkv")),
+        "attention_bias": biases,
+        "qkv_bias": biases,
         "mlp_bias": "blk.0.ffn_up.bias" in model.tensors,
         "tie_word_embeddings": "output.weight" not in model.tensors,
         "vocab_size": _vocabulary(keys),
+        "enable_moe_block": bool(experts),
+        "norm_topk_prob": name not in UNNORMALISED,
     }
+    if experts:
+        _check_router(keys, optional["norm_topk_prob"])
     config |= {key: value for key, value in optional.items() if key in family.DEFAULTS and value is not None}
     if architecture.rope:
         config |= _rope(config, keys, head_dim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +22,8 @@ CHUNK = 16 * MIB  # bytes of the rows, as float32, that are dequantised at once
 # Architectures whose q and k llama.cpp stores with the two halves of a head's rows interleaved, the order in which it
 # rotates them.
 INTERLEAVED = ("llama", "mistral3", "smollm3")
+# llama.cpp's names, within a layer, that the library's map lacks.
+SCALES = {"router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale"}
 
 
 class GgufTensors:
@@ -77,8 +79,11 @@ def _hugging_face_names(
     names: dict[str, tuple[str, Weight, ParamPath]] = {}
     for weight in FAMILIES[config.family].WEIGHTS:
         name = weight.at(0)[0]
-        name = name if name.endswith((".weight", ".bias")) else f"{name}.weight"  # llama.cpp names all tensors so
-        stored = first_layer.get_name(name, try_suffixes=(".weight", ".bias"))
+        if (scale := SCALES.get(name.removeprefix("model.layers.0."))) is not None:
+            stored = f"blk.0.{scale}"
+        else:
+            name = name if name.endswith((".weight", ".bias")) else f"{name}.weight"  # llama.cpp names others so
+            stored = first_layer.get_name(name, try_suffixes=(".weight", ".bias"))
         for layer in range(config.num_layers if weight.per_layer else 1):
             if stored is not None:
                 name, path = weight.at(layer)
@@ -89,6 +94,8 @@ def _hugging_face_names(
 def _view(
     config: DecoderConfig, architecture: str, stored: StoredTensor, weight: Weight, path: ParamPath
 ) -> TensorView:
+    if path[-1] == "shared_gate":  # llama.cpp stores its only row as a vector
+        stored = replace(stored, shape=(1, *stored.shape[-1:]))
     heads = {"q": config.num_heads, "k": config.kv_heads}.get(str(path[-1]).removesuffix("_bias"))
     rows = None
     if architecture in INTERLEAVED and heads is not None and stored.shape[0] == heads * config.head_dim:
@@ -147,8 +154,10 @@ class TensorView:
             return np.array(table.view(DTYPES[stored.kind]).reshape(stored.shape)[(first, *ranges[1:])])
         if len(ranges) == 1:
             return _dequantised(table, stored, gguf, np.arange(1), slice(0, stored.shape[0]))[0][first]
-        rows = np.arange(first.start, first.stop) if isinstance(first, slice) else first
-        return _dequantised(table, stored, gguf, rows, ranges[1])
+        *leading, columns = (first, *ranges[1:])
+        rows = np.arange(len(table)).reshape(stored.shape[:-1])[(*leading,)]
+        values = _dequantised(table, stored, gguf, rows.ravel(), columns)
+        return values.reshape(*rows.shape, columns.stop - columns.start)
 
 
 def _dequantised(

@@ -73,12 +73,14 @@ def _shape(config: DecoderConfig) -> dict[str, str]:
 
 def _feed_forward(config: DecoderConfig) -> str:
     """Return the widths of dense feed-forward blocks, and the experts."""
-    widths = sorted({size.feed_forward for size in config.sizes if size.experts is None})
+    experts = config.experts
+    beside = experts is not None and experts.beside_dense
+    widths = sorted({size.feed_forward for size in config.sizes if size.experts is None or beside})
     parts = [f"feed-forward {' or '.join(map(str, widths))}"] if widths else []
-    if (experts := config.experts) is not None:
+    if experts is not None:
         shared = f", and one of {experts.shared} for all" if experts.shared else ""
         parts.append(f"{experts.number} experts of {experts.feed_forward}, {experts.chosen} for each token{shared}")
-    return " or ".join(parts)
+    return (" beside " if beside else " or ").join(parts)
 
 
 def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:

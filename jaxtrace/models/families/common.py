@@ -30,10 +30,16 @@ FEED_FORWARD = {
     **{f"mlp.{x}_proj.weight": ("feed_forward", x) for x in ("gate", "up", "down")},
     **{f"mlp.{x}_proj.bias": ("feed_forward", f"{x}_bias") for x in ("gate", "up", "down")},
 }
-# Experts: one tensor for each expert as in checkpoints, or for all experts as in the modules of transformers 5.
+# Experts: one tensor for each expert as in checkpoints, for all experts as in the modules of transformers 5, or for all
+# experts with gate and up apart as in GGUF files.
 ROUTER = "mlp.gate.weight"
 EXPERT = {f"mlp.experts.{{expert}}.{x}_proj.weight": x for x in ("gate", "up", "down")}
-STACKED_EXPERTS = {"mlp.experts.gate_up_proj": ("gate", "up"), "mlp.experts.down_proj": ("down",)}
+STACKED_EXPERTS = {
+    "mlp.experts.gate_up_proj": ("gate", "up"),
+    "mlp.experts.down_proj": ("down",),
+    "mlp.experts.gate_proj": ("gate",),
+    "mlp.experts.up_proj": ("up",),
+}
 NORMS = {
     "input_layernorm.weight": ("attention_norm", "weight"),
     "post_attention_layernorm.weight": ("feed_forward_norm", "weight"),
@@ -98,20 +104,25 @@ def shared_table(name: str) -> tuple[Weight, ...]:
     )
 
 
-def experts(reader: ConfigReader, number: str, feed_forward: str, **choices: Any) -> Experts:
+def experts(
+    reader: ConfigReader, number: str, feed_forward: str, chosen: str = "num_experts_per_tok", **choices: Any
+) -> Experts:
     """Read the experts of all layers that are not dense.
 
     Args:
       reader: reader of the config.
       number: attribute with the number of experts.
       feed_forward: attribute with the hidden width of an expert.
+      chosen: attribute with the number of experts for each token.
       choices: fields of Experts that differ from Mixtral's.
     """
     reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
-    count, chosen = reader.positive(number, MAX_EXPERTS), reader.positive("num_experts_per_tok")
-    if chosen > count:
-        reader.fail(f"has num_experts_per_tok={chosen}, which is above {number}={count}")
-    return Experts(count, chosen, reader.positive(feed_forward), **choices)
+    experts = Experts(
+        reader.positive(number, MAX_EXPERTS), reader.positive(chosen), reader.positive(feed_forward), **choices
+    )
+    if experts.chosen > experts.number:
+        reader.fail(f"has {chosen}={experts.chosen}, which is above {number}={experts.number}")
+    return experts
 
 
 def biased_experts(reader: ConfigReader) -> Experts:

@@ -1,4 +1,4 @@
-"""Gemma 4, dense: the text models, and the text part of the multi-modal models."""
+"""Gemma 4: the text models, and the text part of the multi-modal models, dense or with experts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, pattern_of
 from jaxtrace.models.families import common
-from jaxtrace.models.families.gemma4_layers import layer_kinds
+from jaxtrace.models.families.gemma4_layers import experts, layer_kinds
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
 
@@ -22,8 +22,21 @@ _LAYER_INPUT = {
     "post_per_layer_input_norm.weight": ("layer_input", "norm", "weight"),
     "layer_scalar": ("scalar",),
 }
+# In a layer of experts the dense feed-forward block is beside them, and the norm before it is inside the block.
+_BESIDE = {
+    **{f"mlp.{x}_proj.weight": ("feed_forward", "dense", x) for x in ("gate", "up", "down")},
+    "pre_feedforward_layernorm.weight": ("feed_forward", "dense_norm", "weight"),
+    "post_feedforward_layernorm_1.weight": ("feed_forward", "post_dense_norm", "weight"),
+    "pre_feedforward_layernorm_2.weight": ("feed_forward", "expert_norm", "weight"),
+    "post_feedforward_layernorm_2.weight": ("feed_forward", "post_expert_norm", "weight"),
+    "router.scale": ("feed_forward", "router_norm", "weight"),
+    "router.per_expert_scale": ("feed_forward", "expert_scale"),
+}
+_STACKED_EXPERTS = {name.removeprefix("mlp."): params for name, params in common.STACKED_EXPERTS.items()}
 WEIGHTS = (
     *common.weight_table(common.NORMS_AROUND | _LAYER_INPUT),
+    *(Weight(f"model.layers.{{}}.{name}", ("layers", "{}", *path)) for name, path in _BESIDE.items()),
+    *common.expert_table("router.proj.weight", {}, _STACKED_EXPERTS),
     Weight("model.embed_tokens_per_layer.weight", ("layer_inputs", "embedding")),
     Weight("model.per_layer_model_projection.weight", ("layer_inputs", "projection")),
     Weight("model.per_layer_projection_norm.weight", ("layer_inputs", "norm", "weight")),
@@ -57,6 +70,9 @@ DEFAULTS = {
     "attention_k_eq_v": False,
     "num_kv_shared_layers": 0,
     "enable_moe_block": False,
+    "num_experts": None,
+    "top_k_experts": None,
+    "moe_intermediate_size": None,
     "use_double_wide_mlp": False,
     "tie_word_embeddings": True,
 }
@@ -92,10 +108,9 @@ def _text(
     known = family.removesuffix("_text")
     defaults = UNIFIED_DEFAULTS if known == "gemma4_unified" else DEFAULTS
     with ConfigReader(config, source, defaults, known, ignored, part) as reader:
-        reader.only("enable_moe_block", False)
-        reader.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
-        if known == "gemma4_unified":
-            reader.only("hidden_size_per_layer_input", 0)  # transformers' class has no per-layer embeddings
+        if known == "gemma4_unified":  # transformers' class has no per-layer embeddings and no experts
+            reader.only("hidden_size_per_layer_input", 0)
+            reader.only("enable_moe_block", False)
         reader.only("use_bidirectional_attention", None, "vision")  # the latter changes the attention of images only
         vocab_size, layer_input = reader.positive("vocab_size"), reader.whole("hidden_size_per_layer_input")
         layer_input_vocab = 0
@@ -114,6 +129,7 @@ def _text(
             family,
             pattern_of(layer_kinds(reader, ignored)),
             activation=reader.activation("hidden_activation"),
+            experts=experts(reader),
             norm_placement="around",
             qk_norm="head",
             value_norm=True,

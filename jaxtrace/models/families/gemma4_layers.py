@@ -1,4 +1,4 @@
-"""Layers of Gemma 4: windows, sizes, rotary positions, and keys and values that layers share."""
+"""Layers of Gemma 4: windows, sizes, rotary positions, experts, and keys and values that layers share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.models.config import Experts, LayerKind, Rope
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
@@ -36,6 +36,15 @@ def layer_kinds(reader: ConfigReader, ignored: dict[str, str] | None) -> list[La
     own = [by_type[name] for name in types[:first]]
     last = {name: i for i, name in enumerate(types[:first])}
     return own + [replace(by_type[name], kv_source=last[name], **wide) for name in types[first:]]
+
+
+def experts(reader: ConfigReader) -> Experts | None:
+    """Return the experts beside the dense feed-forward block of every layer; None for a dense decoder."""
+    names = "num_experts", "moe_intermediate_size", "top_k_experts"
+    if not reader.flag("enable_moe_block"):
+        reader.ignore(*names)
+        return None
+    return common.experts(reader, *names, router_norm=True, expert_scale=True, beside_dense=True)
 
 
 def _sizes(reader: ConfigReader, types: list[str], ignored: dict[str, str] | None) -> dict[str, dict[str, int]]:

@@ -15,7 +15,10 @@ _EXPERT = {"w1": "gate", "w3": "up", "w2": "down"}
 WEIGHTS = common.weight_table(common.NORMS) + common.expert_table(
     "block_sparse_moe.gate.weight",
     {f"block_sparse_moe.experts.{{expert}}.{name}.weight": param for name, param in _EXPERT.items()},
-    {f"block_sparse_moe.{name}": params for name, params in common.STACKED_EXPERTS.items()},
+    {
+        **{f"block_sparse_moe.{name}": params for name, params in common.STACKED_EXPERTS.items()},
+        **{f"block_sparse_moe.experts.{name}": (param,) for name, param in _EXPERT.items()},
+    },
 )
 RENAMED = ((r"\.mlp\.(gate|experts)\.", r".block_sparse_moe.\1."),)  # names of modules in transformers 5
 IGNORED = ()

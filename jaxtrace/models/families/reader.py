@@ -59,7 +59,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (False, None),
     "use_mrope": (False, None),
     # Routers and experts of other modelling code.
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), (0, None)),
     **dict.fromkeys(("n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size"), (0, None)),
+    "enable_moe_block": (False, None),
     **dict.fromkeys(("moe_layer_freq", "n_group", "topk_group", "routed_scaling_factor"), (1, None)),
     "first_k_dense_replace": (0, None),
     "scoring_func": ("softmax", None),
