@@ -29,6 +29,7 @@ from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler,
 from jaxtrace.engine.samplers.entropix import check_pause
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
+from jaxtrace.engine.step import check_attention
 from jaxtrace.engine.stop_strings import check_stop
 from jaxtrace.errors import ConfigError, StoreError
 from jaxtrace.lock import WriteLock
@@ -212,6 +213,7 @@ def start(
     model = model.with_lens(config.lens)
     hashes = {"checkpoint": checkpoint.fingerprint(), "prompts": hash_prompts(encoded)}
     settings = engine_settings(config, model.stop_tokens, model.tokenizer)
+    check_attention(model.config, settings.sampler.needs)
     ignored = _ignored_generation_settings(config, checkpoint)
     inputs = {
         "mesh": config.mesh,

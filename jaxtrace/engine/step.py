@@ -118,7 +118,7 @@ def init_state(
     Raises:
       ConfigError: the sampler reads the attention of layers none of which has attention weights.
     """
-    _check_attention(config, sampler.needs)
+    check_attention(config, sampler.needs)
     dtype, carried = params["embedding"].dtype, probes.carried(config)
     zeros = lambda: jnp.zeros(batch, jnp.int32)  # noqa: E731 — one buffer per field, so that the state can be donated
     image_keys, image_mask = 0, None
@@ -318,7 +318,7 @@ def decode_step(
     ), trace
 
 
-def _check_attention(config: DecoderConfig, needs: Probes) -> None:
+def check_attention(config: DecoderConfig, needs: Probes) -> None:
     """Raise ConfigError if a sampler reads the attention of layers none of which has attention weights."""
     layers = needs.layers(config)
     if needs.attention and all(config.kind(layer - 1).delta_net for layer in layers):

@@ -135,12 +135,14 @@ def point_marker(values: ArrayLike) -> dict[str, Any]:
     return DOTS if _between_gaps(values).any() else {}
 
 
-def fill_band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
+def fill_band(
+    axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: str, alpha: float, label: str | None = None
+) -> None:
     """Fill the band between two lines [x]; where a value has no neighbour, draw a bar."""
-    axes.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), linewidth=0, **style)
+    x, low, high = (np.asarray(each) for each in (x, low, high))
+    axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, label=label)
     if (lone := _between_gaps(low)).any():
-        ends = (np.asarray(each)[lone] for each in (x, low, high))
-        axes.vlines(*ends, linewidth=5, **style | {"label": None})
+        axes.vlines(x[lone], low[lone], high[lone], color=color, alpha=alpha, linewidth=5)
 
 
 def _between_gaps(values: ArrayLike) -> np.ndarray:

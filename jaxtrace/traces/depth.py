@@ -32,5 +32,7 @@ def row_prediction_depth(row: Row, layers: Sequence[int]) -> np.ndarray:
     present &= True if entropy is None else present_layers(row, "lens_entropy")
     if not present.any():
         return np.full(row.length, np.nan)
-    depth = prediction_depth(top1[:, present], [layer for layer, has in zip(layers, present, strict=True) if has])
+    if not present.all():
+        layers = [layer for layer, has_lens in zip(layers, present, strict=True) if has_lens]
+    depth = prediction_depth(top1[:, present], layers)
     return depth if entropy is None else np.where(np.isfinite(entropy[:, present][:, -1]), depth, np.nan)

@@ -24,12 +24,15 @@ def present_layers(row: Row, name: str) -> Bool[np.ndarray, " L"]:
 
     All entries are present in a row without such a step.
     """
-    metric, values = QUANTITIES[name], row.metrics[name]
-    if not (steps := _finite_steps(row)).any():
+    values, steps = row.metrics[name], np.flatnonzero(_finite_steps(row))
+
+    def absent(steps: np.ndarray) -> np.ndarray:
+        missing = values[steps] < 0 if QUANTITIES[name].integer else np.isnan(values[steps])
+        return np.asarray(missing.all(axis=(0, *range(2, values.ndim))))
+
+    if not len(steps) or not absent(steps[:1]).any():  # one step is enough where no layer is absent
         return np.ones(values.shape[1], bool)
-    values = values if steps.all() else values[steps]
-    missing = values < 0 if metric.integer else np.isnan(values)
-    return np.logical_not(missing.all(axis=(0, *range(2, values.ndim))))
+    return ~absent(steps)
 
 
 def present_values(row: Row, name: str) -> np.ndarray:
