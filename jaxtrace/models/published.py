@@ -407,6 +407,18 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             | {"first_k_dense_replace": 3, "use_qk_norm": True},
         ),
     ],
+    "dots.llm1": [
+        (
+            "rednote-hilab/dots.llm1.base",
+            142_774_381_696,
+            {"model_type": "dots1", "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5, "rope_theta": 10_000_000.0}
+            | {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1}
+            | {"norm_topk_prob": True, "routed_scaling_factor": 2.5, "sliding_window": None, "hidden_size": 4096},
+        ),
+    ],
+    "MiniMax-M2": [
+        ("MiniMaxAI/MiniMax-M2", 228_689_764_864, {"model_type": "minimax_m2", "rotary_dim": 64}),
+    ],
     "Llama 4, text part": [
         (
             "meta-llama/Llama-4-Scout-17B-16E-Instruct",

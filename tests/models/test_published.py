@@ -65,6 +65,11 @@ def test_glm_45_and_the_layer_that_drafts_tokens_add_up_to_the_published_count()
         assert parameter_count(longer) + projection + norms + 2 * config.vocab_size * config.embed_dim == parameters
 
 
+def test_minimax_m2_and_the_scales_of_its_fp8_weights_add_up_to_the_published_count():
+    expert, attention = 3 * 12 * 24, (48 + 8 + 8 + 48) * 24  # one scale for each block of 128 · 128
+    assert find_published("minimax-m2").parameters + 62 * (256 * expert + attention) == 228_703_644_928
+
+
 def test_llama_4_text_and_encoder_add_up_to_the_published_count():
     totals = {"scout-17b-16e": 108_641_793_536, "maverick-17b-128e": 401_583_781_376}
     for name, parameters in totals.items():
