@@ -7,6 +7,7 @@ tokens of its rows.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -23,6 +24,7 @@ from jaxtrace.models.activations import ACTIVATIONS
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
 from jaxtrace.models.parameters import optional_bias, random_weight
+from jaxtrace.models.stacked import LayerOfStack, weight_specs, whole_layer
 
 TILE = 128  # most rows of one expert that are multiplied at once in a loop over experts
 # Mean rows of an expert from which an accelerator uses ragged_dot. XLA copies all experts of its loop over decode steps
@@ -167,8 +169,9 @@ class ExpertFeedForward(nnx.Module):
             return out if axes is None else jax.lax.psum(out, axes)
 
         of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
-        specs = P(rows), P(rows), P(rows), P(axes), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared), trace
+        weights = self.experts.weights
+        specs = P(rows), P(rows), P(rows), _map_weights(lambda w: weight_specs(w, axes), weights), of_shared
+        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, weights, shared), trace
 
     def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""
@@ -217,12 +220,12 @@ def dense(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: 
         factor = jnp.where(is_chosen, chosen.weight, 0).sum(-1, keepdims=True)
         return out + jnp.where(is_chosen.any(-1, keepdims=True), _weighted(x, factor, weight, form), 0), None
 
-    return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), (numbers, weights))[0]
+    return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), (numbers, _map_weights(whole_layer, weights)))[0]
 
 
 def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm) -> Float[Array, "R D"]:
     """Sort the rows by expert, and multiply each group of rows with `jax.lax.ragged_dot`."""
-    sorting = _Sorted.of(chosen, len(weights.gate))
+    sorting, weights = _Sorted.of(chosen, len(weights.gate)), _map_weights(whole_layer, weights)
 
     def product(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
         return jax.lax.ragged_dot_general(
@@ -260,7 +263,7 @@ def tiled(
         slots = first + jnp.arange(size)
         mine = slots < starts[expert] + sorting.counts[expert]
         slots = jnp.minimum(slots, assignments - 1)
-        row, weight = sorting.row[slots], jax.tree.map(lambda w: w[expert], weights)
+        row, weight = sorting.row[slots], _map_weights(lambda w: w[expert], weights)
         y = jnp.where(mine[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
         return out.at[row].add(y)
 
@@ -269,6 +272,11 @@ def tiled(
 
     most = min(assignments, assignments // size + number)
     return jax.lax.scan(step, jnp.zeros(x.shape, jnp.float32), jnp.arange(most))[0]
+
+
+def _map_weights(function: Callable[[Any], Any], weights: ExpertWeights) -> Any:
+    """Return the weights with a function applied to each array, or to each `LayerOfStack`."""
+    return jax.tree.map(function, weights, is_leaf=lambda w: isinstance(w, LayerOfStack))
 
 
 class _Sorted(NamedTuple):
