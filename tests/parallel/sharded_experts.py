@@ -1,6 +1,7 @@
 """Experts on meshes of one to eight devices against one device: scored texts, and generated texts whose rows refill."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def check():
     params = jax.tree.map(lambda x: x * (8 if x.ndim > 1 else 1), random)
     alone = [_generated(params, [prompt]).rows[0] for prompt in prompts]
     for dtype in (jnp.float32, jnp.bfloat16):
-        stacked = jax.tree.map(lambda x: x.astype(dtype), stack_layers(ROUTED, params))
+        stacked = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), stack_layers(ROUTED, params))
         for text in MESHES:
             mesh = fit_mesh(make_mesh(text), ROUTED)
             placed = jax.device_put(stacked, param_shardings(ROUTED, mesh, stacked=True))
