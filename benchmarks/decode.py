@@ -47,7 +47,7 @@ def main() -> None:
     for batch in args.batch:
         prompts = random_tokens(args.shape, batch, args.prompt)
         timed = interleave(selected(_calls(ours, theirs, prompts, args.new), args), args.repeats)
-        moved = parameter_bytes(args.shape) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
+        moved = parameter_bytes(args.shape, batch) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
         rows += _rows(timed, batch, args.new, moved, machine.bandwidth)
         below += _agreement(timed, batch)
     BenchmarkTable(
