@@ -218,7 +218,7 @@ def tile_size(mean: float, platform: str) -> int:
     """
     size = 1 << math.ceil(math.log2(max(1, 2 * mean)))
     if platform == "cpu":
-        return 1 if mean <= 1 / 4 else min(128, max(4, size))
+        return 1 if mean <= 1 / 4 else min(32, max(4, size))
     return min(256, max(8, size))
 
 

@@ -87,14 +87,14 @@ def test_every_way_has_the_gradients_of_the_dense_one_also_in_a_stack_of_layers(
     tolerance = 1e-5 if dtype == jnp.float32 else 5e-2  # of the largest entry
     for stacked in (False, True):
         got = gradients(way, weights, chosen.weight, stacked)
-        for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-            np.testing.assert_allclose(x, y, atol=tolerance * np.abs(y).max())
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(np.float32(a), b, atol=tolerance * np.abs(b).max())
 
 
 @pytest.mark.parametrize(
     ("mean", "platform", "size"),
     [
-        *((0.06, "cpu", 1), (1, "cpu", 4), (4, "cpu", 8), (64, "cpu", 128), (1000, "cpu", 128)),
+        *((0.06, "cpu", 1), (1, "cpu", 4), (4, "cpu", 8), (16, "cpu", 32), (1000, "cpu", 32)),
         *((0.06, "tpu", 8), (4, "tpu", 8), (32, "tpu", 64), (1000, "tpu", 256)),
     ],
 )
