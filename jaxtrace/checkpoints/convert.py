@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from jaxtrace import interrupts
 from jaxtrace.checkpoints import orbax
+from jaxtrace.checkpoints.assemble import PART
 from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.sources import COPIED, CheckpointFiles
@@ -34,7 +35,6 @@ from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.settings.run import DTYPES
 
 AS_STORED = "as stored"
-PART = 2**30  # bytes of a part that is written at once; a larger parameter is a part of its own
 
 REPLACE = "replace it with --overwrite, or name another directory"
 
