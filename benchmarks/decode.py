@@ -62,8 +62,8 @@ def main() -> None:
         above=(machine.line,),
         below=(
             "Times are medians of whole calls, with prefill and conversion to NumPy. GB/s counts the weights (of "
-            "experts those in use, on average) and the key/value cache, each read once per step. “vs” columns are ratios of "
-            "tokens/s; plain tf is the faster of the two plain variants of transformers.",
+            "experts those in use, on average) and the key/value cache, each read once per step. “vs” columns are "
+            "ratios of tokens/s; plain tf is the faster of the two plain variants of transformers.",
             *([f"transformers computes experts with {args.experts}."] if routed else []),
             *below,
         ),
