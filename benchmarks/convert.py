@@ -1,6 +1,7 @@
 """Conversion and loading of a checkpoint: time, and peak memory beside the parameters themselves.
 
 python -m benchmarks.convert --shape llama-3.2-3b
+python -m benchmarks.convert --shape qwen3-moe-3-layers --variants convert "load, Hugging Face" "trace, converted"
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from benchmarks.machine import this_machine
 from benchmarks.options import add_model, benchmark_parser
-from benchmarks.shapes import SHAPES, checkpoint
+from benchmarks.shapes import checkpoint, largest_parameter
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import run_in_new_process, say
 
@@ -71,8 +72,7 @@ def main() -> None:
 
 
 def _publish(shape: str, stored: int, measured: Mapping[str, ProcessCost], out: Path | None) -> None:
-    config = SHAPES[shape]
-    largest = config["vocab_size"] * config["hidden_size"] * 2
+    largest = largest_parameter(shape) * 2
     rows = []
     for variant, cost in measured.items():
         rows.append(
@@ -100,7 +100,7 @@ def _publish(shape: str, stored: int, measured: Mapping[str, ProcessCost], out: 
             "of largest",
         ),
         rows=rows,
-        above=(this_machine().line, f"Largest tensor: the embedding, {largest / MIB:,.0f} MiB."),
+        above=(this_machine().line, f"Largest parameter: {largest / MIB:,.0f} MiB."),
         below=(
             "Each runs in a new process, after its files were evicted from the page cache. Peak is anonymous memory "
             "(RssAnon, polled every 2 ms) less the memory after the imports. “Arrays” are the arrays at the end; "
@@ -179,6 +179,16 @@ def _load(name: Path, stacked: bool) -> list[Any]:
     return jax.block_until_ready(jax.tree.leaves(params))
 
 
+def _trace(converted: Path) -> list[Any]:
+    import jax
+
+    import jaxtrace
+
+    model = jaxtrace.load(str(converted), dtype="bfloat16")
+    model.generate([[1, 2, 3, 4]], max_new_tokens=4)
+    return jax.tree.leaves(model.params)
+
+
 def _load_file(source: Path, _: Path) -> list[Any]:
     import jax
     from safetensors.numpy import load_file
@@ -204,6 +214,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Callable[[Path, Path], list[Any]]]] =
     "load, converted": (LOADING, lambda _, converted: _load(converted, False)),
     "load stacked, Hugging Face": (LOADING, lambda source, _: _load(source, True)),
     "load stacked, converted": (LOADING, lambda _, converted: _load(converted, True)),
+    "trace, converted": (LOADING, lambda _, converted: _trace(converted)),
     "safetensors load_file, then device_put": (("safetensors.numpy",), _load_file),
     "transformers from_pretrained": (("torch", "transformers"), _transformers),
 }

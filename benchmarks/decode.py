@@ -17,7 +17,7 @@ from benchmarks import torch_plain, torch_traced
 from benchmarks.agreement import agreement_line, metrics_of, token_agreement
 from benchmarks.machine import this_machine
 from benchmarks.options import NO_LENS, add_batch, add_model, add_variants, benchmark_parser, load_both, selected
-from benchmarks.shapes import SHAPES, parameter_bytes, random_tokens
+from benchmarks.shapes import SHAPES, decoder_config, parameter_bytes, random_tokens
 from benchmarks.table import BenchmarkTable, ratio
 from benchmarks.timing import CallTimes, interleave
 
@@ -40,14 +40,19 @@ def main() -> None:
     add_batch(parser)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens generated for each")
+    experts = ("eager", "batched_mm", "grouped_mm")
+    parser.add_argument("--experts", choices=experts, default="batched_mm", help="how transformers computes experts")
     args = parser.parse_args()
     machine = this_machine()
     ours, theirs = load_both(args)
+    routed = decoder_config(args.shape).experts is not None
+    if routed and theirs is not None:
+        theirs.set_experts_implementation(args.experts)
     rows, below = [], []
     for batch in args.batch:
         prompts = random_tokens(args.shape, batch, args.prompt)
         timed = interleave(selected(_calls(ours, theirs, prompts, args.new), args), args.repeats)
-        moved = parameter_bytes(args.shape) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
+        moved = parameter_bytes(args.shape, batch) + _cache_bytes(args.shape, batch, args.prompt + args.new / 2)
         rows += _rows(timed, batch, args.new, moved, machine.bandwidth)
         below += _agreement(timed, batch)
     BenchmarkTable(
@@ -56,9 +61,10 @@ def main() -> None:
         rows=rows,
         above=(machine.line,),
         below=(
-            "Times are medians of whole calls, with prefill and conversion to NumPy. GB/s counts the weights and "
-            "the key/value cache, each read once per step. “vs” columns are ratios of tokens/s; plain tf is the faster "
-            "of the two plain variants of transformers.",
+            "Times are medians of whole calls, with prefill and conversion to NumPy. GB/s counts the weights (of "
+            "experts those in use, on average) and the key/value cache, each read once per step. “vs” columns are "
+            "ratios of tokens/s; plain tf is the faster of the two plain variants of transformers.",
+            *([f"transformers computes experts with {args.experts}."] if routed else []),
             *below,
         ),
     ).publish(args.out)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks.timing import say
+from jaxtrace.checkpoints.table import weight_table
+from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import abstract_params
+from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import find_published
 
 COMMON = {
@@ -45,6 +51,19 @@ for name in ("llama-3.2-1b", "llama-3.2-3b"):
     assert model is not None
     SHAPES[name] = COMMON | model.raw | {"head_dim": model.config.head_dim}
 
+# A few layers of Qwen3-30B-A3B: 4.9 GB in float32, for speed; 4.3 GB in bfloat16, for conversion.
+for name, layers, vocabulary in (("qwen3-moe-2-layers", 2, 8_192), ("qwen3-moe-3-layers", 3, 151_936)):
+    model = find_published("qwen3-30b-a3b")
+    assert model is not None
+    SHAPES[name] = model.raw | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "num_hidden_layers": layers,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
 
 def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32) -> Path:
     """Return the directory of a checkpoint with random weights; written once, one safetensors file per layer.
@@ -60,7 +79,7 @@ def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32
     partial.mkdir(parents=True, exist_ok=True)
     say(f"writing {target}")
     rng = np.random.default_rng(seed)
-    groups = list(_tensors(SHAPES[shape]))
+    groups = list(_tensors(decoder_config(shape)))
     file_of, total = {}, 0
     for i, group in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
@@ -75,9 +94,26 @@ def checkpoint(shape: str, workdir: Path, seed: int = 0, dtype: Any = np.float32
     return partial.rename(target)
 
 
-def parameter_bytes(shape: str) -> int:
-    """Return the bytes of all weights in float32."""
-    return sum(4 * int(np.prod(size)) for group in _tensors(SHAPES[shape]) for size in group.values())
+def decoder_config(shape: str) -> DecoderConfig:
+    """Return the decoder's config of a shape."""
+    return FAMILIES[SHAPES[shape]["model_type"]].decoder_config(SHAPES[shape], shape)
+
+
+def parameter_bytes(shape: str, rows: int | None = None) -> int:
+    """Return the bytes of all weights in float32, or of those that a step of some rows reads.
+
+    Of a layer's E experts, of which each row has C, a step reads E · (1 − (1 − C / E)^rows): the mean, if rows choose
+    independently.
+    """
+    config, experts = decoder_config(shape), decoder_config(shape).experts
+    share = 1.0 if rows is None or experts is None else 1 - (1 - experts.chosen / experts.number) ** rows
+    sizes = jax.tree_util.tree_leaves_with_path(abstract_params(config))
+    return int(sum(4 * leaf.size * (share if "experts" in jax.tree_util.keystr(path) else 1) for path, leaf in sizes))
+
+
+def largest_parameter(shape: str) -> int:
+    """Return the entries of the largest parameter; all experts of a layer are one."""
+    return max(leaf.size for leaf in jax.tree.leaves(abstract_params(decoder_config(shape))))
 
 
 def flops_per_text(shape: str, length: int, *, lens: bool) -> float:
@@ -95,24 +131,13 @@ def random_tokens(shape: str, rows: int, length: int, seed: int = 1) -> list[lis
     return rng.integers(SHAPES[shape]["vocab_size"], size=(rows, length)).tolist()
 
 
-def _tensors(config: dict[str, Any]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Yield the names and shapes of the weights, one group per file."""
-    d, f, h = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    n, k = config["num_attention_heads"] * h, config["num_key_value_heads"] * h
-    yield {"model.embed_tokens.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}
-    for i in range(config["num_hidden_layers"]):
-        layer = {
-            "input_layernorm": (d,),
-            "self_attn.q_proj": (n, d),
-            "self_attn.k_proj": (k, d),
-            "self_attn.v_proj": (k, d),
-            "self_attn.o_proj": (d, n),
-            "post_attention_layernorm": (d,),
-            "mlp.gate_proj": (f, d),
-            "mlp.up_proj": (f, d),
-            "mlp.down_proj": (d, f),
-        }
-        yield {f"model.layers.{i}.{name}.weight": size for name, size in layer.items()}
+def _tensors(config: DecoderConfig) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the weights, one group per file: those outside the layers, then each layer's."""
+    groups: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, params in weight_table(config).items():
+        layer = re.match(r"model\.layers\.\d+\.", name)
+        groups.setdefault(layer[0] if layer else "", {})[name] = params[0].stored
+    yield from groups.values()
 
 
 def _random(rng: np.random.Generator, size: tuple[int, ...], name: str, embed: int) -> np.ndarray:

@@ -14,6 +14,8 @@ from jaxtrace.models.decoder import Params, abstract_params
 from jaxtrace.models.families.weights import ParamPath
 from jaxtrace.models.stacked import StackedLayers
 
+PART = 2**30  # bytes that a reader may return at once; a larger parameter is read by itself
+
 # (path of a subtree, its shapes, dtypes and shardings) → its arrays
 Read = Callable[[ParamPath, Any], Any]
 
@@ -36,6 +38,9 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     block_shapes, block_shardings = shapes.pop("layers"), shardings["layers"]
 
     def read_part(path: ParamPath, shape: Any, sharding: Any) -> Any:
+        entries = sum(leaf.size for leaf in jax.tree.leaves(shape))
+        if isinstance(shape, dict) and entries * jnp.dtype(dtype).itemsize > PART:
+            return {name: read_part((*path, name), shape[name], sharding[name]) for name in shape}
         part = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape, sharding)
         return jax.block_until_ready(read(path, part))  # otherwise several parts would wait in host memory
 

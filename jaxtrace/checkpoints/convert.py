@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from jaxtrace import interrupts
 from jaxtrace.checkpoints import orbax
+from jaxtrace.checkpoints.assemble import PART
 from jaxtrace.checkpoints.converted import FOREIGN, MARKER, PARAMS, STARTED, Conversion, read_conversion
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.sources import COPIED, CheckpointFiles
@@ -64,7 +65,7 @@ def convert(
     resume: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> None:
-    """Write a checkpoint as Orbax, with one layer in memory at a time; resume an interrupted conversion.
+    """Write a checkpoint as Orbax, with at most one layer or parameter in memory; resume an interrupted conversion.
 
     Args:
       checkpoint: checkpoint to convert.
@@ -101,7 +102,8 @@ def convert(
             if not resume:
                 raise CheckpointError(f"{out}: holds this conversion, finished; accept it with --resume, {REPLACE}")
             return
-        parts = [("/".join(map(str, path)), path, part, _tree_bytes(part)) for path, part in _parts(target)]
+        largest = max(PART, *map(_tree_bytes, jax.tree.leaves(target)))
+        parts = [("/".join(map(str, path)), path, part, _tree_bytes(part)) for path, part in _parts(target, largest)]
         written, total = 0, sum(size for *_, size in parts)
         with _write_errors(out):
             check_writable(out, sum(size for name, *_, size in parts if name not in progress.parts))
@@ -153,15 +155,20 @@ def _conversion(checkpoint: Checkpoint, dtype: str | None, mesh: str | None, rou
     )
 
 
-def _parts(tree: Any, path: ParamPath = ()) -> Iterator[tuple[ParamPath, Any]]:
-    """Yield the path and subtree of every block, and of every entry outside the blocks."""
-    if isinstance(tree, list):
-        yield from (((*path, i), block) for i, block in enumerate(tree))
-    elif not path or (isinstance(tree, dict) and any(isinstance(value, list) for value in tree.values())):
-        for key, value in tree.items():
-            yield from _parts(value, (*path, key))
-    else:
+def _parts(tree: Any, largest: int, path: ParamPath = ()) -> Iterator[tuple[ParamPath, Any]]:
+    """Yield the path and subtree of every block, and of every entry outside the blocks.
+
+    A subtree of more than `largest` bytes, such as a block of many experts, is split: Orbax copies what it writes.
+    """
+    if path and not _has_list(tree) and _tree_bytes(tree) <= largest:
         yield path, tree
+        return
+    for key, value in enumerate(tree) if isinstance(tree, list) else tree.items():
+        yield from _parts(value, largest, (*path, key))
+
+
+def _has_list(tree: Any) -> bool:
+    return isinstance(tree, list) or (isinstance(tree, dict) and any(map(_has_list, tree.values())))
 
 
 def _tree_bytes(tree: Any) -> int:

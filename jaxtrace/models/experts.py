@@ -7,6 +7,8 @@ tokens of its rows.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -24,10 +26,10 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.norms import RMSNorm
 from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
 from jaxtrace.models.parameters import optional_bias, random_weight
+from jaxtrace.models.stacked import LayerOfStack, weight_specs, whole_layer
 
-TILE = 128  # most rows of one expert that are multiplied at once in a loop over experts
-# Mean rows of an expert from which an accelerator uses ragged_dot. XLA copies all experts of its loop over decode steps
-# for it: 6.9 GiB on each of 16 v5e chips for Qwen3-30B-A3B.
+# Mean rows of an expert from which a GPU uses ragged_dot (unmeasured). On a CPU it computes every expert for all rows.
+# On a TPU it reads as many weights as the loop, and copies them first. Figures: benchmarks/results/experts-*.md.
 RAGGED = 32
 MIN_SUM = 1e-20  # added to the sum of scores by which they are divided: all sigmoids of a token may be 0
 
@@ -174,8 +176,9 @@ class ExpertFeedForward(nnx.Module):
             return out if axes is None else jax.lax.psum(out, axes)
 
         of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
-        specs = P(rows), P(rows), P(rows), P(axes), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, self.experts.weights, shared)
+        weights = self.experts.weights
+        specs = P(rows), P(rows), P(rows), _map_weights(lambda w: weight_specs(w, axes), weights), of_shared
+        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, weights, shared)
 
     def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""
@@ -208,32 +211,43 @@ def compute_experts(
       form: form of an expert's output.
       devices: number of devices that hold as many other experts each.
     """
-    (rows, count), number = chosen.expert.shape, len(weights.gate) * devices
+    (rows, count), number, platform = chosen.expert.shape, len(weights.gate) * devices, target_platform()
+    mean = rows * count / number  # rows of an expert
     if count == number:
         return dense(x, chosen, weights, form)
-    mean, on_cpu = -(-rows * count // number), target_platform() == "cpu"  # mean: rows of an expert
-    if not on_cpu and mean >= RAGGED:
+    if platform not in ("cpu", "tpu") and mean >= RAGGED:
         return ragged(x, chosen, weights, form)
-    size = min(TILE, 1 << (mean - 1).bit_length())
-    return tiled(x, chosen, weights, form, size=size if on_cpu else max(8, size))
+    return tiled(x, chosen, weights, form, size=tile_size(mean, platform))
+
+
+def tile_size(mean: float, platform: str) -> int:
+    """Return the number of rows of one expert that are multiplied at once, a power of two.
+
+    From twice the mean most experts are read once. On a CPU rows that are not used cost time too: 16 rows over 128
+    experts (mean 1) take 132 ms in ones, 95 in fours and 108 in eights (Qwen3-30B-A3B, 2 cores). On a TPU a product of
+    up to 240 rows takes as long as reading its weights (v5e: 197 TFLOP/s, 819 GB/s), and 8 rows are the least.
+    """
+    size = 1 << math.ceil(math.log2(max(1, 2 * mean)))
+    if platform == "cpu":
+        return 1 if mean <= 1 / 4 else min(32, max(4, size))
+    return min(256, max(8, size))
 
 
 def dense(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm) -> Float[Array, "R D"]:
     """Compute every expert for every row, one expert after another."""
-    numbers = jnp.arange(len(weights.gate))
 
-    def add(out: Array, of_expert: tuple[Array, ExpertWeights]) -> tuple[Array, None]:
-        number, weight = of_expert
+    def add(out: Array, number: Array) -> tuple[Array, None]:
+        weight = _map_weights(lambda w: w[number], weights)
         is_chosen = chosen.expert == number
         factor = jnp.where(is_chosen, chosen.weight, 0).sum(-1, keepdims=True)
         return out + jnp.where(is_chosen.any(-1, keepdims=True), _weighted(x, factor, weight, form), 0), None
 
-    return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), (numbers, weights))[0]
+    return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), jnp.arange(len(weights.gate)))[0]
 
 
 def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm) -> Float[Array, "R D"]:
     """Sort the rows by expert, and multiply each group of rows with `jax.lax.ragged_dot`."""
-    sorting = _Sorted.of(chosen, len(weights.gate))
+    sorting, weights = _Sorted.of(chosen, len(weights.gate)), _map_weights(whole_layer, weights)
 
     def product(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
         return jax.lax.ragged_dot_general(
@@ -271,7 +285,7 @@ def tiled(
         slots = first + jnp.arange(size)
         mine = slots < starts[expert] + sorting.counts[expert]
         slots = jnp.minimum(slots, assignments - 1)
-        row, weight = sorting.row[slots], jax.tree.map(lambda w: w[expert], weights)
+        row, weight = sorting.row[slots], _map_weights(lambda w: w[expert], weights)
         y = jnp.where(mine[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
         return out.at[row].add(y)
 
@@ -280,6 +294,11 @@ def tiled(
 
     most = min(assignments, assignments // size + number)
     return jax.lax.scan(step, jnp.zeros(x.shape, jnp.float32), jnp.arange(most))[0]
+
+
+def _map_weights(function: Callable[[Any], Any], weights: ExpertWeights) -> Any:
+    """Return the weights with a function applied to each array, or to each `LayerOfStack`."""
+    return jax.tree.map(function, weights, is_leaf=lambda w: isinstance(w, LayerOfStack))
 
 
 class _Sorted(NamedTuple):

@@ -30,7 +30,7 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import LayerOutputs, LayerTrace
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.rope import Rotation, rotation
-from jaxtrace.models.stacked import StackedLayers, join_layers, layer_at, split_layers
+from jaxtrace.models.stacked import StackedLayers, join_layers, keep_experts_whole, layer_at, split_layers
 
 # Cache of a layer, if it has one, its requested metrics, and the residual stream after it, if requested.
 LayerResult = tuple[LayerState, LayerTrace, Array | None]
@@ -167,7 +167,9 @@ def forward(
     of_layers: list[Any] = [params["layers"], cache, masks, inputs]
     scanned = 0
     if isinstance(cache, StackedLayers):
-        x, repeated = jax.lax.scan(period, x, tuple(each.repeated for each in of_layers))
+        sliced, layers_of = keep_experts_whole(params["layers"].repeated)
+        others = tuple(each.repeated for each in of_layers[1:])
+        x, repeated = jax.lax.scan(lambda x, step: period(x, (layers_of(step[0]), *step[1:])), x, (sliced, *others))
         of_layers = [each.tail for each in of_layers]
         scanned = config.num_layers - len(cache.tail)
     for number, (weights, layer_cache, mask, layer_input) in enumerate(zip(*of_layers, strict=True), scanned + 1):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +38,57 @@ class StackedLayers:
         repeats = len(jax.tree.leaves(self.repeated)[0])
         scanned = [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(repeats) for tree in self.repeated]
         return [*scanned, *self.tail]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerOfStack:
+    """One layer of the stacked weights of experts. A loop over experts reads its parts where they are.
+
+    A slice of the layer as the loop's operand would be a copy: XLA then reads and writes all experts in each step.
+    """
+
+    stack: Float[Array, "L E ..."]
+    layer: Int[Array, ""]
+
+    def __len__(self) -> int:
+        return self.stack.shape[1]
+
+    def __getitem__(self, expert: Any) -> Any:
+        """Return an expert's weights; the layer itself for an ellipsis, as of an array."""
+        return self if expert is ... else self.stack[self.layer, expert]
+
+
+def whole_layer(weights: Array | LayerOfStack) -> Array:
+    """Return the weights of all experts of a layer as one array."""
+    return weights.stack[weights.layer] if isinstance(weights, LayerOfStack) else weights
+
+
+def weight_specs(weights: Array | LayerOfStack, axes: tuple[str, ...] | None) -> Any:
+    """Return the partition specs of the weights of experts that are split over mesh axes."""
+    if isinstance(weights, LayerOfStack):
+        stack: Any = PartitionSpec(None, axes)
+        whole: Any = PartitionSpec()
+        return LayerOfStack(stack, whole)
+    return PartitionSpec(axes)
+
+
+def keep_experts_whole(repeated: list[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
+    """Return what a scan slices in each step, and a function from the slices to the step's layers.
+
+    The weights of experts are not sliced: a layer has `LayerOfStack` in their place.
+    """
+    is_expert = jax.tree_util.tree_map_with_path(
+        lambda keys, _: any(getattr(key, "key", None) == "experts" for key in keys), repeated
+    )
+    sliced = jax.tree.map(lambda expert, x: jnp.arange(len(x)) if expert else x, is_expert, repeated)
+
+    def layers(slices: list[Any]) -> list[Any]:
+        return jax.tree.map(
+            lambda expert, x, part: LayerOfStack(x, part) if expert else part, is_expert, repeated, slices
+        )
+
+    return sliced, layers
 
 
 def layer_at(layers: list[Any] | StackedLayers, i: int) -> Any:

@@ -24,6 +24,7 @@ from jaxtrace.checkpoints import orbax
 from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.huggingface import open_checkpoint
 from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, Folder
+from tests.models.cases import SMALL
 
 PROMPTS = [[1, 5, 3], [2, 2, 7, 8]]
 STORED = {
@@ -61,7 +62,9 @@ def stored_as(folder, dtypes):
 
 
 TIED = CONFIG | {"tie_word_embeddings": True}
+ROUTED = SMALL["qwen3_moe"] | {"model_type": "qwen3_moe", "num_hidden_layers": 3, "mlp_only_layers": [1]}
 CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused": GPT2, "head by head": GPT_NEOX}
+CONFIGS["experts"] = ROUTED
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ CONFIGS = {"untied": CONFIG, "tied": TIED, "two kinds of layers": GEMMA2, "fused
         pytest.param("two kinds of layers", "mixed", marks=pytest.mark.nightly),  # test_restoring.py converts it too
         pytest.param("fused", "mixed", marks=pytest.mark.nightly),
         pytest.param("head by head", "mixed", marks=pytest.mark.nightly),
+        pytest.param("experts", "mixed", marks=pytest.mark.nightly),
     ],
 )
 def test_a_conversion_keeps_every_parameter(folder_of, tmp_path, config, stored):
@@ -154,11 +158,14 @@ def test_files_of_a_converted_checkpoint(folder, tmp_path):
     np.testing.assert_array_equal(np.asarray(plain["layers"]["1"]["attention"]["q"]), np.asarray(q))
 
 
-def test_progress_counts_bytes(folder, tmp_path):
-    counts = []
+def test_progress_counts_bytes_of_parts_that_are_no_larger_than_the_largest_parameter(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "PART", 0)
+    counts, sizes = [], [values.nbytes for values in folder.weights.values()]
     convert(open_checkpoint(folder.write()), tmp_path / "out", on_progress=lambda *written: counts.append(written))
-    total = sum(values.nbytes for values in folder.weights.values())
-    assert counts == sorted(counts) and counts[-1] == (total, total) and {whole for _, whole in counts} == {total}
+    assert counts[-1] == (sum(sizes), sum(sizes)) and {whole for _, whole in counts} == {sum(sizes)}
+    parts = np.diff([0, *(written for written, _ in counts)])
+    assert parts.min() > 0 and parts.max() == max(sizes)
+    assert_same_checkpoint(folder.path, tmp_path / "out")
 
 
 def interrupt(*_):

@@ -14,7 +14,7 @@ from jaxtrace.kernels import compiling_for
 
 from jaxtrace import Probes
 from jaxtrace.engine.step import decode_step, init_state, score_step
-from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.config import DecoderConfig, Experts, LayerKind
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.parallel.mesh import fit_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
@@ -32,6 +32,7 @@ CAPPED = dataclasses.replace(
 
 # For the mesh: fewer key/value heads than devices along "model", and a vocabulary that these do not divide.
 MESHED = dataclasses.replace(PLAIN, kv_heads=1, vocab_size=4099)
+ROUTED = dataclasses.replace(MESHED, experts=Experts(8, 2, 256))
 MESHED_CAPPED = dataclasses.replace(CAPPED, kv_heads=1, vocab_size=4099)
 
 
@@ -59,7 +60,7 @@ def kernels_in(text):
 
 
 ON_ONE_DEVICE = [pytest.param(PLAIN, marks=pytest.mark.nightly), CAPPED]
-ON_A_MESH = [MESHED, pytest.param(MESHED_CAPPED, marks=pytest.mark.nightly)]
+ON_A_MESH = [ROUTED, *(pytest.param(config, marks=pytest.mark.nightly) for config in (MESHED, MESHED_CAPPED))]
 
 
 @pytest.mark.parametrize("config", ON_ONE_DEVICE, ids=["plain", "windows and caps"])
@@ -68,11 +69,21 @@ def test_decode_step_uses_its_kernels(config):
     assert kernels_in(compiled(config, (1, 1), decode_step)) == kernels
 
 
-@pytest.mark.parametrize("config", ON_A_MESH, ids=["plain", "windows and caps"])
+def copied_experts(text, config, parts):
+    """Return the instructions of a program that produce the weights of all experts of a layer on a device."""
+    experts = config.experts
+    held, matrix = experts.number // parts, {experts.feed_forward, config.embed_dim}
+    arrays = re.findall(r"%(\S+) = \w+\[(?:1,)?(\d+),(\d+),(\d+)\]\S* (?!parameter|get-tuple-element)\w", text)
+    return [name for name, *sizes in arrays if int(sizes[0]) == held and {*map(int, sizes[1:])} == matrix]
+
+
+@pytest.mark.parametrize("config", ON_A_MESH, ids=["experts", "plain", "windows and caps"])
 def test_decode_step_on_a_mesh_uses_its_kernels(config):
     text = compiled(config, (2, 2), decode_step)
     assert kernels_in(text) == {"decode_attention", "unembed_moments"}
     collectives.check(text, config, ROWS, 1, SLOTS)
+    if config.experts is not None:
+        assert not copied_experts(text, config, 2)
 
 
 TEXTS = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((ROWS, CHUNK), (ROWS,), (ROWS, CHUNK))]
@@ -84,7 +95,10 @@ def test_score_step_uses_its_kernels():
 
 
 @pytest.mark.nightly
-def test_score_step_on_a_mesh_uses_its_kernels():
-    text = compiled(MESHED, (2, 2), score_step, *TEXTS)
+@pytest.mark.parametrize("config", [MESHED, ROUTED], ids=["plain", "experts"])
+def test_score_step_on_a_mesh_uses_its_kernels(config):
+    text = compiled(config, (2, 2), score_step, *TEXTS)
     assert kernels_in(text) == {"prefill_attention", "unembed_moments"}
-    collectives.check(text, MESHED, ROWS, CHUNK, SLOTS)
+    collectives.check(text, config, ROWS, CHUNK, SLOTS)
+    if config.experts is not None:
+        assert not copied_experts(text, config, 2)

@@ -19,6 +19,7 @@ from jaxtrace.models.decoder import abstract_params, active_parameter_count
 from jaxtrace.models.experts import Chosen, ExpertForm, ExpertWeights
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import published_shape
+from jaxtrace.models.stacked import LayerOfStack
 from jaxtrace.parallel.mesh import divides
 from tests.models.cases import SMALL
 
@@ -64,18 +65,41 @@ def test_every_way_computes_each_chosen_expert(way, scores_on_inputs, rng):
     np.testing.assert_allclose(computed, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", [name for name in WAYS if name != "dense"])
 @pytest.mark.nightly
-def test_every_way_has_the_gradients_of_the_dense_one(way, rng):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_has_the_gradients_of_the_dense_one_also_in_a_stack_of_layers(way, dtype, rng):
     x, chosen, weights = jax.tree.map(jnp.asarray, drawn(rng, 4, 2))
+    weights = jax.tree.map(lambda w: w.astype(dtype), weights)
 
-    @functools.partial(jax.jit, static_argnames="name")
-    def gradients(name, weights, weight):
-        loss = lambda w, y: jnp.square(WAYS[name](x, chosen._replace(weight=y), w, ExpertForm("silu"))).sum()  # noqa: E731
-        return jax.grad(loss, (0, 1))(weights, weight)
+    def in_stack(w):
+        return LayerOfStack(jnp.stack([w + 1, w]), jnp.asarray(1))
 
-    got, want = (gradients(name, weights, chosen.weight) for name in (way, "dense"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), got, want)
+    @functools.partial(jax.jit, static_argnames=("name", "stacked"))
+    def gradients(name, weights, weight, stacked):
+        def loss(w, y):
+            layer = ExpertWeights(*map(in_stack, w)) if stacked else w
+            return jnp.square(WAYS[name](x.astype(dtype), chosen._replace(weight=y), layer, ExpertForm("silu"))).sum()
+
+        return jax.value_and_grad(loss, (0, 1))(weights, weight)
+
+    want = gradients("dense", jax.tree.map(jnp.float32, weights), chosen.weight, False)
+    tolerance = 1e-5 if dtype == jnp.float32 else 5e-2  # of the largest entry
+    for stacked in (False, True):
+        got = gradients(way, weights, chosen.weight, stacked)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(np.float32(a), b, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    ("mean", "platform", "size"),
+    [
+        *((0.06, "cpu", 1), (1, "cpu", 4), (4, "cpu", 8), (16, "cpu", 32), (1000, "cpu", 32)),
+        *((0.06, "tpu", 8), (4, "tpu", 8), (32, "tpu", 64), (1000, "tpu", 256)),
+    ],
+)
+def test_the_tiles_grow_with_the_rows_of_an_expert(mean, platform, size):
+    assert experts.tile_size(mean, platform) == size
 
 
 CONFIG = SMALL["qwen3_moe"] | {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 4}

@@ -25,3 +25,8 @@ SAME |= {"llama4", "qwen3_5", "qwen3_5_moe"}
 @pytest.mark.parametrize("family", sorted({*FAMILIES} - {*sharded.FAMILIES} - SAME))
 def test_every_other_family_on_eight_devices_agrees_with_one(family):
     on_devices.run("sharded_families", family)
+
+
+@pytest.mark.nightly
+def test_experts_on_meshes_of_one_to_eight_devices_agree_with_one_device():
+    on_devices.run("sharded_experts")

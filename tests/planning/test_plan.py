@@ -114,3 +114,19 @@ def test_90b_is_split_over_sixteen_small_chips_with_its_images_keys():
 def test_90b_is_split_over_eight_large_chips():
     planned = plan("llama-3.2-90b", "v5p-8", batch=8, context=CHUNK, probes=Probes.of("output"))
     check_shared(planned, {"data": 2, "model": 4})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b"])
+def test_experts_are_split_over_sixteen_chips_and_only_those_in_use_are_read(name):
+    planned = plan(name, "v5e-16", batch=8, context=CHUNK, probes=Probes.of("output"), mesh="data=1,model=16")
+    check_shared(planned, {"data": 1, "model": 16})
+    config = planned.request.config
+    experts, held = config.experts, config.experts.number // 16
+    layer = 2 * held * 3 * experts.feed_forward * config.embed_dim
+    for program, positions in ((planned.decode, 8), (planned.prefill, planned.prefill_rows * CHUNK)):
+        in_use = 1 - (1 - experts.chosen / experts.number) ** positions
+        unread = sum(not kind.dense for kind in config.kinds) * layer * (1 - in_use)
+        whole = program.weights - (0 if config.tied else 2 * config.vocab_size * config.embed_dim // 16)
+        assert program.work.weights == pytest.approx(whole - unread, rel=0.02)  # without norms
+        assert program.temporaries < layer  # no copy of a layer's experts
