@@ -97,3 +97,9 @@ def empty_cache(
     return StackedLayers(
         [layer(kind, (repeats,)) for kind in config.pattern], [layer(k, ()) for k in config.pattern[:remainder]]
     )
+
+
+def recurrent_states(cache: KVCache) -> list[RecurrentState]:
+    """Return the states of the recurrent layers; those of a stack are one entry."""
+    entries = [*cache.repeated, *cache.tail] if isinstance(cache, StackedLayers) else cache
+    return [entry for entry in entries if isinstance(entry, RecurrentState)]

@@ -19,6 +19,7 @@ from jaxtrace.checkpoints.huggingface import read_shape
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import precision_name
 from jaxtrace.model import open_random_model
+from jaxtrace.models.cache import recurrent_states
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
 from jaxtrace.parallel.automatic import automatic_mesh
@@ -96,6 +97,7 @@ class Program:
       collectives: collectives by kind, of one decode step or one chunk of prefill.
       kernels: names of the Mosaic kernels.
       work: bytes moved and operations, compiled or not.
+      recurrent: bytes of recurrent states in `state`, which do not grow with the positions.
     """
 
     weights: int
@@ -106,6 +108,7 @@ class Program:
     collectives: dict[str, Collective]
     kernels: tuple[str, ...]
     work: Work
+    recurrent: int = 0
 
     @property
     def total(self) -> int:
@@ -227,30 +230,33 @@ def planned(request: Request) -> Plan:
         # JAX's compile cache cannot load programs for absent TPUs: it warns, and compiles again.
         warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
         decode, prefill = pool.map(compile_program, lowered)
-    batch_state, group_state = shard_bytes(job.state(job.batch)), shard_bytes(job.state(job.group))
+    states = job.state(job.batch), job.state(job.group)
+    batch_state, group_state = map(shard_bytes, states)
+    batch_recurrent, group_recurrent = (shard_bytes(recurrent_states(state.cache)) for state in states)
     traces = 2 * decode.returned
     prompt_traces = job.prefills * prefill.returned if job.probes.prompt_positions else 0
     prefill_total = prefill.needed - (prefill.returned if prompt_traces else 0)
     axes = job.mesh.shape
     mesh = {"data": axes.get("data", 1), "model": math.prod(axes.get(axis, 1) for axis in MODEL_AXES)}
 
-    def program(compiled: Compiled, total: int, state: int, traces: int, work: Work) -> Program:
+    def program(compiled: Compiled, total: int, state: int, traces: int, work: Work, recurrent: int) -> Program:
         weights, text = shard_bytes(job.params), compiled.text
         sizes = weights, state, traces, total - weights - state - traces
         if text is None:
-            return Program(*sizes, False, {}, (), work)
-        return Program(*sizes, True, collectives(text), kernels(text), work)
+            return Program(*sizes, False, {}, (), work, recurrent)
+        return Program(*sizes, True, collectives(text), kernels(text), work, recurrent)
 
     return Plan(
         request,
         mesh,
-        program(decode, decode.needed + decode.returned, batch_state, traces, decode_work(job)),
+        program(decode, decode.needed + decode.returned, batch_state, traces, decode_work(job), batch_recurrent),
         program(
             prefill,
             prefill_total + batch_state + traces + prompt_traces,
             batch_state + group_state,
             traces + prompt_traces,
             prefill_work(job),
+            batch_recurrent + group_recurrent,
         ),
         job.group,
         job.chunk,

@@ -22,7 +22,7 @@ from jaxtrace import (
 )
 from jaxtrace.engine import buckets
 from jaxtrace.engine.settings import Settings
-from jaxtrace.models.cache import RecurrentState
+from jaxtrace.models.cache import recurrent_states
 from jaxtrace.models.config import DeltaNet, LayerKind
 from jaxtrace.models.decoder import stack_layers
 from jaxtrace.models.forward import forward_logits
@@ -56,7 +56,7 @@ step = functools.partial(jax.jit(decode_step, static_argnames=("config", "probes
 
 def recurrent(state):
     """Return the states of the delta nets, as one array for each row."""
-    leaves = [x for entry in state.cache if isinstance(entry, RecurrentState) for x in (entry.conv, entry.memory)]
+    leaves = jax.tree.leaves(recurrent_states(state.cache))
     return np.concatenate([np.asarray(x).reshape(len(x), -1) for x in leaves], axis=1)
 
 
@@ -204,5 +204,5 @@ def test_gradients_and_vmap_pass_through_a_state(model):
 def test_the_description_of_a_run_has_the_bytes_of_the_states(model):
     cache = model.score([[1, 2]], probes=Probes.of("output")).info["cache"]
     assert cache["layers"] == [3]
-    nets = [entry for entry in empty(model, 1).cache if isinstance(entry, RecurrentState)]
-    assert cache["recurrent"] == HYBRID.recurrent_bytes() == sum(leaf.nbytes for leaf in jax.tree.leaves(nets))
+    states = jax.tree.leaves(recurrent_states(empty(model, 1).cache))
+    assert cache["recurrent"] == HYBRID.recurrent_bytes() == sum(leaf.nbytes for leaf in states)

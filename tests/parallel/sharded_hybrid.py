@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxtrace import Probes, decode_step, init_params, init_state, score_step
-from jaxtrace.models.cache import RecurrentState
+from jaxtrace.models.cache import recurrent_states
 from jaxtrace.parallel.mesh import fit_mesh, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.engine.reference import assert_same
@@ -49,8 +49,7 @@ def check(text="data=2,model=4"):
 
 def recurrent(cache):
     """Return the arrays of the delta nets' states, with the rows first."""
-    stacked = [x for entry in cache.repeated if isinstance(entry, RecurrentState) for x in jax.tree.leaves(entry)]
-    tail = [x for entry in cache.tail if isinstance(entry, RecurrentState) for x in jax.tree.leaves(entry)]
+    stacked, tail = (jax.tree.leaves(recurrent_states(entries)) for entries in (cache.repeated, cache.tail))
     return [np.asarray(x).swapaxes(0, 1) for x in stacked] + [np.asarray(x) for x in tail]
 
 

@@ -81,6 +81,7 @@ def _cells(plan: Plan, program: Program) -> dict[str, str]:
     cells = {
         "weights": format_bytes(program.weights),
         "cache and state": format_bytes(program.state),
+        **({"  recurrent": format_bytes(program.recurrent)} if program.recurrent else {}),
         "trace buffers": format_bytes(program.traces) if program.traces else "–",
         "temporaries": format_bytes(program.temporaries),
         "in all": format_bytes(program.total),
