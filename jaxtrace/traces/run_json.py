@@ -87,12 +87,16 @@ class PromptFormat(_Strict):
 
 
 class Cache(_Strict):
-    """Entries of `Trace.info["cache"]`: layers with keys and values, and their sizes, by layer where they differ."""
+    """Entries of `Trace.info["cache"]`: layers with keys and values, and their sizes, by layer where they differ.
+
+    `recurrent` are the bytes of a row's recurrent states, which do not grow with the tokens.
+    """
 
     layers: list[Count]
     kv_heads: Count | list[Count]
     head_dim: Count | list[Count]
     bytes: Count
+    recurrent: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
 
     @model_validator(mode="after")
     def _one_size_per_layer(self) -> Self:

@@ -12,6 +12,7 @@ from jaxtrace import (
     ConfigError,
     Interventions,
     Model,
+    OutOfMemoryError,
     Probes,
     Sample,
     decode_step,
@@ -48,6 +49,8 @@ def model():
     return random_model()
 
 
+BOUND = 5e-5  # of traces whose chunks differ: the weights are large
+
 quick = {"xla_backend_optimization_level": 0}
 STATIC = {"config": HYBRID, "probes": PROBES}
 feed = functools.partial(jax.jit(prefill, static_argnames=("config", "probes"), compiler_options=quick), **STATIC)
@@ -78,13 +81,11 @@ def test_padding_and_rows_without_tokens_do_not_advance_a_state(model):
 
 
 def test_pieces_of_a_prompt_equal_the_whole_prompt(model):
-    """Pieces of 1, 15 and 1 tokens, the first shorter than the convolution; the other row has its own pieces."""
-    tokens = np.random.default_rng(0).integers(0, 37, (2, 17), dtype=np.int32)
-    whole = np.zeros((2, 32), np.int32)
-    whole[:, :17] = tokens
-    want = feed(model.params, empty(model), whole, np.array([17, 14]))
+    """Pieces of 1, 14 and 1 tokens, the first shorter than the convolution; the other row has its own pieces."""
+    tokens = np.random.default_rng(0).integers(0, 37, (2, 16), dtype=np.int32)
+    want = feed(model.params, empty(model), tokens, np.array([16, 13]))
     state = empty(model)
-    for start, counts in ((0, (1, 14)), (1, (15, 0)), (16, (1, 0))):
+    for start, counts in ((0, (1, 13)), (1, (14, 0)), (15, (1, 0))):
         piece = np.zeros((2, 16), np.int32)
         piece[0, : counts[0]], piece[1, : counts[1]] = tokens[0, start : start + counts[0]], tokens[1, : counts[1]]
         state = feed(model.params, state, piece, np.array(counts))
@@ -119,21 +120,22 @@ def test_refilled_rows_draw_the_same_as_alone(model):
     for i in (2, 4, 5):
         (want,) = drawn(model, PROMPTS[i : i + 1], numbers=[i])
         assert rows[i].stop == want.stop
-        assert_same(rows[i].metrics, want.metrics)
+        assert_same(rows[i].metrics, want.metrics, BOUND)
 
 
 @pytest.mark.nightly
 def test_stacked_layers_draw_the_same_as_unrolled(model):
     for row, other in zip(drawn(random_model(stacked=True), PROMPTS), drawn(model, PROMPTS), strict=True):
-        assert_same(row.metrics, other.metrics)
+        assert_same(row.metrics, other.metrics, BOUND)
 
 
+@pytest.mark.nightly
 def test_refilled_texts_in_narrow_chunks_score_the_same_as_alone(model, monkeypatch):
     want = [model.score([PROMPTS[i]], probes=PROBES).rows[0].metrics for i in (2, 3)]
     monkeypatch.setattr(buckets, "CHUNK_WIDTHS", (16,))
     rows = model.score(PROMPTS, batch_size=2, probes=PROBES).rows
     for i, metrics in zip((2, 3), want, strict=True):
-        assert_same(rows[i].metrics, metrics)
+        assert_same(rows[i].metrics, metrics, BOUND)
 
 
 @pytest.mark.nightly
@@ -144,15 +146,21 @@ def test_a_prompt_has_the_same_bits_in_any_batch(model):
         assert all(alone.metrics[name].tobytes() == values.tobytes() for name, values in together[i].metrics.items())
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["unrolled", "stacked"])
+@pytest.mark.parametrize("stacked", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["unrolled", "stacked"])
 def test_layers_without_attention_have_no_attention_metrics_and_keep_their_numbers(stacked):
-    row = random_model(stacked).score([PROMPTS[0]]).rows[0].metrics
+    trace = random_model(stacked).score([PROMPTS[0]], probes=Probes(attention_rows=((3, 1),)))
+    row = trace.rows[0].metrics
+    np.testing.assert_allclose(np.nansum(row.pop("attention_rows"), axis=-1), 1, atol=1e-6)
     for name in ATTENTION:
         assert np.isnan(row[name][:, NETS]).all() and np.isfinite(row[name][:, ATTENDING]).all(), name
     others = set(row) - {*ATTENTION, "logprob", "hidden_delta_step"}
     assert all(np.isfinite(row[name]).all() for name in others)
+    states = jax.tree.leaves(recurrent_states(init_state(HYBRID, random_model().params, 1, 16, PROBES).cache))
+    assert trace.info["cache"]["recurrent"] == HYBRID.recurrent_bytes() == sum(leaf.nbytes for leaf in states)
+    assert trace.info["cache"]["layers"] == [3]
 
 
+@pytest.mark.nightly
 def test_every_second_layer_is_recorded_under_its_number(model):
     trace = model.score([PROMPTS[0]], probes=Probes.of("attention", "dispersion", layer_stride=2))
     everything = model.score([PROMPTS[0]]).rows[0].metrics
@@ -164,8 +172,6 @@ def test_every_second_layer_is_recorded_under_its_number(model):
 def test_attention_of_a_recurrent_layer_is_refused(model):
     with pytest.raises(ConfigError, match="attention_rows: layer 2 is recurrent and has no attention weights; drop it"):
         model.score([PROMPTS[0]], probes=Probes(attention_rows=((3, 0), (2, 1))))
-    weights = model.score([PROMPTS[0]], probes=Probes(attention_rows=((3, 1),))).rows[0].metrics["attention_rows"]
-    np.testing.assert_allclose(np.nansum(weights, axis=-1), 1, atol=1e-6)
     with pytest.raises(ConfigError, match="layer 4 is recurrent and has no attention heads; drop head 0, or ablate"):
         Interventions.of(HYBRID, heads=[(3, 0), (4, 0)])
 
@@ -173,17 +179,18 @@ def test_attention_of_a_recurrent_layer_is_refused(model):
 def test_an_ablated_recurrent_layer_adds_nothing_and_advances(model):
     tokens, count = np.arange(10, dtype=np.int32).reshape(1, 10), np.array([10])
     score = jax.jit(score_step, static_argnames=("config", "probes"), compiler_options=quick)
-    masks = Interventions.of(HYBRID, layers=[2])
-    plain, whole = score(model.params, empty(model, 1), tokens, count, tokens, **STATIC)
+    none, masks = Interventions.of(HYBRID), Interventions.of(HYBRID, layers=[2])
+    plain, whole = score(model.params, empty(model, 1), tokens, count, tokens, None, none, **STATIC)
     state, trace = score(model.params, empty(model, 1), tokens, count, tokens, None, masks, **STATIC)
     assert not np.any(trace.hidden_delta_layer[:, :, 1]) and np.all(trace.hidden_delta_layer[:, :, [0, 2, 3]] > 0)
     size = recurrent(state).shape[1] // 3 * 2  # the first two layers, whose inputs are unchanged
     np.testing.assert_array_equal(recurrent(state)[:, :size], recurrent(plain)[:, :size])
-    heads = dataclasses.replace(Interventions.of(HYBRID), heads=np.ones((4, 4), bool))
+    heads = dataclasses.replace(none, heads=np.ones((4, 4), bool))
     _, ablated = score(model.params, empty(model, 1), tokens, count, tokens, None, heads, **STATIC)
     np.testing.assert_array_equal(ablated.hidden_delta_layer[:, :, :2], whole.hidden_delta_layer[:, :, :2])
 
 
+@pytest.mark.nightly
 def test_gradients_and_vmap_pass_through_a_state(model):
     tokens = jnp.array([PROMPTS[3]])
 
@@ -206,3 +213,11 @@ def test_the_description_of_a_run_has_the_bytes_of_the_states(model):
     assert cache["layers"] == [3]
     states = jax.tree.leaves(recurrent_states(empty(model, 1).cache))
     assert cache["recurrent"] == HYBRID.recurrent_bytes() == sum(leaf.nbytes for leaf in states)
+
+
+def test_rows_whose_states_cannot_fit_are_refused(model, monkeypatch):
+    """Two rows of 16 positions; keys and values alone would fit."""
+    needed = HYBRID.kv_bytes(2 * 16) + 2 * HYBRID.recurrent_bytes()
+    monkeypatch.setattr("jaxtrace.engine.memory.memory_limit", lambda: needed - 1)
+    with pytest.raises(OutOfMemoryError, match="the caches of 2 rows of 16 positions"):
+        model.generate([[1], [2]], max_new_tokens=8, batch_size=2)

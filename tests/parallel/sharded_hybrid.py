@@ -7,23 +7,25 @@ import numpy as np
 
 from jaxtrace import Probes, decode_step, init_params, init_state, score_step
 from jaxtrace.models.cache import recurrent_states
+from jaxtrace.models.config import LayerKind
 from jaxtrace.parallel.mesh import fit_mesh, make_mesh
 from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.engine.reference import assert_same
-from tests.engine.test_hybrid import HYBRID
+from tests.engine.test_hybrid import HYBRID, RECURRENT
 
-PROBES = Probes.of("output", "attention", "dispersion", attention_rows=((3, 2),))
+CONFIG = dataclasses.replace(HYBRID, num_layers=3, pattern=(RECURRENT, LayerKind()))
+PROBES = Probes.of("output", "attention", "dispersion", attention_rows=((2, 2),))
 ROWS = 4
 COUNT = np.array([5, 0, 3, 6], np.int32)
 
 
 def check(text="data=2,model=4"):
     """Raise AssertionError if a state or a trace differs on a mesh; on the default one two devices share a key head."""
-    params = init_params(HYBRID, jax.random.key(0), stacked=True)
+    params = init_params(CONFIG, jax.random.key(0), stacked=True)
     params = jax.tree.map(lambda x: x * (8 if x.ndim > 2 else 1), params)
-    tokens = np.random.default_rng(0).integers(0, HYBRID.vocab_size, (ROWS, 6), dtype=np.int32)
-    state = init_state(HYBRID, params, ROWS, 16, PROBES)
-    static = {"config": HYBRID, "probes": PROBES}
+    tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (ROWS, 6), dtype=np.int32)
+    state = init_state(CONFIG, params, ROWS, 16, PROBES)
+    static = {"config": CONFIG, "probes": PROBES}
 
     @jax.jit
     def run(params, state):
@@ -31,8 +33,8 @@ def check(text="data=2,model=4"):
         fed, decoded = decode_step(params, dataclasses.replace(state, active=COUNT < 6), **static)
         return state.cache, fed.cache, scored, decoded
 
-    mesh = fit_mesh(make_mesh(text), HYBRID)
-    shardings = param_shardings(HYBRID, mesh, stacked=True), state_shardings(state, mesh)
+    mesh = fit_mesh(make_mesh(text), CONFIG)
+    shardings = param_shardings(CONFIG, mesh, stacked=True), state_shardings(state, mesh)
     expected = run(params, state)
     with jax.set_mesh(mesh):
         computed = run(*jax.device_put((params, state), shardings))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from jaxtrace.documents import read_text
 from jaxtrace.errors import StudyError
+from jaxtrace.memory import format_bytes
 from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
@@ -95,7 +96,7 @@ def dynamics(
     tables = paper_tables(flat, config) | early_late_tables(flat, config)
     tables = dict(sorted(tables.items(), key=lambda named: (not named[0].startswith("table"), named[0])))
     tables |= class_tables(flat, config) | {"correlations": by_pair}
-    notes = [*NOTES, *_notes(flat, short, config)]
+    notes = [*NOTES, *_notes(flat, short, config), *_recurrent_notes(traces)]
     if choices:
         of_features, absent = auroc_table(flat, choices, config)
         tables |= {"choices": choice_table(choices, **config.resampling), "choices_auroc": of_features}
@@ -158,3 +159,13 @@ def _notes(flat: TokenTables, short: pd.DataFrame, config: DynamicsConfig) -> li
     if flat.tokens["kv_mib"].isna().any():
         notes.append("KV memory is NaN for a trace without the shape of its cache; trace it again to get it.")
     return notes
+
+
+def _recurrent_notes(traces: Mapping[str, Trace]) -> list[str]:
+    """Return the bytes of recurrent states, which the KV memory excludes."""
+    sizes = {label: trace.info.get("cache", {}).get("recurrent") for label, trace in traces.items()}
+    return [
+        f"{label}: recurrent states take {format_bytes(size)} a row beside the KV memory, for any number of tokens."
+        for label, size in sizes.items()
+        if size
+    ]

@@ -38,7 +38,7 @@ def made_trace(seed=0, lengths=LENGTHS, **info):
 
 @pytest.fixture(scope="module")
 def traces():
-    return {"one": made_trace(0), "two": made_trace(1)}
+    return {"one": made_trace(0), "two": made_trace(1, cache=CACHE | {"recurrent": 2**20})}
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,11 @@ def test_early_and_late_exclude_short_prompts(result, traces):
     assert frame.loc["entropy", "drift"] == pytest.approx(np.mean(late) - np.mean(early), rel=1e-4)
     assert frame["n"].tolist() == [3, 3] and frame["left_out"].tolist() == [1, 1]
     assert any("one: q2, two: q2" in note and "fewer than 5 steps" in note for note in result.notes)
+
+
+def test_recurrent_states_are_said_beside_the_kv_memory(result):
+    (note,) = (note for note in result.notes if "recurrent" in note)
+    assert note == "two: recurrent states take 1 MiB a row beside the KV memory, for any number of tokens."
 
 
 def test_length_control_removes_growth_with_the_number_of_keys():
