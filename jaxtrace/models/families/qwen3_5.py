@@ -119,22 +119,20 @@ def choices(reader: ConfigReader) -> dict[str, Any]:
     """Return the fields of DecoderConfig that differ from Llama's."""
     reader.only("attn_output_gate", True)
     reader.only("output_gate_type", "swish", "silu")
-    bias = reader.flag("attention_bias")
     return {
         "activation": reader.activation("hidden_act"),
         "norm_offset": 1.0,
         "qk_norm": "head",
-        "qkv_bias": bias,
-        "output_bias": bias,
+        "qkv_bias": reader.flag("attention_bias"),
+        "output_bias": reader.flag("attention_bias"),
         "output_gate": True,
     }
 
 
 def layers(reader: ConfigReader) -> list[LayerKind]:
     """Return the kinds of all layers, without experts; by default every fourth layer has full attention."""
-    settings = ropes.rope_settings(reader)
-    for name in ("mrope_section", "mrope_interleaved"):  # the three positions of a token of text are equal
-        settings.pop(name, None)
+    # `mrope_section` and `mrope_interleaved` choose among a token's three positions, which are equal in a text.
+    settings = {name: x for name, x in ropes.rope_settings(reader).items() if not name.startswith("mrope_")}
     keys, values = reader.positive("linear_num_key_heads"), reader.positive("linear_num_value_heads")
     if values % keys:
         reader.fail(f"has linear_num_value_heads={values}, which is not a multiple of linear_num_key_heads={keys}")
