@@ -32,8 +32,8 @@ from jaxtrace.planning.topology import Topology, find_topology
 MIB = 2**20
 LAYERS = 2  # of the stack of weights that a compiled program gets
 DRAWS = 200  # choices of experts over which the number of tiles is averaged
-GATHERED = 64  # most rows that the gathered way is compared for: it copies the weights of each chosen expert
-RAGGED = 256  # most rows that ragged_dot is timed for on a CPU, where it computes every expert for all rows
+# Most rows that these are timed for on a CPU, where ragged_dot computes every expert for all rows.
+SLOW = {"ragged_dot": 16, "dense": 256}
 FORM = ExpertForm("silu")
 
 
@@ -91,11 +91,10 @@ def _ways(rows: int, shape: Shape, platform: str) -> dict[str, Way]:
     size = tile_size(rows * shape.chosen / shape.number, platform)
     sizes = [each for each in (size // 2, size, 2 * size) if each]
     ways: dict[str, Way] = {f"tiles of {each}": functools.partial(tiled, size=each) for each in sizes}
-    if rows <= GATHERED:
+    if rows * shape.chosen <= shape.number:  # it copies the weights of each row's experts
         ways["gathered"] = gathered
-    if platform != "cpu" or rows <= RAGGED:
-        ways["ragged_dot"] = ragged
-    return ways | {"dense": dense}
+    ways |= {"ragged_dot": ragged, "dense": dense}
+    return {way: call for way, call in ways.items() if platform != "cpu" or rows <= SLOW.get(way, rows)}
 
 
 def _time(args: argparse.Namespace) -> None:
