@@ -117,7 +117,7 @@ def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarra
         ]
         experts = [filled[0].experts] if filled[0].experts else []
         tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(*experts, -1, *inputs)
-        exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
+        exported[name] = np.ascontiguousarray(tensor.swapaxes(-1, -2)) if filled[0].transposed else tensor
     return exported
 
 
