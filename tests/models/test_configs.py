@@ -395,7 +395,6 @@ FULL = {"rope_theta": 5.0, "rope_type": "proportional", "partial_rotary_factor":
 LOCAL = {"rope_theta": 5.0}
 TYPES = ("sliding_attention", "full_attention")
 GEMMA4_REFUSED = [
-    ({"enable_moe_block": True}, "enable_moe_block=True; jaxtrace supports False"),
     ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention='all'; jaxtrace supports None, 'vision'"),
     ({"num_kv_shared_layers": 6}, "num_kv_shared_layers=6; the layers before them must include"),
     ({"num_kv_shared_layers": 7}, "num_kv_shared_layers=7; the layers before them must include"),
@@ -484,7 +483,6 @@ GEMMA4_REFUSED = [
             "=262144, which must be below",
         ),
         ({"model_type": "gemma4", "text_config": {"tie_word_embeddings": False}}, "text_config has False"),
-        ({"model_type": "gemma4", "text_config": {"enable_moe_block": True}}, "enable_moe_block=True"),
         ({"model_type": "llama", "sliding_window": 8, "use_sliding_window": True}, "support: sliding_window=8"),
         ({"model_type": "llama", "layer_types": ["full_attention", "sliding_attention"] * 16}, "support: layer_types"),
         ({"model_type": "mistral", "layer_types": ["full_attention"] * 32}, "a list of 32 of sliding_attention"),
