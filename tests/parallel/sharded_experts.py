@@ -26,7 +26,6 @@ MESHES = (
     "data=4,model=2",
     "data=2,model=4",
 )
-FAMILIES = ("qwen3_moe", "mixtral", "olmoe")
 ROUTED = dataclasses.replace(CONFIG, num_heads=4, kv_heads=2, num_layers=2, experts=Experts(8, 3, 16))
 PROBES = Probes.of("output", "attention", "hidden")
 LENGTHS = (3, 9, 1, 7, 5)
@@ -34,8 +33,7 @@ LENGTHS = (3, 9, 1, 7, 5)
 
 def check():
     """Raise AssertionError if a trace differs."""
-    for family in FAMILIES:
-        sharded_families.check(family, MESHES)
+    sharded_families.check("qwen3_moe", MESHES)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, ROUTED.vocab_size, length).tolist() for length in LENGTHS]
     random = init_params(ROUTED, jax.random.key(0))
@@ -43,7 +41,7 @@ def check():
     alone = [_generated(params, [prompt]).rows[0] for prompt in prompts]
     for dtype in (jnp.float32, jnp.bfloat16):
         stacked = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), stack_layers(ROUTED, params))
-        for text in MESHES:
+        for text in MESHES if dtype == jnp.float32 else MESHES[-1:]:
             mesh = fit_mesh(make_mesh(text), ROUTED)
             placed = jax.device_put(stacked, param_shardings(ROUTED, mesh, stacked=True))
             rows = _generated(placed, prompts).rows
