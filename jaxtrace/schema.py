@@ -40,6 +40,7 @@ class Metric:
       tensorboard: kinds of TensorBoard entries: "scalar" (mean of the latest rows), "histogram" (one per layer), "map"
         (layer × head).
       feature: True if a confidence model may use it.
+      only: field of `DecoderConfig` that is set for the models that have the metric; "" for all models.
       made_of: metrics that a derived column is computed from; () for a recorded metric.
       changed: values of `METRICS_VERSION` since which the definition differs from the one before.
     """
@@ -58,6 +59,7 @@ class Metric:
     plots: tuple[str, ...] = ()
     tensorboard: tuple[Literal["scalar", "histogram", "map"], ...] = ()
     feature: bool = False
+    only: str = ""
     made_of: tuple[str, ...] = ()
     changed: tuple[int, ...] = ()
 
@@ -126,6 +128,9 @@ METRICS: dict[str, Metric] = _by_name(
            tensorboard=("map",)),
     Metric("sink_mass", HEAD, "attention", "", "weight on the first visible position", "sink mass",
            column=3, tensorboard=("map",), feature=True),
+    Metric("learned_sink_mass", HEAD, "attention", "",
+           "weight of the head's learned sink beside the visible keys; the other attention metrics are over the keys "
+           "alone", "learned sink mass", only="learned_sink", column=3, tensorboard=("map",), feature=True),
     Metric("hdi", LAYER, "dispersion", "nats", "standard deviation over heads of attention_entropy",
            "head dispersion (HDI)", column=3, scale="sequential", plots=("layer_profile",), feature=True),
     Metric("head_jsd", LAYER, "dispersion", "nats", "H(mean over heads) − mean over heads of H", "head divergence",

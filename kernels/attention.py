@@ -45,6 +45,8 @@ class AttentionMoments:
       varentropy: Σ a (ln a + entropy)², nats².
       entropy_no_sink: entropy of the weights with the first visible key excluded and the others renormalised, nats.
       sink_mass: weight on the first visible key.
+      learned_sink_mass: weight of the head's learned sink beside the visible keys, over which alone all other moments
+        are; None without a learned sink.
     """
 
     entropy: Float[Array, "*r"]
@@ -52,6 +54,7 @@ class AttentionMoments:
     varentropy: Float[Array, "*r"]
     entropy_no_sink: Float[Array, "*r"]
     sink_mass: Float[Array, "*r"]
+    learned_sink_mass: Float[Array, "*r"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -63,24 +66,46 @@ class AttentionSums:
       output: attention output; zeros for a query that sees no key.
       sink_score: score of the first visible key; `MASKED` for a query that sees no key. None without moments.
       no_sink: moments of the scores of the other visible keys. None without moments.
+      logsumexp: ln Σ e^score over the visible keys, if it is requested; moments give it too.
     """
 
     output: Float[Array, "*r H"]
     sink_score: Float[Array, "*r"] | None = None
     no_sink: Moments | None = None
+    logsumexp: Float[Array, "*r"] | None = None
 
-    def result(self, visible: Int[Array, "*#r"]) -> tuple[Float[Array, "*r H"], AttentionMoments | None]:
-        """Return the output and the finished moments, given the number of keys each query sees."""
+    def result(
+        self, visible: Int[Array, "*#r"], learned_sink: Float[Array, " N"] | None = None
+    ) -> tuple[Float[Array, "*r H"], AttentionMoments | None]:
+        """Return the output and the finished moments.
+
+        Args:
+          visible: number of keys each query sees.
+          learned_sink: logit of each head's learned sink, or None. It takes its share of the output, which is all of it
+            for a query that sees no key.
+        """
         if self.sink_score is None or self.no_sink is None:
-            return self.output, None
-        all_keys = merge_sink(self.no_sink, self.sink_score)
+            all_keys, logsumexp = None, self.logsumexp
+        else:
+            all_keys = merge_sink(self.no_sink, self.sink_score)
+            logsumexp = all_keys.logsumexp
+        output, learned_sink_mass = self.output, None
+        if learned_sink is not None:
+            assert logsumexp is not None
+            lead = learned_sink.astype(jnp.float32) - logsumexp
+            learned_sink_mass = jax.nn.sigmoid(lead)
+            output = (output * jax.nn.sigmoid(-lead)[..., None]).astype(output.dtype)
+        if all_keys is None:
+            return output, None
+        assert self.sink_score is not None and self.no_sink is not None
         log_visible = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
-        return self.output, AttentionMoments(
+        return output, AttentionMoments(
             entropy=all_keys.entropy,
             entropy_normalized=jnp.where(visible > 1, all_keys.entropy / log_visible, 0.0),
             varentropy=all_keys.varentropy,
             entropy_no_sink=self.no_sink.entropy,
             sink_mass=weight_of(self.sink_score, all_keys),
+            learned_sink_mass=learned_sink_mass,
         )
 
 
@@ -164,7 +189,13 @@ def decode_from_prefill(attend: Callable[..., AttentionSums]) -> Callable[..., A
 
 
 def check_shapes(
-    name: str, q: Array, k: Array, v: Array | None, rows: Array | None = None, window: Window = None
+    name: str,
+    q: Array,
+    k: Array,
+    v: Array | None,
+    rows: Array | None = None,
+    window: Window = None,
+    learned_sink: Array | None = None,
 ) -> None:
     """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and rows [B] agree."""
     if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
@@ -184,6 +215,10 @@ def check_shapes(
         raise ValueError(f"{name}: positions are {rows.dtype} {rows.shape}; give one integer to each of {len(q)} rows")
     if (size := window.size if isinstance(window, Chunk) else window) is not None and size < 1:
         raise ValueError(f"{name}: window is {size}, which sees no key; give 1 or more, or None")
+    if learned_sink is not None and learned_sink.shape != q.shape[2:3]:
+        raise ValueError(
+            f"{name}: learned sinks are {learned_sink.shape}; give one to each of {q.shape[2]} query heads"
+        )
 
 
 def check_capacity(name: str, lengths: Array, slots: int) -> None:

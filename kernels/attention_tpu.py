@@ -112,6 +112,7 @@ def attend(
     window: int | None,
     soft_cap: Cap,
     moments: bool,
+    logsumexp: bool,
     name: str,
     interpret: bool = False,
 ) -> AttentionSums:
@@ -130,24 +131,31 @@ def attend(
     slots_first = pl.BlockSpec(
         (1, heads, slot_block, h), lambda b, h, i, j, start: (b, h, blocks.slot_index(start[b], i, j), 0)
     )
-    sums_spec = pl.BlockSpec((1, heads, 5, row_block), lambda b, h, i, j, start: (b, h, 0, i))
+    columns = 5 if moments else 2 if logsumexp else 0  # numbers of each row beside its output
+    sums_spec = pl.BlockSpec((1, heads, columns, row_block), lambda b, h, i, j, start: (b, h, 0, i))
     output = pltpu.VMEM((heads, row_block, h), jnp.float32)
     column = pltpu.VMEM((heads, row_block, 1), jnp.float32)
     out, *sums = pl.pallas_call(
         functools.partial(
-            _kernel, blocks=blocks, scale=scale, soft_cap=soft_cap, moments=moments, values_last=values_last
+            _kernel,
+            blocks=blocks,
+            scale=scale,
+            soft_cap=soft_cap,
+            moments=moments,
+            sums=columns > 0,
+            values_last=values_last,
         ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(b, kv_heads // heads, blocks.row_blocks, blocks.slot_blocks),
             in_specs=[row_spec, slots_last, slots_last if values_last else slots_first],
-            out_specs=[row_spec, sums_spec][: 1 + moments],
+            out_specs=[row_spec, sums_spec][: 1 + (columns > 0)],
             scratch_shapes=[output, column, column, *([column, column, output, column] if moments else [])],
         ),
         out_shape=[
             jax.ShapeDtypeStruct(rows.shape, q.dtype),
-            jax.ShapeDtypeStruct((b, kv_heads, 5, t * group), jnp.float32),
-        ][: 1 + moments],
+            jax.ShapeDtypeStruct((b, kv_heads, columns, t * group), jnp.float32),
+        ][: 1 + (columns > 0)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")),
         cost_estimate=pl.CostEstimate(
             flops=4 * q.size * keys,
@@ -162,11 +170,14 @@ def attend(
         """Reshape [B, K, R, …] to [B, T, N, …]."""
         return x.reshape(b, kv_heads, t, group, *x.shape[3:]).swapaxes(1, 2).reshape(b, t, n, *x.shape[3:])
 
-    if not moments:
+    if not columns:
         return AttentionSums(by_query(out))
-    m, sum_e, sum_eu, sum_euu, sink_score = (by_query(sums[0][:, :, i]) for i in range(5))
-    no_sink = Moments(m, sum_e, sum_eu, sum_euu, jnp.zeros((*m.shape, 0), jnp.float32))
-    return AttentionSums(by_query(out), sink_score, no_sink)
+    m, sum_e, *others = (by_query(sums[0][:, :, i]) for i in range(columns))
+    sum_eu, sum_euu, sink_score = others if moments else [jnp.zeros_like(m)] * 3
+    counted = Moments(m, sum_e, sum_eu, sum_euu, jnp.zeros((*m.shape, 0), jnp.float32))
+    if not moments:
+        return AttentionSums(by_query(out), logsumexp=counted.logsumexp)
+    return AttentionSums(by_query(out), sink_score, counted)
 
 
 def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, int, int]:
@@ -180,14 +191,22 @@ def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, 
     return heads, row_block, max(tiles, 1) * LANES
 
 
-def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, moments: bool, values_last: bool) -> None:
-    """Add one block of slots to the sums of one block of rows."""
+def _kernel(
+    *refs: Any,
+    blocks: AttentionBlocks,
+    scale: float,
+    soft_cap: Cap,
+    moments: bool,
+    sums: bool,
+    values_last: bool,
+) -> None:
+    """Add one block of slots to the sums of one block of rows; with `sums`, return them beside the output."""
     start_ref, q_ref, k_ref, v_ref, out_ref, *rest = refs
+    sums_ref, *scratch = rest if sums else (None, *rest)
     if moments:
-        sums_ref, *scratch = rest
         output, m_ref, *sums_refs, sink_output, sink_score = scratch
     else:
-        output, m_ref, *sums_refs = scratch = rest
+        output, m_ref, *sums_refs = scratch
     i, j = pl.program_id(2), pl.program_id(3)
     start = start_ref[pl.program_id(0)]
     first_block, last_block, last_slot = blocks.visible_range(start, i)
@@ -228,6 +247,7 @@ def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, mo
     @pl.when(j == pl.num_programs(3) - 1)
     def _() -> None:
         out, divisor = output[...], sums_refs[0][...]
+        sinks = []
         if moments:
             row = i * blocks.row_block + jax.lax.broadcasted_iota(jnp.int32, (blocks.row_block, 1), 0)
             sink = jnp.where(row >= -start * blocks.group, sink_score[...], MASKED)
@@ -235,7 +255,9 @@ def _kernel(*refs: Any, blocks: AttentionBlocks, scale: float, soft_cap: Cap, mo
             top = jnp.maximum(m, sink)
             share, sink_share = jnp.exp(m - top), jnp.exp(sink - top)
             out, divisor = share * out + sink_share * sink_output[...], share * divisor + sink_share
-            for n, column in enumerate((m, *(ref[...] for ref in sums_refs), sink)):
+            sinks.append(sink)
+        if sums_ref is not None:
+            for n, column in enumerate((m_ref[...], *(ref[...] for ref in sums_refs), *sinks)):
                 sums_ref[0, :, n : n + 1, :] = jnp.swapaxes(column, 1, 2)
         out_ref[0] = (out / jnp.where(divisor == 0, 1.0, divisor)).astype(out_ref.dtype)
 

@@ -26,6 +26,7 @@ FAMILIES = (
     "glm4_moe",
     "gpt2",
     "gpt_neox",
+    "gpt_oss",
     "llama",
     "llama4",
     "minimax_m2",

@@ -190,10 +190,12 @@ def visible_keys(position, keys, window=None):
     return np.arange(first, min(position + 1, keys))
 
 
-def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
+def attention(q, k, v, positions, *, scale, window=None, soft_cap=None, learned_sink=None):
     """Return metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q, k and v [B, K, S, H].
 
     `positions` [B, T] is the position of each query among the keys; a negative one sees no key, and all is 0.
+    `learned_sink` [N] is a logit of each head beside its scores, which adds a metric and takes its weight of the
+    output; of a query that sees no key it takes all.
     """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     batch, queries, heads, _ = q.shape
@@ -202,15 +204,22 @@ def attention(q, k, v, positions, *, scale, window=None, soft_cap=None):
     names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
     names += ("attention_entropy_no_sink", "attention_distance")
     metrics = {name: np.zeros((batch, queries, heads)) for name in names}
+    if learned_sink is not None:
+        metrics["learned_sink_mass"] = np.ones((batch, queries, heads))
     output = np.zeros((batch, queries, heads, v.shape[-1]))
     for b, t, n in np.ndindex(batch, queries, heads):
         position = int(positions[b][t])
         visible = visible_keys(position, keys, window)
         if len(visible) == 0:
             continue
-        a = softmax(soft_capped(k[b, n // group, visible] @ q[b, t, n] * scale, soft_cap))
+        scores = soft_capped(k[b, n // group, visible] @ q[b, t, n] * scale, soft_cap)
+        a = softmax(scores)
         weights[b, t, n, visible] = a
         output[b, t, n] = a @ v[b, n // group, visible]
+        if learned_sink is not None:
+            *with_sink, mass = softmax([*scores, learned_sink[n]])
+            output[b, t, n] *= sum(with_sink)
+            metrics["learned_sink_mass"][b, t, n] = mass
         for name, value in attention_row(a, position - visible).items():
             metrics[name][b, t, n] = value
     return metrics | {"weights": weights, "output": output}

@@ -45,7 +45,8 @@ class FilledParam:
       transposed: True if the tensor is stored [in, out].
       outputs: number of outputs of the whole tensor.
       offset: first output of the parameter in the tensor.
-      stride: number of outputs from one head of the parameter to its next in the tensor; None if heads are adjacent.
+      stride: number of outputs from one head of the parameter, or without heads one output, to its next in the tensor;
+        None if they are adjacent.
       paired: see `Weight`.
       expert: number of the expert (0-based), on the first axis of the parameter; None for a whole parameter.
       experts: number of experts on the first axis of the tensor; 0 for a tensor without such an axis.
@@ -71,6 +72,11 @@ class FilledParam:
         return 0 if by_head and len(self.shape) == 2 else None
 
     @property
+    def width(self) -> int:
+        """Number of outputs of a head; 1 without heads."""
+        return 1 if self.folded is None else self.shape[self.folded + 1]
+
+    @property
     def matrix(self) -> tuple[int, ...]:
         """Shape of the parameter with its heads folded, [out, in] or [out]."""
         if self.folded is None:
@@ -88,11 +94,11 @@ class FilledParam:
     @property
     def positions(self) -> np.ndarray:
         """Positions in the tensor [out, in] of every head's entries [N, H], or of the outputs [out] without heads."""
+        starts = self.offset + (self.stride or self.width) * np.arange(self.shape[self.folded or 0])
         if self.folded is None:
-            return self.offset + np.arange(self.shape[0])
-        heads, width = self.shape[self.folded : self.folded + 2]
-        within = np.arange(width).reshape(-1, 2).T.ravel() if self.paired else np.arange(width)
-        return self.offset + (self.stride or width) * np.arange(heads)[:, None] + within
+            return starts
+        within = np.arange(self.width).reshape(-1, 2).T.ravel() if self.paired else np.arange(self.width)
+        return starts[:, None] + within
 
 
 Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
@@ -160,7 +166,7 @@ def _placed(lines: list[Line]) -> list[FilledParam]:
 def _placed_parts(parts: list[Line]) -> list[FilledParam]:
     by_head = parts[0][1].by_head
     params = [param for *_, param in sorted(parts, key=lambda line: line[1].part)]
-    sizes = [param.shape[1] if by_head else param.matrix[0] for param in params]
+    sizes = [param.width if by_head else param.matrix[0] for param in params]
     outputs, stride = sum(param.matrix[0] for param in params), sum(sizes) if by_head else None
     return [
         dataclasses.replace(param, outputs=outputs, offset=offset, stride=stride)

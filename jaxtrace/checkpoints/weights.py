@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -107,17 +108,22 @@ class TensorWeights:
 def export_weights(config: DecoderConfig, params: Params) -> dict[str, np.ndarray]:
     """Return parameters under the checkpoint's canonical names and in its shapes; the inverse of reading."""
     arrays = dict(leaves(params))
+
+    def joined(parts: list[FilledParam]) -> np.ndarray:
+        """Return a tensor, or one expert of it."""
+        by_head, inputs = parts[0].stride is not None, parts[0].matrix[1:]
+
+        def stored(part: FilledParam) -> np.ndarray:
+            array = np.asarray(arrays[part.path][... if part.expert is None else part.expert])
+            return _as_stored(array, part).reshape(-1, *([part.width] if by_head else []), *inputs)
+
+        tensor = np.concatenate([stored(part) for part in parts], axis=1 if by_head else 0).reshape(-1, *inputs)
+        return np.ascontiguousarray(tensor.T) if parts[0].transposed else tensor
+
     exported = {}
     for name, filled in weight_table(config).items():
-        by_head, inputs = filled[0].stride is not None, filled[0].matrix[1:]
-        stored = (arrays[param.path][... if param.expert is None else param.expert] for param in filled)
-        parts = [
-            _as_stored(np.asarray(array), param).reshape(param.shape if by_head else param.matrix)
-            for array, param in zip(stored, filled, strict=True)
-        ]
-        experts = [filled[0].experts] if filled[0].experts else []
-        tensor = np.concatenate(parts, axis=1 if by_head else 0).reshape(*experts, -1, *inputs)
-        exported[name] = np.ascontiguousarray(tensor.T) if filled[0].transposed else tensor
+        tensors = [joined([*parts]) for _, parts in itertools.groupby(filled, lambda part: part.expert)]
+        exported[name] = np.stack(tensors) if filled[0].experts else tensors[0]
     return exported
 
 
@@ -130,7 +136,10 @@ def _as_stored(array: np.ndarray, param: FilledParam) -> np.ndarray:
 
 
 def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Bounds) -> np.ndarray:
-    """Read a part of a parameter, in the stored dtype; entries that lie together in the tensor are read at once."""
+    """Read a part of a parameter, in the stored dtype.
+
+    Entries that lie together in the tensor are read at once, and so are outputs between which others lie.
+    """
     axis = param.folded or 0
     after = axis + param.positions.ndim
     positions = param.positions[tuple(slice(*pair) for pair in bounds[axis:after])].ravel()
@@ -145,9 +154,9 @@ def read_part(tensors: TensorReader, name: str, param: FilledParam, bounds: Boun
             part = tensors.read(name, index)
         return part.T if param.transposed else part
 
-    order = np.argsort(positions)
-    runs = np.split(positions[order], np.flatnonzero(np.diff(positions[order]) != 1) + 1)
-    parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
+    step, order = (param.stride or 1) if param.folded is None else 1, np.argsort(positions)
+    runs = np.split(positions[order], np.flatnonzero(np.diff(positions[order]) != step) + 1)
+    parts = [read(int(run[0]), int(run[-1]) + 1)[::step] for run in runs]
     matrix = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
     matrix = np.take(matrix, np.argsort(order), axis) if param.paired else matrix
     return matrix.reshape([end - start for start, end in bounds])

@@ -42,6 +42,7 @@ class StepTrace:
     attention_entropy_normalized: Float[Array, "*s L N"] | None = None
     attention_entropy_no_sink: Float[Array, "*s L N"] | None = None
     sink_mass: Float[Array, "*s L N"] | None = None
+    learned_sink_mass: Float[Array, "*s L N"] | None = None
     hdi: Float[Array, "*s L"] | None = None
     head_jsd: Float[Array, "*s L"] | None = None
     lens_entropy: Float[Array, "*s L"] | None = None
@@ -251,6 +252,8 @@ def _attention(
             "attention_entropy_no_sink": by_layer(moments.entropy_no_sink),
             "sink_mass": by_layer(moments.sink_mass),
         }
+        if moments.learned_sink_mass is not None:
+            trace["learned_sink_mass"] = by_layer(moments.learned_sink_mass)
     if probes.dispersion:
         trace |= {
             "hdi": by_layer(dispersion_of(moments.entropy)),

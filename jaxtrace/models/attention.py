@@ -98,9 +98,10 @@ class AttentionTrace:
 
     @classmethod
     def absent(cls, shape: tuple[int, ...], heads: int, outputs: AttentionOutputs) -> AttentionTrace:
-        """Return the trace of a layer without attention, all NaN; `shape` is (B, T)."""
+        """Return the trace of a layer without attention, all NaN; `shape` is (B, T). No learned sink is beside it."""
         nothing = jnp.full((*shape, heads), jnp.nan)
-        moments = AttentionMoments(*(nothing for _ in dataclasses.fields(AttentionMoments)))
+        needed = [field for field in dataclasses.fields(AttentionMoments) if field.default is dataclasses.MISSING]
+        moments = AttentionMoments(*(nothing for _ in needed))
         return cls(moments if outputs.moments else None, nothing[..., 0] if outputs.head_jsd else None)
 
 
@@ -125,6 +126,7 @@ class Attention(nnx.Module):
         self.q_norm = qk_norm(config, kind, n)
         self.k_norm = qk_norm(config, kind, k) if has_k else None
         self.v_norm = RMSNorm(config, h, weighted=False) if config.value_norm and has_k else None
+        self.sinks = optional_bias(config.learned_sink, n)
 
     def __call__(
         self,
@@ -194,18 +196,19 @@ class Attention(nnx.Module):
         }
 
         def attend(
-            q: Array, k: Array, v: Array, start: Array, *, axis_name: Axes | None
+            q: Array, k: Array, v: Array, start: Array, sinks: Array | None, *, axis_name: Axes | None
         ) -> tuple[Array, AttentionTrace]:
+            with_moments = {"moments": outputs.moments, "learned_sink": sinks}
             if q.shape[1] == 1:
                 lengths = jnp.minimum(start + 1, k.shape[3])  # a finished row may be past its last slot
-                one = decode_attention(q[:, 0], k, v, lengths, moments=outputs.moments, **options)
+                one = decode_attention(q[:, 0], k, v, lengths, **with_moments, **options)
                 out, moments = jax.tree.map(lambda y: y[:, None], one)
             else:
-                out, moments = prefill_attention(q, k, v, start, moments=outputs.moments, **options)
+                out, moments = prefill_attention(q, k, v, start, **with_moments, **options)
             jsd = head_dispersion(q, k, start, axis_name=axis_name, **options) if outputs.head_jsd else None
             return out, AttentionTrace(moments, jsd)
 
-        return _map_heads(attend, q, cache, start)
+        return _map_heads(attend, q, cache, start, None if self.sinks is None else self.sinks[...])
 
     def _cross_attend(
         self, q: Float[Array, "B T N H"], cache: LayerCache, image_mask: ImageMask, outputs: AttentionOutputs
@@ -216,7 +219,7 @@ class Attention(nnx.Module):
         scale = self.config.scale
 
         def attend(
-            q: Array, k: Array, v: Array, visible: Array, *, axis_name: Axes | None
+            q: Array, k: Array, v: Array, visible: Array, sinks: None, *, axis_name: Axes | None
         ) -> tuple[Array, AttentionTrace]:
             out, moments = cross_attention(q, k, v, visible, moments=outputs.moments, scale=scale)
             jsd = cross_dispersion(q, k, visible, scale=scale, axis_name=axis_name) if outputs.head_jsd else None
@@ -245,15 +248,19 @@ def _write(cache: LayerCache, k: Array, v: Array, start: Array) -> LayerCache:
 
 
 def _map_heads(
-    attend: Callable[..., tuple[Array, AttentionTrace]], q: Array, cache: LayerCache, by_row: Array
+    attend: Callable[..., tuple[Array, AttentionTrace]],
+    q: Array,
+    cache: LayerCache,
+    by_row: Array,
+    by_head: Array | None = None,
 ) -> tuple[Array, AttentionTrace]:
-    """Call `attend(q, k, v, by_row)`; on a mesh each device computes its rows and its query heads with their keys."""
+    """Call `attend(q, k, v, by_row, by_head)`; on a mesh each device computes its rows and heads with their keys."""
     rows, (heads, kv_heads) = dividing_axes(ROW_AXES, len(q)), dividing_head_axes(q.shape[2], cache.k.shape[1])
     of_heads, of_cache = P(rows, None, heads), P(rows, kv_heads)
     of_trace: Any = AttentionTrace(cast(Any, of_heads), cast(Any, P(rows)))
-    in_specs = of_heads, of_cache, of_cache, P(rows)
+    in_specs = of_heads, of_cache, of_cache, P(rows), P(heads)
     attend_shard = map_shards(functools.partial(attend, axis_name=heads), in_specs, (of_heads, of_trace))
-    return attend_shard(q, cache.k, cache.v, by_row)
+    return attend_shard(q, cache.k, cache.v, by_row, by_head)
 
 
 def _head_scores(chosen: np.ndarray, q: Float[Array, "B T N H"], k: Float[Array, "B K H S"]) -> Float[Array, "B T A S"]:

@@ -193,6 +193,19 @@ class LayerKind:
 
 
 @dataclass(frozen=True)
+class ClampedGate:
+    """Gated activation of gpt-oss: (up + 1) · gate · sigmoid(alpha · gate), of clamped numbers.
+
+    Attributes:
+      limit: largest value of the gate, and largest absolute value of up.
+      alpha: factor inside the sigmoid.
+    """
+
+    limit: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Experts:
     """Experts in the place of the feed-forward block: a router chooses some of them for each token.
 
@@ -215,6 +228,9 @@ class Experts:
       expert_scale: True if the scores of the chosen experts are multiplied by learned scalars, one of each expert.
       beside_dense: True if a dense feed-forward block adds to the experts' output; each of the two has norms of its own
         before and after it.
+      router_bias: True if the router has a bias.
+      bias: True if the experts have biases.
+      clamped: activation in the place of the decoder's, or None.
     """
 
     number: int
@@ -230,6 +246,9 @@ class Experts:
     router_norm: bool = False
     expert_scale: bool = False
     beside_dense: bool = False
+    router_bias: bool = False
+    bias: bool = False
+    clamped: ClampedGate | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +322,7 @@ class DecoderConfig:
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
       score_soft_cap: soft-cap of attention scores, cap · tanh(scores / cap); None for no cap.
+      learned_sink: True if each query head has a learned logit beside its scores, a sink without key and value.
       logit_soft_cap: soft-cap of logits; None for no cap.
       activation: activation function of the feed-forward block.
       gated: True for down(act(gate(x)) · up(x)), False for down(act(up(x))).
@@ -343,6 +363,7 @@ class DecoderConfig:
     embedding_scale: float = 1.0
     query_scale: float | None = None
     score_soft_cap: float | None = None
+    learned_sink: bool = False
     logit_soft_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
     gated: bool = True

@@ -82,12 +82,12 @@ def parameter_count(config: DecoderConfig) -> int:
 
 def active_parameter_count(config: DecoderConfig) -> int:
     """Return the number of parameters that one token uses: in a layer of experts, those of its chosen experts."""
-    experts = config.experts
+    count, experts = parameter_count(config), config.experts
     if experts is None:
-        return parameter_count(config)
-    layers = sum(not kind.dense for kind in config.kinds)
-    unused = layers * (experts.number - experts.chosen)
-    return parameter_count(config) - unused * 3 * config.embed_dim * experts.feed_forward
+        return count
+    of_layers = (layer["feed_forward"].get("experts") for layer in abstract_params(config)["layers"])
+    in_experts = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves([*of_layers]))
+    return count - in_experts // experts.number * (experts.number - experts.chosen)
 
 
 def is_stacked(params: Params) -> bool:

@@ -21,11 +21,11 @@ from jaxtrace.kernels import linear
 from jaxtrace.kernels.dispatch import target_platform
 from jaxtrace.kernels.moments import Moments
 from jaxtrace.kernels.precision import product_precision
-from jaxtrace.models.activations import ACTIVATIONS
-from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.activations import gated
+from jaxtrace.models.config import ClampedGate, DecoderConfig
 from jaxtrace.models.norms import RMSNorm
 from jaxtrace.models.on_mesh import MODEL_AXES, ROW_AXES, dividing_axes, map_shards
-from jaxtrace.models.parameters import optional_bias, random_weight
+from jaxtrace.models.parameters import add_bias, optional_bias, random_weight
 from jaxtrace.models.stacked import LayerOfStack, weight_specs, whole_layer
 
 # Mean rows of an expert from which a GPU uses ragged_dot (unmeasured). On a CPU it computes every expert for all rows.
@@ -35,22 +35,25 @@ MIN_SUM = 1e-20  # added to the sum of scores by which they are divided: all sig
 
 
 class ExpertWeights(NamedTuple):
-    """Weights of one expert, or of several on a first axis: down(act(gate(x)) · up(x))."""
+    """Weights of one expert, or of several on a first axis, down(act(gate(x)) · up(x)), and their biases, if any."""
 
     gate: Float[Array, "*e F D"]
     up: Float[Array, "*e F D"]
     down: Float[Array, "*e D F"]
+    gate_bias: Float[Array, "*e F"] | None = None
+    up_bias: Float[Array, "*e F"] | None = None
+    down_bias: Float[Array, "*e D"] | None = None
 
 
 class ExpertForm(NamedTuple):
     """Form of an expert's output.
 
     Attributes:
-      activation: name of the activation function.
+      activation: name of the activation function, or a clamped one.
       scores_on_inputs: True if an expert's score multiplies its input, not its output.
     """
 
-    activation: str
+    activation: str | ClampedGate
     scores_on_inputs: bool = False
 
 
@@ -121,15 +124,18 @@ class RouterTrace:
 class Experts(nnx.Module):
     """Weights of all experts on a first axis, or of one expert."""
 
-    def __init__(self, rngs: nnx.Rngs, *number: int, feed_forward: int, embed_dim: int) -> None:
+    def __init__(self, rngs: nnx.Rngs, *number: int, feed_forward: int, embed_dim: int, bias: bool = False) -> None:
         self.gate = random_weight(rngs, *number, feed_forward, embed_dim)
         self.up = random_weight(rngs, *number, feed_forward, embed_dim)
         self.down = random_weight(rngs, *number, embed_dim, feed_forward)
+        self.gate_bias, self.up_bias = (optional_bias(bias, *number, feed_forward) for _ in range(2))
+        self.down_bias = optional_bias(bias, *number, embed_dim)
 
     @property
     def weights(self) -> ExpertWeights:
         """Arrays of the weights."""
-        return ExpertWeights(self.gate[...], self.up[...], self.down[...])
+        params = (getattr(self, name) for name in ExpertWeights._fields)
+        return ExpertWeights(*(None if param is None else param[...] for param in params))
 
 
 class ExpertFeedForward(nnx.Module):
@@ -138,13 +144,14 @@ class ExpertFeedForward(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         assert config.experts is not None
         self.config = experts = config.experts
-        self.form = ExpertForm(config.activation, experts.scores_on_inputs)
+        self.form = ExpertForm(experts.clamped or config.activation, experts.scores_on_inputs)
         e, f, d = experts.number, experts.feed_forward, config.embed_dim
         self.router_norm = RMSNorm(config, d) if experts.router_norm else None
         self.router = random_weight(rngs, e, d)
         self.expert_scale = nnx.Param(jnp.ones(e)) if experts.expert_scale else None
         self.selection_bias = optional_bias(experts.selection_bias, e)
-        self.experts = Experts(rngs, e, feed_forward=f, embed_dim=d)
+        self.router_bias = optional_bias(experts.router_bias, e)
+        self.experts = Experts(rngs, e, feed_forward=f, embed_dim=d, bias=experts.bias)
         self.shared = Experts(rngs, feed_forward=experts.shared, embed_dim=d) if experts.shared else None
         self.shared_gate = random_weight(rngs, 1, d) if experts.shared_gate else None
 
@@ -184,7 +191,7 @@ class ExpertFeedForward(nnx.Module):
         """Return the experts of each token, those with the highest scores first, and their factors."""
         if self.router_norm is not None:
             x = self.router_norm(x) * x.shape[-1] ** -0.5
-        logits = linear(x, self.router[...], jnp.float32)
+        logits = add_bias(linear(x, self.router[...], jnp.float32), self.router_bias)
         sigmoid = self.config.scoring == "sigmoid"
         scores = jax.nn.sigmoid(logits) if sigmoid else jax.nn.softmax(logits, axis=-1)
         # Without a bias the order is that of the logits, where sigmoids that round to 1 are equal.
@@ -249,8 +256,8 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form:
     """Sort the rows by expert, and multiply each group of rows with `jax.lax.ragged_dot`."""
     sorting, weights = _Sorted.of(chosen, len(weights.gate)), _map_weights(whole_layer, weights)
 
-    def product(x: Array, weight: Array, dtype: jnp.dtype) -> Array:
-        return jax.lax.ragged_dot_general(
+    def product(x: Array, weight: Array, bias: Array | None, dtype: jnp.dtype) -> Array:
+        out = jax.lax.ragged_dot_general(
             x,
             weight,
             sorting.counts,
@@ -258,14 +265,16 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form:
             precision=product_precision(x, weight),
             preferred_element_type=dtype,
         )
+        return out if bias is None else out + bias[sorting.expert]
 
     # Rows of no expert here are undefined in the products, and must be so in no gradient.
     computed = (jnp.arange(chosen.expert.size) < sorting.counts.sum())[:, None]
     rows, factor = jnp.where(computed, x[sorting.row], 0), sorting.weight[:, None]
     if form.scores_on_inputs:
         rows, factor = (factor * rows).astype(x.dtype), 1
-    hidden = ACTIVATIONS[form.activation](product(rows, weights.gate, x.dtype)) * product(rows, weights.up, x.dtype)
-    out = product(hidden, weights.down, jnp.dtype(jnp.float32))
+    gate = product(rows, weights.gate, weights.gate_bias, x.dtype)
+    up = product(rows, weights.up, weights.up_bias, x.dtype)
+    out = product(gated(form.activation, gate, up), weights.down, weights.down_bias, jnp.dtype(jnp.float32))
     out = factor * jnp.where(computed, out, 0)
     return jnp.zeros(x.shape, jnp.float32).at[sorting.row].add(out)
 
@@ -305,6 +314,7 @@ class _Sorted(NamedTuple):
     """Rows sorted by expert, once for each of their experts; those that are not computed here are last."""
 
     row: Int[Array, " A"]
+    expert: Int[Array, " A"]
     weight: Float[Array, " A"]
     counts: Int[Array, " E"]
 
@@ -312,7 +322,8 @@ class _Sorted(NamedTuple):
     def of(cls, chosen: Chosen, number: int) -> _Sorted:
         order = jnp.argsort(chosen.expert.ravel(), stable=True)
         counts = jnp.bincount(chosen.expert.ravel(), length=number + 1)[:number]
-        return cls(order // chosen.expert.shape[1], chosen.weight.ravel()[order], counts.astype(jnp.int32))
+        expert, weight = (x.ravel()[order] for x in chosen)
+        return cls(order // chosen.expert.shape[1], expert, weight, counts.astype(jnp.int32))
 
 
 def _weighted(
@@ -324,7 +335,12 @@ def _weighted(
     return factor * _expert(x, weights, form.activation)
 
 
-def _expert(x: Float[Array, "*r D"], weights: ExpertWeights, activation: str) -> Float[Array, "*r D"]:
+def _expert(x: Float[Array, "*r D"], weights: ExpertWeights, activation: str | ClampedGate) -> Float[Array, "*r D"]:
     """Return the output of one expert, float32."""
-    hidden = ACTIVATIONS[activation](linear(x, weights.gate)) * linear(x, weights.up)
-    return linear(hidden, weights.down, jnp.float32)
+
+    def product(x: Array, weight: Array, bias: Array | None, dtype: Any = None) -> Array:
+        out = linear(x, weight, dtype)
+        return out if bias is None else out + bias
+
+    gate, up = product(x, weights.gate, weights.gate_bias), product(x, weights.up, weights.up_bias)
+    return product(gated(activation, gate, up), weights.down, weights.down_bias, jnp.float32)

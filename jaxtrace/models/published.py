@@ -500,6 +500,14 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             | {"vocab_size": 200_064, "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
         ),
     ],
+    "gpt-oss": [
+        (
+            "openai/gpt-oss-20b",
+            20_914_757_184,
+            {"model_type": "gpt_oss", "num_hidden_layers": 24, "num_local_experts": 32},
+        ),
+        ("openai/gpt-oss-120b", 116_829_156_672, {"model_type": "gpt_oss"}),
+    ],
     "Pythia and GPT-NeoX": [
         *(
             (f"EleutherAI/pythia-{size}{data}", parameters, raw)

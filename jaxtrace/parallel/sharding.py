@@ -33,6 +33,7 @@ AXES: dict[str, Axes] = {
     "o_bias": ("embed",),
     "output_gate": ("heads", "head_dim", "embed"),
     "output_gate_bias": ("heads", "head_dim"),
+    "sinks": ("heads",),
     "gate": ("feed_forward", "embed"),
     "up": ("feed_forward", "embed"),
     "down": ("embed", "feed_forward"),
@@ -42,7 +43,10 @@ AXES: dict[str, Axes] = {
     "projection": (None, "embed"),
 }
 # Weights of experts; each device holds whole experts.
-EXPERT_AXES: dict[str, Axes] = dict.fromkeys(("gate", "up", "down"), ("expert", None, None))
+EXPERT_AXES: dict[str, Axes] = {
+    **dict.fromkeys(("gate", "up", "down"), ("expert", None, None)),
+    **dict.fromkeys(("gate_bias", "up_bias", "down_bias"), ("expert", None)),
+}
 # Weights of gated delta nets, grouped by key head.
 DELTA_NET_AXES: dict[str, Axes] = {
     **dict.fromkeys(("q", "k", "v", "gate", "decay", "beta"), ("kv_heads", "head_dim", "embed")),

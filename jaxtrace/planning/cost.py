@@ -36,6 +36,8 @@ def trace_bytes(
     total: dict[str, int] = {}
     for name in probes.metrics:
         metric = QUANTITIES[name]
+        if metric.only and not getattr(config, metric.only):
+            continue
         entries = math.prod(sizes[dim] for dim in metric.dims)
         if metric.first_layer == 0 and "layer" in metric.dims:
             entries += entries // sizes["layer"]

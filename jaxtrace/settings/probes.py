@@ -223,7 +223,7 @@ class Probes:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that a step returns, without those that its sampler adds."""
+        """Names of the metrics that a step returns, without those that its sampler adds; see `Metric.only`."""
         return tuple(
             name for name, metric in QUANTITIES.items() if not metric.group or getattr(self, metric.group, False)
         )

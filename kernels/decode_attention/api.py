@@ -21,6 +21,7 @@ def decode_attention(
     scale: float,
     window: Window = None,
     soft_cap: float | None = None,
+    learned_sink: Float[Array, " N"] | None = None,
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B N H"], AttentionMoments | None]:
@@ -39,9 +40,18 @@ def decode_attention(
       (output in q's dtype, AttentionMoments [B, N] or None), with the error bounds of `prefill_attention`.
     """
     lengths = jnp.asarray(lengths)
-    check_shapes("decode_attention", q[:, None], k, v, lengths, window)
+    check_shapes("decode_attention", q[:, None], k, v, lengths, window, learned_sink)
     check_capacity("decode_attention", lengths, k.shape[3])
     sums = OPERATION(
-        q, k, v, lengths, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
+        q,
+        k,
+        v,
+        lengths,
+        scale=scale,
+        window=window,
+        soft_cap=soft_cap,
+        moments=moments,
+        logsumexp=learned_sink is not None and not moments,
+        implementation=implementation,
     )
-    return sums.result(visible_count(lengths - 1, window)[:, None])
+    return sums.result(visible_count(lengths - 1, window)[:, None], learned_sink)

@@ -7,8 +7,17 @@ from ..soft_cap import Cap
 
 @decode_from_prefill
 def decode_attention(
-    q: Queries, k: Keys, v: Values, position: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    position: Starts,
+    *,
+    scale: float,
+    window: Window,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool,
 ) -> AttentionSums:
     """Compute attention of one query per row, at `position`, with all its scores at once."""
     mask, first = visible_keys(position[:, None], k.shape[3], window)
-    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)
+    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments, logsumexp=logsumexp)

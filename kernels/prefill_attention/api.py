@@ -28,6 +28,7 @@ def prefill_attention(
     scale: float,
     window: Window = None,
     soft_cap: float | None = None,
+    learned_sink: Float[Array, " N"] | None = None,
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
@@ -41,6 +42,8 @@ def prefill_attention(
       scale: factor on the scores.
       window: number of keys a query sees, itself included, or the chunks whose keys it sees; None for all.
       soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
+      learned_sink: logit of each query head that competes with its scores, without a value: the output is multiplied by
+        1 − its softmax weight. None for none.
       moments: whether to return the moments of the weights.
       implementation: name of the implementation; None for the platform's default.
 
@@ -53,9 +56,18 @@ def prefill_attention(
       ValueError: shapes do not agree, or a position is beyond the cache.
     """
     start = start_per_row(start, len(q))
-    check_shapes("prefill_attention", q, k, v, start, window)
+    check_shapes("prefill_attention", q, k, v, start, window, learned_sink)
     check_capacity("prefill_attention", start + q.shape[1], k.shape[3])
     sums = OPERATION(
-        q, k, v, start, scale=scale, window=window, soft_cap=soft_cap, moments=moments, implementation=implementation
+        q,
+        k,
+        v,
+        start,
+        scale=scale,
+        window=window,
+        soft_cap=soft_cap,
+        moments=moments,
+        logsumexp=learned_sink is not None and not moments,
+        implementation=implementation,
     )
-    return sums.result(visible_count(positions(q, start), window)[..., None])
+    return sums.result(visible_count(positions(q, start), window)[..., None], learned_sink)

@@ -60,6 +60,7 @@ def prefill_attention(
     window: Window,
     soft_cap: Cap,
     moments: bool,
+    logsumexp: bool,
     interpret: bool = False,
     name: str = "prefill_attention",
 ) -> AttentionSums:
@@ -74,7 +75,8 @@ def prefill_attention(
     sums = weighted_sums(rows_of(q, kv_heads), k, v, plan, moments=moments, interpret=interpret, name=name, **options)
     out, counted = jax.tree.map(lambda x: by_query(x, queries, group), sums)
     if not moments:
-        return AttentionSums((out / jnp.where(counted.l == 0, 1.0, counted.l)[..., None]).astype(q.dtype))
+        out = (out / jnp.where(counted.l == 0, 1.0, counted.l)[..., None]).astype(q.dtype)
+        return AttentionSums(out, logsumexp=counted.logsumexp if logsumexp else None)
     sink_score, sink_value = first_slot(q, k, v, first, position, **options)
     all_keys = merge_sink(counted, sink_score)
     share, sink_share = (weight_of(score, all_keys)[..., None] for score in (counted.m, sink_score))

@@ -27,23 +27,44 @@ from ..softmax_moments.reference import pairwise_sum, softmax_moments
 
 
 def prefill_attention(
-    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    start: Starts,
+    *,
+    scale: float,
+    window: Window,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool,
 ) -> AttentionSums:
     """Compute prefill_attention from all weights at once."""
     mask, first = visible_keys(positions(q, start), k.shape[3], window)
-    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments)
+    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments, logsumexp=logsumexp)
 
 
 def attend(
-    q: Queries, k: Keys, v: Values, mask: Mask, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Mask,
+    first: PerQuery,
+    *,
+    scale: float,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool = False,
 ) -> AttentionSums:
     """Compute attention over the keys in `mask`, given the first key that each query sees."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
     out = ungroup_heads(einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
-    if not moments:
+    if not (moments or logsumexp):
         return AttentionSums(out)
     scores = attention_scores(group_heads(q, k.shape[1]), k, scale=scale, soft_cap=soft_cap)
     scores = mask_scores(scores, mask[:, None, None])
+    if not moments:
+        all_keys = softmax_moments(scores, alphas=(), temperature=None).moments
+        return AttentionSums(out, logsumexp=ungroup_heads(all_keys.logsumexp))
     is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
     no_sink = softmax_moments(jnp.where(is_sink, MASKED, scores), alphas=(), temperature=None).moments
     sink_score = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)

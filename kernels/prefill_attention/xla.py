@@ -35,11 +35,20 @@ BLOCK_ENTRIES = 1 << 20  # scores of one block of queries: 4 MiB in float32, whi
 
 
 def prefill_attention(
-    q: Queries, k: Keys, v: Values, start: Starts, *, scale: float, window: Window, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    start: Starts,
+    *,
+    scale: float,
+    window: Window,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool,
 ) -> AttentionSums:
     """Compute prefill_attention a block of queries at a time."""
     keys = k.shape[3]
-    options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments}
+    options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments, "logsumexp": logsumexp}
 
     def whole_cache(q: Queries, position: PerQuery) -> AttentionSums:
         mask, first = visible_keys(position, keys, window)
@@ -83,7 +92,16 @@ def block_scores(q: Queries, k: Keys, mask: Mask, scale: float, soft_cap: Cap) -
 
 
 def attend(
-    q: Queries, k: Keys, v: Values, mask: Mask, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    mask: Mask,
+    first: PerQuery,
+    *,
+    scale: float,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool = False,
 ) -> AttentionSums:
     """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
     scores = block_scores(q, k, mask, scale, soft_cap)
@@ -96,11 +114,21 @@ def attend(
         sink_score = no_sink = None
         all_keys = Moments.of(scores)
     out = weighted_values(shifted(scores, all_keys.m), v) * all_keys.p_max[..., None]
-    return AttentionSums(ungroup_heads(out).astype(q.dtype), *jax.tree.map(ungroup_heads, (sink_score, no_sink)))
+    sums = sink_score, no_sink, all_keys.logsumexp if logsumexp else None
+    return AttentionSums(ungroup_heads(out).astype(q.dtype), *jax.tree.map(ungroup_heads, sums))
 
 
 def attend_tiles(
-    q: Queries, k: Keys, v: Values, position: PerQuery, first: PerQuery, *, scale: float, soft_cap: Cap, moments: bool
+    q: Queries,
+    k: Keys,
+    v: Values,
+    position: PerQuery,
+    first: PerQuery,
+    *,
+    scale: float,
+    soft_cap: Cap,
+    moments: bool,
+    logsumexp: bool,
 ) -> AttentionSums:
     """Compute attention over a long cache, given each query's position and the first key it sees."""
     heads = group_heads(q, k.shape[1]).shape[:-1]
@@ -125,7 +153,8 @@ def attend_tiles(
     out, _, sink_score, counted = fold_key_tiles(step, init, position, first, k.shape[3])
     all_keys = merge_sink(counted, sink_score) if moments else counted
     out = ungroup_heads(out * all_keys.p_max[..., None]).astype(q.dtype)
-    return AttentionSums(out, *jax.tree.map(ungroup_heads, (sink_score, counted))) if moments else AttentionSums(out)
+    sums = *((sink_score, counted) if moments else (None, None)), all_keys.logsumexp if logsumexp else None
+    return AttentionSums(out, *jax.tree.map(ungroup_heads, sums))
 
 
 def weighted_values(u: Float[Array, "B K G T S"], v: Values) -> Float[Array, "B K G T H"]:

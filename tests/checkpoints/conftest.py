@@ -30,6 +30,7 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_he
 GPT_NEOX = {name: CONFIG[name] for name in CONFIG if name not in ("model_type", "num_key_value_heads", "rms_norm_eps")}
 GPT_NEOX = GPT_NEOX | {"model_type": "gpt_neox", "hidden_act": "gelu"}
 PHI3 = CONFIG | {"model_type": "phi3"}  # 2 query heads and 1 key/value head: unequal parts of one tensor
+GPT_OSS = CONFIG | {"model_type": "gpt_oss", "head_dim": 4, "num_local_experts": 3, "num_experts_per_tok": 2}
 # Two kinds of layers in turn; a stack of pairs leaves one layer over.
 GEMMA2 = CONFIG | {"model_type": "gemma2", "head_dim": 6, "num_hidden_layers": 5, "sliding_window": 4}
 GEMMA2 |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 6}

@@ -15,13 +15,14 @@ from jaxtrace.checkpoints.convert import convert
 from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.quantised import DequantisedTensors, Fp8, Mxfp4
 from jaxtrace.checkpoints.safetensors import Tensors
-from tests.checkpoints.conftest import CONFIG, Folder
+from tests.checkpoints.conftest import CONFIG, GPT_OSS, Folder
 from tests.commands import run_command
 
 E4M3, E8M0, BF16 = ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e8m0fnu, ml_dtypes.bfloat16
 FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
 BLOCK, STATIC = (5, 3), {"weight_block_size": None, "activation_scheme": "static"}
-WIDE = CONFIG | {"hidden_size": 32, "intermediate_size": 96}  # rows of whole groups of 32
+_WIDE = {"hidden_size": 32, "intermediate_size": 96}  # rows of whole groups of 32
+WIDE, WIDE_EXPERTS = CONFIG | _WIDE, GPT_OSS | _WIDE | {"head_dim": 16}
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 SCALE, BLOCKS, SCALES = f"{QUERY}_scale_inv", f"{QUERY}_blocks", f"{QUERY}_scales"
 
@@ -73,16 +74,22 @@ def stored_fp8(rng, folder, block, dtype: Any = np.float32):
 
 
 def stored_mxfp4(rng, folder):
-    """Store a checkpoint's projections as MXFP4; return a plain checkpoint's weights of these values."""
+    """Store a checkpoint's projections as MXFP4; return a plain checkpoint's weights of these values.
+
+    Projections of experts are plain as [expert, input, output].
+    """
     plain = dict(folder.weights)
     folder.config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
     for name, matrix in plain.items():
-        if "_proj" in name:
+        if "_proj" in name and "bias" not in name:
             del folder.weights[name]
-            rows, columns = matrix.shape
-            blocks = folder.weights[f"{name}_blocks"] = rng.integers(0, 256, (rows, columns // 32, 16), dtype=np.uint8)
-            scales = folder.weights[f"{name}_scales"] = rng.integers(116, 124, (rows, columns // 32), dtype=np.uint8)
-            plain[name] = mxfp4_values(blocks, scales).astype(np.float32)
+            experts = matrix.ndim == 3
+            *rows, columns = (matrix.swapaxes(1, 2) if experts else matrix).shape
+            grid = *rows, columns // 32
+            blocks = folder.weights[f"{name}_blocks"] = rng.integers(0, 256, (*grid, 16), dtype=np.uint8)
+            scales = folder.weights[f"{name}_scales"] = rng.integers(116, 124, grid, dtype=np.uint8)
+            values = mxfp4_values(blocks, scales).astype(np.float32)
+            plain[name] = np.ascontiguousarray(values.swapaxes(1, 2)) if experts else values
     return plain
 
 
@@ -93,12 +100,14 @@ STORED = {
     "bytes of scales": lambda rng, folder: stored_fp8(rng, folder, BLOCK, np.uint8),
     "one scale": lambda rng, folder: stored_fp8(rng, folder, None, BF16),
     "mxfp4": stored_mxfp4,
+    "mxfp4 experts": stored_mxfp4,
 }
+CONFIGS = {"mxfp4": WIDE, "mxfp4 experts": WIDE_EXPERTS}
 
 
 @pytest.mark.parametrize(("kind", "stacked"), [*((kind, False) for kind in STORED), ("blocks", True), ("mxfp4", True)])
 def test_a_quantised_checkpoint_equals_a_plain_one_of_its_values(tmp_path, max_difference, kind, stacked):
-    folder, plain = (Folder(tmp_path / name, WIDE if kind == "mxfp4" else CONFIG) for name in ("quantised", "plain"))
+    folder, plain = (Folder(tmp_path / name, CONFIGS.get(kind, CONFIG)) for name in ("quantised", "plain"))
     plain.weights = STORED[kind](np.random.default_rng(0), folder)
     found, expected = (jaxtrace.load(each.write(), stacked=stacked) for each in (folder, plain))
     assert max_difference(found, expected) == 0

@@ -13,7 +13,7 @@ from jaxtrace.checkpoints.table import leaves, match
 from jaxtrace.checkpoints.weights import TensorWeights, read_part
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
-from tests.checkpoints.conftest import CONFIG, GPT2, GPT_NEOX, PHI3, Folder
+from tests.checkpoints.conftest import CONFIG, GPT2, GPT_NEOX, GPT_OSS, PHI3, Folder
 
 
 class Counting(Tensors):
@@ -29,7 +29,7 @@ class Counting(Tensors):
 
 @pytest.fixture(
     scope="module",
-    params=[CONFIG | {"attention_bias": True}, GPT2, GPT_NEOX, PHI3],
+    params=[CONFIG | {"attention_bias": True}, GPT2, GPT_NEOX, GPT_OSS, PHI3],
     ids=lambda config: config["model_type"],
 )
 def stored(request, tmp_path_factory):
@@ -64,7 +64,8 @@ def test_a_part_equals_a_cut_of_the_whole(stored, data):
         bounds.append((start, data.draw(st.integers(start + 1, size))))
     tensors.entries = 0
     part = read_part(tensors, name, param, tuple(bounds))
-    cut = whole[path][tuple(slice(*b) for b in bounds)]
+    cut = whole[path][... if param.expert is None else param.expert][tuple(slice(*b) for b in bounds)]
     assert part.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(part.astype(np.float32), cut)
-    assert tensors.entries == cut.size
+    between = (len(cut) - 1) * cut[0].size if param.stride and param.folded is None else 0  # parts that take turns
+    assert tensors.entries == cut.size + between

@@ -10,9 +10,9 @@ from jaxtrace.checkpoints.table import leaves, weight_table
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.families import FAMILIES
-from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, PHI3
+from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, GPT_OSS, PHI3
 
-TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX, "phi3": PHI3}
+TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX, "gpt_oss": GPT_OSS, "phi3": PHI3}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -26,14 +26,25 @@ def test_a_family_fills_every_parameter_once(kind):
     assert filled == dict.fromkeys(((path, part) for path, of_path in parts.items() for part in of_path), 1)
     for name, params in table.items():
         assert len({(param.stored, param.transposed) for param in params}) == 1, name
-        outputs = [param.positions.ravel() for param in params if param.folded != 1]  # in o the heads are inputs
-        if outputs:
+        by_expert = collections.defaultdict(list)
+        for param in params:
+            if param.folded != 1:  # in o the heads are inputs
+                by_expert[param.expert].append(param.positions.ravel())
+        for outputs in by_expert.values():
             np.testing.assert_array_equal(np.sort(np.concatenate(outputs)), np.arange(params[0].outputs), err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("kind", "stacked"),
-    [("llama", False), ("gemma2", True), ("gpt2", False), ("gpt2", True), ("gpt_neox", True), ("phi3", False)],
+    [
+        ("llama", False),
+        ("gemma2", True),
+        ("gpt2", False),
+        ("gpt2", True),
+        ("gpt_neox", True),
+        ("gpt_oss", False),
+        ("phi3", False),
+    ],
 )
 def test_reading_inverts_export(folder_of, kind, stacked):
     folder = folder_of(TINY[kind])
@@ -69,6 +80,20 @@ def test_a_tensor_of_parts_of_unequal_sizes_is_split(folder_of):
     heads = np.concatenate([block["attention"][name] for name in "qkv"])
     np.testing.assert_array_equal(heads, qkv.reshape(4, 4, 8))
     np.testing.assert_array_equal([block["feed_forward"][name] for name in ("gate", "up")], gate_up.reshape(2, 12, 8))
+
+
+def test_a_tensor_of_experts_whose_parts_take_turns_is_split(folder_of):
+    folder, prefix = folder_of(GPT_OSS), "model.layers.1.mlp.experts."
+    gate_up = np.arange(3 * 8 * 24, dtype=np.float32).reshape(3, 8, 24)  # [expert, in, gate 0 · up 0 · gate 1 …]
+    folder.weights[f"{prefix}gate_up_proj"], folder.weights[f"{prefix}gate_up_proj_bias"] = (
+        gate_up,
+        gate_up[:, 0].copy(),
+    )
+    experts = jaxtrace.load(folder.write()).params["layers"][1]["feed_forward"]["experts"]
+    for i, name in enumerate(("gate", "up")):
+        np.testing.assert_array_equal(experts[name], gate_up[:, :, i::2].swapaxes(1, 2))
+        np.testing.assert_array_equal(experts[f"{name}_bias"], gate_up[:, 0, i::2])
+    np.testing.assert_array_equal(experts["down"], folder.weights[f"{prefix}down_proj"].swapaxes(1, 2))
 
 
 def test_a_tensor_of_parts_head_by_head_is_split(folder_of):

@@ -4,6 +4,7 @@ import pytest
 
 import jaxtrace as jt
 from jaxtrace.planning.cost import trace_bytes
+from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.run import run_config
 from jaxtrace.traces import TraceWriter
 from tests.traces.rows import INFO, make_row
@@ -28,7 +29,7 @@ def test_a_trace_holds_what_the_options_choose(run):
         "output", "lens", layer_stride=4, residuals=(0, 6), top_tokens=3, attention_rows=((1, 0), (6, 7))
     )
     row = trace.rows[0]
-    assert set(row.metrics) == set(probes.metrics)
+    assert set(row.metrics) == {name for name in probes.metrics if not QUANTITIES[name].only}
     assert trace.traced_layers == (2, 6) and trace.runs[0].precision == "float16"
     assert row.length == len(row.prompt_tokens) - 1 + 3
     assert "".join((row.prompt_pieces[0], *row.pieces)).endswith(row.text)

@@ -30,6 +30,7 @@ class Run:
       attention: attention weights over all S = T keys, 0 for invisible ones, [T, L, N, S]; NaN in layers without any.
       router: distributions of the routers over all experts, NaN in dense layers, [T, L, E]; None for a dense decoder.
       experts: numbers of the chosen experts, −1 in dense layers, [T, L, C]; None for a dense decoder.
+      learned_sink: weight of each head's learned sink beside those keys, [T, L, N]; None without learned sinks.
     """
 
     logits: np.ndarray
@@ -38,6 +39,7 @@ class Run:
     attention: np.ndarray
     router: np.ndarray | None = None
     experts: np.ndarray | None = None
+    learned_sink: np.ndarray | None = None
 
 
 def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
@@ -67,7 +69,7 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
     expected["head_jsd"] = oracle.head_jsd(run.attention)
     if run.router is not None:
         expected |= oracle.router(run.router, run.experts)
-    return expected
+    return expected if run.learned_sink is None else expected | {"learned_sink_mass": run.learned_sink}
 
 
 def _attention(weights, windows):

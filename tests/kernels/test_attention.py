@@ -183,6 +183,40 @@ class TestEachImplementation:
                 cases.assert_near(x, y[row], 1e-5, "row alone")
 
 
+SINKS = (0.0, 3.0, -2.0, 200.0)  # the last takes all
+
+
+@pytest.mark.parametrize(("attend", "implementation"), EACH, ids=title)
+def test_a_learned_sink_takes_its_share_of_the_output(attend, implementation, rng):
+    case = Case((-1, 0, 16), 1 if attend is decode else 4, 20, 2, 2, window=7)
+    check_learned_sink(case, rng, implementation, attend is decode, moments=False)
+
+
+@pytest.mark.parametrize(("attend", "offset"), [(prefill, 300.0), (decode, -300.0)], ids=title)
+def test_the_moments_beside_a_learned_sink_are_over_the_keys_alone(attend, offset, rng):
+    case = Case((-1, 0, 16), 1 if attend is decode else 4, 20, 2, 2, offset=offset)
+    check_learned_sink(case, rng, "xla", attend is decode, offset)
+
+
+def check_learned_sink(case, rng, implementation, decodes, offset=0.0, **options):
+    """Compare attention beside learned sinks, of about the size of the scores, with the oracle."""
+    q, k, v = case.arrays(rng, "float32")
+    sinks, options = np.float32(SINKS) + np.float32(offset), case.options | options | {"implementation": implementation}
+    start = jnp.asarray(case.start, jnp.int32)
+    if decodes:
+        result = cases.compiled(decode_attention, **options)(q[:, 0], k, v, start + 1, learned_sink=sinks)
+        output, moments = jax.tree.map(lambda x: x[:, None], result)
+    else:
+        output, moments = cases.compiled(prefill_attention, **options)(q, k, v, start, learned_sink=sinks)
+    arrays = map(cases.as_oracle, (q, k.swapaxes(2, 3), v))
+    want = oracle.attention(*arrays, case.positions, learned_sink=sinks, **case.options)
+    cases.assert_near(output, want["output"], 2e-5, "output")
+    if moments is not None:
+        cases.assert_near(moments.learned_sink_mass, want["learned_sink_mass"], 2e-5, "learned_sink_mass")
+        for name, (definition, bound) in BOUNDS.items():
+            cases.assert_near(getattr(moments, name), want[definition], bound, name)
+
+
 @pytest.mark.parametrize("implementation", cases.implementations(PREFILL))
 def test_decode_repeats_prefill_step_by_step(implementation, rng):
     case = Case((-2, 5), 6, 20, 2, 2, window=4)

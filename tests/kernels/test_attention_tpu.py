@@ -10,7 +10,7 @@ from jaxtrace.kernels.attention_tpu import AttentionBlocks
 from jaxtrace.kernels.head_dispersion import tpu as dispersion_tpu
 
 from . import cases
-from .test_attention import Case, check, decode, prefill, title
+from .test_attention import Case, check, check_learned_sink, decode, prefill, title
 from .test_head_dispersion import expected, run
 
 NAME = "pallas_tpu_interpret"
@@ -78,6 +78,10 @@ class TestManyBlocks:
         arrays = case.arrays(rng, "float32")
         output, _ = attend(NAME, case, *arrays, moments=False)
         cases.assert_near(output, attend(NAME, case, *arrays)[0].astype(jnp.float32), 1e-6, "output")
+
+    def test_a_learned_sink_takes_its_share_of_the_output(self, rng):
+        case = Case((-5, 250), 9, 400, 2, 2, window=140)
+        check_learned_sink(case, rng, NAME, decodes=False, moments=False)
 
     @pytest.mark.parametrize("case", PREFILL_CASES + DECODE_CASES, ids=title)
     def test_head_dispersion_agrees_with_oracle(self, case, rng):

@@ -72,7 +72,9 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
     assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)
 
 
+SUNK = {"window": None, "learned_sink": jnp.array([0.5, -1.0, 2.0, 1e4])}
 RUNS = [(call, *run) for call, operation in cases.ATTENTION for run in with_options(operation)]
+RUNS += [(call, "xla", SUNK) for call in (cases.decode, cases.prefill)]
 
 
 @pytest.mark.parametrize(("call", "implementation", "options"), RUNS, ids=lambda x: getattr(x, "__name__", str(x)))
@@ -91,7 +93,7 @@ def test_attention_agrees_with_finite_differences(call, implementation, options,
         want = oracle.attention(q, k, k, start[:, None] + np.arange(queries), **options)
         if call is cases.dispersion:
             return oracle.head_jsd(want["weights"]).sum()[None]
-        return np.array([want[name].sum() for name in ("output", *DEFINITIONS)])
+        return np.array([want[name].sum() for name in ("output", *DEFINITIONS, "learned_sink_mass") if name in want])
 
     slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
     for i, direction in enumerate(directions):

@@ -9,7 +9,7 @@ import pytest
 from jaxtrace.kernels import head_dispersion, key_tiles, prefill_attention
 
 from . import cases
-from .test_attention import PREFILL_CASES, Case, check, title
+from .test_attention import PREFILL_CASES, Case, check, check_learned_sink, title
 from .test_head_dispersion import expected
 
 CASES = [PREFILL_CASES[i] for i in (1, 3, 5, 7)]
@@ -41,6 +41,12 @@ def test_output_is_the_same_without_moments(rng):
     want, _ = jitted(prefill_attention, case, "reference")(*arrays)
     cases.assert_near(output, want, 1e-5, "output")
     assert moments is None
+
+
+def test_a_learned_sink_takes_its_share_of_the_output(rng):
+    cases.compiled.cache_clear()
+    check_learned_sink(Case((-1, 16), 4, 20, 2, 2, window=9), rng, "xla", decodes=False, moments=False)
+    cases.compiled.cache_clear()
 
 
 def test_tiles_that_no_query_sees_are_not_read(rng):

@@ -80,6 +80,8 @@ ATTENTION = [
     (1, 4096, 8, 4, 64, 4096, "bfloat16", {}),
     (1, 4096, 8, 4, 128, 4096, "bfloat16", {"window": 1024, "moments": False}),
     (2, 600, 1, 8, 256, 4096, "float32", {"soft_cap": 50.0}),
+    (16, None, 8, 8, 64, 4096, "bfloat16", {"window": 128, "moments": False, "learned_sink": True}),
+    (1, 600, 8, 8, 64, 4096, "bfloat16", {"moments": False, "learned_sink": True}),
 ]
 
 
@@ -87,17 +89,19 @@ ATTENTION = [
 def test_attention(topology, shape):
     batch, queries, kv_heads, group, head_dim, slots, dtype, options = shape
     attend = prefill_attention if queries else decode_attention
+    sinks = [shaped(kv_heads * group, dtype=dtype)] if "learned_sink" in options else []
+    options = {name: x for name, x in options.items() if name != "learned_sink"}
 
-    def run(q, k, v, rows):
-        return attend(q, k, v, rows, scale=0.125, **options)
+    def run(q, k, v, rows, sinks=None):
+        return attend(q, k, v, rows, scale=0.125, learned_sink=sinks, **options)
 
     q = shaped(batch, *([queries] if queries else []), kv_heads * group, head_dim, dtype=dtype)
     k, v = (shaped(batch, kv_heads, *size, dtype=dtype) for size in ((head_dim, slots), (slots, head_dim)))
-    compiled = tpu.compile_for(topology, run, q, k, v, shaped(batch, dtype=jnp.int32))
+    compiled = tpu.compile_for(topology, run, q, k, v, shaped(batch, dtype=jnp.int32), *sinks)
     tpu.assert_fused(compiled, 4 * batch * (queries or 1) * kv_heads * group * slots)
 
 
-@pytest.mark.parametrize(("topology", "shape"), generations([ATTENTION[0], ATTENTION[2], ATTENTION[-1]]), ids=str)
+@pytest.mark.parametrize(("topology", "shape"), generations([ATTENTION[0], ATTENTION[2], ATTENTION[5]]), ids=str)
 def test_head_dispersion(topology, shape):
     batch, queries, kv_heads, group, head_dim, slots, dtype, _ = shape
 

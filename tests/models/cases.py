@@ -168,6 +168,10 @@ SMALL = {
         "mm_tokens_per_image": 4,
     },
     "phi3": _LLAMA_LIKE,
+    "gpt_oss": _LLAMA_LIKE
+    | _HEAD
+    | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 5}
+    | {"rope_parameters": YARN | {"truncate": False, "beta_fast": 4.0}},
     "gpt_neox": {
         "vocab_size": 41,
         "hidden_size": 32,
@@ -367,6 +371,18 @@ CASES = {
         "attn_scale": 0.3,
     },
     ("llama4", "with a vision tower"): {},
+    ("gpt_oss", "as published"): {"swiglu_limit": 0.3},
+    ("gpt_oss", "full layers first, no biases of attention, another activation, tied"): {
+        "num_hidden_layers": 5,
+        "layer_types": [*["full_attention", "sliding_attention"] * 2, "sliding_attention"],
+        "attention_bias": False,
+        "swiglu_alpha": 0.7,
+        "swiglu_limit": 0.1,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+        "num_experts_per_tok": 4,
+        "rope_parameters": PLAIN,
+    },
     ("gemma2", "as published"): {"query_pre_attn_scalar": 13},
     ("gemma2", "biases, untied, full layers first"): {
         "attention_bias": True,

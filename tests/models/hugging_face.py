@@ -87,8 +87,11 @@ def run(model, tokens, prompt=None):
     logits = torch.cat([out.logits[0] for out in outs])
     choices = [tuple(map(np.concatenate, zip(*calls, strict=True))) for calls in choices]
     routers = joined_choices(choices) if any(choices) else ()
-    arrays = (logits, lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0))
-    return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays), *routers)
+    arrays, sink = [logits, lens.movedim(0, 1), hidden.movedim(0, 1), attention.movedim(2, 0)], None
+    if model.config.model_type == "gpt_oss":  # what its weights lack to 1 is the sink's
+        over_keys = arrays[-1].sum(-1, keepdim=True)
+        arrays[-1], sink = arrays[-1] / over_keys, (1 - over_keys[..., 0]).numpy()
+    return Run(*(np.ascontiguousarray(x.numpy()) for x in arrays), *routers, learned_sink=sink)
 
 
 def keep_choices(layer, choices):

@@ -46,6 +46,7 @@ CLASSES = {
     "gemma4_unified": transformers.Gemma4UnifiedConfig,
     "gpt2": transformers.GPT2Config,
     "gpt_neox": transformers.GPTNeoXConfig,
+    "gpt_oss": transformers.GptOssConfig,
     "olmo2": transformers.Olmo2Config,
     "olmo3": transformers.Olmo3Config,
     "smollm3": transformers.SmolLM3Config,

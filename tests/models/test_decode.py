@@ -24,6 +24,7 @@ KINDS = {
     "qwen2_moe: every second layer, windows in the first, all experts": "stacked",
     "glm4_moe: two dense layers, scores as they are, all of a head rotated, tied": "unrolled",
     "llama4_text: as published": "stacked",
+    "gpt_oss: as published": "stacked",
     "gpt2: as published": "stacked",
     "gpt_neox: as published": "unrolled",
     "phi3: multi-query windows, gelu": "stacked",

@@ -15,6 +15,8 @@ import jaxtrace
 from jaxtrace import CheckpointError, ConfigError
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models import experts
+from jaxtrace.models.activations import gated
+from jaxtrace.models.config import ClampedGate
 from jaxtrace.models.decoder import abstract_params, active_parameter_count
 from jaxtrace.models.experts import Chosen, ExpertForm, ExpertWeights
 from jaxtrace.models.families import FAMILIES
@@ -38,7 +40,8 @@ def drawn(rng, rows, count):
     x = np.float32(rng.normal(size=(rows, D)))
     numbers = [number for number in range(E + 1) if number != 2]
     expert = np.stack([rng.permutation(numbers)[:count] for _ in range(rows)])
-    weights = ExpertWeights(*(np.float32(rng.normal(size=shape)) for shape in ((E, F, D), (E, F, D), (E, D, F))))
+    shapes = (E, F, D), (E, F, D), (E, D, F), (E, F), (E, F), (E, D)
+    weights = ExpertWeights(*(np.float32(rng.normal(size=shape)) for shape in shapes))
     return x, Chosen(expert, np.float32(rng.random((rows, count)))), weights
 
 
@@ -48,10 +51,11 @@ def expected(x, chosen, weights, *, scores_on_inputs=False):
     for row, (numbers, factors) in enumerate(zip(*chosen, strict=True)):
         for number, factor in zip(numbers, factors, strict=True):
             if number < E:
-                gate, up, down = (weight[number] for weight in weights)
+                gate, up, down, gate_bias, up_bias, down_bias = (weight[number] for weight in weights)
                 read, factor = (factor * x[row], 1) if scores_on_inputs else (x[row], factor)
-                hidden = gate @ read
-                out[row] += factor * (down @ (hidden / (1 + np.exp(-hidden)) * (up @ read)))
+                hidden = gate @ read + gate_bias
+                hidden = hidden / (1 + np.exp(-hidden)) * (up @ read + up_bias)
+                out[row] += factor * (down @ hidden + down_bias)
     return out
 
 
@@ -63,6 +67,13 @@ def test_every_way_computes_each_chosen_expert(way, scores_on_inputs, rng):
     computed = jax.jit(functools.partial(WAYS[way], form=ExpertForm("silu", scores_on_inputs)))(x, chosen, weights)
     want = expected(x, chosen, weights, scores_on_inputs=scores_on_inputs)
     np.testing.assert_allclose(computed, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clamped_gate_limits_both_of_its_inputs():
+    gate, up = np.float32([[-9, -1, 1, 9], [3, -9, 9, 0.5]])
+    low, mid = np.minimum(gate, 2), np.clip(up, -2, 2)
+    got = gated(ClampedGate(limit=2.0, alpha=1.5), gate, up)
+    np.testing.assert_allclose(got, (mid + 1) * low / (1 + np.exp(-1.5 * low)), rtol=1e-5)
 
 
 @pytest.mark.nightly
@@ -185,5 +196,7 @@ def test_a_token_uses_the_parameters_of_its_chosen_experts():
         "glm-4.5": 33_632_266_144,
         "llama-4-maverick-17b-128e-instruct": 17_184_691_200,
         "gemma-4-26b-a4b": 3_822_530_590,
+        "gpt-oss-20b": 3_608_307_264 + 579_133_440,  # its model card excludes the embedding
+        "gpt-oss-120b": 5_132_849_472 + 579_133_440,
     }
     assert {name: active_parameter_count(published_shape(name)) for name in active} == active

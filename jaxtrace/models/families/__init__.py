@@ -13,6 +13,7 @@ from jaxtrace.models.families import (
     glm4_moe,
     gpt2,
     gpt_neox,
+    gpt_oss,
     llama,
     llama4,
     minimax_m2,
@@ -69,6 +70,7 @@ FAMILIES: dict[str, ModuleType] = {
         dots1,
         gpt2,
         gpt_neox,
+        gpt_oss,
     )
     for model_type in module.MODEL_TYPES
 }

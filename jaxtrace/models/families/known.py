@@ -107,6 +107,10 @@ _OWN = {
     attention_bias hidden_act intermediate_size is_decoder layer_norm_eps rotary_emb_base rotary_pct
     use_parallel_residual
     """,
+    "gpt_oss": """
+    attention_bias hidden_act intermediate_size num_experts num_experts_per_tok num_local_experts
+    output_router_logits router_aux_loss_coef swiglu_alpha swiglu_limit
+    """,
     "llama": """
     attention_bias hidden_act intermediate_size mlp_bias pretraining_tp
     """,

@@ -43,7 +43,6 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "afmoe beam exaone_moe flint hunyuan_moe hunyuan_v1_moe hy_v3 kolibri1 lfm3",
     ),
     (_EXPERTS, "qwen3_moe", "mellum mimo_v2_flash sarvam_moe step3p5 step3p7"),
-    ("it is a mixture of experts with attention sinks", "mixtral", "gpt_oss"),
     (_LATENT, "llama", "minicpm3 plm youtu"),
     (_LATENT_EXPERTS, "llama", "axk1 axk2 deepseek2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 glm4_moe_lite"),
     (_LATENT_EXPERTS, "llama", "glm5_next glm_moe_dsa hy_v4 kimi_k2 kimi_k3 longcat_flash sarvam_mla"),

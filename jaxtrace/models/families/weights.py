@@ -17,7 +17,8 @@ class Weight:
       path: path of the parameter; "{}" stands for the layer number.
       transposed: True if the matrix is stored [in, out].
       part: position of the parameter among those that the tensor concatenates along its outputs, from 0.
-      by_head: True if the tensor concatenates the parameters head by head: head 0 of each one, then head 1 of each one.
+      by_head: True if the tensor concatenates the parameters head by head: head 0 of each one, then head 1 of each one;
+        without heads, output by output.
       paired: True if rotary positions turn neighbouring outputs of a head, 2i and 2i + 1, which are i and i + H/2 in
         the parameter.
     """
