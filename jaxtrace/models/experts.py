@@ -134,8 +134,8 @@ class Experts(nnx.Module):
     @property
     def weights(self) -> ExpertWeights:
         """Arrays of the weights."""
-        params = (getattr(self, name) for name in ExpertWeights._fields)
-        return ExpertWeights(*(None if param is None else param[...] for param in params))
+        biases = (None if bias is None else bias[...] for bias in (self.gate_bias, self.up_bias, self.down_bias))
+        return ExpertWeights(self.gate[...], self.up[...], self.down[...], *biases)
 
 
 class ExpertFeedForward(nnx.Module):
