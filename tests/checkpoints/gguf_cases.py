@@ -1,6 +1,6 @@
 """Small configs of the architectures of GGUF files, with the metadata that convert_hf_to_gguf.py adds to the sizes."""
 
-from tests.checkpoints.conftest import CONFIG
+from tests.checkpoints.conftest import CONFIG, GPT_OSS
 
 
 def _scaling(**entries):
@@ -126,6 +126,14 @@ CASES = {
     "gpt_neox, sequential": (
         _GPT_NEOX | {"use_parallel_residual": False, "rotary_emb_base": 500.0, "rotary_pct": 1.0},
         {"{arch}.use_parallel_residual": False},
+    ),
+    "gpt_oss": (
+        GPT_OSS | {"sliding_window": 4, "num_hidden_layers": 3, "rope_scaling": _YARN | {"truncate": False}},
+        _STORED_YARN | {"{arch}.expert_feed_forward_length": 12},
+    ),
+    "gpt_oss, rope without scaling": (
+        GPT_OSS | {"sliding_window": 4, "rope_parameters": {"rope_type": "default"}, "tie_word_embeddings": True},
+        {"{arch}.expert_feed_forward_length": 12},
     ),
     "ministral3": (
         CONFIG | {"model_type": "ministral3", "head_dim": 6, "rope_scaling": _MINISTRAL},

@@ -9,6 +9,7 @@ ARCHITECTURES = {
     "gemma3_text": "gemma3",
     "gemma4_text": "gemma4",
     "gpt_neox": "gptneox",
+    "gpt_oss": "gpt-oss",
     "ministral3": "mistral3",
     "mistral": "llama",
     "mixtral": "llama",
@@ -64,7 +65,7 @@ def write_gguf(path, config, weights, *, kinds=None, metadata=None, tensors=None
     for key, value in (entries(config) | (metadata or {})).items():
         if value is not None:
             add(writer, key.format(arch=architecture), value)
-    whole = stacked(weights).items()
+    whole = (split_experts(weights) if architecture == "gpt-oss" else stacked(weights)).items()
     converted = {llama_cpp_name(name, architecture): as_stored(name, x, config) for name, x in whole}
     for name, values in (converted | (tensors or {})).items():
         kind = (kinds or {}).get(name, "F32")
@@ -111,6 +112,21 @@ def stacked(weights):
         name: weights[each[0]] if name in each else np.stack([weights[x] for x in each])
         for name, each in experts.items()
     }
+
+
+def split_experts(weights):
+    """Return gpt-oss's weights with gate and up in tensors of their own, and no matrix of experts transposed."""
+    split = {}
+    for name, values in weights.items():
+        base, _, kind = name.rpartition(".")
+        if base.endswith(".experts"):
+            end = "bias" if kind.endswith("_bias") else "weight"
+            values = values if end == "bias" else values.swapaxes(1, 2)
+            parts = {"gate": values[:, ::2], "up": values[:, 1::2]} if "gate_up" in kind else {"down": values}
+            split |= {f"{base}.{part}_proj.{end}": x for part, x in parts.items()}
+        else:
+            split[name] = values
+    return split
 
 
 def llama_cpp_name(name, architecture):

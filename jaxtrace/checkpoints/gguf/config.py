@@ -190,6 +190,15 @@ def _ministral(config: Config, keys: Keys) -> None:
         keys.fail("scales queries from another position than the original context")
 
 
+def _gpt_oss(config: Config, keys: Keys) -> None:
+    """Add the windows, in every other layer, and the ramp of YaRN, which transformers does not round."""
+    _windows(config, keys, 2)
+    if config.get("rope_scaling", {}).get("rope_type") == "yarn":
+        config["rope_scaling"]["truncate"] = False
+    else:
+        config["rope_parameters"] = {"rope_type": "default"}
+
+
 def _phi3(config: Config, keys: Keys) -> None:
     """Add the original context, which stands beside the scaling."""
     original = config.get("rope_scaling", {}).pop("original_max_position_embeddings", None)
@@ -256,6 +265,12 @@ MIXTURES = {
         attributes=EXPERTS | _WIDTH | {"expert_used_count": "top_k_experts"},
         by_layer=True,
         more=_gemma4,
+    ),
+    "gpt-oss": Architecture(
+        "gpt_oss",
+        windowed="gpt_oss",
+        attributes=EXPERTS | {"expert_count": "num_local_experts", "expert_feed_forward_length": "intermediate_size"},
+        more=_gpt_oss,
     ),
     "llama": Architecture("mixtral", windowed="mixtral", attributes=EXPERTS | {"expert_count": "num_local_experts"}),
     "olmoe": Architecture("olmoe", attributes=EXPERTS),

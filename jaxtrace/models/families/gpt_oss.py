@@ -27,6 +27,12 @@ WEIGHTS = (
         for i, x in enumerate(("gate", "up"))
     ),
     *(Weight(f"{_LAYER}mlp.experts.down_proj{end}", (*_EXPERTS, f"down{end}"), not end) for end in ("", "_bias")),
+    # Names of MLX, which splits gate and up and does not transpose, as llama.cpp.
+    *(
+        Weight(f"{_LAYER}mlp.experts.{x}_proj.{kind}", (*_EXPERTS, x + end))
+        for kind, end in (("weight", ""), ("bias", "_bias"))
+        for x in ("gate", "up", "down")
+    ),
 )
 RENAMED = ()
 IGNORED = ()
