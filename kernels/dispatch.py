@@ -101,7 +101,7 @@ class Operation:
         chosen = self.choose(implementation, *args, **kwargs)
         if chosen.differentiable:
             return chosen.function(*args, **kwargs)
-        return _with_gradients_of(self.implementations["xla"].function, chosen.function, args, kwargs)
+        return with_gradients_of(self.implementations["xla"].function, chosen.function, args, kwargs)
 
     def choose(self, implementation: str | None = None, *args: Any, **kwargs: Any) -> Implementation:
         """Return the implementation that serves a call; raises `Unsupported`."""
@@ -124,7 +124,7 @@ class Operation:
         )
 
 
-def _with_gradients_of(
+def with_gradients_of(
     differentiable: Callable[..., Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call `function`; its gradients are the ones of `differentiable`, which computes the same."""

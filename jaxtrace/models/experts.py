@@ -7,6 +7,7 @@ tokens of its rows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -18,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear
-from jaxtrace.kernels.dispatch import target_platform
+from jaxtrace.kernels.dispatch import target_platform, with_gradients_of
 from jaxtrace.kernels.moments import Moments
 from jaxtrace.kernels.precision import product_precision
 from jaxtrace.models.activations import gated
@@ -282,13 +283,22 @@ def ragged(x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form:
 def tiled(
     x: Float[Array, "R D"], chosen: Chosen, weights: ExpertWeights, form: ExpertForm, *, size: int
 ) -> Float[Array, "R D"]:
-    """Sort the rows by expert, and compute `size` rows of one expert at a time; other experts are not read."""
+    """Sort the rows by expert, and compute `size` rows of one expert at a time; other experts are not read.
+
+    The gradients are those of `dense`, since a loop whose length depends on the choice has none in reverse mode. With a
+    fixed length and a condition in each step, XLA re-lays all weights of Gemma 4's experts for TPUs, 33 MiB a layer.
+    """
+    function = functools.partial(_tiled, form=form, size=size)
+    return with_gradients_of(functools.partial(dense, form=form), function, (x, chosen, weights), {})
+
+
+def _tiled(x: Array, chosen: Chosen, weights: ExpertWeights, form: ExpertForm, size: int) -> Array:
     number, assignments = len(weights.gate), chosen.expert.size
     sorting = _Sorted.of(chosen, number)
     tiles = -(-sorting.counts // size)
     ends, starts = jnp.cumsum(tiles), jnp.cumsum(sorting.counts) - sorting.counts
 
-    def tile(out: Array, i: Array) -> Array:
+    def tile(i: Array, out: Array) -> Array:
         expert = jnp.searchsorted(ends, i, side="right")
         first = starts[expert] + (i - ends[expert] + tiles[expert]) * size
         slots = first + jnp.arange(size)
@@ -298,11 +308,7 @@ def tiled(
         y = jnp.where(mine[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
         return out.at[row].add(y)
 
-    def step(out: Array, i: Array) -> tuple[Array, None]:
-        return jax.lax.cond(i < ends[-1], tile, lambda out, _: out, out, i), None
-
-    most = min(assignments, assignments // size + number)
-    return jax.lax.scan(step, jnp.zeros(x.shape, jnp.float32), jnp.arange(most))[0]
+    return jax.lax.fori_loop(0, ends[-1], tile, jnp.zeros(x.shape, jnp.float32))
 
 
 def _map_weights(function: Callable[[Any], Any], weights: ExpertWeights) -> Any:
