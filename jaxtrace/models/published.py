@@ -426,7 +426,7 @@ _FAMILIES: dict[str, list[tuple[str, int, dict[str, Any]]]] = {
             _llama_4(16, 10_485_760, rope_scaling=_rope_scaling(16.0) | {"high_freq_factor": 1.0}),
         ),
         (
-            "meta-llama/Llama-4-Maverick-17B-128E-Instruct",
+            "meta-llama/Llama-4-Maverick-17B-128E",
             400_711_848_960,
             _llama_4(128, 1_048_576, interleave_moe_layer_step=2, use_qk_norm=False),
         ),

@@ -98,7 +98,7 @@ def test_a_run_equals_the_trace_of_the_api(demo):
     got = jt.open(demo[0])
     want = jt.load("demo").generate(demo_prompts()[:3], max_new_tokens=4)
     assert_same_trace(got, want)
-    assert set(got.rows[0].metrics) == set(jt.Probes.all().metrics)
+    assert set(got.rows[0].metrics) == set(jt.Probes.all().metrics) - {"learned_sink_mass"}
     assert got.info["complete"] is True
 
 

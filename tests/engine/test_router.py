@@ -185,4 +185,5 @@ def test_the_figure_of_routers_skips_dense_layers(scored):
     assert [*drawn] == ["router_profile"] and CAPTIONS.keys() == FIGURES.keys()
     panels = drawn["router_profile"].axes
     assert [axes.get_title(loc="left") for axes in panels] == ["Router entropy", "Mass of the chosen experts"]
-    assert panels[0].lines[0].get_xdata().tolist() == [1, 3]
+    line = panels[0].lines[0]
+    assert line.get_xdata().tolist() == [1, 2, 3] and np.isnan(line.get_ydata()).tolist() == [False, True, False]

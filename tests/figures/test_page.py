@@ -89,7 +89,7 @@ def test_page_loads_nothing(large_page):
     page = Page(large_page.read_text(encoding="utf-8"))
     links = [(name, value) for _, attributes in page.tags for name, value in attributes.items()]
     loads = [value for name, value in links if name in ("src", "srcset", "href", "data", "action", "poster")]
-    assert len(loads) == 8
+    assert len(loads) == 10
     assert all(value.startswith("data:image/png;base64,") for value in loads)
     assert not any(word in page.texts["style"][0] for word in ("url(", "@import"))
     assert not any(word in page.texts["script"][1] for word in ("fetch(", "import(", "XMLHttpRequest", "innerHTML"))

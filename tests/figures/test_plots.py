@@ -24,6 +24,7 @@ def test_every_figure_is_written_as_png(ds, tmp_path):
         "attention_map.png",
         "layer_profile.png",
         "lens_profile.png",
+        "router_profile.png",
     ]
     for path in paths:
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -89,7 +90,7 @@ def test_trace_without_steps_has_no_figure(rows, tmp_path):
 def test_steps_without_a_finite_value_are_skipped(tmp_path):
     one = row(np.random.default_rng(0), ["a", "b", "c"])
     one.metrics["entropy"][-1] = np.nan
-    assert len(write_plots(trace([one]).to_xarray(), tmp_path)) == 4
+    assert len(write_plots(trace([one]).to_xarray(), tmp_path)) == 5
 
 
 def test_layers_of_a_stride_are_drawn_at_their_numbers():

@@ -889,7 +889,7 @@ PUBLISHED = {
         use_qk_norm=True,
         rope_scaling=LLAMA3["rope_scaling"] | {"factor": 16.0, "high_freq_factor": 1.0},
     ),
-    "Llama-4-Maverick-17B-128E-Instruct": llama4(
+    "Llama-4-Maverick-17B-128E": llama4(
         num_local_experts=128,
         interleave_moe_layer_step=2,
         max_position_embeddings=1048576,

@@ -194,7 +194,7 @@ def test_a_token_uses_the_parameters_of_its_chosen_experts():
         "mixtral-8x7b-v0.1": 12_879_925_248,
         "qwen1.5-moe-a2.7b": 2_689_173_504,
         "glm-4.5": 33_632_266_144,
-        "llama-4-maverick-17b-128e-instruct": 17_184_691_200,
+        "llama-4-maverick-17b-128e": 17_184_691_200,
         "gemma-4-26b-a4b": 3_822_530_590,
         "gpt-oss-20b": 3_608_307_264 + 579_133_440,  # its model card excludes the embedding
         "gpt-oss-120b": 5_132_849_472 + 579_133_440,

@@ -6,7 +6,7 @@ import pytest
 from jaxtrace import Probes, Prompt, Row, Trace
 from jaxtrace.schema import METRICS
 
-RECORDED = {name: METRICS[name] for name in Probes.all().metrics}
+RECORDED = {name: METRICS[name] for name in Probes.all().metrics if not METRICS[name].only}
 STEP = ("prompt", "step")
 DIMS = {
     (): ("token", "logprob", "entropy", "varentropy", "top1_prob", "top1_top2_gap"),
