@@ -9,8 +9,9 @@ import pytest
 import transformers
 
 from jaxtrace import ConfigError
-from jaxtrace.models.config import LayerKind, LinearScaling, Llama3Scaling, LongRopeScaling, PositionScaling, Rope
+from jaxtrace.models.config import LayerKind, PositionScaling
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.rope_config import LinearScaling, Llama3Scaling, LongRopeScaling, Rope
 from tests.models.published import PUBLISHED
 
 CLASSES = {

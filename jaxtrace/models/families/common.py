@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, Experts, LayerKind, Rope, pattern_of
+from jaxtrace.models.config import DecoderConfig, Experts, LayerKind, pattern_of
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.ropes import context_of, head_dim_of
 from jaxtrace.models.families.weights import Weight
+from jaxtrace.models.rope_config import Rope
 
 EMBEDDING = "model.embed_tokens.weight"
 UNEMBEDDING = "lm_head.weight"

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import Experts, LayerKind, Rope
+from jaxtrace.models.config import Experts, LayerKind
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.rope_config import Rope
 
 TYPES = ("sliding_attention", "full_attention")
 PERIOD = 6  # by default every sixth layer has full attention
