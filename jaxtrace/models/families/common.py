@@ -88,7 +88,6 @@ def expert_table(router: str, expert: Mapping[str, str], stacked: Mapping[str, S
 
 EXPERTS = expert_table(ROUTER, EXPERT, STACKED_EXPERTS)
 
-
 # Experts as in DeepSeek-V3: scores are sigmoids, and a bias takes part in the choice.
 SELECTION_BIAS = ("layers", "{}", "feed_forward", "selection_bias")
 BIASED_EXPERTS = (*EXPERTS, Weight("model.layers.{}.mlp.gate.e_score_correction_bias", SELECTION_BIAS))
@@ -124,6 +123,14 @@ def experts(
     if experts.chosen > experts.number:
         reader.fail(f"has {chosen}={experts.chosen}, which is above {number}={experts.number}")
     return experts
+
+
+def shared_experts(reader: ConfigReader, *, normalised: bool) -> Experts:
+    """Read experts beside a gated shared expert, as in Qwen2-MoE."""
+    shared = reader.positive("shared_expert_intermediate_size")
+    return experts(
+        reader, "num_experts", "moe_intermediate_size", normalised=normalised, shared=shared, shared_gate=True
+    )
 
 
 def biased_experts(reader: ConfigReader) -> Experts:

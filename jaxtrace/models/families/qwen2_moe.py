@@ -52,14 +52,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             common.expert_layers(reader, _layers(reader)),
             activation=reader.activation("hidden_act"),
             qkv_bias=reader.flag("qkv_bias"),
-            experts=common.experts(
-                reader,
-                "num_experts",
-                "moe_intermediate_size",
-                normalised=reader.flag("norm_topk_prob"),
-                shared=reader.positive("shared_expert_intermediate_size"),
-                shared_gate=True,
-            ),
+            experts=common.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
         )
 
 

@@ -40,6 +40,6 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             reader,
             "qwen3_next",
             common.expert_layers(reader, qwen3_5.layers(reader)),
-            experts=qwen3_5_moe.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
+            experts=common.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
             **qwen3_5.choices(reader),
         )
