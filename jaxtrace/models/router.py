@@ -1,4 +1,4 @@
-"""What a router of experts returns beside its choice: entropy and mass, and the chosen experts."""
+"""Metrics of the router of a layer with experts, and the numbers of the chosen experts."""
 
 from __future__ import annotations
 
