@@ -25,7 +25,16 @@ from benchmarks.machine import this_machine
 from benchmarks.options import benchmark_parser
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import interleave
-from jaxtrace.models.experts import Chosen, ExpertForm, ExpertWeights, compute_experts, dense, ragged, tile_size, tiled
+from jaxtrace.models.expert_products import (
+    Chosen,
+    ExpertForm,
+    ExpertWeights,
+    compute_experts,
+    dense,
+    ragged,
+    tile_size,
+    tiled,
+)
 from jaxtrace.models.stacked import LayerOfStack, whole_layer
 from jaxtrace.planning.topology import Topology, find_topology
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageOps
 from jaxtrace.documents import MAX_JSON, decode_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
 from jaxtrace.files import open_regular
-from jaxtrace.models.config import VisionConfig
 from jaxtrace.models.images import Images
+from jaxtrace.models.vision_config import VisionConfig
 
 if TYPE_CHECKING:
     from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil

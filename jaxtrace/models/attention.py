@@ -28,7 +28,7 @@ from jaxtrace.kernels import (
 )
 from jaxtrace.kernels.attention import Window, visible_keys
 from jaxtrace.models.cache import LayerCache
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.norms import RMSNorm, normed, qk_norm
 from jaxtrace.models.on_mesh import (
@@ -41,6 +41,7 @@ from jaxtrace.models.on_mesh import (
 )
 from jaxtrace.models.parameters import add_bias, optional_bias, random_weight
 from jaxtrace.models.rope import Rotation, rotate
+from jaxtrace.models.rope_config import Rope
 
 
 @jax.tree_util.register_dataclass

@@ -6,107 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from jaxtrace.models.rope_config import DEFAULT_ROPE, Rope
+from jaxtrace.models.vision_config import VisionConfig
+
 INIT_STD = 0.02  # standard deviation of random initial weights
-
-
-@dataclass(frozen=True)
-class LinearScaling:
-    """Stretches every wavelength by `factor` (Gemma 3's full-attention layers)."""
-
-    factor: float
-
-
-@dataclass(frozen=True)
-class ProportionalScaling:
-    """Rotates the pairs of the highest `fraction` of the frequencies, stretched by `factor`; the others stay unrotated.
-
-    A pair is still (i, i + H/2) of the whole head, other than with `Rope.fraction` (Gemma 4's full-attention layers).
-    """
-
-    fraction: float
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """Llama 3's frequency scaling: low frequencies are divided by `factor`, high ones kept, others interpolated."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int
-
-
-@dataclass(frozen=True)
-class YarnScaling:
-    """YaRN (Peng et al. 2023): like Llama 3's scaling, with a ramp over dimensions, and longer queries and keys.
-
-    Attributes:
-      factor: divisor of the low frequencies.
-      original_context: context before the scaling, in tokens.
-      attention_factor: factor on cosines and sines.
-      beta_fast: number of turns over the original context above which a frequency is kept.
-      beta_slow: number of turns over the original context below which a frequency is divided by `factor`.
-      truncate: True to round the ends of the ramp outwards to whole dimensions.
-    """
-
-    factor: float
-    original_context: int
-    attention_factor: float
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-
-
-@dataclass(frozen=True)
-class LongRopeScaling:
-    """LongRoPE (Ding et al. 2024): divisors of the frequencies, others for rows beyond the original context.
-
-    Attributes:
-      short_factors: divisor of each frequency in rows of up to `original_context` tokens.
-      long_factors: divisor of each frequency in longer rows.
-      original_context: context before the scaling, in tokens.
-      attention_factor: factor on cosines and sines.
-    """
-
-    short_factors: tuple[float, ...]
-    long_factors: tuple[float, ...]
-    original_context: int
-    attention_factor: float
-
-
-@dataclass(frozen=True)
-class DynamicScaling:
-    """Dynamic NTK scaling: in a row of n tokens beyond the original context c, the base grows with n.
-
-    The base is theta · (factor · n / c − (factor − 1)) ^ (R / (R − 2)), where R dimensions are rotated.
-    """
-
-    factor: float
-    original_context: int
-
-
-RopeScaling = LinearScaling | ProportionalScaling | Llama3Scaling | YarnScaling | LongRopeScaling | DynamicScaling
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding.
-
-    Attributes:
-      theta: base of the wavelengths.
-      scaling: scaling of the wavelengths, or None.
-      fraction: fraction of a head's dimensions that are rotated, the first ones; the others keep their values.
-    """
-
-    theta: float = 10_000.0
-    scaling: RopeScaling | None = None
-    fraction: float = 1.0
-
-    @property
-    def by_length(self) -> bool:
-        """True if the angle of a position depends on the row's length."""
-        return isinstance(self.scaling, LongRopeScaling | DynamicScaling)
 
 
 @dataclass(frozen=True)
@@ -169,7 +72,7 @@ class LayerKind:
     """
 
     window: int | None = None
-    rope: Rope | None = Rope()
+    rope: Rope | None = DEFAULT_ROPE
     chunk: int | None = None
     position_scaling: PositionScaling | None = None
     cross_attention: bool = False
@@ -249,50 +152,6 @@ class Experts:
     router_bias: bool = False
     bias: bool = False
     clamped: ClampedGate | None = None
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """The image encoder of Llama 3.2 Vision: a tiled ViT, its global layers, and a projection into the decoder.
-
-    Attributes:
-      embed_dim: width of the residual stream.
-      num_layers: number of layers of the first transformer.
-      global_layers: number of gated layers of the second transformer.
-      num_heads: number of attention heads; divides `embed_dim`.
-      feed_forward: hidden width of the feed-forward block.
-      image_size: side of a tile, in pixels.
-      patch_size: side of a patch, in pixels.
-      channels: number of channels of the image.
-      max_tiles: largest number of tiles of one image.
-      aspect_ratios: (height, width) in tiles that an image may have; their ids count from 1, and 0 is no image.
-      outputs: layers (0-based) of the first transformer whose outputs the decoder sees besides the last output, as
-        transformers ≥ 4.57 reads `intermediate_layers_indices`; Meta's code takes the inputs of these layers.
-      norm_eps: constant added to the variance inside layer norms.
-    """
-
-    embed_dim: int
-    num_layers: int
-    global_layers: int
-    num_heads: int
-    feed_forward: int
-    image_size: int
-    patch_size: int
-    channels: int
-    max_tiles: int
-    aspect_ratios: tuple[tuple[int, int], ...]
-    outputs: tuple[int, ...]
-    norm_eps: float = 1e-5
-
-    @property
-    def patches(self) -> int:
-        """Number of vectors per tile that the decoder sees: the patches and the class token."""
-        return (self.image_size // self.patch_size) ** 2 + 1
-
-    @property
-    def output_width(self) -> int:
-        """Width of the projector's input: the last output and the outputs of the layers `outputs`."""
-        return self.embed_dim * (1 + len(self.outputs))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.attention import AttentionOutputs, AttentionTrace, ImageMask, Positions
 from jaxtrace.models.cache import KVCache, LayerCache, LayerState, empty_cache
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import (
     Decoder,
     Params,
@@ -24,12 +24,13 @@ from jaxtrace.models.decoder import (
     outer_definition,
     unembedding,
 )
-from jaxtrace.models.experts import RouterOutputs, RouterTrace
 from jaxtrace.models.images import Images
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.layers import LayerOutputs, LayerTrace
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.rope import Rotation, rotation
+from jaxtrace.models.rope_config import Rope
+from jaxtrace.models.router import RouterOutputs, RouterTrace
 from jaxtrace.models.stacked import StackedLayers, join_layers, keep_experts_whole, layer_at, split_layers
 
 # Cache of a layer, if it has one, its requested metrics, and the residual stream after it, if requested.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrace.models.config import VisionConfig
+from jaxtrace.models.vision_config import VisionConfig
 
 
 @jax.tree_util.register_dataclass

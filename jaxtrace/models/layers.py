@@ -16,11 +16,12 @@ from jaxtrace.models.attention import Attention, AttentionOutputs, AttentionTrac
 from jaxtrace.models.cache import LayerCache, RecurrentState
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.delta_net import GatedDeltaNet
-from jaxtrace.models.experts import ExpertFeedForward, RouterOutputs, RouterTrace
+from jaxtrace.models.experts import ExpertFeedForward
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.norms import RMSNorm, normed, stream_norm
 from jaxtrace.models.on_mesh import shard_rows
 from jaxtrace.models.parameters import add_bias, optional_bias, random_weight, tanh_gated
+from jaxtrace.models.router import RouterOutputs, RouterTrace
 
 
 class FeedForward(nnx.Module):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, VisionConfig
+from jaxtrace.models.config import DecoderConfig, LayerKind
+from jaxtrace.models.vision_config import VisionConfig
 
 
 class RMSNorm(nnx.Module):

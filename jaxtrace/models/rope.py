@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxtrace.models.config import (
+from jaxtrace.models.rope_config import (
     DynamicScaling,
     LinearScaling,
     Llama3Scaling,

@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrace.kernels import einsum, linear
 from jaxtrace.models.activations import ACTIVATIONS
-from jaxtrace.models.config import DecoderConfig, VisionConfig
+from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.norms import LayerNorm
 from jaxtrace.models.parameters import random_weight, tanh_gated
+from jaxtrace.models.vision_config import VisionConfig
 
 QUERIES = 256  # number of vectors whose attention is computed at once: all four tiles of 11B at once would take 2.6 GB
 ALIGNMENT = 8  # vectors of a tile are padded to a multiple of this, and the padding takes part in attention

@@ -18,7 +18,7 @@ from transformers.models.mllama.processing_mllama import (
 
 from jaxtrace import CheckpointError, PromptError
 from jaxtrace.checkpoints.images import ImageProcessor, check_image, tile_visibility
-from jaxtrace.models.config import VisionConfig
+from jaxtrace.models.vision_config import VisionConfig
 
 RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 VISION = VisionConfig(

@@ -15,9 +15,9 @@ from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.table import weight_table
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.engine.settings import Settings
-from jaxtrace.models.config import Llama3Scaling, Rope
 from jaxtrace.models.decoder import unembedding
 from jaxtrace.models.families.llama import decoder_config
+from jaxtrace.models.rope_config import Llama3Scaling, Rope
 from tests.checkpoints.conftest import CONFIG, GPT2
 
 EMBEDDING, UNEMBEDDING = "model.embed_tokens.weight", "lm_head.weight"

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from jaxtrace import ConfigError, DecoderConfig, Model, init_params
-from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.models.config import LayerKind
+from jaxtrace.models.rope_config import Rope
 from jaxtrace.settings.run import RunConfig, run_config
 
 CONFIG = DecoderConfig(

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from jaxtrace import DecoderConfig, Model, init_params
-from jaxtrace.models.config import LayerKind, Llama3Scaling, Rope
+from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import stack_layers
+from jaxtrace.models.rope_config import Llama3Scaling, Rope
 
 CONFIG = DecoderConfig(
     family="llama",

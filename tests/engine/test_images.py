@@ -12,8 +12,9 @@ from jaxtrace import ConfigError, Model, Probes, Prompt, PromptError, init_param
 from jaxtrace.checkpoints.images import ImageProcessor
 from jaxtrace.figures.columns import token_columns
 from jaxtrace.figures.summary import summary
-from jaxtrace.models.config import LayerKind, VisionConfig
+from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import abstract_params, stack_layers
+from jaxtrace.models.vision_config import VisionConfig
 from tests.engine.conftest import CONFIG
 from tests.engine.reference import assert_same, at
 

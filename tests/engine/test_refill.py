@@ -10,8 +10,9 @@ from jaxtrace import Dslider, Entropix, Greedy, Model, Probes, Sample, init_para
 from jaxtrace.compilation import counted
 from jaxtrace.engine import loop as engine
 from jaxtrace.engine.settings import Settings
-from jaxtrace.models.config import LayerKind, Rope
+from jaxtrace.models.config import LayerKind
 from jaxtrace.models.decoder import stack_layers
+from jaxtrace.models.rope_config import Rope
 from tests.engine.automaton import automaton
 from tests.engine.conftest import CONFIG
 from tests.engine.reference import assert_same

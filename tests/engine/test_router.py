@@ -17,8 +17,8 @@ from jaxtrace.figures.plots import FIGURES, figures
 from jaxtrace.models.cache import empty_cache
 from jaxtrace.models.config import Experts, LayerKind
 from jaxtrace.models.decoder import is_stacked, stack_layers
-from jaxtrace.models.experts import RouterOutputs, RouterTrace
 from jaxtrace.models.forward import forward
+from jaxtrace.models.router import RouterOutputs, RouterTrace
 from jaxtrace.planning.cost import trace_bytes
 from tests import oracle
 from tests.engine import float64_llama

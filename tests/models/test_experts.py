@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 import jaxtrace
 from jaxtrace import CheckpointError, ConfigError
 from jaxtrace.checkpoints.weights import export_weights
-from jaxtrace.models import experts
+from jaxtrace.models import expert_products
 from jaxtrace.models.activations import gated
 from jaxtrace.models.config import ClampedGate
 from jaxtrace.models.decoder import abstract_params, active_parameter_count
-from jaxtrace.models.experts import Chosen, ExpertForm, ExpertWeights
+from jaxtrace.models.expert_products import Chosen, ExpertForm, ExpertWeights
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.published import published_shape
 from jaxtrace.models.stacked import LayerOfStack
@@ -28,10 +28,10 @@ from tests.models.cases import SMALL
 E, F, D = 5, 6, 8
 NAMES = ("gate", "up", "down")
 WAYS = {
-    "chosen": experts.compute_experts,
-    "dense": experts.dense,
-    "ragged": experts.ragged,
-    **{f"tiles of {size}": functools.partial(experts.tiled, size=size) for size in (1, 3, 16)},
+    "chosen": expert_products.compute_experts,
+    "dense": expert_products.dense,
+    "ragged": expert_products.ragged,
+    **{f"tiles of {size}": functools.partial(expert_products.tiled, size=size) for size in (1, 3, 16)},
 }
 
 
@@ -110,7 +110,7 @@ def test_every_way_has_the_gradients_of_the_dense_one_also_in_a_stack_of_layers(
     ],
 )
 def test_the_tiles_grow_with_the_rows_of_an_expert(mean, platform, size):
-    assert experts.tile_size(mean, platform) == size
+    assert expert_products.tile_size(mean, platform) == size
 
 
 CONFIG = SMALL["qwen3_moe"] | {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 4}

@@ -14,11 +14,11 @@ from jaxtrace import CheckpointError, Model, Probes, init_params
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.figures.tables.parts import special_layers
 from jaxtrace.models.cache import empty_cache
-from jaxtrace.models.config import ProportionalScaling, Rope
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.forward import forward
 from jaxtrace.models.published import find_published
 from jaxtrace.models.rope import inverse_frequencies
+from jaxtrace.models.rope_config import ProportionalScaling, Rope
 from jaxtrace.studies.dynamics.quantities import KVMemory
 from jaxtrace.traces.run_json import Cache
 from tests.models.cases import CASES, SMALL

@@ -7,8 +7,9 @@ import pytest
 import transformers
 
 from jaxtrace import ConfigError
-from jaxtrace.models.config import LayerKind, Llama3Scaling, Rope
+from jaxtrace.models.config import LayerKind
 from jaxtrace.models.families.mllama import decoder_config
+from jaxtrace.models.rope_config import Llama3Scaling, Rope
 
 # transformers 4.45 wrote the attributes of all configs into every part of a config.
 COMMON = {

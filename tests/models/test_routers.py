@@ -17,8 +17,9 @@ from jaxtrace.checkpoints.huggingface import open_checkpoint
 from jaxtrace.checkpoints.weights import export_weights
 from jaxtrace.models.config import DecoderConfig, Experts
 from jaxtrace.models.decoder import abstract_params
-from jaxtrace.models.experts import ExpertFeedForward, RouterOutputs
+from jaxtrace.models.experts import ExpertFeedForward
 from jaxtrace.models.families import FAMILIES
+from jaxtrace.models.router import RouterOutputs
 from tests import oracle
 from tests.models.batches import assert_batch_parity
 from tests.models.cases import CASES, SMALL, YARN

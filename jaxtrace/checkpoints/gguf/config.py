@@ -280,10 +280,7 @@ MIXTURES = {
     ),
     "qwen3moe": Architecture("qwen3_moe", attributes=EXPERTS | _WIDTH),
 }
-UNNORMALISED = (
-    "olmoe",
-    "qwen2moe",
-)  # architectures in which llama.cpp takes the scores of the chosen experts as they are
+UNNORMALISED = ("olmoe", "qwen2moe")  # llama.cpp does not divide the scores of their chosen experts by the sum
 
 
 def _check_router(keys: Keys, normalised: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, Experts, LayerKind, Rope, pattern_of
+from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.ropes import context_of, head_dim_of
 from jaxtrace.models.families.weights import Weight
+from jaxtrace.models.rope_config import Rope
 
 EMBEDDING = "model.embed_tokens.weight"
 UNEMBEDDING = "lm_head.weight"
@@ -18,7 +18,6 @@ TEXT_RENAMED = (
     (r"^(language_model\.model|model\.language_model)\.", "model."),
     (r"^language_model\.lm_head\.", "lm_head."),
 )
-MAX_EXPERTS = 10_000
 
 # Weights of a block and Llama's norms. A line is ignored if the config has no such parameter.
 ATTENTION = {
@@ -29,16 +28,6 @@ ATTENTION = {
 FEED_FORWARD = {
     **{f"mlp.{x}_proj.weight": ("feed_forward", x) for x in ("gate", "up", "down")},
     **{f"mlp.{x}_proj.bias": ("feed_forward", f"{x}_bias") for x in ("gate", "up", "down")},
-}
-# Experts: one tensor for each expert as in checkpoints, for all experts as in the modules of transformers 5, or for all
-# experts with gate and up apart as in GGUF files.
-ROUTER = "mlp.gate.weight"
-EXPERT = {f"mlp.experts.{{expert}}.{x}_proj.weight": x for x in ("gate", "up", "down")}
-STACKED_EXPERTS = {
-    "mlp.experts.gate_up_proj": ("gate", "up"),
-    "mlp.experts.down_proj": ("down",),
-    "mlp.experts.gate_proj": ("gate",),
-    "mlp.experts.up_proj": ("up",),
 }
 NORMS = {
     "input_layernorm.weight": ("attention_norm", "weight"),
@@ -63,96 +52,6 @@ def weight_table(norms: dict[str, tuple[str, ...]]) -> tuple[Weight, ...]:
         Weight("model.norm.weight", ("final_norm", "weight")),
         Weight(UNEMBEDDING, ("unembedding",)),
     )
-
-
-def expert_table(router: str, expert: Mapping[str, str], stacked: Mapping[str, Sequence[str]]) -> tuple[Weight, ...]:
-    """Return the lines of routers and experts.
-
-    Args:
-      router: name of the router's weight in a layer.
-      expert: parameter by the name of the tensor of one expert; "{expert}" stands for its number.
-      stacked: parameters by the name of the tensor of all experts, which concatenates them along their outputs.
-    """
-    layer, path = "model.layers.{}.", ("layers", "{}", "feed_forward")
-    return (
-        Weight(f"{layer}{router}", (*path, "router")),
-        *(Weight(f"{layer}{name}", (*path, "experts", x)) for name, x in expert.items()),
-        *(
-            Weight(f"{layer}{name}", (*path, "experts", x), part=i)
-            for name, parts in stacked.items()
-            for i, x in enumerate(parts)
-        ),
-    )
-
-
-EXPERTS = expert_table(ROUTER, EXPERT, STACKED_EXPERTS)
-
-
-# Experts as in DeepSeek-V3: scores are sigmoids, and a bias takes part in the choice.
-SELECTION_BIAS = ("layers", "{}", "feed_forward", "selection_bias")
-BIASED_EXPERTS = (*EXPERTS, Weight("model.layers.{}.mlp.gate.e_score_correction_bias", SELECTION_BIAS))
-BIASED_EXPERTS_DEFAULTS = {"routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1}
-BIASED_EXPERTS_REFUSED = dict.fromkeys(("n_group", "topk_group"), "no router chooses among groups of experts")
-
-
-def shared_table(name: str) -> tuple[Weight, ...]:
-    """Return the lines of the shared expert, or of the shared experts stored as one, of a name in a layer."""
-    layer, path = f"model.layers.{{}}.{name}", ("layers", "{}", "feed_forward")
-    return (
-        *(Weight(f"{layer}.{x}_proj.weight", (*path, "shared", x)) for x in ("gate", "up", "down")),
-        Weight(f"{layer}_gate.weight", (*path, "shared_gate")),
-    )
-
-
-def experts(
-    reader: ConfigReader, number: str, feed_forward: str, chosen: str = "num_experts_per_tok", **choices: Any
-) -> Experts:
-    """Read the experts of all layers that are not dense.
-
-    Args:
-      reader: reader of the config.
-      number: attribute with the number of experts.
-      feed_forward: attribute with the hidden width of an expert.
-      chosen: attribute with the number of experts for each token.
-      choices: fields of Experts that differ from Mixtral's.
-    """
-    reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
-    experts = Experts(
-        reader.positive(number, MAX_EXPERTS), reader.positive(chosen), reader.positive(feed_forward), **choices
-    )
-    if experts.chosen > experts.number:
-        reader.fail(f"has {chosen}={experts.chosen}, which is above {number}={experts.number}")
-    return experts
-
-
-def biased_experts(reader: ConfigReader) -> Experts:
-    """Read experts as in DeepSeek-V3."""
-    for name in BIASED_EXPERTS_REFUSED:
-        reader.only(name, 1, None)
-    reader.only("scoring_func", "sigmoid", "noaux_tc", None)  # two names that configs have for it
-    reader.only("topk_method", "noaux_tc", None)
-    return experts(
-        reader,
-        "n_routed_experts",
-        "moe_intermediate_size",
-        scoring="sigmoid",
-        selection_bias=True,
-        normalised=reader.flag("norm_topk_prob"),
-        scale=reader.number("routed_scaling_factor"),
-        shared=reader.positive("n_shared_experts") * reader.positive("moe_intermediate_size"),
-    )
-
-
-def dense_first(reader: ConfigReader, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
-    """Return the layer pattern: no experts in the first `first_k_dense_replace` layers."""
-    dense = reader.whole("first_k_dense_replace")
-    return pattern_of([replace(kind, dense=i < dense) for i, kind in enumerate(layers)])
-
-
-def expert_layers(reader: ConfigReader, layers: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
-    """Return the layer pattern: experts in every `decoder_sparse_step`-th layer, but not in `mlp_only_layers`."""
-    step, dense = reader.positive("decoder_sparse_step"), numbers(reader, "mlp_only_layers", ())
-    return pattern_of([replace(kind, dense=i in dense or (i + 1) % step > 0) for i, kind in enumerate(layers)])
 
 
 def llama_like(reader: ConfigReader, family: str, pattern: tuple[LayerKind, ...], **choices: Any) -> DecoderConfig:

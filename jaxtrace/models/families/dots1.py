@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("dots1",)
 ARCHITECTURES = ("Dots1ForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = common.weight_table(common.NORMS) + common.BIASED_EXPERTS + common.shared_table("mlp.shared_experts")
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.BIASED_EXPERTS + mixtures.shared_table("mlp.shared_experts")
 RENAMED = ()
 IGNORED = ()
 
-DEFAULTS = common.BIASED_EXPERTS_DEFAULTS | {
+DEFAULTS = mixtures.BIASED_EXPERTS_DEFAULTS | {
     "vocab_size": 152_064,
     "hidden_size": 4608,
     "intermediate_size": 10_944,
@@ -39,7 +39,7 @@ DEFAULTS = common.BIASED_EXPERTS_DEFAULTS | {
     "norm_topk_prob": False,
     "first_k_dense_replace": 0,
 }
-REFUSED = common.BIASED_EXPERTS_REFUSED
+REFUSED = mixtures.BIASED_EXPERTS_REFUSED
 
 
 def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
@@ -50,12 +50,12 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "dots1",
-            common.dense_first(reader, _layers(reader)),
+            mixtures.dense_first(reader, _layers(reader)),
             activation=reader.activation("hidden_act"),
             qk_norm="head",
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.biased_experts(reader),
+            experts=mixtures.biased_experts(reader),
         )
 
 

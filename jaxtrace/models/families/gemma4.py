@@ -6,7 +6,7 @@ from collections.abc import Set
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, pattern_of
-from jaxtrace.models.families import common
+from jaxtrace.models.families import common, mixtures
 from jaxtrace.models.families.gemma4_layers import experts, layer_kinds
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
@@ -32,11 +32,11 @@ _BESIDE = {
     "router.scale": ("feed_forward", "router_norm", "weight"),
     "router.per_expert_scale": ("feed_forward", "expert_scale"),
 }
-_STACKED_EXPERTS = {name.removeprefix("mlp."): params for name, params in common.STACKED_EXPERTS.items()}
+_STACKED_EXPERTS = {name.removeprefix("mlp."): params for name, params in mixtures.STACKED_EXPERTS.items()}
 WEIGHTS = (
     *common.weight_table(common.NORMS_AROUND | _LAYER_INPUT),
     *(Weight(f"model.layers.{{}}.{name}", ("layers", "{}", *path)) for name, path in _BESIDE.items()),
-    *common.expert_table("router.proj.weight", {}, _STACKED_EXPERTS),
+    *mixtures.expert_table("router.proj.weight", {}, _STACKED_EXPERTS),
     Weight("model.embed_tokens_per_layer.weight", ("layer_inputs", "embedding")),
     Weight("model.per_layer_model_projection.weight", ("layer_inputs", "projection")),
     Weight("model.per_layer_projection_norm.weight", ("layer_inputs", "norm", "weight")),

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import Experts, LayerKind, Rope
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.config import Experts, LayerKind
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.rope_config import Rope
 
 TYPES = ("sliding_attention", "full_attention")
 PERIOD = 6  # by default every sixth layer has full attention
@@ -44,7 +45,7 @@ def experts(reader: ConfigReader) -> Experts | None:
     if not reader.flag("enable_moe_block"):
         reader.ignore(*names)
         return None
-    return common.experts(reader, *names, router_norm=True, expert_scale=True, beside_dense=True)
+    return mixtures.experts(reader, *names, router_norm=True, expert_scale=True, beside_dense=True)
 
 
 def _sizes(reader: ConfigReader, types: list[str], ignored: dict[str, str] | None) -> dict[str, dict[str, int]]:

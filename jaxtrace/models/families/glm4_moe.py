@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("glm4_moe",)
 ARCHITECTURES = ("Glm4MoeForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = common.weight_table(common.NORMS) + common.BIASED_EXPERTS + common.shared_table("mlp.shared_experts")
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.BIASED_EXPERTS + mixtures.shared_table("mlp.shared_experts")
 RENAMED = ()
 IGNORED = (r"layers\.(46|92)\..+",)  # the layer after the last one, which drafts tokens; as in transformers
 
-DEFAULTS = common.BIASED_EXPERTS_DEFAULTS | {
+DEFAULTS = mixtures.BIASED_EXPERTS_DEFAULTS | {
     "vocab_size": 151_552,
     "hidden_size": 4096,
     "intermediate_size": 10_944,
@@ -38,7 +38,7 @@ DEFAULTS = common.BIASED_EXPERTS_DEFAULTS | {
     "norm_topk_prob": True,
     "first_k_dense_replace": 1,
 }
-REFUSED = common.BIASED_EXPERTS_REFUSED
+REFUSED = mixtures.BIASED_EXPERTS_REFUSED
 
 
 def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] | None = None) -> DecoderConfig:
@@ -52,9 +52,9 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "glm4_moe",
-            common.dense_first(reader, [kind] * reader.layers()),
+            mixtures.dense_first(reader, [kind] * reader.layers()),
             activation=reader.activation("hidden_act"),
             qk_norm="head" if reader.flag("use_qk_norm") else None,
             qkv_bias=reader.flag("attention_bias"),
-            experts=common.biased_experts(reader),
+            experts=mixtures.biased_experts(reader),
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxtrace.models.config import ClampedGate, DecoderConfig
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 from jaxtrace.models.families.weights import Weight
 
@@ -76,7 +76,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         rope = ropes.rope(reader)
         bias = reader.flag("attention_bias")
         clamped = ClampedGate(reader.number("swiglu_limit"), reader.number("swiglu_alpha"))
-        experts = common.experts(reader, "num_local_experts", "intermediate_size")
+        experts = mixtures.experts(reader, "num_local_experts", "intermediate_size")
         return common.llama_like(
             reader,
             "gpt_oss",

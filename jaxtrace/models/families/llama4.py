@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind, PositionScaling, pattern_of
-from jaxtrace.models.families import common, ropes, smollm3
+from jaxtrace.models.families import common, mixtures, ropes, smollm3
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
 
@@ -26,7 +26,7 @@ WEIGHTS = (
         for name, parts in _EXPERTS.items()
         for i, x in enumerate(parts)
     ),
-    *common.shared_table("feed_forward.shared_expert"),
+    *mixtures.shared_table("feed_forward.shared_expert"),
 )
 RENAMED = common.TEXT_RENAMED
 IGNORED = (r"(vision_model|multi_modal_projector)\..*",)
@@ -86,7 +86,7 @@ def _text(config: dict[str, Any], source: str, ignored: dict[str, str] | None, p
             qk_norm="rotated" if normed else None,
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.experts(
+            experts=mixtures.experts(
                 reader,
                 "num_local_experts",
                 "intermediate_size",

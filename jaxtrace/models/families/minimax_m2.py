@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, mixtral, ropes
+from jaxtrace.models.families import common, mixtral, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 from jaxtrace.models.families.weights import Weight
 
@@ -14,7 +14,7 @@ ARCHITECTURES = ("MiniMaxM2ForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 WEIGHTS = (
     *mixtral.WEIGHTS,
-    Weight("model.layers.{}.block_sparse_moe.e_score_correction_bias", common.SELECTION_BIAS),
+    Weight("model.layers.{}.block_sparse_moe.e_score_correction_bias", mixtures.SELECTION_BIAS),
 )
 RENAMED = ((r"\.mlp\.(gate|experts|e_score_correction_bias)\b", r".block_sparse_moe.\1"),)  # as for Mixtral
 IGNORED = ()
@@ -53,7 +53,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             (LayerKind(rope=ropes.rope(reader)),),
             activation=reader.activation("hidden_act"),
             qk_norm="width",
-            experts=common.experts(
+            experts=mixtures.experts(
                 reader, "num_local_experts", "intermediate_size", scoring="sigmoid", selection_bias=True
             ),
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, PositionScaling, Rope
+from jaxtrace.models.config import DecoderConfig, PositionScaling
 from jaxtrace.models.families import common, mistral, ropes
 from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.rope_config import Rope
 
 MODEL_TYPES = ("ministral3",)
 ARCHITECTURES = ("Ministral3ForCausalLM",)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, Rope
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
+from jaxtrace.models.rope_config import Rope
 
 MODEL_TYPES = ("mistral",)
 ARCHITECTURES = ("MistralForCausalLM",)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("mixtral",)
 ARCHITECTURES = ("MixtralForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 _EXPERT = {"w1": "gate", "w3": "up", "w2": "down"}
-WEIGHTS = common.weight_table(common.NORMS) + common.expert_table(
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.expert_table(
     "block_sparse_moe.gate.weight",
     {f"block_sparse_moe.experts.{{expert}}.{name}.weight": param for name, param in _EXPERT.items()},
     {
-        **{f"block_sparse_moe.{name}": params for name, params in common.STACKED_EXPERTS.items()},
+        **{f"block_sparse_moe.{name}": params for name, params in mixtures.STACKED_EXPERTS.items()},
         **{f"block_sparse_moe.experts.{name}": (param,) for name, param in _EXPERT.items()},
     },
 )
@@ -52,5 +52,5 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             "mixtral",
             (LayerKind(reader.positive_or_none("sliding_window"), ropes.rope(reader)),),
             activation=reader.activation("hidden_act"),
-            experts=common.experts(reader, "num_local_experts", "intermediate_size"),
+            experts=mixtures.experts(reader, "num_local_experts", "intermediate_size"),
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, VisionConfig, pattern_of
+from jaxtrace.models.config import DecoderConfig, LayerKind, pattern_of
 from jaxtrace.models.families import common, mllama_vision, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
+from jaxtrace.models.vision_config import VisionConfig
 
 MODEL_TYPES = ("mllama",)
 ARCHITECTURES = ("MllamaForConditionalGeneration", "MllamaForCausalLM")

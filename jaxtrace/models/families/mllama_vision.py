@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import VisionConfig
 from jaxtrace.models.families import common
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
+from jaxtrace.models.vision_config import VisionConfig
 
 _VISION = {
     "patch_embedding.weight": ("patch_embedding",),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("olmoe",)
 ARCHITECTURES = ("OlmoeForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = common.weight_table(common.NORMS) + common.EXPERTS
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.EXPERTS
 RENAMED = ()
 IGNORED = ()
 
@@ -50,7 +50,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
             qk_norm="width",
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.experts(
+            experts=mixtures.experts(
                 reader, "num_experts", "intermediate_size", normalised=reader.flag("norm_topk_prob")
             ),
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, LayerKind, LongRopeScaling, Rope
+from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.families import common, ropes
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
+from jaxtrace.models.rope_config import LongRopeScaling, Rope
 
 MODEL_TYPES = ("phi3",)
 ARCHITECTURES = ("Phi3ForCausalLM",)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen2_moe",)
 ARCHITECTURES = ("Qwen2MoeForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = common.weight_table(common.NORMS) + common.EXPERTS + common.shared_table("mlp.shared_expert")
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.EXPERTS + mixtures.shared_table("mlp.shared_expert")
 RENAMED = ()
 IGNORED = ()
 
@@ -49,17 +49,10 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "qwen2_moe",
-            common.expert_layers(reader, _layers(reader)),
+            mixtures.expert_layers(reader, _layers(reader)),
             activation=reader.activation("hidden_act"),
             qkv_bias=reader.flag("qkv_bias"),
-            experts=common.experts(
-                reader,
-                "num_experts",
-                "moe_intermediate_size",
-                normalised=reader.flag("norm_topk_prob"),
-                shared=reader.positive("shared_expert_intermediate_size"),
-                shared_gate=True,
-            ),
+            experts=mixtures.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
         )
 
 

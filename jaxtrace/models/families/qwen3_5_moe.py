@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrace.models.config import DecoderConfig, Experts, pattern_of
-from jaxtrace.models.families import common, qwen3_5
+from jaxtrace.models.config import DecoderConfig, pattern_of
+from jaxtrace.models.families import common, mixtures, qwen3_5
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen3_5_moe", "qwen3_5_moe_text")
 ARCHITECTURES = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = qwen3_5.WEIGHTS + common.EXPERTS + common.shared_table("mlp.shared_expert")
+WEIGHTS = qwen3_5.WEIGHTS + mixtures.EXPERTS + mixtures.shared_table("mlp.shared_expert")
 RENAMED, IGNORED, REFUSED = qwen3_5.RENAMED, qwen3_5.IGNORED, qwen3_5.REFUSED
 
 DEFAULTS = qwen3_5.SHARED_DEFAULTS | {
@@ -39,7 +39,7 @@ def _text(
 ) -> DecoderConfig:
     with ConfigReader(config, source, DEFAULTS, "qwen3_5_moe", ignored, part) as reader:
         reader.ignore("intermediate_size")  # no layer reads it
-        experts = shared_experts(reader, normalised=True)
+        experts = mixtures.shared_experts(reader, normalised=True)
         return common.llama_like(
             reader,
             family,
@@ -48,11 +48,3 @@ def _text(
             experts=experts,
             **qwen3_5.choices(reader),
         )
-
-
-def shared_experts(reader: ConfigReader, *, normalised: bool) -> Experts:
-    """Read experts beside a gated shared expert."""
-    shared = reader.positive("shared_expert_intermediate_size")
-    return common.experts(
-        reader, "num_experts", "moe_intermediate_size", normalised=normalised, shared=shared, shared_gate=True
-    )

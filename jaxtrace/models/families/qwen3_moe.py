@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig, LayerKind
-from jaxtrace.models.families import common, ropes
+from jaxtrace.models.families import common, mixtures, ropes
 from jaxtrace.models.families.reader import ConfigReader, renamed
 
 MODEL_TYPES = ("qwen3_moe",)
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
 EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
-WEIGHTS = common.weight_table(common.NORMS) + common.EXPERTS
+WEIGHTS = common.weight_table(common.NORMS) + mixtures.EXPERTS
 RENAMED = ()
 IGNORED = ()
 
@@ -51,12 +51,12 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "qwen3_moe",
-            common.expert_layers(reader, [kind] * reader.layers()),
+            mixtures.expert_layers(reader, [kind] * reader.layers()),
             activation=reader.activation("hidden_act"),
             qk_norm="head",
             qkv_bias=bias,
             output_bias=bias,
-            experts=common.experts(
+            experts=mixtures.experts(
                 reader, "num_experts", "moe_intermediate_size", normalised=reader.flag("norm_topk_prob")
             ),
         )

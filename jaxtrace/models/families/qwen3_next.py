@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.families import common, qwen3_5, qwen3_5_moe
+from jaxtrace.models.families import common, mixtures, qwen3_5, qwen3_5_moe
 from jaxtrace.models.families.reader import ConfigReader
 
 MODEL_TYPES = ("qwen3_next",)
@@ -14,8 +14,8 @@ EMBEDDING, UNEMBEDDING = common.EMBEDDING, common.UNEMBEDDING
 _PROJECTIONS = {"in_proj_qkvz.weight": ("q", "k", "v", "gate"), "in_proj_ba.weight": ("beta", "decay")}
 WEIGHTS = (
     *qwen3_5.weight_table(_PROJECTIONS, by_head=True),
-    *common.EXPERTS,
-    *common.shared_table("mlp.shared_expert"),
+    *mixtures.EXPERTS,
+    *mixtures.shared_table("mlp.shared_expert"),
 )
 RENAMED = ()
 IGNORED = (r"mtp\..*",)  # the layers that predict a second token
@@ -39,7 +39,7 @@ def decoder_config(config: dict[str, Any], source: str, ignored: dict[str, str] 
         return common.llama_like(
             reader,
             "qwen3_next",
-            common.expert_layers(reader, qwen3_5.layers(reader)),
-            experts=qwen3_5_moe.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
+            mixtures.expert_layers(reader, qwen3_5.layers(reader)),
+            experts=mixtures.shared_experts(reader, normalised=reader.flag("norm_topk_prob")),
             **qwen3_5.choices(reader),
         )

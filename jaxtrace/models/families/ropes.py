@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxtrace.models.config import (
+from jaxtrace.models.config import LayerKind
+from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
+from jaxtrace.models.rope_config import (
     DynamicScaling,
-    LayerKind,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
@@ -18,7 +19,6 @@ from jaxtrace.models.config import (
     RopeScaling,
     YarnScaling,
 )
-from jaxtrace.models.families.reader import MAX_NUMBER, ConfigReader
 
 ORIGINAL, FRACTION = "original_max_position_embeddings", "partial_rotary_factor"
 UNUSED = {ORIGINAL, "finetuned"}  # settings that change nothing in a kind that does not read them
