@@ -13,7 +13,8 @@ from jaxtrace.models.families import FAMILIES
 from tests.checkpoints.conftest import CONFIG, GEMMA2, GPT2, GPT_NEOX, GPT_OSS, PHI3
 
 TINY = {"llama": CONFIG, "gemma2": GEMMA2, "gpt2": GPT2, "gpt_neox": GPT_NEOX, "gpt_oss": GPT_OSS, "phi3": PHI3}
-NO_DEFAULT = {"dots1": {"n_shared_experts": 2, "n_routed_experts": 8, "num_experts_per_tok": 2}}  # sizes that transformers' defaults lack
+# Sizes that transformers' defaults lack.
+NO_DEFAULT = {"dots1": {"n_shared_experts": 2, "n_routed_experts": 8, "num_experts_per_tok": 2}}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
