@@ -94,7 +94,7 @@ def _layers_work(job: Job, state: State, positions: int, queries: int) -> tuple[
         dense = feed_forward.get("dense", feed_forward)
         products = [dense[name] for name in ("gate", "up", "down") if name in dense]
         products += [feed_forward[name] for name in ("router", "shared_gate") if name in feed_forward]
-        products += [x for part in ("shared", "dense") for x in feed_forward.get(part, {}).values()]
+        products += feed_forward.get("shared", {}).values()
         products += [block["layer_input"][name] for name in ("gate", "down") if "layer_input" in block]
         products += _mixing_products(kind, block)
         weights += shard_bytes(products)

@@ -117,16 +117,20 @@ def test_90b_is_split_over_eight_large_chips():
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "gpt-oss-20b", "gemma-4-26b-a4b"])
-def test_experts_are_split_over_sixteen_chips_and_only_those_in_use_are_read(name):
-    planned = plan(name, "v5e-16", batch=8, context=CHUNK, probes=Probes.of("output"), mesh="data=1,model=16")
-    check_shared(planned, {"data": 1, "model": 16})
+@pytest.mark.parametrize(("name", "parts"), [("qwen3-30b-a3b", 16), ("gpt-oss-20b", 16), ("gemma-4-26b-a4b", 8)])
+def test_experts_are_split_over_sixteen_chips_and_only_those_in_use_are_read(name, parts):
+    """The compiler copies an unembedding whose width 128 does not divide, but no layer's experts."""
+    data = 16 // parts
+    probes = Probes.of("output")
+    planned = plan(name, "v5e-16", batch=8, context=CHUNK, probes=probes, mesh=f"data={data},model={parts}")
+    check_shared(planned, {"data": data, "model": parts})
     config = planned.request.config
-    experts, held = config.experts, config.experts.number // 16
-    layer = 2 * held * 3 * experts.feed_forward * config.embed_dim
+    experts, unembedding = config.experts, 2 * config.vocab_size * config.embed_dim // parts
+    layer = 2 * experts.number // parts * 3 * experts.feed_forward * config.embed_dim
     for program, positions in ((planned.decode, 8), (planned.prefill, planned.prefill_rows * CHUNK)):
-        in_use = 1 - (1 - experts.chosen / experts.number) ** positions
+        in_use = 1 - (1 - experts.chosen / experts.number) ** (positions // data)
         unread = sum(not kind.dense for kind in config.kinds) * layer * (1 - in_use)
-        whole = program.weights - (0 if config.tied else 2 * config.vocab_size * config.embed_dim // 16)
-        assert program.work.weights == pytest.approx(whole - unread, rel=0.02)  # without norms
-        assert program.temporaries < layer  # no copy of a layer's experts
+        tables = (not config.tied) + (program is planned.prefill)  # not read, or a few rows
+        whole = program.weights - tables * unembedding
+        assert program.work.weights == pytest.approx(whole - unread, rel=0.01)  # without norms
+        assert program.temporaries < layer + (2 * unembedding if config.embed_dim % 128 else 0)
