@@ -51,7 +51,12 @@ class Experts(nnx.Module):
 
 
 class ExpertFeedForward(nnx.Module):
-    """Sum of the outputs of the experts that the router chooses for each token, and of the shared expert."""
+    """Sum of the outputs of the experts that the router chooses for each token, and of the shared expert.
+
+    Sources: Shazeer et al. 2017, "Outrageously Large Neural Networks", and Jiang et al. 2024, "Mixtral of Experts", for
+    softmax scores; DeepSeek-AI 2024, "DeepSeek-V3 Technical Report", for sigmoid scores, a bias in the choice and a
+    shared expert.
+    """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         assert config.experts is not None
