@@ -82,7 +82,7 @@ class ExpertFeedForward(nnx.Module):
         gate = None if self.shared_gate is None else jax.nn.sigmoid(linear(x, self.shared_gate[...], jnp.float32))
         rows, axes = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.config.number)
 
-        def of_shard(
+        def compute_shard(
             x: Array, chosen: Chosen, gate: Array | None, weights: ExpertWeights, shared: ExpertWeights | None
         ) -> Array:
             held = len(weights.gate)
@@ -99,10 +99,10 @@ class ExpertFeedForward(nnx.Module):
             out = out.astype(x.dtype)
             return out if axes is None else jax.lax.psum(out, axes)
 
-        of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
+        shared_specs: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
         weights = self.experts.weights
-        specs = P(rows), P(rows), P(rows), map_weights(lambda w: weight_specs(w, axes), weights), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, weights, shared)
+        specs = P(rows), P(rows), P(rows), map_weights(lambda w: weight_specs(w, axes), weights), shared_specs
+        return map_shards(compute_shard, specs, P(rows))(x, chosen, gate, weights, shared)
 
     def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""
