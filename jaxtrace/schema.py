@@ -129,8 +129,9 @@ METRICS: dict[str, Metric] = _by_name(
     Metric("sink_mass", HEAD, "attention", "", "weight on the first visible position", "sink mass",
            column=3, tensorboard=("map",), feature=True),
     Metric("learned_sink_mass", HEAD, "attention", "",
-           "weight of the head's learned sink beside the visible keys; the other attention metrics are over the keys "
-           "alone", "learned sink mass", only="learned_sink", column=3, tensorboard=("map",), feature=True),
+           "softmax weight of the head's learned sink beside the visible keys; the other attention metrics are over "
+           "the keys alone, renormalised",
+           "learned sink mass", only="learned_sink", column=3, tensorboard=("map",), feature=True),
     Metric("hdi", LAYER, "dispersion", "nats", "standard deviation over heads of attention_entropy",
            "head dispersion (HDI)", column=3, scale="sequential", plots=("layer_profile",), feature=True),
     Metric("head_jsd", LAYER, "dispersion", "nats", "H(mean over heads) − mean over heads of H", "head divergence",
@@ -149,9 +150,10 @@ METRICS: dict[str, Metric] = _by_name(
            first_layer=0, feature=True),
     Metric("hidden_cosine_layer", LAYER, "hidden", "", "cos(x_l, x_{l−1})", "residual cosine by layer", feature=True),
     Metric("router_entropy", LAYER, "router", "nats",
-           "−Σ p ln p of the router's distribution over all experts; missing in dense layers", "router entropy",
+           "−Σ p ln p over all experts; p is the router's softmax, or its sigmoids divided by their sum; missing in "
+           "dense layers", "router entropy",
            column=3, scale="sequential", plots=("router_profile",), tensorboard=("scalar", "histogram"), feature=True),
-    Metric("router_top_mass", LAYER, "router", "", "mass of the chosen experts under the router's distribution",
+    Metric("router_top_mass", LAYER, "router", "", "Σ p over the chosen experts, with the p of router_entropy",
            "mass of the chosen experts", column=3, plots=("router_profile",), tensorboard=("scalar",), feature=True),
     Metric("quadrant", (), "sampler", "",
            f"action of entropix or dslider: {', '.join(f'{number} {name}' for number, name in enumerate(QUADRANTS))}",

@@ -45,8 +45,8 @@ class AttentionMoments:
       varentropy: Σ a (ln a + entropy)², nats².
       entropy_no_sink: entropy of the weights with the first visible key excluded and the others renormalised, nats.
       sink_mass: weight on the first visible key.
-      learned_sink_mass: weight of the head's learned sink beside the visible keys, over which alone all other moments
-        are; None without a learned sink.
+      learned_sink_mass: softmax weight of the head's learned sink beside the visible keys; all other moments are over
+        the keys alone. None without a learned sink.
     """
 
     entropy: Float[Array, "*r"]

@@ -57,8 +57,8 @@ class LayerKind:
     Attributes:
       window: number of keys that a query attends to, its own included; None for all.
       rope: rotary position embedding, or None.
-      chunk: number of positions of a chunk, if a query attends only to keys of its own chunk; None without chunks, and
-        in a layer with a window.
+      chunk: number of positions of a chunk, if a query attends only to keys of its own chunk (Llama 4); None without
+        chunks, and in a layer with a window.
       position_scaling: scaling of queries by their position, after rotation, or None.
       cross_attention: True if the layer attends to images instead of the text; without an image it is skipped.
       head_dim: width of a head; None for the decoder's.
@@ -181,7 +181,8 @@ class DecoderConfig:
       embedding_scale: factor on embeddings.
       query_scale: factor on attention scores; None for 1/√H.
       score_soft_cap: soft-cap of attention scores, cap · tanh(scores / cap); None for no cap.
-      learned_sink: True if each query head has a learned logit beside its scores, a sink without key and value.
+      learned_sink: True if each query head has a learned logit beside its scores, a sink without key and value (OpenAI
+        2025, "gpt-oss-120b & gpt-oss-20b Model Card").
       logit_soft_cap: soft-cap of logits; None for no cap.
       activation: activation function of the feed-forward block.
       gated: True for down(act(gate(x)) · up(x)), False for down(act(up(x))).

@@ -203,8 +203,8 @@ def delta_chunks(
     if counted is not None:
         counts = counted[:, :, None, None]
         nonfinite &= counts
-        silent = {name: jnp.where(counts, getattr(inputs, name), 0) for name in ("k", "log_decay", "beta")}
-        inputs = inputs._replace(**silent)
+        cleared = {name: jnp.where(counts, getattr(inputs, name), 0) for name in ("k", "log_decay", "beta")}
+        inputs = inputs._replace(**cleared)
     size = min(CHUNK, length)
     q, k = (_chunked(x, size).swapaxes(-3, -2)[:, :, :, None] for x in (inputs.q, inputs.k))
     v = _chunked(inputs.v, size).transpose(0, 1, 3, 4, 2, 5)
@@ -231,8 +231,9 @@ def delta_chunks(
 
     memory, out = jax.lax.scan(chunk, memory, (readers, values, weights, writers, from_start[..., -1, :]))
     out = out.transpose(1, 0, 4, 2, 3, 5).reshape(len(memory), -1, *inputs.v.shape[2:])[:, :length]
-    spoilt = jnp.cumsum(nonfinite, axis=1, dtype=jnp.int32) > 0
-    return jnp.where(spoilt[..., None], jnp.nan, out), jnp.where(spoilt[:, -1, ..., None, None], jnp.nan, memory)
+    after_nonfinite = jnp.cumsum(nonfinite, axis=1, dtype=jnp.int32) > 0
+    out = jnp.where(after_nonfinite[..., None], jnp.nan, out)
+    return out, jnp.where(after_nonfinite[:, -1, ..., None, None], jnp.nan, memory)
 
 
 def _without_nonfinite(inputs: DeltaInputs) -> tuple[DeltaInputs, Bool[Array, "B T K G"]]:

@@ -153,10 +153,10 @@ def _tiled(x: Array, chosen: Chosen, weights: ExpertWeights, form: ExpertForm, s
         expert = jnp.sum(ends <= i)  # one operation; a binary search would be a loop inside this one
         first = starts[expert] + (i - ends[expert] + tiles[expert]) * size
         slots = first + jnp.arange(size)
-        mine = slots < starts[expert] + sorting.counts[expert]
+        in_group = slots < starts[expert] + sorting.counts[expert]
         slots = jnp.minimum(slots, assignments - 1)
         row, weight = sorting.row[slots], map_weights(lambda w: w[expert], weights)
-        y = jnp.where(mine[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
+        y = jnp.where(in_group[:, None], _weighted(x[row], sorting.weight[slots, None], weight, form), 0)
         return out.at[row].add(y)
 
     return jax.lax.fori_loop(0, ends[-1], tile, jnp.zeros(x.shape, jnp.float32))

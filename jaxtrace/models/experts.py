@@ -51,7 +51,12 @@ class Experts(nnx.Module):
 
 
 class ExpertFeedForward(nnx.Module):
-    """Sum of the outputs of the experts that the router chooses for each token, and of the shared expert."""
+    """Sum of the outputs of the experts that the router chooses for each token, and of the shared expert.
+
+    Sources: Shazeer et al. 2017, "Outrageously Large Neural Networks", and Jiang et al. 2024, "Mixtral of Experts", for
+    softmax scores; DeepSeek-AI 2024, "DeepSeek-V3 Technical Report", for sigmoid scores, a bias in the choice and a
+    shared expert.
+    """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         assert config.experts is not None
@@ -77,7 +82,7 @@ class ExpertFeedForward(nnx.Module):
         gate = None if self.shared_gate is None else jax.nn.sigmoid(linear(x, self.shared_gate[...], jnp.float32))
         rows, axes = dividing_axes(ROW_AXES, len(x)), dividing_axes(MODEL_AXES, self.config.number)
 
-        def of_shard(
+        def compute_shard(
             x: Array, chosen: Chosen, gate: Array | None, weights: ExpertWeights, shared: ExpertWeights | None
         ) -> Array:
             held = len(weights.gate)
@@ -94,10 +99,10 @@ class ExpertFeedForward(nnx.Module):
             out = out.astype(x.dtype)
             return out if axes is None else jax.lax.psum(out, axes)
 
-        of_shared: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
+        shared_specs: Any = None if shared is None else ExpertWeights(*cast(Any, (P(axes), P(axes), P(None, axes))))
         weights = self.experts.weights
-        specs = P(rows), P(rows), P(rows), map_weights(lambda w: weight_specs(w, axes), weights), of_shared
-        return map_shards(of_shard, specs, P(rows))(x, chosen, gate, weights, shared)
+        specs = P(rows), P(rows), P(rows), map_weights(lambda w: weight_specs(w, axes), weights), shared_specs
+        return map_shards(compute_shard, specs, P(rows))(x, chosen, gate, weights, shared)
 
     def choose(self, x: Float[Array, "B T D"], outputs: RouterOutputs) -> tuple[Chosen, RouterTrace]:
         """Return the experts of each token, those with the highest scores first, and their factors."""

@@ -30,7 +30,8 @@ class RouterTrace:
     """Metrics of one layer's router; None if not requested.
 
     Attributes:
-      entropy: −Σ p ln p of the router's distribution over all experts, float32; NaN without a router.
+      entropy: −Σ p ln p of the distribution over all experts (softmax, or sigmoids divided by their sum), in
+        nats, float32; NaN without a router.
       top_mass: mass of the chosen experts under the same distribution, float32; NaN without a router.
       experts: numbers of the chosen experts, the first choice first; −1 without a router.
     """

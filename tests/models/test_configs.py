@@ -11,7 +11,7 @@ import transformers
 from jaxtrace.models.config import LayerKind, PositionScaling
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.rope_config import LinearScaling, Llama3Scaling, LongRopeScaling, Rope
-from tests.models.parsing import NEEDED, parsed, refused
+from tests.models.parsing import LONGROPE, NEEDED, SCALED, SCALED_QUERIES, parsed, refused
 from tests.models.published import PUBLISHED
 
 CLASSES = {
@@ -83,11 +83,7 @@ def test_defaults_equal_those_of_transformers(kind):
     assert {name for name, value in differing.items() if not isinstance(value, dict)} == set()
 
 
-SCALED_QUERIES = {"llama_4_scaling_beta": 0.5, "original_max_position_embeddings": 16}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}
-SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-SCALED["original_max_position_embeddings"] = 64
-LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 
 
 @pytest.mark.parametrize(

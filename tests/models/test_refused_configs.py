@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.models.parsing import refused
+from tests.models.parsing import LONGROPE, SCALED, SCALED_QUERIES, refused
 
 FULL = {"rope_theta": 5.0, "rope_type": "proportional", "partial_rotary_factor": 0.5}
 LOCAL = {"rope_theta": 5.0}

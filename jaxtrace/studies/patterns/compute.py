@@ -29,12 +29,7 @@ from jaxtrace.studies._shared.traces import single_runs, study_traces
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
-from jaxtrace.studies.patterns.trajectories import (
-    Trajectory,
-    attention_notes,
-    trajectories,
-    without_ln_keys,
-)
+from jaxtrace.studies.patterns.trajectories import Trajectory, attention_notes, trajectories, without_ln_keys
 from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
 

@@ -21,12 +21,7 @@ from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
-from jaxtrace.studies.patterns.trajectories import (
-    Trajectory,
-    attention_notes,
-    trajectories,
-    without_ln_keys,
-)
+from jaxtrace.studies.patterns.trajectories import Trajectory, attention_notes, trajectories, without_ln_keys
 from jaxtrace.traces.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one in the picture
