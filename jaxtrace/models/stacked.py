@@ -94,8 +94,8 @@ def keep_experts_whole(repeated: list[Any]) -> tuple[list[Any], Callable[[list[A
     """Return what a scan slices in each step, and a function from the slices to the step's layers.
 
     The weights of experts are not sliced: a layer has `LayerOfStack` in their place. A TPU keeps a matrix [D, F] as
-    [F, D] if 128 divides D alone, and XLA would copy the whole stack to read it as [D, F] in a loop: 2.0 GiB in each step
-    of Gemma 4 26B on v5e-16. Swapped axes are the order in memory.
+    [F, D] if 128 divides D alone, and XLA would copy the whole stack to read it as [D, F] in a loop: 2.0 GiB in each
+    step of Gemma 4 26B on v5e-16. Swapped axes are the order in memory.
     """
     is_expert = jax.tree_util.tree_map_with_path(
         lambda keys, _: any(getattr(key, "key", None) == "experts" for key in keys), repeated
@@ -108,9 +108,7 @@ def keep_experts_whole(repeated: list[Any]) -> tuple[list[Any], Callable[[list[A
         return LayerOfStack(x.swapaxes(-1, -2) if swapped else x, layer, swapped)
 
     def layers(slices: list[Any]) -> list[Any]:
-        return jax.tree.map(
-            lambda expert, x, part: layer_of(x, part) if expert else part, is_expert, repeated, slices
-        )
+        return jax.tree.map(lambda expert, x, part: layer_of(x, part) if expert else part, is_expert, repeated, slices)
 
     return sliced, layers
 
