@@ -104,6 +104,7 @@ class FilledParam:
 Table = dict[str, list[FilledParam]]  # name of a tensor → the parameters it fills, in the order of its parts
 
 
+Form = tuple[Weight, int, tuple[int, ...]]  # a line of the family's table, a layer, the parameter's shape
 Line = tuple[str, Weight, FilledParam]  # name of a tensor, its line of the family's table, what it fills
 
 
@@ -117,25 +118,32 @@ def weight_table(config: DecoderConfig, stored: Container[str] = ()) -> Table:
       config: decoder's config.
       stored: canonical names of the tensors in a checkpoint.
     """
+    forms: dict[ParamPath, list[Form]] = {}
+    for form in _forms(config):
+        forms.setdefault(form[0].at(form[1])[1], []).append(form)
     lines: dict[str, list[Line]] = {}
-    for forms in _forms(config).values():
-        for line in next((form for form in forms if any(name in stored for name, *_ in form)), forms[0]):
+    for choices in forms.values():
+        chosen = next((form for form in choices if any(name in stored for name in _names(*form))), choices[0])
+        for line in _lines(*chosen):
             lines.setdefault(line[0], []).append(line)
     return {name: _placed(parts) for name, parts in lines.items()}
 
 
-def _forms(config: DecoderConfig) -> dict[ParamPath, list[list[Line]]]:
-    """Return the forms in which a checkpoint may store each parameter, each as one tensor or one for each expert."""
+def _forms(config: DecoderConfig) -> Iterator[Form]:
+    """Yield all forms in which a checkpoint may store each parameter, as one tensor or one for each expert."""
     shapes = {path: leaf.shape for path, leaf in leaves(abstract_params(config))}
     vision = config.vision
     layers = max(config.num_layers, vision.num_layers if vision else 0, vision.global_layers if vision else 0)
-    forms: dict[ParamPath, list[list[Line]]] = {}
     for weight in FAMILIES[config.family].WEIGHTS:
         for layer in range(layers if weight.per_layer else 1):
             path = weight.at(layer)[1]
             if path in shapes:
-                forms.setdefault(path, []).append(_lines(weight, layer, shapes[path]))
-    return forms
+                yield weight, layer, shapes[path]
+
+
+def _names(weight: Weight, layer: int, shape: tuple[int, ...]) -> list[str]:
+    """Return the names of the tensors of one parameter."""
+    return [weight.at(layer, i)[0] for i in range(shape[0] if weight.per_expert else 1)]
 
 
 def _lines(weight: Weight, layer: int, shape: tuple[int, ...]) -> list[Line]:
@@ -196,7 +204,8 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
     family = FAMILIES[config.family]
     known = _all_names(config) | {family.EMBEDDING, family.UNEMBEDDING}
     by_bare = {_bare(name): name for name in known}
-    unused = {_bare(name) for name in weight_table(_without_sharing(config))} - by_bare.keys()
+    unshared = _without_sharing(config)
+    unused = {_bare(name) for name in _all_names(unshared)} - by_bare.keys() if unshared != config else set()
     stored: dict[str, list[str]] = {}
     others: list[tuple[str, str]] = []  # (canonical name by the bare one, name in the checkpoint)
     heads = []
@@ -220,7 +229,7 @@ def stored_names(config: DecoderConfig, tensors: TensorReader) -> StoredNames:
 
 def _all_names(config: DecoderConfig) -> set[str]:
     """Return the canonical names of the tensors in all forms of a checkpoint."""
-    return {name for forms in _forms(config).values() for form in forms for name, *_ in form}
+    return {name for form in _forms(config) for name in _names(*form)}
 
 
 def _without_sharing(config: DecoderConfig) -> DecoderConfig:

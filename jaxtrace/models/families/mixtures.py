@@ -11,7 +11,7 @@ from jaxtrace.models.families.common import numbers
 from jaxtrace.models.families.reader import ConfigReader
 from jaxtrace.models.families.weights import Weight
 
-MAX_EXPERTS = 10_000
+MAX_EXPERTS = 50_000  # in all layers; Qwen3.5-397B has 30,720
 
 # Experts: one tensor for each expert as in checkpoints, for all experts as in the modules of transformers 5, or for all
 # experts with gate and up apart as in GGUF files.
@@ -76,9 +76,9 @@ def experts(
       choices: fields of Experts that differ from Mixtral's.
     """
     reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
-    experts = Experts(
-        reader.positive(number, MAX_EXPERTS), reader.positive(chosen), reader.positive(feed_forward), **choices
-    )
+    experts = Experts(reader.positive(number), reader.positive(chosen), reader.positive(feed_forward), **choices)
+    if experts.number * reader.layers() > MAX_EXPERTS:
+        reader.fail(f"has {number}={experts.number} in {reader.layers()} layers, which are above {MAX_EXPERTS} in all")
     if experts.chosen > experts.number:
         reader.fail(f"has {chosen}={experts.chosen}, which is above {number}={experts.number}")
     return experts
