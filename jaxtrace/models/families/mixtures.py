@@ -78,7 +78,9 @@ def experts(
     reader.ignore("output_router_logits", "router_aux_loss_coef")  # only training reads them
     experts = Experts(reader.positive(number), reader.positive(chosen), reader.positive(feed_forward), **choices)
     if experts.number * reader.layers() > MAX_EXPERTS:
-        reader.fail(f"has {number}={experts.number} in {reader.layers()} layers, which are above {MAX_EXPERTS} in all")
+        reader.fail(
+            f"has {number}={experts.number} for each of {reader.layers()} layers, more than {MAX_EXPERTS:,} in all"
+        )
     if experts.chosen > experts.number:
         reader.fail(f"has {chosen}={experts.chosen}, which is above {number}={experts.number}")
     return experts
