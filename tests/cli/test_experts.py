@@ -73,7 +73,7 @@ def test_stored_experts_that_do_not_fit_are_refused(change, weights, tmp_path, r
     ("changes", "words"),
     [
         ({"num_experts_per_tok": 5}, "num_experts_per_tok=5, which is above num_experts=4"),
-        ({"num_experts": 10**9}, "num_experts=1000000000 in 3 layers, which are above 50000 in all"),
+        ({"num_experts": 10**9}, "num_experts=1000000000 in 1 layers, which are above 50000 in all"),
         ({"n_group": 4}, "n_group=4; jaxtrace supports 1"),
         ({"model_type": "qwen3"}, "num_experts=4; jaxtrace supports 0"),
         ({"model_type": "deepseek_v3"}, "the nearest supported architecture is"),
