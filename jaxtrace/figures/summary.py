@@ -92,7 +92,7 @@ def trace_columns(trace: Trace, confidences: Sequence[AnswerConfidence] | None =
     joined = {}
     for name, metric in token_column_metrics().items():
         if name in parts and (values := np.concatenate(parts[name])).size:
-            layers = layers_text(counts[name], trace.info["layers"])
+            layers = layers_text(counts[name], trace.num_layers)
             joined[name] = TraceColumn(metric.column_label + f" ({layers})" * bool(layers), values)
     return joined
 

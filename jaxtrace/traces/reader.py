@@ -242,6 +242,12 @@ class StoredTrace(Trace):
         return super().to_xarray()
 
     @property
+    def num_layers(self) -> int:
+        """Number of layers of the model; raises StoreError if runs differ."""
+        self._check_alike()
+        return super().num_layers
+
+    @property
     def traced_layers(self) -> tuple[int, ...]:
         """Layers, from 1, whose metrics were recorded; raises StoreError if runs differ."""
         self._check_alike()

@@ -41,9 +41,14 @@ class Trace:
         return (METRICS_VERSION,)
 
     @property
+    def num_layers(self) -> int:
+        """Number of layers of the model."""
+        return self.info["layers"]
+
+    @property
     def traced_layers(self) -> tuple[int, ...]:
         """Layers, from 1, whose metrics were recorded."""
-        return chosen_layers(self.info["layers"], self.info.get("layer_stride", 1))
+        return chosen_layers(self.num_layers, self.info.get("layer_stride", 1))
 
     @property
     def lengths(self) -> list[int]:

@@ -114,6 +114,8 @@ def test_runs_of_different_dims_make_no_array(tmp_path):
         open_trace(tmp_path).to_xarray()
     with pytest.raises(StoreError, match="the runs differ in mode"):
         summary_table(open_trace(tmp_path))
+    with pytest.raises(StoreError, match="the runs differ in mode"):
+        _ = open_trace(tmp_path).num_layers
 
 
 def test_parts_are_read_on_access_only(dataset, monkeypatch):

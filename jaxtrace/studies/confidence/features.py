@@ -87,7 +87,7 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
             for name in feature_names():
                 if name in row.metrics:
                     counts[name].add(layer_count(row, name))
-        numbers = {name: layers_text(of_name, trace.info["layers"]) for name, of_name in counts.items()}
+        numbers = {name: layers_text(of_name, trace.num_layers) for name, of_name in counts.items()}
         notes += _layer_notes(label, numbers)
         for texts in samples.values():
             if "msp" in scores[-1]:

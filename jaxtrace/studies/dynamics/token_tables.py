@@ -101,7 +101,7 @@ def token_tables(
             excluded[label] = missing
         if len(prompts) == prompts_before:
             raise StudyError(f"{label}: has no step with finite logits; trace another model")
-        attention_layers[label] = layers_text(counts, trace.info["layers"])
+        attention_layers[label] = layers_text(counts, trace.num_layers)
     frames = (pd.concat(tables, ignore_index=True) for tables in (tokens, layers))
     return TokenTables(*frames, pd.DataFrame(prompts), excluded, attention_layers)
 

@@ -114,7 +114,7 @@ def gather_profiles(
     recorded: set[float] = set()
     for where, trace in traces.items():
         layers, counts = np.array(trace.traced_layers, float), set()
-        recorded.update((layers / trace.info["layers"]).tolist())
+        recorded.update((layers / trace.num_layers).tolist())
         column = None if order is None else _order_column(where, trace, order)
         for row in trace.rows:
             row_label, profile = label(trace, row), profile_of(row, name, column)[:steps]
@@ -128,16 +128,16 @@ def gather_profiles(
                     "model": str(trace.info.get("model", where)),
                     "label": row_label,
                     "group": group(trace, row),
-                    "layers": trace.info["layers"],
+                    "layers": trace.num_layers,
                     "steps": len(profile),
                     "prompt_tokens": len(row.prompt_tokens),
                     "prediction_depth": _prediction_depth(row, trace, steps),
                 }
             )
             values.append(profile)
-            depths.append(layers[present] / trace.info["layers"])
+            depths.append(layers[present] / trace.num_layers)
             counts.add(layer_count(row, name))
-        if text := layers_text(counts, trace.info["layers"]):
+        if text := layers_text(counts, trace.num_layers):
             partial[where] = text
     if not answers:
         raise StudyError(f"no usable answer: {describe_counts(excluded) or 'the traces hold none'}; give other traces")
@@ -203,7 +203,7 @@ def _prediction_depth(row: Row, trace: Trace, steps: int | None) -> float:
     if "lens_top1" not in row.metrics:
         return np.nan
     depth = row_prediction_depth(row, trace.traced_layers)[row.prompt_steps :][:steps]
-    return float(depth.mean()) / trace.info["layers"]
+    return float(depth.mean()) / trace.num_layers
 
 
 def _check_recorded(traces: Mapping[str, Trace], name: str) -> None:

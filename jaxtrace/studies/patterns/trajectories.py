@@ -105,7 +105,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
 
 def attention_notes(label: str, trace: Trace, answers: Iterable[Trajectory]) -> list[str]:
     """Return a note on the number of layers that attention metrics are means over, unless these are all."""
-    text = layers_text((answer.layers for answer in answers), trace.info["layers"])
+    text = layers_text((answer.layers for answer in answers), trace.num_layers)
     return [layers_note(f"{label}: {', '.join(ATTENTION)}", text)] if text else []
 
 
