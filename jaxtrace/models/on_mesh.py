@@ -85,12 +85,14 @@ def sharded_unembed_moments(
     """Compute `unembed_moments` of B · T rows; each device computes its rows over its part of the vocabulary.
 
     If the vocabulary does not divide evenly, every device holds the whole table and slices its part of it. Kept logits
-    then have a few extra tokens, at −1e30.
+    then have a few extra tokens, at −1e30. Where the last part would be empty, every device computes all of it.
     """
     groups, batch, length, width = hidden.shape
     vocab_size, devices = len(unembedding), axes_size(MODEL_AXES)
     part = -(-vocab_size // devices)
     excess = part * devices - vocab_size
+    if excess >= part:
+        part, devices, excess = vocab_size, 1, 0
     rows, axes = dividing_axes(ROW_AXES, batch), dividing_axes(MODEL_AXES, part * devices)
     moments = functools.partial(unembed_moments, keep_logits=keep_logits, axis_name=axes, **options)
 

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtrace.kernels import UnembedMoments, cross_dispersion, head_dispersion, softmax_moments, unembed_moments
 from jaxtrace.kernels.moments import MASKED
 
+from jaxtrace.models.on_mesh import sharded_unembed_moments
 from jaxtrace.parallel.mesh import make_mesh
 
 ALPHAS = (0.5, 2.0)
@@ -28,6 +29,8 @@ def check():
     _softmax(rng, split)
     _unembed(rng, split)
     _dispersion(rng, split)
+    with jax.set_mesh(mesh):
+        _small_vocabulary(rng)
 
 
 def _softmax(rng, split):
@@ -67,6 +70,15 @@ def _unembed(rng, split):
     assert_near(
         dataclasses.replace(uneven_parts, logits=uneven_parts.logits[:, :805]),
         call(hidden, unembedding[:805], targets.at[3].set(804)),
+    )
+
+
+def _small_vocabulary(rng):
+    """Compare 41 tokens, of which the last of eight devices would have fewer than none."""
+    hidden, table = jnp.float32(rng.normal(size=(2, 4, 1, 16))), jnp.float32(rng.normal(size=(41, 16)))
+    whole = unembed_moments(hidden[:, :, 0], table, keep_logits=True)
+    assert_near(
+        jax.jit(sharded_unembed_moments, static_argnames="keep_logits")(hidden, table, None, keep_logits=True), whole
     )
 
 
