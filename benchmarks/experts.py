@@ -178,12 +178,16 @@ def _cost(topology: Topology, shape: Shape, rows: int, way: str, function: Way) 
     held = shape.number // min(shape.number, len(devices))
     sharding = SingleDeviceSharding(devices[0])
     abstract = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    stacks = (abstract((LAYERS, *size), jnp.bfloat16) for size in _weight_shapes(held, shape))
-    weights: Any = ExpertWeights(*(LayerOfStack(stack, abstract((), jnp.int32)) for stack in stacks))  # type: ignore
+    stacks = [abstract((LAYERS, *size), jnp.bfloat16) for size in _weight_shapes(held, shape)]
     x, assignments = abstract((rows, shape.embed), jnp.bfloat16), (rows, shape.chosen)
     chosen: Any = Chosen(abstract(assignments, jnp.int32), abstract(assignments, jnp.float32))  # type: ignore
+
+    def call(x: jax.Array, chosen: Chosen, stacks: list[jax.Array], layer: jax.Array) -> jax.Array:
+        weights: Any = [LayerOfStack.of(stack, layer) for stack in stacks]
+        return function(x, chosen, ExpertWeights(*weights), form=FORM)
+
     with compiling_for("tpu"):
-        lowered = jax.jit(functools.partial(function, form=FORM), out_shardings=sharding).lower(x, chosen, weights)
+        lowered = jax.jit(call, out_shardings=sharding).lower(x, chosen, stacks, abstract((), jnp.int32))
     program = lowered.compile()
     memory: Any = program.memory_analysis()
     cost: Any = program.cost_analysis()

@@ -54,12 +54,23 @@ class LayerOfStack:
     Attributes:
       stack: weights of all layers.
       layer: number of the layer in the stack.
-      swapped: True if the last two axes of the stack are swapped, see `keep_experts_whole`.
+      swapped: True if the last two axes of the stack are swapped, see `of`.
     """
 
     stack: Float[Array, "L E ..."]
     layer: Int[Array, ""]
     swapped: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @classmethod
+    def of(cls, stack: Array, layer: Array) -> LayerOfStack:
+        """Return a layer of a stack, with the axes in the order in which they lie in memory.
+
+        A TPU keeps a matrix [D, F] as [F, D] if 128 divides D alone, and XLA would copy the whole stack to read it as
+        [D, F] in a loop: 2.0 GiB in each step of Gemma 4 26B on v5e-16.
+        """
+        matrices = target_platform() == "tpu" and stack.ndim == 4
+        swapped = matrices and stack.shape[-1] % LANES > 0 and stack.shape[-2] % LANES == 0
+        return cls(stack.swapaxes(-1, -2) if swapped else stack, layer, swapped)
 
     def __len__(self) -> int:
         return self.stack.shape[1]
@@ -93,22 +104,17 @@ def weight_specs(weights: Array | LayerOfStack, axes: tuple[str, ...] | None) ->
 def keep_experts_whole(repeated: list[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
     """Return what a scan slices in each step, and a function from the slices to the step's layers.
 
-    The weights of experts are not sliced: a layer has `LayerOfStack` in their place. A TPU keeps a matrix [D, F] as
-    [F, D] if 128 divides D alone, and XLA would copy the whole stack to read it as [D, F] in a loop: 2.0 GiB in each
-    step of Gemma 4 26B on v5e-16. Swapped axes are the order in memory.
+    The weights of experts are not sliced: a layer has `LayerOfStack` in their place.
     """
     is_expert = jax.tree_util.tree_map_with_path(
         lambda keys, _: any(getattr(key, "key", None) == "experts" for key in keys), repeated
     )
     sliced = jax.tree.map(lambda expert, x: jnp.arange(len(x)) if expert else x, is_expert, repeated)
-    on_tpu = target_platform() == "tpu"
-
-    def layer_of(x: Array, layer: Array) -> LayerOfStack:
-        swapped = on_tpu and x.ndim == 4 and x.shape[-1] % LANES > 0 and x.shape[-2] % LANES == 0
-        return LayerOfStack(x.swapaxes(-1, -2) if swapped else x, layer, swapped)
 
     def layers(slices: list[Any]) -> list[Any]:
-        return jax.tree.map(lambda expert, x, part: layer_of(x, part) if expert else part, is_expert, repeated, slices)
+        return jax.tree.map(
+            lambda expert, x, part: LayerOfStack.of(x, part) if expert else part, is_expert, repeated, slices
+        )
 
     return sliced, layers
 
