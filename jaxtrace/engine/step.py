@@ -173,12 +173,7 @@ def prefill(
     """
     image_mask = _image_mask(state, visible)
     carried = probes.carried(config)
-    options = {
-        "length": _length(state, count),
-        "count": count,
-        "image_mask": image_mask,
-        "interventions": interventions,
-    }
+    options = _of_piece(state, count, image_mask, interventions)
     result = forward(config, params, tokens, state.cache, state.length, stream=carried, **options)
     return _advance(state, result, count, image_mask, carried)
 
@@ -214,13 +209,7 @@ def score_step(
       The state after the tokens, and a StepTrace [B, T, …]. Its values at padded positions are undefined.
     """
     image_mask = _image_mask(state, visible)
-    options = {
-        "length": _length(state, count),
-        "count": count,
-        "image_mask": image_mask,
-        "interventions": interventions,
-    }
-    options |= forward_flags(config, probes)
+    options = _of_piece(state, count, image_mask, interventions) | forward_flags(config, probes)
     result = forward(config, params, tokens, state.cache, state.length, **options)
     trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
     state = _advance(state, result, count, image_mask, probes.carried(config))
@@ -335,6 +324,14 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
 def _length(state: State, count: Int[Array, " B"] | int) -> Int[Array, " B"] | None:
     """Return the length of each row after `count` more tokens, at least its prompt's; None if no rope depends on it."""
     return None if state.prompt_length is None else jnp.maximum(state.prompt_length, state.length + count)
+
+
+def _of_piece(
+    state: State, count: Int[Array, " B"], image_mask: ImageMask | None, interventions: Interventions | None
+) -> dict[str, Any]:
+    """Return the options of `forward` for a piece of a text: `count` tokens of each row before the padding."""
+    length = _length(state, count)
+    return {"length": length, "count": count, "image_mask": image_mask, "interventions": interventions}
 
 
 def _image_mask(state: State, visible: Bool[Array, "B T M"] | None) -> ImageMask | None:
