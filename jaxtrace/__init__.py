@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxtrace import estimators as estimators
     from jaxtrace.engine.measure import StepTrace as StepTrace
     from jaxtrace.engine.samplers import Dslider as Dslider
     from jaxtrace.engine.samplers import Entropix as Entropix
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from jaxtrace.traces.row import Row as Row
     from jaxtrace.traces.trace import Trace as Trace
 
-# Module of each public name, imported when the name is first used: `import jaxtrace` stays fast. The block above tells
-# editors and type checkers the same; tests/test_package.py holds the two together.
+# Module of each public name, "" for a name that is a module itself. It is imported when the name is first used, so that
+# `import jaxtrace` stays fast. The block above tells type checkers the same; tests/test_public_names.py compares them.
 _MODULES = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
@@ -67,6 +68,7 @@ _MODULES = {
     "StudyError": "errors",
     "Trace": "traces.trace",
     "decode_step": "engine.step",
+    "estimators": "",
     "init_params": "models.decoder",
     "init_state": "engine.step",
     "load": "model",
@@ -89,6 +91,8 @@ def __getattr__(name: str) -> Any:
         return __getattr__(new)
     if name not in _MODULES:
         raise AttributeError(f"module 'jaxtrace' has no attribute {name!r}")
+    if not _MODULES[name]:
+        return import_module(f"jaxtrace.{name}")
     module, _, attribute = _MODULES[name].partition(":")
     value = globals()[name] = getattr(import_module(f"jaxtrace.{module}"), attribute or name)
     return value

@@ -12,7 +12,8 @@ def test_type_checkers_see_the_names_that_load():
     tree = ast.parse(Path(jt.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     checked = {
-        alias.asname: f"{node.module.removeprefix('jaxtrace.')}{f':{alias.name}' * (alias.name != alias.asname)}"
+        alias.asname: node.module.removeprefix("jaxtrace").removeprefix(".")
+        + f":{alias.name}" * (alias.name != alias.asname)
         for node in block.body
         for alias in node.names
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxtrace.prompts import Prompt
 from jaxtrace.traces.thoughts import SplitCompletion, count_markers, opens_thought, split_completion
@@ -44,6 +46,22 @@ class Row:
     def length(self) -> int:
         """Number of steps."""
         return len(self.metrics["token"])
+
+    @property
+    def drawn_steps(self) -> Int[np.ndarray, " steps"]:
+        """Steps after the prompt that drew a token; logits that are not finite draw none."""
+        steps = np.flatnonzero(self.metrics["token"] >= 0)
+        return steps[steps >= self.prompt_steps]
+
+    @property
+    def prompt_key(self) -> str:
+        """Text that all samples of a prompt share, whatever the tokenizer or chat template.
+
+        This is the prompt's text or its messages; for a prompt that was given as ids, its tokens.
+        """
+        if self.prompt.messages is not None:
+            return json.dumps(self.prompt.messages)
+        return " ".join(map(str, self.prompt_tokens)) if self.prompt.text is None else self.prompt.text
 
     @property
     def thought(self) -> str:

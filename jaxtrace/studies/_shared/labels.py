@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from jaxtrace.errors import StudyError, few, shown
 from jaxtrace.grading.labels import label_of, labels_for
 from jaxtrace.grading.strings import Grade
-from jaxtrace.studies._shared.traces import require_rows, single_runs
+from jaxtrace.studies._shared.traces import single_runs
 from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.requirements import require_rows
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -74,19 +74,9 @@ def row_groups(key: str | None = None) -> RowLabel:
         for name in SHARED_KEYS if key is None else (key,):
             if name in meta:
                 return f"{name} {meta[name]}"
-        return prompt_key(row)
+        return row.prompt_key
 
     return group
-
-
-def prompt_key(row: Row) -> str:
-    """Return what all samples of a prompt share, whatever the tokenizer or chat template.
-
-    This is its text or its messages; for a prompt that was given as ids, its tokens.
-    """
-    if row.prompt.messages is not None:
-        return json.dumps(row.prompt.messages)
-    return " ".join(map(str, row.prompt_tokens)) if row.prompt.text is None else row.prompt.text
 
 
 def model_of(trace: Trace, row: Row) -> str:

@@ -15,7 +15,7 @@ from jaxtrace.errors import StudyError, one_line
 from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.run import open_config_model, prepare
-from jaxtrace.schema import QUANTITIES, definition_note
+from jaxtrace.schema import definition_note
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
@@ -117,35 +117,6 @@ def by_model(traces: Mapping[str, Trace]) -> dict[str, Trace]:
     return split
 
 
-def require_rows(traces: Mapping[str, Trace]) -> None:
-    """Raise StudyError if a trace has no row, as an interrupted run before its first part."""
-    if empty := [label for label, trace in traces.items() if not len(trace.rows)]:
-        raise StudyError(f"{empty[0]}: has no finished prompt; resume its run")
-
-
-def require_tokens(label: str, trace: Trace) -> None:
-    """Raise StudyError if no step of a trace drew a token."""
-    if not any(len(drawn_steps(row)) for row in trace.rows):
-        raise StudyError(f"{label}: has no step with finite logits; trace another model")
-
-
-def require_metrics(traces: Mapping[str, Trace], *metrics: str) -> None:
-    """Raise StudyError, which names the probes to record, if a trace lacks one of some metrics."""
-    require_rows(traces)
-    for label, trace in traces.items():
-        if missing := [name for name in metrics if name not in trace.rows[0].metrics]:
-            groups = ",".join(sorted({QUANTITIES[name].group for name in missing}))
-            raise StudyError(
-                f"{label}: has no {', '.join(missing)}; trace it again with --probes that include {groups}"
-            )
-
-
-def require_generated(label: str, trace: Trace) -> None:
-    """Raise StudyError unless a trace holds generated text."""
-    if trace.info.get("mode") != "generate":
-        raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
-
-
 def mean_by_step(row: Row, name: str, steps: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
     """Return the mean of a metric over heads and the layers that have values, at some steps of a row, float64.
 
@@ -154,9 +125,3 @@ def mean_by_step(row: Row, name: str, steps: Int[np.ndarray, " T"]) -> Float[np.
     values = present_values(row, name)[steps]
     axes = tuple(range(1, values.ndim))
     return np.where(np.isfinite(values).all(axes), finite_mean(values, axes), np.nan)
-
-
-def drawn_steps(row: Row) -> Int[np.ndarray, " steps"]:
-    """Return the steps after a row's prompt that drew a token; logits that are not finite draw none."""
-    steps = np.flatnonzero(row.metrics["token"] >= 0)
-    return steps[steps >= row.prompt_steps]

@@ -12,8 +12,6 @@ import pandas as pd
 
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import DERIVED, METRICS, feature_names
-from jaxtrace.studies._shared.labels import prompt_key
-from jaxtrace.studies._shared.traces import drawn_steps
 from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines, surprise_z
 from jaxtrace.traces.depth import row_prediction_depth
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text, present_layers, select_layers
@@ -71,17 +69,17 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
         samples: dict[str, list[tuple[int, str]]] = {}
         for number, row in enumerate(trace.rows):
             has_key |= group in row.prompt.meta
-            steps = drawn_steps(row)
+            steps = row.drawn_steps
             if "logprob" in row.metrics:  # in given text, no token follows the last step
                 steps = steps[np.isfinite(row.metrics["logprob"][steps])]
             if not len(steps):
                 continue
             features = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else prompt_key(row)
+            key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else row.prompt_key
             group_number = groups.setdefault(key, len(groups))
             identifiers = (label, number, row.prompt.id, group_number, len(steps))
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
-            samples.setdefault(prompt_key(row), []).append((len(answers), row.answer or ""))
+            samples.setdefault(row.prompt_key, []).append((len(answers), row.answer or ""))
             answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
             scores.append(answer_baselines({name: values[steps] for name, values in row.metrics.items()}))
             for name in feature_names():

@@ -9,7 +9,6 @@ import pandas as pd
 from scipy.special import expit
 
 from jaxtrace.errors import StudyError
-from jaxtrace.studies._shared.traces import drawn_steps
 from jaxtrace.studies.confidence.features import feature_tables, probes_of
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
@@ -95,7 +94,7 @@ class Confidence:
     def answer_confidences(self, trace: Trace) -> list[AnswerConfidence]:
         """Return the confidence in each row of a trace, for its page; see `apply`."""
         confidences = [AnswerConfidence(np.nan, np.full(length, np.nan)) for length in trace.lengths]
-        if not any(len(drawn_steps(row)) for row in trace.rows):
+        if not any(len(row.drawn_steps) for row in trace.rows):
             return confidences
         (answers, tokens), prompt_steps = self.apply(trace), trace.prompt_steps
         for prompt, value in zip(answers["prompt"], answers["confidence"], strict=True):

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from jaxtrace.files import atomic_file
 from jaxtrace.studies._shared.csv import write_csv
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import require_metrics
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.studies.dynamics.token_tables import HIDDEN, OUTPUT, cached_tokens, prompt_name
+from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.trace import Trace
 
 

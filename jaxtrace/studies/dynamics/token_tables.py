@@ -12,15 +12,11 @@ from jaxtyping import Int
 from jaxtrace.errors import StudyError
 from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.published import duplicated_tokens
-from jaxtrace.studies._shared.traces import (
-    drawn_steps,
-    mean_by_step,
-    require_generated,
-    require_metrics,
-)
+from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric
 from jaxtrace.studies.dynamics.settings import HDIKind
 from jaxtrace.traces.layers import layer_count, layers_text
+from jaxtrace.traces.requirements import require_generated, require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -86,7 +82,7 @@ def token_tables(
         prompts_before, counts = len(prompts), set()
         for number, row in enumerate(trace.rows):
             group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
-            steps = drawn_steps(row)
+            steps = row.drawn_steps
             if not len(steps):
                 continue
             counts.add(layer_count(row, "attention_entropy"))

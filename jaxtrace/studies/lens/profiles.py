@@ -14,9 +14,9 @@ from jaxtyping import Float
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.studies._shared.labels import RowLabel
-from jaxtrace.studies._shared.traces import require_metrics
 from jaxtrace.traces.depth import row_prediction_depth
 from jaxtrace.traces.layers import layer_count, layers_text, present_layers, select_layers
+from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 

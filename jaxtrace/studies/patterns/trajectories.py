@@ -9,14 +9,9 @@ import numpy as np
 
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import finite_mean
-from jaxtrace.studies._shared.traces import (
-    drawn_steps,
-    mean_by_step,
-    require_generated,
-    require_metrics,
-    require_tokens,
-)
+from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text
+from jaxtrace.traces.requirements import require_generated, require_metrics, require_tokens
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -82,7 +77,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     groups: dict[bytes, int] = {}
     answers = []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
-        steps = drawn_steps(row)
+        steps = row.drawn_steps
         if condition is None or not len(steps):
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))

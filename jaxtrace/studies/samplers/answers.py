@@ -18,10 +18,11 @@ from jaxtrace.settings.probes import PROBE_OPTIONS
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig, run_config
 from jaxtrace.studies._shared.progress import OnCount
 from jaxtrace.studies._shared.published import DUPLICATE_LAST_TOKEN
-from jaxtrace.studies._shared.traces import require_metrics, single_runs
+from jaxtrace.studies._shared.traces import single_runs
 from jaxtrace.studies.samplers.settings import SamplersConfig
 from jaxtrace.sweeping.cells import sampler_name
 from jaxtrace.traces.reader import StoredTrace
+from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 

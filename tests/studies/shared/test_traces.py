@@ -8,7 +8,8 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.progress import Silent
 from jaxtrace.studies._shared.settings import StudyConfig
-from jaxtrace.studies._shared.traces import model_run_config, require_metrics, study_traces
+from jaxtrace.studies._shared.traces import model_run_config, study_traces
+from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.trace import Trace
 from tests.traces.rows import INFO, make_trace
 

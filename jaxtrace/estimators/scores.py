@@ -1,0 +1,44 @@
+"""Scores of answers, and of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrace.traces.row import Row
+from jaxtrace.traces.trace import Trace
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a trace's answers, in the order of its rows.
+
+    Attributes:
+      answers: [rows], one score per answer; NaN for a row that drew no token, or where the estimator is undefined.
+      tokens: for each row [drawn tokens], see `Row.drawn_steps`; None if the estimator has no scores of tokens.
+    """
+
+    answers: Float[np.ndarray, " rows"]
+    tokens: Sequence[Float[np.ndarray, " drawn"]] | None = None
+
+
+def score_tokens(
+    trace: Trace, of_row: Callable[[Row], Float[np.ndarray, " drawn"]], reduce: Callable[[np.ndarray], float]
+) -> Scores:
+    """Return scores of tokens, and a reduction of them for each answer.
+
+    Args:
+      of_row: function from a row to the scores of its drawn tokens.
+      reduce: function from the scores of at least one token to the answer's.
+    """
+    tokens = [np.asarray(of_row(row), float) for row in trace.rows]
+    answers = [float(reduce(values)) if len(values) else np.nan for values in tokens]
+    return Scores(np.array(answers, float), tokens)
+
+
+def drawn(row: Row, metric: str) -> Float[np.ndarray, "drawn ..."]:
+    """Return a metric [drawn tokens, …] at the steps that drew a token, in float64."""
+    return row.metrics[metric][row.drawn_steps].astype(float)
