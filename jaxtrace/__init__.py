@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxtrace.engine.samplers import Sampler as Sampler
     from jaxtrace.engine.samplers import SamplerOutput as SamplerOutput
     from jaxtrace.engine.samplers import pause_token as pause_token
+    from jaxtrace.engine.samplers import sampler as sampler
     from jaxtrace.engine.step import State as State
     from jaxtrace.engine.step import StopRules as StopRules
     from jaxtrace.engine.step import decode_step as decode_step
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from jaxtrace.engine.step import prefill as prefill
     from jaxtrace.engine.step import score_step as score_step
     from jaxtrace.engine.step import stop_rules as stop_rules
+    from jaxtrace.engine.step_metrics import StepInputs as StepInputs
+    from jaxtrace.engine.step_metrics import step_metric as step_metric
     from jaxtrace.errors import CheckpointError as CheckpointError
     from jaxtrace.errors import ConfigError as ConfigError
     from jaxtrace.errors import JaxtraceError as JaxtraceError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from jaxtrace.errors import PromptError as PromptError
     from jaxtrace.errors import StoreError as StoreError
     from jaxtrace.errors import StudyError as StudyError
+    from jaxtrace.estimators.registry import estimator as estimator
     from jaxtrace.model import Model as Model
     from jaxtrace.model import load as load
     from jaxtrace.models.config import DecoderConfig as DecoderConfig
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from jaxtrace.planning.plan import plan as plan
     from jaxtrace.prompts import Prompt as Prompt
     from jaxtrace.settings.probes import Probes as Probes
+    from jaxtrace.tasks.registry import task as task
     from jaxtrace.traces.reader import open_trace as open  # noqa: F401
     from jaxtrace.traces.row import Row as Row
     from jaxtrace.traces.trace import Trace as Trace
@@ -63,11 +68,13 @@ _MODULES = {
     "SamplerOutput": "engine.samplers",
     "State": "engine.step",
     "StepTrace": "engine.measure",
+    "StepInputs": "engine.step_metrics",
     "StopRules": "engine.step",
     "StoreError": "errors",
     "StudyError": "errors",
     "Trace": "traces.trace",
     "decode_step": "engine.step",
+    "estimator": "estimators.registry",
     "estimators": "",
     "init_params": "models.decoder",
     "init_state": "engine.step",
@@ -77,8 +84,11 @@ _MODULES = {
     "pause_token": "engine.samplers",
     "plan": "planning.plan",
     "prefill": "engine.step",
+    "sampler": "engine.samplers",
     "score_step": "engine.step",
+    "step_metric": "engine.step_metrics",
     "stop_rules": "engine.step",
+    "task": "tasks.registry",
 }
 _RENAMED = {"Drawn": "SamplerOutput"}  # deprecated names, kept for one release
 

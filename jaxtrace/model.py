@@ -352,6 +352,7 @@ class Model:
             "lens_renyi": settings.probes.lens_renyi,
             "attention_rows": [list(row) for row in settings.probes.attention_rows],
             **({"experts": self.config.chosen_experts} if settings.probes.experts else {}),
+            **({"step_metrics": list(settings.probes.step_metrics)} if settings.probes.step_metrics else {}),
             "batch_size": settings.batch_size,
             "deterministic": settings.deterministic,
             "matmul_precision": precision,

@@ -25,7 +25,7 @@ from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.engine.encode import EncodedPrompts, encode
 from jaxtrace.engine.metric_buffer import OnProgress
-from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token
+from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token, plugin_sampler
 from jaxtrace.engine.samplers.entropix import check_pause
 from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
@@ -278,6 +278,8 @@ def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: 
         sampler = Entropix(TABLES[config.thresholds], pause_token(tokenizer, config.pause))
     elif config.sampler == "dslider":
         sampler = Dslider(pause=pause_token(tokenizer, config.pause))
+    elif config.sampler != "greedy":
+        sampler = plugin_sampler(config.sampler, config.sampler_arg or {})
     return Settings(
         probes=config.recorded,
         batch_size=config.batch_size,

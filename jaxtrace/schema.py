@@ -5,9 +5,12 @@ To add a metric, add a `Metric` here, its computation in `engine/measure.py` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from jaxtrace.errors import ConfigError
+from jaxtrace.plugins import Registry
 
 # Version of the set of definitions, written to every run.json; a run without one has version 1. When the definition of
 # a metric changes such that the same model and text get other numbers, raise this by one and add the new number to the
@@ -24,7 +27,7 @@ class Metric:
       dims: dims after (prompt, step): "layer", "head", "alpha"; for raw material also "residual" and "embed", "rank",
         "row" and "key", "slot".
       group: group of `Probes` that records it, or the field of `Probes` for raw material; "sampler" for what a sampler
-        adds; "" for what is always recorded.
+        adds; "step_metrics" for a plug-in's; "" for what is always recorded.
       unit: "nats", "nats²", "layer", or "" for a pure number or an id.
       definition: one line of text or formula.
       label: name for readers, in plots and in the report page.
@@ -177,6 +180,35 @@ RAW: dict[str, Metric] = _by_name(
 )
 
 QUANTITIES = METRICS | RAW
+
+
+@dataclass(frozen=True)
+class StepMetric:
+    """A metric of a plug-in.
+
+    Attributes:
+      metric: its entry of this table.
+      compute: function from `jaxtrace.StepInputs` to an array.
+      needs: names of the fields of `StepInputs` that it reads.
+    """
+
+    metric: Metric
+    compute: Callable[..., Any]
+    needs: tuple[str, ...]
+
+
+COLUMNS = ("prompt", "step", "position", "layer", "token_text")  # columns of a trace's tables that are no metrics
+STEP_METRICS: Registry[StepMetric] = Registry("step_metrics")
+
+
+def add_step_metric(metric: StepMetric, origin: str) -> None:
+    """Add a plug-in's metric to the table; raises ConfigError if its name is taken."""
+    name = metric.metric.name
+    if name in (*COLUMNS, *DERIVED) or (name in QUANTITIES and QUANTITIES[name].group != "step_metrics"):
+        raise ConfigError(f"{STEP_METRICS.group}: {name!r} is a name of jaxtrace's own; choose another one")
+    STEP_METRICS.register(name, metric, origin)
+    METRICS[name] = QUANTITIES[name] = metric.metric
+
 
 # Token columns that are computed from a trace when they are shown or used; no file holds them.
 DERIVED: dict[str, Metric] = _by_name(

@@ -18,7 +18,7 @@ from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
 RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "attention_rows", "lens_renyi", "experts", "alphas")
-RECORDED += ("precision",)
+RECORDED += ("step_metrics", "precision")
 
 
 class ReportOptions(StrictModel):

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrace.engine.step_metrics import StepInputs, compute_step_metrics
 from jaxtrace.engine.translators import Translators
-from jaxtrace.kernels import dispersion_of, softmax_moments
+from jaxtrace.kernels import Moments, dispersion_of, softmax_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.forward import ForwardResult, attention_weights, final_norm, unembed
@@ -27,7 +28,7 @@ class StepTrace:
     """Metrics of one step [B, …] or of T scored positions [B, T, …]; None for a metric that the probes exclude.
 
     `schema.QUANTITIES` has each metric's unit and definition. The layer axis L holds the layers that the probes select;
-    L1 holds the embedding before them.
+    L1 holds the embedding before them. `plugins` holds the metrics of plug-ins by name.
     """
 
     token: Int[Array, "*s"] | None = None
@@ -63,6 +64,13 @@ class StepTrace:
     lens_renyi: Float[Array, "*s L A"] | None = None
     attention_rows: Float[Array, "*s A S"] | None = None
     experts: Int[Array, "*s L C"] | None = None
+    plugins: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Recorded metrics by name, those of plug-ins among them."""
+        own = {name: x for name, x in vars(self).items() if name != "plugins" and x is not None}
+        return own | self.plugins
 
 
 @jax.tree_util.register_dataclass
@@ -91,8 +99,9 @@ def forward_flags(config: DecoderConfig, probes: Probes, needs: Probes = NO_PROB
     probes = probes.of_model(config)
     both = probes, needs
     of_layers = [each for each in both if each.attention or each.dispersion or each.router or each.experts]
+    of_layers += [probes] * ("attention" in probes.step_inputs)
     return {
-        "moments": any(each.attention or each.dispersion for each in both),
+        "moments": any(each.attention or each.dispersion for each in both) or "attention" in probes.step_inputs,
         "head_jsd": probes.dispersion or needs.dispersion,
         "router": bool(probes.router),
         "experts": probes.experts,
@@ -129,21 +138,21 @@ def measure(
       needs: metrics that the sampler needs, from the groups output, attention and dispersion.
     """
     probes = probes.of_model(config)
-    trace: dict[str, Array | None] = {}
-    needed: dict[str, Array | None] = {}
-    keep_logits |= probes.top_tokens > 0
+    trace: dict[str, Any] = {}
+    needed: dict[str, Any] = {}
+    keep_logits |= probes.top_tokens > 0 or "logits" in probes.step_inputs
     unrecorded = needs.output and not probes.output
     with jax.named_scope("unembed"):
         if probes.output or probes.lens or needs.output:
             alphas = () if unrecorded and not probes.lens_renyi else probes.alphas
             computed = dataclasses.replace(probes, output=probes.output or needs.output, alphas=alphas)
-            outputs, sampler_input = _outputs(config, params, result, computed, lens, targets, keep_logits)
+            outputs, sampler_input, moments = _outputs(config, params, result, computed, lens, targets, keep_logits)
             trace |= {name: x for name, x in outputs.items() if not (unrecorded and QUANTITIES[name].group == "output")}
             needed |= {name: outputs[name] for name in ("entropy", "varentropy") if needs.output}
         else:
             logits = unembed(config, params, result.hidden)
             rows = softmax_moments(logits, implementation="xla")  # the partitioner can split XLA operations only
-            sampler_input = SamplerInput(rows.top1, jnp.isfinite(rows.moments.m), logits)
+            sampler_input, moments = SamplerInput(rows.top1, jnp.isfinite(rows.moments.m), logits), rows.moments
     with jax.named_scope("attention_metrics"):
         computed_layers = forward_flags(config, probes, needs)["layers"]
         trace |= _attention(result, computed_layers, probes.layers(config), probes)
@@ -155,7 +164,9 @@ def measure(
             trace |= _hidden(result, probes.layers(config), before, start)
     with jax.named_scope("raw_material"):
         trace |= _raw(config, params, result, start, probes, sampler_input)
-    return StepTrace(**trace), dataclasses.replace(sampler_input, metrics=StepTrace(**needed))
+    with jax.named_scope("step_metrics"):
+        plugins = _plugins(config, result, computed_layers, probes, sampler_input, moments)
+    return StepTrace(**trace, plugins=plugins), dataclasses.replace(sampler_input, metrics=StepTrace(**needed))
 
 
 def _outputs(
@@ -166,8 +177,8 @@ def _outputs(
     lens: Translators | None,
     targets: Int[Array, "B T"] | None,
     keep_logits: bool,
-) -> tuple[dict[str, Array | None], SamplerInput]:
-    """Compute the groups output and lens from one unembedding of all their rows."""
+) -> tuple[dict[str, Array | None], SamplerInput, Moments]:
+    """Compute the groups output and lens, and the output's moments, from one unembedding of all their rows."""
     residual = result.residual(probes.layers(config)) if probes.lens else result.hidden[None]
     if probes.lens and lens is not None:
         residual = lens(residual, probes.layers(config))
@@ -208,9 +219,10 @@ def _outputs(
             _lens_renyi(config, params, normed, probes.alphas).at[:, :, -1].set(by_position(rows.renyi))
         )
     finite = jnp.isfinite(rows.moments.logsumexp[-1])
-    return trace, SamplerInput(
+    sampler_input = SamplerInput(
         by_position(rows.top1[-1]), by_position(finite), by_position(rows.logits) if keep_logits else None
     )
+    return trace, sampler_input, jax.tree.map(lambda x: by_position(x[-1]), rows.moments)
 
 
 def _lens_renyi(
@@ -260,6 +272,35 @@ def _attention(
             "head_jsd": by_layer(attention.head_jsd),
         }
     return trace
+
+
+def _plugins(
+    config: DecoderConfig,
+    result: ForwardResult,
+    computed: tuple[int, ...],
+    probes: Probes,
+    sampler_input: SamplerInput,
+    moments: Moments,
+) -> dict[str, Array]:
+    """Return the metrics of plug-ins that the probes ask for."""
+    if not probes.step_metrics:
+        return {}
+    layers, needed = probes.layers(config), probes.step_inputs
+    inputs = StepInputs()
+    if "logits" in needed:
+        assert sampler_input.logits is not None
+        inputs = dataclasses.replace(inputs, logits=sampler_input.logits[..., : config.vocab_size])
+    if "moments" in needed:
+        inputs = dataclasses.replace(inputs, moments=moments)
+    if "attention" in needed:
+        attention = _of_layers(result.attention, computed, layers).moments
+        attention = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), attention)
+        inputs = dataclasses.replace(inputs, attention=attention)
+    if "residuals" in needed:
+        residuals = jnp.moveaxis(result.residual((0, *layers)).astype(jnp.float32), 0, 2)
+        inputs = dataclasses.replace(inputs, residuals=residuals)
+    sizes = {"layer": len(layers), "head": config.num_heads}
+    return compute_step_metrics(probes.step_metrics, inputs, sizes, sampler_input.top1.shape)
 
 
 def _router(result: ForwardResult, computed: tuple[int, ...], layers: tuple[int, ...]) -> dict[str, Array | None]:

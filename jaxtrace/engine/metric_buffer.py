@@ -42,7 +42,7 @@ class MetricBuffer:
           group: (row, prompt) pairs, one per trace.
           counts: number of positions of each prompt before the padding.
         """
-        metrics = {name: x for name, x in vars(trace).items() if x is not None}
+        metrics = trace.arrays
         for i, (row, prompt) in enumerate(group):
             if self._local_rows[row] and counts[i]:
                 self._parts[prompt].append({name: x[i, : counts[i]] for name, x in metrics.items()})
@@ -62,7 +62,7 @@ class MetricBuffer:
           slices: index of each row's steps in the arrays of `trace`, for rows with steps.
           finished: True for rows that have ended.
         """
-        metrics = {name: x for name, x in vars(trace).items() if x is not None}
+        metrics = trace.arrays
         local = {row: index for row, index in slices.items() if self._local_rows[row]}
         self._start(cast(int, row_prompts[row]) for row in local)
         for row, index in local.items():

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, Literal, ParamSpec
 
-from jaxtrace.errors import ConfigError
 from jaxtrace.estimators.scores import Scores
+from jaxtrace.plugins import Registry, place_of
 from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.trace import Trace
 
@@ -44,7 +44,7 @@ class Estimator:
     inputs: tuple[str, ...]
 
 
-_REGISTERED: dict[str, Estimator] = {}
+ESTIMATORS: Registry[Estimator] = Registry("estimators")
 
 
 def estimator(
@@ -67,8 +67,6 @@ def estimator(
         function: Callable[Concatenate[Trace, Options], Scores],
     ) -> Callable[Concatenate[Trace, Options], Scores]:
         name = function.__name__
-        if name in _REGISTERED and _REGISTERED[name].compute.__module__ != function.__module__:
-            raise ConfigError(f"two estimators are named {name!r}; rename one")
 
         @functools.wraps(function)
         def compute(trace: Trace, *args: Options.args, **inputs: Options.kwargs) -> Scores:
@@ -77,12 +75,13 @@ def estimator(
 
         keywords = [each for each in inspect.signature(function).parameters.values() if each.kind == each.KEYWORD_ONLY]
         required = tuple(each.name for each in keywords if each.default is each.empty)
-        _REGISTERED[name] = Estimator(name, compute, formula, source, metrics, passes, higher_is_uncertain, required)
+        made = Estimator(name, compute, formula, source, metrics, passes, higher_is_uncertain, required)
+        ESTIMATORS.register(name, made, place_of(function))
         return compute
 
     return register
 
 
 def known_estimators() -> dict[str, Estimator]:
-    """Return every estimator by name: those of `jaxtrace.estimators` and those that a decorator registered."""
-    return dict(_REGISTERED)
+    """Return every estimator by name: those of `jaxtrace.estimators`, of decorators and of entry points."""
+    return ESTIMATORS.all()

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import AfterValidator, Field
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.schema import GROUPS, QUANTITIES, chosen_layers
+from jaxtrace.schema import GROUPS, QUANTITIES, STEP_METRICS, chosen_layers
 from jaxtrace.settings.groups import RECORD
 from jaxtrace.settings.numbers import Count, FloatOrInfinity, Natural
-from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, StrictModel, set_checked
+from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, StrictModel, did_you_mean, set_checked
 
 LEAST_ALPHA = 0.01  # below it, e^{αu} of masked entries is no longer 0
 LARGEST_ALPHA = 1e6  # far below it, float32 has the min-entropy, the order ∞
@@ -30,6 +30,18 @@ def _check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
             "and given once"
         )
     return alphas
+
+
+def _check_step_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    known = STEP_METRICS.names
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"no plug-in has the metric {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+            + (f"there are: {', '.join(known)}" if known else "none is installed or imported")
+        )
+    if len({*names}) < len(names):
+        raise ValueError("name each metric once")
+    return names
 
 
 class RecordSettings(StrictModel):
@@ -77,6 +89,9 @@ class RecordSettings(StrictModel):
         default=False,
         description="Store the numbers of the chosen experts, for a model with experts.",
         json_schema_extra=RECORD,
+    )
+    step_metrics: Annotated[tuple[str, ...], COMMA_SEPARATED, AfterValidator(_check_step_metrics)] = Field(
+        default=(), description="Metrics of plug-ins to record, by name, comma-separated.", json_schema_extra=RECORD
     )
     precision: Literal["float32", "float16"] = Field(
         default="float32", description="Precision of stored floats.", json_schema_extra=RECORD
@@ -149,6 +164,7 @@ class Probes:
       lens_renyi: True to record Rényi entropies of every layer's prediction (with `lens`), at the cost of a second
         unembedding.
       experts: True to store the numbers of the chosen experts.
+      step_metrics: names of metrics of plug-ins, see `jaxtrace.step_metric`.
 
     Raises:
       ConfigError: a value is out of range.
@@ -168,6 +184,7 @@ class Probes:
     prompt_positions: bool = DEFAULTS.prompt_positions
     lens_renyi: bool = DEFAULTS.lens_renyi
     experts: bool = DEFAULTS.experts
+    step_metrics: tuple[str, ...] = DEFAULTS.step_metrics
 
     def __post_init__(self) -> None:
         set_checked(self, RecordSettings, "settings")
@@ -225,8 +242,18 @@ class Probes:
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that a step returns, without those that its sampler adds; see `Metric.only`."""
         return tuple(
-            name for name, metric in QUANTITIES.items() if not metric.group or getattr(self, metric.group, False)
+            name
+            for name, metric in QUANTITIES.items()
+            if name in self.step_metrics
+            or not metric.group
+            or (metric.group != "step_metrics" and getattr(self, metric.group, False))
         )
+
+    @property
+    def step_inputs(self) -> frozenset[str]:
+        """Fields of `jaxtrace.StepInputs` that the metrics of plug-ins need; errors are those of `Registry.find`."""
+        found = [STEP_METRICS.find(name) for name in self.step_metrics]
+        return frozenset(field for each in found if each is not None for field in each.needs)
 
     def layers(self, config: DecoderSizes) -> tuple[int, ...]:
         """Return the layers, from 1, whose metrics are recorded."""
@@ -240,12 +267,14 @@ class Probes:
         """Return the layers whose residual stream a step needs, ascending."""
         layers = {*self.carried(config), *self.residuals, *(layer - 1 for layer, _ in self.attention_rows)}
         layers |= set(self.layers(config)) if self.lens else set()
+        layers |= {0, *self.layers(config)} if "residuals" in self.step_inputs else set()
         layers |= {layer - 1 for layer in self.layers(config)} if self.hidden else set()
         return tuple(sorted(layers))
 
     def check(self, config: DecoderSizes) -> None:
-        """Raise ConfigError if a layer, a head, a number of tokens or experts do not exist in a decoder."""
+        """Raise ConfigError if a layer, a head, a number of tokens, experts or a plug-in do not exist."""
         self.of_model(config)
+        _ = self.step_inputs  # imports the plug-ins
         for layer in self.residuals:
             if not 0 <= layer <= config.num_layers:
                 raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.num_layers}")

@@ -15,7 +15,7 @@ from jaxtrace.settings.mesh import mesh_sizes
 from jaxtrace.settings.numbers import Count, Natural
 from jaxtrace.settings.probes import PROBE_OPTIONS, Probes, RecordSettings
 from jaxtrace.settings.prompt import PromptSettings
-from jaxtrace.settings.sampling import DecodingSettings, SamplerSettings, SamplingSettings
+from jaxtrace.settings.sampling import BUILT_IN_SAMPLERS, DecodingSettings, SamplerSettings, SamplingSettings
 from jaxtrace.settings.validation import ONE_OR_MORE, check_unicode, origin, validated
 
 DEMO = "demo"  # the model that comes with jaxtrace
@@ -149,6 +149,8 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
             raise ValueError(
                 f"pause is {self.pause!r} with sampler {self.sampler!r}; use sampler 'entropix' or 'dslider'"
             )
+        if self.sampler in BUILT_IN_SAMPLERS and self.sampler_arg:
+            raise ValueError(f"sampler_arg with sampler {self.sampler!r}, which takes none; drop it")
         if self.score and (self.sampler != "greedy" or self.stop_repeats or self.stop):
             raise ValueError("score draws no tokens; drop sampler, stop and stop_repeats")
         if self.score and self.prompt_positions:

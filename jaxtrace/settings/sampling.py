@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue
 
+from jaxtrace.plugins import Registry
 from jaxtrace.settings.groups import DEVICES, ESCAPES, SAMPLING
 from jaxtrace.settings.numbers import Count, Float32, Natural, Seed
+from jaxtrace.settings.prompt import KEY_VALUES
 from jaxtrace.settings.validation import ONE_OR_MORE, StrictModel
 
-SamplerName = Literal["greedy", "sample", "entropix", "dslider"]
+BUILT_IN_SAMPLERS = ("greedy", "sample", "entropix", "dslider")
+# Functions from keywords to a sampler, such as a class of samplers.
+SAMPLERS: Registry[Callable[..., Any]] = Registry("samplers", callable)
 ThresholdsName = Literal["classic", "server"]
 PrecisionName = Literal["auto", "default", "high", "highest"]  # of matrix products; "default" and so on as in JAX
 
@@ -19,10 +24,26 @@ LEAST_TEMPERATURE = 1e-3
 LEAST_TOP_P = 1e-6
 
 
+def _check_sampler(name: str) -> str:
+    known = [*BUILT_IN_SAMPLERS, *SAMPLERS.names]
+    if name not in known:
+        raise ValueError(f"it must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+    return name
+
+
 class SamplerSettings(StrictModel):
     """Choice of a sampler."""
 
-    sampler: SamplerName = Field(default="greedy", description="How tokens are drawn.", json_schema_extra=SAMPLING)
+    sampler: Annotated[str, AfterValidator(_check_sampler)] = Field(
+        default="greedy",
+        description=f"How tokens are drawn: {', '.join(BUILT_IN_SAMPLERS)}, or a plug-in's name.",
+        json_schema_extra=SAMPLING,
+    )
+    sampler_arg: Annotated[dict[str, JsonValue] | None, KEY_VALUES] = Field(
+        default=None,
+        description="Argument of a plug-in's sampler, such as threshold=0.5; repeat the option for several.",
+        json_schema_extra=SAMPLING,
+    )
     thresholds: ThresholdsName = Field(
         default="classic", description="Version of the rule of sampler 'entropix'.", json_schema_extra=SAMPLING
     )

@@ -23,7 +23,7 @@ from jaxtrace.run import encode_prompts, hash_prompts, load_prompts, open_config
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
-from jaxtrace.tasks import known_tasks
+from jaxtrace.tasks.registry import TASKS
 
 # Settings of the prompts.
 PROMPT_FIELDS = {*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "score", *PromptSettings.model_fields}
@@ -99,7 +99,7 @@ def _checked(
     config, unchecked = cell.config, []
     if checkpoint is None:
         unchecked.append("the model (not here)")
-    task = known_tasks().get(config.task or "")
+    task = TASKS.find(config.task or "")
     if offline and task is not None and config.data is None and config.task != "prompts":
         unchecked.append("the task's data (not here)" if task.size else "the task's data (not here) and their number")
         limit = min((n for n in (task.size, config.limit) if n is not None), default=None)

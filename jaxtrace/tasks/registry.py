@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from importlib.metadata import entry_points
+from functools import partial
 from pathlib import Path
 
 from jaxtrace.errors import PromptError
+from jaxtrace.plugins import Registry, place_of
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.validation import did_you_mean
 from jaxtrace.tasks import (
@@ -23,6 +23,8 @@ from jaxtrace.tasks import (
 )
 from jaxtrace.tasks.few_shot import Training, with_shots
 
+Load = Callable[[Path | None, int | None], list[Prompt]]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -35,12 +37,13 @@ class Task:
       training: training split, from which few-shot examples come; None if the data has none.
     """
 
-    load: Callable[[Path | None, int | None], list[Prompt]]
+    load: Load
     text: str
     size: int | None = None
     training: Training | None = None
 
 
+TASKS: Registry[Task] = Registry("tasks", lambda value: isinstance(value, Task))
 BUILT_IN: dict[str, Task] = {
     "truthfulqa": Task(truthfulqa.load, "817 questions that people often answer falsely", 817),
     "tinystories": Task(tinystories.load, "the first 20 words of short stories for children", 21_990),
@@ -63,18 +66,40 @@ BUILT_IN: dict[str, Task] = {
 }
 
 
-@cache
+for _name, _task in BUILT_IN.items():
+    TASKS.register(_name, _task, __name__)
+
+
+def task(name: str, text: str, *, size: int | None = None, training: Training | None = None) -> Callable[[Load], Load]:
+    """Return a decorator that makes a task of a function (file or None, limit or None) → prompts.
+
+    Args:
+      name: name of the task.
+      text, size, training: attributes of `Task`.
+
+    Raises:
+      ConfigError: the name is taken or has another character than letters, digits, "_" and "-".
+    """
+
+    def register(load: Load) -> Load:
+        TASKS.register(name, Task(load, text, size, training), place_of(load))
+        return load
+
+    return register
+
+
 def known_tasks() -> dict[str, Task]:
-    """Return every task by name: the built-in ones and those of entry points in the group "jaxtrace.tasks"."""
-    return BUILT_IN | {entry.name: entry.load() for entry in entry_points(group="jaxtrace.tasks")}
+    """Return every task by name: built-in ones, those of `task`, and entry points in the group "jaxtrace.tasks"."""
+    return TASKS.all()
 
 
 def find_task(name: str) -> Task:
     """Return a task by name; raises PromptError with the nearest name if there is none."""
-    tasks = known_tasks()
-    if name not in tasks:
-        raise PromptError(f"no task is named {name!r}{did_you_mean(name, tasks)}choose one of {', '.join(tasks)}")
-    return tasks[name]
+    found = TASKS.find(name)
+    if found is None:
+        names = TASKS.names
+        raise PromptError(f"no task is named {name!r}{did_you_mean(name, names)}choose one of {', '.join(names)}")
+    return found
 
 
 def load_task(
@@ -93,11 +118,11 @@ def load_task(
       PromptError: the task is unknown, its data cannot be read, or its training split has too few examples; one
         line that says what to do.
     """
-    task = find_task(name)
+    found = find_task(name)
     if shots == 0:
-        return task.load(data, limit)
-    if task.training is None:
+        return found.load(data, limit)
+    if found.training is None:
         able = ", ".join(other for other, task in known_tasks().items() if task.training is not None)
         raise PromptError(f"{name}: has no training split to take shots from; drop shots, or choose one of {able}")
-    prompts, examples = task.load(data, limit), task.load(task.training.path(data), None)
-    return with_shots(prompts, examples, task.training, shots, chat=chat)
+    prompts, examples = found.load(data, limit), found.load(found.training.path(data), None)
+    return with_shots(prompts, examples, found.training, shots, chat=chat)

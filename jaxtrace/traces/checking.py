@@ -91,7 +91,7 @@ def check_columns(table: str, schema: pa.Schema, info: Mapping[str, Any]) -> Non
         if "output" in groups or any(name in orders for name in schema.names):
             needed |= orders
         for name in schema.names:
-            if RAW_COLUMN.fullmatch(name) and name not in needed:
+            if RAW_COLUMN.fullmatch(name) and name not in {*needed, *info.get("step_metrics", ())}:
                 raise Mismatch(table, f"has the column {name}, which its run did not record")
     for name, kind in (known | needed).items():
         count = schema.names.count(name)
@@ -149,7 +149,7 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
     _check_lists(tokens, _ints(tokens["position"]), info)
 
     numbers = (0, *chosen_layers(info["layers"], info.get("layer_stride", 1)))
-    per_step = len(numbers) if any(name in METRICS for name in layers.column_names) else 0
+    per_step = len(numbers) if set(layers.column_names) - set(KEYS["layers"]) else 0
     if len(layers) != steps * per_step:
         raise Mismatch("layers", f"has {len(layers)} rows, and its run {per_step} for each of {steps} steps")
     keys = {name: np.repeat(values, per_step) for name, values in keys.items()}

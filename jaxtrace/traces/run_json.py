@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from jaxtrace.documents import MAX_JSON, decode_json
 from jaxtrace.errors import ConfigError, StoreError, reason_of
+from jaxtrace.schema import STEP_METRICS
 from jaxtrace.settings.validation import validated
 from jaxtrace.traces.location import Location
 
@@ -116,6 +117,7 @@ class Info(_Strict):
       alphas: orders of the Rényi entropies, infinity as "inf".
       probes: names of the recorded groups; None in a trace that was not recorded by a model.
       experts: number of chosen experts that are stored for each layer.
+      step_metrics: names of recorded metrics of plug-ins; one whose plug-in is missing here is not read.
       layers_without: part that the model has ("attention", "experts") → layers without it, from 1, whose metrics of it
         are missing; {} in a trace of jaxtrace 0.3 and earlier.
     """
@@ -134,6 +136,7 @@ class Info(_Strict):
     prompt_positions: bool = False
     lens_renyi: bool = False
     experts: Number = 0
+    step_metrics: list[str] = []
     layers_without: dict[str, list[Count]] = {}
     batch_size: int | None = None
     cache: Cache | None = None
@@ -251,6 +254,8 @@ def read_run(root: Location, partition: str = "") -> dict[str, Any]:
     _check(run, path)
     if run["format"] > 1 and run["sha256"] != _hash(run):
         raise StoreError(f"{path}: its entries do not match its sha256, so one was changed; {RESTORE}")
+    for name in run["info"].get("step_metrics", ()):
+        STEP_METRICS.find(name)  # imports its plug-in, which adds it to the table of metrics
     return {"precision": "float32", "metrics_version": 1, "id": None, "parts": None} | run
 
 

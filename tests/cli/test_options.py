@@ -9,7 +9,9 @@ import yaml
 from jaxtrace.cli import app
 from jaxtrace.cli.options import Arguments, Command, command
 from jaxtrace.cli.trace import trace
+from jaxtrace.schema import STEP_METRICS
 from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.sampling import SAMPLERS
 
 # A value for each field that differs from its default, as YAML holds it, and as words of a command line.
 VALUES = {
@@ -44,6 +46,7 @@ VALUES = {
     "sampler": ("sample", ["--sampler", "sample"]),
     "thresholds": ("server", ["--thresholds", "server"]),
     "pause": (" ...", ["--pause", " ..."]),
+    "sampler_arg": ({"limit": 0.5, "name": "x"}, ["--sampler-arg", "limit=0.5", "--sampler-arg", "name=x"]),
     "temperature": (0.7, ["--temperature", "0.7"]),
     "top_p": (0.9, ["--top-p", "0.9"]),
     "top_k": (5, ["--top-k=5"]),
@@ -64,6 +67,7 @@ VALUES = {
     "prompt_positions": (True, ["--prompt-positions"]),
     "lens_renyi": (True, ["--lens-renyi"]),
     "experts": (True, ["--experts"]),
+    "step_metrics": (["margin"], ["--step-metrics", "margin"]),
     "precision": ("float16", ["--precision", "float16"]),
     "out": ("run", ["--out", "run"]),
     "mesh": (None, ["--mesh", "none"]),
@@ -77,8 +81,16 @@ NEEDS = {
     "shots": {"task": "gsm8k"},
     "thresholds": {"sampler": "entropix"},
     "pause": {"sampler": "dslider"},
+    "sampler_arg": {"sampler": "coin"},
     **{name: {"sampler": "sample"} for name in ("temperature", "top_p", "top_k", "min_p")},
 }
+
+
+@pytest.fixture(autouse=True)
+def plug_ins(monkeypatch):
+    """A sampler and a metric of plug-ins have these names."""
+    monkeypatch.setitem(SAMPLERS._objects, "coin", None)
+    monkeypatch.setitem(STEP_METRICS._objects, "margin", None)
 
 
 def parse(*words):

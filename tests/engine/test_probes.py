@@ -25,7 +25,7 @@ def traced(model, probes):
     state = init_state(model.config, model.params, 2, 16, probes)
     state, scored = score(model.params, state, tokens, jnp.array([8, 6]), tokens + 1, **static)
     _, decoded = decode(model.params, state, **static)
-    return tuple({k: np.asarray(v) for k, v in vars(x).items() if v is not None} for x in (scored, decoded))
+    return tuple({k: np.asarray(v) for k, v in x.arrays.items()} for x in (scored, decoded))
 
 
 @pytest.fixture(scope="module")

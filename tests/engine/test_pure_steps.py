@@ -34,7 +34,7 @@ def test_scan_of_decode_steps_equals_generate(model, prompts, generated):
         return jax.lax.scan(lambda state, _: step(params, state), state, length=20)
 
     state, traces = loop(model.params, fed(model, prompts[0], probes))
-    got = {name: np.asarray(values)[:, 0] for name, values in vars(traces).items() if values is not None}
+    got = {name: np.asarray(values)[:, 0] for name, values in traces.arrays.items()}
     assert_same(got, generated.rows[0].metrics)
     assert state.length[0] == len(prompts[0]) - 1 + 20
     assert state.active[0]

@@ -82,7 +82,7 @@ def scored_at_once(model, tokens, probes):
     ahead = jnp.append(tokens[:, 1:], -1)[None]
     count = jnp.array([tokens.shape[1]])
     _, trace = score(model.params, state, tokens, count, ahead, config=model.config, probes=probes)
-    return {name: np.asarray(x[0]) for name, x in vars(trace).items() if x is not None}
+    return {name: np.asarray(x[0]) for name, x in trace.arrays.items()}
 
 
 def without_raw(row):

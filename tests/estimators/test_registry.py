@@ -30,6 +30,6 @@ def test_a_name_cannot_be_taken_twice():
     def perplexity(trace: jt.Trace) -> jt.estimators.Scores:
         return jt.estimators.Scores(np.zeros(len(trace.rows)))
 
-    with pytest.raises(ConfigError, match="two estimators are named 'perplexity'"):
+    with pytest.raises(ConfigError, match="are both named 'perplexity'; rename one"):
         jt.estimators.estimator(formula="0", source="none")(perplexity)
     assert jt.estimators.known_estimators()["perplexity"].formula == "−mean ln p[token]"

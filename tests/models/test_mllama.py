@@ -56,7 +56,7 @@ def everything(config, params, tokens, images, visible):
     following = jnp.roll(tokens[None], -1, axis=1)
     following = jnp.where(following < config.vocab_size, following, -1)  # image tokens are never predicted
     trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
-    metrics = {name: x[0] for name, x in vars(trace).items() if x is not None}
+    metrics = {name: x[0] for name, x in trace.arrays.items()}
     return metrics, drawable.logits[0], result.stream[:, 0]
 
 

@@ -29,7 +29,7 @@ def check():
 
     def traced(params, state):
         _, trace = step(params, state, tokens, count, tokens, None, masks, place_translators(lens, params))
-        return {name: np.asarray(x) for name, x in vars(trace).items() if x is not None}
+        return {name: np.asarray(x) for name, x in trace.arrays.items()}
 
     state = init_state(config, params, ROWS, 16, PROBES)
     expected = traced(params, state)

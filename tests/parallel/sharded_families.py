@@ -38,7 +38,7 @@ def check(family, meshes=None, **changes):
 
     def traced(params, state):
         _, trace = jax.jit(step)(params, state, tokens, np.full(ROWS, TOKENS, np.int32), tokens, visible)
-        return {name: np.asarray(x) for name, x in vars(trace).items() if x is not None}
+        return {name: np.asarray(x) for name, x in trace.arrays.items()}
 
     expected = traced(params, state)
     for text in meshes or (MESHES if family == "gemma2" else MESHES[:1]):

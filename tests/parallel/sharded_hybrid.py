@@ -56,4 +56,4 @@ def recurrent(cache):
 
 
 def metrics(trace):
-    return {name: np.asarray(x) for name, x in vars(trace).items() if x is not None}
+    return {name: np.asarray(x) for name, x in trace.arrays.items()}
