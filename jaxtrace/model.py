@@ -24,7 +24,15 @@ from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.token_bytes import token_bytes
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import use_cache
-from jaxtrace.engine.encode import EncodedPrompts, ImagesLike, PromptLike, encode, load_prompt_images, with_images
+from jaxtrace.engine.encode import (
+    EncodedPrompts,
+    ImagesLike,
+    PromptLike,
+    check_prompt_lengths,
+    encode,
+    load_prompt_images,
+    with_images,
+)
 from jaxtrace.engine.loop import generate_rows, score_rows
 from jaxtrace.engine.metric_buffer import Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader
@@ -239,11 +247,19 @@ class Model:
         deterministic: bool = DEFAULTS.deterministic,
         matmul_precision: PrecisionName = DEFAULTS.matmul_precision,
         interventions: Interventions | None = None,
+        prompt_lengths: Sequence[int] | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> Trace:
         """Trace every position of given texts; each position predicts the next token.
 
-        Arguments and errors match `generate`. At a text's last position `token` is −1 and `logprob` NaN.
+        Other arguments and errors match `generate`. At a text's last position `token` is −1 and `logprob` NaN.
+
+        Args:
+          prompt_lengths: number of tokens of each text that are its prompt, for `attention_prompt_mass`; None if the
+            whole text is.
+
+        Raises:
+          PromptError: `prompt_lengths` does not have one number from 0 to the text's tokens for each text.
         """
         settings = Settings(
             probes=probes or Probes.all(),
@@ -254,7 +270,8 @@ class Model:
         )
         settings.probes.check(self.config)
         encoded = self.encode(with_images(texts, images), chat=False)
-        rows = self.score_rows(encoded, settings, on_progress)
+        check_prompt_lengths(prompt_lengths, encoded)
+        rows = self.score_rows(encoded, settings, on_progress, prompt_lengths=prompt_lengths)
         info = self.info("score", settings) | {"prompt_format": encoded.info}
         return Trace(in_order(rows), info)
 
@@ -308,12 +325,14 @@ class Model:
         settings: Settings,
         on_progress: OnProgress = lambda *_: None,
         numbers: Sequence[int] | None = None,
+        prompt_lengths: Sequence[int] | None = None,
     ) -> Iterator[list[tuple[int, Row]]]:
-        """Run `score` on texts from `encode`; arguments and yielded values match `generate_rows`."""
+        """Run `score` on texts from `encode`; other arguments and yielded values match `generate_rows`."""
         ids = [tokens for _, tokens in texts]
         numbers = range(len(ids)) if numbers is None else numbers
-        load_images = self._image_loader(texts)
-        for batch in score_rows(self.config, self.params, ids, settings, on_progress, load_images, self._translators):
+        options = {"load_images": self._image_loader(texts), "lens": self._translators}
+        options |= {"prompt_lengths": prompt_lengths}
+        for batch in score_rows(self.config, self.params, ids, settings, on_progress, **options):
             yield [(numbers[i], self._scored_row(*texts[i], metrics)) for i, metrics in batch]
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
@@ -339,6 +358,7 @@ class Model:
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
             **_layers_without(self.config),
+            "windows": _windows(self.config),
             "cache": _cache_shape(self.config, self.params["embedding"].dtype.itemsize),
             "alphas": list(settings.probes.alphas),
             "dtype": self.params["embedding"].dtype.name,
@@ -519,6 +539,11 @@ def _layers_without(config: DecoderConfig) -> dict[str, dict[str, list[int]]]:
     }
     without = {part: layers for part, layers in without.items() if layers}
     return {"layers_without": without} if without else {}
+
+
+def _windows(config: DecoderConfig) -> list[int | dict[str, int] | None]:
+    """Return the number of positions that each layer's attention sees: a window, {"chunk": size}, or None for all."""
+    return [kind.window if kind.chunk is None else {"chunk": kind.chunk} for kind in config.kinds]
 
 
 def _cache_shape(config: DecoderConfig, bytes_per_element: int) -> dict[str, Any]:

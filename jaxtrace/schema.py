@@ -15,7 +15,7 @@ from jaxtrace.plugins import Registry
 # Version of the set of definitions, written to every run.json; a run without one has version 1. When the definition of
 # a metric changes such that the same model and text get other numbers, raise this by one and add the new number to the
 # metric's `changed`. A new metric, a faster computation or a new wording changes no number and raises nothing.
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,20 @@ METRICS: dict[str, Metric] = _by_name(
     Metric("attention_entropy_normalized", HEAD, "attention", "", "attention_entropy / ln(visible keys)",
            "attention entropy / ln(keys)", column=3, scale="sequential", plots=("attention_map",), feature=True),
     Metric("attention_entropy_no_sink", HEAD, "attention", "nats",
-           "entropy with the first position excluded and the rest renormalised", "attention entropy without the sink",
-           tensorboard=("map",)),
-    Metric("sink_mass", HEAD, "attention", "", "weight on the first visible position", "sink mass",
+           "entropy with position 0 excluded and the rest renormalised; attention_entropy where position 0 is out of "
+           "sight", "attention entropy without the sink", tensorboard=("map",), changed=(2,)),
+    Metric("sink_mass", HEAD, "attention", "", "weight on position 0; 0 where it is out of sight", "sink mass",
+           column=3, tensorboard=("map",), feature=True, changed=(2,)),
+    Metric("attention_self", HEAD, "attention", "", "weight on the query's own position", "weight on itself",
            column=3, tensorboard=("map",), feature=True),
+    Metric("attention_previous", HEAD, "attention", "",
+           "weight on the position before the query's own; 0 where it is out of sight",
+           "weight on the previous position", tensorboard=("map",)),
+    # Not a feature: it falls as the answer grows, and so would tell the length.
+    Metric("attention_prompt_mass", HEAD, "attention", "", "weight on the prompt's positions", "weight on the prompt",
+           column=3, scale="sequential", tensorboard=("map",)),
+    Metric("attention_max", HEAD, "attention", "", "largest weight", "largest attention weight",
+           tensorboard=("map",), feature=True),
     Metric("learned_sink_mass", HEAD, "attention", "",
            "softmax weight of the head's learned sink beside the visible keys; the other attention metrics are over "
            "the keys alone, renormalised",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +37,21 @@ Window = int | Chunk | None  # number of keys that a query sees, itself included
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionMoments:
-    """Moments of each query head's attention weights.
+    """Moments of each query head's attention weights; 0 for a query that sees no key.
+
+    Quantities of single positions are NaN for keys without positions, such as the ones of an image.
 
     Attributes:
       entropy: −Σ a ln a over the visible keys, nats.
       entropy_normalized: entropy / ln(visible keys); 0 where at most one key is visible.
       varentropy: Σ a (ln a + entropy)², nats².
-      entropy_no_sink: entropy of the weights with the first visible key excluded and the others renormalised, nats.
-      sink_mass: weight on the first visible key.
+      entropy_no_sink: entropy of the weights with position 0 excluded and the others renormalised, nats; equal to
+        `entropy` for a query that does not see position 0.
+      sink_mass: weight on position 0; 0 for a query that does not see it.
+      attention_self: weight on the query's own position.
+      attention_previous: weight on the position before the query's own; 0 for a query that does not see it.
+      attention_prompt_mass: weight on the positions of the prompt; 1 if every position belongs to it.
+      attention_max: largest weight.
       learned_sink_mass: softmax weight of the head's learned sink beside the visible keys; all other moments are over
         the keys alone. None without a learned sink.
     """
@@ -54,7 +61,35 @@ class AttentionMoments:
     varentropy: Float[Array, "*r"]
     entropy_no_sink: Float[Array, "*r"]
     sink_mass: Float[Array, "*r"]
+    attention_self: Float[Array, "*r"]
+    attention_previous: Float[Array, "*r"]
+    attention_prompt_mass: Float[Array, "*r"]
+    attention_max: Float[Array, "*r"]
     learned_sink_mass: Float[Array, "*r"] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PositionSums:
+    """Scores and mass of single positions; a score is `MASKED` for a query that does not see its key.
+
+    Attributes:
+      sink: score of position 0.
+      own: score of the query's own position.
+      previous: score of the position before the query's own.
+      prompt_mass: softmax weight of the prompt's positions; None if every position belongs to the prompt.
+    """
+
+    sink: Float[Array, "*r"]
+    own: Float[Array, "*r"]
+    previous: Float[Array, "*r"]
+    prompt_mass: Float[Array, "*r"] | None
+
+    def weights(self, all_keys: Moments) -> tuple[Float[Array, "*r"], ...]:
+        """Return the weights of position 0, the own and the previous position, and of the prompt."""
+        prompt_mass = all_keys.l * all_keys.p_max if self.prompt_mass is None else self.prompt_mass
+        scores = self.sink, self.own, self.previous
+        return *(weight_of(score, all_keys) for score in scores), jnp.minimum(prompt_mass, 1.0)
 
 
 @jax.tree_util.register_dataclass
@@ -64,14 +99,14 @@ class AttentionSums:
 
     Attributes:
       output: attention output; zeros for a query that sees no key.
-      sink_score: score of the first visible key; `MASKED` for a query that sees no key. None without moments.
-      no_sink: moments of the scores of the other visible keys. None without moments.
+      no_sink: moments of the scores of the visible keys other than position 0. None without moments.
+      positions: scores and mass of single positions. None without moments, and for keys without positions.
       logsumexp: ln Σ e^score over the visible keys, if it is requested; moments give it too.
     """
 
     output: Float[Array, "*r H"]
-    sink_score: Float[Array, "*r"] | None = None
     no_sink: Moments | None = None
+    positions: PositionSums | None = None
     logsumexp: Float[Array, "*r"] | None = None
 
     def result(
@@ -84,10 +119,9 @@ class AttentionSums:
           learned_sink: logit of each head's learned sink, or None. It takes its share of the output, which is all of it
             for a query that sees no key.
         """
-        if self.sink_score is None or self.no_sink is None:
-            all_keys, logsumexp = None, self.logsumexp
-        else:
-            all_keys = merge_sink(self.no_sink, self.sink_score)
+        all_keys, logsumexp = self.no_sink, self.logsumexp
+        if all_keys is not None:
+            all_keys = all_keys if self.positions is None else merge_sink(all_keys, self.positions.sink)
             logsumexp = all_keys.logsumexp
         output, learned_sink_mass = self.output, None
         if learned_sink is not None:
@@ -95,16 +129,21 @@ class AttentionSums:
             lead = learned_sink.astype(jnp.float32) - logsumexp
             learned_sink_mass = jax.nn.sigmoid(lead)
             output = (output * jax.nn.sigmoid(-lead)[..., None]).astype(output.dtype)
-        if all_keys is None:
+        if self.no_sink is None or all_keys is None:
             return output, None
-        assert self.sink_score is not None and self.no_sink is not None
+        no_position = (jnp.full_like(all_keys.l, jnp.nan),) * 4
+        sink, own, previous, prompt = no_position if self.positions is None else self.positions.weights(all_keys)
         log_visible = jnp.log(jnp.maximum(visible, 2).astype(jnp.float32))
         return output, AttentionMoments(
             entropy=all_keys.entropy,
             entropy_normalized=jnp.where(visible > 1, all_keys.entropy / log_visible, 0.0),
             varentropy=all_keys.varentropy,
             entropy_no_sink=self.no_sink.entropy,
-            sink_mass=weight_of(self.sink_score, all_keys),
+            sink_mass=sink,
+            attention_self=own,
+            attention_previous=previous,
+            attention_prompt_mass=prompt,
+            attention_max=all_keys.p_max,
             learned_sink_mass=learned_sink_mass,
         )
 
@@ -116,8 +155,8 @@ def merge_sink(no_sink: Moments, sink_score: Float[Array, "*r"]) -> Moments:
 
 
 def weight_of(score: Float[Array, "*r"], all_keys: Moments) -> Float[Array, "*r"]:
-    """Return the softmax weight of a score among the scores whose moments are `all_keys`."""
-    return jnp.exp(jnp.maximum(score - all_keys.m, FLOOR)) * all_keys.p_max
+    """Return the softmax weight of a score among scores with the moments `all_keys`, at most the largest weight."""
+    return jnp.exp(jnp.clip(score - all_keys.m, FLOOR, 0.0)) * all_keys.p_max
 
 
 def positions(q: Queries, start: Int[Array, "*b"] | int) -> PerQuery:
@@ -125,11 +164,10 @@ def positions(q: Queries, start: Int[Array, "*b"] | int) -> PerQuery:
     return jnp.broadcast_to(jnp.asarray(start).reshape(-1, 1), q.shape[:2]) + jnp.arange(q.shape[1])
 
 
-def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return (mask over the cache slots, first visible slot) of a query: up to its own, in its window or chunk."""
+def visible_keys(position: Int[Array, "*r"], keys: int, window: Window) -> Bool[Array, "*r S"]:
+    """Return the mask over the cache slots that a query sees: up to its own, in its window or chunk."""
     slots = jnp.arange(keys)
-    first = first_visible(position, window)
-    return (slots <= position[..., None]) & (slots >= first[..., None]), first
+    return (slots <= position[..., None]) & (slots >= first_visible(position, window)[..., None])
 
 
 def first_visible(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"]:
@@ -146,10 +184,19 @@ def visible_count(position: Int[Array, "*r"], window: Window) -> Int[Array, "*r"
     return position + 1 if window is None else jnp.minimum(position + 1, window)
 
 
-def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> tuple[Bool[Array, "*r S"], Int[Array, "*r"]]:
-    """Return (mask over the keys, first visible key) of queries that see whole groups of S/M consecutive keys."""
-    mask = jnp.repeat(groups, keys // groups.shape[-1], axis=-1)
-    return mask, jnp.argmax(mask, axis=-1)
+def visible_groups(groups: Bool[Array, "*r M"], keys: int) -> Bool[Array, "*r S"]:
+    """Return the mask over the keys of queries that see whole groups of S/M consecutive keys."""
+    return jnp.repeat(groups, keys // groups.shape[-1], axis=-1)
+
+
+def key_scores(
+    q: Queries, k: Keys, slot: PerQuery, visible: Bool[Array, "B T"], *, scale: float, soft_cap: Cap
+) -> Float[Array, "B T N"]:
+    """Return the score of each query with the key of one slot; `MASKED` where it is not visible."""
+    b, t, n, h = q.shape
+    key = jnp.take_along_axis(k, jnp.clip(slot, 0, k.shape[3] - 1)[:, None, None], axis=3)
+    scores = einsum("btkgh,bkht->btkg", q.reshape(b, t, k.shape[1], -1, h), key, jnp.float32).reshape(b, t, n)
+    return mask_scores(soft_capped(scores * scale, soft_cap), visible[..., None])
 
 
 def attention_scores(
@@ -196,8 +243,9 @@ def check_shapes(
     rows: Array | None = None,
     window: Window = None,
     learned_sink: Array | None = None,
+    prompt_length: Array | None = None,
 ) -> None:
-    """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and rows [B] agree."""
+    """Raise ValueError unless queries [B, T, N, H], keys [B, K, H, S], values [B, K, S, H] and integers [B] agree."""
     if q.ndim != 4 or k.ndim != 4 or k.shape[::2] != (q.shape[0], q.shape[3]) or 0 in k.shape:
         raise ValueError(
             f"{name}: queries {q.shape} and keys {k.shape} do not agree; give [B, T, N, H] and [B, K, H, S]"
@@ -211,8 +259,9 @@ def check_shapes(
             f"{name}: {q.shape[2]} query heads cannot share {k.shape[1]} key/value heads evenly; "
             "give a multiple of the key/value heads"
         )
-    if rows is not None and (rows.shape != q.shape[:1] or not jnp.issubdtype(rows.dtype, jnp.integer)):
-        raise ValueError(f"{name}: positions are {rows.dtype} {rows.shape}; give one integer to each of {len(q)} rows")
+    for what, x in (("positions", rows), ("prompt lengths", prompt_length)):
+        if x is not None and (x.shape != q.shape[:1] or not jnp.issubdtype(x.dtype, jnp.integer)):
+            raise ValueError(f"{name}: {what} are {x.dtype} {x.shape}; give one integer to each of {len(q)} rows")
     if (size := window.size if isinstance(window, Chunk) else window) is not None and size < 1:
         raise ValueError(f"{name}: window is {size}, which sees no key; give 1 or more, or None")
     if learned_sink is not None and learned_sink.shape != q.shape[2:3]:
@@ -229,10 +278,18 @@ def check_capacity(name: str, lengths: Array, slots: int) -> None:
         )
 
 
-def start_per_row(start: Array | int, rows: int) -> Int[Array, " B"]:
-    """Return one start per row, from one for all rows or from one per row."""
-    start = jnp.asarray(start)
-    return jnp.broadcast_to(start, rows) if start.ndim == 0 else start
+@overload
+def int_per_row(x: Array | int, rows: int) -> Int[Array, " B"]: ...
+
+
+@overload
+def int_per_row(x: Array | int | None, rows: int) -> Int[Array, " B"] | None: ...
+
+
+def int_per_row(x: Array | int | None, rows: int) -> Int[Array, " B"] | None:
+    """Return one integer per row, from one for all rows or from one per row; None for None."""
+    x = None if x is None else jnp.asarray(x)
+    return jnp.broadcast_to(x, rows) if x is not None and x.ndim == 0 else x
 
 
 def require_xla(name: str, implementation: str | None) -> None:

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import Keys, PerQuery, Queries, Values, group_heads
+from .attention import Keys, PerQuery, Queries, Starts, Values, group_heads
 from .gpu_tiles import bfloat16_pieces, interpreter, sum_terms, too_old
 from .moments import MASKED
 from .soft_cap import Cap, soft_capped
@@ -68,6 +68,7 @@ class SlotPlan(NamedTuple):
       last: last slot that a row counts; −1 for a row that counts none.
       blocks: (first block of slots, number of blocks) of each share.
       ends: first slot of each batch row that no query counts; slots from here on hold garbage.
+      prompts: number of slots of each batch row's prompt; 0 if it is not asked for.
       rows: number of rows without padding.
     """
 
@@ -75,16 +76,27 @@ class SlotPlan(NamedTuple):
     last: Int[Array, "B R"]
     blocks: Int[Array, "B I Z 2"]
     ends: Int[Array, " B"]
+    prompts: Int[Array, " B"]
     rows: int
 
     @classmethod
-    def of(cls, first: PerQuery, last: PerQuery, group: int, slots: int, others: int, smallest: int) -> SlotPlan:
+    def of(
+        cls,
+        first: PerQuery,
+        last: PerQuery,
+        group: int,
+        slots: int,
+        others: int,
+        smallest: int,
+        prompt_length: Starts | None = None,
+    ) -> SlotPlan:
         """Return the plan of rows (query, head of the group) that count the slots first … last of their query.
 
         Args:
           first, last: first and last slot of each query; last < first counts none.
           others: number of thread blocks that read the same rows.
           smallest: smallest number of slots in a share.
+          prompt_length: number of slots of each batch row's prompt, or None.
         """
         b, t = first.shape
         empty = first > last
@@ -101,7 +113,8 @@ class SlotPlan(NamedTuple):
         share = (jnp.maximum(high - low, 0) + shares - 1) // shares
         start = low[..., None] + share[..., None] * jnp.arange(shares)
         blocks = jnp.stack([start, jnp.clip(high[..., None] - start, 0, share[..., None])], axis=-1)
-        arrays = (first, last, blocks, jnp.max(last, axis=1) + 1)
+        ends = jnp.max(last, axis=1) + 1
+        arrays = (first, last, blocks, ends, jnp.zeros_like(ends) if prompt_length is None else prompt_length)
         return cls(*(x.astype(jnp.int32) for x in arrays), rows=t * group)
 
 
@@ -190,6 +203,7 @@ class ScoreBlock(NamedTuple):
       scores: attention scores; `MASKED` where a row does not count the slot.
       slot: first slot of the block.
       end: first slot that no query counts; slots from here on hold garbage.
+      prompt: first slot after the prompt.
       values: pieces of the values, in shared memory.
       place: (batch row, key/value head).
     """
@@ -197,6 +211,7 @@ class ScoreBlock(NamedTuple):
     scores: Float[Array, "64 64"]
     slot: Int[Array, ""]
     end: Int[Array, ""]
+    prompt: Int[Array, ""]
     values: Sequence[Any]
     place: tuple[Int[Array, ""], Int[Array, ""]]
 
@@ -236,14 +251,14 @@ def sweep(
 
     def body(q_gmem: Any, *refs: Any) -> None:
         keys_values_gmem, refs = refs[: len(keys_values)], refs[len(keys_values) :]
-        (first_gmem, last_gmem, blocks_gmem, ends_gmem), refs = refs[:4], refs[4:]
+        (first_gmem, last_gmem, blocks_gmem, ends_gmem, prompts_gmem), refs = refs[:5], refs[5:]
         carry_gmem, outputs_gmem = refs[: len(initial)], refs[len(initial) :]
         share, head, row = (jax.lax.axis_index(name) for name in ("share", "head", "row"))
         batch, block = row // row_blocks, row % row_blocks
         block_rows = pl.ds(block * ROWS, ROWS)
         start, steps = (blocks_gmem[batch, block, share, i] for i in range(2))
         first, last = load_rows(first_gmem.at[batch, block_rows]), load_rows(last_gmem.at[batch, block_rows])
-        end = ends_gmem[batch]
+        end, prompt = ends_gmem[batch], prompts_gmem[batch]
         piece_index = [(piece * b + batch) * kv_heads + head for piece in range(pieces)]
         specs = [
             plgpu.BlockSpec((h, SLOTS), lambda i: (0, start + i), transforms=tiled(h)),
@@ -261,7 +276,9 @@ def sweep(
                 slot = (start + indices[0]) * SLOTS
                 scores = soft_capped(product([q_smem.at[piece] for piece in range(pieces)], keys) * scale, soft_cap)
                 scores = jnp.where(counted(slot, first, last), scores, MASKED)
-                return step(ScoreBlock(scores, slot, end, values, (batch, head)), carry, *scratch, *outputs_gmem)
+                return step(
+                    ScoreBlock(scores, slot, end, prompt, values, (batch, head)), carry, *scratch, *outputs_gmem
+                )
 
             return plgpu.emit_pipeline(
                 visit,
@@ -304,7 +321,7 @@ def sweep(
         compiler_params=arithmetic(soft_cap),
         interpret=interpreter(interpret),
         kernel_name=name,
-    )(operands(rows), *(operands(x) for x in keys_values), *plan[:4])
+    )(operands(rows), *(operands(x) for x in keys_values), *plan[:5])
 
 
 def arithmetic(soft_cap: Cap) -> plgpu.CompilerParams:

@@ -1,8 +1,9 @@
 """Attention for TPUs (Mosaic): blocks of query rows over the blocks of slots that they see, with an online softmax.
 
-A row's sums exclude the first key it sees, its sink, and are about the largest score of the other keys. This keeps the
-moments of the weights without the sink exact even where the sink takes nearly all weight. The sink's score and value
-are kept beside the sums, and its share of the output is added at the end.
+A row's sums exclude position 0, the sink, and are about the largest score of the other keys. This keeps the moments of
+the weights without the sink exact even where the sink takes nearly all weight. The sink's score and value are kept
+beside the sums, and its share of the output is added at the end. The scores of a query's own and previous position are
+taken from the blocks that hold them; a gather of their keys would make XLA copy the whole cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from .attention import AttentionSums, Chunk, Keys, Queries, Starts, Values, Window
+from .attention import AttentionSums, Chunk, Keys, PositionSums, Queries, Starts, Values, Window
 from .moments import MASKED, Moments
 from .precision import mosaic_precision
 from .soft_cap import Cap, soft_capped
@@ -79,18 +80,19 @@ class AttentionBlocks:
         first, last, _ = self.visible_range(start, i)
         return jnp.minimum(first + j, last)
 
-    def visible(
-        self, start: Int[Array, ""], i: Int[Array, ""] | int, slots: Int[Array, "1 S"]
-    ) -> tuple[Bool[Array, "R S"], Bool[Array, "R S"]]:
-        """Return the masks of the `slots` that each row of block `i` sees, and of the first slot it sees."""
+    def at_or_after(
+        self, positions: Int[Array, "1 S"] | int, start: Int[Array, ""], i: Int[Array, ""] | int
+    ) -> Bool[Array, "R S"]:
+        """Return the mask of the rows of block `i` whose query is at each of the positions or after it."""
         row = i * self.row_block + jax.lax.broadcasted_iota(jnp.int32, (self.row_block, 1), 0)
-        first_row = self.group * (slots - start)  # first row whose query is at the slot
-        visible = first_row <= row
-        if self.window is None:
-            return visible, visible & (slots == 0)
-        end_row = first_row + self.group * self.window  # first row whose window has passed the slot
-        visible &= row < end_row
-        return visible, visible & ((slots == 0) | (row >= end_row - self.group))
+        return row >= self.group * (positions - start)
+
+    def visible(
+        self, slots: Int[Array, "1 S"] | int, start: Int[Array, ""], i: Int[Array, ""] | int
+    ) -> Bool[Array, "R S"]:
+        """Return the mask of the `slots` that each row of block `i` sees."""
+        reached = self.at_or_after(slots, start, i)
+        return reached if self.window is None else reached & ~self.at_or_after(slots + self.window, start, i)
 
 
 def refuses(*arrays: Array, window: Window = None, **_: Any) -> str | None:
@@ -113,6 +115,7 @@ def attend(
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool,
+    prompt_length: Starts | None,
     name: str,
     interpret: bool = False,
 ) -> AttentionSums:
@@ -124,15 +127,16 @@ def attend(
     heads, row_block, slot_block = step_size(rows.shape, keys, k.dtype)
     blocks = AttentionBlocks(t * group, keys, group, row_block, slot_block, window)
     values_last = h < LANES  # XLA also lays out narrow values with their slots last, so this copies nothing
-    row_spec = pl.BlockSpec((1, heads, row_block, h), lambda b, h, i, j, start: (b, h, i, 0))
+    row_spec = pl.BlockSpec((1, heads, row_block, h), lambda b, h, i, j, *_: (b, h, i, 0))
     slots_last = pl.BlockSpec(
-        (1, heads, h, slot_block), lambda b, h, i, j, start: (b, h, 0, blocks.slot_index(start[b], i, j))
+        (1, heads, h, slot_block), lambda b, h, i, j, start, *_: (b, h, 0, blocks.slot_index(start[b], i, j))
     )
     slots_first = pl.BlockSpec(
-        (1, heads, slot_block, h), lambda b, h, i, j, start: (b, h, blocks.slot_index(start[b], i, j), 0)
+        (1, heads, slot_block, h), lambda b, h, i, j, start, *_: (b, h, blocks.slot_index(start[b], i, j), 0)
     )
-    columns = 5 if moments else 2 if logsumexp else 0  # numbers of each row beside its output
-    sums_spec = pl.BlockSpec((1, heads, columns, row_block), lambda b, h, i, j, start: (b, h, 0, i))
+    scalars = (start,) if prompt_length is None else (start, prompt_length)
+    columns = 6 + len(scalars) if moments else 2 if logsumexp else 0  # numbers of each row beside its output
+    sums_spec = pl.BlockSpec((1, heads, columns, row_block), lambda b, h, i, j, *_: (b, h, 0, i))
     output = pltpu.VMEM((heads, row_block, h), jnp.float32)
     column = pltpu.VMEM((heads, row_block, 1), jnp.float32)
     out, *sums = pl.pallas_call(
@@ -142,15 +146,16 @@ def attend(
             scale=scale,
             soft_cap=soft_cap,
             moments=moments,
+            prompt=prompt_length is not None,
             sums=columns > 0,
             values_last=values_last,
         ),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
+            num_scalar_prefetch=len(scalars),
             grid=(b, kv_heads // heads, blocks.row_blocks, blocks.slot_blocks),
             in_specs=[row_spec, slots_last, slots_last if values_last else slots_first],
             out_specs=[row_spec, sums_spec][: 1 + (columns > 0)],
-            scratch_shapes=[output, column, column, *([column, column, output, column] if moments else [])],
+            scratch_shapes=[output, column, column, *([column, column, output, *[column] * (columns - 4)] * moments)],
         ),
         out_shape=[
             jax.ShapeDtypeStruct(rows.shape, q.dtype),
@@ -164,7 +169,7 @@ def attend(
         ),
         interpret=interpreter(interpret),
         name=name,
-    )(start, rows, k, v.swapaxes(2, 3) if values_last else v)
+    )(*scalars, rows, k, v.swapaxes(2, 3) if values_last else v)
 
     def by_query(x: Array) -> Array:
         """Reshape [B, K, R, …] to [B, T, N, …]."""
@@ -173,11 +178,12 @@ def attend(
     if not columns:
         return AttentionSums(by_query(out))
     m, sum_e, *others = (by_query(sums[0][:, :, i]) for i in range(columns))
-    sum_eu, sum_euu, sink_score = others if moments else [jnp.zeros_like(m)] * 3
+    sum_eu, sum_euu, *scores = others if moments else [jnp.zeros_like(m)] * 2
     counted = Moments(m, sum_e, sum_eu, sum_euu, jnp.zeros((*m.shape, 0), jnp.float32))
     if not moments:
         return AttentionSums(by_query(out), logsumexp=counted.logsumexp)
-    return AttentionSums(by_query(out), sink_score, counted)
+    sink, own, previous, *prompt_mass = scores
+    return AttentionSums(by_query(out), counted, PositionSums(sink, own, previous, *(prompt_mass or [None])))
 
 
 def step_size(rows: tuple[int, ...], keys: int, dtype: jnp.dtype) -> tuple[int, int, int]:
@@ -197,18 +203,21 @@ def _kernel(
     scale: float,
     soft_cap: Cap,
     moments: bool,
+    prompt: bool,
     sums: bool,
     values_last: bool,
 ) -> None:
-    """Add one block of slots to the sums of one block of rows; with `sums`, return them beside the output."""
-    start_ref, q_ref, k_ref, v_ref, out_ref, *rest = refs
+    """Add one block of slots to the sums of one block of rows; with `sums`, return them beside the output.
+
+    With `prompt`, the second of the references holds prompt lengths.
+    """
+    (start_ref, *prompt_ref), (q_ref, k_ref, v_ref, out_ref, *rest) = refs[: 1 + prompt], refs[1 + prompt :]
     sums_ref, *scratch = rest if sums else (None, *rest)
-    if moments:
-        output, m_ref, *sums_refs, sink_output, sink_score = scratch
-    else:
-        output, m_ref, *sums_refs = scratch
+    output, m_ref, *sums_refs = scratch
+    sums_refs, single_refs = sums_refs[:3], sums_refs[3:]
     i, j = pl.program_id(2), pl.program_id(3)
     start = start_ref[pl.program_id(0)]
+    prompt_length = prompt_ref[0][pl.program_id(0)] if prompt_ref else 0
     first_block, last_block, last_slot = blocks.visible_range(start, i)
     begin = (first_block + j) * blocks.slot_block
 
@@ -221,19 +230,27 @@ def _kernel(
     def _() -> None:
         scores = tile_scores(q_ref[0], k_ref[0], scale, soft_cap)
         slots = begin + jax.lax.broadcasted_iota(jnp.int32, (1, blocks.slot_block), 1)
-        visible, is_sink = blocks.visible(start, i, slots)
+        visible = blocks.visible(slots, start, i)
         v = v_ref[0]
         slot_of_value = begin + jax.lax.broadcasted_iota(jnp.int32, v.shape, 2 if values_last else 1)
         v = jnp.where(slot_of_value <= last_slot, v, jnp.zeros_like(v))  # later slots may hold NaN
         if moments:
+            sink_output, sink_score, *near_scores = single_refs[:4]
 
-            @pl.when(begin <= jnp.maximum(last_slot - (blocks.window or blocks.keys) + 1, 0))
+            @pl.when(begin == 0)
             def _() -> None:
+                is_sink = visible & (slots == 0)
                 sink_score[...] += total(jnp.where(is_sink, scores, 0.0))
                 is_sink_of_head = jnp.broadcast_to(is_sink, scores.shape)
                 sink_output[...] += weighted_values(is_sink_of_head.astype(jnp.float32), v, values_last)
 
-            visible &= ~is_sink
+            @pl.when(begin + blocks.slot_block >= start + jax.lax.div(i * blocks.row_block, blocks.group))
+            def _() -> None:
+                after = [blocks.at_or_after(slots + distance, start, i) for distance in (1, 2)]
+                for score, near in zip(near_scores, (visible & ~after[0], visible & after[0] & ~after[1]), strict=True):
+                    score[...] += total(jnp.where(near, scores, 0.0))
+
+            visible &= slots != 0
         scores = mask_absent(scores, visible)
         m = jnp.maximum(m_ref[...], largest_of(scores))
         d = m_ref[...] - m
@@ -243,21 +260,29 @@ def _kernel(
         for ref, x in zip(sums_refs, add_sums(shift_sums(before, d), new), strict=False):
             ref[...] = x
         output[...] = jnp.exp(d) * output[...] + weighted_values(e, v, values_last)
+        if prompt:
+            prompt_sum = single_refs[4]
+            prompt_sum[...] = jnp.exp(d) * prompt_sum[...] + total(jnp.where(slots < prompt_length, e, 0.0))
 
     @pl.when(j == pl.num_programs(3) - 1)
     def _() -> None:
         out, divisor = output[...], sums_refs[0][...]
-        sinks = []
+        single = []
         if moments:
-            row = i * blocks.row_block + jax.lax.broadcasted_iota(jnp.int32, (blocks.row_block, 1), 0)
-            sink = jnp.where(row >= -start * blocks.group, sink_score[...], MASKED)
-            m = m_ref[...]
+            sink_output, *score_refs = single_refs[:4]
+            sees_sink, sees_own = blocks.visible(0, start, i), blocks.at_or_after(0, start, i)
+            sees_previous = blocks.at_or_after(1, start, i) & (blocks.window != 1)
+            seen = sees_sink, sees_own, sees_previous
+            single = [jnp.where(sees, ref[...], MASKED) for sees, ref in zip(seen, score_refs, strict=True)]
+            sink, m = single[0], m_ref[...]
             top = jnp.maximum(m, sink)
-            share, sink_share = jnp.exp(m - top), jnp.exp(sink - top)
+            share, sink_share = jnp.exp(m - top), jnp.where(sees_sink, jnp.exp(sink - top), 0.0)
             out, divisor = share * out + sink_share * sink_output[...], share * divisor + sink_share
-            sinks.append(sink)
+            if prompt:
+                in_prompt = share * single_refs[4][...] + jnp.where(prompt_length > 0, sink_share, 0.0)
+                single.append(in_prompt / jnp.where(divisor == 0, 1.0, divisor))
         if sums_ref is not None:
-            for n, column in enumerate((m_ref[...], *(ref[...] for ref in sums_refs), *sinks)):
+            for n, column in enumerate((m_ref[...], *(ref[...] for ref in sums_refs), *single)):
                 sums_ref[0, :, n : n + 1, :] = jnp.swapaxes(column, 1, 2)
         out_ref[0] = (out / jnp.where(divisor == 0, 1.0, divisor)).astype(out_ref.dtype)
 

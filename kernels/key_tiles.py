@@ -23,7 +23,7 @@ def reads_tiles(queries: int, keys: int) -> bool:
 
 
 def fold_key_tiles(
-    step: Callable[[Carry, Callable[[Array, int], Array], Mask, Mask], Carry],
+    step: Callable[[Carry, Callable[[Array, int], Array], Mask, Array], Carry],
     init: Carry,
     position: PerQuery,
     first: PerQuery,
@@ -33,7 +33,7 @@ def fold_key_tiles(
 
     Args:
       step: function of (carry, function that slices the tile from an array along an axis of keys, mask of the tile's
-        keys that each query sees, mask of the first key that each query sees); returns the next carry.
+        keys that each query sees, slots of the tile); returns the next carry.
       first: first key that each query sees.
       keys: number of cache slots, at least `TILE`.
     """
@@ -47,7 +47,7 @@ def fold_key_tiles(
 
         def work(carry: Carry) -> Carry:
             cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, at, TILE, axis)  # noqa: E731
-            return step(carry, cut, mask, mask & (slots == first[..., None]))
+            return step(carry, cut, mask, slots)
 
         visible = (begin <= highest) & (begin + TILE > lowest)
         return jax.lax.cond(visible, work, lambda carry: carry, carry), None

@@ -182,6 +182,9 @@ def router(p, chosen):
 # ---- attention -----------------------------------------------------------------------------------
 
 
+SINGLE_POSITIONS = ("sink_mass", "attention_self", "attention_previous", "attention_prompt_mass")
+
+
 def visible_keys(position, keys, window=None):
     """Return the indices of the keys seen from `position`, in its window or `Chunk`; none for a negative one."""
     if chunk := getattr(window, "size", None):
@@ -190,20 +193,19 @@ def visible_keys(position, keys, window=None):
     return np.arange(first, min(position + 1, keys))
 
 
-def attention(q, k, v, positions, *, scale, window=None, soft_cap=None, learned_sink=None):
+def attention(q, k, v, positions, *, scale, window=None, soft_cap=None, learned_sink=None, prompt_length=None):
     """Return metrics [B, T, N], `output` [B, T, N, H] and `weights` [B, T, N, S] of q, k and v [B, K, S, H].
 
     `positions` [B, T] is the position of each query among the keys; a negative one sees no key, and all is 0.
     `learned_sink` [N] is a logit of each head beside its scores, which adds a metric and takes its weight of the
-    output; of a query that sees no key it takes all.
+    output; of a query that sees no key it takes all. `prompt_length` [B] is the number of positions of each prompt;
+    None if every position is one of them.
     """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     batch, queries, heads, _ = q.shape
     group, keys = heads // k.shape[1], k.shape[2]
     weights = np.zeros((batch, queries, heads, keys))
-    names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
-    names += ("attention_entropy_no_sink", "attention_distance")
-    metrics = {name: np.zeros((batch, queries, heads)) for name in names}
+    metrics = {name: np.zeros((batch, queries, heads)) for name in attention_row(np.ones(1), [0], 0)}
     if learned_sink is not None:
         metrics["learned_sink_mass"] = np.ones((batch, queries, heads))
     output = np.zeros((batch, queries, heads, v.shape[-1]))
@@ -220,21 +222,34 @@ def attention(q, k, v, positions, *, scale, window=None, soft_cap=None, learned_
             *with_sink, mass = softmax([*scores, learned_sink[n]])
             output[b, t, n] *= sum(with_sink)
             metrics["learned_sink_mass"][b, t, n] = mass
-        for name, value in attention_row(a, position - visible).items():
+        prompt = None if prompt_length is None else prompt_length[b]
+        for name, value in attention_row(a, visible, position, prompt).items():
             metrics[name][b, t, n] = value
     return metrics | {"weights": weights, "output": output}
 
 
-def attention_row(a, distance):
-    """Return the metrics of the weights `a` over the visible keys of one query; the sink is the first key."""
-    no_sink = a[1:].sum()
-    return {
+def attention_row(a, keys, position, prompt_length=None):
+    """Return the metrics of the weights `a` of a query at `position` over the positions `keys` that it sees.
+
+    With `position` None the keys have no positions: the metrics of single positions are NaN.
+    """
+    mass = lambda chosen: float(a[chosen].sum())  # noqa: E731
+    keys = np.full(len(a), np.nan) if position is None else np.asarray(keys)
+    others = a[keys != 0]
+    metrics = {
         "attention_entropy": entropy_of(a),
         "attention_entropy_normalized": entropy_of(a) / math.log(len(a)) if len(a) > 1 else 0.0,
         "attention_varentropy": varentropy_of(a),
-        "sink_mass": a[0],
-        "attention_entropy_no_sink": entropy_of(a[1:] / no_sink) if no_sink > 0 else 0.0,
-        "attention_distance": (a * distance).sum(),
+        "attention_entropy_no_sink": entropy_of(others / others.sum()) if others.sum() > 0 else 0.0,
+        "attention_max": a.max(),
+    }
+    if position is None:
+        return metrics | dict.fromkeys(SINGLE_POSITIONS, np.nan)
+    return metrics | {
+        "sink_mass": mass(keys == 0),
+        "attention_self": mass(keys == position),
+        "attention_previous": mass(keys == position - 1),
+        "attention_prompt_mass": 1.0 if prompt_length is None else mass(keys < prompt_length),
     }
 
 

@@ -89,7 +89,8 @@ def test_a_new_metric_makes_the_tables_stale(traced, tmp_path, monkeypatch, caps
 def test_page_columns_keep_their_order():
     assert [*schema.token_column_metrics()] == [
         *("confidence", "entropy", "varentropy", "surprisal", "logprob", "top1_prob", "top1_top2_gap"),
-        *("attention_entropy", "attention_entropy_normalized", "sink_mass", "learned_sink_mass", "hdi", "head_jsd"),
+        *("attention_entropy", "attention_entropy_normalized", "sink_mass"),
+        *("attention_self", "attention_prompt_mass", "learned_sink_mass", "hdi", "head_jsd"),
         *("router_entropy", "router_top_mass", "prediction_depth", "quadrant"),
     ]
 
@@ -97,7 +98,8 @@ def test_page_columns_keep_their_order():
 def test_features_keep_their_order():
     assert feature_names() == (
         *("entropy", "varentropy", "top1_prob", "top1_top2_gap", "surprisal", "surprise_z"),
-        *("attention_entropy_normalized", "sink_mass", "learned_sink_mass", "hdi", "head_jsd"),
+        *("attention_entropy_normalized", "sink_mass"),
+        *("attention_self", "attention_max", "learned_sink_mass", "hdi", "head_jsd"),
         *("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1_prob"),
         *("hidden_norm", "hidden_delta_layer", "hidden_delta_step", "hidden_cosine_layer"),
         *("router_entropy", "router_top_mass", "prediction_depth"),
@@ -113,14 +115,15 @@ def test_every_change_of_a_definition_is_a_version_that_exists():
     ("versions", "changed"),
     [
         ((1, 1), ()),
-        ((1, 2), ("logprob", "surprisal", "surprise_z")),
-        ((3, 2), ("sink_mass",)),
-        ((1, 3), ("logprob", "sink_mass", "surprisal", "surprise_z")),
-        ((3, 4), ()),
+        ((1, 2), ("attention_entropy_no_sink", "sink_mass")),
+        ((2, 3), ("logprob", "surprisal", "surprise_z")),
+        ((4, 3), ("hdi",)),
+        ((2, 4), ("logprob", "hdi", "surprisal", "surprise_z")),
+        ((4, 5), ()),
     ],
 )
 def test_changes_between_versions_include_derived_columns(monkeypatch, versions, changed):
-    for name, version in (("logprob", 2), ("sink_mass", 3)):
+    for name, version in (("logprob", 3), ("hdi", 4)):
         monkeypatch.setitem(schema.QUANTITIES, name, dataclasses.replace(schema.QUANTITIES[name], changed=(version,)))
     assert changed_between(*versions) == changed
     assert (definition_note(versions) is None) == (not changed)

@@ -112,6 +112,17 @@ def _attach(prompt: Prompt, images: ImagesLike) -> Prompt:
     return dataclasses.replace(prompt, images=tuple(images) if isinstance(images, (list, tuple)) else (images,))
 
 
+def check_prompt_lengths(prompt_lengths: Sequence[int] | None, texts: Sequence[tuple[Prompt, np.ndarray]]) -> None:
+    """Raise PromptError unless each text has a number of prompt tokens, from 0 to its own number of tokens."""
+    if prompt_lengths is None:
+        return
+    if len(prompt_lengths) != len(texts):
+        raise PromptError(f"prompt_lengths has {len(prompt_lengths)} entries for {len(texts)} texts; give one for each")
+    for number, (length, (_, tokens)) in enumerate(zip(prompt_lengths, texts, strict=True)):
+        if not 0 <= length <= len(tokens):
+            raise PromptError(f"prompt_lengths: entry {number} is {length}; text {number} has {len(tokens)} tokens")
+
+
 def load_prompt_images(
     processor: ImageProcessor, config: DecoderConfig, prompt: Prompt, tokens: np.ndarray, most: int
 ) -> PromptImages:

@@ -124,6 +124,7 @@ def generate_rows(
             prefill=len(tokens) - 1,
             positions=min(len(tokens) + settings.max_new_tokens, config.context),
             draws=min(settings.max_new_tokens, config.context + 1 - len(tokens)),
+            prompt=len(tokens),
         )
         for tokens in prompts
     ]
@@ -186,14 +187,20 @@ def score_rows(
     on_progress: OnProgress = lambda *_: None,
     load_images: ImageLoader | None = None,
     lens: Translators | None = None,
+    prompt_lengths: Sequence[int] | None = None,
 ) -> Iterator[list[tuple[int, Metrics]]]:
     """Score texts and yield the metrics of every position, in the order of the texts, as soon as they are complete.
 
     Texts are fed in chunks of positions, each row at its own position in its text; where a text ends, the next one
     starts. The metrics of a chunk drain while the next one runs. Arguments and yielded values match `generate_rows`. A
-    deterministic run scores one text at a time on each device.
+    deterministic run scores one text at a time on each device. `prompt_lengths` are the numbers of tokens at the start
+    of the texts whose weight is `attention_prompt_mass`; None for all tokens.
     """
-    entries = [PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0) for tokens in texts]
+    prompt_lengths = [len(tokens) for tokens in texts] if prompt_lengths is None else prompt_lengths
+    entries = [
+        PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0, prompt=prompt)
+        for tokens, prompt in zip(texts, prompt_lengths, strict=True)
+    ]
     with running_rows(config, params, entries, 1 if settings.deterministic else settings.batch_size):
         for members, pool in _pools(config, params, settings, entries, 1, None, load_images, lens):
             for batch in _score(config, params, pool, settings, on_progress, [texts[i] for i in members]):

@@ -43,6 +43,10 @@ class StepTrace:
     attention_entropy_normalized: Float[Array, "*s L N"] | None = None
     attention_entropy_no_sink: Float[Array, "*s L N"] | None = None
     sink_mass: Float[Array, "*s L N"] | None = None
+    attention_self: Float[Array, "*s L N"] | None = None
+    attention_previous: Float[Array, "*s L N"] | None = None
+    attention_prompt_mass: Float[Array, "*s L N"] | None = None
+    attention_max: Float[Array, "*s L N"] | None = None
     learned_sink_mass: Float[Array, "*s L N"] | None = None
     hdi: Float[Array, "*s L"] | None = None
     head_jsd: Float[Array, "*s L"] | None = None
@@ -263,6 +267,10 @@ def _attention(
             "attention_entropy_normalized": by_layer(moments.entropy_normalized),
             "attention_entropy_no_sink": by_layer(moments.entropy_no_sink),
             "sink_mass": by_layer(moments.sink_mass),
+            "attention_self": by_layer(moments.attention_self),
+            "attention_previous": by_layer(moments.attention_previous),
+            "attention_prompt_mass": by_layer(moments.attention_prompt_mass),
+            "attention_max": by_layer(moments.attention_max),
         }
         if moments.learned_sink_mass is not None:
             trace["learned_sink_mass"] = by_layer(moments.learned_sink_mass)

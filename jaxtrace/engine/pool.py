@@ -44,12 +44,14 @@ class PoolEntry:
       prefill: number of tokens to feed before the row joins the pool.
       positions: largest number of positions that the row may feed in all.
       draws: largest number of tokens that the row may draw.
+      prompt: number of tokens at the start whose weight is `attention_prompt_mass`.
     """
 
     tokens: Int[np.ndarray, " P"]
     prefill: int
     positions: int
     draws: int
+    prompt: int
 
     def slots(self, context: int) -> int:
         """Return the number of cache slots that the prompt needs."""
@@ -219,9 +221,9 @@ class Pool:
             image_masks = [each.visible for each in of_rows]
         static = {"config": self._config, "probes": self._probes}
         options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
-        lengths = np.array([len(entry.tokens) for entry in entries], np.int32)
+        lengths = np.array([(entry.prompt, len(entry.tokens)) for entry in entries], np.int32).T
         with at_precision(self._precision):  # of the image encoder
-            state = init_rows(self._params, self._key, numbers, lengths, stacked_images, **options, **static)
+            state = init_rows(self._params, self._key, numbers, *lengths, stacked_images, **options, **static)
         fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)
         following = chunks([entry.tokens[1 : entry.prefill + 1] for entry in entries], widths)
         masks = [None] * len(widths) if image_masks is None else (mask for mask, _ in chunks(image_masks, widths))
@@ -271,7 +273,7 @@ def group_size(rows: int, parts: int) -> int:
     return round_up(max(1, rows // GROUPS), parts)
 
 
-EMPTY = PoolEntry(np.zeros(1, np.int32), 0, 1, 0)
+EMPTY = PoolEntry(np.zeros(1, np.int32), 0, 1, 0, 1)
 _prefill_chunk = jax.jit(prefill, static_argnames=("config", "probes"), donate_argnames="state")
 score_chunk = jax.jit(score_step, static_argnames=("config", "probes"), donate_argnames="state")
 

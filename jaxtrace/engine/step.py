@@ -45,8 +45,11 @@ class State:
       repeats: number of times in a row that `token` was drawn; 0 before the first draw.
       stop_state: state of the automaton of the stop strings; 0 without them.
       sampler_state: state of the sampler, with the rows first.
-      prompt_length: number of tokens of each row's prompt, for a rope that depends on the row's length; None for other
-        ropes. It makes a prompt that is fed in pieces equal one that is fed at once.
+      prompt_length: number of tokens of each row's prompt, whose weight is `attention_prompt_mass`; None if every fed
+        token belongs to the prompt.
+      text_length: number of tokens that are known from the start, of the prompt or of a text to score, for a rope that
+        depends on the row's length; None for other ropes. It makes a text that is fed in pieces equal one that is fed
+        at once.
     """
 
     cache: KVCache
@@ -61,6 +64,7 @@ class State:
     stop_state: Int[Array, " B"]
     sampler_state: Any
     prompt_length: Int[Array, " B"] | None
+    text_length: Int[Array, " B"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -100,6 +104,7 @@ def init_state(
     images: Images | None = None,
     sampler: Sampler = Greedy(),  # noqa: B008
     prompt_length: Int[Array, " B"] | None = None,
+    text_length: Int[Array, " B"] | None = None,
 ) -> State:
     """Return an empty state: nothing fed, every row active without a limit, images encoded.
 
@@ -112,8 +117,10 @@ def init_state(
       keys: random key of each row; None splits the key of seed 0.
       images: images of the rows; their keys and values are computed here, once.
       sampler: sampler of the steps that will use the state.
-      prompt_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
-        depends on the row's length uses it from the first call on. None if each prompt is fed in one call.
+      prompt_length: number of tokens of each row's prompt, the last one included, for `attention_prompt_mass`; None if
+        every token counts as the prompt's.
+      text_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
+        depends on the row's length uses it from the first call on. None if each text is fed in one call.
 
     Raises:
       ConfigError: the sampler reads the attention of layers none of which has attention weights.
@@ -144,7 +151,8 @@ def init_state(
         repeats=zeros(),
         stop_state=zeros(),
         sampler_state=sampler.init(batch, config.vocab_size),
-        prompt_length=(zeros() if prompt_length is None else prompt_length) if config.rope_by_length else None,
+        prompt_length=prompt_length,
+        text_length=(zeros() if text_length is None else text_length) if config.rope_by_length else None,
     )
 
 
@@ -255,9 +263,7 @@ def decode_step(
         )
     greedy, needs = type(sampler) is Greedy, sampler.needs
     count = state.active.astype(jnp.int32)
-    options = {"length": _length(state, 1), "count": count, "image_mask": state.image_mask}
-    options |= {"interventions": interventions}
-    options |= forward_flags(config, probes, needs)
+    options = _of_piece(state, count, state.image_mask, interventions) | forward_flags(config, probes, needs)
     result = forward(config, params, state.token[:, None], state.cache, state.length, **options)
     trace, inputs = measure(
         config,
@@ -321,17 +327,13 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[tuple[int, ...], Any]]]:
     return structure, [(x.shape, x.dtype) for x in leaves]
 
 
-def _length(state: State, count: Int[Array, " B"] | int) -> Int[Array, " B"] | None:
-    """Return the length of each row after `count` more tokens, at least its prompt's; None if no rope depends on it."""
-    return None if state.prompt_length is None else jnp.maximum(state.prompt_length, state.length + count)
-
-
 def _of_piece(
     state: State, count: Int[Array, " B"], image_mask: ImageMask | None, interventions: Interventions | None
 ) -> dict[str, Any]:
     """Return the options of `forward` for a piece of a text: `count` tokens of each row before the padding."""
-    length = _length(state, count)
-    return {"length": length, "count": count, "image_mask": image_mask, "interventions": interventions}
+    length = None if state.text_length is None else jnp.maximum(state.text_length, state.length + count)
+    options = {"length": length, "count": count, "prompt_length": state.prompt_length}
+    return options | {"image_mask": image_mask, "interventions": interventions}
 
 
 def _image_mask(state: State, visible: Bool[Array, "B T M"] | None) -> ImageMask | None:

@@ -68,12 +68,14 @@ class Positions:
       rotations: rotations of all tokens, by rotary positions and width of a head.
       image_mask: image tiles that the tokens see, or None.
       count: number of tokens of each row before the padding, which does not advance recurrent states; None for all.
+      prompt_length: number of positions of each row's prompt; None if every position belongs to it.
     """
 
     start: Int[Array, " B"]
     rotations: dict[tuple[Rope, int], Rotation]
     image_mask: ImageMask | None
     count: Int[Array, " B"] | None
+    prompt_length: Int[Array, " B"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Attention(nnx.Module):
             if self.kind.kv_source is None:
                 k, v = self.keys_and_values(x)
                 cache = _write(cache, *_contain_nonfinite(self._rotated(k, positions), v), positions.start)
-            out, trace = self._attend(q, cache, positions.start, outputs)
+            out, trace = self._attend(q, cache, positions, outputs)
         if self.output_gate is not None:
             out = out * jax.nn.sigmoid(_project(x, self.output_gate, self.output_gate_bias))
         if ablation.heads is not None:
@@ -168,7 +170,7 @@ class Attention(nnx.Module):
         """Return the attention weights of some query heads over the cache, which includes the call's own positions."""
         scores = _head_scores(np.array(heads), self._queries(x, positions), cache.k) * self.config.scale
         position = positions.start[:, None] + jnp.arange(x.shape[1])
-        visible, _ = visible_keys(position, scores.shape[-1], self._window(scores.shape[-1]))
+        visible = visible_keys(position, scores.shape[-1], self._window(scores.shape[-1]))
         return jax.nn.softmax(soft_capped(scores, self.config.score_soft_cap), axis=-1, where=visible[:, :, None])
 
     def _queries(self, x: Float[Array, "B T D"], positions: Positions) -> Float[Array, "B T N H"]:
@@ -188,7 +190,7 @@ class Attention(nnx.Module):
         return self.kind.window if chunk is None or slots <= chunk else Chunk(chunk)
 
     def _attend(
-        self, q: Float[Array, "B T N H"], cache: LayerCache, start: Int[Array, " B"], outputs: AttentionOutputs
+        self, q: Float[Array, "B T N H"], cache: LayerCache, positions: Positions, outputs: AttentionOutputs
     ) -> tuple[Float[Array, "B T N H"], AttentionTrace]:
         options = {
             "scale": self.config.scale,
@@ -197,9 +199,10 @@ class Attention(nnx.Module):
         }
 
         def attend(
-            q: Array, k: Array, v: Array, start: Array, sinks: Array | None, *, axis_name: Axes | None
+            q: Array, k: Array, v: Array, by_row: Any, sinks: Array | None, *, axis_name: Axes | None
         ) -> tuple[Array, AttentionTrace]:
-            with_moments = {"moments": outputs.moments, "learned_sink": sinks}
+            start, prompt_length = by_row
+            with_moments = {"moments": outputs.moments, "learned_sink": sinks, "prompt_length": prompt_length}
             if q.shape[1] == 1:
                 lengths = jnp.minimum(start + 1, k.shape[3])  # a finished row may be past its last slot
                 one = decode_attention(q[:, 0], k, v, lengths, **with_moments, **options)
@@ -209,7 +212,8 @@ class Attention(nnx.Module):
             jsd = head_dispersion(q, k, start, axis_name=axis_name, **options) if outputs.head_jsd else None
             return out, AttentionTrace(moments, jsd)
 
-        return _map_heads(attend, q, cache, start, None if self.sinks is None else self.sinks[...])
+        by_row = positions.start, positions.prompt_length
+        return _map_heads(attend, q, cache, by_row, None if self.sinks is None else self.sinks[...])
 
     def _cross_attend(
         self, q: Float[Array, "B T N H"], cache: LayerCache, image_mask: ImageMask, outputs: AttentionOutputs
@@ -252,10 +256,13 @@ def _map_heads(
     attend: Callable[..., tuple[Array, AttentionTrace]],
     q: Array,
     cache: LayerCache,
-    by_row: Array,
+    by_row: Any,
     by_head: Array | None = None,
 ) -> tuple[Array, AttentionTrace]:
-    """Call `attend(q, k, v, by_row, by_head)`; on a mesh each device computes its rows and heads with their keys."""
+    """Call `attend(q, k, v, by_row, by_head)`; on a mesh each device computes its rows and heads with their keys.
+
+    `by_row` is a tree of arrays with the rows first.
+    """
     rows, (heads, kv_heads) = dividing_axes(ROW_AXES, len(q)), dividing_head_axes(q.shape[2], cache.k.shape[1])
     of_heads, of_cache = P(rows, None, heads), P(rows, kv_heads)
     of_trace: Any = AttentionTrace(cast(Any, of_heads), cast(Any, P(rows)))

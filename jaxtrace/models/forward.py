@@ -86,6 +86,7 @@ def forward(
     layers: Sequence[int] | None = None,
     stream: Sequence[int] = (),
     interventions: Interventions | None = None,
+    prompt_length: Int[Array, " B"] | None = None,
 ) -> ForwardResult:
     """Run T tokens of each row through the decoder, from position `start`.
 
@@ -110,6 +111,8 @@ def forward(
       layers: layers whose attention and router outputs are returned, from 1, ascending; None for all.
       stream: layers after which the residual stream is returned, ascending; 0 is the embedding.
       interventions: ablated blocks and heads; None for none, at no cost.
+      prompt_length: number of positions of each row's prompt, for `attention_prompt_mass`; None if every position
+        belongs to the prompt.
 
     Raises:
       ConfigError: a mask of the interventions has the wrong shape or dtype.
@@ -118,7 +121,8 @@ def forward(
     ablation.check(config)
     position = start[:, None] + jnp.arange(tokens.shape[1])
     length = start + tokens.shape[1] if length is None else length
-    positions = Positions(start, _rotations(config, config.pattern, position, length), image_mask, count)
+    rotations = _rotations(config, config.pattern, position, length)
+    positions = Positions(start, rotations, image_mask, count, prompt_length)
     requested = LayerOutputs(AttentionOutputs(moments, head_jsd), RouterOutputs(router, experts))
     nothing = LayerOutputs(AttentionOutputs(False, False), RouterOutputs(False, False))
     measured = range(1, config.num_layers + 1) if layers is None else layers
@@ -228,7 +232,7 @@ def attention_weights(
         weights = layer_at(params["layers"], layer - 1)
         cache = layer_at(result.cache, layer - 1 if kind.kv_source is None else kind.kv_source)
         block = merge(block_definition(config, kind), weights)
-        positions = Positions(start, _rotations(config, [kind], position, result.length), None, None)
+        positions = Positions(start, _rotations(config, [kind], position, result.length), None, None, None)
         return block.attention_weights(result.residual([layer - 1])[0], cache, positions, heads)
 
     heads_by_layer = {layer: [head for other, head in rows if other == layer] for layer, _ in rows}

@@ -70,6 +70,7 @@ def _distinct(values: list[Any]) -> list[Any]:
 # Bounds are far beyond any model, and small enough that no range over them fills the memory.
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Number = Annotated[int, Field(ge=0, le=10_000)]
+Size = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Time = Annotated[str, AfterValidator(_time)]
 Order = Annotated[
     float, Field(ge=0, allow_inf_nan=True), BeforeValidator(lambda value: math.inf if value == "inf" else value)
@@ -120,6 +121,8 @@ class Info(_Strict):
       step_metrics: names of recorded metrics of plug-ins; one whose plug-in is missing here is not read.
       layers_without: part that the model has ("attention", "experts") → layers without it, from 1, whose metrics of it
         are missing; {} in a trace of jaxtrace 0.3 and earlier.
+      windows: number of positions that each layer's attention sees: a sliding window, {"chunk": size}, or None for all;
+        None in a trace of jaxtrace 0.3 and earlier.
     """
 
     mode: Literal["generate", "score"]
@@ -138,6 +141,7 @@ class Info(_Strict):
     experts: Number = 0
     step_metrics: list[str] = []
     layers_without: dict[str, list[Count]] = {}
+    windows: list[Size | dict[Literal["chunk"], Size] | None] | None = None
     batch_size: int | None = None
     cache: Cache | None = None
     checkpoint: str | None = None
@@ -166,6 +170,10 @@ class Info(_Strict):
         _distinct([f"{alpha:g}" for alpha in self.alphas])
         if max(self.residuals, default=0) > self.layers:
             raise ValueError(f"residuals has layer {max(self.residuals)}; it must be at most layers, {self.layers}")
+        if self.windows is not None and len(self.windows) != self.layers:
+            raise ValueError(
+                f"windows has {len(self.windows)} entries; it must have one for each of {self.layers} layers"
+            )
         for layer, head in self.attention_rows:
             if not (1 <= layer <= self.layers and head < self.heads):
                 raise ValueError(

@@ -19,7 +19,7 @@ from jaxtrace.traces.run_json import RUN, new_run, read_run, run_path, to_json_v
 from jaxtrace.traces.tables import PRECISIONS, SHAPE, to_tables
 
 INPUTS = ("checkpoint", "prompts", "lens", "dtype")  # entries of `Trace.info` on which the rows depend
-ADDED = ("dtype", "prompt_format")  # entries of `Trace.info` that the runs of jaxtrace 0.2 lack
+ADDED = ("dtype", "prompt_format", "windows")  # entries of `Trace.info` that older runs lack
 SHARED_DISK_SECONDS = (1, 5, 30)  # waits until a shared disk shows the parts of other processes
 
 

@@ -33,7 +33,8 @@ def cross_attention(
       k: keys, slots last, in M consecutive groups of S/M.
       v: values, in the same groups.
       groups: groups that each query sees.
-      moments: whether to return the moments of the weights. Their sink is the first key a query sees.
+      moments: whether to return the moments of the weights. Their keys have no positions, so `entropy_no_sink` is
+        `entropy`, and quantities of single positions are NaN.
 
     Returns:
       (output in q's dtype, AttentionMoments [B, T, N] or None); zeros for a query that sees no key. Error bounds are

@@ -11,11 +11,11 @@ def cross_attention(
     q: Queries, k: Keys, v: Values, groups: Bool[Array, "B T M"], *, scale: float, moments: bool
 ) -> AttentionSums:
     """Compute cross_attention from all weights at once."""
-    mask, first = visible_groups(groups, k.shape[3])
-    return attend(q, k, v, mask, first, scale=scale, soft_cap=None, moments=moments)
+    mask = visible_groups(groups, k.shape[3])
+    return attend(q, k, v, mask, scale=scale, soft_cap=None, moments=moments)
 
 
 def cross_dispersion(q: Queries, k: Keys, groups: Bool[Array, "B T M"], *, scale: float) -> Float[Array, "B T"]:
     """Compute cross_dispersion from all weights at once."""
-    mask, _ = visible_groups(groups, k.shape[3])
+    mask = visible_groups(groups, k.shape[3])
     return divergence(attention_weights(q, k, mask, scale, None))

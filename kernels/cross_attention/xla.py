@@ -13,8 +13,8 @@ def cross_attention(
     """Compute cross_attention a block of queries at a time."""
 
     def attend_block(q: Queries, groups: Bool[Array, "B T M"]) -> AttentionSums:
-        mask, first = visible_groups(groups, k.shape[3])
-        return attend(q, k, v, mask, first, scale=scale, soft_cap=None, moments=moments)
+        mask = visible_groups(groups, k.shape[3])
+        return attend(q, k, v, mask, scale=scale, soft_cap=None, moments=moments)
 
     return map_query_blocks(attend_block, q, groups, k.shape[3])
 
@@ -25,7 +25,7 @@ def cross_dispersion(
     """Compute cross_dispersion a block of queries at a time."""
 
     def block_divergence(q: Queries, groups: Bool[Array, "B T M"]) -> Float[Array, "B T"]:
-        mask, _ = visible_groups(groups, k.shape[3])
+        mask = visible_groups(groups, k.shape[3])
         return divergence(block_scores(q, k, mask, scale, None), axis_name)
 
     return map_query_blocks(block_divergence, q, groups, k.shape[3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import AttentionMoments, Window, check_capacity, check_shapes, visible_count
+from ..attention import AttentionMoments, Window, check_capacity, check_shapes, int_per_row, visible_count
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
@@ -22,6 +22,7 @@ def decode_attention(
     window: Window = None,
     soft_cap: float | None = None,
     learned_sink: Float[Array, " N"] | None = None,
+    prompt_length: Int[Array, ""] | Int[Array, " B"] | int | None = None,
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B N H"], AttentionMoments | None]:
@@ -39,8 +40,8 @@ def decode_attention(
     Returns:
       (output in q's dtype, AttentionMoments [B, N] or None), with the error bounds of `prefill_attention`.
     """
-    lengths = jnp.asarray(lengths)
-    check_shapes("decode_attention", q[:, None], k, v, lengths, window, learned_sink)
+    lengths, prompt_length = jnp.asarray(lengths), int_per_row(prompt_length, len(q))
+    check_shapes("decode_attention", q[:, None], k, v, lengths, window, learned_sink, prompt_length)
     check_capacity("decode_attention", lengths, k.shape[3])
     sums = OPERATION(
         q,
@@ -52,6 +53,7 @@ def decode_attention(
         soft_cap=soft_cap,
         moments=moments,
         logsumexp=learned_sink is not None and not moments,
+        prompt_length=prompt_length if moments else None,
         implementation=implementation,
     )
     return sums.result(visible_count(lengths - 1, window)[:, None], learned_sink)

@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..attention import Window, check_capacity, check_shapes, require_xla, start_per_row
+from ..attention import Window, check_capacity, check_shapes, int_per_row, require_xla
 from ..dispatch import Operation
 from . import gpu, reference, tpu, xla
 
@@ -43,7 +43,7 @@ def head_dispersion(
     Returns:
       Divergence of every query in nats, within 2e-5 of float64; 0 for a query that sees no key.
     """
-    start = start_per_row(start, len(q))
+    start = int_per_row(start, len(q))
     check_shapes("head_dispersion", q, k, None, start, window)
     check_capacity("head_dispersion", start + q.shape[1], k.shape[3])
     options = {"scale": scale, "window": window, "soft_cap": soft_cap}

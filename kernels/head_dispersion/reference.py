@@ -12,7 +12,7 @@ def head_dispersion(
     q: Queries, k: Keys, start: Starts, *, scale: float, window: Window, soft_cap: Cap
 ) -> Float[Array, "B T"]:
     """Compute head_dispersion from all weights at once."""
-    mask, _ = visible_keys(positions(q, start), k.shape[3], window)
+    mask = visible_keys(positions(q, start), k.shape[3], window)
     return divergence(attention_weights(q, k, mask, scale, soft_cap))
 
 

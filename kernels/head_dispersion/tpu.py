@@ -253,8 +253,7 @@ def _masked_scores(
     """Return the scores of block `i` of queries over a block of slots, invisible ones at `MASKED`."""
     scores = tile_scores(q, k, scale, soft_cap)
     slots = block * blocks.slot_block + jax.lax.broadcasted_iota(jnp.int32, (1, blocks.slot_block), 1)
-    visible, _ = blocks.visible(start, i, slots)
-    return mask_absent(scores, visible)
+    return mask_absent(scores, blocks.visible(slots, start, i))
 
 
 def _empty_state(rows: int, group: int) -> Any:

@@ -40,7 +40,7 @@ def head_dispersion(
     keys = k.shape[3]
 
     def whole_cache(q: Queries, position: PerQuery) -> Float[Array, "B T"]:
-        mask, _ = visible_keys(position, keys, window)
+        mask = visible_keys(position, keys, window)
         return divergence(block_scores(q, k, mask, scale, soft_cap), axis_name)
 
     def by_tiles(q: Queries, position: PerQuery) -> Float[Array, "B T"]:

@@ -9,8 +9,8 @@ from ..attention import (
     Window,
     check_capacity,
     check_shapes,
+    int_per_row,
     positions,
-    start_per_row,
     visible_count,
 )
 from ..dispatch import Operation
@@ -29,6 +29,7 @@ def prefill_attention(
     window: Window = None,
     soft_cap: float | None = None,
     learned_sink: Float[Array, " N"] | None = None,
+    prompt_length: Int[Array, ""] | Int[Array, " B"] | int | None = None,
     moments: bool = True,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T N H"], AttentionMoments | None]:
@@ -44,6 +45,8 @@ def prefill_attention(
       soft_cap: soft cap c of the scores, which become c · tanh(scores / c).
       learned_sink: logit of each query head that competes with its scores, without a value: the output is multiplied by
         1 − its softmax weight. None for none.
+      prompt_length: number of positions of the prompt, for all rows or per row, whose weight is
+        `attention_prompt_mass`; None if every position belongs to the prompt.
       moments: whether to return the moments of the weights.
       implementation: name of the implementation; None for the platform's default.
 
@@ -55,8 +58,8 @@ def prefill_attention(
       Unsupported: the requested implementation is unavailable here.
       ValueError: shapes do not agree, or a position is beyond the cache.
     """
-    start = start_per_row(start, len(q))
-    check_shapes("prefill_attention", q, k, v, start, window, learned_sink)
+    start, prompt_length = int_per_row(start, len(q)), int_per_row(prompt_length, len(q))
+    check_shapes("prefill_attention", q, k, v, start, window, learned_sink, prompt_length)
     check_capacity("prefill_attention", start + q.shape[1], k.shape[3])
     sums = OPERATION(
         q,
@@ -68,6 +71,7 @@ def prefill_attention(
         soft_cap=soft_cap,
         moments=moments,
         logsumexp=learned_sink is not None and not moments,
+        prompt_length=prompt_length if moments else None,
         implementation=implementation,
     )
     return sums.result(visible_count(positions(q, start), window)[..., None], learned_sink)

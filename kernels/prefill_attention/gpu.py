@@ -1,7 +1,7 @@
 """Prefill attention for Hopper GPUs: blocks of 64 rows, each over the slots that its queries see.
 
-The sums exclude the first visible slot. Plain JAX adds it afterwards, and merges the shares of a split sequence; both
-by the moment algebra.
+The sums exclude slot 0. Plain JAX adds it afterwards, and merges the shares of a split sequence; both by the moment
+algebra.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from jaxtyping import Array, Float
 from ..attention import (
     AttentionSums,
     Keys,
-    PerQuery,
+    PositionSums,
     Queries,
     Starts,
     Values,
     Window,
     first_visible,
+    key_scores,
     merge_sink,
     positions,
     weight_of,
@@ -44,8 +45,7 @@ from ..attention_gpu import (
 )
 from ..attention_gpu import refuses as refuses
 from ..moments import FLOOR, MASKED, Moments
-from ..precision import einsum
-from ..soft_cap import Cap, soft_capped
+from ..soft_cap import Cap
 
 SHARE = 256  # smallest number of slots in a share of a row
 
@@ -61,6 +61,7 @@ def prefill_attention(
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool,
+    prompt_length: Starts | None,
     interpret: bool = False,
     name: str = "prefill_attention",
 ) -> AttentionSums:
@@ -70,17 +71,24 @@ def prefill_attention(
     group = heads // kv_heads
     position = positions(q, start)
     first = first_visible(position, window)
-    plan = SlotPlan.of(first + 1 if moments else first, position, group, slots, kv_heads, SHARE)
+    plan = SlotPlan.of(jnp.maximum(first, int(moments)), position, group, slots, kv_heads, SHARE, prompt_length)
     options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap}
     sums = weighted_sums(rows_of(q, kv_heads), k, v, plan, moments=moments, interpret=interpret, name=name, **options)
-    out, counted = jax.tree.map(lambda x: by_query(x, queries, group), sums)
+    out, counted, prompt_sum = jax.tree.map(lambda x: by_query(x, queries, group), sums)
     if not moments:
         out = (out / jnp.where(counted.l == 0, 1.0, counted.l)[..., None]).astype(q.dtype)
         return AttentionSums(out, logsumexp=counted.logsumexp if logsumexp else None)
-    sink_score, sink_value = first_slot(q, k, v, first, position, **options)
-    all_keys = merge_sink(counted, sink_score)
-    share, sink_share = (weight_of(score, all_keys)[..., None] for score in (counted.m, sink_score))
-    return AttentionSums((out * share + sink_value * sink_share).astype(q.dtype), sink_score, counted)
+    singles = jnp.zeros_like(position), position, position - 1
+    sink, own, previous = (key_scores(q, k, slot, (slot >= first) & (slot <= position), **options) for slot in singles)
+    all_keys = merge_sink(counted, sink)
+    share, sink_share = (weight_of(score, all_keys) for score in (counted.m, sink))
+    prompt_mass = None
+    if prompt_length is not None:
+        prompt_mass = prompt_sum * share + jnp.where(prompt_length[:, None, None] > 0, sink_share, 0.0)
+    sink_value = jnp.repeat(v[:, None, :, 0].astype(jnp.float32), group, axis=2)
+    sink_value = jnp.where(sink[..., None] > MASKED, sink_value, 0.0)  # slot 0 of an empty row may hold NaN
+    out = out * share[..., None] + sink_value * sink_share[..., None]
+    return AttentionSums(out.astype(q.dtype), counted, PositionSums(sink, own, previous, prompt_mass))
 
 
 def weighted_sums(
@@ -94,14 +102,21 @@ def weighted_sums(
     moments: bool,
     interpret: bool,
     name: str,
-) -> tuple[Float[Array, "B K R H"], Moments]:
-    """Return Σ e^u v of the slots that each row counts, and their moments; a and b are 0 without `moments`."""
+) -> tuple[Float[Array, "B K R H"], Moments, Float[Array, "B K R"]]:
+    """Return Σ e^u v of the slots that each row counts, their moments, and Σ e^u of those in the prompt.
+
+    Without `moments`, a, b and the sum of the prompt are 0.
+    """
     h, pieces = rows.shape[3], piece_count(rows.dtype)
-    carried = 3 if moments else 1
+    carried = 4 if moments else 1
 
     def step(block: ScoreBlock, carry: tuple[Array, ...], weights_smem: Any) -> tuple[Array, ...]:
         out, m, *sums = carry
-        new_m, sums, weights = add_scores(m, sums, block.scores)
+        new_m, new_sums, weights = add_scores(m, sums[:3], block.scores)
+        scaling = jnp.exp(jnp.maximum(m - new_m, FLOOR))
+        if moments:
+            in_prompt = block.slot + iota((ROWS, SLOTS), 1) < block.prompt
+            new_sums.append(sums[3] * scaling + jnp.sum(jnp.where(in_prompt, weights, 0.0), axis=1))
         for piece in range(pieces):
             rounded = weights.astype(jnp.bfloat16)
             weights_smem[piece] = rounded
@@ -114,8 +129,8 @@ def weighted_sums(
                 ref[...] = jnp.where(filled, ref[...], jnp.bfloat16(0))
 
         plgpu.commit_smem()
-        out = out * along_rows(jnp.exp(jnp.maximum(m - new_m, FLOOR)), h)
-        return out + product([weights_smem.at[piece] for piece in range(pieces)], block.values), new_m, *sums
+        out = out * along_rows(scaling, h)
+        return out + product([weights_smem.at[piece] for piece in range(pieces)], block.values), new_m, *new_sums
 
     out, m, *sums = sweep(
         step,
@@ -130,22 +145,8 @@ def weighted_sums(
         interpret=interpret,
         scratch=[plgpu.SMEM((pieces, ROWS, SLOTS), jnp.bfloat16, transforms=tiled(h))],
     )
-    l, a, b = (*sums, *[jnp.zeros_like(m)] * (3 - carried))  # noqa: E741 (its name in the definition)
+    l, a, b, prompt = (*sums, *[jnp.zeros_like(m)] * (4 - carried))  # noqa: E741 (its name in the definition)
     merged = Moments(m, l, a, b, jnp.zeros((*m.shape, 0))).merge_axis(0)
-    out = out[..., : v.shape[3]] * jnp.exp(jnp.maximum(m - merged.m, FLOOR))[..., None]
-    return jnp.sum(out, axis=0), merged
-
-
-def first_slot(
-    q: Queries, k: Keys, v: Values, first: PerQuery, position: PerQuery, *, scale: float, soft_cap: Cap
-) -> tuple[Float[Array, "B T N"], Float[Array, "B T N H"]]:
-    """Return the score and value of each query's first visible slot; `MASKED` and 0 for a query that sees none."""
-    b, t, n, h = q.shape
-    kv_heads = k.shape[1]
-    key = jnp.take_along_axis(k, first[:, None, None], axis=3)
-    value = jnp.take_along_axis(v, first[:, None, :, None], axis=2).astype(jnp.float32)
-    scores = einsum("btkgh,bkht->btkg", q.reshape(b, t, kv_heads, -1, h), key, jnp.float32)
-    sees_key = (position >= 0)[..., None]
-    score = jnp.where(sees_key, soft_capped(scores * scale, soft_cap).reshape(b, t, n), MASKED)
-    value = jnp.repeat(jnp.moveaxis(value, 1, 2), n // kv_heads, axis=2)
-    return score, jnp.where(sees_key[..., None], value, 0.0)
+    scaling = jnp.exp(jnp.maximum(m - merged.m, FLOOR))
+    out = out[..., : v.shape[3]] * scaling[..., None]
+    return jnp.sum(out, axis=0), merged, jnp.sum(prompt * scaling, axis=0)

@@ -1,5 +1,7 @@
 """Reference prefill attention: every weight of every head, and the textbook formula of each quantity."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,6 +11,7 @@ from ..attention import (
     Keys,
     Mask,
     PerQuery,
+    PositionSums,
     Queries,
     Starts,
     Values,
@@ -37,10 +40,13 @@ def prefill_attention(
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool,
+    prompt_length: Starts | None,
 ) -> AttentionSums:
     """Compute prefill_attention from all weights at once."""
-    mask, first = visible_keys(positions(q, start), k.shape[3], window)
-    return attend(q, k, v, mask, first, scale=scale, soft_cap=soft_cap, moments=moments, logsumexp=logsumexp)
+    position = positions(q, start)
+    mask = visible_keys(position, k.shape[3], window)
+    options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments, "logsumexp": logsumexp}
+    return attend(q, k, v, mask, position, prompt_length=prompt_length, **options)
 
 
 def attend(
@@ -48,14 +54,15 @@ def attend(
     k: Keys,
     v: Values,
     mask: Mask,
-    first: PerQuery,
+    position: PerQuery | None = None,
     *,
     scale: float,
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool = False,
+    prompt_length: Starts | None = None,
 ) -> AttentionSums:
-    """Compute attention over the keys in `mask`, given the first key that each query sees."""
+    """Compute attention over the keys in `mask`, given each query's position; None for keys without positions."""
     weights = attention_weights(q, k, mask, scale, soft_cap)
     out = ungroup_heads(einsum("bkgts,bksh->bkgth", weights, v.astype(jnp.float32))).astype(q.dtype)
     if not (moments or logsumexp):
@@ -65,10 +72,22 @@ def attend(
     if not moments:
         all_keys = softmax_moments(scores, alphas=(), temperature=None).moments
         return AttentionSums(out, logsumexp=ungroup_heads(all_keys.logsumexp))
-    is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
-    no_sink = softmax_moments(jnp.where(is_sink, MASKED, scores), alphas=(), temperature=None).moments
-    sink_score = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
-    return AttentionSums(out, ungroup_heads(sink_score), jax.tree.map(ungroup_heads, no_sink))
+    slots = jnp.arange(k.shape[3])
+    no_sink = scores if position is None else jnp.where(slots == 0, MASKED, scores)
+    no_sink = jax.tree.map(ungroup_heads, softmax_moments(no_sink, alphas=(), temperature=None).moments)
+    if position is None:
+        return AttentionSums(out, no_sink)
+
+    def score_of(slot: PerQuery | Array) -> Float[Array, "B T N"]:
+        is_key = (slots == slot[..., None])[:, None, None]
+        return ungroup_heads(jnp.max(jnp.where(is_key, scores, MASKED), axis=-1))
+
+    prompt_mass = None
+    if prompt_length is not None:
+        in_prompt = (slots < prompt_length[:, None])[:, None, None, None]
+        prompt_mass = ungroup_heads(pairwise_sum(jnp.where(in_prompt, weights, 0.0)))
+    single = PositionSums(score_of(jnp.zeros_like(position)), score_of(position), score_of(position - 1), prompt_mass)
+    return AttentionSums(out, no_sink, single)
 
 
 def pairwise_entropy(weights: Float[Array, "*r S"]) -> Float[Array, "*r"]:

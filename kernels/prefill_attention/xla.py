@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .. import key_tiles
 from ..attention import (
@@ -13,6 +13,7 @@ from ..attention import (
     Keys,
     Mask,
     PerQuery,
+    PositionSums,
     Queries,
     Starts,
     Values,
@@ -20,6 +21,7 @@ from ..attention import (
     attention_scores,
     first_visible,
     group_heads,
+    key_scores,
     mask_scores,
     merge_sink,
     positions,
@@ -45,14 +47,15 @@ def prefill_attention(
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool,
+    prompt_length: Starts | None,
 ) -> AttentionSums:
     """Compute prefill_attention a block of queries at a time."""
     keys = k.shape[3]
     options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap, "moments": moments, "logsumexp": logsumexp}
+    options |= {"prompt_length": prompt_length}
 
     def whole_cache(q: Queries, position: PerQuery) -> AttentionSums:
-        mask, first = visible_keys(position, keys, window)
-        return attend(q, k, v, mask, first, **options)
+        return attend(q, k, v, visible_keys(position, keys, window), position, **options)
 
     def by_tiles(q: Queries, position: PerQuery) -> AttentionSums:
         return attend_tiles(q, k, v, position, first_visible(position, window), **options)
@@ -96,26 +99,45 @@ def attend(
     k: Keys,
     v: Values,
     mask: Mask,
-    first: PerQuery,
+    position: PerQuery | None = None,
     *,
     scale: float,
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool = False,
+    prompt_length: Starts | None = None,
 ) -> AttentionSums:
-    """Compute attention over the keys in `mask` with all scores at once, given the first key that each query sees."""
+    """Compute attention over the keys in `mask` with all scores at once.
+
+    `position` is the one of each query; None for keys without positions.
+    """
     scores = block_scores(q, k, mask, scale, soft_cap)
-    if moments:
-        is_sink = (jnp.arange(k.shape[3]) == first[..., None])[:, None, None]
-        sink_score = jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1)
-        no_sink = Moments.of(jnp.where(is_sink, MASKED, scores))
-        all_keys = merge_sink(no_sink, sink_score)
+    slots = jnp.arange(k.shape[3])
+    if position is None or not moments:
+        all_keys = no_sink = Moments.of(scores)
     else:
-        sink_score = no_sink = None
-        all_keys = Moments.of(scores)
-    out = weighted_values(shifted(scores, all_keys.m), v) * all_keys.p_max[..., None]
-    sums = sink_score, no_sink, all_keys.logsumexp if logsumexp else None
+        no_sink = Moments.of(jnp.where(slots == 0, MASKED, scores))
+        all_keys = merge_sink(no_sink, scores[..., 0])
+    weights = jnp.exp(shifted(scores, all_keys.m))
+    out = weighted_values(weights, v) * all_keys.p_max[..., None]
+    single = None
+    if moments and position is not None:
+
+        def score_at(slot: PerQuery) -> Float[Array, "B K G T"]:
+            score = jnp.take_along_axis(scores, jnp.clip(slot, 0, k.shape[3] - 1)[:, None, None, :, None], axis=-1)
+            return mask_scores(score[..., 0], slot[:, None, None] >= 0)
+
+        prompt_mass = None if prompt_length is None else prompt_sum(weights, slots, prompt_length) * all_keys.p_max
+        single = PositionSums(scores[..., 0], score_at(position), score_at(position - 1), prompt_mass)
+    sums = no_sink if moments else None, single, all_keys.logsumexp if logsumexp else None
     return AttentionSums(ungroup_heads(out).astype(q.dtype), *jax.tree.map(ungroup_heads, sums))
+
+
+def prompt_sum(
+    weights: Float[Array, "B K G T S"], slots: Int[Array, " S"], prompt_length: Starts
+) -> Float[Array, "B K G T"]:
+    """Return the sum of the weights in the slots of each row's prompt."""
+    return jnp.sum(jnp.where((slots < prompt_length[:, None])[:, None, None, None], weights, 0.0), axis=-1)
 
 
 def attend_tiles(
@@ -129,34 +151,45 @@ def attend_tiles(
     soft_cap: Cap,
     moments: bool,
     logsumexp: bool,
+    prompt_length: Starts | None,
 ) -> AttentionSums:
     """Compute attention over a long cache, given each query's position and the first key it sees."""
     heads = group_heads(q, k.shape[1]).shape[:-1]
     empty = Moments.empty(heads)
 
     def step(
-        carry: tuple[Array, Array, Array, Moments], cut: Callable[[Array, int], Array], mask: Mask, is_sink: Mask
+        carry: tuple[Array, Array, Array, Moments], cut: Callable[[Array, int], Array], mask: Mask, slots: Array
     ) -> tuple[Array, Array, Array, Moments]:
-        out, m, sink_score, counted = carry
+        out, m, prompt, counted = carry
         keys, values = cut(k, 3), cut(v, 2)
         scores = block_scores(q, keys, mask, scale, soft_cap)
         new_m = jnp.maximum(m, jnp.max(scores, axis=-1))
         rescale = jnp.exp(jnp.maximum(m - new_m, FLOOR))
-        out = out * rescale[..., None] + weighted_values(shifted(scores, new_m), values)
+        weights = jnp.exp(shifted(scores, new_m))
+        out = out * rescale[..., None] + weighted_values(weights, values)
         if moments:
-            is_sink = is_sink[:, None, None]
-            sink_score = jnp.maximum(sink_score, jnp.max(jnp.where(is_sink, scores, MASKED), axis=-1))
-            scores = jnp.where(is_sink, MASKED, scores)
-        return out, new_m, sink_score, counted.merge(Moments.of(scores))
+            scores = jnp.where(slots == 0, MASKED, scores)
+            if prompt_length is not None:
+                prompt = prompt * rescale + prompt_sum(weights, slots, prompt_length)
+        return out, new_m, prompt, counted.merge(Moments.of(scores))
 
-    init = jnp.zeros((*heads, v.shape[3])), empty.m, empty.m, empty
-    out, _, sink_score, counted = fold_key_tiles(step, init, position, first, k.shape[3])
-    all_keys = merge_sink(counted, sink_score) if moments else counted
-    out = ungroup_heads(out * all_keys.p_max[..., None]).astype(q.dtype)
-    sums = *((sink_score, counted) if moments else (None, None)), all_keys.logsumexp if logsumexp else None
-    return AttentionSums(out, *jax.tree.map(ungroup_heads, sums))
+    init = jnp.zeros((*heads, v.shape[3])), empty.m, empty.l, empty
+    out, _, prompt, counted = fold_key_tiles(step, init, position, first, k.shape[3])
+    counted = jax.tree.map(ungroup_heads, counted)
+    all_keys, single = counted, None
+    if moments:
+        options: dict[str, Any] = {"scale": scale, "soft_cap": soft_cap}
+        slots = jnp.zeros_like(position), position, position - 1
+        sink, own, previous = (
+            key_scores(q, k, slot, (slot >= first) & (slot <= position), **options) for slot in slots
+        )
+        all_keys = merge_sink(counted, sink)
+        prompt_mass = None if prompt_length is None else ungroup_heads(prompt) * all_keys.p_max
+        single = PositionSums(sink, own, previous, prompt_mass)
+    out = (ungroup_heads(out) * all_keys.p_max[..., None]).astype(q.dtype)
+    return AttentionSums(out, counted if moments else None, single, all_keys.logsumexp if logsumexp else None)
 
 
-def weighted_values(u: Float[Array, "B K G T S"], v: Values) -> Float[Array, "B K G T H"]:
-    """Return Σ_s e^u v in float32."""
-    return einsum("bkgts,bksh->bkgth", jnp.exp(u).astype(v.dtype), v, jnp.float32)
+def weighted_values(weights: Float[Array, "B K G T S"], v: Values) -> Float[Array, "B K G T H"]:
+    """Return Σ_s weight · v in float32."""
+    return einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v, jnp.float32)

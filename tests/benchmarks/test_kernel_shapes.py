@@ -50,7 +50,7 @@ def test_flops_of_decode_count_two_products():
 @pytest.mark.parametrize("queries", [1, 3, 7])
 def test_flops_of_many_queries_count_visible_keys(queries):
     shape = {"B": 2, "T": queries, "S": 7, "N": 4, "K": 2, "H": 8}
-    mask, _ = visible_keys(jnp.arange(7 - queries, 7), 7, None)
+    mask = visible_keys(jnp.arange(7 - queries, 7), 7, None)
     one_product = 2 * 2 * 4 * 8 * int(mask.sum())
     assert flops("prefill_attention", shape) == 2 * one_product
     assert flops("head_dispersion", shape) == one_product

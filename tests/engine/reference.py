@@ -42,7 +42,7 @@ class Run:
     learned_sink: np.ndarray | None = None
 
 
-def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
+def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None, prompt_length=None):
     """Return {metric name: [T, …]} for a run.
 
     Args:
@@ -50,6 +50,7 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
       tokens: next token after each position (−1 for none), [T].
       alphas: orders of the Rényi entropies.
       windows: attention window of each layer, None for unlimited; None if no layer has one.
+      prompt_length: number of positions of the prompt; None for all.
     """
     lens = oracle.lens(np.moveaxis(run.lens_logits, 1, 0))
     known = tokens >= 0
@@ -64,7 +65,8 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
         "top1_top2_gap": oracle.top1_top2_gap(run.logits),
     }
     expected |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
-    expected |= _attention(run.attention, windows or [None] * run.attention.shape[1]) | _hidden(run.hidden)
+    expected |= _attention(run.attention, windows or [None] * run.attention.shape[1], prompt_length)
+    expected |= _hidden(run.hidden)
     expected["hdi"] = oracle.head_dispersion(expected["attention_entropy"])
     expected["head_jsd"] = oracle.head_jsd(run.attention)
     if run.router is not None:
@@ -72,16 +74,15 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None):
     return expected if run.learned_sink is None else expected | {"learned_sink_mass": run.learned_sink}
 
 
-def _attention(weights, windows):
+def _attention(weights, windows, prompt_length):
     expected = {}
     for t, layer, head in np.ndindex(weights.shape[:3]):
         row = np.asarray(weights[t, layer, head], np.float64)
         visible = oracle.visible_keys(t, len(row), windows[layer])
         assert not np.delete(np.nan_to_num(row), visible).any(), "the reference attends beyond its window"
-        for name, value in oracle.attention_row(row[visible] / row.sum(), t - visible).items():
+        for name, value in oracle.attention_row(row[visible] / row.sum(), visible, t, prompt_length).items():
             value = np.nan if np.isnan(row).all() else value
             expected.setdefault(name, np.zeros(weights.shape[:3]))[t, layer, head] = value
-    del expected["attention_distance"]
     return expected
 
 

@@ -20,7 +20,7 @@ TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 def fed(model, prompt, probes):
     """Return a state of one row that has fed all of its prompt but the last token."""
     static = {"config": model.config, "probes": probes}
-    state = init_state(model.config, model.params, 1, 64, probes)
+    state = init_state(model.config, model.params, 1, 64, probes, prompt_length=jnp.array([len(prompt)]))
     state = prefill(model.params, state, jnp.array([prompt[:-1]]), jnp.array([len(prompt) - 1]), **static)
     return dataclasses.replace(state, token=jnp.array(prompt[-1:]))
 
@@ -93,6 +93,10 @@ SMOOTH = (
     "attention_varentropy",
     "attention_entropy_no_sink",
     "sink_mass",
+    "attention_self",
+    "attention_previous",
+    "attention_prompt_mass",
+    "attention_max",
     "head_jsd",
     "lens_entropy",
     "lens_varentropy",

@@ -36,10 +36,10 @@ def compiled(function, **options):
     return jax.jit(functools.partial(function, **options))
 
 
-def served(call, *args):
+def served(call, *args, **kwargs):
     """Return the call's result; skips the test if a GPU's shared memory is too small for it."""
     try:
-        return call(*args)
+        return call(*args, **kwargs)
     except Unsupported as refusal:
         if "do not fit shared memory" not in str(refusal):
             raise
@@ -47,20 +47,24 @@ def served(call, *args):
 
 
 def decode(q, k, v, start, **options):
-    """Return metrics [B, 1, N] of decode attention of the first queries: sum of the output, then the moments."""
+    """Return {metric: [B, 1, N]} of decode attention of the first queries, and the sum of its output."""
     output, moments = decode_attention(q[:, 0], k, v, start + 1, **options)
-    return [x[:, None] for x in (output.sum(-1), *jax.tree.leaves(moments))]
+    return {name: x[:, None] for name, x in _metrics(output, moments).items()}
 
 
 def prefill(q, k, v, start, **options):
-    """Return metrics [B, T, N] of prefill attention: sum of the output, then the moments."""
-    output, moments = prefill_attention(q, k, v, start, **options)
-    return [output.sum(-1), *jax.tree.leaves(moments)]
+    """Return {metric: [B, T, N]} of prefill attention, and the sum of its output."""
+    return _metrics(*prefill_attention(q, k, v, start, **options))
+
+
+def _metrics(output, moments):
+    moments = {name: x for name, x in vars(moments).items() if x is not None}
+    return {"output": output.sum(-1), **moments}
 
 
 def dispersion(q, k, v, start, **options):
     """Return the divergence [B, T, 1] of the heads."""
-    return [head_dispersion(q, k, start, **options)[..., None]]
+    return {"head_jsd": head_dispersion(q, k, start, **options)[..., None]}
 
 
 ATTENTION = ((decode, DECODE), (prefill, PREFILL), (dispersion, DISPERSION_OPERATION))

@@ -20,7 +20,10 @@ BOUNDS = {
     "entropy_normalized": ("attention_entropy_normalized", cases.ENTROPY),
     "varentropy": ("attention_varentropy", cases.VARENTROPY),
     "entropy_no_sink": ("attention_entropy_no_sink", cases.ENTROPY),
-    "sink_mass": ("sink_mass", cases.PROBABILITY),
+    **{
+        name: (name, cases.PROBABILITY)
+        for name in ("sink_mass", "attention_self", "attention_previous", "attention_prompt_mass", "attention_max")
+    },
 }
 OUTPUT = {"float32": 1e-5, "bfloat16": 2e-2}
 
@@ -39,6 +42,7 @@ class Case:
     soft_cap: float | None = None
     sd: float = 2.0
     offset: float = 0.0
+    prompt: int | None = 4
 
     def arrays(self, rng, dtype):
         """Return q, k (slots last), v on a grid where, for scale 1/8, every score is exact in float32."""
@@ -52,6 +56,11 @@ class Case:
     @property
     def options(self):
         return {"scale": 1 / 8, "window": self.window, "soft_cap": self.soft_cap}
+
+    @property
+    def prompts(self):
+        """Prompt length of each row: unequal, from `prompt` on; None if every position belongs to the prompt."""
+        return None if self.prompt is None else self.prompt + 20 * jnp.arange(len(self.start))
 
     @property
     def positions(self):
@@ -82,7 +91,8 @@ DECODE_CASES = [
 
 
 def check(case, q, k, v, output, moments, dtype):
-    want = oracle.attention(*map(cases.as_oracle, (q, k.swapaxes(2, 3), v)), case.positions, **case.options)
+    arrays = map(cases.as_oracle, (q, k.swapaxes(2, 3), v))
+    want = oracle.attention(*arrays, case.positions, prompt_length=case.prompts, **case.options)
     cases.assert_near(output, want["output"], OUTPUT[dtype], "output")
     for name, (definition, bound) in BOUNDS.items():
         cases.assert_near(getattr(moments, name), want[definition], bound, name)
@@ -90,12 +100,12 @@ def check(case, q, k, v, output, moments, dtype):
 
 def prefill(implementation, case, q, k, v, **options):
     call = cases.compiled(prefill_attention, implementation=implementation, **case.options, **options)
-    return cases.served(call, q, k, v, jnp.asarray(case.start, jnp.int32))
+    return cases.served(call, q, k, v, jnp.asarray(case.start, jnp.int32), prompt_length=case.prompts)
 
 
 def decode(implementation, case, q, k, v, **options):
     call = cases.compiled(decode_attention, implementation=implementation, **case.options, **options)
-    result = cases.served(call, q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1)
+    result = cases.served(call, q[:, 0], k, v, jnp.asarray(case.start, jnp.int32) + 1, prompt_length=case.prompts)
     return jax.tree.map(lambda x: x[:, None], result)
 
 
@@ -178,7 +188,7 @@ class TestEachImplementation:
         together = attend(implementation, case, q, k, v)
         for b, start in enumerate(case.start):
             row = slice(b, b + 1)
-            alone = attend(implementation, Case((start,), 1, 20, 2, 2), q[row], k[row], v[row])
+            alone = attend(implementation, Case((start,), 1, 20, 2, 2, prompt=4 + 20 * b), q[row], k[row], v[row])
             for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
                 cases.assert_near(x, y[row], 1e-5, "row alone")
 
@@ -202,14 +212,14 @@ def check_learned_sink(case, rng, implementation, decodes, offset=0.0, **options
     """Compare attention beside learned sinks, of about the size of the scores, with the oracle."""
     q, k, v = case.arrays(rng, "float32")
     sinks, options = np.float32(SINKS) + np.float32(offset), case.options | options | {"implementation": implementation}
-    start = jnp.asarray(case.start, jnp.int32)
+    start, by_row = jnp.asarray(case.start, jnp.int32), {"learned_sink": sinks, "prompt_length": case.prompts}
     if decodes:
-        result = cases.compiled(decode_attention, **options)(q[:, 0], k, v, start + 1, learned_sink=sinks)
+        result = cases.compiled(decode_attention, **options)(q[:, 0], k, v, start + 1, **by_row)
         output, moments = jax.tree.map(lambda x: x[:, None], result)
     else:
-        output, moments = cases.compiled(prefill_attention, **options)(q, k, v, start, learned_sink=sinks)
+        output, moments = cases.compiled(prefill_attention, **options)(q, k, v, start, **by_row)
     arrays = map(cases.as_oracle, (q, k.swapaxes(2, 3), v))
-    want = oracle.attention(*arrays, case.positions, learned_sink=sinks, **case.options)
+    want = oracle.attention(*arrays, case.positions, **by_row, **case.options)
     cases.assert_near(output, want["output"], 2e-5, "output")
     if moments is not None:
         cases.assert_near(moments.learned_sink_mass, want["learned_sink_mass"], 2e-5, "learned_sink_mass")
@@ -225,16 +235,17 @@ def test_decode_repeats_prefill_step_by_step(implementation, rng):
     call = cases.compiled(decode_attention, implementation=implementation, **case.options)
     for t in range(case.queries):
         lengths = jnp.asarray(np.maximum(case.positions[:, t] + 1, 0), jnp.int32)
-        step = call(q[:, t], k, v, lengths)
+        step = call(q[:, t], k, v, lengths, prompt_length=case.prompts)
         jax.tree.map(lambda x, y, t=t: cases.assert_near(x, y[:, t], 1e-5, "step"), step, together)
 
 
 def test_one_start_serves_all_rows(rng):
     case = Case((4, 4), 3, 20, 2, 2)
     arrays = case.arrays(rng, "float32")
-    want = prefill("xla", case, *arrays)
+    options = {"implementation": "xla", "prompt_length": 4, **case.options}
+    want = cases.compiled(prefill_attention, **options)(*arrays, jnp.array([4, 4]))
     for start in (4, jnp.int32(4)):
-        got = cases.compiled(prefill_attention, implementation="xla", **case.options)(*arrays, start)
+        got = cases.compiled(prefill_attention, **options)(*arrays, start)
         jax.tree.map(lambda x, y: cases.assert_near(x, y, 1e-6, "one start"), got, want)
 
 

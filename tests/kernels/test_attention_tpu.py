@@ -34,9 +34,8 @@ def test_every_block_of_rows_reads_the_slots_it_sees_once():
             slots = np.arange(blocks.keys)
             first = 0 if blocks.window is None else np.maximum(position - blocks.window + 1, 0)
             visible = (slots <= position) & (slots >= first)
-            mask, is_first = blocks.visible(start, i, slots[None])
+            mask = blocks.visible(slots[None], start, i)
             np.testing.assert_array_equal(np.asarray(mask)[: len(rows)], visible, err_msg=str(blocks))
-            np.testing.assert_array_equal(np.asarray(is_first)[: len(rows)], visible & (slots == first))
             needed = np.unique(np.nonzero(visible)[1] // blocks.slot_block)
             read = [int(blocks.slot_index(start, i, j)) for j in range(blocks.slot_blocks)]
             assert read == sorted(read)

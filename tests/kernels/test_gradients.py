@@ -13,7 +13,7 @@ from tests import oracle
 from . import cases
 from .test_attention import BOUNDS
 
-DEFINITIONS = [definition for definition, _ in BOUNDS.values()]
+DEFINITIONS = {name: definition for name, (definition, _) in BOUNDS.items()}
 STEP = 1e-5
 ROWS = cases.logit_rows(200)
 WINDOWED = {"window": 3, "soft_cap": 4.0}
@@ -81,22 +81,27 @@ RUNS += [(call, "xla", SUNK) for call in (cases.decode, cases.prefill)]
 def test_attention_agrees_with_finite_differences(call, implementation, options, rng):
     """Rows: a text that begins (one key is visible), one in the middle of its cache, one that sees no key."""
     options = {"scale": 0.7, **options}
+    if call is not cases.dispersion:
+        options["prompt_length"] = jnp.array([1, 4, 2])
     queries, start = (1, np.array([0, 5, -1])) if call is cases.decode else (3, np.array([0, 4, -3]))
     shapes = (3, queries, 4, 8), (3, 2, 9, 8)
     point, directions = (tuple(rng.normal(0, 1, shape) for shape in shapes) for _ in range(2))
 
     def metrics(q, k):
         got = call(q, k.swapaxes(2, 3), k, jnp.int32(start), implementation=implementation, **options)
-        return jnp.stack([x.sum() for x in got])
+        return {name: x.sum() for name, x in got.items()}
 
     def oracle_metrics(q, k):
         want = oracle.attention(q, k, k, start[:, None] + np.arange(queries), **options)
         if call is cases.dispersion:
-            return oracle.head_jsd(want["weights"]).sum()[None]
-        return np.array([want[name].sum() for name in ("output", *DEFINITIONS, "learned_sink_mass") if name in want])
+            return {"head_jsd": oracle.head_jsd(want["weights"]).sum()}
+        return {name: want[DEFINITIONS.get(name, name)].sum() for name in slopes}
 
     slopes = jax.jit(jax.jacrev(metrics, argnums=(0, 1)))(*map(jnp.float32, point))
     for i, direction in enumerate(directions):
         moved = lambda x, i=i: oracle_metrics(*(x if j == i else y for j, y in enumerate(point)))  # noqa: E731
-        got = (np.asarray(slopes[i], np.float64) * direction).sum(axis=tuple(range(1, 1 + direction.ndim)))
-        cases.assert_near(got, along(moved, point[i], direction), 2e-4, f"along {'qk'[i]}", relative=1e-4)
+        ahead, behind = (moved(point[i] + sign * STEP * direction) for sign in (1, -1))
+        for name, slope_of in slopes.items():
+            got = (np.asarray(slope_of[i], np.float64) * direction).sum()
+            want = (ahead[name] - behind[name]) / (2 * STEP)
+            cases.assert_near(got, want, 2e-4, f"{name} along {'qk'[i]}", relative=1e-4)

@@ -22,6 +22,7 @@ def tiles_of_eight(monkeypatch):
 
 
 def jitted(function, case, implementation="xla", **options):
+    options |= {"prompt_length": case.prompts} if function is prefill_attention else {}
     return jax.jit(functools.partial(function, implementation=implementation, **case.options, **options))
 
 

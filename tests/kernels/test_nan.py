@@ -44,7 +44,7 @@ def test_query_with_nan_affects_itself_only(call, implementation, rng):
     q, k, v, start = attention_case(rng)
     q = q.at[1, 0, 2, 5].set(jnp.nan)
     run = cases.compiled(call, scale=0.1, implementation=implementation)
-    for metric in run(q, k, v, start):
+    for metric in run(q, k, v, start).values():
         is_nan = np.zeros(metric.shape, bool)
         is_nan[1, 0, 2 if call is not cases.dispersion else 0] = True
         np.testing.assert_array_equal(np.isnan(metric), is_nan)

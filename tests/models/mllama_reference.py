@@ -188,8 +188,7 @@ def metrics(model, run, targets, visible=None):
 
 def _cross_attention_metrics(weights, visible, shape):
     """Return the metrics of a cross-attention layer; NaN without images."""
-    names = ("attention_entropy", "attention_entropy_normalized", "attention_varentropy", "sink_mass")
-    metrics = {name: np.full(shape, np.nan) for name in (*names, "attention_entropy_no_sink")}
+    metrics = {name: np.full(shape, np.nan) for name in oracle.attention_row(np.ones(1), None, None)}
     metrics |= {name: np.full(shape[:1], np.nan) for name in ("hdi", "head_jsd")}
     if weights is None:
         return metrics
@@ -198,8 +197,7 @@ def _cross_attention_metrics(weights, visible, shape):
         rows = weights[:, t, keys].astype(np.float64)
         rows /= rows.sum(axis=-1, keepdims=True)
         for n, row in enumerate(rows):
-            values = oracle.attention_row(row, np.zeros(len(row)))
-            for name in (*names, "attention_entropy_no_sink"):
-                metrics[name][t, n] = values[name]
+            for name, value in oracle.attention_row(row, None, None).items():
+                metrics[name][t, n] = value
         metrics["head_jsd"][t] = oracle.head_jsd(rows)
     return metrics | {"hdi": oracle.head_dispersion(metrics["attention_entropy"])}

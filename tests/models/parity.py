@@ -12,6 +12,8 @@ from jaxtrace.models.decoder import is_stacked
 from jaxtrace.models.forward import forward
 from tests.engine.reference import RELATIVE, assert_metrics, metrics
 
+PROMPT = 5  # positions of the prompt of every sequence
+
 
 def everything(config, params, tokens):
     """Return metrics, logits and residual streams of every position of sequences [B, T]."""
@@ -19,7 +21,8 @@ def everything(config, params, tokens):
     probes = Probes(experts=config.chosen_experts > 0)
     start = jnp.zeros(batch, jnp.int32)
     cache = empty_cache(config, batch, length, stacked=is_stacked(params))
-    result = forward(config, params, tokens, cache, start, **forward_flags(config, probes))
+    prompt_length = jnp.full(batch, PROMPT)
+    result = forward(config, params, tokens, cache, start, prompt_length=prompt_length, **forward_flags(config, probes))
     before = jnp.zeros((batch, config.num_layers + 1, config.embed_dim))
     following = jnp.roll(tokens, -1, axis=1)
     trace, drawable = measure(config, params, result, before, start, probes, targets=following, keep_logits=True)
@@ -42,7 +45,7 @@ def assert_parity(model, tokens, run, *, compute=compiled):
     assert_relative(logits, run.logits, "logits")
     for layer in range(model.config.num_layers + 1):
         assert_relative(stream[:, layer], run.hidden[:, layer], f"hidden state {layer}")
-    expected = metrics(run, np.roll(tokens, -1), windows=windows(model.config))
+    expected = metrics(run, np.roll(tokens, -1), windows=windows(model.config), prompt_length=PROMPT)
     del expected["token"]
     if run.experts is not None:
         np.testing.assert_array_equal(*(np.sort(x, axis=-1) for x in (trace.pop("experts"), run.experts)))

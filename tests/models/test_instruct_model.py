@@ -59,7 +59,8 @@ def test_every_step_agrees_with_transformers(model, reference, questions):
     steps = slice(len(row.prompt_tokens) - 1, -1)
 
     def expected(run):
-        return {name: x[steps] for name, x in metrics(run, np.array([*tokens[1:], -1])).items()}
+        of_run = metrics(run, np.array([*tokens[1:], -1]), prompt_length=len(row.prompt_tokens))
+        return {name: x[steps] for name, x in of_run.items()}
 
     single, double = hugging_face.run(reference, tokens), hugging_face.run(copy.deepcopy(reference).double(), tokens)
     np.testing.assert_array_equal(drawn, single.logits[steps].argmax(axis=-1))

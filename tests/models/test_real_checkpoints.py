@@ -85,10 +85,11 @@ def assert_agreement(model, bos, directory, *, steps=STEPS, with_errors=False):
     reference = hugging_face.load(directory)
     run = hugging_face.run(reference, tokens)
     np.testing.assert_array_equal(drawn, run.logits[:-1].argmax(axis=-1))
-    expected = {name: values[:-1] for name, values in metrics(run, np.append(drawn, -1)).items()}
+    following = np.append(drawn, -1)
+    expected = {name: values[:-1] for name, values in metrics(run, following, prompt_length=1).items()}
     errors = None
     if with_errors:
-        exact = metrics(hugging_face.run(reference.double(), tokens), np.append(drawn, -1))
+        exact = metrics(hugging_face.run(reference.double(), tokens), following, prompt_length=1)
         errors = {name: np.nanmax(np.abs(values - exact[name][:-1])) for name, values in expected.items()}
     assert_metrics(row.metrics, expected, run.lens_logits[:-1], errors)
     return tokens, run

@@ -33,7 +33,9 @@ def check(family, meshes=None, **changes):
     visible = None if config.vision is None else rng.random((ROWS, TOKENS, config.vision.max_tiles)) < 0.5
     probes = dataclasses.replace(PROBES, experts=config.chosen_experts > 0)
     lengths = TOKENS + np.arange(ROWS)  # of the prompts that the tokens begin
-    state = init_state(config, params, ROWS, SLOTS, probes, images=images(config, rng), prompt_length=lengths)
+    state = init_state(
+        config, params, ROWS, SLOTS, probes, images=images(config, rng), text_length=lengths, prompt_length=lengths // 2
+    )
     step = functools.partial(score_step, config=config, probes=probes)
 
     def traced(params, state):

@@ -14,15 +14,15 @@ from tests.traces.damage import edit_run
 from tests.traces.rows import INFO, make_row, make_trace
 
 NOTE = (
-    "runs of metrics_version 1 and 2 are together, between which the definition changed of entropy, surprise_z; "
+    "runs of metrics_version 2 and 3 are together, between which the definition changed of entropy, surprise_z; "
     "compare these metrics only among runs of one version"
 )
 
 
 @pytest.fixture
 def entropy_changed(monkeypatch):
-    """Add a version 2 of the definitions that changes entropy."""
-    changed = dataclasses.replace(schema.METRICS["entropy"], changed=(2,))
+    """Add a version 3 of the definitions that changes entropy."""
+    changed = dataclasses.replace(schema.METRICS["entropy"], changed=(3,))
     monkeypatch.setitem(schema.QUANTITIES, "entropy", changed)
 
 
@@ -45,36 +45,36 @@ def test_copied_run_keeps_its_version(tmp_path):
 
 
 def test_dataset_of_two_definitions_warns_and_names_the_metrics(tmp_path, entropy_changed):
-    for version in (1, 2):
+    for version in (2, 3):
         stored(tmp_path, version, partition_of(run=version))
     with pytest.warns(UserWarning) as warned:
         trace = open_trace(tmp_path)
     assert [str(warning.message) for warning in warned] == [f"{tmp_path}: {NOTE}"]
-    assert trace.metrics_versions == (1, 2) and trace.filter(run=1).metrics_versions == (1,)
+    assert trace.metrics_versions == (2, 3) and trace.filter(run=2).metrics_versions == (2,)
 
 
 def test_study_of_two_definitions_warns_and_names_the_metrics(tmp_path, entropy_changed):
-    places = [str(stored(tmp_path / str(version), version)) for version in (1, 2)]
+    places = [str(stored(tmp_path / str(version), version)) for version in (2, 3)]
     with pytest.warns(UserWarning) as warned:
         study_traces(StudyConfig(traces=places), tmp_path)
     assert [str(warning.message) for warning in warned] == [f"{', '.join(places)}: {NOTE}"]
 
 
 def test_versions_with_equal_definitions_do_not_warn(tmp_path):
-    for version in (1, 2):
+    for version in (2, 3):
         stored(tmp_path, version, partition_of(run=version))
-    assert open_trace(tmp_path).metrics_versions == (1, 2)
+    assert open_trace(tmp_path).metrics_versions == (2, 3)
 
 
 def test_resume_under_other_definitions_is_refused(tmp_path, entropy_changed):
-    stored(tmp_path, 1)
+    stored(tmp_path, 2)
     with pytest.raises(
-        StoreError, match=r"metrics_version is 1 in the run there and 2 in this one, .* entropy"
+        StoreError, match=r"metrics_version is 2 in the run there and 3 in this one, .* entropy"
     ) as error:
-        stored(tmp_path, 2, resume=True)
+        stored(tmp_path, 3, resume=True)
     assert "\n" not in str(error.value)
 
 
 def test_resumed_run_keeps_its_version(tmp_path):
-    stored(stored(tmp_path, 1), 2, resume=True)
-    assert open_trace(tmp_path).metrics_versions == (1,)
+    stored(stored(tmp_path, 2), 3, resume=True)
+    assert open_trace(tmp_path).metrics_versions == (2,)
