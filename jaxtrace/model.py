@@ -368,6 +368,7 @@ class Model:
             "left_out": {} if settings.interventions is None else settings.interventions.ablated(),
             "residuals": list(settings.probes.residuals),
             "top_tokens": settings.probes.top_tokens,
+            **({"top_k_mass": settings.probes.top_k_mass} if settings.probes.top_k_mass else {}),
             "prompt_positions": settings.probes.prompt_positions,
             "lens_renyi": settings.probes.lens_renyi,
             "attention_rows": [list(row) for row in settings.probes.attention_rows],

@@ -31,12 +31,18 @@ def interpreter(interpret: bool) -> Any:
     return plgpu.InterpretGPUParams() if interpret else None
 
 
+def empty_sums(zero: Any, alphas: Alphas) -> RunningSums:
+    """Return the sums of no score, each of which is `zero`."""
+    return RunningSums(zero, zero, zero, tuple(zero for _ in alphas), zero if 0 in alphas else None)
+
+
 def sum_terms(scores: Any, m: Any, alphas: Alphas = ()) -> RunningSums:
     """Return each score's terms of the sums about m, which has the scores' shape; 0 for an absent score."""
     absent = scores <= MASKED
     u = jnp.maximum(scores - m, FLOOR)
     e, *r = (jnp.where(absent, 0.0, power) for power in _powers(u, alphas))
-    return RunningSums(e, e * u, e * u * u, tuple(r))
+    c = jnp.where(absent, 0.0, scores - m) if 0 in alphas else None
+    return RunningSums(e, e * u, e * u * u, tuple(r), c)
 
 
 def bfloat16_pieces(x: Float[Array, "*x"]) -> Array:

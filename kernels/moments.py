@@ -1,8 +1,9 @@
 """Moment algebra: entropy, varentropy and related quantities of a softmax, from a few mergeable sums.
 
 For scores s with m = max s and u = s − m the sums l = Σ eᵘ, a = Σ eᵘu, b = Σ eᵘu² and r_α = Σ e^{αu} give entropy,
-varentropy, log-sum-exp, the largest probability and the Rényi entropies. Partial results over any split of the row
-merge exactly; raw scores never enter the sums, so a constant added to all scores changes nothing.
+varentropy, log-sum-exp, the largest probability and the Rényi entropies. With c = Σ u and the number of entries r_0
+they also give the divergence from the uniform distribution and, with r_½, the angle to it. Partial results over any
+split of the row merge exactly; raw scores never enter the sums, so a constant added to all scores changes nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ BLOCK = 1024
 Alphas = tuple[float, ...]  # orders of Rényi entropies
 
 
+def with_uniform_orders(alphas: Alphas) -> Alphas:
+    """Return the orders, then those of 0 and ½ that they lack, which `self_certainty` and `fisher_rao` need."""
+    return (*alphas, *(order for order in (0.0, 0.5) if order not in alphas))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
@@ -39,6 +45,7 @@ class Moments:
       b: Σ e^u u².
       r: Rényi sums Σ e^{αu}, one per α (last axis).
       alphas: orders α of the Rényi sums, static.
+      c: Σ u; None unless 0 is among the orders.
     """
 
     m: Float[Array, "*r"]
@@ -47,12 +54,14 @@ class Moments:
     b: Float[Array, "*r"]
     r: Float[Array, "*r A"]
     alphas: Alphas = dataclasses.field(default=(), metadata={"static": True})
+    c: Float[Array, "*r"] | None = None
 
     @classmethod
     def empty(cls, shape: Sequence[int], alphas: Alphas = ()) -> Moments:
         """Return the moments of rows with no entry."""
         zero = jnp.zeros(shape, jnp.float32)
-        return cls(jnp.full(shape, MASKED), zero, zero, zero, jnp.zeros((*shape, len(alphas))), alphas)
+        c = zero if 0 in alphas else None
+        return cls(jnp.full(shape, MASKED), zero, zero, zero, jnp.zeros((*shape, len(alphas))), alphas, c)
 
     @classmethod
     def of(
@@ -110,22 +119,20 @@ class Moments:
             b=jnp.where(has_entry, jnp.sum(e * u * u, axis=-1), 0.0),
             r=jnp.where(has_entry[..., None], r, 0.0),
             alphas=alphas,
+            c=jnp.sum(jnp.where(scores <= MASKED, 0.0, scores - m[..., None]), axis=-1) if 0 in alphas else None,
         )
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union of two disjoint parts of the same rows."""
         m = jnp.maximum(self.m, other.m)
         x, y = self._about(m), other._about(m)
-        return Moments(m, x.l + y.l, x.a + y.a, x.b + y.b, x.r + y.r, self.alphas)
+        return dataclasses.replace(jax.tree.map(jnp.add, x, y), m=m)
 
     def merge_axis(self, axis: int) -> Moments:
         """Return the moments of the union of all parts along one (non-negative) axis, which is removed."""
         m = jnp.max(self.m, axis=axis, keepdims=True)
-        parts = self._about(m)
-        total = lambda x: jnp.sum(x, axis=axis)  # noqa: E731
-        return Moments(
-            jnp.squeeze(m, axis), total(parts.l), total(parts.a), total(parts.b), total(parts.r), self.alphas
-        )
+        total = jax.tree.map(lambda x: jnp.sum(x, axis=axis), self._about(m))
+        return dataclasses.replace(total, m=jnp.squeeze(m, axis))
 
     def _about(self, m: Float[Array, "*r"]) -> Moments:
         """Return the same moments with sums about m, which is at least the largest score."""
@@ -134,7 +141,9 @@ class Moments:
         b = c * (self.b + 2 * d * self.a + d * d * self.l)
         scales = [jnp.ones_like(d) if alpha == 0 else jnp.exp(_exponent(alpha) * d) for alpha in self.alphas]
         r = jnp.stack(scales, axis=-1) * self.r if scales else self.r
-        return Moments(jnp.broadcast_to(m, d.shape), c * self.l, c * (self.a + d * self.l), b, r, self.alphas)
+        # Σ u is linear in the shift, which is therefore not cut: no e^u hides its size.
+        linear = None if self.c is None else self.c + (self.m - m) * self._sum_of_order(0)
+        return Moments(jnp.broadcast_to(m, d.shape), c * self.l, c * (self.a + d * self.l), b, r, self.alphas, linear)
 
     @property
     def logsumexp(self) -> Float[Array, "*r"]:
@@ -169,6 +178,35 @@ class Moments:
             return jnp.log(self._divisor)
         r = jnp.where(self.l == 0, 1.0, self.r[..., i])
         return jnp.maximum((jnp.log(r) - alpha * jnp.log(self._divisor)) / (1 - alpha), 0.0)
+
+    @property
+    def self_certainty(self) -> Float[Array, "*r"]:
+        """Return KL(U ‖ p) in nats, U uniform over the entries; 0 for an empty row. Needs the order 0.
+
+        The divergence is −(1/n) Σ ln p − ln n (arXiv 2502.18581). It is within 1e-5 of float64, absolute and relative.
+        """
+        assert self.c is not None
+        n = self._count
+        return jnp.where(self.l == 0, 0.0, jnp.maximum(jnp.log(self._divisor / n) - self.c / n, 0.0))
+
+    @property
+    def fisher_rao(self) -> Float[Array, "*r"]:
+        """Return (2/π) arccos(Σ √p / √n), the angle to uniform over the n entries. Needs the orders 0 and ½.
+
+        The formula is of arXiv 2212.09171. The angle is from 0 to 1; an empty row has 0. It is within 1e-5 of float64
+        above 0.02; below, where the arc cosine is steep, within 5e-4.
+        """
+        cosine = self._sum_of_order(0.5) / self._divisor * jnp.sqrt(self._divisor / self._count)
+        uniform = (self.l == 0) | (cosine >= 1)  # the arc cosine has no gradient at 1
+        return jnp.where(uniform, 0.0, 2 / math.pi * jnp.arccos(jnp.where(uniform, 0.0, cosine)))
+
+    def _sum_of_order(self, alpha: float) -> Float[Array, "*r"]:
+        return self.r[..., self.alphas.index(alpha)]
+
+    @property
+    def _count(self) -> Float[Array, "*r"]:
+        """Number of entries, or 1 for an empty row."""
+        return jnp.maximum(self._sum_of_order(0), 1.0)
 
     @property
     def _divisor(self) -> Float[Array, "*r"]:

@@ -19,21 +19,28 @@ class RunningSums(NamedTuple):
       a: Σ e^u u.
       b: Σ e^u u².
       r: Rényi sums Σ e^{αu}, one per α.
+      c: Σ u; None unless 0 is among the orders.
     """
 
     l: Any  # noqa: E741 (its name in the definition)
     a: Any
     b: Any
     r: tuple[Any, ...] = ()
+    c: Any = None
 
 
 def shift_sums(sums: RunningSums, d: Any, alphas: Alphas = ()) -> RunningSums:
     """Return sums about m as sums about m − d; d ≤ 0 is m minus the new maximum."""
+    linear = None
+    if sums.c is not None:
+        count = sums.r[alphas.index(0)]
+        linear = sums.c + jnp.where(count > 0, d * count, 0.0)  # d, which is not cut here, may be −∞ without entries
     d = jnp.maximum(d, FLOOR)
     c = jnp.exp(d)
     a = c * (sums.a + d * sums.l)
     b = c * (sums.b + d * (2 * sums.a + d * sums.l))
-    return RunningSums(c * sums.l, a, b, tuple(power(alpha, c, d) * r for alpha, r in zip(alphas, sums.r, strict=True)))
+    r = tuple(power(alpha, c, d) * r for alpha, r in zip(alphas, sums.r, strict=True))
+    return RunningSums(c * sums.l, a, b, r, linear)
 
 
 def power(alpha: float, e: Any, u: Any) -> Any:

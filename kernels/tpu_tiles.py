@@ -38,7 +38,7 @@ class TopTwo(NamedTuple):
 def empty_sums(rows: int, alphas: Alphas = ()) -> RunningSums:
     """Return the sums of rows with no score."""
     zero = jnp.zeros((rows, 1), jnp.float32)
-    return RunningSums(zero, zero, zero, (zero,) * len(alphas))
+    return RunningSums(zero, zero, zero, (zero,) * len(alphas), zero if 0 in alphas else None)
 
 
 def empty_top(rows: int) -> TopTwo:
@@ -68,7 +68,8 @@ def tile_sums(scores: Any, m: Any, alphas: Alphas = (), scale: Any = 1.0) -> tup
     e = jnp.exp(u)
     eu = e * u
     r = (total((scores > MASKED).astype(jnp.float32) if alpha == 0 else power(alpha, e, u)) for alpha in alphas)
-    return u, e, RunningSums(total(e), total(eu), total(eu * u), tuple(r))
+    c = total(jnp.where(scores <= MASKED, 0.0, u)) if 0 in alphas else None
+    return u, e, RunningSums(total(e), total(eu), total(eu * u), tuple(r), c)
 
 
 def total(x: Any) -> Any:

@@ -104,6 +104,27 @@ def top1_top2_gap(logits):
     return ranked[..., -1] - (ranked[..., -2] if ranked.shape[-1] > 1 else 0.0)
 
 
+def self_certainty(logits):
+    """Return KL(U ‖ p), U uniform over the present entries; 0 for a row without one."""
+    ln_p = log_softmax(logits)
+    present = np.isfinite(ln_p)
+    n = np.maximum(present.sum(axis=-1), 1)
+    return np.where(present.any(axis=-1), -np.where(present, ln_p, 0.0).sum(axis=-1) / n - np.log(n), 0.0)
+
+
+def fisher_rao(logits):
+    """Return (2/π) arccos(Σ √p / √n) over the n present entries; 0 for a row without one."""
+    ln_p = log_softmax(logits)
+    n = np.isfinite(ln_p).sum(axis=-1)
+    cosine = np.exp(ln_p / 2).sum(axis=-1) / np.sqrt(np.maximum(n, 1))
+    return np.where(n > 0, 2 / np.pi * np.arccos(np.minimum(cosine, 1.0)), 0.0)
+
+
+def top_k_mass(logits, k):
+    """Return the sum of the k largest probabilities."""
+    return np.sort(softmax(logits), axis=-1)[..., -k:].sum(axis=-1)
+
+
 # ---- through the layers --------------------------------------------------------------------------
 
 

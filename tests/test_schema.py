@@ -89,6 +89,7 @@ def test_a_new_metric_makes_the_tables_stale(traced, tmp_path, monkeypatch, caps
 def test_page_columns_keep_their_order():
     assert [*schema.token_column_metrics()] == [
         *("confidence", "entropy", "varentropy", "surprisal", "logprob", "top1_prob", "top1_top2_gap"),
+        *("self_certainty", "fisher_rao", "top_k_mass"),
         *("attention_entropy", "attention_entropy_normalized", "sink_mass"),
         *("attention_self", "attention_prompt_mass", "learned_sink_mass", "hdi", "head_jsd"),
         *("router_entropy", "router_top_mass", "prediction_depth", "quadrant"),
@@ -97,7 +98,8 @@ def test_page_columns_keep_their_order():
 
 def test_features_keep_their_order():
     assert feature_names() == (
-        *("entropy", "varentropy", "top1_prob", "top1_top2_gap", "surprisal", "surprise_z"),
+        *("entropy", "varentropy", "top1_prob", "top1_top2_gap", "self_certainty", "fisher_rao"),
+        *("surprisal", "surprise_z"),
         *("attention_entropy_normalized", "sink_mass"),
         *("attention_self", "attention_max", "learned_sink_mass", "hdi", "head_jsd"),
         *("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1_prob"),

@@ -17,8 +17,8 @@ from jaxtrace.settings.groups import OUTPUT, TRACE
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
-RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "attention_rows", "lens_renyi", "experts", "alphas")
-RECORDED += ("step_metrics", "precision")
+RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "top_k_mass", "attention_rows", "lens_renyi")
+RECORDED += ("experts", "step_metrics", "alphas", "precision")
 
 
 class ReportOptions(StrictModel):

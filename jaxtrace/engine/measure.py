@@ -38,6 +38,9 @@ class StepTrace:
     renyi: Float[Array, "*s A"] | None = None
     top1_prob: Float[Array, "*s"] | None = None
     top1_top2_gap: Float[Array, "*s"] | None = None
+    self_certainty: Float[Array, "*s"] | None = None
+    fisher_rao: Float[Array, "*s"] | None = None
+    top_k_mass: Float[Array, "*s"] | None = None
     attention_entropy: Float[Array, "*s L N"] | None = None
     attention_varentropy: Float[Array, "*s L N"] | None = None
     attention_entropy_normalized: Float[Array, "*s L N"] | None = None
@@ -144,7 +147,7 @@ def measure(
     probes = probes.of_model(config)
     trace: dict[str, Any] = {}
     needed: dict[str, Any] = {}
-    keep_logits |= probes.top_tokens > 0 or "logits" in probes.step_inputs
+    keep_logits |= max(probes.top_tokens, probes.top_k_mass) > 0 or "logits" in probes.step_inputs
     unrecorded = needs.output and not probes.output
     with jax.named_scope("unembed"):
         if probes.output or probes.lens or needs.output:
@@ -208,6 +211,8 @@ def _outputs(
             "renyi": by_position(rows.renyi),
             "top1_prob": by_position(last.p_max),
             "top1_top2_gap": by_position(rows.top1_top2_gap),
+            "self_certainty": by_position(rows.self_certainty),
+            "fisher_rao": by_position(rows.fisher_rao),
             "logprob": None if targets is None else jnp.where(known, by_position(rows.target_logprob), jnp.nan),
         }
     if probes.lens:
@@ -358,11 +363,14 @@ def _raw(
     trace = {}
     if probes.residuals:
         trace["residuals"] = jnp.moveaxis(result.residual(probes.residuals).astype(jnp.float32), 0, 2)
-    if probes.top_tokens:
+    if count := max(probes.top_tokens, probes.top_k_mass):
         assert sampler_input.logits is not None
-        values, ids = largest_logits(sampler_input.logits, probes.top_tokens)
-        total = jax.nn.logsumexp(sampler_input.logits, axis=-1, keepdims=True)
-        trace |= {"top_ids": ids, "top_logprobs": values - total}
+        values, ids = largest_logits(sampler_input.logits, count)
+        logprobs = values - jax.nn.logsumexp(sampler_input.logits, axis=-1, keepdims=True)
+        if probes.top_tokens:
+            trace |= {"top_ids": ids[..., : probes.top_tokens], "top_logprobs": logprobs[..., : probes.top_tokens]}
+        if probes.top_k_mass:
+            trace["top_k_mass"] = jnp.minimum(jnp.sum(jnp.exp(logprobs[..., : probes.top_k_mass]), axis=-1), 1.0)
     if probes.attention_rows:
         trace["attention_rows"] = attention_weights(config, params, result, start, probes.attention_rows)
     return trace

@@ -107,7 +107,9 @@ def sharded_unembed_moments(
 
     of_group, of_row = PartitionSpec(None, rows), PartitionSpec(rows)
     of_logits = PartitionSpec(rows, axes)
-    out: Any = UnembedMoments(*cast(Any, (of_group, of_row, of_group, of_group, of_row, of_row, of_logits)))
+    out: Any = UnembedMoments(
+        *cast(Any, (of_group, of_row, of_group, of_group, of_row, of_row, of_row, of_row, of_logits))
+    )
     of_table = PartitionSpec(None if excess else axes)
     call = map_shards(shard_moments, (of_group, of_table, of_row), out)
     flat = hidden.reshape(groups, batch * length, width)

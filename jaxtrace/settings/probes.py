@@ -70,6 +70,11 @@ class RecordSettings(StrictModel):
         description="Store this many of the most likely next tokens, with their log-probabilities.",
         json_schema_extra=RECORD,
     )
+    top_k_mass: Natural = Field(
+        default=0,
+        description="Record the total probability of this many of the most likely tokens, such as 10.",
+        json_schema_extra=RECORD,
+    )
     attention_rows: Annotated[tuple[tuple[Count, Natural], ...], PAIRS] = Field(
         default=(),
         description="LAYER:HEAD pairs whose attention weights are stored, comma-separated: 3:0,3:1.",
@@ -148,7 +153,7 @@ class Probes:
     """Groups of metrics and raw material to record; nothing else is computed.
 
     Attributes:
-      output: entropy, varentropy, Rényi entropies, top-1 and gap of the next-token distribution.
+      output: entropy, varentropy, Rényi entropies, top-1, gap and distances to uniform of the next-token distribution.
       attention: entropy, varentropy and sink mass of every head's attention.
       dispersion: differences between the attention of a layer's heads.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
@@ -159,6 +164,7 @@ class Probes:
       layer_stride: distance between recorded layers; the last layer is always recorded.
       residuals: layers whose residual stream is stored; 0 is the embedding.
       top_tokens: number of most likely tokens to store, with their log-probabilities.
+      top_k_mass: number of most likely tokens whose total probability is recorded; 0 records none.
       attention_rows: (layer from 1, query head from 0) pairs whose attention weights are stored.
       prompt_positions: True to also record the prompt's positions before its last one, when texts are continued.
       lens_renyi: True to record Rényi entropies of every layer's prediction (with `lens`), at the cost of a second
@@ -180,6 +186,7 @@ class Probes:
     layer_stride: int = DEFAULTS.layer_stride
     residuals: tuple[int, ...] = DEFAULTS.residuals
     top_tokens: int = DEFAULTS.top_tokens
+    top_k_mass: int = DEFAULTS.top_k_mass
     attention_rows: tuple[tuple[int, int], ...] = DEFAULTS.attention_rows
     prompt_positions: bool = DEFAULTS.prompt_positions
     lens_renyi: bool = DEFAULTS.lens_renyi
@@ -288,8 +295,9 @@ class Probes:
                 raise ConfigError(f"attention_rows: layer {layer} attends to images, not to positions; drop it")
             if not config.kind(layer - 1).attends_to_text:
                 raise ConfigError(f"attention_rows: layer {layer} is recurrent and has no attention weights; drop it")
-        if self.top_tokens > config.vocab_size:
-            raise ConfigError(f"top_tokens is {self.top_tokens}; the vocabulary has {config.vocab_size}, so give fewer")
+        for name in ("top_tokens", "top_k_mass"):
+            if (count := getattr(self, name)) > config.vocab_size:
+                raise ConfigError(f"{name} is {count}; the vocabulary has {config.vocab_size}, so give fewer")
 
 
 # Fields of `Probes` besides the groups.

@@ -133,6 +133,7 @@ class Info(_Strict):
     layer_stride: Count = 1
     residuals: Annotated[list[Number], AfterValidator(_distinct)] = []
     top_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    top_k_mass: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     attention_rows: Annotated[
         list[Annotated[list[Number], Field(min_length=2, max_length=2)]], AfterValidator(_distinct)
     ] = []

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..dispatch import Operation
+from ..moments import with_uniform_orders
 from . import gpu, reference, tpu, xla
 from .types import SoftmaxMoments
 
@@ -21,7 +22,7 @@ def softmax_moments(
     axis_name: str | tuple[str, ...] | None = None,
     implementation: str | None = None,
 ) -> SoftmaxMoments:
-    """Return entropy, varentropy, Rényi sums and the top two of softmax rows.
+    """Return entropy, varentropy, Rényi sums, the distance to uniform and the top two of softmax rows.
 
     Args:
       logits: logits of any float dtype, computed in float32; −∞ marks an absent entry.
@@ -47,7 +48,8 @@ def softmax_moments(
         )
     if temperature is not None:
         temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), rows).reshape(-1)
-    sums = OPERATION(logits.reshape(-1, size), alphas=alphas, temperature=temperature, implementation=implementation)
+    options = {"alphas": with_uniform_orders(alphas), "temperature": temperature}
+    sums = OPERATION(logits.reshape(-1, size), implementation=implementation, **options)
     if axis_name is not None:
         sums = sums.all_gather(axis_name, size)
-    return jax.tree.map(lambda x: x.reshape(*rows, *x.shape[1:]), sums.result)
+    return jax.tree.map(lambda x: x.reshape(*rows, *x.shape[1:]), sums.result(alphas))

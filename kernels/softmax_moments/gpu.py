@@ -17,9 +17,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from ..gpu_tiles import interpreter, plgpu, sum_terms, too_old
+from ..gpu_tiles import empty_sums, interpreter, plgpu, sum_terms, too_old
 from ..moments import MASKED, Alphas, Moments
-from ..tiles import RunningSums, shift_sums
+from ..tiles import shift_sums
 from .types import SoftmaxSums
 
 TILE = 4096  # entries that are loaded before the first is used: 16 KiB in float32
@@ -41,7 +41,7 @@ def softmax_moments(
     tiles = pl.cdiv(logits.shape[1], TILE)
     tiles_of_part = pl.cdiv(tiles, pl.cdiv(BLOCKS, rows))
     parts = pl.cdiv(tiles, tiles_of_part)
-    sums = 4 + len(alphas)
+    sums = 4 + (0 in alphas) + len(alphas)
     kernel = plgpu.kernel(
         functools.partial(_part_of_row, alphas=alphas, tiles_of_part=tiles_of_part),
         out_type=(
@@ -57,9 +57,9 @@ def softmax_moments(
             flops=12 * logits.size, transcendentals=logits.size, bytes_accessed=logits.size * logits.dtype.itemsize
         ),
     )
-    (m, l, a, b, *r), second, top1 = kernel(logits, temperature)  # noqa: E741
-    r = jnp.stack(r, axis=-1) if alphas else jnp.zeros((*m.shape, 0))
-    return SoftmaxSums(Moments(m, l, a, b, r, alphas), top1, second).join(0)
+    (m, l, a, b, *sums), second, top1 = kernel(logits, temperature)  # noqa: E741
+    r = jnp.stack(sums[: len(alphas)], axis=-1) if alphas else jnp.zeros((*m.shape, 0))
+    return SoftmaxSums(Moments(m, l, a, b, r, alphas, *sums[len(alphas) :]), top1, second).join(0)
 
 
 def _part_of_row(
@@ -102,13 +102,13 @@ def _part_of_row(
         return m, second, top1, sums
 
     zero = full(0.0)
-    carry = full(MASKED), full(MASKED), full(0, jnp.int32), RunningSums(zero, zero, zero, tuple(zero for _ in alphas))
+    carry = full(MASKED), full(MASKED), full(0, jnp.int32), empty_sums(zero, alphas)
     steps = jnp.minimum(tiles_of_part, tiles - part * tiles_of_part)
     m, second, top1, sums = lax.fori_loop(0, steps, tile, carry)
 
     largest = jnp.max(m)
     sums = shift_sums(sums, m - largest, alphas)
-    for i, value in enumerate((largest, *map(jnp.sum, (sums.l, sums.a, sums.b, *sums.r)))):
+    for i, value in enumerate((largest, *map(jnp.sum, jax.tree.leaves(sums)))):
         sums_out[i, part, row] = value
     best = jnp.minimum(jnp.min(jnp.where(m == largest, top1, size)), size - 1)  # a NaN row has no largest entry
     top1_out[part, row] = best

@@ -26,6 +26,7 @@ def softmax_moments(
         b=pairwise_sum(weights * u**2),
         r=jnp.stack([pairwise_sum(p) for p in powers], -1) if powers else jnp.zeros((*m.shape[:-1], 0)),
         alphas=alphas,
+        c=pairwise_sum(jnp.where(absent, 0.0, logits - m)) if 0 in alphas else None,
     )
     padded = jnp.concatenate([logits, jnp.full((*logits.shape[:-1], 1), MASKED)], axis=-1)  # two entries at least
     values, indices = jax.lax.top_k(padded, 2)

@@ -69,7 +69,7 @@ def softmax_moments(
     if temperature is not None:
         m, second = (jnp.where(x <= MASKED, MASKED, x / temperature) for x in (m, second))
     r = jnp.stack(sums.r, axis=1) if alphas else jnp.zeros((rows, 0), jnp.float32)
-    return SoftmaxSums(Moments(m, sums.l, sums.a, sums.b, r, alphas), top.index.astype(jnp.int32), second)
+    return SoftmaxSums(Moments(m, sums.l, sums.a, sums.b, r, alphas, sums.c), top.index.astype(jnp.int32), second)
 
 
 def _empty_state(rows: int, alphas: Alphas) -> tuple[TopTwo, RunningSums]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import FLOOR, Moments
+from ..moments import FLOOR, Alphas, Moments
 
 
 @jax.tree_util.register_dataclass
@@ -20,11 +20,15 @@ class SoftmaxMoments:
       moments: moments of the row.
       top1: index of the largest score, the lowest index among equals.
       top1_top2_gap: largest minus second largest probability; 1 for a row of one entry.
+      self_certainty: KL(uniform ‖ p) in nats, over the entries that are present.
+      fisher_rao: (2/π) arccos(Σ √p / √n), n the number of entries that are present.
     """
 
     moments: Moments
     top1: Int[Array, "*r"]
     top1_top2_gap: Float[Array, "*r"]
+    self_certainty: Float[Array, "*r"]
+    fisher_rao: Float[Array, "*r"]
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +37,7 @@ class SoftmaxSums:
     """Unfinished result, which every implementation of softmax_moments returns: sums over a row, or a part of it.
 
     Attributes:
-      moments: moments of the part.
+      moments: moments of the part, Rényi sums of `with_uniform_orders` included.
       top1: index in the part of its largest score, the lowest among equals.
       second: second largest score of the part, which may equal the largest; `MASKED` if the part has one entry.
     """
@@ -51,10 +55,18 @@ class SoftmaxSums:
         top1, second = top_two_of_parts(self.moments.m, self.top1, self.second, part)
         return SoftmaxSums(self.moments.merge_axis(0), top1, second)
 
-    @property
-    def result(self) -> SoftmaxMoments:
-        """Finished quantities."""
-        return SoftmaxMoments(self.moments, self.top1, top1_top2_gap(self.moments, self.second))
+    def result(self, alphas: Alphas) -> SoftmaxMoments:
+        """Return the finished quantities, with the Rényi sums of the requested orders, which are the first ones."""
+        moments = self.moments
+        return SoftmaxMoments(
+            moments=dataclasses.replace(
+                moments, r=moments.r[..., : len(alphas)], alphas=alphas, c=moments.c if 0 in alphas else None
+            ),
+            top1=self.top1,
+            top1_top2_gap=top1_top2_gap(moments, self.second),
+            self_certainty=moments.self_certainty,
+            fisher_rao=moments.fisher_rao,
+        )
 
 
 def top_two_of_parts(

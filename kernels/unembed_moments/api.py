@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from ..dispatch import Operation
+from ..moments import with_uniform_orders
 from . import gpu, reference, tpu, xla
 from .types import UnembedMoments
 
@@ -74,7 +75,8 @@ def unembed_moments(
             )
         if axis_name is not None:
             targets = targets - jax.lax.axis_index(axis_name) * part
-    options: dict[str, Any] = {"alphas": alphas, "soft_cap": soft_cap, "keep_logits": keep_logits}
+    orders = with_uniform_orders(alphas)
+    options: dict[str, Any] = {"alphas": orders, "soft_cap": soft_cap, "keep_logits": keep_logits}
     sums = OPERATION(hidden, unembedding, targets=targets, implementation=implementation, **options)
     if extra_rows is not None:
         present = jax.lax.axis_index(axis_name) < jax.lax.axis_size(axis_name) - 1

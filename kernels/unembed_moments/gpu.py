@@ -21,7 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array
 
-from ..gpu_tiles import bfloat16_pieces, interpreter, plgpu, sum_terms, too_old
+from ..gpu_tiles import bfloat16_pieces, empty_sums, interpreter, plgpu, sum_terms, too_old
 from ..moments import FLOOR, MASKED, Alphas, Moments, cross_terms
 from ..soft_cap import Cap, soft_capped
 from ..tiles import RunningSums, shift_sums
@@ -77,7 +77,7 @@ def unembed_moments(
         return plgpu.SMEM((*shape, step), dtype, transforms=transforms)
 
     operand = shared((stages, len(row_states), ROWS))
-    scalars = 6 + len(alphas)
+    scalars = 6 + len(alphas) + (0 in alphas)
     kernel = plgpu.kernel(
         functools.partial(
             _part_of_rows, vocabulary=vocabulary, tiles_of_part=tiles_of_part, alphas=alphas, soft_cap=soft_cap
@@ -113,11 +113,13 @@ def unembed_moments(
     def by_group(x: Array) -> Array:
         return jnp.roll(x[..., : groups * rows].reshape(*x.shape[:-1], groups, rows), -1, axis=-2)
 
-    m, l, a, b, cross, second, *r = by_group(sums)  # noqa: E741
-    r = jnp.stack([x[:, -1] for x in r], axis=-1) if alphas else jnp.zeros((parts, rows, 0))
+    m, cross, second, l, a, b, *sums = by_group(sums)  # noqa: E741
+    of_output = [x[:, -1] for x in sums]
+    r = jnp.stack(of_output[: len(alphas)], axis=-1) if alphas else jnp.zeros((parts, rows, 0))
     part_sums = UnembedSums(
         moments=Moments(m, l, a, b, jnp.zeros((*m.shape, 0))),
         r=r,
+        c=of_output[-1] if 0 in alphas else None,
         top1=by_group(top1),
         second=second[:, -1],
         cross=cross,
@@ -311,7 +313,7 @@ def _part_of_rows(
         tile,
         _BlockState(
             m=masked,
-            sums=RunningSums(zero, zero, zero, tuple(zero for _ in alphas)),
+            sums=empty_sums(zero, alphas),
             second=masked,
             top1=full(0, jnp.int32),
             target=masked,
@@ -320,8 +322,7 @@ def _part_of_rows(
             cross=zero,
         ),
     )
-    sums = state.sums
-    for i, value in enumerate((state.m, sums.l, sums.a, sums.b, state.cross, state.second, *sums.r)):
+    for i, value in enumerate((state.m, state.cross, state.second, *jax.tree.leaves(state.sums))):
         plgpu.store(sums_out.at[i, part, block_rows], value, optimized=False)
     plgpu.store(top1_out.at[part, block_rows], state.top1, optimized=False)
     if target is not None:

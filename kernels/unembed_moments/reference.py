@@ -22,6 +22,7 @@ def unembed_moments(
     return UnembedSums(
         moments=rows.moments,
         r=output.moments.r,
+        c=output.moments.c,
         top1=rows.top1,
         second=rows.second[-1],
         cross=pairwise_sum(cross_terms(jnp.exp(u[-1]), u[-1], u, absent[-1], absent)),

@@ -47,7 +47,7 @@ class _RowState(NamedTuple):
 
     Attributes:
       top: top two logits.
-      sums: sums about the largest logit; the Rényi sums are the output's.
+      sums: sums about the largest logit; the Rényi sums and Σ u are the output's.
       cross: sum of `cross_terms` of lens rows.
       target: logit of the target of output rows.
     """
@@ -119,6 +119,7 @@ def unembed_moments(
     return UnembedSums(
         moments=Moments(top.largest, sums.l, sums.a, sums.b, jnp.zeros((groups, rows, 0), jnp.float32)),
         r=jnp.stack([r[-1] for r in sums.r], axis=1) if alphas else jnp.zeros((rows, 0), jnp.float32),
+        c=None if sums.c is None else sums.c[-1],
         top1=top.index.astype(jnp.int32),
         second=top.second[-1],
         cross=state.cross,
@@ -160,7 +161,7 @@ def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_c
         scores = jnp.where(tokens < size, scores, MASKED)
         old = unpacked(state_ref[at, :], _empty_state(SUBLANES, alphas))
         top = update_top(old.top, scores, first)
-        return scores, tokens, old, top, jnp.maximum(old.top.largest - top.largest, FLOOR)
+        return scores, tokens, old, top, old.top.largest - top.largest
 
     def add_output(i: Any, _: None) -> None:
         at = _eight(i)
@@ -172,7 +173,7 @@ def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_c
         sums = add_sums(shift_sums(old.sums, d, alphas), sums)
         state_ref[at, :] = packed(_RowState(top, sums, old.cross, target))
         if blocks.lens:
-            u_ref[at, :], e_ref[at, :], output_ref[at, :] = u, e, packed((d, old.sums.l))
+            u_ref[at, :], e_ref[at, :], output_ref[at, :] = u, e, packed((jnp.maximum(d, FLOOR), old.sums.l))
         if keep_logits:
             logits_ref[at, :] = scores
 
@@ -184,8 +185,9 @@ def _kernel(*refs: Any, blocks: UnembedBlocks, size: int, alphas: Alphas, soft_c
         u_output = u_ref[output_at, :]
         # `tile_sums` cuts u at MASKED; the output's scores themselves are not kept.
         terms = cross_terms(e_ref[output_at, :], u_output, u, u_output <= MASKED / 2, scores <= MASKED)
-        cross = shift_cross(old.cross, l_output, d_output, d) + total(terms)
-        sums = add_sums(shift_sums(old.sums._replace(r=()), d), sums)._replace(r=old.sums.r)
+        cross = shift_cross(old.cross, l_output, d_output, jnp.maximum(d, FLOOR)) + total(terms)
+        lens_sums = old.sums._replace(r=(), c=None)
+        sums = add_sums(shift_sums(lens_sums, d), sums)._replace(r=old.sums.r, c=old.sums.c)
         state_ref[at, :] = packed(_RowState(top, sums, cross, old.target))
 
     @pl.when(k == pl.num_programs(2) - 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..moments import FLOOR, MASKED, Alphas, Moments
+from ..moments import FLOOR, MASKED, Alphas, Moments, with_uniform_orders
 from ..softmax_moments.types import top1_top2_gap, top_two_of_parts
 
 Hidden = Float[Array, "G R D"]
@@ -28,6 +28,8 @@ class UnembedMoments:
       top1: most likely token of each row.
       kl: KL(output ‖ row) in nats; 0 for the output itself, ∞ for a row that lacks a token of the output (−∞ logit).
       top1_top2_gap: largest minus second largest probability of the output rows.
+      self_certainty: KL(uniform ‖ p) of the output rows in nats, over the tokens that are present.
+      fisher_rao: (2/π) arccos(Σ √p / √n) of the output rows, n the number of tokens that are present.
       target_logprob: ln p[target] of the output rows; None without targets.
       logits: logits of the output, float32; None unless requested.
     """
@@ -37,6 +39,8 @@ class UnembedMoments:
     top1: Int[Array, "G R"]
     kl: Float[Array, "G R"]
     top1_top2_gap: Float[Array, " R"]
+    self_certainty: Float[Array, " R"]
+    fisher_rao: Float[Array, " R"]
     target_logprob: Float[Array, " R"] | None
     logits: Float[Array, "R V"] | None
 
@@ -48,7 +52,8 @@ class UnembedSums:
 
     Attributes:
       moments: moments of every row, without Rényi sums.
-      r: Rényi sums of the output rows about their largest logits, one per α.
+      r: Rényi sums of the output rows about their largest logits, one for each of `with_uniform_orders`.
+      c: Σ u of the output rows about their largest logits; None without the order 0.
       top1: index in the part of each row's largest logit, the lowest among equals.
       second: second largest logit of the output rows; `MASKED` if the part has one token.
       cross: sum of `cross_terms`, each u about its row's largest logit; 0 for the last group.
@@ -58,6 +63,7 @@ class UnembedSums:
 
     moments: Moments
     r: Float[Array, "R A"]
+    c: Float[Array, " R"] | None
     top1: Int[Array, "G R"]
     second: Float[Array, " R"]
     cross: Float[Array, "G R"]
@@ -88,12 +94,12 @@ class UnembedSums:
         shift = jnp.maximum(self.moments.m - moments.m, FLOOR)
         cross = jnp.sum(shift_cross(self.cross, self.moments.l[:, -1:], shift[:, -1:], shift), axis=0)
         target = None if self.target is None else jnp.max(self.target, axis=0)
-        return UnembedSums(moments, output.r, top1, second, cross, target, None)
+        return UnembedSums(moments, output.r, output.c, top1, second, cross, target, None)
 
     def output(self, alphas: Alphas) -> Moments:
-        """Return the moments of the output rows, Rényi sums included."""
+        """Return the moments of the output rows, with the Rényi sums of `with_uniform_orders(alphas)`."""
         m, l, a, b = (x[..., -1, :] for x in (self.moments.m, self.moments.l, self.moments.a, self.moments.b))  # noqa: E741
-        return Moments(m, l, a, b, self.r, alphas)
+        return Moments(m, l, a, b, self.r, with_uniform_orders(alphas), self.c)
 
     def result(self, alphas: Alphas) -> UnembedMoments:
         """Return the finished quantities."""
@@ -102,10 +108,12 @@ class UnembedSums:
         kl = self.cross[:-1] / l[-1] - log_l[-1] + log_l[:-1]
         return UnembedMoments(
             moments=self.moments,
-            renyi=output.renyi,
+            renyi=output.renyi[..., : len(alphas)],
             top1=self.top1,
             kl=jnp.concatenate([jnp.maximum(kl, 0.0), jnp.zeros_like(self.cross[-1:])]),
             top1_top2_gap=top1_top2_gap(output, self.second),
+            self_certainty=output.self_certainty,
+            fisher_rao=output.fisher_rao,
             target_logprob=None
             if self.target is None
             else jnp.where(self.target <= MASKED, -jnp.inf, self.target - output.m - log_l[-1]),

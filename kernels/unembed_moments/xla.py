@@ -78,8 +78,9 @@ def _map_rows(
         return x.reshape(count * size, *x.shape[2:])[:rows]
 
     moments, top1, cross = jax.tree.map(jax.vmap(flat, 1), (result.moments, result.top1, result.cross))
-    r, second, target, logits = jax.tree.map(flat, (result.r, result.second, result.target, result.logits))
-    return UnembedSums(moments, r, top1, second, cross, target, logits)
+    of_output = (result.r, result.c, result.second, result.target, result.logits)
+    r, c, second, target, logits = jax.tree.map(flat, of_output)
+    return UnembedSums(moments, r, c, top1, second, cross, target, logits)
 
 
 def _read_logits(logits: Float[Array, "G R V"], targets: Targets, *, alphas: Alphas, keep_logits: bool) -> UnembedSums:
@@ -96,9 +97,11 @@ def _read_logits(logits: Float[Array, "G R V"], targets: Targets, *, alphas: Alp
         absent = logits <= MASKED
         terms = cross_terms(jnp.exp(u[-1]), u[-1], u[:-1], absent[-1], absent[:-1])
         cross = cross.at[:-1].set(jnp.sum(terms, axis=-1))
+    of_orders = Moments.of(output, alphas=alphas, largest=final.m)
     return UnembedSums(
         moments=moments,
-        r=Moments.of(output, alphas=alphas, largest=final.m).r,
+        r=of_orders.r,
+        c=of_orders.c,
         top1=top1,
         second=second[-rows:],
         cross=cross,

@@ -63,6 +63,7 @@ VALUES = {
     "layer_stride": (2, ["--layer-stride", "2"]),
     "residuals": ([0, 6], ["--residuals", "0,6"]),
     "top_tokens": (3, ["--top-tokens", "3"]),
+    "top_k_mass": (4, ["--top-k-mass", "4"]),
     "attention_rows": ([[3, 0], [3, 1]], ["--attention-rows", "3:0,3:1"]),
     "prompt_positions": (True, ["--prompt-positions"]),
     "lens_renyi": (True, ["--lens-renyi"]),

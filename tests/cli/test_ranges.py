@@ -145,6 +145,7 @@ def attempts():
     for value in (huge, -1, 1.5, True):
         yield lambda _, value=value: Sample(top_k=value)
         yield lambda _, value=value: Probes(top_tokens=value)
+        yield lambda _, value=value: Probes(top_k_mass=value)
         yield lambda _, value=value: Probes(layer_stride=value)
         yield lambda _, value=value: Probes(residuals=(value,))
         yield lambda _, value=value: Probes(attention_rows=((1, value),))

@@ -63,6 +63,8 @@ def metrics(run, tokens, alphas=(0.5, 2.0, 5.0), windows=None, prompt_length=Non
         "renyi": np.stack([oracle.renyi(run.logits, alpha) for alpha in alphas], axis=-1),
         "top1_prob": oracle.top1_prob(run.logits),
         "top1_top2_gap": oracle.top1_top2_gap(run.logits),
+        "self_certainty": oracle.self_certainty(run.logits),
+        "fisher_rao": oracle.fisher_rao(run.logits),
     }
     expected |= {name: np.moveaxis(values, 0, 1) for name, values in lens.items() if name != "expansion"}
     expected |= _attention(run.attention, windows or [None] * run.attention.shape[1], prompt_length)

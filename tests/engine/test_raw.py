@@ -21,7 +21,12 @@ from tests.engine.test_probes import score
 from tests.traces.rows import assert_same_row
 
 PROBES = Probes(
-    layer_stride=2, residuals=(3, 0), top_tokens=5, attention_rows=((1, 0), (3, 2), (1, 3)), lens_renyi=True
+    layer_stride=2,
+    residuals=(3, 0),
+    top_tokens=5,
+    top_k_mass=7,
+    attention_rows=((1, 0), (3, 2), (1, 3)),
+    lens_renyi=True,
 )
 CHOSEN = (1, 3)
 
@@ -48,6 +53,8 @@ def assert_raw(row, first, run):
     np.testing.assert_allclose(metrics["residuals"][:, 0], hidden[3], atol=1e-4 * np.abs(hidden).max())
     np.testing.assert_allclose(metrics["residuals"][:, 1], hidden[0], atol=1e-4 * np.abs(hidden).max())
     p = np.log(oracle.softmax(run.logits[first:end]))
+    mass = oracle.top_k_mass(run.logits[first:end], PROBES.top_k_mass)
+    np.testing.assert_allclose(metrics["top_k_mass"], mass, rtol=0, atol=1e-5)
     np.testing.assert_allclose(metrics["top_logprobs"], -np.sort(-p, axis=-1)[:, :5], atol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(p, metrics["top_ids"], axis=-1), metrics["top_logprobs"], atol=1e-4)
     lens_logits = run.lens_logits[first:end, [layer - 1 for layer in CHOSEN]]
@@ -201,10 +208,17 @@ def test_probes_beyond_the_model_are_refused(model):
         (Probes(attention_rows=((4, 1),)), "no head 1 of layer 4; there are layers 1 to 3 and heads 0 to 3"),
         (Probes(attention_rows=((3, 4),)), "no head 4 of layer 3"),
         (Probes(top_tokens=38), "top_tokens is 38; the vocabulary has 37"),
+        (Probes(top_k_mass=38), "top_k_mass is 38; the vocabulary has 37"),
     ]:
         with pytest.raises(ConfigError, match=message):
             model.generate([[1]], probes=probes)
-    for options in ({"layer_stride": 0}, {"top_tokens": -1}, {"residuals": (1, 1)}, {"attention_rows": ((1, 1),) * 2}):
+    for options in (
+        {"layer_stride": 0},
+        {"top_tokens": -1},
+        {"top_k_mass": -1},
+        {"residuals": (1, 1)},
+        {"attention_rows": ((1, 1),) * 2},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             Probes(**options)
     with pytest.raises(ConfigError, match="lens_renyi needs the group lens; record it too"):

@@ -19,6 +19,7 @@ RENYI = 1e-5
 PROBABILITY = 1e-5
 LOG_PROBABILITY = 1e-5
 DISPERSION = 2e-5
+SELF_CERTAINTY = 1e-5  # absolute and relative
 
 DTYPES = ("float32", "bfloat16")
 
@@ -113,6 +114,14 @@ def as_oracle(x):
 def on_grid(rng, shape, sd, step):
     """Return normal numbers rounded to multiples of `step`: their products and sums are exact in float32."""
     return np.round(rng.normal(0, sd, shape) / step).astype(np.float32) * np.float32(step)
+
+
+def assert_near_angle(got, want, names=None):
+    """Check `fisher_rao`, whose arc cosine is steep near 0."""
+    flat = np.asarray(want) < 0.02
+    for rows, bound in ((~flat, 1e-5), (flat, 5e-4)):
+        chosen = np.asarray(names)[rows].tolist() if names else None
+        assert_near(np.asarray(got)[rows], np.asarray(want)[rows], bound, "fisher_rao", chosen)
 
 
 def assert_near(got, want, bound, metric, names=None, relative=0.0):

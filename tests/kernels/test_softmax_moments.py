@@ -31,6 +31,8 @@ def problem(size, dtype):
         "renyi": np.stack([oracle.renyi(x, alpha) for alpha in ALPHAS], axis=-1),
         "p_max": oracle.top1_prob(x),
         "gap": oracle.top1_top2_gap(x),
+        "self_certainty": oracle.self_certainty(x),
+        "fisher_rao": oracle.fisher_rao(x),
         "top1": oracle.top1(x)[has_entry],
         "logsumexp": oracle.logsumexp(x[has_entry]),
     }
@@ -60,6 +62,15 @@ class TestAgainstOracle:
         got[far_below] = want["renyi"][far_below]
         for i, alpha in enumerate(ALPHAS):
             cases.assert_near(got[:, i], want["renyi"][:, i], cases.RENYI, f"renyi[{alpha}]", names)
+
+    def test_distances_to_uniform(self, implementation, size, dtype):
+        names, _, _, want = problem(size, dtype)
+        got = run(implementation, size, dtype)
+        bound = cases.SELF_CERTAINTY
+        cases.assert_near(got.self_certainty, want["self_certainty"], bound, "self_certainty", names, relative=bound)
+        cases.assert_near_angle(got.fisher_rao, want["fisher_rao"], names)
+        uniform = [names.index(name) for name in names if name.startswith(("uniform", "one hot", "empty"))]
+        assert not np.asarray(got.self_certainty)[uniform].any() and not np.asarray(got.fisher_rao)[uniform].any()
 
     def test_top_of_the_row(self, implementation, size, dtype):
         names, _, has_entry, want = problem(size, dtype)

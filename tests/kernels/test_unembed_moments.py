@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtrace.kernels import unembed_moments
+from jaxtrace.kernels.moments import with_uniform_orders
 from jaxtrace.kernels.unembed_moments import tpu_blocks, xla
 from jaxtrace.kernels.unembed_moments.api import OPERATION
 
@@ -45,10 +46,17 @@ def check(got, hidden, unembedding, targets, soft_cap):
     cases.assert_near(got.kl, want["lens_kl"], cases.ENTROPY, "kl")
     assert not np.asarray(got.kl[-1]).any(), "KL(final ‖ final) is 0"
     cases.assert_near(got.top1_top2_gap, oracle.top1_top2_gap(logits[-1]), cases.PROBABILITY, "top1_top2_gap")
+    check_distances_to_uniform(got, logits[-1])
     best = np.take_along_axis(logits, np.asarray(got.top1)[..., None], axis=-1)[..., 0]
     cases.assert_near(best, logits.max(axis=-1), 1e-5, "score of top1")
     cases.assert_near(got.target_logprob, oracle.logprob(logits[-1], targets), cases.LOG_PROBABILITY, "target_logprob")
     cases.assert_near(got.logits, logits[-1], 1e-5, "logits", relative=1e-6)
+
+
+def check_distances_to_uniform(got, logits):
+    bound = cases.SELF_CERTAINTY
+    cases.assert_near(got.self_certainty, oracle.self_certainty(logits), bound, "self_certainty", relative=bound)
+    cases.assert_near_angle(got.fisher_rao, oracle.fisher_rao(logits))
 
 
 @functools.cache
@@ -141,6 +149,7 @@ def check_absent(got, logits, targets):
     cases.assert_near(got.moments.varentropy, want["lens_varentropy"], cases.VARENTROPY, "varentropy")
     renyi = np.stack([oracle.renyi(logits[-1], alpha) for alpha in ALPHAS], axis=-1)
     cases.assert_near(got.renyi, renyi, cases.RENYI, "renyi")
+    check_distances_to_uniform(got, logits[-1])
     assert got.target_logprob[0] == -np.inf
     cases.assert_near(
         got.target_logprob[1:], oracle.logprob(logits[-1], targets)[1:], cases.LOG_PROBABILITY, "target_logprob"
@@ -152,7 +161,7 @@ def test_an_infinite_divergence_survives_parts_of_little_mass(rng):
     hidden, unembedding, targets, _ = with_absent_tokens(rng)
     hidden, unembedding = hidden.at[..., 7].set(8.0), unembedding.at[:, 7].set(0.0).at[350:, 7].set(-40.0)
     logits = oracle.unembed(hidden, unembedding)
-    options = dict(alphas=ALPHAS, soft_cap=None, keep_logits=True)
+    options = dict(alphas=with_uniform_orders(ALPHAS), soft_cap=None, keep_logits=True)
     first, second = (
         xla.unembed_moments(hidden, part, targets=targets - start, **options)
         for start, part in ((0, unembedding[:350]), (350, unembedding[350:]))

@@ -54,7 +54,7 @@ def _unembed(rng, split):
         options = dict(alphas=ALPHAS, soft_cap=20.0, keep_logits=True)
         return unembed_moments(hidden, unembedding, targets=targets, **options, **kwargs)
 
-    out_specs = UnembedMoments(*[P()] * 6, P(None, AXIS))
+    out_specs = UnembedMoments(*[P()] * 8, P(None, AXIS))
     mapped = split(functools.partial(call, axis_name=AXIS), in_specs=(P(), P(AXIS), P()), out_specs=out_specs)
     assert_near(mapped(*arrays), call(*arrays))
 

@@ -45,8 +45,7 @@ def answer_baselines(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the uncertainty scores of one answer that its metrics allow; see `BASELINE_TEXTS`.
 
     Definitions follow lm-polygraph (Fadeeva et al. 2023) where it has them, except that the last token counts here
-    whether or not it ends the text. Self-certainty, −KL(uniform ‖ p), is unavailable: it needs the mean of ln p over
-    the vocabulary, which no probe records.
+    whether or not it ends the text. Self-certainty is a metric of each step (`self_certainty`), and no score here yet.
 
     Args:
       metrics: name → [tokens, …] of the drawn tokens, at least one.
