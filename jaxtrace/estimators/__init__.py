@@ -6,3 +6,4 @@ from jaxtrace.estimators.registry import Estimator as Estimator
 from jaxtrace.estimators.registry import estimator as estimator
 from jaxtrace.estimators.registry import known_estimators as known_estimators
 from jaxtrace.estimators.scores import Scores as Scores
+from jaxtrace.estimators.table import estimate as estimate
