@@ -1,7 +1,30 @@
 """Estimators of uncertainty: functions from a trace to one score per answer."""
 
+from jaxtrace.estimators.attention import attention_score_gen_only as attention_score_gen_only
+from jaxtrace.estimators.attention import rauq as rauq
+from jaxtrace.estimators.attention import rauq_entropy as rauq_entropy
+from jaxtrace.estimators.divergence import fisher_rao as fisher_rao
+from jaxtrace.estimators.divergence import fisher_rao_t2 as fisher_rao_t2
+from jaxtrace.estimators.divergence import renyi_neg as renyi_neg
+from jaxtrace.estimators.divergence import renyi_neg_t2 as renyi_neg_t2
+from jaxtrace.estimators.divergence import self_certainty as self_certainty
+from jaxtrace.estimators.entropy import entropy_change as entropy_change
+from jaxtrace.estimators.entropy import entropy_rise as entropy_rise
+from jaxtrace.estimators.entropy import first_entropy as first_entropy
+from jaxtrace.estimators.entropy import max_token_entropy as max_token_entropy
+from jaxtrace.estimators.entropy import max_varentropy as max_varentropy
+from jaxtrace.estimators.entropy import mean_token_entropy as mean_token_entropy
+from jaxtrace.estimators.entropy import mean_varentropy as mean_varentropy
+from jaxtrace.estimators.entropy import p90_entropy as p90_entropy
+from jaxtrace.estimators.entropy import spike_run as spike_run
+from jaxtrace.estimators.entropy import spikes as spikes
+from jaxtrace.estimators.probability import least_top1_prob as least_top1_prob
+from jaxtrace.estimators.probability import length as length
+from jaxtrace.estimators.probability import max_surprise_z as max_surprise_z
 from jaxtrace.estimators.probability import maximum_sequence_probability as maximum_sequence_probability
+from jaxtrace.estimators.probability import mean_surprise_z as mean_surprise_z
 from jaxtrace.estimators.probability import perplexity as perplexity
+from jaxtrace.estimators.probability import surprisal_gap as surprisal_gap
 from jaxtrace.estimators.registry import Estimator as Estimator
 from jaxtrace.estimators.registry import estimator as estimator
 from jaxtrace.estimators.registry import known_estimators as known_estimators

@@ -50,12 +50,12 @@ class Estimator:
       name: name of its function.
       compute: function from a trace, and the inputs below as keywords, to scores.
       formula: its definition in one line.
-      source: paper that it is from.
+      source: paper that it is from; "" for a statistic of this package.
       metrics: metrics and raw material that the trace must have.
       passes: passes of the model that it needs.
       higher_is_uncertain: False for a score that rises with confidence; scores keep the sign of their source.
       inputs: keywords of `compute`, beside the trace: "model", "labels", ….
-      required: those of `inputs` that have no default.
+      required: keywords without a default.
     """
 
     name: str
@@ -86,7 +86,7 @@ _REGISTERED: dict[str, Estimator] = {}
 def estimator(
     *,
     formula: str,
-    source: str,
+    source: str = "",
     metrics: tuple[str, ...] = (),
     passes: Passes = "one",
     higher_is_uncertain: bool = True,

@@ -3,48 +3,20 @@
 import numpy as np
 import pytest
 
+from jaxtrace.estimators import estimate
 from jaxtrace.studies.confidence import semantic
-from jaxtrace.studies.confidence.baselines import BASELINE_TEXTS, answer_baselines, sample_baselines, surprise_z
-
-METRICS = {
-    "token": np.array([4, 5, 6, 7]),
-    "logprob": np.array([-1.0, -0.5, -2.0, 0.0]),
-    "entropy": np.array([0.5, 2.0, 1.5, 0.0]),
-    "varentropy": np.array([0.25, 1.0, 0.25, 0.0]),
-    "top1_prob": np.array([0.7, 0.3, 0.4, 1.0]),
-}
+from jaxtrace.studies.confidence.baselines import ANSWER_SCORES, BASELINE_TEXTS, answer_baselines, sample_baselines
+from tests.studies.confidence.traces import answers
 
 
-def test_baselines_of_an_answer_by_hand():
-    """Surprisals 1, ½, 2, 0 minus entropies are ½, −3/2, ½, 0; as z-scores 1, −3/2, 1 and 0 without spread."""
-    scores = answer_baselines(METRICS)
-    expected = {
-        "length": 4,
-        "msp": 3.5,
-        "perplexity": 0.875,
-        "first_entropy": 0.5,
-        "mean_entropy": 1.0,
-        "max_entropy": 2.0,
-        "p90_entropy": np.quantile([0.5, 2.0, 1.5, 0.0], 0.9),
-        "mean_varentropy": 0.375,
-        "max_varentropy": 1.0,
-        "mean_surprise_z": 0.125,
-        "max_surprise_z": 1.0,
-        "surprisal_gap": -0.125,
-        "least_top1_prob": 0.7,
-        "entropy_change": 3.5 / 3,
-        "entropy_rise": 1.5,
-        "spikes": 0.5,
-        "spike_run": 2,
-    }
-    assert scores == pytest.approx(expected)
-    np.testing.assert_allclose(surprise_z(METRICS), [1.0, -1.5, 1.0, 0.0])
-
-
-def test_one_token_has_no_change_and_no_output_leaves_the_length():
-    lone = answer_baselines({name: values[:1] for name, values in METRICS.items()})
-    assert lone["entropy_change"] == lone["entropy_rise"] == lone["spike_run"] == 0
-    assert answer_baselines({"token": np.arange(3)}) == {"length": 3}
+def test_baselines_of_an_answer_are_estimators_of_one_pass(rng):
+    answered = answers(rng, 1)
+    scores = answer_baselines(answered.rows[0], answered.info)
+    assert tuple(scores) == ANSWER_SCORES
+    table = estimate(answered, ANSWER_SCORES)
+    assert scores == {name: table[name][0] for name in ANSWER_SCORES}
+    silent = answers(rng, 1, groups=("attention",))
+    assert answer_baselines(silent.rows[0], silent.info) == {"length": 3}
 
 
 def test_equal_answers_are_one_cluster():
@@ -69,4 +41,4 @@ def test_samples_of_a_prompt_have_their_own_baselines():
     assert scores["answer_sets"] == 2
     assert scores["semantic_entropy"] == pytest.approx(scores["discrete_semantic_entropy"])
     assert sample_baselines([("A", -1.0)]) == {}
-    assert scores.keys() | answer_baselines(METRICS).keys() == BASELINE_TEXTS.keys()
+    assert {*scores, *ANSWER_SCORES} == {*BASELINE_TEXTS}
