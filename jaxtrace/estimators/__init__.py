@@ -18,6 +18,7 @@ from jaxtrace.estimators.entropy import mean_varentropy as mean_varentropy
 from jaxtrace.estimators.entropy import p90_entropy as p90_entropy
 from jaxtrace.estimators.entropy import spike_run as spike_run
 from jaxtrace.estimators.entropy import spikes as spikes
+from jaxtrace.estimators.evaluation import evaluate as evaluate
 from jaxtrace.estimators.probability import least_top1_prob as least_top1_prob
 from jaxtrace.estimators.probability import length as length
 from jaxtrace.estimators.probability import max_surprise_z as max_surprise_z

@@ -130,10 +130,15 @@ def known_estimators() -> dict[str, Estimator]:
     return dict(_REGISTERED)
 
 
+def is_every(names: Sequence[str] | str) -> bool:
+    """Return True for the names of all estimators: "all"."""
+    return names == "all" or [*names] == ["all"]
+
+
 def find_estimators(names: Sequence[str] | str = "all") -> list[Estimator]:
     """Return estimators by name, all of them for "all"; raises ConfigError for a name that is unknown."""
     known = known_estimators()
-    if names == "all" or [*names] == ["all"]:
+    if is_every(names):
         return [*known.values()]
     wanted = dict.fromkeys([names] if isinstance(names, str) else names)
     if unknown := [name for name in wanted if name not in known]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxtrace import interrupts
 from jaxtrace.errors import LackingError, StudyError
-from jaxtrace.estimators.registry import Estimator, find_estimators
+from jaxtrace.estimators.registry import Estimator, find_estimators, is_every
 from jaxtrace.grading.labels import digest
 from jaxtrace.traces.reader import split_runs
 from jaxtrace.traces.requirements import prompt_numbers, require_generated, require_rows, require_tokens
@@ -20,14 +20,14 @@ from jaxtrace.traces.trace import Trace
 # Columns that say which answer a row scores.
 IDENTIFIERS = ("run", "row", "prompt", "group", "completion", "tokens")
 
-OnCount = Callable[[str, int, int], None]  # called with (estimator at work, estimators done, estimators in all)
+OnCount = Callable[[int, int, str], None]  # called with (estimators done, estimators in all, estimator at work)
 
 
 def estimate(
     trace: Trace,
     names: Sequence[str] | str = "all",
     *,
-    on_count: OnCount = lambda name, done, total: None,
+    on_count: OnCount = lambda done, total, name: None,
     **inputs: Any,
 ) -> pd.DataFrame:
     """Score each answer of a trace by some estimators.
@@ -50,7 +50,6 @@ def estimate(
       LackingError: the trace or the inputs lack what a named estimator needs.
     """
     chosen = find_estimators(names)
-    every = names == "all" or [*names] == ["all"]
     runs = split_runs(trace)
     lacking: dict[str, str] = {}
     frames, groups, first = [], 0, 0
@@ -73,14 +72,14 @@ def estimate(
         }
         for done, each in enumerate(chosen, number * len(chosen)):
             interrupts.check()
-            on_count(each.name, done, len(runs) * len(chosen))
+            on_count(done, len(runs) * len(chosen), each.name)
             try:
                 columns[each.name] = each.scores(run, of_run).answers
             except LackingError as error:
-                if not every:
+                if not is_every(names):
                     raise
                 lacking.setdefault(each.name, str(error))
-        on_count("", (number + 1) * len(chosen), len(runs) * len(chosen))
+        on_count((number + 1) * len(chosen), len(runs) * len(chosen), "")
         frames.append(pd.DataFrame(columns))
         groups, first = groups + frames[-1]["group"].nunique(), first + len(run.rows)
     frame = pd.concat(frames, ignore_index=True)
