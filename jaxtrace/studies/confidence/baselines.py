@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrace.estimators import known_estimators
-from jaxtrace.studies.confidence import semantic
+from jaxtrace.estimators import known_estimators, sample_scores
+from jaxtrace.estimators.equivalence import match
 from jaxtrace.traces.requirements import missing_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -48,11 +48,12 @@ def sample_baselines(samples: Sequence[tuple[str, float]]) -> dict[str, float]:
     """
     if len(samples) < 2:
         return {}
-    clusters = semantic.cluster_answers([text for text, _ in samples])
-    logprobs = np.array([logprob for _, logprob in samples])
+    texts, logprobs = zip(*samples, strict=True)
+    equivalent = np.array([[match(a, b) for b in texts] for a in texts])
+    classes = sample_scores.semantic_classes(equivalent)
     return {
-        "sequence_entropy": semantic.sequence_entropy(logprobs),
-        "semantic_entropy": semantic.semantic_entropy(logprobs, clusters),
-        "discrete_semantic_entropy": semantic.discrete_semantic_entropy(clusters),
-        "answer_sets": float(clusters.max() + 1),
+        "sequence_entropy": sample_scores.sequence_entropy(logprobs),
+        "semantic_entropy": sample_scores.normalized_class_entropy(logprobs, classes),
+        "discrete_semantic_entropy": sample_scores.class_entropy(classes),
+        "answer_sets": float(sample_scores.number_of_sets(equivalent)),
     }
