@@ -128,9 +128,15 @@ def tables(studies: dict[str, dict[str, Tables]], together: dict[str, Tables]) -
 
 def _confidence(answers: pd.DataFrame) -> tuple[str, ...]:
     by_score = {row.score: row for row in _rows(answers)}
-    entropy = by_score["mean_entropy"]
+    entropy = by_score["mean_token_entropy"]
     trained = (_shown(by_score[name], x) for name in ("logistic", "mlp") for x in ("auroc", "auroc_gain"))
-    return str(entropy.n), str(entropy.groups), _shown(entropy, "auroc"), *trained, _shown(by_score["msp"], "auroc")
+    return (
+        str(entropy.n),
+        str(entropy.groups),
+        _shown(entropy, "auroc"),
+        *trained,
+        _shown(by_score["maximum_sequence_probability"], "auroc"),
+    )
 
 
 def _drifts(classes: pd.DataFrame, counts: Iterable[str]) -> Iterator[str]:

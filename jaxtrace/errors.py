@@ -113,3 +113,7 @@ class StoreError(JaxtraceError):
 
 class StudyError(JaxtraceError):
     """Traces, labels or settings do not suffice for a study."""
+
+
+class LackingError(StudyError):
+    """A trace, or what is given beside it, lacks what an estimator or a study needs; another one could have it."""

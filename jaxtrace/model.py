@@ -357,6 +357,7 @@ class Model:
             "ignored_config": dict(self.ignored_config),
             "layers": self.config.num_layers,
             "heads": self.config.num_heads,
+            "vocab_size": self.config.vocab_size,
             **_layers_without(self.config),
             "windows": _windows(self.config),
             "cache": _cache_shape(self.config, self.params["embedding"].dtype.itemsize),

@@ -22,7 +22,7 @@ from jaxtrace.errors import JaxtraceError, first_line, one_line, os_error_line
 from jaxtrace.memory import memory_errors
 
 # Verbs in the order of `--help`, and the modules of those that do not have the verb's name.
-VERBS = ("trace", "sweep", "plan", "report", "models", "info", "grade", "tuned-lens", "convert")
+VERBS = ("trace", "sweep", "plan", "report", "models", "info", "grade", "estimate", "tuned-lens", "convert")
 MODULES = {"report": "show", "models": "show", "info": "show", "tuned-lens": "tuned_lens"}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from jaxtrace.errors import LackingError
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -42,3 +43,10 @@ def score_tokens(
 def drawn(row: Row, metric: str) -> Float[np.ndarray, "drawn ..."]:
     """Return a metric [drawn tokens, …] at the steps that drew a token, in float64."""
     return row.metrics[metric][row.drawn_steps].astype(float)
+
+
+def log_vocab(name: str, trace: Trace) -> float:
+    """Return ln V, V the number of the model's logits; raises LackingError for a trace of an older jaxtrace."""
+    if "vocab_size" not in trace.info:
+        raise LackingError(f"{name}: has no size of the vocabulary, as of an older jaxtrace; trace it again")
+    return float(np.log(trace.info["vocab_size"]))

@@ -278,6 +278,13 @@ class StoredTrace(Trace):
         return dataset if self.only is None else dataset.filter(ds.field("prompt").isin(sorted(self.only)))
 
 
+def split_runs(trace: Trace) -> dict[str, Trace]:
+    """Return the runs of a dataset, such as a sweep's, by partition; another trace itself, by the name ""."""
+    if isinstance(trace, StoredTrace) and len(trace.runs) > 1:
+        return {run.partition: StoredTrace.of([run], trace.only) for run in trace.runs}
+    return {"": trace}
+
+
 def open_trace(root: str | Path) -> StoredTrace:
     """Open a stored run, or the dataset of a sweep; an interrupted run opens with its complete parts.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jaxtrace.errors import StudyError
+import numpy as np
+from jaxtyping import Int
+
+from jaxtrace.errors import LackingError, StudyError
 from jaxtrace.schema import GROUPS, QUANTITIES
 from jaxtrace.traces.trace import Trace
 
@@ -22,17 +25,29 @@ def require_tokens(label: str, trace: Trace) -> None:
 
 
 def require_metrics(traces: Mapping[str, Trace], *metrics: str) -> None:
-    """Raise StudyError, which names the options that record them, if a trace lacks some metrics."""
+    """Raise LackingError, which names the options that record them, if a trace lacks some metrics."""
     require_rows(traces)
     for label, trace in traces.items():
         if missing := missing_metrics(trace, metrics):
-            raise StudyError(f"{label}: has no {', '.join(missing)}; trace it again with {options_for(missing)}")
+            raise LackingError(f"{label}: has no {', '.join(missing)}; trace it again with {options_for(missing)}")
 
 
 def require_generated(label: str, trace: Trace) -> None:
     """Raise StudyError unless a trace holds generated text."""
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{label}: is a trace of given text; give one of generated text (without --score)")
+
+
+def require_samples(label: str, trace: Trace) -> None:
+    """Raise LackingError unless some prompt has several answers."""
+    if not (np.bincount(prompt_numbers(trace)) > 1).any():
+        raise LackingError(f"{label}: has one answer to each prompt; trace it again with --samples and a sampler")
+
+
+def prompt_numbers(trace: Trace) -> Int[np.ndarray, " rows"]:
+    """Return the number of each row's prompt, from 0 in order of appearance; samples of a prompt share it."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(row.prompt_key, len(numbers)) for row in trace.rows], int)
 
 
 def missing_metrics(trace: Trace, metrics: Sequence[str]) -> list[str]:

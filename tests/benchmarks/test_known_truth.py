@@ -43,7 +43,12 @@ def estimate(name, value):
 def test_confidence_row_shows_each_score():
     rows = [
         {"score": score, "n": 9, "groups": 3, **estimate("auroc", auroc), **estimate("auroc_gain", auroc - 0.5)}
-        for score, auroc in {"mlp": 0.8, "mean_entropy": 0.5, "logistic": 0.7, "msp": 0.6}.items()
+        for score, auroc in {
+            "mlp": 0.8,
+            "mean_token_entropy": 0.5,
+            "logistic": 0.7,
+            "maximum_sequence_probability": 0.6,
+        }.items()
     ]
     shown = [f"{x:.3f} [{x - 0.1:.3f}, {x + 0.1:.3f}]" for x in (0.5, 0.7, 0.2, 0.8, 0.3, 0.6)]
     assert list(_confidence(pd.DataFrame(rows))) == ["9", "3", *shown]

@@ -22,7 +22,7 @@ from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import is_trace, open_trace
 from jaxtrace.traces.layers import present_values
-from jaxtrace.traces.reader import StoredRun, StoredTrace
+from jaxtrace.traces.reader import StoredRun, StoredTrace, split_runs
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -90,13 +90,11 @@ def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[
 
 def single_runs(traces: Mapping[str, Trace]) -> dict[str, Trace]:
     """Split each dataset of several runs, such as a sweep's, into one trace per run."""
-    split: dict[str, Trace] = {}
-    for name, trace in traces.items():
-        if isinstance(trace, StoredTrace) and len(trace.runs) > 1:
-            split |= {f"{name}/{run.partition}": StoredTrace.of([run], trace.only) for run in trace.runs}
-        else:
-            split[name] = trace
-    return split
+    return {
+        f"{name}/{partition}".removesuffix("/"): run
+        for name, trace in traces.items()
+        for partition, run in split_runs(trace).items()
+    }
 
 
 def by_model(traces: Mapping[str, Trace]) -> dict[str, Trace]:

@@ -24,7 +24,7 @@ from jaxtrace.studies.confidence.settings import ConfidenceConfig
 from jaxtrace.studies.confidence.train import check_folds, cross_validated
 from jaxtrace.traces.trace import Trace
 
-ANSWER_BASELINE, TOKEN_BASELINE = "mean_entropy", "entropy"
+ANSWER_BASELINE, TOKEN_BASELINE = "mean_token_entropy", "entropy"
 TOKEN_TEXTS = {
     "entropy": "entropy of the token's step",
     "surprisal": "−ln p of the token",

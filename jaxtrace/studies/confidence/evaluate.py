@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from jaxtrace.statistics.calibration import expected_calibration_error
-from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import bootstrap, estimate_columns
-from jaxtrace.statistics.ranking import area_under_roc, auprc, auroc, prediction_rejection_ratio, risk_coverage
+from jaxtrace.estimators.evaluation import measures, same_length
+from jaxtrace.statistics.intervals import Resampling, bootstrap, estimate_columns
+from jaxtrace.statistics.ranking import area_under_roc
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,9 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
       prr, the prediction–rejection ratio; risk, its mean over coverages; ece, the expected calibration error (20 bins).
       n is the number of rows, groups the number of groups.
     """
-    labels, settings = scored.labels, {"groups": scored.groups, "seed": seed, "resamples": resamples}
-    residuals = {  # of a regression on ln(length), rounded so that equal rows tie
-        name: np.round(residualize(score, np.log(scored.lengths)) / (np.ptp(score) or 1.0), 9)
-        for name, score in scored.scores.items()
-    }
+    labels = scored.labels
+    settings: Resampling = {"groups": scored.groups, "seed": seed, "resamples": resamples}
+    residuals = {name: same_length(score, scored.lengths) for name, score in scored.scores.items()}
 
     def gain(right: np.ndarray, score: np.ndarray, reference: np.ndarray) -> float:
         return area_under_roc(right, score) - area_under_roc(right, reference)
@@ -57,14 +54,9 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
     rows = []
     for name, score in scored.scores.items():
         estimates = {
-            "auroc": auroc(labels, score, **settings),
+            **measures(labels, score, scored.probabilities[name], scored.lengths, **settings),
             "auroc_gain": bootstrap(gain, labels, score, scored.scores[baseline], **settings),
-            "auroc_same_length": auroc(labels, residuals[name], **settings),
             "auroc_same_length_gain": bootstrap(gain, labels, residuals[name], residuals[baseline], **settings),
-            "auprc": auprc(labels, score, **settings),
-            "prr": prediction_rejection_ratio(labels, score, **settings),
-            "risk": bootstrap(lambda right, score: risk_coverage(right, score)[2], labels, score, **settings),
-            "ece": expected_calibration_error(labels, scored.probabilities[name], **settings),
         }
         counts = {"n": len(labels), "groups": len(np.unique(scored.groups))}
         rows.append({"score": name, **estimate_columns(estimates), **counts})

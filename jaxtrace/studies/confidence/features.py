@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.errors import StudyError
+from jaxtrace.estimators.probability import surprise_z
 from jaxtrace.schema import DERIVED, METRICS, feature_names
-from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines, surprise_z
+from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines
 from jaxtrace.traces.depth import row_prediction_depth
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text, present_layers, select_layers
 from jaxtrace.traces.row import Row
@@ -81,15 +82,15 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
             tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
             samples.setdefault(row.prompt_key, []).append((len(answers), row.answer or ""))
             answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
-            scores.append(answer_baselines({name: values[steps] for name, values in row.metrics.items()}))
+            scores.append(answer_baselines(row, trace.info))
             for name in feature_names():
                 if name in row.metrics:
                     counts[name].add(layer_count(row, name))
         numbers = {name: layers_text(of_name, trace.num_layers) for name, of_name in counts.items()}
         notes += _layer_notes(label, numbers)
         for texts in samples.values():
-            if "msp" in scores[-1]:
-                shared = sample_baselines([(text, -scores[i]["msp"]) for i, text in texts])
+            if "maximum_sequence_probability" in scores[-1]:
+                shared = sample_baselines([(text, -scores[i]["maximum_sequence_probability"]) for i, text in texts])
                 for i, _ in texts:
                     scores[i].update(shared)
     if not answers:

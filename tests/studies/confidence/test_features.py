@@ -50,7 +50,7 @@ def test_tables_exclude_prompt_positions_and_steps_without_a_token(rng):
     assert tables.tokens["answer"].tolist() == [0] * 5 + [1] * 2
     assert tables.tokens["step"].tolist() == [0, 1, 2, 3, 4, 0, 1]
     np.testing.assert_array_equal(tables.tokens["entropy"][5:], ahead.metrics["entropy"][2:4])
-    np.testing.assert_allclose(tables.scores["mean_entropy"][1], ahead.metrics["entropy"][2:4].mean(), rtol=1e-6)
+    np.testing.assert_allclose(tables.scores["mean_token_entropy"][1], ahead.metrics["entropy"][2:4].mean(), rtol=1e-6)
 
 
 def test_samples_of_a_prompt_are_one_group_and_are_compared(rng):

@@ -38,7 +38,7 @@ def known(tmp_path_factory):
 def test_training_learns_labels_that_depend_on_entropy(known):
     _, _, right, _, result = known
     frame = result.tables["answers"].frame.set_index("score")
-    assert frame.loc["mean_entropy", "auroc"] == 1.0
+    assert frame.loc["mean_token_entropy", "auroc"] == 1.0
     assert frame.loc["logistic", "auroc"] > 0.9
     assert frame.loc["mlp", "auroc"] > 0.9
     assert frame.loc["length", "auroc"] == 0.5  # all are equally long
@@ -73,7 +73,7 @@ def test_the_kept_classifier_tells_right_answers(known):
 def test_the_study_page_has_pictures_and_tables(known, tmp_path):
     page = write_study(known[-1], tmp_path)
     assert "risk_coverage" in {path.stem for path in tmp_path.iterdir()}
-    assert "mean_entropy" in page.read_text(encoding="utf-8")
+    assert "mean_token_entropy" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("keep", ["logistic", "mlp"])
@@ -150,7 +150,7 @@ def test_commands_train_apply_and_report(known, tmp_path, jaxtrace):  # noqa: F8
     out, settings = tmp_path / "out", ("--resamples", 2, "--keep", "logistic")
     done = jaxtrace("confidence", "train", folder / "trace", "--labels", folder / "labels.csv", "--out", out, *settings)
     assert done.status == 0, done.err
-    assert "mean_entropy" in done.out and "have a label" in done.out
+    assert "mean_token_entropy" in done.out and "have a label" in done.out
     assert len(pd.read_csv(out / "tables" / "answers.csv")) == 19
     done = jaxtrace("confidence", "apply", out, folder / "trace", "--out", tmp_path / "applied")
     assert done.status == 0 and "40 answers, 120 tokens" in done.out

@@ -1,0 +1,100 @@
+"""Options of the inputs that `jaxtrace estimate` gives to estimators; see `jaxtrace.estimators.registry.INPUTS`.
+
+To add an input: its line in `INPUTS`, an option of the same name here, and its function in `LOADERS`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from jaxtrace.errors import JaxtraceError, StudyError
+from jaxtrace.settings.validation import StrictModel
+
+if TYPE_CHECKING:
+    from jaxtrace.model import Model
+    from jaxtrace.traces.reader import StoredTrace
+
+GROUP: JsonDict = {"group": "Inputs of estimators"}
+OTHER_TRACE: JsonDict = {**GROUP, "exists": "name the directory of a trace"}
+
+
+class EstimatorInputs(StrictModel):
+    """Inputs of estimators as options; each is loaded only if a chosen estimator has a parameter of its name."""
+
+    model: str | None = Field(
+        None,
+        description="Model that reads the answers once more: checkpoint, hub id or name. Default: the trace's own.",
+        json_schema_extra=GROUP,
+    )
+    training: str | None = Field(
+        None, description="Trace of other prompts, which estimators are fitted to.", json_schema_extra=OTHER_TRACE
+    )
+    background: str | None = Field(
+        None, description="Trace of unrelated prompts, for relative distances.", json_schema_extra=OTHER_TRACE
+    )
+
+
+def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredTrace, *, every: bool) -> dict[str, Any]:
+    """Return the inputs of some names that the options or the trace give.
+
+    Args:
+      every: True if an input that no option names may be missing: a warning says why, and estimators lack it.
+
+    Raises:
+      JaxtraceError: an input cannot be loaded.
+    """
+    inputs = {}
+    for name in LOADERS.keys() & names:
+        option = getattr(options, name)
+        try:
+            value = LOADERS[name](option, trace)
+        except JaxtraceError as error:
+            if option is not None or not every:
+                raise
+            warnings.warn(f"no {name} for estimators: {error}", stacklevel=2)
+            continue
+        if value is not None:
+            inputs[name] = value
+    return inputs
+
+
+def _model(name: str | None, trace: StoredTrace) -> Model:
+    """Load the model that made a trace; raises StudyError if it is another one."""
+    from jaxtrace.model import Model
+    from jaxtrace.run import open_config_model
+    from jaxtrace.settings.run import run_config
+
+    models = {(str(run.info.get("model")), run.info.get("revision"), run.info.get("checkpoint")) for run in trace.runs}
+    if len(models) > 1:
+        known = ", ".join(sorted({model for model, _, _ in models}))
+        raise StudyError(f"{trace.runs[0].root}: has runs of several models ({known}); name the directory of one run")
+    ((own, revision, fingerprint),) = models
+    made = trace.runs[0].config or {"model": own, "revision": revision}
+    fields = ("model", "revision", "ignore_config", "random", "seed", "dtype", "mesh")
+    settings = {field: made[field] for field in fields if made.get(field) is not None}
+    if name is not None:
+        settings |= {"model": name}
+        settings.pop("revision", None)
+    config = run_config(**settings)
+    checkpoint = open_config_model(config)
+    if fingerprint is not None and checkpoint.fingerprint() != fingerprint:
+        raise StudyError(f"{config.model}: is not the model that made the trace, {own}; name that one with --model")
+    return Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
+
+
+def _other_trace(place: str | None, _: StoredTrace) -> StoredTrace | None:
+    from jaxtrace.traces import open_trace
+
+    return None if place is None else open_trace(place)
+
+
+LOADERS: dict[str, Callable[[Any, StoredTrace], Any]] = {
+    "model": _model,
+    "training": _other_trace,
+    "background": _other_trace,
+}
