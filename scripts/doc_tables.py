@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxtrace.errors import ConfigError
+from jaxtrace.estimators import known_estimators
 from jaxtrace.models.families import FAMILIES
 from jaxtrace.models.families.known import KNOWN
 from jaxtrace.models.families.reader import ACTIVATIONS, NEUTRAL
@@ -147,6 +148,23 @@ def _short(parameters: int) -> str:
     return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.3g} M"
 
 
+def estimators_table() -> str:
+    """Return the table of the estimators: formula, what each needs, passes of the model, direction and source."""
+    rows = (
+        (
+            f"`{each.name}`",
+            each.formula.replace("|", "\\|"),
+            ", ".join([*(f"`{name}`" for name in each.metrics), *each.required]),
+            each.passes,
+            "uncertainty" if each.higher_is_uncertain else "confidence",
+            each.source,
+        )
+        for each in known_estimators().values()
+        if each.compute.__module__.startswith("jaxtrace.")
+    )
+    return _table(("estimator", "formula", "needs", "passes", "rises with", "source"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "recorded": recorded_table,
     "raw": raw_table,
@@ -155,6 +173,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families_table,
     "sizes": sizes_table,
     "unsupported": unsupported_table,
+    "estimators": estimators_table,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
-VERBS = re.compile(r"^jaxtrace (study|confidence|lab|tuned-lens|grade) ", re.MULTILINE)
+VERBS = re.compile(r"^jaxtrace (study|confidence|lab|tuned-lens|grade|estimate) ", re.MULTILINE)
 STUDIES = [page for page in sorted((ROOT / "docs").glob("*.md")) if VERBS.search(page.read_text(encoding="utf-8"))]
 
 
@@ -38,7 +38,7 @@ def test_every_command_runs(page, tmp_path, monkeypatch):
 
 def test_no_page_names_an_output_of_another_page():
     """Outputs that exist are refused: a reader follows several pages in one directory."""
-    output = re.compile(r"jaxtrace (?:trace|study|confidence|grade|report) .*--out ([^\s#]+)")
+    output = re.compile(r"jaxtrace (?:trace|study|confidence|grade|estimate|report) .*--out ([^\s#]+)")
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     lines = [line for page in pages for line in commands(page) if not re.search("--resume|--process ", line)]
     names = [match[1] for match in map(output.match, lines) if match]

@@ -53,7 +53,7 @@ def max_varentropy(trace: Trace) -> Scores:
     return score_tokens(trace, lambda row: drawn(row, "varentropy"), np.max)
 
 
-@estimator(formula="mean |H(t) − H(t−1)|; 0 for one token", metrics=("entropy",))
+@estimator(formula="mean absolute H(t) − H(t−1); 0 for one token", metrics=("entropy",))
 def entropy_change(trace: Trace) -> Scores:
     """Return the mean absolute change of entropy from step to step, in nats."""
     return score_tokens(trace, _entropy, lambda values: np.abs(_changes(values)).mean())

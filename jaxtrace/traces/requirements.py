@@ -41,7 +41,7 @@ def require_generated(label: str, trace: Trace) -> None:
 def require_samples(label: str, trace: Trace) -> None:
     """Raise LackingError unless some prompt has several answers."""
     if not (np.bincount(prompt_numbers(trace)) > 1).any():
-        raise LackingError(f"{label}: has one answer to each prompt; trace it again with --samples and a sampler")
+        raise LackingError(f"{label}: has one answer to each prompt; trace it again with --samples 10 --sampler sample")
 
 
 def prompt_numbers(trace: Trace) -> Int[np.ndarray, " rows"]:
@@ -57,7 +57,8 @@ def missing_metrics(trace: Trace, metrics: Sequence[str]) -> list[str]:
 
 def options_for(metrics: Sequence[str]) -> str:
     """Return the options of the command line that record metrics or raw material, as text."""
-    groups = {QUANTITIES[name].group for name in metrics}
+    groups = {QUANTITIES[name].group for name in metrics if name in QUANTITIES}
     probes = [group for group in GROUPS if group in groups]
     options = [f"--{group.replace('_', '-')}" for group in sorted(groups.difference(GROUPS))]
+    options += [f"a metric of a step named {name}" for name in metrics if name not in QUANTITIES]
     return " and ".join([f"--probes that include {','.join(probes)}"] * bool(probes) + options)

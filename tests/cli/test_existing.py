@@ -20,7 +20,7 @@ DIRECTORIES = {
     ("study", "dynamics", "TRACE", "--out"): "study.html",
     ("study", "lens", "TRACE", "--by", "kind", "--out"): "study.html",
 }
-FILES = [("grade", "TRACE", "--out"), ("report", "TRACE", "--out")]
+FILES = [("grade", "TRACE", "--out"), ("report", "TRACE", "--out"), ("estimate", "TRACE", "--out")]
 
 
 @pytest.fixture(scope="module")

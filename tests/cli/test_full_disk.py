@@ -13,13 +13,14 @@ VERBS = {
     "sweep": ("sweep", "SWEEP", "--out", "OUT"),
     "report": ("report", "TRACE", "--overwrite", "--out", "OUT"),
     "grade": ("grade", "TRACE", "--overwrite", "--out", "OUT"),
+    "estimate": ("estimate", "TRACE", "--overwrite", "--out", "OUT"),
     "study": ("study", "patterns", "TRACE", *STUDY),
     "study of a model": ("study", "patterns", "--model", *PROMPTS[:-1], *STUDY),
     "tuned-lens": ("tuned-lens", *LENS, "OUT"),
     "convert": ("convert", "demo", "OUT"),
 }
 SWEEP = "models: demo\ntasks: [{task: lab, name: lab}]\nsettings: {limit: 6, max_new_tokens: 4}\n"
-OLDER = {"report": "", "grade": "", "study": "study.html", "study of a model": "study.html"}
+OLDER = {"report": "", "grade": "", "estimate": "", "study": "study.html", "study of a model": "study.html"}
 ROOM = (0, 4096, 16_384, 65_536, 262_144, 1_048_576)  # bytes
 
 

@@ -24,7 +24,10 @@ for words in lines:
 """
 HELP = [
     "--help",
-    *(f"{verb} --help" for verb in ("trace", "sweep", "plan", "report", "models", "info", "grade", "tuned-lens")),
+    *(
+        f"{verb} --help"
+        for verb in ("trace", "sweep", "plan", "report", "models", "info", "grade", "estimate", "tuned-lens")
+    ),
     *("convert --help", "study --help", "confidence train --help", "confidence apply --help", "lab train --help"),
     *(f"study {name} --help" for name in ("dynamics", "expansion", "interventions", "lens", "patterns", "samplers")),
 ]
@@ -40,6 +43,7 @@ REFUSED = [
     "info nowhere",
     "convert nowhere out",
     "grade nowhere --out labels.jsonl",
+    "estimate nowhere --out scores.parquet",
     "plan --probes heads",
     "tuned-lens demo --steps 0",
     "lab train --width 72 --out out",
