@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 import jaxtrace as jt
+from jaxtrace.grading.choices import choice_questions
 from jaxtrace.grading.labels import Label, digest, write_labels
 from jaxtrace.grading.strings import Grade
 from jaxtrace.lab import choices as lab_choices
@@ -29,7 +30,6 @@ from jaxtrace.studies.confidence.settings import ConfidenceConfig
 from jaxtrace.studies.dynamics.compute import DynamicsConfig, dynamics
 from jaxtrace.studies.expansion.compute import ExpansionConfig, expansion
 from jaxtrace.studies.interventions.compute import InterventionsConfig, interventions, measure_interventions
-from jaxtrace.studies.interventions.single_token_choices import choice_questions
 from jaxtrace.studies.lens.compute import LensConfig, lens
 from jaxtrace.traces import open_trace
 from jaxtrace.traces.reader import StoredTrace

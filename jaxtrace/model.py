@@ -7,6 +7,7 @@ import functools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.prompts import Prompt
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
-from jaxtrace.settings.prompt import ChatMode, PromptSettings
+from jaxtrace.settings.prompt import ChatMode, PromptSettings, StartMode
 from jaxtrace.settings.run import AUTO, DEMO
 from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
 from jaxtrace.settings.validation import validated
@@ -167,6 +168,7 @@ class Model:
         system: str | None = None,
         template_arg: Mapping[str, Any] | None = None,
         prefix: str = "",
+        bos: StartMode = "auto",
         allow_special: bool = False,
         interventions: Interventions | None = None,
         on_progress: OnProgress = lambda *_: None,
@@ -194,6 +196,8 @@ class Model:
           system: system message, put before every prompt.
           template_arg: arguments of the chat template by name, such as {"enable_thinking": False}.
           prefix: text that every answer begins with; fed after the prompt.
+          bos: start token before prompts: "auto" feeds what tokenizer and chat template put there, "always" exactly
+            one, "never" none. Prompts of token ids need "auto".
           allow_special: True parses control tokens in the text of messages; otherwise they are plain text.
           interventions: blocks and heads to ablate. The masks are traced, so one compiled program serves every choice.
           on_progress: callback with (new prompts, new tokens, sum of their entropies), called during the run.
@@ -230,6 +234,7 @@ class Model:
             "system": system,
             "template_arg": template_arg,
             "prefix": prefix,
+            "bos": bos,
             "allow_special": allow_special,
         }
         encoded = self.encode(with_images(prompts, images), validated(PromptSettings, fields, "generate"))
@@ -246,6 +251,7 @@ class Model:
         batch_size: int = 8,
         deterministic: bool = DEFAULTS.deterministic,
         matmul_precision: PrecisionName = DEFAULTS.matmul_precision,
+        bos: StartMode = "auto",
         interventions: Interventions | None = None,
         prompt_lengths: Sequence[int] | None = None,
         on_progress: OnProgress = lambda *_: None,
@@ -269,14 +275,20 @@ class Model:
             interventions=interventions,
         )
         settings.probes.check(self.config)
-        encoded = self.encode(with_images(texts, images), chat=False)
+        prompt_settings = validated(PromptSettings, {"bos": bos}, "score")
+        encoded = self.encode(with_images(texts, images), prompt_settings, chat=False)
         check_prompt_lengths(prompt_lengths, encoded)
         rows = self.score_rows(encoded, settings, on_progress, prompt_lengths=prompt_lengths)
         info = self.info("score", settings) | {"prompt_format": encoded.info}
         return Trace(in_order(rows), info)
 
     def encode(
-        self, prompts: Sequence[PromptLike], settings: PromptSettings | None = None, *, chat: bool = True
+        self,
+        prompts: Sequence[PromptLike],
+        settings: PromptSettings | None = None,
+        *,
+        chat: bool = True,
+        date: datetime | None = None,
     ) -> EncodedPrompts:
         """Return each prompt with its token ids, int32.
 
@@ -284,11 +296,12 @@ class Model:
           prompts: prompts, see `generate`.
           settings: use of the chat template, and text around the prompts; None for the defaults.
           chat: False feeds texts without the chat template, whatever the settings say.
+          date: current time for the chat template; None for now.
 
         Raises:
           PromptError: a prompt cannot be fed.
         """
-        return encode(prompts, self.name, self.config, self.tokenizer, settings, chat=chat)
+        return encode(prompts, self.name, self.config, self.tokenizer, settings, chat=chat, date=date)
 
     def generate_rows(
         self,

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,13 +22,13 @@ from jaxtrace.documents import MAX_TOKENIZER, read_bytes, read_json
 from jaxtrace.errors import CheckpointError, PromptError, first_line
 from jaxtrace.files import open_regular
 from jaxtrace.prompts import SYSTEM_ROLES, Prompt
-from jaxtrace.settings.prompt import PromptSettings
+from jaxtrace.settings.prompt import PromptSettings, StartMode
 
 FAST, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILES = (FAST, "tokenizer.model", "vocab.json", "tekken.json")
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoders write it for bytes that are no character yet
 
-StartToken = Literal["template", "tokenizer", "text", "none"]
+StartToken = Literal["template", "tokenizer", "setting", "text", "none"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class EncodedText:
       ids: token ids.
       text: text that was encoded: with a chat template, all that the template wrote.
       ends: end of each token in the text, in characters; 0 for a token that the tokenizer added.
-      start: origin of the start token: written by the "template", added by the "tokenizer", or part of the "text";
-        "none" without a start token.
+      start: origin of the start token: written by the "template", added by the "tokenizer" or by the "setting" bos, or
+        part of the "text"; "none" without a start token.
       start_repeated: True if the text begins with the start token that the tokenizer adds, and it was kept once.
       end_dropped: True if the tokenizer ends texts with a token, which was dropped.
       chat: True if the chat template wrote the text.
@@ -134,6 +134,12 @@ class Tokenizer:
         return self.backend.token_to_id(self.special_tokens.get("eos_token", ""))
 
     @property
+    def bos(self) -> int | None:
+        """Id of the start token."""
+        text = self.special_tokens.get("bos_token")
+        return None if text is None else self.backend.token_to_id(text)
+
+    @property
     def kind(self) -> str:
         """Name of the tokenizer's model and the size of its vocabulary."""
         return f"{type(self.backend.model).__name__}, {self.backend.get_vocab_size():,} tokens"
@@ -179,7 +185,8 @@ class Tokenizer:
 
         Raises:
           PromptError: the prompt needs a chat template and there is none, a message is malformed, or the template
-            fails, has no such argument, omits the system message, or takes too long.
+            fails, has no such argument, omits the system message, or takes too long; or the prompt must begin with a
+            start token and the tokenizer has none, or without one and it also marks turns.
           CheckpointError: the tokenizer fails on the text.
         """
         image_text = "" if image_token is None else cast(str, self.backend.id_to_token(image_token))
@@ -189,41 +196,79 @@ class Tokenizer:
             if needs is not None or mode == "always":
                 problem = "the model has none" if mode != "never" else "raw prompts and scored texts use none"
                 raise PromptError(f"{needs or 'chat'} needs a chat template, and {problem}; give plain text alone")
-            return self.encode_text((prompt.text or "") + settings.prefix, len(prompt.images), image_text)
+            text = (prompt.text or "") + settings.prefix
+            return self.encode_text(text, len(prompt.images), image_text, bos=settings.bos)
         messages = self._messages(prompt, settings, image_text)
-        return self._encode_chat(messages, settings, self.template, date or datetime.now())
+        encoded = self._encode_chat(messages, settings, self.template, date or datetime.now())
+        return encoded if settings.bos == "auto" else self._with_start(encoded, settings.bos)
 
     @_rust_errors()
-    def encode_text(self, text: str, images: int = 0, image_text: str = "") -> EncodedText:
-        """Encode a text without a chat template: control tokens are parsed, one start token and no end token is fed.
+    def encode_text(self, text: str, images: int = 0, image_text: str = "", *, bos: StartMode = "auto") -> EncodedText:
+        """Encode a text without a chat template: control tokens are parsed, and no end token is fed.
 
         Args:
           text: text to encode.
           images: number of images that come first, for a text without image tokens.
           image_text: text of the image token; "" if there is none.
+          bos: "auto" feeds the tokenizer's start token once if it adds one, "always" one in any case, "never" none.
+
+        Raises:
+          PromptError: `bos` is "always", and the tokenizer has no start token.
         """
         if image_text and (images or image_text in text):
-            text = self._start_after_images(text if image_text in text else image_text * images + text, image_text)
-            encoding = encoding_of(self.backend, text)
-            start = "tokenizer" if self.special_tokens.get("bos_token") else "none"
-            return EncodedText(encoding.ids, text, [end for _, end in encoding.offsets], start)
+            text = text if image_text in text else image_text * images + text
+            return self._encode_with_images(text, image_text, bos)
         encoding = encoding_of(self.backend, text, add_special_tokens=True)
         ids, ends = encoding.ids, [end for _, end in encoding.offsets]
         own = [i for i, added in enumerate(encoding.special_tokens_mask) if not added]
         first, last = (own[0], own[-1] + 1) if own else (len(ids), len(ids))
-        begin, body = ids[:first], first
-        while begin and ids[body : body + first] == begin and body + first <= last:
-            body += first
-        start: StartToken = "tokenizer" if begin else "text" if self._starts(ids) else "none"
-        kept = [*range(first), *range(body, last)]
+        begin, body = ids[:first] or self._start_ids(bos), first
+        while begin and ids[body : body + len(begin)] == begin and body + len(begin) <= last:
+            body += len(begin)
+        fed = [] if bos == "never" else begin
+        start: StartToken = "none"
+        if bos != "never":
+            start = "tokenizer" if first else "text" if self._starts(ids) else "setting" if fed else "none"
         return EncodedText(
-            [ids[i] for i in kept],
+            fed + ids[body:last],
             text,
-            [ends[i] for i in kept],
+            [0] * len(fed) + ends[body:last],
             start,
-            start_repeated=body > first,
+            start_repeated=body > first and bool(fed),
             end_dropped=last < len(ids),
         )
+
+    def _encode_with_images(self, text: str, image_text: str, bos: StartMode) -> EncodedText:
+        """Encode a text with image tokens, whose start token stands after the leading images."""
+        start = self._start_ids("always" if bos == "always" else "never")
+        if bos != "never":
+            text = self._start_after_images(text, image_text)
+        encoding = encoding_of(self.backend, text)
+        kept = [i for i, token in enumerate(encoding.ids) if bos != "never" or token not in start]
+        origin = "tokenizer" if start and bos != "never" else "none"
+        return EncodedText([encoding.ids[i] for i in kept], text, [encoding.offsets[i][1] for i in kept], origin)
+
+    def _start_ids(self, bos: StartMode) -> list[int]:
+        """Return the start token that a setting puts before a text or takes from it; [] for "auto", or without one."""
+        if bos == "always" and self.bos is None:
+            raise PromptError("bos is 'always', and the tokenizer has no start token; use bos 'auto' or 'never'")
+        return [] if bos == "auto" or self.bos is None else [self.bos]
+
+    def _with_start(self, chat: EncodedText, bos: StartMode) -> EncodedText:
+        """Return a chat with exactly one start token, or with none."""
+        start, ids, text = self._start_ids(bos), chat.ids, chat.text
+        mark = self.special_tokens.get("bos_token", "")
+        while start and ids[:1] == start:
+            ids, text = ids[1:], text.removeprefix(mark)
+        if bos == "always":
+            origin: StartToken = "template" if len(ids) < len(chat.ids) else "setting"
+            return replace(chat, ids=start + ids, text=mark + text, start=origin)
+        if len(ids) < len(chat.ids) and start[0] in ids:
+            raise PromptError(
+                f"bos is 'never', and the chat template marks turns with the start token {mark!r}; use bos 'auto', or "
+                "no chat template"
+            )
+        return replace(chat, ids=ids, text=text, start="none")
 
     def _encode_chat(
         self, messages: list[dict[str, Any]], settings: PromptSettings, template: ChatTemplate, date: datetime
@@ -271,7 +316,7 @@ class Tokenizer:
 
     def _starts(self, ids: Sequence[int]) -> bool:
         """Return True if ids begin with the start token."""
-        return bool(ids) and ids[0] == self.backend.token_to_id(self.special_tokens.get("bos_token", ""))
+        return bool(ids) and ids[0] == self.bos
 
     def _start_after_images(self, text: str, image_text: str) -> str:
         """Insert the start token after the leading images, as in the training of Llama 3.2 Vision."""

@@ -11,6 +11,7 @@ from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console
 from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
+from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import LensRecipe
@@ -28,7 +29,7 @@ class TunedLensOptions(StrictModel):
 
 @command(
     "tuned-lens",
-    (RunConfig, ("model", "revision", "ignore_config", "task", "data", "prompts", "limit", "mesh")),
+    (RunConfig, ("model", "revision", "ignore_config", "task", "data", "prompts", "limit", "bos", "mesh")),
     LensRecipe,
     TunedLensOptions,
     example="jaxtrace tuned-lens demo --task lab --steps 250 --out lens",
@@ -47,7 +48,7 @@ def tuned_lens(arguments: Arguments) -> None:
     from jaxtrace.training.tuned_lens import tune
 
     model = Model.from_checkpoint(open_config_model(run), mesh=run.mesh)
-    ids = [tokens for _, tokens in model.encode(load_prompts(run), chat=False)]
+    ids = [tokens for _, tokens in model.encode(load_prompts(run), PromptSettings(bos=run.bos), chat=False)]
     text = " ".join(filter(None, (run.task or str(run.prompts or "prompts"), run.data and str(run.data))))
     with counter("training", "steps") as show:
         card, kl = tune(

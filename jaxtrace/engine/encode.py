@@ -76,9 +76,8 @@ def encode(
             if prompt.tokens is None:
                 texts.append(_encode_text(prompt, model, config, tokenizer, settings, chat, date))
                 ids = texts[-1].ids
-            elif settings.prefix or (chat and settings.template_settings):
-                unused = "prefix" if settings.prefix else settings.template_settings[0]
-                raise PromptError(f"is given as token ids, which {unused} cannot change; drop it, or give text")
+            elif unused := settings.text_settings + settings.template_settings * chat:
+                raise PromptError(f"is given as token ids, which {unused[0]} cannot change; drop it, or give text")
             encoded.append((prompt, _checked_ids(prompt, ids, model, config, last_twice)))
         except PromptError as error:
             raise PromptError(f"{shown(name)}: {error}") from None
@@ -216,6 +215,7 @@ def _describe(
         "template": None if template is None else template.hash,
         "template_arg": settings.template_arg or {},
         "date": date.isoformat(timespec="seconds") if clock else None,
+        "bos": settings.bos,
         "start_token": texts[0].start if texts else "none",
         "rendered": texts[0].text if texts else None,
         "plain_control_tokens": _plain(texts),

@@ -11,6 +11,8 @@ from jaxtrace.settings.groups import PROMPT
 from jaxtrace.settings.validation import StrictModel
 
 ChatMode = Literal["auto", "always", "never"]
+StartMode = Literal["auto", "always", "never"]
+OptionKind = Literal["letter", "choice"]  # text of a multiple-choice option whose first token is scored
 PYTHON_VALUES = {"True": True, "False": False, "None": None}  # a text "False" would count as true in a template
 
 
@@ -38,7 +40,7 @@ KEY_VALUES = BeforeValidator(_key_values)
 
 
 class PromptSettings(StrictModel):
-    """Chat template of prompts, its messages and arguments, and the treatment of control tokens."""
+    """Chat template of prompts, its messages and arguments, the start token, and the treatment of control tokens."""
 
     chat: ChatMode = Field(
         default="auto",
@@ -61,6 +63,11 @@ class PromptSettings(StrictModel):
     prefix: str = Field(
         default="", description="Text that every answer begins with; fed after the prompt.", json_schema_extra=PROMPT
     )
+    bos: StartMode = Field(
+        default="auto",
+        description="Start token (BOS) before prompts: as tokenizer and chat template put it, always one, or never.",
+        json_schema_extra=PROMPT,
+    )
     allow_special: bool = Field(
         default=False,
         description="Parse control tokens in the text of messages; otherwise they are plain text.",
@@ -76,6 +83,11 @@ class PromptSettings(StrictModel):
     def template_settings(self) -> list[str]:
         """Names of the given settings that only a chat template can use."""
         return [name for name in ("system", "template_arg") if getattr(self, name) not in (None, {})]
+
+    @property
+    def text_settings(self) -> list[str]:
+        """Names of the given settings that change how a text is encoded, so that token ids cannot use them."""
+        return [*["prefix"] * bool(self.prefix), *["bos"] * (self.bos != "auto")]
 
     @model_validator(mode="after")
     def _check_chat(self) -> Self:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from jaxtrace.documents import MAX_JSON, decode_json
 from jaxtrace.errors import ConfigError, StoreError, reason_of
 from jaxtrace.schema import STEP_METRICS
+from jaxtrace.settings.prompt import StartMode
 from jaxtrace.settings.validation import validated
 from jaxtrace.traces.location import Location
 
@@ -85,6 +86,7 @@ class PromptFormat(_Strict):
     """Entries of `Trace.info["prompt_format"]` that are read again; others are kept."""
 
     template: str | None = None
+    bos: StartMode = "auto"
     date: Time | None = None
 
 

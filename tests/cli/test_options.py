@@ -41,6 +41,7 @@ VALUES = {
         ["--template-arg", "enable_thinking=false", "--template-arg", "date=26 Jul 2024", "--template-arg=tools=None"],
     ),
     "prefix": ("The answer is", ["--prefix", "The answer is"]),
+    "bos": ("always", ["--bos", "always"]),
     "allow_special": (True, ["--allow-special"]),
     "compat_duplicate_last_prompt_token": (True, ["--compat-duplicate-last-prompt-token"]),
     "sampler": ("sample", ["--sampler", "sample"]),

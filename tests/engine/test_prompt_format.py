@@ -62,6 +62,7 @@ def test_a_run_records_how_its_prompts_were_made(chat_demo, tmp_path, today):
         "template": hashlib.sha256(TEMPLATE.encode()).hexdigest(),
         "template_arg": {"tone": "kind "},
         "date": "2026-12-01T09:30:15",
+        "bos": "auto",
         "start_token": "template",
         "rendered": "<s>01 Dec 2026\nsystem: Be brief.</s>user: Where?</s>kind assistant: In",
         "plain_control_tokens": [],

@@ -16,6 +16,7 @@ from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model
 from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import definition_note
+from jaxtrace.settings.prompt import StartMode
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.statistics.intervals import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
@@ -123,3 +124,8 @@ def mean_by_step(row: Row, name: str, steps: Int[np.ndarray, " T"]) -> Float[np.
     values = present_values(row, name)[steps]
     axes = tuple(range(1, values.ndim))
     return np.where(np.isfinite(values).all(axes), finite_mean(values, axes), np.nan)
+
+
+def start_mode(trace: Trace) -> StartMode:
+    """Return the setting of the start token that a trace's prompts were made with."""
+    return (trace.info.get("prompt_format") or {}).get("bos", "auto")

@@ -17,7 +17,7 @@ from jaxtrace.model import Model, load
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
-from jaxtrace.studies._shared.traces import by_model, study_traces
+from jaxtrace.studies._shared.traces import by_model, start_mode, study_traces
 from jaxtrace.studies.dynamics.answer_features import auroc_table
 from jaxtrace.studies.dynamics.class_tables import class_tables
 from jaxtrace.studies.dynamics.correlations import correlations
@@ -69,7 +69,10 @@ def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[s
     def traced(name: str, commit: str | None) -> Model:
         return load(name, revision=None if Path(name).exists() else commit)
 
-    return {label: score(traced(trace.info["model"], trace.info.get("revision"))) for label, trace in traces.items()}
+    return {
+        label: score(traced(trace.info["model"], trace.info.get("revision")), bos=start_mode(trace))
+        for label, trace in traces.items()
+    }
 
 
 def dynamics(

@@ -13,6 +13,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.model import Model
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
+from jaxtrace.settings.prompt import StartMode
 from jaxtrace.statistics.intervals import estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
@@ -33,12 +34,12 @@ class Continuation:
     is_answer: tuple[bool, ...]
 
 
-def continuation(tokenizer: Tokenizer, before: str, answer: str) -> Continuation:
+def continuation(tokenizer: Tokenizer, before: str, answer: str, bos: StartMode = "auto") -> Continuation:
     """Encode `before` + `answer` as one text; tokens that end past `before` belong to the answer.
 
     A token that spans the boundary belongs to the answer; special tokens, which cover no text, never do.
     """
-    encoded = tokenizer.encode_text(before + answer)
+    encoded = tokenizer.encode_text(before + answer, bos=bos)
     return Continuation(tuple(encoded.ids), tuple(end > len(before) for end in encoded.ends))
 
 
@@ -48,6 +49,7 @@ def answer_logprobs(
     *,
     primer: str = "",
     template: str = TEMPLATE,
+    bos: StartMode = "auto",
     batch_size: int = 8,
 ) -> list[dict[str, float]]:
     """Return, for each question, answer → total log-probability (nats) of its tokens after the question.
@@ -55,6 +57,7 @@ def answer_logprobs(
     Args:
       primer: text before every question, such as worked examples.
       template: template of a question; a space and the answer follow it. No chat template is used.
+      bos: start token before every text, as for `Model.score`.
 
     Raises:
       StudyError: the model has no tokenizer.
@@ -67,7 +70,7 @@ def answer_logprobs(
     for i, question in enumerate(questions):
         before = primer + template.replace("{question}", question.question)
         for answer in question.answers:
-            continuations.append(continuation(tokenizer, before, f" {answer}"))
+            continuations.append(continuation(tokenizer, before, f" {answer}", bos))
             texts.append(Prompt(tokens=continuations[-1].tokens, id=f"choice-{i:04d}"))
     rows = model.score(texts, probes=Probes.of("output"), batch_size=batch_size).rows
     totals = iter(
@@ -113,10 +116,15 @@ def choice_scores(question: MultipleChoice, logprobs: Mapping[str, float]) -> di
 
 
 def scored_choices(
-    model: Model, questions: Sequence[MultipleChoice], *, primer: str = "", template: str = TEMPLATE
+    model: Model,
+    questions: Sequence[MultipleChoice],
+    *,
+    primer: str = "",
+    template: str = TEMPLATE,
+    bos: StartMode = "auto",
 ) -> pd.DataFrame:
     """Return a row per question: question, mc1, mc2, mc3, chance."""
-    logprobs = answer_logprobs(model, questions, primer=primer, template=template)
+    logprobs = answer_logprobs(model, questions, primer=primer, template=template, bos=bos)
     return pd.DataFrame(
         [
             {"question": question.question, **choice_scores(question, of_answers)}

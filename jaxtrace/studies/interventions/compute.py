@@ -17,9 +17,11 @@ from jaxtyping import Float
 
 from jaxtrace.errors import StudyError
 from jaxtrace.files import atomic_file
+from jaxtrace.grading.choices import ChoiceAnswers, ChoiceQuestion, answer_questions, choice_questions
 from jaxtrace.model import Model
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.run import load_prompts
+from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.expansions import measure_expansions
@@ -28,12 +30,6 @@ from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.interventions.figures import accuracy_figure
 from jaxtrace.studies.interventions.settings import InterventionsConfig
-from jaxtrace.studies.interventions.single_token_choices import (
-    ChoiceAnswers,
-    ChoiceQuestion,
-    answer_questions,
-    choice_questions,
-)
 
 QUESTION = "Does a model lose more without its expanding or pruning layers than without random layers?"
 ACCURACY_TEXT = (
@@ -96,7 +92,7 @@ def run_study(config: InterventionsConfig, out: Path, progress: Progress) -> Res
     """Ask every model without each set of layers, cache the answers in `out`/answers, and return the study's result."""
     measured = {}
     for label, model, run in load_models(config, config.lens):
-        questions = choice_questions(model, load_prompts(run), config.options)
+        questions = choice_questions(model, load_prompts(run), config.options, PromptSettings(bos=run.bos))
         with progress.counter(label, "sets of layers") as on_set:
             folder = out / "answers" / Path(label).name
             measured[label] = measure_interventions(model, questions, config, on_set, folder)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from jaxtrace.settings.numbers import Count, Float
+from jaxtrace.settings.prompt import OptionKind
 from jaxtrace.studies._shared.settings import LayerStudyConfig
-
-OptionKind = Literal["letter", "choice"]
 
 
 class InterventionsConfig(LayerStudyConfig):

@@ -37,13 +37,14 @@ ScoredLine = tuple[dict[str, Any], classify.FoldScores, classify.FoldScores, cla
 QUESTION = "Do profiles through the layers tell {by} apart, beyond what length and the last layer tell?"
 TEXTS = {
     "auc": "k nearest neighbours (Euclidean) on held-out answers. auc: one class against the others, mean over classes "
-    "and folds; gain: its excess over guesses by the sizes of the classes. Intervals and p are corrected for folds "
-    "that share training rows (folds with equal scores give an interval without width); p_plain is the published "
-    "paired t test. Protocol 'grouped' holds whole groups out (prompts, stories; models if families are told apart), "
+    "and folds; p_half: test of auc against 0.5; gain: its excess over guesses by the sizes of the classes, one random "
+    "draw, whose auc is 0.5 only on average; p: test of gain. Intervals, p_half and p are corrected for folds that "
+    "share training rows (folds with equal scores give an interval without width); p_plain is the published paired t "
+    "test. Protocol 'grouped' holds whole groups out (prompts, stories; models if families are told apart), "
     "'published' does not. Features: profile (all layers), without length (its residuals over ln steps and ln prompt "
     "tokens), last layer (its last entry; for lens_entropy the output's entropy), length (both logarithms alone), "
     "depth (the number of layers alone), zero-padded (layers of deeper models are zeros in others).",
-    "accuracy": "Share of held-out answers assigned to their class, as in the table auc.",
+    "accuracy": "Share of held-out answers assigned to their class, as in the table auc, without p_half.",
     "classes": "Size of each class: n answers in `groups` groups, mean steps and prompt tokens, the mean of the metric "
     "over all layers, and the depth (layer / layers) from which on the lens's top-1 is the final one.",
     "contrasts": "Mean over all layers of each class against all others (for two classes, the first against the "
@@ -85,12 +86,14 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
         classify.check_classes(profiles.labels, config.folds)
         folds = _folds(profiles, config)
         features = profiles.on(profiles.grid(config.points))
-        for name, frame in _frames(profiles, features, folds, config).items():
+        of_metric = _frames(profiles, features, folds, config)
+        notes.append(f"{metric}: {_note_on_half(of_metric['auc'])}")
+        for name, frame in of_metric.items():
             frame.insert(0, "metric", metric)
             frames[name].append(frame)
         suffix = f"_{metric}" if len(config.metric) > 1 else ""
-        of_metric = lens_pictures(profiles, features, config)
-        pictures |= {name + suffix: picture for name, picture in of_metric.items()}
+        drawn = lens_pictures(profiles, features, config)
+        pictures |= {name + suffix: picture for name, picture in drawn.items()}
         notes += [f"{metric}: {note}" for note in _notes(profiles, folds, config)]
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items() if parts}
     tables = {name: Table(frame, TEXTS[name]) for name, frame in joined.items() if len(frame)}
@@ -167,7 +170,10 @@ def _compared(
     estimate, *_ = classify.over_folds(score, splits)
     gain, p, plain = classify.over_folds(score - guessed, splits)
     estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
-    return {**estimate.columns(name), "guesses": guessed.mean(), **gain.columns("gain"), "p": p, "p_plain": plain}
+    columns = estimate.columns(name)
+    if name == "auc":
+        _, columns["p_half"], _ = classify.over_folds(score - 0.5, splits)
+    return {**columns, "guesses": guessed.mean(), **gain.columns("gain"), "p": p, "p_plain": plain}
 
 
 def _classes(profiles: Profiles, features: np.ndarray, config: LensConfig) -> Iterator[dict[str, Any]]:
@@ -210,6 +216,19 @@ def _mean_profiles(profiles: Profiles, features: np.ndarray, points: int) -> pd.
             columns = {"class": name, "window": window, "depth": grid, "mean": mean, "sd": sd, "n": len(answers)}
             parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def _note_on_half(auc: pd.DataFrame) -> str:
+    """Return the AUC of whole profiles against 0.5, at each k: under the grouped protocol if there is one."""
+    profile = auc[(auc["features"] == "profile") & (auc["protocol"] == auc["protocol"].iloc[0])]
+    tests = [
+        f"k = {row.k}: {row.auc:.3f} [{row.auc_low:.3f}, {row.auc_high:.3f}], p = {row.p_half:.2g}"
+        for row in profile.itertuples()
+    ]
+    return (
+        f"AUC of profiles against 0.5 ({auc['protocol'].iloc[0]} protocol): {'; '.join(tests)}. gain compares with one "
+        f"random draw of guesses, whose AUC is {profile['guesses'].iloc[0]:.3f}"
+    )
 
 
 def _notes(profiles: Profiles, folds: Mapping[str, classify.Splits], config: LensConfig) -> Iterator[str]:

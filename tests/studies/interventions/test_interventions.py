@@ -1,17 +1,20 @@
 """Ablated layers: answers against a model without them, sets of layers, and the study of hand-made answers."""
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+import dataclasses
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from jaxtrace import Interventions, Prompt, StudyError
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.tokenizer import Tokenizer
 from jaxtrace.compilation import counted
 from jaxtrace.figures.theme import LIGHT
+from jaxtrace.grading.choices import ChoiceAnswers, ChoiceQuestion, answer_questions, choice_questions
+from jaxtrace.model import Model
 from jaxtrace.models.forward import forward_logits
 from jaxtrace.studies.interventions.compute import (
     Ablation,
@@ -21,15 +24,11 @@ from jaxtrace.studies.interventions.compute import (
     measure_interventions,
 )
 from jaxtrace.studies.interventions.settings import InterventionsConfig
-from jaxtrace.studies.interventions.single_token_choices import (
-    ChoiceAnswers,
-    ChoiceQuestion,
-    answer_questions,
-    choice_questions,
-)
 from jaxtrace.tasks import load_task
 from tests import oracle
 from tests.engine.conftest import CONFIG
+
+WORDS = ["?", "Which?", "A", "B", "A.", "x", "B.", "y", "Answer:", "the", "one", "other"]
 
 
 @pytest.fixture(scope="module")
@@ -154,43 +153,33 @@ def test_accuracy_and_comparisons():
     assert len(result.pictures["accuracy"].draw(LIGHT).axes) == 2
 
 
-@dataclass
-class Reader:
-    """Model with a tokenizer alone, by default one of whole words."""
-
-    tokenizer: Any = None
-
-    def __post_init__(self):
-        words = {}
-        self.tokenizer = self.tokenizer or SimpleNamespace(
-            encode=lambda text, chat: [words.setdefault(word, len(words)) for word in text.split(" ")]
-        )
-
-    def encode(self, prompts, *, chat):
-        assert not chat
-        return [(prompt, np.array(self.tokenizer.encode(prompt.text, chat=False), np.int32)) for prompt in prompts]
+def reader(tokenizer=None):
+    """A model with a tokenizer alone, by default one of whole words."""
+    backend = Backend(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="?"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    config = dataclasses.replace(CONFIG, vocab_size=5000)
+    return Model("reader", config, {}, tokenizer or Tokenizer(backend))
 
 
 def test_options_are_letters_or_choices():
-    reader = Reader()
     prompt = Prompt(text="Which? A. x B. y Answer:", id="p", meta={"choices": ["x", "y"], "answer": "B"})
-    (question,) = choice_questions(reader, [prompt])
-    assert question.options == tuple(reader.tokenizer.encode("A B", chat=False)) and question.answer == 1
-    (question,) = choice_questions(reader, [prompt], "choice")
-    assert question.options == tuple(reader.tokenizer.encode("x y", chat=False))
+    (question,) = choice_questions(reader(), [prompt])
+    assert question.options == (WORDS.index("A"), WORDS.index("B")) and question.answer == 1
+    (question,) = choice_questions(reader(), [prompt], "choice")
+    assert question.options == (WORDS.index("x"), WORDS.index("y"))
 
 
 def test_options_are_first_tokens_of_choices():
     tokenizer = Tokenizer.load(demo_path())
     prompts = load_task("lab-choices", limit=50)
-    for prompt, question in zip(prompts, choice_questions(Reader(tokenizer), prompts, "choice"), strict=True):
+    for prompt, question in zip(prompts, choice_questions(reader(tokenizer), prompts, "choice"), strict=True):
         choices = prompt.meta["choices"]
         assert len(choices) == 4 == len(set(question.options))
         pieces = [tokenizer.decode(np.array([token])).strip() for token in question.options]
         assert all(choice.startswith(piece) for choice, piece in zip(choices, pieces, strict=True))
         assert prompt.meta["answer"] == "ABCD"[question.answer]
     with pytest.raises(StudyError, match="' A' is no token of the model's"):
-        choice_questions(Reader(tokenizer), prompts)
+        choice_questions(reader(tokenizer), prompts)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +192,7 @@ def test_options_are_first_tokens_of_choices():
 )
 def test_prompts_without_choices_are_refused(meta, message):
     with pytest.raises(StudyError, match=message):
-        choice_questions(Reader(), [Prompt(text="Which?", id="p", meta=meta)], "choice")
+        choice_questions(reader(), [Prompt(text="Which?", id="p", meta=meta)], "choice")
 
 
 @pytest.mark.parametrize(

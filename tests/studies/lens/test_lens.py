@@ -40,6 +40,17 @@ def found(kinds):
     return lens(kinds, LensConfig(metric=("lens_entropy", "lens_kl"), steps=6))
 
 
+def test_the_area_is_tested_against_one_half(found):
+    table = found.tables["auc"].frame
+    excluded = (table["auc_low"] > 0.5) | (table["auc_high"] < 0.5)
+    assert ((table["p_half"] < 0.05) == excluded).all() and 0 < excluded.sum() < len(table)
+    assert "p_half" not in found.tables["accuracy"].frame
+    line = table.set_index(["metric", "protocol", "features", "k"]).loc["lens_entropy", "grouped", "profile", 11]
+    (note,) = (note for note in found.notes if note.startswith("lens_entropy: AUC of profiles against 0.5 (grouped"))
+    assert f"k = 11: {line['auc']:.3f} [{line['auc_low']:.3f}, {line['auc_high']:.3f}]" in note
+    assert f"one random draw of guesses, whose AUC is {line['guesses']:.3f}" in note
+
+
 def test_kinds_are_told_apart_by_a_metric_that_differs_and_by_no_other(found):
     table = found.tables["auc"].frame.set_index(["metric", "protocol", "features", "k"])
     for protocol in ("grouped", "published"):

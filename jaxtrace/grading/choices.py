@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import entr, softmax
 
+from jaxtrace.checkpoints.tokenizer import EncodedText
 from jaxtrace.engine.buckets import chunk, chunk_widths
 from jaxtrace.errors import StudyError, shown
 from jaxtrace.kernels.moments import entropy_of
@@ -24,7 +26,7 @@ from jaxtrace.models.forward import forward, unembed
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.on_mesh import use_mesh_of
 from jaxtrace.prompts import Prompt
-from jaxtrace.studies.interventions.settings import OptionKind
+from jaxtrace.settings.prompt import OptionKind, PromptSettings
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -60,19 +62,33 @@ class ChoiceAnswers:
     entropy: Float[np.ndarray, " Q"]
 
 
-def choice_questions(model: Model, prompts: Sequence[Prompt], by: OptionKind = "letter") -> list[ChoiceQuestion]:
-    """Return multiple-choice prompts with the tokens of their options; no chat template is used.
+def choice_questions(
+    model: Model,
+    prompts: Sequence[Prompt],
+    by: OptionKind = "letter",
+    settings: PromptSettings | None = None,
+    *,
+    chat: bool = False,
+    date: datetime | None = None,
+) -> list[ChoiceQuestion]:
+    """Return multiple-choice prompts with the tokens of their options, as they would follow the prompt.
 
     Args:
       prompts: prompts with `choices`, a list, and `answer`, the right one's letter, in their meta.
-      by: "letter" for the tokens " A", " B", …, for prompts that list their choices; "choice" for the first token of
-        each choice's text.
+      by: "letter" for the tokens of " A", " B", … (without the space after a prompt that ends in white space, as a chat
+        template's does), for prompts that list their choices; "choice" for the first token of each choice's text.
+      settings: use of the chat template, and text around the prompts; None for the defaults.
+      chat: False feeds texts without the chat template, whatever the settings say.
+      date: current time for the chat template; None for now.
 
     Raises:
       StudyError: a prompt has no choices or no valid answer, its letters are not single tokens, or two choices begin
         with the same token.
+      PromptError: a prompt cannot be fed.
     """
-    return [_choice_question(model, prompt, tokens, by) for prompt, tokens in model.encode(prompts, chat=False)]
+    settings, date = settings or PromptSettings(), date or datetime.now()
+    encoded = model.encode(prompts, settings, chat=chat, date=date)
+    return [_choice_question(model, prompt, tokens, by, settings, chat, date) for prompt, tokens in encoded]
 
 
 def answer_questions(
@@ -121,21 +137,36 @@ def _read(
     return jnp.take_along_axis(logprobs, options, axis=1), entropy_of(jnp.exp(logprobs))
 
 
-def _choice_question(model: Model, prompt: Prompt, tokens: Int[np.ndarray, " P"], by: OptionKind) -> ChoiceQuestion:
+def _choice_question(
+    model: Model,
+    prompt: Prompt,
+    tokens: Int[np.ndarray, " P"],
+    by: OptionKind,
+    settings: PromptSettings,
+    chat: bool,
+    date: datetime,
+) -> ChoiceQuestion:
     place, choices = f"prompt {shown(prompt.id)}", cast(Any, prompt.meta.get("choices"))
     letters = LETTERS[: len(choices)] if isinstance(choices, list) else ""
     right = prompt.meta.get("answer")
     if len(letters) < 2 or right not in [*letters]:
         raise StudyError(f"{place}: has no list of choices, or no answer by its letter; take multiple-choice prompts")
-    if model.tokenizer is None or prompt.text is None:
+    tokenizer = model.tokenizer
+    if tokenizer is None or prompt.tokens is not None:
         raise StudyError(f"{place}: options are texts, and there is no tokenizer; take a model with a tokenizer")
-    options = []
+
+    def encode(text: str) -> EncodedText:
+        changed = settings.model_copy(update={"prefix": settings.prefix + text})
+        return tokenizer.encode_prompt(prompt, changed, chat=chat, date=date, image_token=model.config.image_token)
+
+    space = "" if encode("").text[-1:].isspace() else " "
+    options: list[int] = []
     for option in letters if by == "letter" else choices:
-        ids = model.tokenizer.encode(f"{prompt.text} {option}", chat=False)
+        ids = encode(f"{space}{option}").ids
         if ids[: len(tokens)] != tokens.tolist() or len(ids) == len(tokens):
             raise StudyError(f"{place}: appending {option!r} changes the prompt's own tokens; reword it")
         if by == "letter" and len(ids) > len(tokens) + 1:
-            raise StudyError(f"{place}: ' {option}' is no token of the model's; score each 'choice' instead")
+            raise StudyError(f"{place}: '{space}{option}' is no token of the model's; score each 'choice' instead")
         options.append(ids[len(tokens)])
     if len(set(options)) < len(options):
         raise StudyError(f"{place}: two options begin with the same token; score them by letter, or reword")
