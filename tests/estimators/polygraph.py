@@ -1,12 +1,12 @@
-"""Write polygraph.npz: values of lm-polygraph's own estimator classes, and all that they were computed from.
+"""Write polygraph.npz: values of lm-polygraph's own estimator classes, and what they were computed from.
 
 It needs an environment of its own (CONTRIBUTING.md, "Golden files") and a directory of SmolLM2-135M-Instruct:
 
 python tests/estimators/polygraph.py DIRECTORY
 
-transformers computes the statistics (eager attention, float32) on greedy answers and samples. NLI and similarity models
-would have to be downloaded, so their matrices are drawn at random. They are not symmetric, which shows swapped axes. The
-residuals that Mahalanobis distances are fitted to are random too. No other part of the tests imports this module.
+transformers computes the statistics (eager attention, float32) on greedy answers and samples. Models of entailment and
+similarity would have to be downloaded, so their matrices are random; they are not symmetric, which shows swapped axes.
+The residuals that distances are fitted to are random too. No other module imports this one.
 """
 
 import json
@@ -22,7 +22,7 @@ from lm_polygraph.stat_calculators.attention_eliciting_prompt import AttentionEl
 from lm_polygraph.stat_calculators.entropy import EntropyCalculator
 from lm_polygraph.stat_calculators.prompt import PromptCalculator
 from lm_polygraph.stat_calculators.semantic_classes import SemanticClassesCalculator
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FILE = Path(__file__).with_name("polygraph.npz")
@@ -168,12 +168,28 @@ def sample_stats(model, prompt):
     return ids, likelihoods, np.stack(residuals)
 
 
-def random_nli(rng, texts):
-    """Return random probabilities [texts, texts, 3] of contradiction, neutral, entailment; equal texts entail."""
+def random_comparisons(rng, texts):
+    """Return random probabilities of entailment, neutral, contradiction [texts, texts, 3], and similarities.
+
+    They are functions of the texts: equal texts have equal rows, and entail each other.
+    """
     unique, inverse = np.unique(texts, return_inverse=True)
     logits = rng.normal(0, 1.5, (len(unique), len(unique), 3))
-    logits[..., 2] += 1 + 4 * np.eye(len(unique))
-    return torch.tensor(logits).softmax(-1).numpy().astype(np.float32)[inverse][:, inverse]
+    logits[..., 0] += 1 + 4 * np.eye(len(unique))
+    pairs = np.ix_(inverse, inverse)
+    return softmax(logits, -1).astype(np.float32)[pairs], rng.uniform(0, 1, logits.shape[:2]).astype(np.float32)[pairs]
+
+
+def random_token_similarity(rng, model, tokens):
+    """Return random similarities of a text to itself without each token; 1 for the end.
+
+    They are functions of the shorter texts.
+    """
+    shorter = [model.tokenizer.decode(tokens[:t] + tokens[t + 1 :]) for t in range(len(tokens))]
+    unique, inverse = np.unique(shorter, return_inverse=True)
+    values = rng.uniform(0.3, 1, len(unique)).astype(np.float32)[inverse]
+    values[np.array(tokens) == model.tokenizer.eos_token_id] = 1
+    return values
 
 
 def sample_values(stats):
@@ -249,7 +265,7 @@ def make(directory):
     model = WhiteboxModel(network, AutoTokenizer.from_pretrained(directory), str(directory), instruct=True)
     end = model.tokenizer.eos_token_id
     prompts, answers = zip(*(answer_stats(model, *each) for each in QUESTIONS), strict=True)
-    token_similarity = [rng.uniform(0.3, 1, len(each["greedy_tokens"][0])).astype(np.float32) for each in answers]
+    token_similarity = [random_token_similarity(rng, model, each["greedy_tokens"][0]) for each in answers]
     steps = [step_metrics(each, len(ids) - 1) for each, ids in zip(answers, prompts, strict=True)]
     values = [
         answer_values(each | {"token_similarity": [similarity]})
@@ -277,11 +293,11 @@ def make(directory):
     drawn = [sample_stats(model, prompts[i]) for i in SAMPLED]
     tokens = [[[token for token in sample if token != end] for sample in ids] for ids, _, _ in drawn]
     texts = [[model.tokenizer.decode(sample) for sample in each] for each in tokens]
-    nli = np.stack([random_nli(rng, each) for each in texts])
-    greedy_nli = torch.tensor(rng.normal(0, 1.5, (len(SAMPLED), SAMPLES, 3))).softmax(-1).numpy().astype(np.float32)
-    similarity = rng.uniform(0, 1, (len(SAMPLED), SAMPLES, SAMPLES)).astype(np.float32)
-    greedy_similarity = rng.uniform(0, 1, (len(SAMPLED), SAMPLES)).astype(np.float32)
-    sample_similarity = [[rng.uniform(0.3, 1, len(sample)).astype(np.float32) for sample in each] for each in tokens]
+    # The first of the compared texts is the greedy answer.
+    greedy_texts = [answers[i]["greedy_texts"][0] for i in SAMPLED]
+    compared = [random_comparisons(rng, [greedy, *each]) for greedy, each in zip(greedy_texts, texts, strict=True)]
+    nli, similarity = map(np.stack, zip(*compared, strict=True))
+    sample_similarity = [[random_token_similarity(rng, model, sample) for sample in each] for each in tokens]
     stats = {
         "sample_tokens": tokens,
         "sample_texts": texts,
@@ -291,15 +307,15 @@ def make(directory):
         ],
         "sample_log_probs": [[float(np.sum(values)) for values in likelihoods] for _, likelihoods, _ in drawn],
         "sample_embeddings": [residuals for _, _, residuals in drawn],
-        "semantic_matrix_entail": nli[..., 2].astype(float),
-        "semantic_matrix_contra": nli[..., 0].astype(float),
-        "semantic_matrix_classes": nli.argmax(-1),
-        "entailment_id": 2,
-        "sample_sentence_similarity": similarity,
+        "semantic_matrix_entail": nli[:, 1:, 1:, 0].astype(float),
+        "semantic_matrix_contra": nli[:, 1:, 1:, 2].astype(float),
+        "semantic_matrix_classes": nli[:, 1:, 1:].argmax(-1),
+        "entailment_id": 0,
+        "sample_sentence_similarity": similarity[:, 1:, 1:],
         "sample_token_similarity": sample_similarity,
-        "greedy_sentence_similarity": greedy_similarity,
-        "concat_greedy_semantic_matrix_contra_forward": greedy_nli[..., 0],
-        "concat_greedy_semantic_matrix_neutral_forward": greedy_nli[..., 1],
+        "greedy_sentence_similarity": (similarity[:, 0, 1:] + similarity[:, 1:, 0]) / 2,
+        "concat_greedy_semantic_matrix_neutral_forward": nli[:, 0, 1:, 1],
+        "concat_greedy_semantic_matrix_contra_forward": nli[:, 0, 1:, 2],
         "greedy_log_likelihoods": [answers[i]["greedy_log_likelihoods"][0] for i in SAMPLED],
         "entropy": [answers[i]["entropy"][0] for i in SAMPLED],
     }
@@ -311,9 +327,7 @@ def make(directory):
         "sample_residual": np.stack([residuals for _, _, residuals in drawn]),
         "sample_token_similarity": np.stack([_wide(each, np.nan, np.float32) for each in sample_similarity]),
         "nli": nli,
-        "greedy_nli": greedy_nli,
         "similarity": similarity,
-        "greedy_similarity": greedy_similarity,
         **{f"samples/{name}": each for name, each in sample_values(stats).items()},
     }
     residuals, distances = fitted(rng)
@@ -322,8 +336,8 @@ def make(directory):
     info = {
         "model": "SmolLM2-135M-Instruct, Q4_1 dequantised",
         "questions": [question for question, _ in QUESTIONS],
-        "texts": [each["greedy_texts"][0] for each in answers],
-        "sample_texts": texts,
+        "pieces": [_pieces(model, each["greedy_tokens"][0]) for each in answers],
+        "sample_pieces": [[_pieces(model, sample) for sample in ids] for ids, _, _ in drawn],
         "csl": [CSL_PROMPT, CSL_SUFFIX],
         "end": end,
         "versions": {name: version(name) for name in ("lm-polygraph", "transformers", "torch", "scikit-learn")},
@@ -335,6 +349,11 @@ def _p_true_ids(model, question, stats):
     """Return the token ids after which lm-polygraph's P(True) reads a probability."""
     prompt = PromptCalculator().prompt.format(q=question[0], a=stats["greedy_texts"][0])
     return model.tokenize([prompt])["input_ids"][0].numpy().astype(np.int32)
+
+
+def _pieces(model, tokens):
+    """Return the text of each token; "" for the end."""
+    return [model.tokenizer.decode([token], skip_special_tokens=True) for token in tokens]
 
 
 def _wide(rows, fill, dtype):
