@@ -1,6 +1,6 @@
 """Write polygraph.npz: values of lm-polygraph's own estimator classes, and what they were computed from.
 
-It needs an environment of its own (CONTRIBUTING.md, "Golden files") and a directory of SmolLM2-135M-Instruct:
+It needs an environment of its own and a directory of SmolLM2-135M-Instruct:
 
 python tests/estimators/polygraph.py DIRECTORY
 
@@ -14,6 +14,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -126,6 +127,7 @@ def answer_values(stats):
         "FisherRao": estimators.FisherRao(),
         "FisherRao (temperature 1)": estimators.FisherRao(temperature=1),
         "RenyiNeg": estimators.RenyiNeg(),
+        "RenyiNeg (temperature 1)": estimators.RenyiNeg(temperature=1),
         "AttentionScore": estimators.AttentionScore(),
         "AttentionScore gen-only": estimators.AttentionScore(gen_only=True),
         "RAUQ": estimators.RAUQ(**rauq),
@@ -180,31 +182,16 @@ def random_comparisons(rng, texts):
     return softmax(logits, -1).astype(np.float32)[pairs], rng.uniform(0, 1, logits.shape[:2]).astype(np.float32)[pairs]
 
 
-def random_token_similarity(rng, model, tokens):
-    """Return random similarities of a text to itself without each token; 1 for the end.
-
-    They are functions of the shorter texts.
-    """
+def token_similarities(model, tokens):
+    """Return arbitrary similarities of a text to itself without each token, by the shorter text; 1 for the end."""
     shorter = [model.tokenizer.decode(tokens[:t] + tokens[t + 1 :]) for t in range(len(tokens))]
-    unique, inverse = np.unique(shorter, return_inverse=True)
-    values = rng.uniform(0.3, 1, len(unique)).astype(np.float32)[inverse]
+    values = np.array([0.3 + 0.7 * crc32(text.encode()) / 2**32 for text in shorter], np.float32)
     values[np.array(tokens) == model.tokenizer.eos_token_id] = 1
     return values
 
 
 def sample_values(stats):
     """Return the values of every class that needs samples."""
-    entropies = {
-        f"SemanticEntropy{'' if rule == 'sum' else ' frequency'}{' unique' if unique else ''}{direct}": (
-            estimators.SemanticEntropy(
-                class_probability_estimation=rule,
-                use_unique_responses=unique,
-                entropy_estimation="direct" if direct else "mean",
-            )
-        )
-        for rule, unique in (("sum", False), ("sum", True), ("frequency", False))
-        for direct in ("", " direct")
-    }
     graphs = {
         f"{kind.__name__} {name}": kind(similarity_score=score, affinity=affinity)
         for kind in (estimators.EigValLaplacian, estimators.DegMat, estimators.Eccentricity)
@@ -214,16 +201,15 @@ def sample_values(stats):
             ("jaccard", "Jaccard_score", "entail"),
         )
     }
-    lexical = {
-        f"LexicalSimilarity {each}": estimators.LexicalSimilarity(each) for each in ("rougeL", "rouge1", "rouge2")
-    }
     made = {
         "MonteCarloSequenceEntropy": estimators.MonteCarloSequenceEntropy(),
         "MonteCarloNormalizedSequenceEntropy": estimators.MonteCarloNormalizedSequenceEntropy(),
-        **entropies,
+        "SemanticEntropy": estimators.SemanticEntropy(),
+        "SemanticEntropy unique": estimators.SemanticEntropy(use_unique_responses=True),
+        "SemanticEntropy frequency": estimators.SemanticEntropy(class_probability_estimation="frequency"),
         "NumSemSets": estimators.NumSemSets(),
         **graphs,
-        **lexical,
+        "LexicalSimilarity": estimators.LexicalSimilarity(),
         "SentenceSAR": estimators.SentenceSAR(),
         "SAR": estimators.SAR(),
         "CocoaMSP": estimators.CocoaMSP(),
@@ -265,7 +251,7 @@ def make(directory):
     model = WhiteboxModel(network, AutoTokenizer.from_pretrained(directory), str(directory), instruct=True)
     end = model.tokenizer.eos_token_id
     prompts, answers = zip(*(answer_stats(model, *each) for each in QUESTIONS), strict=True)
-    token_similarity = [random_token_similarity(rng, model, each["greedy_tokens"][0]) for each in answers]
+    token_similarity = [token_similarities(model, each["greedy_tokens"][0]) for each in answers]
     steps = [step_metrics(each, len(ids) - 1) for each, ids in zip(answers, prompts, strict=True)]
     values = [
         answer_values(each | {"token_similarity": [similarity]})
@@ -297,7 +283,7 @@ def make(directory):
     greedy_texts = [answers[i]["greedy_texts"][0] for i in SAMPLED]
     compared = [random_comparisons(rng, [greedy, *each]) for greedy, each in zip(greedy_texts, texts, strict=True)]
     nli, similarity = map(np.stack, zip(*compared, strict=True))
-    sample_similarity = [[random_token_similarity(rng, model, sample) for sample in each] for each in tokens]
+    sample_similarity = [[token_similarities(model, sample) for sample in each] for each in tokens]
     stats = {
         "sample_tokens": tokens,
         "sample_texts": texts,
