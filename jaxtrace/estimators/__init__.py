@@ -55,4 +55,9 @@ from jaxtrace.estimators.samples import semantic_entropy as semantic_entropy
 from jaxtrace.estimators.samples import semantic_entropy_normalized as semantic_entropy_normalized
 from jaxtrace.estimators.samples import semantic_entropy_unique as semantic_entropy_unique
 from jaxtrace.estimators.scores import Scores as Scores
+from jaxtrace.estimators.second_pass import attention_score as attention_score
+from jaxtrace.estimators.second_pass import cpmi as cpmi
+from jaxtrace.estimators.second_pass import csl as csl
+from jaxtrace.estimators.second_pass import p_true as p_true
+from jaxtrace.estimators.second_pass import pmi as pmi
 from jaxtrace.estimators.table import estimate as estimate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 
 import numpy as np
@@ -32,13 +32,25 @@ def attention_score_gen_only(trace: Trace) -> Scores:
     _check_layers("attention_score_gen_only", trace, middle, middle)
 
     def of_row(row: Row) -> float:
-        present = np.array(trace.traced_layers)[present_layers(row, "attention_self")]
-        if not len(present):
+        layer = middle_layer(row, "attention_self", trace.traced_layers)
+        if layer is None:
             return np.nan
-        layer = trace.traced_layers.index(present[np.argmin(np.abs(present - middle))])
         return float(-np.log(drawn(row, "attention_self")[1:, layer] + LEAST_WEIGHT).mean(-1).sum())
 
     return Scores(np.array([of_row(row) if len(row.drawn_steps) else np.nan for row in trace.rows], float))
+
+
+def middle_layer(row: Row, metric: str, layers: Sequence[int]) -> int | None:
+    """Return the index of layer ⌊L/2⌋ + 1, or of the nearest layer with values of a metric; None if no layer has any.
+
+    Args:
+      layers: recorded layers, from 1; the last of them is L.
+    """
+    present = np.flatnonzero(present_layers(row, metric))
+    if not len(present):
+        return None
+    distance = np.abs(np.array(layers)[present] - (layers[-1] // 2 + 1))
+    return int(present[distance.argmin()])
 
 
 @estimator(

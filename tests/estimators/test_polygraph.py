@@ -257,3 +257,26 @@ def real(smollm2):
 def test_traces_of_a_real_model_equal_lm_polygraph(real, name):
     function, inputs = (ONE_PASS | ATTENTION)[name]
     agrees(getattr(jt.estimators, function)(real[1], **inputs), GOLDEN[f"answers/{name}"])
+
+
+BEFORE, AFTER = (text.replace("{q}", "{question}") for text in INFO["csl"])
+TWO_PASSES = {
+    "PMI": ("pmi", {}),
+    "CPMI": ("cpmi", {}),
+    "PTrue": ("p_true", {}),
+    "CSL": ("csl", {"before": BEFORE, "after": AFTER}),
+    "AttentionScore": ("attention_score", {}),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", TWO_PASSES)
+def test_second_passes_of_a_real_model_equal_lm_polygraph(real, name):
+    model, trace = real
+    rows = [
+        dataclasses.replace(row, prompt=jt.Prompt(question), text=model.tokenizer.decode(row.metrics["token"]))
+        for row, question in zip(trace.rows, INFO["questions"], strict=True)
+    ]
+    trace = jt.Trace(rows, trace.info | {"prompt_format": {"template": "chat"}})
+    function, inputs = TWO_PASSES[name]
+    agrees(getattr(jt.estimators, function)(trace, model=model, **inputs), GOLDEN[f"answers/{name}"])
