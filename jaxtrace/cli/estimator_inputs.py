@@ -5,7 +5,7 @@ To add an input: its line in `INPUTS`, an option of the same name here, and its 
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredT
         except JaxtraceError as error:
             if option is not None or not every:
                 raise
-            warnings.warn(f"no {name} for estimators: {error}", stacklevel=2)
+            logging.getLogger("jaxtrace").warning("no %s for estimators: %s", name, error)
             continue
         if value is not None:
             inputs[name] = value
@@ -65,8 +65,7 @@ def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredT
 
 def _model(name: str | None, trace: StoredTrace) -> Model:
     """Load the model that made a trace; raises StudyError if it is another one."""
-    from jaxtrace.checkpoints.random import open_random_model
-    from jaxtrace.model import Model, open_model_checkpoint
+    from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 
     models = {(str(run.info.get("model")), run.info.get("checkpoint")) for run in trace.runs}
     if len(models) > 1:

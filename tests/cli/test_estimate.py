@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import jaxtrace as jt
-from jaxtrace.estimators import Scores, estimator, registry
+from jaxtrace.estimators import Scores, estimator
+from jaxtrace.estimators.registry import ESTIMATORS
 from tests.estimators.answers import random_answer, row_of, trace_of
 
 
@@ -78,7 +79,8 @@ def test_without_labels_there_are_scores_alone(estimate, rng, tmp_path):
 
 
 def test_what_is_missing_is_named_in_one_line(estimate, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    for part in ("_objects", "_origins"):
+        monkeypatch.setattr(ESTIMATORS, part, dict(vars(ESTIMATORS)[part]))
 
     @estimator(formula="0", passes="samples")
     def of_samples(trace):
