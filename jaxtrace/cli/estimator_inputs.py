@@ -5,14 +5,14 @@ To add an input: its line in `INPUTS`, an option of the same name here, and its 
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from jaxtrace.errors import JaxtraceError, StudyError
+from jaxtrace.errors import JaxtraceError, StudyError, few
 from jaxtrace.settings.validation import StrictModel
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredT
         except JaxtraceError as error:
             if option is not None or not every:
                 raise
-            warnings.warn(f"no {name} for estimators: {error}", stacklevel=2)
+            logging.getLogger("jaxtrace").warning("no %s for estimators: %s", name, error)
             continue
         if value is not None:
             inputs[name] = value
@@ -65,26 +65,23 @@ def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredT
 
 def _model(name: str | None, trace: StoredTrace) -> Model:
     """Load the model that made a trace; raises StudyError if it is another one."""
-    from jaxtrace.model import Model
-    from jaxtrace.run import open_config_model
-    from jaxtrace.settings.run import run_config
+    from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 
-    models = {(str(run.info.get("model")), run.info.get("revision"), run.info.get("checkpoint")) for run in trace.runs}
+    models = {(str(run.info.get("model")), run.info.get("checkpoint")) for run in trace.runs}
     if len(models) > 1:
-        known = ", ".join(sorted({model for model, _, _ in models}))
+        known = few(sorted({model for model, _ in models}))
         raise StudyError(f"{trace.runs[0].root}: has runs of several models ({known}); name the directory of one run")
-    ((own, revision, fingerprint),) = models
-    made = trace.runs[0].config or {"model": own, "revision": revision}
-    fields = ("model", "revision", "ignore_config", "random", "seed", "dtype", "mesh")
-    settings = {field: made[field] for field in fields if made.get(field) is not None}
-    if name is not None:
-        settings |= {"model": name}
-        settings.pop("revision", None)
-    config = run_config(**settings)
-    checkpoint = open_config_model(config)
+    ((own, fingerprint),), run = models, trace.runs[0]
+    made = run.config or {"model": own, "revision": run.info.get("revision_name")}
+    names = (made["model"], made.get("revision")) if name is None else (name, None)
+    ignored = tuple(made.get("ignore_config", ()))
+    if made.get("random"):
+        checkpoint = open_random_model(names[0], made["seed"], names[1], ignored)
+    else:
+        checkpoint = open_model_checkpoint(*names, ignored)
     if fingerprint is not None and checkpoint.fingerprint() != fingerprint:
-        raise StudyError(f"{config.model}: is not the model that made the trace, {own}; name that one with --model")
-    return Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
+        raise StudyError(f"{names[0]}: is not the model that made the trace, {own}; name that one with --model")
+    return Model.from_checkpoint(checkpoint, dtype=run.info.get("dtype"))
 
 
 def _other_trace(place: str | None, _: StoredTrace) -> StoredTrace | None:

@@ -10,8 +10,6 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from jaxtrace import interrupts
 from jaxtrace.errors import StudyError
@@ -106,11 +104,12 @@ def held_out_probabilities(
     folds = min(folds, *(len(np.unique(groups[right == value])) for value in (False, True)))
     if folds < 2:
         return np.full(len(right), np.nan)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / LEAST_PENALTY))
+    standardized = (scores - scores.mean()) / (scores.std() or 1.0)
+    model = LogisticRegression(C=1 / (LEAST_PENALTY * len(right)), solver="newton-cholesky")
     splits = [*StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(scores, right, groups)]
     if any(len(np.unique(right[training])) < 2 for training, _ in splits):
         return np.full(len(right), np.nan)
-    both = cross_val_predict(model, scores[:, None], right, cv=splits, method="predict_proba")
+    both = cross_val_predict(model, standardized[:, None], right, cv=splits, method="predict_proba")
     return np.asarray(both)[:, 1]
 
 

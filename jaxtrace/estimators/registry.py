@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Literal, ParamSpec
 
+import numpy as np
+
 from jaxtrace.errors import ConfigError, LackingError
 from jaxtrace.estimators.scores import Scores
 from jaxtrace.plugins import Registry, place_of
@@ -29,6 +31,8 @@ from jaxtrace.traces.requirements import require_metrics, require_samples
 from jaxtrace.traces.trace import Trace
 
 Options = ParamSpec("Options")
+# Columns of a table of scores that say which answer a row scores.
+IDENTIFIERS = ("run", "row", "prompt", "group", "completion", "tokens")
 # What an estimator needs beside the run of the model that made the trace: nothing, one more pass over each answer,
 # several samples of each prompt, or a fit to labelled or other answers.
 Passes = Literal["one", "two", "samples", "fit"]
@@ -74,11 +78,15 @@ class Estimator:
 
         Raises:
           LackingError: a metric, samples or a required input is missing.
+          ConfigError: the function does not give one score per row.
         """
         if lacking := [name for name in self.required if name not in inputs]:
             what = INPUTS.get(lacking[0], f"it as {lacking[0]}=")
             raise LackingError(f"{self.name}: needs {lacking[0]}; give {what}")
-        return self.compute(trace, **{name: value for name, value in inputs.items() if name in self.inputs})
+        scores = self.compute(trace, **{name: value for name, value in inputs.items() if name in self.inputs})
+        if (shape := np.shape(scores.answers)) != (len(trace.rows),):
+            raise ConfigError(f"{self.name}: gave scores of shape {shape} for {len(trace.rows)} answers; give one each")
+        return scores
 
 
 ESTIMATORS: Registry[Estimator] = Registry("estimators")
@@ -105,6 +113,8 @@ def estimator(
         function: Callable[Concatenate[Trace, Options], Scores],
     ) -> Callable[Concatenate[Trace, Options], Scores]:
         name = function.__name__
+        if name in IDENTIFIERS:
+            raise ConfigError(f"{name!r} is a column of every table of scores; rename the estimator")
 
         @functools.wraps(function)
         def compute(trace: Trace, *args: Options.args, **inputs: Options.kwargs) -> Scores:

@@ -11,14 +11,11 @@ import pandas as pd
 
 from jaxtrace import interrupts
 from jaxtrace.errors import LackingError, StudyError
-from jaxtrace.estimators.registry import Estimator, find_estimators, is_every
+from jaxtrace.estimators.registry import IDENTIFIERS, Estimator, find_estimators, is_every
 from jaxtrace.grading.labels import digest
 from jaxtrace.traces.reader import split_runs
 from jaxtrace.traces.requirements import prompt_numbers, require_generated, require_rows, require_tokens
 from jaxtrace.traces.trace import Trace
-
-# Columns that say which answer a row scores.
-IDENTIFIERS = ("run", "row", "prompt", "group", "completion", "tokens")
 
 OnCount = Callable[[int, int, str], None]  # called with (estimators done, estimators in all, estimator at work)
 

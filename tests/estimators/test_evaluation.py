@@ -6,20 +6,22 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jaxtrace.errors import StudyError
-from jaxtrace.estimators import Scores, estimator, evaluate, registry
+from jaxtrace.estimators import Scores, estimator, evaluate
 from jaxtrace.estimators.evaluation import held_out_probabilities
+from jaxtrace.estimators.registry import ESTIMATORS
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """Estimators "doubt" and "trust", which are forgotten after a test."""
-    monkeypatch.setattr(registry, "_REGISTERED", {})
+    for part in ("_objects", "_origins"):
+        monkeypatch.setattr(ESTIMATORS, part, {})
     for name, uncertain in (("doubt", True), ("trust", False)):
 
         def scores(trace):
             return Scores(np.zeros(len(trace.rows)))
 
-        scores.__name__ = name
+        scores.__name__ = scores.__qualname__ = name
         estimator(formula="0", higher_is_uncertain=uncertain)(scores)
 
 

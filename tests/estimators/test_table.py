@@ -5,7 +5,8 @@ import pytest
 
 import jaxtrace as jt
 from jaxtrace.errors import ConfigError, LackingError, StudyError
-from jaxtrace.estimators import Scores, estimate, estimator, registry
+from jaxtrace.estimators import Scores, estimate, estimator
+from jaxtrace.estimators.registry import ESTIMATORS
 from jaxtrace.grading.labels import digest
 from jaxtrace.traces.writer import TraceWriter
 from tests.estimators.answers import random_answer, row_of, trace_of
@@ -19,7 +20,8 @@ def rng():
 @pytest.fixture
 def registered(monkeypatch):
     """Estimators registered in a test are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    for part in ("_objects", "_origins"):
+        monkeypatch.setattr(ESTIMATORS, part, dict(vars(ESTIMATORS)[part]))
 
 
 def answered(rng, prompts, **about):
@@ -114,6 +116,21 @@ def test_runs_of_a_dataset_are_scored_one_by_one(rng, registered, tmp_path):
 def test_traces_without_answers_are_refused(rng, change, message):
     with pytest.raises(StudyError, match=message):
         estimate(change(answered(rng, ["a"])))
+
+
+def test_an_estimator_has_a_free_name_and_a_score_for_each_row(rng, registered):
+    def tokens(trace):
+        return Scores(np.zeros(len(trace.rows)))
+
+    with pytest.raises(ConfigError, match="'tokens' is a column of every table of scores; rename the estimator"):
+        estimator(formula="0")(tokens)
+
+    @estimator(formula="0")
+    def short(trace):
+        return Scores(np.zeros(1))
+
+    with pytest.raises(ConfigError, match=r"short: gave scores of shape \(1,\) for 2 answers"):
+        estimate(answered(rng, ["a", "b"]), "short")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(rng):
