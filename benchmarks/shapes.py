@@ -46,8 +46,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
-for name in ("llama-3.2-1b", "llama-3.2-3b"):
-    model = find_published(name)
+for name, published in (
+    ("smollm2-135m", "smollm2-135m-instruct"),
+    ("llama-3.2-1b", "llama-3.2-1b"),
+    ("llama-3.2-3b", "llama-3.2-3b"),
+):
+    model = find_published(published)
     assert model is not None
     SHAPES[name] = COMMON | model.raw | {"head_dim": model.config.head_dim}
 

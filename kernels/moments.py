@@ -91,8 +91,7 @@ class Moments:
         if len(flat) == 1 and blocks > 1:
             pad = -flat.shape[-1] % blocks
             parts = jnp.pad(flat, ((0, 0), (0, pad)), constant_values=MASKED).reshape(blocks, -1)
-            moments = cls._sum_rows(parts, alphas, jnp.max(parts, axis=-1))
-            moments = jax.tree.map(lambda x: x[None], moments.merge_axis(0))
+            moments = cls._sum_rows(parts, alphas, jnp.max(parts, axis=-1)).merge_axis(0, keepdims=True)
         else:
             moments = cls._sum_rows(flat, alphas, jnp.max(flat, axis=-1) if largest is None else largest.reshape(-1))
         return jax.tree.map(lambda x: x.reshape(*scores.shape[:-1], *x.shape[1:]), moments)
@@ -109,15 +108,15 @@ class Moments:
             else jnp.sum(jnp.exp(_exponent(alpha) * u), axis=-1)
             for alpha in alphas
         ]
-        r = jnp.stack(sums, axis=-1) if sums else jnp.zeros((*m.shape, 0), jnp.float32)
         l = jnp.sum(e, axis=-1)  # noqa: E741
         has_entry = (m > MASKED) | jnp.isnan(l)  # a backend's maximum may ignore NaN, a sum does not
+        sums = [jnp.where(has_entry, x, 0.0) for x in sums]
         return cls(
             m=m,
             l=jnp.where(has_entry, l, 0.0),
             a=jnp.where(has_entry, jnp.sum(e * u, axis=-1), 0.0),
             b=jnp.where(has_entry, jnp.sum(e * u * u, axis=-1), 0.0),
-            r=jnp.where(has_entry[..., None], r, 0.0),
+            r=_stacked(sums, m.shape),
             alphas=alphas,
             c=jnp.sum(jnp.where(scores <= MASKED, 0.0, scores - m[..., None]), axis=-1) if 0 in alphas else None,
         )
@@ -128,22 +127,34 @@ class Moments:
         x, y = self._about(m), other._about(m)
         return dataclasses.replace(jax.tree.map(jnp.add, x, y), m=m)
 
-    def merge_axis(self, axis: int) -> Moments:
-        """Return the moments of the union of all parts along one (non-negative) axis, which is removed."""
+    def merge_axis(self, axis: int, keepdims: bool = False) -> Moments:
+        """Return the moments of the union of all parts along one (non-negative) axis, removed unless `keepdims`."""
         m = jnp.max(self.m, axis=axis, keepdims=True)
-        total = jax.tree.map(lambda x: jnp.sum(x, axis=axis), self._about(m))
-        return dataclasses.replace(total, m=jnp.squeeze(m, axis))
+        parts = self._about(m)
+        total = jax.tree.map(lambda x: jnp.sum(x, axis=axis, keepdims=keepdims), parts)
+        r = _stacked([jnp.sum(x, axis=axis, keepdims=keepdims) for x in parts.sums_by_order], total.m.shape)
+        return dataclasses.replace(total, m=m if keepdims else jnp.squeeze(m, axis), r=r)
 
     def _about(self, m: Float[Array, "*r"]) -> Moments:
         """Return the same moments with sums about m, which is at least the largest score."""
         d = jnp.maximum(self.m - m, FLOOR)
         c = jnp.exp(d)
         b = c * (self.b + 2 * d * self.a + d * d * self.l)
-        scales = [jnp.ones_like(d) if alpha == 0 else jnp.exp(_exponent(alpha) * d) for alpha in self.alphas]
-        r = jnp.stack(scales, axis=-1) * self.r if scales else self.r
+        scales = [1.0 if alpha == 0 else jnp.exp(_exponent(alpha) * d) for alpha in self.alphas]
+        r = _stacked([scale * x for scale, x in zip(scales, self.sums_by_order, strict=True)], d.shape)
         # Σ u is linear in the shift, which is therefore not cut: no e^u hides its size.
         linear = None if self.c is None else self.c + (self.m - m) * self._sum_of_order(0)
         return Moments(jnp.broadcast_to(m, d.shape), c * self.l, c * (self.a + d * self.l), b, r, self.alphas, linear)
+
+    @property
+    def sums_by_order(self) -> tuple[Float[Array, "*r"], ...]:
+        """Return the Rényi sums, one array for each order."""
+        return tuple(self.r[..., i] for i in range(len(self.alphas)))
+
+    def first_orders(self, alphas: Alphas) -> Moments:
+        """Return the same moments with the Rényi sums of `alphas`, which are the first orders, alone."""
+        c = self.c if 0 in alphas else None
+        return dataclasses.replace(self, r=self.r[..., : len(alphas)], alphas=alphas, c=c)
 
     @property
     def logsumexp(self) -> Float[Array, "*r"]:
@@ -212,6 +223,11 @@ class Moments:
     def _divisor(self) -> Float[Array, "*r"]:
         """Σ e^u, or 1 for an empty row."""
         return jnp.where(self.l == 0, 1.0, self.l)
+
+
+def _stacked(sums: Sequence[Float[Array, "*r"]], shape: tuple[int, ...]) -> Float[Array, "*r A"]:
+    """Stack sums of rows by order. Each is computed on its own, so that XLA drops those that are not used."""
+    return jnp.stack(sums, axis=-1) if sums else jnp.zeros((*shape, 0), jnp.float32)
 
 
 def entropy_of(weights: Float[Array, "*r V"]) -> Float[Array, "*r"]:

@@ -59,9 +59,7 @@ class SoftmaxSums:
         """Return the finished quantities, with the Rényi sums of the requested orders, which are the first ones."""
         moments = self.moments
         return SoftmaxMoments(
-            moments=dataclasses.replace(
-                moments, r=moments.r[..., : len(alphas)], alphas=alphas, c=moments.c if 0 in alphas else None
-            ),
+            moments=moments.first_orders(alphas),
             top1=self.top1,
             top1_top2_gap=top1_top2_gap(moments, self.second),
             self_certainty=moments.self_certainty,

@@ -115,10 +115,9 @@ def unembed_moments(
 
     m, cross, second, l, a, b, *sums = by_group(sums)  # noqa: E741
     of_output = [x[:, -1] for x in sums]
-    r = jnp.stack(of_output[: len(alphas)], axis=-1) if alphas else jnp.zeros((parts, rows, 0))
     part_sums = UnembedSums(
         moments=Moments(m, l, a, b, jnp.zeros((*m.shape, 0))),
-        r=r,
+        r=tuple(of_output[: len(alphas)]),
         c=of_output[-1] if 0 in alphas else None,
         top1=by_group(top1),
         second=second[:, -1],

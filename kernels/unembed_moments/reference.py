@@ -21,7 +21,7 @@ def unembed_moments(
     u, absent = logits - rows.moments.m[..., None], logits <= MASKED
     return UnembedSums(
         moments=rows.moments,
-        r=output.moments.r,
+        r=output.moments.sums_by_order,
         c=output.moments.c,
         top1=rows.top1,
         second=rows.second[-1],

@@ -118,7 +118,7 @@ def unembed_moments(
     top, sums = state.top, state.sums
     return UnembedSums(
         moments=Moments(top.largest, sums.l, sums.a, sums.b, jnp.zeros((groups, rows, 0), jnp.float32)),
-        r=jnp.stack([r[-1] for r in sums.r], axis=1) if alphas else jnp.zeros((rows, 0), jnp.float32),
+        r=tuple(r[-1] for r in sums.r),
         c=None if sums.c is None else sums.c[-1],
         top1=top.index.astype(jnp.int32),
         second=top.second[-1],

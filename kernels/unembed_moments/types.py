@@ -52,7 +52,7 @@ class UnembedSums:
 
     Attributes:
       moments: moments of every row, without Rényi sums.
-      r: Rényi sums of the output rows about their largest logits, one for each of `with_uniform_orders`.
+      r: Rényi sums of the output rows about their largest logits, an array for each of `with_uniform_orders`.
       c: Σ u of the output rows about their largest logits; None without the order 0.
       top1: index in the part of each row's largest logit, the lowest among equals.
       second: second largest logit of the output rows; `MASKED` if the part has one token.
@@ -62,7 +62,7 @@ class UnembedSums:
     """
 
     moments: Moments
-    r: Float[Array, "R A"]
+    r: tuple[Float[Array, " R"], ...]
     c: Float[Array, " R"] | None
     top1: Int[Array, "G R"]
     second: Float[Array, " R"]
@@ -94,12 +94,12 @@ class UnembedSums:
         shift = jnp.maximum(self.moments.m - moments.m, FLOOR)
         cross = jnp.sum(shift_cross(self.cross, self.moments.l[:, -1:], shift[:, -1:], shift), axis=0)
         target = None if self.target is None else jnp.max(self.target, axis=0)
-        return UnembedSums(moments, output.r, output.c, top1, second, cross, target, None)
+        return UnembedSums(moments, output.sums_by_order, output.c, top1, second, cross, target, None)
 
     def output(self, alphas: Alphas) -> Moments:
         """Return the moments of the output rows, with the Rényi sums of `with_uniform_orders(alphas)`."""
         m, l, a, b = (x[..., -1, :] for x in (self.moments.m, self.moments.l, self.moments.a, self.moments.b))  # noqa: E741
-        return Moments(m, l, a, b, self.r, with_uniform_orders(alphas), self.c)
+        return Moments(m, l, a, b, jnp.stack(self.r, axis=-1), with_uniform_orders(alphas), self.c)
 
     def result(self, alphas: Alphas) -> UnembedMoments:
         """Return the finished quantities."""
@@ -108,7 +108,7 @@ class UnembedSums:
         kl = self.cross[:-1] / l[-1] - log_l[-1] + log_l[:-1]
         return UnembedMoments(
             moments=self.moments,
-            renyi=output.renyi[..., : len(alphas)],
+            renyi=output.first_orders(alphas).renyi,
             top1=self.top1,
             kl=jnp.concatenate([jnp.maximum(kl, 0.0), jnp.zeros_like(self.cross[-1:])]),
             top1_top2_gap=top1_top2_gap(output, self.second),

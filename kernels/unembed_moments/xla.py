@@ -100,7 +100,7 @@ def _read_logits(logits: Float[Array, "G R V"], targets: Targets, *, alphas: Alp
     of_orders = Moments.of(output, alphas=alphas, largest=final.m)
     return UnembedSums(
         moments=moments,
-        r=of_orders.r,
+        r=of_orders.sums_by_order,
         c=of_orders.c,
         top1=top1,
         second=second[-rows:],

@@ -1,6 +1,7 @@
 """Layer strides and raw material against a trace of all layers and a float64 model."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,18 @@ def test_scored_raw_material_equals_the_oracle(model, raw_scored, scored):
     for row, whole in zip(raw_scored.rows, scored.rows, strict=True):
         assert_same(without_raw(row), at_chosen(whole.metrics))
         assert_raw(row, 0, float64_llama.run(model.config, model.params, row.prompt_tokens))
+
+
+@pytest.mark.parametrize(("tokens", "mass"), [(0, 4), (6, 4), (4, 6), (4, 37)])
+def test_mass_of_the_likeliest_tokens_needs_no_search_of_its_own(model, prompts, tokens, mass):
+    probes = Probes.of("none", top_tokens=tokens, top_k_mass=mass)
+    got = scored_at_once(model, prompts[0], probes)
+    assert got.get("top_ids", np.empty((1, 0))).shape[-1] == tokens
+    logits = float64_llama.run(model.config, model.params, prompts[0]).logits
+    np.testing.assert_allclose(got["top_k_mass"], oracle.top_k_mass(logits, mass), rtol=0, atol=1e-5)
+    step = functools.partial(decode_step, config=model.config, probes=probes)
+    program = str(jax.make_jaxpr(step)(model.params, init_state(model.config, model.params, 1, 8, probes)))
+    assert program.count("top_k[") == 1
 
 
 def test_stacked_layers_give_the_same_raw_material(stacked, prompts, raw_scored):

@@ -34,17 +34,30 @@ def along(function, x, direction):
 
 
 def slope(logits, metric):
-    """Return d entropy / d s = −p (ln p + H), or d varentropy / d s = p (g² + 2 g − V) with g = ln p + H."""
+    """Return d metric / d s in closed form.
+
+    With g = ln p + H they are −p g for the entropy and p (g² + 2 g − V) for the varentropy; p − 1/n for KL(U ‖ p), and
+    −(2/π) x (q − p) / (2 √(1 − x²)) for the angle of cosine x = Σ √p / √n, where q = √p / Σ √p.
+    """
     p = oracle.softmax(logits)
+    n = np.maximum((logits > -np.inf).sum(), 1)
+    if metric == "self_certainty":
+        return np.where(logits > -np.inf, p - 1 / n, 0.0)
+    if metric == "fisher_rao":
+        root = np.sqrt(p)
+        x = root.sum() / np.sqrt(n)
+        q = root / np.maximum(root.sum(), 1e-30)
+        return np.zeros_like(p) if x > 1 - 1e-9 or x == 0 else -(x / np.pi) * (q - p) / np.sqrt(1 - x**2)
     g = np.where(p > 0, oracle.log_softmax(logits), 0) + oracle.entropy_of(p)
     return -p * g if metric == "entropy" else p * (g**2 + 2 * g - oracle.varentropy_of(p))
 
 
-@pytest.mark.parametrize("metric", ["entropy", "varentropy"])
+@pytest.mark.parametrize("metric", ["entropy", "varentropy", "self_certainty", "fisher_rao"])
 @pytest.mark.parametrize("implementation", cases.implementations(SOFTMAX))
 def test_logits_agree_with_closed_form(implementation, metric):
     def total(logits):
-        return getattr(softmax_moments(logits, implementation=implementation).moments, metric).sum()
+        got = softmax_moments(logits, implementation=implementation)
+        return getattr(got if hasattr(got, metric) else got.moments, metric).sum()
 
     logits = jnp.asarray(np.stack(list(ROWS.values())))
     want = np.stack([slope(row, metric) for row in cases.as_oracle(logits)])
@@ -60,13 +73,16 @@ def test_hidden_states_agree_with_finite_differences(implementation, rng):
 
     def oracle_metrics(x):
         logits = oracle.unembed(x, unembedding, soft_cap)
-        return oracle.entropy(logits).sum() + oracle.lens_kl(logits).sum() + oracle.logprob(logits[-1], targets).sum()
+        distances = oracle.self_certainty(logits[-1]) + oracle.fisher_rao(logits[-1])
+        of_output = oracle.logprob(logits[-1], targets) + distances
+        return oracle.entropy(logits).sum() + oracle.lens_kl(logits).sum() + of_output.sum()
 
     def metrics(x):
         got = unembed_moments(
             x, jnp.float32(unembedding), soft_cap=soft_cap, targets=jnp.int32(targets), implementation=implementation
         )
-        return got.moments.entropy.sum() + got.kl.sum() + got.target_logprob.sum()
+        of_output = got.target_logprob + got.self_certainty + got.fisher_rao
+        return got.moments.entropy.sum() + got.kl.sum() + of_output.sum()
 
     got = (np.asarray(jax.jit(jax.grad(metrics))(jnp.float32(hidden)), np.float64) * direction).sum()
     assert got == pytest.approx(along(oracle_metrics, hidden, direction), abs=2e-4)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtrace.kernels import Moments
+from jaxtrace.kernels.moments import with_uniform_orders
 
 from tests import oracle
 
@@ -20,7 +21,8 @@ ALPHAS = (0.0, 0.5, 1.0, 2.0, 5.0, math.inf)
 
 of = jax.jit(lambda scores, where: Moments.of(scores, where=where, alphas=ALPHAS))
 merge = jax.jit(lambda x, y: x.merge(y))
-metrics = jax.jit(lambda x: {name: getattr(x, name) for name in ("entropy", "varentropy", "renyi", "p_max")})
+NAMES = ("entropy", "varentropy", "renyi", "p_max", "self_certainty", "fisher_rao")
+metrics = jax.jit(lambda x: {name: getattr(x, name) for name in NAMES})
 merge_axis = jax.jit(lambda scores, masks: Moments.of(scores[None], where=masks, alphas=ALPHAS).merge_axis(0))
 
 rows = st.lists(st.floats(-60, 60, width=32), min_size=SIZE, max_size=SIZE).map(np.float32)
@@ -33,12 +35,19 @@ offsets = st.sampled_from([0.0, 300.0, -300.0])
 
 def assert_same(x, y):
     cases.assert_near(x.m, y.m, 0, "m")
-    for name in ("l", "a", "b", "r"):
+    for name in ("l", "a", "b", "r", "c"):
         cases.assert_near(getattr(x, name), getattr(y, name), 1e-5, name, relative=1e-5)
     x, y = metrics(x), metrics(y)
     cases.assert_near(x["entropy"], y["entropy"], cases.ENTROPY, "entropy")
     cases.assert_near(x["varentropy"], y["varentropy"], cases.VARENTROPY, "varentropy")
     cases.assert_near(x["renyi"], y["renyi"], cases.RENYI, "renyi")
+    assert_near_distances(x, y["self_certainty"], y["fisher_rao"])
+
+
+def assert_near_distances(x, self_certainty, fisher_rao):
+    bound = cases.SELF_CERTAINTY
+    cases.assert_near(x["self_certainty"], self_certainty, bound, "self_certainty", relative=bound)
+    cases.assert_near_angle(x["fisher_rao"], fisher_rao)
 
 
 @given(any_row, parts)
@@ -78,6 +87,7 @@ def test_metrics_keep_their_bounds_and_agree_with_oracle(row, mask, offset):
     cases.assert_near(x["p_max"], oracle.top1_prob(absent), cases.PROBABILITY, "p_max")
     want = [oracle.renyi(absent, alpha) for alpha in ALPHAS]
     cases.assert_near(x["renyi"], want, cases.RENYI, f"renyi of {ALPHAS}")
+    assert_near_distances(x, oracle.self_certainty(absent), oracle.fisher_rao(absent))
     assert 0 <= float(x["entropy"]) <= math.log(max(mask.sum(), 1)) + 1e-6
     assert float(x["varentropy"]) >= 0
 
@@ -88,7 +98,7 @@ def test_shift_does_not_change_the_sums(units, mask, offset):
     x, y = of(row, mask), of(row + np.float32(offset), mask)
     if mask.any():
         assert float(y.m) == float(x.m) + offset
-    for name in ("l", "a", "b", "r"):
+    for name in ("l", "a", "b", "r", "c"):
         np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
 
 
@@ -104,7 +114,25 @@ def test_equal_scores_have_entropy_ln_n(value, mask):
     n = max(int(mask.sum()), 1)
     cases.assert_near(x["entropy"], math.log(n), 1e-6, "entropy")
     cases.assert_near(x["renyi"], [math.log(n)] * len(ALPHAS), 1e-6, "renyi")
-    assert float(x["varentropy"]) == 0
+    assert float(x["varentropy"]) == float(x["self_certainty"]) == float(x["fisher_rao"]) == 0
+
+
+def test_parts_whose_tops_are_far_apart_keep_the_sum_of_scores():
+    """Beyond `FLOOR` every e^u is 0, while Σ u counts each score in full."""
+    row = np.float32([0.0, -3.0, -1e6, -1e6 - 64, -np.inf, -2e7, -np.inf, -np.inf])
+    tiles = [of(row, np.arange(8) // 2 == i) for i in (2, 0, 3, 1)]
+    merged = tiles[0]
+    for tile in tiles[1:]:
+        merged = merge(merged, tile)
+    masks = np.stack([np.arange(8) // 2 == i for i in range(4)])
+    for whole in (of(row, None), merged, merge_axis(row, masks)):
+        assert float(whole.c) == pytest.approx(-3.0 - 1e6 - (1e6 + 64) - 2e7, rel=1e-6)
+        assert float(metrics(whole)["self_certainty"]) == pytest.approx(oracle.self_certainty(row), rel=1e-6)
+
+
+def test_the_sum_of_scores_needs_the_order_0():
+    assert Moments.of(jnp.zeros(3), alphas=(0.5, 2.0)).c is None
+    assert with_uniform_orders((2.0, 0.5)) == (2.0, 0.5, 0.0) and with_uniform_orders(ALPHAS) == ALPHAS
 
 
 @given(any_row, masks)

@@ -16,7 +16,9 @@ from . import cases
 def test_logits_with_nan_or_infinity_affect_their_row_only(implementation, entries, value):
     logits = jax.random.normal(jax.random.key(0), (3, 500)).at[1, entries].set(value)
     rows = jax.jit(lambda x: softmax_moments(x, alphas=(0.5, 2.0), implementation=implementation))(logits)
-    for metric in (rows.moments.entropy, rows.moments.varentropy, rows.moments.renyi.sum(-1), rows.moments.p_max):
+    moments = rows.moments
+    of_moments = (moments.entropy, moments.varentropy, moments.renyi.sum(-1), moments.p_max)
+    for metric in (*of_moments, rows.self_certainty, rows.fisher_rao):
         assert np.isnan(metric[1])
         assert np.isfinite(metric[jnp.array([0, 2])]).all()
 

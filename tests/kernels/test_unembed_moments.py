@@ -95,6 +95,16 @@ class TestUnembedMoments:
         assert got.renyi.shape == (3, 0)
         assert got.top1.dtype == jnp.int32
 
+    def test_distances_of_plain_rows_are_exact(self, implementation):
+        """The rows are uniform, one-hot by far, uniform over half of the tokens, and without any token."""
+        rows = np.zeros((4, 64), np.float32)
+        rows[1, 1:], rows[2, ::2], rows[3] = -512, -2e38, -2e38
+        unembedding = jnp.pad(jnp.asarray(rows.T), ((0, 0), (0, 4)))
+        got = call(implementation)(2 * jnp.eye(4, 8)[None], unembedding, jnp.zeros(4, jnp.int32))
+        certain = 1024 * 63 / 64 - math.log(64), 2 / math.pi * math.acos(1 / 8)
+        np.testing.assert_allclose(got.self_certainty, [0, certain[0], 0, 0], rtol=1e-6, atol=0)
+        np.testing.assert_allclose(got.fisher_rao, [0, certain[1], 0, 0], rtol=1e-6, atol=0)
+
     def test_equal_lens_has_no_divergence(self, implementation, rng):
         hidden, unembedding, targets = problem(rng, 1, 3, 64, 1000, "float32")
         hidden = jnp.concatenate([-hidden, hidden, hidden])
