@@ -122,6 +122,8 @@ def _score_table(name: str, frame: pd.DataFrame) -> Table:
     """Return the columns that fit a terminal, each estimate with its interval."""
     from rich.table import Table
 
+    from jaxtrace.statistics.intervals import FEW_NOTE
+
     intervals = {"auroc": "AUROC", "auroc_gain": "over entropy's"}
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.title = f"\n{name}: {frame['n'][0]}, in {frame['groups'][0]} groups"
@@ -129,6 +131,8 @@ def _score_table(name: str, frame: pd.DataFrame) -> Table:
     for heading in (*intervals.values(), "ECE"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in frame.to_dict("records"):
-        cells = [f"{row[x]:.3f} [{row[f'{x}_low']:.3f}, {row[f'{x}_high']:.3f}]" for x in intervals]
+        mark = "*" if row["auroc_few"] else ""
+        cells = [f"{row[x]:.3f} [{row[f'{x}_low']:.3f}, {row[f'{x}_high']:.3f}]{mark}" for x in intervals]
         table.add_row(row["score"], *cells, f"{row['ece']:.3f}")
+    table.caption, table.caption_justify = FEW_NOTE if frame["auroc_few"].any() else None, "left"
     return table

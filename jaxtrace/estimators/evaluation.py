@@ -145,6 +145,6 @@ def measures(
         "auroc_same_length": auroc(right, same_length(confidence, lengths), **resampling),
         "auprc": auprc(right, confidence, **resampling),
         "prr": prediction_rejection_ratio(right, confidence, **resampling),
-        "risk": bootstrap(risk, right, confidence, **resampling),
+        "risk": bootstrap(risk, right, confidence, bounds=(0.0, 1.0), **resampling),
         "ece": expected_calibration_error(right, probabilities, **resampling) if calibrated else unknown,
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jaxtrace.lab.quiz import WELL_KNOWN, QuizResult
 from jaxtrace.lab.settings import DecoderRecipe
 from jaxtrace.lab.shapes import Shape
-from jaxtrace.statistics.intervals import Estimate
+from jaxtrace.statistics.intervals import FEW, Estimate
 
 _CARD = """\
 ---
@@ -26,9 +26,9 @@ nothing else.
 trains it again: {recipe.steps} steps of {recipe.batch} rows of {recipe.length} tokens, {tokens:.1f} M tokens,
 {epochs:.1f} epochs.
 
-All numbers are measured on the stored weights, with greedy answers and 95 % bootstrap intervals over people, or over
-sums. The loss on other text about the same world is {loss:.4f} nats per token. (It cannot reach 0, because facts about
-strangers are drawn at random.)
+All numbers are measured on the stored weights, with greedy answers and 95 % intervals over people, or over sums
+(\\*: over fewer than {few}). The loss on other text about the same world is {loss:.4f} nats per token. (It cannot reach
+0, because facts about strangers are drawn at random.)
 
 Facts, by the number of times the text states them. "held-out" asks in words that the text uses for no fact of that
 person. The entropy is that of the first token of the answer's value, in nats. A right answer about a fact that is never
@@ -63,6 +63,7 @@ def card_text(shape: Shape, recipe: DecoderRecipe, result: QuizResult, *, rows: 
         sums=_table(("digits", "questions", "right"), sums),
         auroc=_table(("asked", "people", "AUROC"), auroc),
         well_known=WELL_KNOWN,
+        few=FEW,
         shape=shape,
         recipe=recipe,
         tokens=recipe.steps * recipe.batch * recipe.length / 1e6,
@@ -77,8 +78,12 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _percent(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}){_mark(estimate)}"
 
 
 def _number(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f}){_mark(estimate)}"
+
+
+def _mark(estimate: Estimate) -> str:
+    return r"\*" if estimate.few else ""

@@ -105,7 +105,9 @@ def _statistics(rows: Sequence[Row]) -> AnswerStatistics:
     right = np.array([label_of(row).grade is Grade.CORRECT for row in rows], float)
     entropies = np.array([float(row.metrics["entropy"][0]) for row in rows])
     return AnswerStatistics(
-        len(rows), bootstrap(np.mean, right, groups=people), bootstrap(np.mean, entropies, groups=people)
+        len(rows),
+        bootstrap(np.mean, right, bounds=(0.0, 1.0), groups=people),
+        bootstrap(np.mean, entropies, groups=people),
     )
 
 

@@ -34,7 +34,7 @@ def expected_calibration_error(
     def error(labels: np.ndarray, probabilities: np.ndarray) -> float:
         return float(np.abs(np.bincount(_bin(probabilities, bins), labels - probabilities)).sum() / len(labels))
 
-    return bootstrap(error, np.asarray(labels, float), np.asarray(probabilities, float), **settings)
+    return bootstrap(error, np.asarray(labels, float), np.asarray(probabilities, float), bounds=(0.0, 1.0), **settings)
 
 
 def calibration_curve(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> pd.DataFrame:

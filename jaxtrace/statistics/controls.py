@@ -42,4 +42,4 @@ def partial_correlation(x: ArrayLike, y: ArrayLike, covariate: ArrayLike, **sett
         return float(a @ b / scale) if scale > 1e-12 * np.sqrt((x @ x) * (y @ y)) else np.nan
 
     columns = np.asarray(x, float), np.asarray(y, float), np.asarray(covariate, float)
-    return bootstrap(correlation, *columns, **settings)
+    return bootstrap(correlation, *columns, bounds=(-1.0, 1.0), **settings)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.intervals import Estimate, bootstrap, interval, resampled_rows
+from jaxtrace.statistics.intervals import Estimate, Resampling, bootstraps
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between two sets of values.
+    """Difference between two sets of values. Where p ≥ 0.05 (few units: 0.1), its intervals contain 0.
 
     Attributes:
       difference: mean of the first set minus mean of the second.
-      effect: Hedges' g: the difference in standard deviations, corrected for small sets.
+      effect: Hedges' g: the difference in standard deviations, corrected for small sets; 0 without a difference,
+        infinite if values do not vary otherwise, and NaN below two degrees of freedom.
       p: p-value of a two-sided permutation test of the difference; at least 1 / (resamples + 1).
       n: number of values in the first and in the second set.
     """
@@ -44,9 +46,9 @@ def difference(
     """Compare the means of two sets of values.
 
     Without groups, each set is resampled separately, and the test permutes values between the sets. With groups
-    (prompts, each of which may give many values), groups are resampled, and the test permutes whole groups between the
-    sets. If a group has values in both sets, the test permutes values within groups, so that only differences within a
-    group count.
+    (prompts, each of which may give many values), each set's groups are resampled, and the test permutes whole groups
+    between the sets. If a group has values in both sets, groups of both are resampled together, and the test permutes
+    values within groups, so that only differences within a group count.
 
     Args:
       a, b: [n] and [m], finite values.
@@ -62,21 +64,19 @@ def difference(
         raise StudyError(f"a comparison of {len(a)} with {len(b)} values; give traces that have values of both kinds")
     values, first = np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)
     if groups_a is None or groups_b is None:
-        groups = np.arange(len(values))
-        pairs = zip(
-            resampled_rows(groups[first], seed, resamples),
-            resampled_rows(groups[~first], seed + 1, resamples),
-            strict=True,
-        )
-        rows = (np.concatenate([rows_a, len(a) + rows_b]) for rows_a, rows_b in pairs)
+        groups = None
     else:
         groups = np.unique(np.concatenate([groups_a, groups_b]), return_inverse=True)[1]
-        rows = resampled_rows(groups, seed, resamples)
-    mean, effect = _differences(values, first)
-    means, effects = zip(*(_differences(values[row], first[row]) for row in rows), strict=True)
-    units = len(np.unique(groups))
-    p = _two_sided(mean, _permuted(values, first, groups, seed, resamples))
-    return Difference(interval(mean, means, units), interval(effect, effects, units), p, (len(a), len(b)))
+    correction = _small_sample(len(values) - 2)
+
+    def statistics(values: np.ndarray, first: np.ndarray) -> tuple[float, float]:
+        gap, deviation = _gap_and_deviation(values, first)
+        return gap, _standardized(gap, deviation, values) * correction
+
+    settings = Resampling(groups=groups, seed=seed, resamples=resamples)
+    mean, effect = bootstraps(statistics, values, first, strata=first, **settings)
+    p = permutation_p(values, first, groups=groups, seed=seed, resamples=resamples)
+    return Difference(_with_zero(mean, p), _with_zero(effect, p), p, (len(a), len(b)))
 
 
 def paired_difference(
@@ -84,7 +84,8 @@ def paired_difference(
 ) -> Difference:
     """Compare the means of two values of the same rows.
 
-    Pairs, or whole groups of pairs, are resampled; the test changes the signs of their differences. The effect is the
+    Pairs, or whole groups of pairs, are resampled; the test changes the signs of their differences, in all ways
+    if these are no more than the resamples. The effect is the
     mean difference in standard deviations of the differences, with Hedges' correction.
 
     Args:
@@ -96,13 +97,38 @@ def paired_difference(
       StudyError: no pairs, or a value is not finite.
     """
     gaps = _finite(a) - _finite(b)
-    settings = {"groups": groups, "seed": seed, "resamples": resamples}
-    mean = bootstrap(np.mean, gaps, **settings)
-    effect = bootstrap(lambda x: _ratio(x.mean(), _deviation(x)) * _small_sample(len(x) - 1), gaps, **settings)
+    correction = _small_sample(len(gaps) - 1)
+
+    def statistics(gaps: np.ndarray) -> tuple[float, float]:
+        deviation = float(gaps.std(ddof=1)) if len(gaps) > 1 else np.nan
+        gap = _without_rounding(float(gaps.mean()), gaps)
+        return gap, _standardized(gap, deviation, gaps) * correction
+
+    mean, effect = bootstraps(statistics, gaps, groups=groups, seed=seed, resamples=resamples)
     pair_group = np.arange(len(gaps)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     sums = np.bincount(pair_group, gaps)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (resamples, len(sums)))
-    return Difference(mean, effect, _two_sided(float(gaps.mean()), signs @ sums / len(gaps)), (len(gaps), len(gaps)))
+    exact = 2 ** len(sums) <= resamples
+    if exact:
+        signs = np.array([*itertools.product((-1.0, 1.0), repeat=len(sums))])
+    else:
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (resamples, len(sums)))
+    p = _two_sided(mean.value, signs @ sums / len(gaps), gaps, exact=exact)
+    return Difference(_with_zero(mean, p), _with_zero(effect, p), p, (len(gaps), len(gaps)))
+
+
+def permutation_p(
+    values: ArrayLike, first: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0, resamples: int = 2000
+) -> float:
+    """Return the two-sided p of the difference of means, permuted as `difference` says; of ranks, it tests AUROC = 0.5.
+
+    Args:
+      values: [rows], finite.
+      first: [rows], True for the first set; both sets have rows.
+      groups: [rows].
+    """
+    values, first = np.asarray(values, float), np.asarray(first, bool)
+    number = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    return _two_sided(_gap_and_deviation(values, first)[0], _permuted(values, first, number, seed, resamples), values)
 
 
 def _finite(values: ArrayLike) -> np.ndarray:
@@ -112,27 +138,48 @@ def _finite(values: ArrayLike) -> np.ndarray:
     return array
 
 
-def _differences(values: np.ndarray, first: np.ndarray) -> tuple[float, float]:
-    """Return the difference of means and Hedges' g; NaN if a set is empty."""
+def _gap_and_deviation(values: np.ndarray, first: np.ndarray) -> tuple[float, float]:
+    """Return the difference of means and the pooled standard deviation; NaN if a set is empty."""
     a, b = values[first], values[~first]
     if not (len(a) and len(b)):
         return np.nan, np.nan
-    gap, freedom = float(a.mean() - b.mean()), len(values) - 2
-    pooled = (len(a) * a.var() + len(b) * b.var()) / freedom if freedom else 0.0
-    return gap, _ratio(gap, np.sqrt(pooled)) * _small_sample(freedom)
+    freedom = len(values) - 2
+    pooled = np.sqrt((len(a) * a.var() + len(b) * b.var()) / freedom) if freedom else np.nan
+    return _without_rounding(float(a.mean() - b.mean()), values), float(pooled)
+
+
+def _standardized(gap: float, deviation: float, values: np.ndarray) -> float:
+    """Return a difference in standard deviations: 0 without a difference, infinite if only the deviation is zero."""
+    if np.isnan(deviation) or gap == 0:
+        return 0 * deviation
+    return gap / deviation if deviation > _rounding(values) else float(np.copysign(np.inf, gap))
+
+
+def _without_rounding(gap: float, values: np.ndarray) -> float:
+    """Return a difference of means, 0 where it is only the rounding of equal values."""
+    return 0.0 if abs(gap) <= _rounding(values) else gap
+
+
+def _rounding(values: np.ndarray) -> float:
+    return 1e-13 * float(np.abs(values).max())
 
 
 def _small_sample(freedom: int) -> float:
-    """Return Hedges' correction of a standardized mean (Hedges 1981), 1 − 3 / (4 · degrees of freedom − 1)."""
-    return 1 - 3 / (4 * freedom - 1)
+    """Return Hedges' correction of a standardized mean (Hedges 1981); NaN below two degrees of freedom.
+
+    It is 1 − 3 / (4 · degrees of freedom − 1).
+    """
+    return 1 - 3 / (4 * freedom - 1) if freedom > 1 else np.nan
 
 
-def _deviation(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else np.nan
+def _with_zero(estimate: Estimate, p: float) -> Estimate:
+    """Return an estimate whose interval contains 0 unless the test rejects it: at 5 %, or at 10 % for few units.
 
-
-def _ratio(over: float, under: float) -> float:
-    return float(over / under) if under > 0 else np.nan
+    The test needs no variance, whereas an interval of few or equal values may be too short.
+    """
+    if p < (0.1 if estimate.few else 0.05) or np.isnan(estimate.low):
+        return estimate
+    return replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
 
 
 def _permuted(values: np.ndarray, first: np.ndarray, groups: np.ndarray, seed: int, resamples: int) -> np.ndarray:
@@ -152,8 +199,14 @@ def _permuted(values: np.ndarray, first: np.ndarray, groups: np.ndarray, seed: i
     return total / count - (values.sum() - total) / (len(values) - count)
 
 
-def _two_sided(value: float, null: np.ndarray) -> float:
-    """Return twice the smaller tail, the observed value included (as scipy.stats.permutation_test does)."""
-    slack = 1e-12 * (abs(value) + np.abs(null).max())
+def _two_sided(value: float, null: np.ndarray, values: np.ndarray, *, exact: bool = False) -> float:
+    """Return twice the smaller tail, as scipy.stats.permutation_test does.
+
+    Args:
+      null: differences under random permutations, or with `exact` under all, of which the observed one is one.
+      values: values that were permuted.
+    """
+    slack = 10 * _rounding(values)
     tails = [(null >= value - slack).sum(), (null <= value + slack).sum()]
-    return float(min(1.0, 2 * (1 + min(tails)) / (1 + len(null))))
+    observed = 0 if exact else 1
+    return float(min(1.0, 2 * (observed + min(tails)) / (observed + len(null))))

@@ -2,10 +2,14 @@
 
 The areas are computed here because scikit-learn's functions, which check their arguments at each call, take at
 least twenty times as long for the same values (312 rows), and each is called for thousands of resamples.
+
+A resample keeps the numbers of true and of false groups, so that both classes are always there; of groups with rows of
+both classes it keeps the number of groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Unpack
 
 import numpy as np
@@ -13,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap
+from jaxtrace.statistics.intervals import Bounds, Estimate, Resampling, bootstrap
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
@@ -26,7 +30,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) 
     Raises:
       StudyError: all labels are the same.
     """
-    return bootstrap(area_under_roc, _two_classes(labels), np.asarray(scores, float), **settings)
+    return _of_classes(area_under_roc, labels, scores, (0.0, 1.0), settings)
 
 
 def auprc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
@@ -34,7 +38,7 @@ def auprc(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) 
 
     Arguments and errors are as for `auroc`.
     """
-    return bootstrap(_average_precision, _two_classes(labels), np.asarray(scores, float), **settings)
+    return _of_classes(_average_precision, labels, scores, (0.0, 1.0), settings)
 
 
 def prediction_rejection_ratio(labels: ArrayLike, scores: ArrayLike, **settings: Unpack[Resampling]) -> Estimate:
@@ -44,7 +48,7 @@ def prediction_rejection_ratio(labels: ArrayLike, scores: ArrayLike, **settings:
     et al. 2017). The area is its mean over coverages 1/n, 2/n, … 1, and over all orders of equal scores. Arguments and
     errors are as for `auroc`.
     """
-    return bootstrap(_rejection, _two_classes(labels), np.asarray(scores, float), **settings)
+    return _of_classes(_rejection, labels, scores, (-np.inf, 1.0), settings)
 
 
 def risk_coverage(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
@@ -76,6 +80,17 @@ def area_under_roc(labels: np.ndarray, scores: np.ndarray) -> float:
         return np.nan
     pairs_in_order = rankdata(scores)[labels].sum() - true * (true + 1) / 2
     return float(pairs_in_order / (true * (len(labels) - true)))
+
+
+def _of_classes(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    bounds: Bounds,
+    settings: Resampling,
+) -> Estimate:
+    truth = _two_classes(labels)
+    return bootstrap(measure, truth, np.asarray(scores, float), strata=truth, bounds=bounds, **settings)
 
 
 def _two_classes(labels: ArrayLike) -> np.ndarray:

@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test, ttest_ind
+from scipy.stats import mannwhitneyu, permutation_test, rankdata, ttest_ind
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.differences import difference, paired_difference
+from jaxtrace.statistics.differences import difference, paired_difference, permutation_p
+from jaxtrace.statistics.intervals import Estimate
 
 
 def test_hedges_g_by_hand():
@@ -77,8 +78,62 @@ def test_p_of_pairs_agrees_with_all_signs(rng):
 
 def test_pairs_of_a_group_change_sign_together():
     estimate = paired_difference(np.ones(60), np.zeros(60), groups=np.repeat([0, 1, 2], 20), resamples=4000)
-    assert estimate.p == pytest.approx(2 / 8, abs=0.04)
+    assert estimate.p == 2 / 8
     assert paired_difference(np.ones(60), np.zeros(60), resamples=400).p == pytest.approx(2 / 401)
+
+
+def test_resamples_without_variance_count(rng):
+    """One of 39 values differs: 36 % of the resamples have no difference, which is an effect of 0."""
+    outlier = difference([48.0] * 20, [48.0] * 19 + [11.0])
+    assert outlier.p == 1.0 and outlier.effect.value == pytest.approx(0.31, abs=0.001)
+    assert outlier.effect.low == outlier.difference.low == 0.0
+    assert outlier.effect.high > 0.568  # the end without those resamples
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])  # sums of 0.1 are not exact
+def test_values_that_do_not_vary_have_no_effect_or_an_infinite_one(level):
+    equal = difference([level] * 20, [level] * 15)
+    assert (equal.difference, equal.effect, equal.p) == (*[Estimate(0.0, 0.0, 0.0, 35, 15)] * 2, 1.0)
+    apart = difference([level] * 20, [0.0] * 15)
+    assert apart.effect == Estimate(np.inf, np.inf, np.inf, 35, 15) and apart.p < 0.01
+    below = paired_difference([0.0] * 12, [level] * 12)
+    assert below.effect.value == below.effect.high == -np.inf and below.p < 0.01
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 3), (3, 8), (4, 30), (12, 15)])
+def test_an_interval_contains_0_where_the_test_does_not_reject(rng, sizes):
+    for spread in (0.0, 1e-9, 1.0):
+        a, b = (level + spread * rng.normal(size=n) for level, n in zip((0.5, 0.0), sizes, strict=True))
+        for gap in (difference(a, b, resamples=500), paired_difference(a[:3], b[-3:], resamples=500)):
+            for estimate in (gap.difference, gap.effect):
+                if gap.p >= (0.1 if estimate.few else 0.05) and not np.isnan(estimate.low):
+                    assert estimate.low <= 0 <= estimate.high
+
+
+def test_few_values_have_the_interval_of_welch(rng):
+    a, b = rng.normal(3, 1, 6), rng.normal(0, 2, 5)
+    estimate = difference(a, b).difference
+    assert [estimate.low, estimate.high] == pytest.approx([*ttest_ind(a, b, equal_var=False).confidence_interval()])
+    assert estimate.few and not difference(np.arange(10), np.arange(10)).difference.few
+
+
+def test_the_test_of_ranks_is_that_of_mann_and_whitney(rng):
+    values, first = rng.normal(size=40), rng.random(40) < 0.4
+    values[first] += 0.6
+    p = permutation_p(rankdata(values), first, resamples=20_000)
+    assert p == pytest.approx(mannwhitneyu(values[first], values[~first], method="exact").pvalue, abs=0.01)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("groups", [4, 6, 10])
+def test_intervals_of_few_groups_cover_a_difference_and_its_effect(rng, groups):
+    """Two values of each of few prompts a set; the effect is 0.5 standard deviations of a value."""
+    of, hits, trials = np.repeat(np.arange(groups), 2), np.zeros(2), 1000
+    for _ in range(trials):
+        a, b = (level + rng.normal(0, 0.8, groups)[of] + rng.normal(0, 0.6, 2 * groups) for level in (0.5, 0.0))
+        gap = difference(a, b, groups_a=of, groups_b=of + groups, resamples=200)
+        hits += [estimate.low <= 0.5 <= estimate.high for estimate in (gap.difference, gap.effect)]
+    assert (hits / trials > 0.9).all()
 
 
 def test_empty_sets_and_missing_values_are_refused():

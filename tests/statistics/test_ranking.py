@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jaxtrace.errors import StudyError
@@ -64,6 +65,34 @@ def test_groups_widen_the_interval(rng):
     rows, prompts = auroc(labels, scores, resamples=300), auroc(labels, scores, groups=groups, resamples=300)
     assert prompts.n == 40 and rows.n == 1000
     assert prompts.high - prompts.low > 3 * (rows.high - rows.low)
+
+
+@pytest.mark.parametrize("measure", [auroc, auprc, prediction_rejection_ratio])
+def test_a_rare_class_is_in_every_resample(rng, measure):
+    """Without strata, one of eight resamples of 40 rows would have no row of a class of two."""
+    labels, scores = np.arange(40) < 2, rng.normal(size=40)
+    estimate = measure(labels, scores)
+    assert np.isfinite([estimate.low, estimate.high]).all() and estimate.few
+    assert np.isnan(measure(np.arange(40) < 1, scores).low)  # one row says nothing about the spread of its class
+
+
+def test_an_area_of_one_is_not_certain():
+    few, many = auroc([1, 1, 1, 0, 0, 0], [4, 5, 6, 1, 2, 3]), auroc([1] * 50 + [0] * 50, np.arange(100))
+    assert few.high == 1.0 and few.low == pytest.approx(0.025 ** (1 / 3))
+    assert many.low == 0.0 and 0 < many.high < 0.1
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("units", [4, 6, 10])
+def test_few_prompts_cover_the_auroc(rng, units):
+    """Answers of `units` right and `units` wrong prompts, three each; the expected AUROC of N(1, 1) over N(0, 1)."""
+    labels, groups = np.repeat([1, 0], 3 * units), np.repeat(np.arange(2 * units), 3)
+    truth, hits = norm.cdf(1 / np.sqrt(2)), []
+    for _ in range(600):
+        level = rng.normal(size=2 * units)[groups] * 0.7 + rng.normal(size=6 * units) * np.sqrt(0.51)
+        estimate = auroc(labels, labels + level, groups=groups, resamples=300)
+        hits.append(estimate.low <= truth <= estimate.high)
+    assert np.mean(hits) > 0.88
 
 
 @pytest.mark.parametrize("measure", [auroc, auprc, prediction_rejection_ratio])

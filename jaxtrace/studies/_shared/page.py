@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
 from jaxtrace.errors import visible
 from jaxtrace.figures.html import png, template
 from jaxtrace.figures.tables.parts import plain
-from jaxtrace.figures.theme import DARK, LIGHT
+from jaxtrace.figures.theme import DARK, LIGHT, Theme
 from jaxtrace.files import atomic_file, write_atomically
+from jaxtrace.statistics.intervals import FEW_NOTE
 from jaxtrace.studies._shared.csv import write_csv
-from jaxtrace.studies._shared.result import Result, Table
+from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.settings import PAGE
 
 MAX_ROWS = 40  # rows of a table in the page and in the terminal; its CSV file has all
@@ -36,14 +38,17 @@ def write_study(result: Result, directory: str | Path) -> Path:
             write_csv(table.frame, file)
     pictures = []
     for name, picture in result.pictures.items():
-        light, dark = (png(picture.draw(theme)) for theme in (LIGHT, DARK))
+        light, dark = (png(_drawn(picture, theme)) for theme in (LIGHT, DARK))
         write_atomically(directory / f"{name}.png", light)
         in_base64 = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
-        pictures.append({"caption": picture.text, **in_base64})
+        pictures.append({"caption": _with_note(picture.text, picture.few), **in_base64})
     html = template("study.html.jinja").render(
         result=result,
         pictures=pictures,
-        tables={name: (table.text, _html(table.frame), len(table.frame)) for name, table in result.tables.items()},
+        tables={
+            name: (_with_note(table.text, table.few), _html(table.frame), len(table.frame))
+            for name, table in result.tables.items()
+        },
         shown=MAX_ROWS,
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
     )
@@ -61,9 +66,21 @@ def terminal_table(name: str, table: Table) -> TerminalTable:
         shown.add_column(plain(column), justify="right" if numeric else "left")
     for row in frame.itertuples(index=False):
         shown.add_row(*(plain(_cell_text(value)) for value in row))
-    if len(table.frame) > MAX_ROWS:
-        shown.caption = f"and {len(table.frame) - MAX_ROWS} more rows"
+    more = f"and {len(table.frame) - MAX_ROWS} more rows" if len(table.frame) > MAX_ROWS else ""
+    shown.caption = "\n".join(filter(None, (more, FEW_NOTE if table.few else ""))) or None
     return shown
+
+
+def _with_note(text: str, few: bool) -> str:
+    return f"{text} {FEW_NOTE}" if few else text
+
+
+def _drawn(picture: Picture, theme: Theme) -> Figure:
+    """Return a picture, with a line below it if it is over few units."""
+    figure = picture.draw(theme)
+    if picture.few:
+        figure.supxlabel(FEW_NOTE, x=0.01, ha="left", fontsize=7, color=theme.ink, wrap=True)
+    return figure
 
 
 def _html(frame: pd.DataFrame) -> Markup:
@@ -73,13 +90,17 @@ def _html(frame: pd.DataFrame) -> Markup:
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """Merge columns x, x_low and x_high into one: value [low, high]."""
+    """Merge columns x, x_low and x_high into one: value [low, high], and * if x_few is true."""
     merged = frame.copy()
     for name in [name for name in frame.columns if {f"{name}_low", f"{name}_high"} <= {*frame.columns}]:
         ends = [f"{name}_low", f"{name}_high"]
         cells = frame[[name, *ends]].itertuples(index=False)
-        merged[name] = [f"{_cell_text(x)} [{_cell_text(low)}, {_cell_text(high)}]" for x, low, high in cells]
-        merged = merged.drop(columns=ends)
+        few = frame.get(f"{name}_few", np.zeros(len(frame)))
+        merged[name] = [
+            f"{_cell_text(x)} [{_cell_text(low)}, {_cell_text(high)}]{'*' if mark == 1 else ''}"
+            for (x, low, high), mark in zip(cells, few, strict=True)
+        ]
+        merged = merged.drop(columns=[*ends, f"{name}_few"], errors="ignore")
     return merged
 
 

@@ -17,12 +17,18 @@ class Table:
     """A table and its explanation.
 
     Attributes:
-      frame: data frame. An estimate named x has its interval in x_low and x_high, and its n in a column named n.
+      frame: data frame. An estimate named x has its interval in x_low and x_high, and its n in a column named n; x_few
+        marks an interval over few units. A p-value has its adjusted value beside it (`adjustment.tested_table`).
       text: meaning of the rows in a sentence or two, with units that are not in the columns' names.
     """
 
     frame: pd.DataFrame
     text: str
+
+    @property
+    def few(self) -> bool:
+        """True if some interval is over fewer than `FEW` units."""
+        return bool((self.frame.filter(regex="_few$") == True).any(axis=None))  # noqa: E712 (a cell may be missing)
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,12 @@ class Picture:
     Attributes:
       draw: function from a theme to the figure; called once per theme.
       text: caption, which explains axes and bands.
+      few: True if it shows intervals or bands over fewer than `FEW` units; the picture and its caption then say so.
     """
 
     draw: Callable[[Theme], Figure]
     text: str
+    few: bool = False
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,8 @@ def _result(labels: np.ndarray, answers: _TrainedLevel, tokens: _TrainedLevel, n
         *notes,
         f"{len(labels) - unknown} of {len(labels)} answers have a label, {right} of them are right; {unknown} that are "
         "not graded or not attempted are excluded.",
-        "Intervals are of 95 %, from resampled prompts, or groups of them; classifiers are not trained again for each "
-        "resample.",
+        "Intervals are of 95 %, over prompts, or groups of them, and not adjusted for the number of scores; "
+        "classifiers are not trained again for each resample.",
     )
     return Result(
         "confidence",

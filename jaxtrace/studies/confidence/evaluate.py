@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.estimators.evaluation import measures, same_length
-from jaxtrace.statistics.intervals import Resampling, bootstrap, estimate_columns
+from jaxtrace.statistics.intervals import Estimate, Resampling, bootstrap, estimate_columns
 from jaxtrace.statistics.ranking import area_under_roc
 
 
@@ -51,12 +51,15 @@ def measure_scores(scored: ScoredRows, baseline: str, *, seed: int = 0, resample
     def gain(right: np.ndarray, score: np.ndarray, reference: np.ndarray) -> float:
         return area_under_roc(right, score) - area_under_roc(right, reference)
 
+    def gained(score: np.ndarray, reference: np.ndarray) -> Estimate:
+        return bootstrap(gain, labels, score, reference, strata=labels, bounds=(-1.0, 1.0), **settings)
+
     rows = []
     for name, score in scored.scores.items():
         estimates = {
             **measures(labels, score, scored.probabilities[name], scored.lengths, **settings),
-            "auroc_gain": bootstrap(gain, labels, score, scored.scores[baseline], **settings),
-            "auroc_same_length_gain": bootstrap(gain, labels, residuals[name], residuals[baseline], **settings),
+            "auroc_gain": gained(score, scored.scores[baseline]),
+            "auroc_same_length_gain": gained(residuals[name], residuals[baseline]),
         }
         counts = {"n": len(labels), "groups": len(np.unique(scored.groups))}
         rows.append({"score": name, **estimate_columns(estimates), **counts})

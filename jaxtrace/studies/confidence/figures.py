@@ -24,6 +24,8 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
       shown: names of the scores whose curves are drawn, three at most.
     """
 
+    few = bool(measured["auroc_few"].any())
+
     def draw_ranking(theme: Theme) -> Figure:
         rows = measured[::-1]
         title, x = "Separation of right from wrong answers", "AUROC, with its 95 % interval"
@@ -66,13 +68,17 @@ def pictures(measured: pd.DataFrame, scored: ScoredRows, shown: Sequence[str]) -
         "auroc": Picture(
             draw_ranking,
             "AUROC of every score; the dashed line is chance, and colours mark the scores of the other pictures.",
+            few,
         ),
         "calibration": Picture(
-            draw_calibration, f"Share of right answers by predicted probability, {BINS} bins, 95 % Wilson intervals."
+            draw_calibration,
+            f"Share of right answers by predicted probability, {BINS} bins, 95 % Wilson intervals.",
+            few,
         ),
         "risk_coverage": Picture(
             draw_risk,
             "Share of wrong answers among the kept ones, as the lowest scores are excluded, beside an oracle's.",
+            few,
         ),
     }
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from jaxtrace.errors import StudyError
 from jaxtrace.statistics.controls import residualize
+from jaxtrace.statistics.differences import permutation_p
+from jaxtrace.statistics.intervals import Draws, Estimate
 from jaxtrace.statistics.ranking import auroc
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -19,7 +23,8 @@ LENGTHS = ("prompt_tokens", "steps")
 AUROC_TEXT = (
     "AUROC of a feature of the generated answer for a wrong MC1 choice on the same question: 0.5 is chance, and a "
     "value above it means that wrong choices go with a higher feature. auroc_given_length uses the residuals of a "
-    "regression on ln(prompt_tokens) and ln(steps). 95 % intervals over prompts; n prompts, of which `wrong`."
+    "regression on ln(prompt_tokens) and ln(steps). 95 % intervals over n prompts, of which `wrong`; the smaller class "
+    "decides whether they are few. p and p_given_length are of permutation tests of the ranks, over prompts."
 )
 
 
@@ -72,7 +77,9 @@ def auroc_table(
             rows += [{"model": model, **row} for name in names if (row := _row(answers, name, config.resampling))]
     if not rows:
         raise StudyError(f"{'; '.join(reasons)}; trace more of the questions, or drop --choices")
-    return Table(pd.DataFrame(rows), AUROC_TEXT), [f"{reason}: it is absent from choices_auroc." for reason in reasons]
+    return tested_table(pd.DataFrame(rows), AUROC_TEXT, "model"), [
+        f"{reason}: it is absent from choices_auroc." for reason in reasons
+    ]
 
 
 def _reason_without_auroc(answers: pd.DataFrame) -> str | None:
@@ -85,14 +92,20 @@ def _reason_without_auroc(answers: pd.DataFrame) -> str | None:
     return None
 
 
-def _row(answers: pd.DataFrame, name: str, settings: dict[str, int]) -> dict[str, object] | None:
+def _row(answers: pd.DataFrame, name: str, settings: Draws) -> dict[str, object] | None:
     """Return the AUROC of a feature, or None if the prompts with the feature are of one class."""
     answers = answers[answers[name].notna()]
     if answers["mc1"].nunique() < 2:
         return None
     wrong, values, groups = answers["mc1"] == 0, answers[name].to_numpy(), answers["group"]
-    row = {"feature": name, **auroc(wrong, values, groups=groups, **settings).columns("auroc")}
+
+    def tested(of_feature: np.ndarray) -> tuple[Estimate, float]:
+        p = permutation_p(rankdata(of_feature), wrong, groups=groups, **settings)
+        return auroc(wrong, of_feature, groups=groups, **settings), p
+
+    area, p = tested(values)
+    row = {"feature": name, **area.columns("auroc"), "p": p}
     if name not in LENGTHS:
-        residuals = residualize(values, np.log(answers[list(LENGTHS)]))
-        row |= auroc(wrong, residuals, groups=groups, **settings).columns("auroc_given_length")
+        area, p = tested(residualize(values, np.log(answers[list(LENGTHS)])))
+        row |= {**area.columns("auroc_given_length"), "p_given_length": p}
     return {**row, "n": len(answers), "wrong": int(wrong.sum())}

@@ -6,36 +6,43 @@ import pandas as pd
 
 from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics import classes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import TokenTables
 
 RULES = ("drift", "level", "robust")
+RULES_TEXT = (
+    "Drift rule: late − early output entropy against {tau}; level rule: mean below {low:g} nats, else standard "
+    "deviation above {wide:g}; robust rule: the slope of output entropy on t/T, decided only if its 95 % interval "
+    "holds neither of {tau}"
+)
+TREND_TEXT = (
+    "mann_kendall_p, and the interval of theil_sen, use a variance corrected for the autocorrelation of the steps (Yue "
+    "and Wang 2004)."
+)
 
 
 def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
     """Return the classes of models and of prompts with at least `config.least_steps` steps."""
-    prompts = _prompt_rows(flat, config)
-    tau = f"±{config.tau:g} nats"
-    rules = (
-        f"Drift rule: late − early output entropy against {tau}; level rule: mean below {config.low:g} nats, else "
-        f"standard deviation above {config.wide:g}; robust rule: the slope of output entropy on t/T, decided only if "
-        f"its 95 % interval holds neither of {tau}"
-    )
+    rules = RULES_TEXT.format(tau=f"±{config.tau:g} nats", low=config.low, wide=config.wide)
+    text = f"Every prompt of {config.least_steps} steps or more. {rules}. {TREND_TEXT}"
+    prompt_table = tested_table(_prompt_rows(flat, config), text, "model")
+    prompts = prompt_table.frame
     return {
         "classes": Table(
             _model_rows(flat, prompts, config),
             f"A model's class, by three rules. {rules}. Drift and slope are means over n prompts with intervals over "
             "prompts (one prompt: the slope's from blocks of its steps); level_mean and level_sd are over all tokens; "
-            "theil_sen is the mean of the prompts' Theil–Sen slopes, trending the share of prompts with a trend by the "
-            "Mann–Kendall test (p < 0.05).",
+            "theil_sen is the mean of the prompts' Theil–Sen slopes, trending the share of prompts with a trend: "
+            "mann_kendall_p_adjusted < 0.05 in class_prompts.",
         ),
         "class_counts": Table(_counts(prompts), "Number of prompts of a model in each class, by rule."),
         "class_disagreement": Table(
             _disagreement(prompts), "Number of prompts by the three rules' classes; share is of the model's prompts."
         ),
-        "class_prompts": Table(prompts, f"Every prompt of {config.least_steps} steps or more. {rules}."),
+        "class_prompts": prompt_table,
     }
 
 
@@ -90,7 +97,7 @@ def _model_rows(flat: TokenTables, prompts: pd.DataFrame, config: DynamicsConfig
                 "level_sd": entropy.std(),
                 **slope.columns("slope"),
                 "theil_sen": of_model["theil_sen"].mean(),
-                "trending": (of_model["mann_kendall_p"] < 0.05).mean(),
+                "trending": (of_model["mann_kendall_p_adjusted"] < 0.05).mean(),
                 "n": drift.n,
             }
         )

@@ -14,6 +14,7 @@ from jaxtrace.documents import read_text
 from jaxtrace.errors import StudyError
 from jaxtrace.memory import format_bytes
 from jaxtrace.model import Model, load
+from jaxtrace.statistics.intervals import FEW
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
@@ -21,7 +22,7 @@ from jaxtrace.studies._shared.traces import by_model, start_mode, study_traces
 from jaxtrace.studies.dynamics.answer_features import auroc_table
 from jaxtrace.studies.dynamics.class_tables import class_tables
 from jaxtrace.studies.dynamics.correlations import correlations
-from jaxtrace.studies.dynamics.figures import correlations_figure, layers_figure, positions_figure
+from jaxtrace.studies.dynamics.figures import correlations_figure, drift_figure, layers_figure, positions_figure
 from jaxtrace.studies.dynamics.long_format import write_long
 from jaxtrace.studies.dynamics.multiple_choice import choice_table, scored_choices, unscored_notes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -36,7 +37,8 @@ CORRELATED = (*OUTPUT, "attention_entropy", "hdi", *HIDDEN)
 NOTES = (
     "The last layer is measured before the final norm; hidden_states[L] of transformers, after it, is not recorded.",
     "GEN step 1 is the distribution that draws the first token: the prompt's last position, unless that was fed twice.",
-    "Attention entropy grows with ln(keys) as a text grows: read its drift together with the table length_control.",
+    "Attention entropy grows with ln(keys) as a text grows: read its residual in the table length_control first. Its "
+    "share of ln(keys) is no clean control: it can rise or fall along a text where the residual does neither.",
 )
 
 
@@ -95,16 +97,15 @@ def dynamics(
             f"no prompt has {config.least_steps} steps or more, for early and late; raise max_new_tokens, "
             "or lower least_steps"
         )
-    by_pair = _correlations(flat, config)
     tables = paper_tables(flat, config) | early_late_tables(flat, config)
     tables = dict(sorted(tables.items(), key=lambda named: (not named[0].startswith("table"), named[0])))
-    tables |= class_tables(flat, config) | {"correlations": by_pair}
+    tables |= class_tables(flat, config) | {"correlations": _correlations(flat, config)}
     notes = [*NOTES, *_notes(flat, short, config), *_recurrent_notes(traces)]
     if choices:
         of_features, absent = auroc_table(flat, choices, config)
         tables |= {"choices": choice_table(choices, **config.resampling), "choices_auroc": of_features}
         notes += [*unscored_notes(choices), *absent]
-    return Result("dynamics", QUESTION, tables, _pictures(flat, by_pair.frame), tuple(notes))
+    return Result("dynamics", QUESTION, tables, _pictures(flat, tables), tuple(notes))
 
 
 def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
@@ -128,20 +129,32 @@ def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
     )
 
 
-def _pictures(flat: TokenTables, by_pair: pd.DataFrame) -> dict[str, Picture]:
+def _pictures(flat: TokenTables, tables: Mapping[str, Table]) -> dict[str, Picture]:
+    few = bool(flat.prompts.groupby("model").size().min() < FEW)
+    drifts, pairs = tables["length_control"], tables["correlations"]
     return {
         "entropy_positions": Picture(
             functools.partial(positions_figure, flat),
             "Output entropy along a text, from its first generated token (0) to its last (1): mean over prompts, and "
             "the band that holds 80 % of them.",
+            few,
+        ),
+        "length_control": Picture(
+            functools.partial(drift_figure, drifts.frame),
+            "Drift (late − early) of attention entropy with 95 % intervals over prompts: the residual of its "
+            "regression on ln(keys), and below it measures that are not free of length; attention_entropy_normalized "
+            "is a share.",
+            drifts.few,
         ),
         "layer_profiles": Picture(
             functools.partial(layers_figure, flat),
             "Attention entropy and head dispersion by layer: mean over prompts, and the band that holds 80 % of them.",
+            few,
         ),
         "correlations": Picture(
-            functools.partial(correlations_figure, by_pair),
+            functools.partial(correlations_figure, pairs.frame),
             "Correlations of token features: red positive, blue negative; a dot if the 95 % interval contains 0.",
+            pairs.few,
         ),
     }
 

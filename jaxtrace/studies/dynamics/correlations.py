@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from jaxtrace.statistics.intervals import interval
+from jaxtrace.statistics.intervals import Estimate, resampling_weights, weighted_interval
 from jaxtrace.studies.dynamics.settings import CorrelationMethod
 
 
@@ -32,7 +32,7 @@ def correlations(
       method: "pearson", or "spearman" for ranks among all tokens, which resamples keep.
 
     Returns:
-      One row per pair: x, y, r, r_low, r_high, n (groups), tokens. r is NaN for a constant column or without
+      One row per pair: x, y, r, r_low, r_high, r_few, n (groups), tokens. r is NaN for a constant column or without
       a finite row, and its interval for a single group.
     """
     names, values = list(features.columns), features.to_numpy(float)
@@ -41,7 +41,7 @@ def correlations(
     values = values[complete]
     if not len(values):
         pairs = [{"x": x, "y": y} for i, y in enumerate(names) for x in names[:i] if fixed not in (x, y)]
-        return pd.DataFrame(pairs).assign(**interval(np.nan, [], 0).columns("r"), n=0, tokens=0)
+        return pd.DataFrame(pairs).assign(**Estimate(np.nan, np.nan, np.nan, 0).columns("r"), n=0, tokens=0)
     if method == "spearman":
         values = rankdata(values, axis=0)
     scale = values.std(0)
@@ -49,9 +49,9 @@ def correlations(
     _, group = np.unique(groups[complete], return_inverse=True)
     sums = _group_sums(values, group)
     count = len(sums)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = resampling_weights(count, seed, resamples)
     r = _correlation(sums.sum(0)[None])[0]
-    resampled = _correlation((weights @ sums.reshape(count, -1)).reshape(resamples, *sums.shape[1:]))
+    resampled = _correlation((weights @ sums.reshape(count, -1)).reshape(-1, *sums.shape[1:]))
     if fixed is not None:
         column = names.index(fixed)
         r, resampled = _partial(r, column), _partial(resampled, column)
@@ -59,7 +59,7 @@ def correlations(
     for i, x in enumerate(names):
         for j, y in enumerate(names[:i]):
             if fixed not in (x, y):
-                estimate = interval(float(r[i, j]), resampled[:, i, j], count)
+                estimate = weighted_interval(float(r[i, j]), resampled[:, i, j], count, (-1.0, 1.0))
                 rows.append({"x": y, "y": x, **estimate.columns("r"), "n": count, "tokens": len(values)})
     return pd.DataFrame(rows)
 
@@ -74,8 +74,8 @@ def _group_sums(values: Float[np.ndarray, "n k"], group: Int[np.ndarray, " n"]) 
 
 def _correlation(sums: Float[np.ndarray, "r k1 k1"]) -> Float[np.ndarray, "r k k"]:
     count = sums[:, :1, :1]
-    mean = sums[:, :1, 1:] / count
-    covariance = sums[:, 1:, 1:] / count - mean.swapaxes(1, 2) * mean
+    mean = _ratio(sums[:, :1, 1:], count)
+    covariance = _ratio(sums[:, 1:, 1:], count) - mean.swapaxes(1, 2) * mean
     spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     return _ratio(covariance, spread[:, :, None] * spread[:, None, :])
 

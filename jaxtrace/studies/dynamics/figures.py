@@ -31,6 +31,24 @@ def positions_figure(flat: TokenTables, theme: Theme) -> Figure:
     return figure
 
 
+def drift_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
+    """Draw the drift of each measure of attention entropy with its interval: one panel per model, first line on top.
+
+    Args:
+      frame: model, metric, drift, drift_low, drift_high.
+    """
+    models = list(frame["model"].unique())
+    figure = new_figure(theme, 6.2, 0.6 + 1.4 * len(models))
+    for axes, model in zip(figure.subplots(len(models), 1, squeeze=False)[:, 0], models, strict=True):
+        rows = frame[frame["model"] == model][::-1]
+        dress(axes, theme, model, "late − early (nats; a share for attention_entropy_normalized)")
+        axes.axvline(0, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 2)))
+        ends = np.array([rows["drift"] - rows["drift_low"], rows["drift_high"] - rows["drift"]])
+        axes.errorbar(rows["drift"], range(len(rows)), xerr=np.nan_to_num(ends), fmt="o", color=theme.first, capsize=3)
+        axes.set_yticks(range(len(rows)), rows["metric"])
+    return figure
+
+
 def layers_figure(flat: TokenTables, theme: Theme) -> Figure:
     """Draw attention entropy and head dispersion by layer: mean over prompts and 10–90 % band, one row per model."""
     models = flat.models

@@ -148,7 +148,7 @@ def choice_table(choices: Mapping[str, pd.DataFrame], *, seed: int, resamples: i
     """Return mean scores of models with intervals over questions."""
     rows = []
     for model, frame in choices.items():
-        means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples)
+        means = prompt_means(frame[list(SCORES)], frame["question"], seed=seed, resamples=resamples, bounds=(0.0, 1.0))
         chances = frame.loc[frame["mc1"].notna(), "chance"]
         rows.append({"model": model, **estimate_columns(means), "mc1_chance": chances.mean(), "n": len(chances)})
     return Table(

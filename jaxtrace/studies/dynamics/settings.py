@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from jaxtrace.settings.numbers import Count, Float
 from jaxtrace.studies._shared.settings import Resamples, StudyConfig
+
+if TYPE_CHECKING:
+    from jaxtrace.statistics.intervals import Draws
 
 HDIKind = Literal["std", "var", "cv", "fano", "range", "jsd"]
 CorrelationMethod = Literal["pearson", "spearman"]
@@ -41,6 +44,6 @@ class DynamicsConfig(StudyConfig):
     )
 
     @property
-    def resampling(self) -> dict[str, int]:
+    def resampling(self) -> Draws:
         """Seed and number of the resamples of every interval."""
         return {"seed": self.seed, "resamples": self.resamples}

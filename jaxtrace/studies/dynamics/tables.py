@@ -82,11 +82,20 @@ def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Ta
             f"with fewer than {config.least_steps} steps.",
         ),
         "length_control": Table(
-            frame[frame["metric"].isin((*EARLY_LATE[1:], RESIDUAL))],
-            "Attention entropy grows with ln(keys) as a text grows. Controls: divided by ln(visible keys); without the "
-            f"first position (nats); residuals of a regression on ln(keys) over all tokens (nats). {ends_text}.",
+            _in_order(frame, (RESIDUAL, *EARLY_LATE[1:])),
+            "Attention entropy grows with ln(keys) as a text grows. The control to read first is its residual from a "
+            "regression on ln(keys) over all tokens (nats). Divided by ln(visible keys) it still depends on length, "
+            f"and may rise or fall with it; without the first position it is in nats. {ends_text}.",
         ),
     }
+
+
+def _in_order(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some metrics, model by model, in the order of the metrics."""
+    models = list(frame["model"].unique())
+    keys = frame[["model", "metric"]].apply(tuple, axis=1)
+    place = keys.map({key: i for i, key in enumerate((model, metric) for model in models for metric in metrics)})
+    return frame.loc[place.dropna().sort_values().index].reset_index(drop=True)
 
 
 def _ends(tokens: pd.DataFrame, share: float) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from jaxtrace.errors import StudyError
 from jaxtrace.run import encode_prompts
 from jaxtrace.statistics.controls import partial_correlation
-from jaxtrace.statistics.intervals import Estimate, bootstrap, estimate_columns
+from jaxtrace.statistics.intervals import UNBOUNDED, Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
@@ -47,6 +47,10 @@ NOTES = (
 )
 
 
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)  # bounds
+SHARES = ("expanding", "overlap", "jaccard")
+
+
 def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
     """Measure every layer of every model and return the study's result; writes nothing to `out`."""
     measured = {}
@@ -71,14 +75,15 @@ def expansion(measured: Mapping[str, Expansions], config: ExpansionConfig) -> Re
         frames = [rows(label, expansions, config.seed) for label, expansions in measured.items()]
         return Table(pd.concat(frames, ignore_index=True), text)
 
+    layers = table(_layer_rows, LAYERS_TEXT.format(lens=lens, mass=config.mass))
     return Result(
         study="expansion",
         question=QUESTION,
         tables={
-            "layers": table(_layer_rows, LAYERS_TEXT.format(lens=lens, mass=config.mass)),
+            "layers": layers,
             "correlations": table(_correlation_rows, CORRELATIONS_TEXT),
         },
-        pictures={"expansion": Picture(partial(expansion_figure, measured), PICTURE_TEXT)},
+        pictures={"expansion": Picture(partial(expansion_figure, measured), PICTURE_TEXT, layers.few)},
         notes=NOTES,
     )
 
@@ -95,7 +100,12 @@ def _layer_rows(label: str, expansions: Expansions, seed: int) -> pd.DataFrame:
             "jaccard": expansions.jaccard[:, i],
         }
         row: dict[str, object] = {"model": label, "layer": i + 1, "entropy": expansions.entropy[:, i + 1].mean()}
-        row |= estimate_columns({name: bootstrap(np.mean, values, seed=seed) for name, values in columns.items()})
+        row |= estimate_columns(
+            {
+                name: bootstrap(np.mean, values, seed=seed, bounds=SHARE if name in SHARES else UNBOUNDED)
+                for name, values in columns.items()
+            }
+        )
         row |= {"sd": expansions.change[:, i].std(), "chance": expansions.chance[:, i].mean()}
         rows.append(row | {"n": len(expansions.tokens)})
     return pd.DataFrame(rows)
@@ -111,8 +121,10 @@ def _correlation_rows(label: str, expansions: Expansions, seed: int) -> pd.DataF
     ranks = rankdata(change), rankdata(growth)
     by_prompt = {"groups": np.repeat(np.arange(prompts), layers), "seed": seed}
 
-    every, ln_every = (bootstrap(spearman, change.ravel(), x.ravel(), **by_prompt) for x in (growth, ratio))
-    of_means = bootstrap(lambda a, b: spearman(a.mean(0), b.mean(0)), change, growth, seed=seed)
+    every, ln_every = (
+        bootstrap(spearman, change.ravel(), x.ravel(), bounds=CORRELATION, **by_prompt) for x in (growth, ratio)
+    )
+    of_means = bootstrap(lambda a, b: spearman(a.mean(0), b.mean(0)), change, growth, bounds=CORRELATION, seed=seed)
     estimates: dict[str, tuple[Estimate, int]] = {
         "size, every prompt and layer": (every, change.size),
         "ln size, every prompt and layer": (ln_every, change.size),

@@ -23,7 +23,8 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.run import load_prompts
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import bootstrap
+from jaxtrace.statistics.intervals import UNBOUNDED, bootstrap
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.expansions import measure_expansions
 from jaxtrace.studies._shared.progress import OnCount, Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
@@ -40,8 +41,8 @@ ACCURACY_TEXT = (
 )
 COMPARISONS_TEXT = (
     "Differences in accuracy on the same n questions: over skipping nothing, and over the mean of the random sets of "
-    "the same size. effect is the standardised mean difference, p comes from a sign-change test of this comparison "
-    "alone. Intervals are over questions, with the random sets fixed."
+    "the same size. effect is the standardised mean difference, p comes from a sign-change test. Intervals are over "
+    "questions, with the random sets fixed."
 )
 PICTURE_TEXT = (
     "Accuracy by number of skipped layers, with 95 % intervals over questions; the dashed line is the whole model, the "
@@ -189,18 +190,19 @@ def interventions(measured: Mapping[str, ModelAblations], config: InterventionsC
         for label, model in measured.items()
         for i, value in enumerate(model.expansion, 1)
     ]
+    by_kind = Table(accuracy, ACCURACY_TEXT)
     chance = {label: model.chance for label, model in measured.items()}
     return Result(
         study="interventions",
         question=QUESTION,
         tables={
-            "accuracy": Table(accuracy, ACCURACY_TEXT),
-            "comparisons": Table(pd.DataFrame(comparisons), COMPARISONS_TEXT),
+            "accuracy": by_kind,
+            "comparisons": tested_table(pd.DataFrame(comparisons), COMPARISONS_TEXT, "model"),
             "layers": Table(
                 pd.DataFrame(layers), "Mean ΔH in nats over the n held-out questions, which chose the layers."
             ),
         },
-        pictures={"accuracy": Picture(functools.partial(accuracy_figure, accuracy, chance), PICTURE_TEXT)},
+        pictures={"accuracy": Picture(functools.partial(accuracy_figure, accuracy, chance), PICTURE_TEXT, by_kind.few)},
         notes=NOTES,
     )
 
@@ -246,7 +248,8 @@ def _means(answers: Sequence[ChoiceAnswers], seed: int) -> dict[str, object]:
     row: dict[str, object] = {"n": len(answers[0].correct)}
     for column, name in (("accuracy", "correct"), ("option_entropy", "option_entropy"), ("entropy", "entropy")):
         values = np.mean([getattr(of_set, name) for of_set in answers], axis=0)
-        row |= bootstrap(np.mean, values, seed=seed).columns(column)
+        bounds = (0.0, 1.0) if name == "correct" else UNBOUNDED
+        row |= bootstrap(np.mean, values, seed=seed, bounds=bounds).columns(column)
     return row
 
 

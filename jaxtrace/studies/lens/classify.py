@@ -137,6 +137,6 @@ def _scores(model: KNeighborsClassifier | DummyClassifier, features: np.ndarray,
 
 
 def _p(mean: float, error: float, freedom: int) -> float:
-    if error == 0:
-        return float(mean == 0)
+    if error == 0:  # all folds are equal, and have no variance for a t test: a sign test
+        return 1.0 if mean == 0 else 2.0**-freedom
     return float(2 * stats.t.sf(abs(mean) / error, freedom))

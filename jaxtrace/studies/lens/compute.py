@@ -18,10 +18,11 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import pad_with_zeros
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.result import Picture, Result
 from jaxtrace.studies._shared.traces import single_runs, study_traces
 from jaxtrace.studies.lens import classify
 from jaxtrace.studies.lens.distances import family_distances
@@ -36,14 +37,15 @@ ScoredLine = tuple[dict[str, Any], classify.FoldScores, classify.FoldScores, cla
 
 QUESTION = "Do profiles through the layers tell {by} apart, beyond what length and the last layer tell?"
 TEXTS = {
-    "auc": "k nearest neighbours (Euclidean) on held-out answers. auc: one class against the others, mean over classes "
-    "and folds; p_half: test of auc against 0.5; gain: its excess over guesses by the sizes of the classes, one random "
-    "draw, whose auc is 0.5 only on average; p: test of gain. Intervals, p_half and p are corrected for folds that "
-    "share training rows (folds with equal scores give an interval without width); p_plain is the published paired t "
-    "test. Protocol 'grouped' holds whole groups out (prompts, stories; models if families are told apart), "
-    "'published' does not. Features: profile (all layers), without length (its residuals over ln steps and ln prompt "
-    "tokens), last layer (its last entry; for lens_entropy the output's entropy), length (both logarithms alone), "
-    "depth (the number of layers alone), zero-padded (layers of deeper models are zeros in others).",
+    "auc": "k nearest neighbours (Euclidean) on held-out answers. auc: one class against the others, mean over "
+    "classes and folds; p_half: test of auc against 0.5; gain: its excess over guesses by the sizes of the classes, "
+    "one random draw, whose auc is 0.5 only on average; p: test of gain. Intervals, p_half and p are corrected for "
+    "folds that share training rows; folds with equal scores give an interval without width, and p of a sign test "
+    "over folds. p_plain is the published paired t test. Protocol 'grouped' holds whole groups out (prompts, stories; "
+    "models if families are told apart), 'published' does not. Features: profile (all layers), without length (its "
+    "residuals over ln steps and ln prompt tokens), last layer (its last entry; for lens_entropy the output's "
+    "entropy), length (both logarithms alone), depth (the number of layers alone), zero-padded (layers of deeper "
+    "models are zeros in others).",
     "accuracy": "Share of held-out answers assigned to their class, as in the table auc, without p_half.",
     "classes": "Size of each class: n answers in `groups` groups, mean steps and prompt tokens, the mean of the metric "
     "over all layers, and the depth (layer / layers) from which on the lens's top-1 is the final one.",
@@ -96,7 +98,7 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
         pictures |= {name + suffix: picture for name, picture in drawn.items()}
         notes += [f"{metric}: {note}" for note in _notes(profiles, folds, config)]
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items() if parts}
-    tables = {name: Table(frame, TEXTS[name]) for name, frame in joined.items() if len(frame)}
+    tables = {name: tested_table(frame, TEXTS[name], "metric") for name, frame in joined.items() if len(frame)}
     return Result("lens", QUESTION.format(by=f"'{config.by}'"), tables, pictures, tuple(notes))
 
 
@@ -121,7 +123,10 @@ def _frames(
         scored = list(_classification(profiles, flat, folds, config))
     frames = {
         name: pd.DataFrame(
-            [{**row, **_compared(name, scores, guesses, splits)} for row, scores, guesses, splits in scored]
+            [
+                {**row, **_compared(name, scores, guesses, splits, _fewest(profiles, row["protocol"]))}
+                for row, scores, guesses, splits in scored
+            ]
         )
         for name in ("auc", "accuracy")
     }
@@ -164,16 +169,23 @@ def _classification(
 
 
 def _compared(
-    name: str, scores: classify.FoldScores, guesses: classify.FoldScores, splits: classify.Splits
+    name: str, scores: classify.FoldScores, guesses: classify.FoldScores, splits: classify.Splits, fewest: int
 ) -> dict[str, float]:
     score, guessed = getattr(scores, name), getattr(guesses, name)
     estimate, *_ = classify.over_folds(score, splits)
     gain, p, plain = classify.over_folds(score - guessed, splits)
-    estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
+    estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0), fewest=fewest)
+    gain = replace(gain, fewest=fewest)
     columns = estimate.columns(name)
     if name == "auc":
         _, columns["p_half"], _ = classify.over_folds(score - 0.5, splits)
     return {**columns, "guesses": guessed.mean(), **gain.columns("gain"), "p": p, "p_plain": plain}
+
+
+def _fewest(profiles: Profiles, protocol: str) -> int:
+    """Return the number of units, which a protocol holds out as a whole, of the smallest class."""
+    units = profiles.answers.groupby("label")["group"]
+    return int((units.nunique() if protocol == "grouped" else units.size()).min())
 
 
 def _classes(profiles: Profiles, features: np.ndarray, config: LensConfig) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
-from jaxtrace.statistics.intervals import interval
+from jaxtrace.statistics.intervals import bootstrap
 
 RESAMPLES = 1000
 # Distances between all pairs of mean profiles [M, F].
@@ -40,17 +40,19 @@ def family_distances(
     if same.all() or not same.any():
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(model_index == i) for i in range(len(names))]
-    resampled = [
-        np.stack([features[rng.choice(of_model, len(of_model))].mean(0) for of_model in rows]) for _ in range(RESAMPLES)
-    ]
     permuted = [_same_family(rng.permutation(model_families)) for _ in range(RESAMPLES)]
-    means = np.stack([features[of_model].mean(0) for of_model in rows])
+    means = _means(features, model_index)
     table = []
     for measure, distances in MEASURES.items():
         between = distances(means)
         gap = _gap(between, same)
-        estimate = interval(gap, [_gap(distances(of_resample), same) for of_resample in resampled], len(features))
+        estimate = bootstrap(
+            lambda rows, index, distances=distances: _gap(distances(_means(rows, index)), same),
+            *(features, model_index),
+            strata=model_index,
+            seed=seed,
+            resamples=RESAMPLES,
+        )
         as_large = sum(_gap(between, permutation) >= gap - 1e-12 for permutation in permuted)
         table.append(
             {
@@ -66,6 +68,10 @@ def family_distances(
             }
         )
     return pd.DataFrame(table)
+
+
+def _means(features: np.ndarray, model_index: np.ndarray) -> np.ndarray:
+    return np.stack([features[model_index == i].mean(0) for i in range(int(model_index.max()) + 1)])
 
 
 def _same_family(families: np.ndarray) -> np.ndarray:

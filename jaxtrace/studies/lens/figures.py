@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from jaxtrace.figures.theme import Theme, fill_band, label_gaps, legend, new_panel, point_marker
+from jaxtrace.statistics.intervals import FEW
 from jaxtrace.studies._shared.result import Picture
 from jaxtrace.studies.lens.profiles import Profiles
 from jaxtrace.studies.lens.settings import LensConfig
@@ -34,6 +35,7 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
             partial(profile_figure, profiles, features.mean(1), grid, by_model),
             f"{metric} by relative depth (layer / layers){windows}: mean of each class and one standard deviation over "
             f"its answers.{models}",
+            few=bool(profiles.answers.groupby("label").size().min() < FEW),
         )
     }
     if len(features) > 3 and (features != features[0]).any():

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from jaxtrace.errors import StudyError, few
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.differences import difference
-from jaxtrace.statistics.intervals import estimate_columns, finite_mean
-from jaxtrace.statistics.ranking import auroc
+from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import Progress
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.result import Picture, Result
 from jaxtrace.studies._shared.traces import single_runs, study_traces
+from jaxtrace.studies.patterns.comparisons import UNPAIRED, Lines, compare_lines, pairing, pairing_notes
 from jaxtrace.studies.patterns.figures import heads_figure, layers_figure, steps_figure
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.tables import conditions_table, heads_table, layers_table, steps_table
@@ -34,18 +32,18 @@ from jaxtrace.studies.patterns.wrong_steps import wrong_steps
 from jaxtrace.traces.trace import Trace
 
 GRADE, WRONG_STEP = "grade", "wrong_step"
+OUTCOMES = (GRADE, "correctness")  # not designed, so that prompts do not come in pairs of them
 RIGHT = "correct or not attempted"
 CONDITIONS = {Grade.CORRECT: RIGHT, Grade.NOT_ATTEMPTED: RIGHT, Grade.INCORRECT: "incorrect", Grade.UNGRADED: None}
 NORMALISED = "attention_entropy_normalized"
-# (metric, control) → a value per answer
-Lines = dict[tuple[str, str], np.ndarray]
 
 COMPARISONS_TEXT = (
     "Differences of prompt means (first condition minus second) over the steps after 0: in the metric's unit, as "
     "Hedges' g, and as the probability that an answer of the first has the larger value (AUROC), with 95 % intervals "
-    "over prompts. p comes from a permutation test; p_adjusted follows Benjamini and Hochberg over a model's lines. "
-    "ln_keys and steps show how far the conditions differ in length. n_first and n_second count answers with a finite "
-    "value; a metric without any is absent."
+    "over prompts. p comes from a permutation test. Where prompts of the conditions come in pairs, such as two "
+    "requests about a topic, paired names what they share: differences within pairs, g in their standard deviations, "
+    "intervals over pairs, and a test that changes their signs. ln_keys and steps show how far the conditions differ "
+    "in length. n_first and n_second count answers with a finite value; a metric without any is absent."
 )
 STEP_ZERO_TEXT = (
     "The same differences at step 0, which attends to the prompt alone. row_entropy and row_entropy_var are mean and "
@@ -53,16 +51,18 @@ STEP_ZERO_TEXT = (
 )
 STEPS_TEXT = (
     "Attention entropy and varentropy along the steps: means over layers, heads and the answers that reach the step, "
-    "with 95 % intervals. Step 0, the prompt's own, stands apart; beyond the dotted line, fewer than half of the "
-    "answers of some condition continue."
+    "with 95 % intervals over prompts; left, the residual of its regression on ln(keys). Step 0, the prompt's own, "
+    "stands apart; beyond the dotted line, fewer than half of the answers of some condition continue."
 )
 LAYERS_TEXT = (
     "Attention entropy and varentropy by layer, means over answers and the steps after 0; the band is one standard "
     "deviation over heads to either side."
 )
 NOTES = (
-    "A step's metrics belong to the position that draws its token. Samples of one prompt are resampled and permuted "
-    "together where conditions are compared; intervals along steps and layers treat answers as independent.",
+    "A step's metrics belong to the position that draws its token. Samples of one prompt count as one unit in "
+    "intervals and tests.",
+    "attention_entropy / ln(keys) is no clean control for length: it can rise or fall along a text where the residual "
+    "of the regression on ln(keys) does neither. Read the residual, 'ln(keys) removed', first.",
     "llm-entropy-patterns calls the variance over query rows varentropy. A decode step has one query row, so that it "
     "is 0 there by definition; attention_varentropy is the varentropy of the weights.",
     "Removing ln(keys) by regression also removes effects that a condition has only through longer answers; if lengths "
@@ -91,35 +91,52 @@ def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
     """
     if config.by == WRONG_STEP:
         return wrong_steps(traces, config.labels, seed=config.seed, resamples=config.resamples)
-    answers, notes = {}, []
+    answers, pairs, notes = {}, {}, []
     for label, trace in traces.items():
-        answers[label] = _chosen(label, _answers(label, trace, config), config.conditions)
+        every = _answers(label, trace, config)
+        answers[label] = _chosen(label, every, config.conditions)
+        pairs[label] = UNPAIRED if config.by in OUTCOMES else pairing(_of_conditions(every, answers[label]))
         if excluded := len(trace.rows) - len(answers[label]):
             notes.append(
                 f"{label}: {excluded} of {len(trace.rows)} answers are not compared: without a condition, or one token."
             )
+        notes += [f"{label}: {note}" for note in pairing_notes(answers[label], pairs[label])]
         notes += attention_notes(label, trace, answers[label])
     matched = {label: _matched(of_trace) for label, of_trace in answers.items()}
     notes += [f"{label}: steps 1 to {steps} count as matched." for label, steps in matched.items()]
     along, by_layer, by_head = steps_table(answers), layers_table(answers, traces), heads_table(answers, traces)
-    compared = [_comparisons(label, of_trace, matched[label], config) for label, of_trace in answers.items()]
-    at_first = [_step_zero(label, of_trace, config) for label, of_trace in answers.items()]
+    lines = {
+        label: (_comparisons(of_trace, matched[label]), _step_zero(of_trace)) for label, of_trace in answers.items()
+    }
+    compared, at_first = (
+        tested_table(
+            pd.concat(
+                compare_lines(label, of_trace, lines[label][i], pairs[label], config)
+                for label, of_trace in answers.items()
+            ),
+            text,
+            "model",
+        )
+        for i, text in enumerate((COMPARISONS_TEXT, STEP_ZERO_TEXT))
+    )
     return Result(
         "patterns",
         f"Does attention entropy differ by {config.by}?",
         {
             "conditions": conditions_table(answers),
-            "comparisons": Table(pd.concat(compared), COMPARISONS_TEXT),
-            "step_zero": Table(pd.concat(at_first), STEP_ZERO_TEXT),
+            "comparisons": compared,
+            "step_zero": at_first,
             "steps": along,
             "layers": by_layer,
             "heads": by_head,
         },
         {
-            "steps": Picture(partial(steps_figure, along.frame, matched), STEPS_TEXT),
-            "layers": Picture(partial(layers_figure, by_layer.frame), LAYERS_TEXT),
+            "steps": Picture(partial(steps_figure, along.frame, matched), STEPS_TEXT, along.few),
+            "layers": Picture(partial(layers_figure, by_layer.frame), LAYERS_TEXT, by_layer.few),
             "heads": Picture(
-                partial(heads_figure, by_head.frame), "Attention entropy by layer, with one line per head."
+                partial(heads_figure, by_head.frame),
+                "Attention entropy by layer, with one line per head.",
+                by_layer.few,
             ),
         },
         (*notes, *NOTES),
@@ -155,62 +172,42 @@ def _chosen(label: str, answers: Sequence[Trajectory], conditions: Sequence[str]
     return chosen
 
 
+def _of_conditions(answers: Sequence[Trajectory], chosen: Sequence[Trajectory]) -> list[Trajectory]:
+    names = {answer.condition for answer in chosen}
+    return [answer for answer in answers if answer.condition in names]
+
+
 def _matched(answers: Sequence[Trajectory]) -> int:
     """Return the last step that at least half of the answers of every condition reach."""
     last = pd.Series([answer.steps - 1 for answer in answers])
     return int(last.groupby([answer.condition for answer in answers]).quantile(0.5, interpolation="lower").min())
 
 
-def _comparisons(label: str, answers: Sequence[Trajectory], matched: int, config: PatternsConfig) -> pd.DataFrame:
-    """Return one line per metric, control and pair of conditions."""
+def _comparisons(answers: Sequence[Trajectory], matched: int) -> Lines:
+    """Return a value per answer for each metric and control."""
     lines: Lines = {}
     along_steps = {name: [answer.after_first(name) for answer in answers] for name in answers[0].values}
     along_steps["ln_keys"] = [answer.ln_keys[1:] for answer in answers]
     for name, series in along_steps.items():
-        lines[name, "none"] = _means(series)
-        lines[name, "matched steps"] = _means([of_answer[:matched] for of_answer in series])
         if name not in (NORMALISED, "ln_keys"):
             lines[name, "ln(keys) removed"] = _means(without_ln_keys(series, answers))
+        lines[name, "none"] = _means(series)
+        lines[name, "matched steps"] = _means([of_answer[:matched] for of_answer in series])
     lines["steps", "none"] = np.array([float(answer.steps) for answer in answers])
-    return _compared(label, answers, lines, config)
+    return lines
 
 
-def _step_zero(label: str, answers: Sequence[Trajectory], config: PatternsConfig) -> pd.DataFrame:
+def _step_zero(answers: Sequence[Trajectory]) -> Lines:
     keys = np.array([answer.ln_keys[0] for answer in answers])
     at_first = {name: np.array([answer.values[name][0] for answer in answers]) for name in answers[0].values}
     at_first |= {name: np.array([answer.prompt[name] for answer in answers]) for name in answers[0].prompt}
     lines: Lines = {}
     for name, values in at_first.items():
-        lines[name, "none"] = values
         if name != NORMALISED:
             lines[name, "ln(keys) removed"] = residualize(values, keys)
+        lines[name, "none"] = values
     lines["ln_keys", "none"] = keys
-    return _compared(label, answers, lines, config)
-
-
-def _compared(label: str, answers: Sequence[Trajectory], lines: Lines, config: PatternsConfig) -> pd.DataFrame:
-    conditions = np.array([answer.condition for answer in answers])
-    groups = np.array([answer.group for answer in answers])
-    repeated = len(np.unique(groups)) < len(groups)  # several samples of a prompt
-    settings = {"seed": config.seed, "resamples": config.resamples}
-    rows = []
-    for first, second in combinations(dict.fromkeys(conditions), 2):
-        for (metric, control), values in lines.items():
-            known = np.isfinite(values)
-            a, b = known & (conditions == first), known & (conditions == second)
-            if not (a.any() and b.any()):
-                continue
-            both = a | b
-            group_settings = {"groups_a": groups[a], "groups_b": groups[b]} if repeated else {}
-            gap = difference(values[a], values[b], **group_settings, **settings)
-            ranked = auroc(a[both], values[both], groups=groups[both] if repeated else None, **settings)
-            row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
-            row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
-            rows.append(row | {"p": gap.p, "n_first": gap.n[0], "n_second": gap.n[1]})
-    if not rows:
-        raise StudyError(f"{label}: no attention metric is finite in two conditions; trace another model")
-    frame = pd.DataFrame(rows)
-    return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
+    return lines
 
 
 def _means(series: Sequence[np.ndarray]) -> np.ndarray:

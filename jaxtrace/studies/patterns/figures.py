@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 
 from jaxtrace.figures.theme import Theme, dress, fill_band, label_gaps, legend, new_figure, point_marker, whole_numbers
 
+RESIDUAL_PANEL = {"attention_entropy_given_ln_keys": "attention entropy,\nln(keys) removed (nats)"}
 PANELS = {"attention_entropy": "attention entropy (nats)", "attention_varentropy": "attention varentropy (nats²)"}
 DrawLine = Callable[[Axes, pd.DataFrame, str, str], None]
 
 
 def steps_figure(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) -> Figure:
     """Draw entropy and varentropy along the steps: mean over answers and its interval, one line per condition.
+
+    The first panel shows the residual of entropy's regression on ln(keys).
 
     Args:
       frame: model, condition, metric, step, mean, mean_low, mean_high.
@@ -30,7 +33,7 @@ def steps_figure(frame: pd.DataFrame, matched: Mapping[str, int], theme: Theme) 
         axes.fill_between(later["step"], later["mean_low"], later["mean_high"], color=color, alpha=0.18, linewidth=0)
         axes.plot(later["step"], later["mean"], color=color, linewidth=1.6, label=name)
 
-    figure, panels = _panels(frame, "step", theme, draw)
+    figure, panels = _panels(frame, "step", theme, draw, RESIDUAL_PANEL | PANELS)
     for row, model in zip(panels, frame["model"].unique(), strict=True):
         for axes in row:
             axes.axvline(matched[model], color=theme.faint, linewidth=0.9, linestyle=":")
@@ -102,20 +105,23 @@ def around_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
     return figure
 
 
-def _panels(frame: pd.DataFrame, x: str, theme: Theme, draw: DrawLine) -> tuple[Figure, np.ndarray]:
+def _panels(
+    frame: pd.DataFrame, x: str, theme: Theme, draw: DrawLine, metrics: Mapping[str, str] = PANELS
+) -> tuple[Figure, np.ndarray]:
     """Draw a row of panels per model, a panel per metric, and a line per condition."""
     models, names = frame["model"].unique(), frame["condition"].unique()
     parts = dict(list(frame.groupby(["model", "metric", "condition"])))
-    figure = new_figure(theme, 7.2, 0.5 + 2.5 * len(models))
-    panels = figure.subplots(len(models), len(PANELS), squeeze=False)
+    figure = new_figure(theme, 3.6 * len(metrics), 0.5 + 2.5 * len(models))
+    panels = figure.subplots(len(models), len(metrics), squeeze=False)
     colors = _colors(theme, names)
     for row, model in zip(panels, models, strict=True):
-        for axes, (metric, label) in zip(row, PANELS.items(), strict=True):
+        for axes, (metric, label) in zip(row, metrics.items(), strict=True):
             dress(axes, theme, model, x=x, y=label)
             for name in names:
                 if (model, metric, name) in parts:
                     draw(axes, parts[model, metric, name], colors[name], name)
-            axes.set_ylim(bottom=0)
+            if metric not in RESIDUAL_PANEL:
+                axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(whole_numbers())
     legend(panels[0, 0], theme)
     return figure, panels

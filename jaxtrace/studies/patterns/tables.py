@@ -9,11 +9,12 @@ import pandas as pd
 
 from jaxtrace.statistics.intervals import finite_mean, mean_intervals
 from jaxtrace.studies._shared.result import Table
-from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory
+from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory, prompt_numbers, without_ln_keys
 from jaxtrace.traces.trace import Trace
 
 STEP_METRICS = ("attention_entropy", "attention_varentropy", "attention_entropy_normalized")
-MEAN = ["mean", "mean_low", "mean_high"]
+RESIDUAL = "attention_entropy_given_ln_keys"
+MEAN = ["mean", "mean_low", "mean_high", "mean_few"]
 AnswersByTrace = Mapping[str, Sequence[Trajectory]]
 
 
@@ -36,17 +37,22 @@ def conditions_table(answers: AnswersByTrace) -> Table:
 def steps_table(answers: AnswersByTrace) -> Table:
     """Return means over the answers that reach a step."""
     frames = []
+    residuals = {label: _residuals(of_trace) for label, of_trace in answers.items()}
     for label, condition, part in _by_condition(answers):
         longest = max(answer.steps for answer in part)
-        for name in STEP_METRICS:
+        for name in (RESIDUAL, *STEP_METRICS):
             values = np.full((len(part), longest), np.nan)
             for i, answer in enumerate(part):
-                values[i, : answer.steps] = answer.values[name]
+                if name == RESIDUAL:
+                    values[i, 1 : answer.steps] = residuals[label][answer.row]
+                else:
+                    values[i, : answer.steps] = answer.values[name]
             keys = {"model": label, "condition": condition, "metric": name, "step": np.arange(longest)}
-            frames.append(mean_intervals(values).assign(**keys))
+            frames.append(mean_intervals(values, prompt_numbers(part)).assign(**keys))
     return Table(
         pd.concat(frames).reindex(columns=["model", "condition", "metric", "step", *MEAN, "n"]),
-        "Means over layers, heads and the answers that reach the step, with 95 % t intervals over answers.",
+        "Means over layers, heads and the answers that reach the step, with 95 % t intervals over n prompts. "
+        f"{RESIDUAL} is the residual of a regression on ln(keys) over the steps after 0 of all answers.",
     )
 
 
@@ -57,10 +63,14 @@ def layers_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
         for name in HEAD_METRICS:
             values = np.array([answer.heads[name] for answer in part])
             keys = {"model": label, "condition": condition, "metric": name, "layer": traces[label].traced_layers}
-            frames.append(mean_intervals(values.mean(2)).assign(**keys, over_heads=finite_mean(values, 0).std(1)))
+            frames.append(
+                mean_intervals(values.mean(2), prompt_numbers(part)).assign(
+                    **keys, over_heads=finite_mean(values, 0).std(1)
+                )
+            )
     return Table(
         pd.concat(frames).reindex(columns=["model", "condition", "metric", "layer", *MEAN, "over_heads", "n"]),
-        "Means over heads, steps after 0 and answers, with 95 % t intervals over answers; over_heads is the standard "
+        "Means over heads, steps after 0 and answers, with 95 % t intervals over n prompts; over_heads is the standard "
         "deviation over the heads' means.",
     )
 
@@ -77,6 +87,12 @@ def heads_table(answers: AnswersByTrace, traces: Mapping[str, Trace]) -> Table:
                 keys = {"model": label, "condition": condition, "layer": layer, "head": head}
                 rows.append(keys | {name: mean[i, head] for name, mean in means.items()} | {"n": counts[i, head]})
     return Table(pd.DataFrame(rows), "Means of each head over the steps after 0 and over the n answers with a value.")
+
+
+def _residuals(answers: Sequence[Trajectory]) -> dict[int, np.ndarray]:
+    """Return the attention entropy after step 0 of each answer, by its row, without its regression on ln(keys)."""
+    series = without_ln_keys([answer.after_first("attention_entropy") for answer in answers], answers)
+    return {answer.row: values for answer, values in zip(answers, series, strict=True)}
 
 
 def _by_condition(answers: AnswersByTrace) -> Iterator[tuple[str, str, list[Trajectory]]]:

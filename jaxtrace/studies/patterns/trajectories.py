@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.studies._shared.labels import row_groups
 from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text
 from jaxtrace.traces.requirements import require_generated, require_metrics, require_tokens
@@ -33,6 +34,7 @@ class Trajectory:
     Attributes:
       row: number of the answer in its trace.
       group: number of its prompt; samples of one prompt share it.
+      pair: subject of its prompt, such as a topic, or else the prompt; see `comparisons.pairing`.
       condition: condition of the answer.
       values: metric → float64 [steps], mean over heads and the layers that have values.
       ln_keys: float64 [steps], ln of the number of visible positions: the prompt's, and one per step before.
@@ -44,6 +46,7 @@ class Trajectory:
 
     row: int
     group: int
+    pair: str
     condition: str
     values: Mapping[str, np.ndarray]
     ln_keys: np.ndarray
@@ -75,7 +78,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     require_generated(label, trace)
     require_tokens(label, trace)
     groups: dict[bytes, int] = {}
-    answers = []
+    pairs, answers = row_groups(), []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
         steps = row.drawn_steps
         if condition is None or not len(steps):
@@ -87,6 +90,7 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
             Trajectory(
                 row=number,
                 group=group,
+                pair=str(pairs(trace, row)),
                 condition=condition,
                 values={name: mean_by_step(row, name, steps) for name in names},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),
@@ -102,6 +106,11 @@ def attention_notes(label: str, trace: Trace, answers: Iterable[Trajectory]) -> 
     """Return a note on the number of layers that attention metrics are means over, unless these are all."""
     text = layers_text((answer.layers for answer in answers), trace.num_layers)
     return [layers_note(f"{label}: {', '.join(ATTENTION)}", text)] if text else []
+
+
+def prompt_numbers(answers: Iterable[Trajectory]) -> np.ndarray:
+    """Return the number of each answer's prompt."""
+    return np.array([answer.group for answer in answers])
 
 
 def without_ln_keys(series: Sequence[np.ndarray], answers: Sequence[Trajectory]) -> list[np.ndarray]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
@@ -18,10 +17,17 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import finite_mean, mean_intervals
 from jaxtrace.statistics.ranking import auroc
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
-from jaxtrace.studies.patterns.trajectories import Trajectory, attention_notes, trajectories, without_ln_keys
+from jaxtrace.studies.patterns.trajectories import (
+    Trajectory,
+    attention_notes,
+    prompt_numbers,
+    trajectories,
+    without_ln_keys,
+)
 from jaxtrace.traces.trace import Trace
 
 AROUND = 12  # steps to either side of the wrong one in the picture
@@ -48,12 +54,12 @@ PARTS: dict[str, Part] = {
 WRONG_STEPS_TEXT = (
     "Differences between the tokens of an answer, means over answers with 95 % intervals: in the metric's unit, and as "
     "g of the paired differences. auroc is the probability that a token of the part named first has the larger value. "
-    "Answers are resampled; p flips the signs of whole answers' differences; p_adjusted follows Benjamini and Hochberg "
-    f"over a model's lines. '{RIGHT_CONTROL}' subtracts what right answers show on average at the same steps."
+    "Answers are resampled; p flips the signs of whole answers' differences. "
+    f"'{RIGHT_CONTROL}' subtracts what right answers show on average at the same steps."
 )
 AROUND_TEXT = (
-    "Attention entropy and varentropy, means over layers, heads and answers with 95 % t intervals, around the first "
-    "token of the wrong step."
+    "Attention entropy and varentropy, means over layers, heads and answers with 95 % t intervals over prompts, around "
+    "the first token of the wrong step."
 )
 
 
@@ -85,11 +91,12 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
         notes += attention_notes(label, trace, answers)
         reasons = Counter(of_row.wrong_by for of_row in labels if of_row.wrong_by and of_row.wrong_from is None)
         notes += [f"{label}: {count} answers without a wrong step ({reason})." for reason, count in reasons.items()]
+    along = Table(pd.concat(around), AROUND_TEXT)
     return Result(
         "patterns",
         "Does attention entropy tell where an answer goes wrong?",
-        {"wrong_steps": Table(pd.concat(compared), WRONG_STEPS_TEXT), "around": Table(pd.concat(around), AROUND_TEXT)},
-        {"around": Picture(partial(around_figure, pd.concat(around)), AROUND_TEXT)},
+        {"wrong_steps": tested_table(pd.concat(compared), WRONG_STEPS_TEXT, "model"), "around": along},
+        {"around": Picture(partial(around_figure, along.frame), AROUND_TEXT, along.few)},
         (*notes, "Tokens from the wrong step on come later, and later tokens see more keys: read the controls."),
     )
 
@@ -111,7 +118,7 @@ def _split_by_grade(
 def _compared(
     label: str, wrong: Sequence[WrongAnswer], right: Sequence[Trajectory], settings: dict[str, int]
 ) -> pd.DataFrame:
-    groups = np.array([one.answer.group for one in wrong])
+    groups = prompt_numbers(one.answer for one in wrong)
     token_groups = np.repeat(groups, [one.answer.steps - 1 for one in wrong])
     rows = []
     for metric in wrong[0].answer.values:
@@ -121,7 +128,7 @@ def _compared(
         for name, part in PARTS.items():
             keys = {"model": label, "metric": metric, "comparison": name}
             masks = [_mask(values, one, part) for values, one in zip(plain, wrong, strict=True)]
-            for control, series in (("none", plain), ("ln(keys) removed", residuals)):
+            for control, series in (("ln(keys) removed", residuals), ("none", plain)):
                 gaps, values, inside = _gaps(series, masks), np.concatenate(series), np.concatenate(masks)
                 known, finite = np.isfinite(gaps), np.isfinite(values)
                 if not known.any():
@@ -137,8 +144,7 @@ def _compared(
                 rows.append(keys | {"control": RIGHT_CONTROL} | beyond)
     if not rows:
         raise StudyError(f"{label}: no attention metric is finite around a wrong step; trace another model")
-    frame = pd.DataFrame(rows)
-    return frame.assign(p_adjusted=false_discovery_control(frame["p"]))
+    return pd.DataFrame(rows)
 
 
 def _paired(gaps: np.ndarray, expected: np.ndarray, groups: np.ndarray, settings: dict[str, int]) -> dict[str, float]:
@@ -171,7 +177,7 @@ def _around(label: str, wrong: Sequence[WrongAnswer]) -> pd.DataFrame:
             steps = one.start + offsets
             inside = (steps >= 1) & (steps < one.answer.steps)
             values[i, inside] = one.answer.values[name][steps[inside]]
-        means = mean_intervals(values)
+        means = mean_intervals(values, prompt_numbers(one.answer for one in wrong))
         frames.append(means.assign(model=label, condition="answers that go wrong", metric=name, offset=offsets))
     columns = ["model", "condition", "metric", "offset", *MEAN, "n"]
     return pd.concat(frames).query("n > 0").reindex(columns=columns)

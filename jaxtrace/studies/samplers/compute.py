@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,18 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.schema import QUADRANTS
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import Estimate, finite_mean, interval
+from jaxtrace.statistics.intervals import (
+    FEW,
+    UNBOUNDED,
+    Bounds,
+    Estimate,
+    bootstrap,
+    exact_at_bound,
+    finite_mean,
+    interval,
+    t_interval,
+)
+from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models, study_traces
@@ -30,7 +42,8 @@ SAMPLERS_TEXT = (
     "Means over n prompts and all seeds, with 95 % intervals from resampling prompts and seeds together. entropy "
     "(nats) and varentropy (nats²) are the model's own, at the steps that the sampler reached; length is in tokens. "
     "accuracy follows the task's rule, over prompts with a known answer. tokens_per_second is known for runs that the "
-    "study made; its interval is over seeds."
+    "study made; its interval is over seeds. Fewer than 10 prompts or seeds: t intervals, whose variance is the sum of "
+    "that over prompts and that over seeds."
 )
 COMPARISONS_TEXT = (
     "Each sampler minus the first, over the n prompts for which both have a value (means over seeds): difference, its "
@@ -64,20 +77,22 @@ def samplers(runs: Mapping[str, Sequence[SamplerRun]], config: SamplersConfig) -
         [line for label, of_model in runs.items() for line in _summaries(label, of_model, answers, config)]
     )
     compared = pd.DataFrame([line for label in runs for line in comparisons(label, answers, config)])
-    tables = {"samplers": Table(by_sampler, SAMPLERS_TEXT), "comparisons": Table(compared, COMPARISONS_TEXT)}
+    summary = Table(by_sampler, SAMPLERS_TEXT)
+    tables = {"samplers": summary, "comparisons": tested_table(compared, COMPARISONS_TEXT, "model")}
     pictures = {
         "entropy": Picture(
             partial(entropy_figure, by_sampler),
             "Mean entropy of the model's distribution by sampler, with 95 % intervals over prompts and seeds.",
+            few=bool(by_sampler["entropy_few"].any()),
         )
     }
     if FIRST_QUADRANT in answers:
         shares = pd.DataFrame([line for label in runs for line in _quadrant_shares(label, answers, config)])
-        tables["quadrants"] = Table(
+        tables["quadrants"] = quadrants = Table(
             shares, "Share of the steps in each quadrant, for samplers that decide by quadrant; intervals as above."
         )
         pictures["quadrants"] = Picture(
-            partial(quadrants_figure, shares), "Share of steps in each quadrant, by sampler."
+            partial(quadrants_figure, shares), "Share of steps in each quadrant, by sampler.", quadrants.few
         )
     tables["answers"] = Table(answers, "Every answer: one line per prompt, sampler and seed.")
     return Result("samplers", QUESTION, tables, pictures, (*_missing(answers), *NOTES))
@@ -117,10 +132,9 @@ def _summaries(
         line |= {"n": len(of_sampler[0].rows), "seeds": len(of_sampler)}
         for column in ("accuracy", "entropy", "varentropy", "length"):
             values = _by_prompt_and_seed(label, name, {"accuracy": "correct"}.get(column, column), answers)
-            line |= over_prompts_and_seeds(values, config.seed).columns(column)
-        rng = np.random.default_rng(config.seed)
-        resampled = speeds[rng.integers(len(speeds), size=(RESAMPLES, len(speeds)))].mean(axis=1)
-        yield line | interval(float(speeds.mean()), resampled, len(speeds)).columns("tokens_per_second")
+            bounds = (0.0, 1.0) if column == "accuracy" else UNBOUNDED
+            line |= over_prompts_and_seeds(values, config.seed, bounds).columns(column)
+        yield line | bootstrap(np.mean, speeds, bounds=(0.0, np.inf), seed=config.seed).columns("tokens_per_second")
 
 
 def comparisons(label: str, answers: pd.DataFrame, config: SamplersConfig) -> Iterator[dict[str, object]]:
@@ -162,7 +176,8 @@ def _quadrant_shares(label: str, answers: pd.DataFrame, config: SamplersConfig) 
     deciding = answers[(answers.model == label) & answers[FIRST_QUADRANT].notna()].sampler.unique()
     for name in deciding:
         for quadrant in QUADRANTS:
-            share = over_prompts_and_seeds(_by_prompt_and_seed(label, name, quadrant, answers), config.seed)
+            values = _by_prompt_and_seed(label, name, quadrant, answers)
+            share = over_prompts_and_seeds(values, config.seed, (0.0, 1.0))
             keys = {"model": label, "sampler": name, "quadrant": quadrant, "n": share.n}
             yield {**keys, **share.columns("share")}
 
@@ -172,12 +187,22 @@ def _by_prompt_and_seed(label: str, sampler: str, column: str, answers: pd.DataF
     return np.stack([np.asarray(rows[column], float) for _, rows in of_sampler.groupby("seed", sort=False)], axis=1)
 
 
-def over_prompts_and_seeds(values: Float[np.ndarray, "P S"], seed: int) -> Estimate:
-    """Return the mean over prompts without NaN, with its interval from resampling prompts and seeds independently."""
+def over_prompts_and_seeds(values: Float[np.ndarray, "P S"], seed: int, bounds: Bounds = UNBOUNDED) -> Estimate:
+    """Return the mean over prompts without NaN, with its interval over prompts and seeds.
+
+    It resamples both independently (Owen 2007). If either are few, the variances over prompts and over seeds are added
+    up; a single seed has none.
+    """
     values = values[~np.isnan(values).any(axis=1)]
     prompts, seeds = values.shape
     if not values.size:
         return Estimate(np.nan, np.nan, np.nan, 0)
+    if min(prompts, seeds) < FEW:
+        of_prompts, of_seeds = values.mean(axis=1), values.mean(axis=0)
+        factors = [(x.sum() - x) / max(len(x) - 1, 1) for x in (of_prompts, of_seeds) if len(x) > 1 or x is of_prompts]
+        estimate = t_interval(float(values.mean()), *factors, bounds=bounds)
+        return exact_at_bound(replace(estimate, n=prompts, fewest=None), bounds)
     rng = np.random.default_rng(seed)
     picks = ((rng.integers(prompts, size=prompts), rng.integers(seeds, size=seeds)) for _ in range(RESAMPLES))
-    return interval(float(values.mean()), [values[np.ix_(*pick)].mean() for pick in picks], prompts)
+    resampled = [values[np.ix_(*pick)].mean() for pick in picks]
+    return exact_at_bound(interval(float(values.mean()), resampled, prompts, bounds=bounds), bounds)

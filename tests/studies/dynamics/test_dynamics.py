@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from jaxtrace.errors import StudyError
 from jaxtrace.figures.theme import DARK, LIGHT
@@ -222,7 +223,9 @@ def test_means_are_over_prompts(result, traces):
     frame = of(result, "means").set_index("metric")
     means = [row.metrics["entropy"].mean() for row in traces["one"].rows]
     assert frame.loc["entropy", "mean"] == pytest.approx(np.mean(means), rel=1e-5)
-    assert min(means) <= frame.loc["entropy", "mean_low"] < frame.loc["entropy", "mean_high"] <= max(means) * 1.0001
+    expected = stats.t.interval(0.95, len(means) - 1, np.mean(means), stats.sem(means))
+    assert frame.loc["entropy", ["mean_low", "mean_high"]].to_list() == pytest.approx([*expected], rel=1e-5)
+    assert frame.loc["entropy", "mean_few"]
     tokens = np.concatenate([row.metrics["entropy"] for row in traces["one"].rows])
     assert frame.loc["entropy", "token_mean"] == pytest.approx(tokens.mean(), rel=1e-5)
     assert frame.loc["entropy", ["n", "tokens"]].tolist() == [4, sum(LENGTHS)]

@@ -137,7 +137,7 @@ def test_pictures_have_a_panel_per_metric_and_a_line_per_condition(outcome):
     result, _ = outcome
     drawn = {name: picture.draw(LIGHT) for name, picture in result.pictures.items()}
     assert all(png(figure) for figure in drawn.values())  # dollar signs in names are no formulas
-    assert {name: len(figure.axes) for name, figure in drawn.items()} == {"steps": 2, "layers": 2, "heads": 2}
+    assert {name: len(figure.axes) for name, figure in drawn.items()} == {"steps": 3, "layers": 2, "heads": 2}
     assert [text.get_text() for text in drawn["steps"].axes[0].get_legend().get_texts()] == ["factual", CREATIVE]
     assert len(drawn["heads"].axes[0].lines) == HEADS
 

@@ -70,7 +70,7 @@ def test_means_and_speed_by_sampler(result):
     assert (greedy.seeds, other.seeds, greedy.n) == (1, 2, 6)
     assert greedy.tokens_per_second == (4 * 1 + 2 * 3) / 2
     assert other.tokens_per_second == (18 / 1 + 18 / 2) / 2
-    assert np.isnan(greedy.tokens_per_second_low) and other.tokens_per_second_low == 9
+    assert np.isnan(greedy.tokens_per_second_low) and other.tokens_per_second_low == 0 and other.tokens_per_second_few
 
 
 def test_comparisons_pair_the_same_prompts(result):

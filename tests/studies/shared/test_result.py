@@ -6,6 +6,7 @@ import pytest
 
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import DARK, LIGHT, new_figure
+from jaxtrace.statistics.intervals import FEW_NOTE, bootstrap
 from jaxtrace.studies._shared.page import MAX_ROWS, terminal_table, write_study
 from jaxtrace.studies._shared.result import Picture, Result, Table
 
@@ -47,6 +48,28 @@ def test_intervals_are_shown_beside_their_values():
     columns = terminal_table("t", Table(frame, "t")).columns
     assert [column.header for column in columns] == ["x", "n"]
     assert [*columns[0].cells] == ["0.5 [0.25, 0.75]", "1 [–, –]"]
+
+
+def test_intervals_over_few_units_are_marked_everywhere(tmp_path):
+    rows = [{"who": n, **bootstrap(np.mean, np.arange(n)).columns("x"), "n": n} for n in (4, 40)]
+    table = Table(pd.DataFrame(rows), "means")
+    shown = terminal_table("t", table)
+    cells = [*next(column for column in shown.columns if column.header == "x").cells]
+    assert cells[0].endswith("]*") and cells[1].endswith("]") and shown.caption == FEW_NOTE
+    drawn = []
+
+    def draw(theme):
+        drawn.append(new_figure(theme, 3, 2))
+        return drawn[-1]
+
+    pictures = {"few": Picture(draw, "few means", few=True), "many": Picture(draw, "many means")}
+    page = write_study(Result("s", "q", {"t": table}, pictures), tmp_path).read_text(encoding="utf-8")
+    assert "]*</td>" in page and f"means {FEW_NOTE}" in page and f"few means {FEW_NOTE}" in page
+    assert f"many means {FEW_NOTE}" not in page
+    assert [figure.get_supxlabel() for figure in drawn] == [FEW_NOTE, FEW_NOTE, "", ""]
+    assert pd.read_csv(tmp_path / "tables" / "t.csv")["x_few"].to_list() == [True, False]
+    many = Table(table.frame[1:], "means")
+    assert not many.few and terminal_table("t", many).caption is None
 
 
 def test_the_terminal_table_truncates_and_escapes(result):
