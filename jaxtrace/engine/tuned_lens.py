@@ -39,6 +39,8 @@ class LensCard(BaseModel):
     tokens: int = Field(description="Number of tokens in the texts, held-out ones included.")
     recipe: dict[str, float] = Field(description="Settings of the training.")
     held_out: int = Field(description="Number of held-out sequences.")
+    texts: int | None = Field(None, description="Number of different texts; None if it was not counted.")
+    held_out_texts: int | None = Field(None, description="Number of different texts that are held out.")
     kl_logit: tuple[float, ...] = Field(description="Mean held-out KL(final ‖ logit lens) of layers 0 to L − 1, nats.")
     kl_tuned: tuple[float, ...] = Field(description="Mean held-out KL(final ‖ tuned lens) of layers 0 to L − 1, nats.")
 

@@ -24,9 +24,9 @@ from jaxtrace.models.forward import forward, unembed
 from jaxtrace.models.on_mesh import use_mesh_of
 from jaxtrace.training.loop import STATE, OnStep, clipped_adamw, fit
 from jaxtrace.training.settings import LensRecipe
+from jaxtrace.training.text_split import split_by_text
 
 SAVE_EVERY = 25  # steps
-HELD_OUT = 10  # every tenth sequence is held out of the training
 
 
 def tune(
@@ -40,6 +40,7 @@ def tune(
     """Train a lens of a model and write it; resume a training that was interrupted in the same directory.
 
     Args:
+      ids: texts as token ids; no text is both trained on and held out.
       text: name of the training texts, for the card.
       directory: directory of the lens; created if missing.
 
@@ -48,7 +49,8 @@ def tune(
       "tuned").
 
     Raises:
-      ConfigError: there is too little text, or the directory holds a lens, a damaged state or that of another training.
+      ConfigError: there is too little text, or one text alone, or the directory holds a lens, a damaged state or that
+        of another training.
       StoreError: another program is writing the directory.
     """
     with WriteLock(directory):
@@ -66,46 +68,29 @@ def _tune(
     if (directory / CARD).exists() and not (directory / STATE).exists():  # the state is deleted last
         raise ConfigError(f"{directory}: already holds a lens; name another directory")
     recipe = recipe.model_copy(update={"length": min(recipe.length, model.config.context)})
-    sequences = cut_sequences(ids, recipe)
-    order = np.random.default_rng(recipe.seed).permutation(len(sequences))
-    held_out, training = np.split(sequences[order], [max(1, len(sequences) // HELD_OUT)])
+    split = split_by_text(ids, recipe, model.tokenizer)
     with use_mesh_of(model.params):
-        translators = train(model, training, recipe, directory / STATE, on_step)
+        translators = train(model, split.training, recipe, directory / STATE, on_step)
         logit_lens = place_translators(Translators.zeros(model.config), model.params)
         lenses = {"logit": logit_lens, "tuned": translators}
-        kl = {name: held_out_kl(model.config, model.params, lens, held_out) for name, lens in lenses.items()}
+        kl = {name: held_out_kl(model.config, model.params, lens, split.held_out) for name, lens in lenses.items()}
     card = LensCard(
         model=model.name,
         checkpoint=model.fingerprint(),
         layers=model.config.num_layers,
         embed=model.config.embed_dim,
         text=text,
-        tokens=sequences.size,
+        tokens=split.training.size + split.held_out.size,
+        texts=split.texts,
+        held_out_texts=split.held_out_texts,
         recipe=recipe.model_dump(),
-        held_out=len(held_out),
+        held_out=len(split.held_out),
         kl_logit=tuple(kl["logit"].mean(0).tolist()),
         kl_tuned=tuple(kl["tuned"].mean(0).tolist()),
     )
     write_lens(directory, translators, card)
     (directory / STATE).unlink()
     return card, kl
-
-
-def cut_sequences(ids: Sequence[Int[np.ndarray, " P"]], recipe: LensRecipe) -> Int[np.ndarray, "n T"]:
-    """Join the texts and cut them into sequences of `recipe.length` tokens; drop an incomplete last sequence.
-
-    Raises:
-      ConfigError: the texts are too short for one batch and the held-out sequences.
-    """
-    joined = np.concatenate([np.asarray(row, np.int32) for row in ids])
-    count = len(joined) // recipe.length
-    required = recipe.batch + max(1, count // HELD_OUT)
-    if count < required:
-        raise ConfigError(
-            f"{len(joined)} tokens of text make {count} sequences of {recipe.length}, and a lens needs {required}; "
-            "give more text, or a smaller --batch or --length"
-        )
-    return joined[: count * recipe.length].reshape(count, recipe.length)
 
 
 def train(

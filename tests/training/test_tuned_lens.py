@@ -15,7 +15,7 @@ from jaxtrace.lock import WriteLock
 from jaxtrace.training import tuned_lens as training
 from jaxtrace.training.loop import STATE
 from jaxtrace.training.settings import LensRecipe
-from jaxtrace.training.tuned_lens import cut_sequences, held_out_kl, train, tune
+from jaxtrace.training.tuned_lens import held_out_kl, train, tune
 from tests import oracle
 from tests.engine.conftest import CONFIG
 from tests.training.kills import states_of_kills
@@ -101,9 +101,10 @@ def tuned(model, texts, tmp_path_factory):
 def test_training_lowers_the_kl_to_the_last_layer(model, texts, tuned):
     directory, card, kl, losses = tuned
     assert [step for step, _ in losses] == [*range(1, 31)]
-    assert kl["logit"].shape == kl["tuned"].shape == (6, CONFIG.num_layers) and card.held_out == 6
+    assert kl["logit"].shape == kl["tuned"].shape == (card.held_out, CONFIG.num_layers) and 6 <= card.held_out <= 9
+    assert card.texts == len({text.tobytes() for text in texts}) < 60 and 2 <= card.held_out_texts <= 6
     np.testing.assert_allclose(card.kl_tuned, kl["tuned"].mean(0))
-    assert np.all(kl["tuned"].mean(0) < 0.8 * kl["logit"].mean(0)), (kl["logit"].mean(0), kl["tuned"].mean(0))
+    assert np.all(kl["tuned"].mean(0) < 0.9 * kl["logit"].mean(0)), (kl["logit"].mean(0), kl["tuned"].mean(0))
     reloaded = model.with_lens(directory)
     lens_kl = reloaded.score([texts[0].tolist()], probes=Probes.of("lens")).rows[0].metrics["lens_kl"]
     expected = held_out_kl(CONFIG, model.params, reloaded.lens.translators, texts[0][None])[0]
@@ -132,14 +133,10 @@ def test_the_state_of_another_model_of_the_same_config_is_refused(texts, tmp_pat
         for seed in (0, 1)
     )
     recipe, state = RECIPE.model_copy(update={"steps": 1}), tmp_path / STATE
-    train(first, cut_sequences(texts, recipe), recipe, state)
+    sequences = np.stack(texts)
+    train(first, sequences, recipe, state)
     with pytest.raises(ConfigError, match="training of another model"):
-        train(second, cut_sequences(texts, recipe), recipe, state)
-
-
-def test_too_little_text_is_refused(texts):
-    with pytest.raises(ConfigError, match="960 tokens of text make 0 sequences of 1000, and a lens needs 5"):
-        cut_sequences(texts, RECIPE.model_copy(update={"length": 1000}))
+        train(second, sequences, recipe, state)
 
 
 def of_tensors(**shapes):

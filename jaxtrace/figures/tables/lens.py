@@ -19,7 +19,8 @@ def lens_table(card: LensCard, kl: Mapping[str, np.ndarray]) -> Table:
       kl: "logit" and "tuned" → [sequences, layers], nats.
     """
     table = Table(
-        title=f"KL(final ‖ lens) in nats on {card.held_out} held-out sequences",
+        title=f"KL(final ‖ lens) in nats on {card.held_out} sequences of {card.held_out_texts} held-out texts "
+        f"({card.texts} different texts in all)",
         title_justify="left",
         box=None,
         pad_edge=False,
