@@ -84,7 +84,7 @@ def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Ta
         "length_control": Table(
             frame[frame["metric"].isin((*EARLY_LATE[1:], RESIDUAL))],
             "Attention entropy grows with ln(keys) as a text grows. Controls: divided by ln(visible keys); without the "
-            f"first position (nats); residuals of a regression on ln(keys) over all tokens (nats). {ends_text}.",
+            f"position 0 (nats); residuals of a regression on ln(keys) over all tokens (nats). {ends_text}.",
         ),
     }
 
