@@ -97,6 +97,12 @@ def unfused_attention(q: Queries, k: Keys, v: Values) -> tuple[Queries, dict[str
         "varentropy": _varentropy(weights, log_weights),
         "entropy_no_sink": jnp.sum(entr(no_sink), axis=-1),
         "sink_mass": weights[..., 0],
+        "attention_self": jnp.take_along_axis(weights, (visible - 1)[:, None], axis=-1)[..., 0],
+        "attention_previous": jnp.where(
+            visible > 1, jnp.take_along_axis(weights, (visible - 2).clip(0)[:, None], axis=-1)[..., 0], 0.0
+        ),
+        "attention_prompt_mass": jnp.sum(weights, axis=-1),
+        "attention_max": jnp.max(weights, axis=-1),
     }
 
 

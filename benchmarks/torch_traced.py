@@ -35,7 +35,7 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], new: int) -> dict[str
             weights = torch.stack([layer[:, :, -1:] for layer in out.attentions])
             visible = torch.tensor([weights.shape[-1]])
             metrics, logits = _outputs(model, stream[1:])
-            metrics |= _joined(_attention(weights, visible)) | _hidden(stream, before)
+            metrics |= _joined(_attention(weights, visible, len(prompts[0]))) | _hidden(stream, before)
             feed, cache, before = logits[:, -1].argmax(-1, keepdim=True), out.past_key_values, stream
             metrics |= {"token": feed, "logprob": _logprob(logits, feed)}
             steps.append(metrics)
@@ -52,7 +52,7 @@ def score(model: Any, texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         out = model.model(ids, use_cache=False, output_attentions=True, output_hidden_states=True)
     stream = torch.stack([*out.hidden_states[:-1], last[0]])
     visible = torch.arange(1, ids.shape[1] + 1)
-    by_layer = [_attention(weights[None], visible) for weights in out.attentions]
+    by_layer = [_attention(weights[None], visible, ids.shape[1]) for weights in out.attentions]
     metrics = _joined({name: torch.cat([layer[name] for layer in by_layer]) for name in by_layer[0]})
     before = torch.cat([torch.full_like(stream[:, :, :1], math.nan), stream[:, :, :-1]], dim=2)
     metrics |= _hidden(stream, before)
@@ -114,8 +114,13 @@ def _logprob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
-def _attention(weights: torch.Tensor, visible: torch.Tensor) -> Metrics:
-    """Return metrics [L, B, N, T] and [L, B, T] of weights [L, B, N, T, S], given each query's visible keys."""
+def _attention(weights: torch.Tensor, visible: torch.Tensor, prompt: int) -> Metrics:
+    """Return metrics [L, B, N, T] and [L, B, T] of weights [L, B, N, T, S].
+
+    Args:
+      visible: number of visible keys of each query, the last of which is its own position.
+      prompt: number of positions of the prompt.
+    """
     log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
     weighted = weights * log
     entropy = -weighted.sum(-1)
@@ -124,12 +129,17 @@ def _attention(weights: torch.Tensor, visible: torch.Tensor) -> Metrics:
     share = no_sink / no_sink.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     log_visible = visible.clamp_min(2).log()
     mixture = weights.mean(2)
+    at = lambda key: weights.gather(-1, key.expand(*weights.shape[:-2], -1)[..., None])[..., 0]  # noqa: E731
     return {
         "attention_entropy": entropy,
         "attention_varentropy": (weighted * log).sum(-1) - entropy.square(),
         "attention_entropy_normalized": torch.where(visible > 1, entropy / log_visible, 0.0),
         "attention_entropy_no_sink": -torch.xlogy(share, share).sum(-1),
         "sink_mass": sink,
+        "attention_self": at(visible - 1),
+        "attention_previous": torch.where(visible > 1, at((visible - 2).clamp_min(0)), 0.0),
+        "attention_prompt_mass": weights[..., :prompt].sum(-1),
+        "attention_max": weights.amax(-1),
         "hdi": entropy.std(2, correction=0),
         "head_jsd": -torch.xlogy(mixture, mixture).sum(-1) - entropy.mean(2),
     }

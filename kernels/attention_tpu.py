@@ -28,6 +28,7 @@ from .tpu_tiles import LANES, add_sums, interpreter, largest_of, mask_absent, ti
 STEP_BYTES = 1 << 20  # keys and values that one step of the grid reads: enough to hide the cost of a step
 STEP_ROWS = 512
 STEP_SCORES = 1 << 18  # 1 MiB in float32; the moments need several times as much
+SINK, OWN, PREVIOUS, PROMPT = range(4)  # columns of a row's scores of single positions, and its sum over the prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,8 @@ def attend(
     sums_spec = pl.BlockSpec((1, heads, columns, row_block), lambda b, h, i, j, *_: (b, h, 0, i))
     output = pltpu.VMEM((heads, row_block, h), jnp.float32)
     column = pltpu.VMEM((heads, row_block, 1), jnp.float32)
+    single = pltpu.VMEM((heads, row_block, 4), jnp.float32)  # in the bytes of one column
+    sink_value = pltpu.VMEM((heads, 1, h), jnp.float32)
     out, *sums = pl.pallas_call(
         functools.partial(
             _kernel,
@@ -155,7 +158,7 @@ def attend(
             grid=(b, kv_heads // heads, blocks.row_blocks, blocks.slot_blocks),
             in_specs=[row_spec, slots_last, slots_last if values_last else slots_first],
             out_specs=[row_spec, sums_spec][: 1 + (columns > 0)],
-            scratch_shapes=[output, column, column, *([column, column, output, *[column] * (columns - 4)] * moments)],
+            scratch_shapes=[output, *[column] * (4 if moments else 2), *([single, sink_value] if moments else [])],
         ),
         out_shape=[
             jax.ShapeDtypeStruct(rows.shape, q.dtype),
@@ -214,7 +217,8 @@ def _kernel(
     (start_ref, *prompt_ref), (q_ref, k_ref, v_ref, out_ref, *rest) = refs[: 1 + prompt], refs[1 + prompt :]
     sums_ref, *scratch = rest if sums else (None, *rest)
     output, m_ref, *sums_refs = scratch
-    sums_refs, single_refs = sums_refs[:3], sums_refs[3:]
+    if moments:
+        *sums_refs, single_ref, sink_value = sums_refs
     i, j = pl.program_id(2), pl.program_id(3)
     start = start_ref[pl.program_id(0)]
     prompt_length = prompt_ref[0][pl.program_id(0)] if prompt_ref else 0
@@ -235,20 +239,19 @@ def _kernel(
         slot_of_value = begin + jax.lax.broadcasted_iota(jnp.int32, v.shape, 2 if values_last else 1)
         v = jnp.where(slot_of_value <= last_slot, v, jnp.zeros_like(v))  # later slots may hold NaN
         if moments:
-            sink_output, sink_score, *near_scores = single_refs[:4]
 
             @pl.when(begin == 0)
             def _() -> None:
-                is_sink = visible & (slots == 0)
-                sink_score[...] += total(jnp.where(is_sink, scores, 0.0))
-                is_sink_of_head = jnp.broadcast_to(is_sink, scores.shape)
-                sink_output[...] += weighted_values(is_sink_of_head.astype(jnp.float32), v, values_last)
+                single_ref[:, :, SINK : SINK + 1] = scores[:, :, :1]
+                first = v.astype(jnp.float32)[:, :, :1] if values_last else v[:, :1].astype(jnp.float32)
+                sink_value[...] = jnp.swapaxes(first, 1, 2) if values_last else first
 
             @pl.when(begin + blocks.slot_block >= start + jax.lax.div(i * blocks.row_block, blocks.group))
             def _() -> None:
-                after = [blocks.at_or_after(slots + distance, start, i) for distance in (1, 2)]
-                for score, near in zip(near_scores, (visible & ~after[0], visible & after[0] & ~after[1]), strict=True):
-                    score[...] += total(jnp.where(near, scores, 0.0))
+                for distance, n in enumerate((OWN, PREVIOUS)):
+                    is_near = blocks.at_or_after(slots + distance, start, i)
+                    is_near &= ~blocks.at_or_after(slots + distance + 1, start, i)
+                    single_ref[:, :, n : n + 1] += total(jnp.where(is_near, scores, 0.0))
 
             visible &= slots != 0
         scores = mask_absent(scores, visible)
@@ -261,25 +264,26 @@ def _kernel(
             ref[...] = x
         output[...] = jnp.exp(d) * output[...] + weighted_values(e, v, values_last)
         if prompt:
-            prompt_sum = single_refs[4]
-            prompt_sum[...] = jnp.exp(d) * prompt_sum[...] + total(jnp.where(slots < prompt_length, e, 0.0))
+            so_far = single_ref[:, :, PROMPT : PROMPT + 1]
+            in_prompt = total(jnp.where(slots < prompt_length, e, 0.0))
+            single_ref[:, :, PROMPT : PROMPT + 1] = jnp.exp(d) * so_far + in_prompt
 
     @pl.when(j == pl.num_programs(3) - 1)
     def _() -> None:
         out, divisor = output[...], sums_refs[0][...]
         single = []
         if moments:
-            sink_output, *score_refs = single_refs[:4]
             sees_sink, sees_own = blocks.visible(0, start, i), blocks.at_or_after(0, start, i)
             sees_previous = blocks.at_or_after(1, start, i) & (blocks.window != 1)
             seen = sees_sink, sees_own, sees_previous
-            single = [jnp.where(sees, ref[...], MASKED) for sees, ref in zip(seen, score_refs, strict=True)]
-            sink, m = single[0], m_ref[...]
+            single = [jnp.where(sees, single_ref[:, :, n : n + 1], MASKED) for n, sees in enumerate(seen)]
+            sink, m = single[SINK], m_ref[...]
             top = jnp.maximum(m, sink)
             share, sink_share = jnp.exp(m - top), jnp.where(sees_sink, jnp.exp(sink - top), 0.0)
-            out, divisor = share * out + sink_share * sink_output[...], share * divisor + sink_share
+            out, divisor = share * out + sink_share * sink_value[...], share * divisor + sink_share
             if prompt:
-                in_prompt = share * single_refs[4][...] + jnp.where(prompt_length > 0, sink_share, 0.0)
+                in_prompt = share * single_ref[:, :, PROMPT : PROMPT + 1]
+                in_prompt += jnp.where(prompt_length > 0, sink_share, 0.0)
                 single.append(in_prompt / jnp.where(divisor == 0, 1.0, divisor))
         if sums_ref is not None:
             for n, column in enumerate((m_ref[...], *(ref[...] for ref in sums_refs), *single)):

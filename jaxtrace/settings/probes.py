@@ -154,7 +154,8 @@ class Probes:
 
     Attributes:
       output: entropy, varentropy, Rényi entropies, top-1, gap and distances to uniform of the next-token distribution.
-      attention: entropy, varentropy and sink mass of every head's attention.
+      attention: entropy, varentropy and largest weight of every head's attention, and its weights on position 0, on the
+        query's own and previous position and on the prompt.
       dispersion: differences between the attention of a layer's heads.
       lens: entropy, varentropy, top-1 and KL of every layer's prediction.
       hidden: norms and changes of the residual stream.

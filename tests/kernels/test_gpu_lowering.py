@@ -63,7 +63,7 @@ def cache(dtype, batch, kv_heads, width, slots):
 )
 def test_decode_attention(width, dtype, moments, served):
     k, v, lengths = cache(dtype, 2, 2, width, 1000)
-    call = functools.partial(kernels.decode_attention, scale=0.125, moments=moments)
+    call = functools.partial(kernels.decode_attention, scale=0.125, moments=moments, prompt_length=5)
     assert kernels_in(call, ((2, 14, width), dtype), k, v, lengths) == served
 
 
@@ -73,7 +73,7 @@ def test_decode_attention(width, dtype, moments, served):
 )
 def test_prefill_attention(width, dtype, options):
     k, v, start = cache(dtype, 2, 2, width, 512)
-    call = functools.partial(kernels.prefill_attention, scale=0.125, **options)
+    call = functools.partial(kernels.prefill_attention, scale=0.125, prompt_length=5, **options)
     assert kernels_in(call, ((2, 200, 8, width), dtype), k, v, start) == 1
 
 

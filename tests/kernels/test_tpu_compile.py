@@ -92,12 +92,13 @@ def test_attention(topology, shape):
     sinks = [shaped(kv_heads * group, dtype=dtype)] if "learned_sink" in options else []
     options = {name: x for name, x in options.items() if name != "learned_sink"}
 
-    def run(q, k, v, rows, sinks=None):
-        return attend(q, k, v, rows, scale=0.125, learned_sink=sinks, **options)
+    def run(q, k, v, rows, prompt_length, sinks=None):
+        return attend(q, k, v, rows, scale=0.125, learned_sink=sinks, prompt_length=prompt_length, **options)
 
     q = shaped(batch, *([queries] if queries else []), kv_heads * group, head_dim, dtype=dtype)
     k, v = (shaped(batch, kv_heads, *size, dtype=dtype) for size in ((head_dim, slots), (slots, head_dim)))
-    compiled = tpu.compile_for(topology, run, q, k, v, shaped(batch, dtype=jnp.int32), *sinks)
+    rows = shaped(batch, dtype=jnp.int32)
+    compiled = tpu.compile_for(topology, run, q, k, v, rows, rows, *sinks)
     tpu.assert_fused(compiled, 4 * batch * (queries or 1) * kv_heads * group * slots)
 
 

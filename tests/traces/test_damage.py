@@ -258,7 +258,8 @@ def test_a_run_of_format_1_resumes_in_its_format(old):
     for table in TABLES:
         part(old, table).unlink()
     info = {name: value for name, value in stored.info.items() if name != "complete"}
-    with TraceWriter(old, info, stored.config, resume=True) as writer:
+    options = {"resume": True, "metrics_version": stored.metrics_version}
+    with TraceWriter(old, info, stored.config, **options) as writer:
         assert writer.done == set()
         writer.write([(0, row)])
     assert json.loads((old / "run.json").read_text()).keys() == json.loads((FORMAT_1 / "run.json").read_text()).keys()

@@ -85,7 +85,7 @@ def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Ta
             _in_order(frame, (RESIDUAL, *EARLY_LATE[1:])),
             "Attention entropy grows with ln(keys) as a text grows. The control to read first is its residual from a "
             "regression on ln(keys) over all tokens (nats). Divided by ln(visible keys) it still depends on length, "
-            f"and may rise or fall with it; without the first position it is in nats. {ends_text}.",
+            f"and may rise or fall with it; without position 0 it is in nats. {ends_text}.",
         ),
     }
 
