@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from jaxtrace.cli.comparisons import ComparisonOptions, JudgedProgress, open_comparers
 from jaxtrace.cli.estimator_inputs import EstimatorInputs, load_inputs
 from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
@@ -53,13 +54,15 @@ class EstimateOptions(StrictModel):
     "estimate",
     EstimateOptions,
     EstimatorInputs,
+    ComparisonOptions,
     OverwriteOptions,
     example="jaxtrace estimate runs/demo --estimators all --out scores.parquet",
 )
 def estimate(arguments: Arguments) -> None:
     """Score each answer of a trace by estimators of uncertainty, and evaluate them where labels are known."""
-    options = arguments.settings(EstimateOptions)
-    on_interrupt(lambda: NOTHING_WRITTEN)
+    options, compared = arguments.settings(EstimateOptions), arguments.settings(ComparisonOptions)
+    replies = f"replies are kept in {compared.replies(options.out)}; run the same command again to resume"
+    on_interrupt(lambda: replies if compared.asks_judge else NOTHING_WRITTEN)
     evaluation = options.out.with_suffix(".evaluation.csv")
     for file in (options.out, evaluation):
         claim_file(file, overwrite=arguments.settings(OverwriteOptions).overwrite)
@@ -78,11 +81,14 @@ def estimate(arguments: Arguments) -> None:
     if options.labels is not None:
         require_classes(labels, str(options.labels))
     wanted = {name for each in chosen for name in each.inputs}
-    inputs = load_inputs(arguments.settings(EstimatorInputs), wanted, trace, every=is_every(options.estimators))
-    if has_classes(labels):
-        inputs["labels"] = labels
     with counter("estimating", "estimators") as show:
-        scores = estimators.estimate(trace, options.estimators, on_count=show, **inputs)
+        progress = JudgedProgress(show)
+        with open_comparers(compared, wanted, options.out, progress.on_answer) as comparers:
+            given, every = arguments.settings(EstimatorInputs), is_every(options.estimators)
+            inputs = comparers | load_inputs(given, wanted, trace, every=every)
+            if has_classes(labels):
+                inputs["labels"] = labels
+            scores = estimators.estimate(trace, options.estimators, on_count=progress.on_count, **inputs)
     measured = None
     if has_classes(labels):
         settings = {"resamples": options.resamples, "seed": options.seed}

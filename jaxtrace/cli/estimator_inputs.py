@@ -1,6 +1,7 @@
 """Options of the inputs that `jaxtrace estimate` gives to estimators; see `jaxtrace.estimators.registry.INPUTS`.
 
-To add an input: its line in `INPUTS`, an option of the same name here, and its function in `LOADERS`.
+To add an input: its line in `INPUTS`, an option of the same name here, and its function in `LOADERS`. Comparisons of
+answers are in `jaxtrace.cli.comparisons`.
 """
 
 from __future__ import annotations

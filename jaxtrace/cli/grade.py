@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
-from pydantic.config import JsonDict
 
 from jaxtrace import interrupts
+from jaxtrace.cli.chat_options import JUDGE, ChatOptions
 from jaxtrace.cli.existing import OverwriteOptions
 from jaxtrace.cli.options import Arguments, command
 from jaxtrace.cli.output import console, errors, say
@@ -20,18 +20,12 @@ from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.files import check_writable
 from jaxtrace.outputs import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
-from jaxtrace.settings.numbers import Float, Natural
-from jaxtrace.settings.validation import StrictModel
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
 
 
-LONGEST_TIMEOUT = 86_400.0  # seconds
-JUDGE: JsonDict = {"group": "Judge"}
-
-
-class GradeOptions(StrictModel):
+class GradeOptions(ChatOptions):
     """Options of `jaxtrace grade`."""
 
     trace: str = Field(
@@ -39,29 +33,11 @@ class GradeOptions(StrictModel):
         json_schema_extra=TRACE,
     )
     letter_anywhere: bool = Field(False, description="MMLU: accept the right letter wherever it stands alone.")
-    judge_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible chat API.", json_schema_extra=JUDGE
-    )
     judge_model: str | None = Field(
         None, description="Model of that API that grades answers in words.", json_schema_extra=JUDGE
     )
     critic_model: str | None = Field(
         None, description="Model of that API that finds the first wrong step.", json_schema_extra=JUDGE
-    )
-    cache: Path | None = Field(
-        None,
-        description="Directory of stored replies of the API. Default: OUT.cache.",
-        json_schema_extra=JUDGE,
-    )
-    timeout: Float = Field(
-        60.0,
-        gt=0,
-        le=LONGEST_TIMEOUT,
-        description="Most seconds for each question to the API, all retries included.",
-        json_schema_extra=JUDGE,
-    )
-    retries: Natural = Field(
-        3, le=100, description="Number of further requests after the API fails.", json_schema_extra=JUDGE
     )
     out: Path = Field(description="File of labels, JSON lines.", json_schema_extra=OUTPUT)
 
@@ -81,12 +57,11 @@ def grade(arguments: Arguments) -> None:
     The API's key is read from $OPENAI_API_KEY. Stored replies are not requested again, with --overwrite neither.
     """
     options = arguments.settings(GradeOptions)
-    answers = options.cache or options.out.with_name(f"{options.out.name}.cache")
+    answers = options.replies(options.out)
     replies = f"replies are kept in {answers}; run the same command again to resume"
     on_interrupt(lambda: replies if options.judge_url else NOTHING_WRITTEN)
     claim_file(options.out, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace.errors import StudyError
-    from jaxtrace.grading.chat import Chat
     from jaxtrace.grading.critic import criticize_answers, needs_critic
     from jaxtrace.grading.judge import judge_answers, needs_judge
     from jaxtrace.grading.labels import label_of, write_labels
@@ -99,19 +74,16 @@ def grade(arguments: Arguments) -> None:
     if trace.info.get("mode") != "generate":
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
-    def chat(model: str) -> Chat:
-        return Chat(options.judge_url or "", model, answers, timeout=options.timeout, retries=options.retries)
-
     rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
     labels = [label_of(row, letter_anywhere=options.letter_anywhere) for row in rows]
     # Gradings may share a named cache; the same grading twice at once would pay for each reply twice.
     with WriteLock(answers) if options.judge_url and not options.cache else nullcontext():
         if options.judge_model:
-            with chat(options.judge_model) as judge:
+            with options.chat(options.judge_model, options.out) as judge:
                 count = sum(needs_judge(row) for row in rows)
                 labels = _with_bar("judge", count, lambda on: judge_answers(rows, labels, judge, on))
         if options.critic_model:
-            with chat(options.critic_model) as critic:
+            with options.chat(options.critic_model, options.out) as critic:
                 count = sum(needs_critic(*pair) for pair in zip(rows, labels, strict=True))
                 labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
         write_labels(labels, options.out)

@@ -65,7 +65,6 @@ def score_prompts(
     Args:
       estimator: name of the estimator, which errors show.
       of_prompt: function from two or more answers to their common score, or to the score of each.
-
     """
     answers = np.full(len(trace.rows), np.nan)
     for samples in _sampled(trace, estimator):

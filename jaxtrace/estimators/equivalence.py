@@ -7,10 +7,10 @@ import json
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -59,6 +59,7 @@ def rouge_l(first: str, second: str) -> float:
     return Indel.normalized_similarity(_stems(first), _stems(second))
 
 
+COMPARISONS = ("equivalence", "similarity")  # inputs of estimators
 BUILT_IN: dict[str, Comparison] = {"match": match, "rouge-l": rouge_l}
 
 
@@ -120,6 +121,14 @@ AnyComparison: TypeAlias = str | Comparison | Comparer
 def comparer(comparison: AnyComparison) -> Comparer:
     """Return a comparison as a `Comparer`."""
     return comparison if isinstance(comparison, Comparer) else Comparer(comparison)
+
+
+def share_comparers(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs of estimators in which equal comparisons are one `Comparer`, which all estimators share."""
+    shared: dict[int, Comparer] = {}
+    return dict(inputs) | {
+        name: shared.setdefault(id(inputs[name]), comparer(inputs[name])) for name in COMPARISONS if name in inputs
+    }
 
 
 def comparison_named(name: str) -> Comparison:

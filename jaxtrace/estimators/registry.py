@@ -42,8 +42,8 @@ INPUTS = {
     "labels": "labels of the answers (--labels): [rows], 1 right, 0 wrong, NaN unknown",
     "training": "trace of other prompts to fit (--training)",
     "background": "trace of unrelated prompts (--background)",
-    "equivalence": "function of two answers: True if they mean the same (--equivalence)",
-    "similarity": "function of two answers: 0 … 1 (--similarity)",
+    "equivalence": "comparison of two answers: whether they mean the same (--equivalence)",
+    "similarity": "comparison of two answers: 0 … 1 (--similarity)",
 }
 
 

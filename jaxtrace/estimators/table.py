@@ -11,6 +11,7 @@ import pandas as pd
 
 from jaxtrace import interrupts
 from jaxtrace.errors import LackingError, StudyError
+from jaxtrace.estimators.equivalence import share_comparers
 from jaxtrace.estimators.registry import IDENTIFIERS, Estimator, find_estimators, is_every
 from jaxtrace.grading.labels import digest
 from jaxtrace.traces.reader import split_runs
@@ -46,7 +47,7 @@ def estimate(
       StudyError: the trace has no generated answer, or no estimator of "all" can be computed.
       LackingError: the trace or the inputs lack what a named estimator needs.
     """
-    chosen = find_estimators(names)
+    chosen, inputs = find_estimators(names), share_comparers(inputs)
     runs = split_runs(trace)
     lacking: dict[str, str] = {}
     frames, groups, first = [], 0, 0

@@ -55,6 +55,18 @@ def test_a_function_is_called_once_for_each_pair_of_texts_by_all_estimators():
     assert len(calls) == len(set(calls)) == comparer.calls == 9  # of three distinct texts
 
 
+def test_estimators_of_one_table_share_a_function():
+    calls = []
+
+    def same(first, second):
+        calls.append((first, second))
+        return first == second
+
+    names = ["num_sem_sets", "semantic_entropy", "deg_mat", "cocoa_msp"]
+    jt.estimators.estimate(TRACE, names, equivalence=same, similarity=same)
+    assert len(calls) == len(set(calls)) == 9
+
+
 def test_a_batch_comparison_gets_all_pairs_with_their_prompt_at_once():
     batches = []
 
