@@ -67,7 +67,7 @@ def run_study(study: Study, arguments: Arguments) -> None:
     for file in result.files:
         say(file)
     for name, table in result.tables.items():
-        console.print(terminal_table(name, table))
+        console.print(terminal_table(name, table, console.width))
     for note in result.notes:
         console.print(note)
     say(page)
