@@ -74,9 +74,10 @@ def terminal_table(name: str, table: Table, width: int = 80) -> RenderableType:
       width: number of the terminal's columns.
     """
     frame = _with_intervals(table.frame.head(table.preview), _short_text)
-    same = [] if len(frame) < 2 else [name for name in frame if table.frame[name].map(str).nunique() == 1]
+    columns: list[str] = [*frame.columns]
+    same = [] if len(frame) < 2 else [name for name in columns if table.frame[name].map(str).nunique() == 1]
     names = [name for name in _row_names(table.frame, frame) if name not in same]
-    values = [name for name in frame if name not in {*same, *names}] or same
+    values = [name for name in columns if name not in {*same, *names}] or same
     same = [name for name in same if name not in values]
     for text_width in TEXT_WIDTHS:
         parts = _laid_out(frame, names, values, width, text_width)
@@ -92,7 +93,7 @@ def terminal_table(name: str, table: Table, width: int = 80) -> RenderableType:
 
 def _row_names(frame: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     """Return the columns that name a row: those before the first one with fractions or an interval."""
-    columns = list(shown.columns)
+    columns = [*map(str, shown.columns)]
     first = next(
         (i for i, name in enumerate(columns) if f"{name}_low" in frame or pd.api.types.is_float_dtype(frame[name])), 0
     )

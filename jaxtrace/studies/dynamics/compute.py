@@ -77,8 +77,8 @@ def score_choices(
         if asked := [question for question in questions if question.question in texts]:
             model = _load_traced(trace.info["model"], trace.info.get("revision"))
             with progress.counter(f"choices of {label}", "answers") as on_answers:
-                settings = {"primer": primer, "template": config.template, "bos": start_mode(trace)}
-                scores[label] = scored_choices(model, asked, **settings, on_answers=on_answers)
+                score = functools.partial(scored_choices, primer=primer, template=config.template)
+                scores[label] = score(model, asked, bos=start_mode(trace), on_answers=on_answers)
     if not scores:
         raise StudyError(
             f"{config.choices}: none of the traced prompts is among the questions that it holds; trace some of them, "
