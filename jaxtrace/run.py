@@ -47,6 +47,7 @@ from jaxtrace.parallel.processes import (
 from jaxtrace.settings.run import EXECUTION_FIELDS, SAMPLING_FIELDS, RunConfig
 from jaxtrace.settings.run import run_config as run_config
 from jaxtrace.tasks import Prompt, load_task
+from jaxtrace.tasks.selection import choose
 from jaxtrace.traces import TraceWriter, open_trace
 from jaxtrace.traces.location import Location
 from jaxtrace.traces.row import Row
@@ -302,19 +303,22 @@ def load_prompts(config: RunConfig, *, chat: bool = False) -> list[Prompt]:
       chat: True if a chat template will format them: few-shot examples are then turns of the chat.
 
     Raises:
-      PromptError: the task is unknown, or its data or a prompt is unusable.
+      PromptError: the task is unknown, its data or a prompt is unusable, or the sample cannot be drawn.
     """
     if config.text:
         images = [(str(image),) for image in config.image] or [()] * len(config.text)
         pairs = enumerate(zip(config.text, images, strict=True))
-        prompts = [Prompt(text=text, id=f"text-{i}", images=files) for i, (text, files) in pairs][: config.limit]
-    elif config.prompts:
-        prompts = load_task("prompts", config.prompts, config.limit)
-    elif config.task:
-        prompts = load_task(config.task, config.data, config.limit, shots=config.shots, chat=chat)
-    else:
-        prompts = demo_prompts()[: config.limit]
-    return _repeated(prompts, config.samples)
+        return _selected([Prompt(text=text, id=f"text-{i}", images=files) for i, (text, files) in pairs], config)
+    if not (config.prompts or config.task):
+        return _selected(demo_prompts(), config)
+    name, data = ("prompts", config.prompts) if config.prompts else (config.task or "", config.data)
+    choice = {"sample": config.sample, "seed": config.seed, "stratify": config.stratify}
+    return _repeated(load_task(name, data, config.limit, **choice, shots=config.shots, chat=chat), config.samples)
+
+
+def _selected(prompts: list[Prompt], config: RunConfig) -> list[Prompt]:
+    chosen = choose(prompts[: config.limit], config.sample, config.seed, config.stratify)
+    return _repeated(chosen, config.samples)
 
 
 def _repeated(prompts: list[Prompt], samples: int) -> list[Prompt]:
@@ -339,7 +343,7 @@ def encode_prompts(
     if config.prompt_sources or not config.random:
         prompts = load_prompts(config, chat=_uses_template(config, checkpoint.tokenizer))
     else:
-        prompts = _repeated(_random_prompts(checkpoint.config, config.seed)[: config.limit], config.samples)
+        prompts = _selected(_random_prompts(checkpoint.config, config.seed), config)
     return encode(
         prompts,
         checkpoint.name,

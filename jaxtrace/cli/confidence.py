@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ from jaxtrace.studies._shared.settings import FILES, PAGE
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+    pass
+
+# Columns of the terminal; the CSV file has all.
+ESTIMATES = [f"{name}{end}" for name in ("auroc", "auroc_gain") for end in ("", "_low", "_high", "_few")]
+SCORE_COLUMNS = ["score", *ESTIMATES, "ece", "n", "groups"]
 
 
 class ConfidenceTrainOptions(StrictModel):
@@ -53,7 +57,7 @@ def train_confidence(arguments: Arguments) -> None:
 
     with WriteLock(options.out):
         claim_directory(options.out, PAGE, own, overwrite=arguments.settings(OverwriteOptions).overwrite)
-        from jaxtrace.studies._shared.page import write_study
+        from jaxtrace.studies._shared.page import terminal_table, write_study
         from jaxtrace.studies.confidence.compute import train
         from jaxtrace.studies.confidence.files import save
         from jaxtrace.traces import open_trace
@@ -66,7 +70,8 @@ def train_confidence(arguments: Arguments) -> None:
         page = write_study(result, options.out)
         on_interrupt(lambda: f"{options.out} is complete")
     for name in ("answers", "tokens"):
-        console.print(_score_table(name, result.tables[name].frame))
+        table = result.tables[name]
+        console.print(terminal_table(name, replace(table, frame=table.frame[SCORE_COLUMNS]), console.width))
     for note in result.notes:
         console.print(note)
     say(page)
@@ -116,23 +121,3 @@ def apply_confidence(arguments: Arguments) -> None:
         "a few per cent, the confidence means nothing",
     )
     say(f"{options.out}: answers.parquet, tokens.parquet")
-
-
-def _score_table(name: str, frame: pd.DataFrame) -> Table:
-    """Return the columns that fit a terminal, each estimate with its interval."""
-    from rich.table import Table
-
-    from jaxtrace.statistics.intervals import FEW_NOTE
-
-    intervals = {"auroc": "AUROC", "auroc_gain": "over entropy's"}
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"\n{name}: {frame['n'][0]}, in {frame['groups'][0]} groups"
-    table.add_column("score", no_wrap=True)
-    for heading in (*intervals.values(), "ECE"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
-        mark = "*" if row["auroc_few"] else ""
-        cells = [f"{row[x]:.3f} [{row[f'{x}_low']:.3f}, {row[f'{x}_high']:.3f}]{mark}" for x in intervals]
-        table.add_row(row["score"], *cells, f"{row['ece']:.3f}")
-    table.caption, table.caption_justify = FEW_NOTE if frame["auroc_few"].any() else None, "left"
-    return table

@@ -18,7 +18,7 @@ from jaxtrace.documents import read_yaml
 from jaxtrace.errors import ConfigError
 from jaxtrace.outputs import claim_directory
 from jaxtrace.settings.groups import OUTPUT
-from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.run import RunConfig, overridden, run_config
 from jaxtrace.settings.validation import StrictModel, check_unicode, origin, validated
 from jaxtrace.studies._shared.settings import FILES, PAGE, StudyConfig
 from jaxtrace.studies.registry import Study
@@ -67,7 +67,7 @@ def run_study(study: Study, arguments: Arguments) -> None:
     for file in result.files:
         say(file)
     for name, table in result.tables.items():
-        console.print(terminal_table(name, table))
+        console.print(terminal_table(name, table, console.width))
     for note in result.notes:
         console.print(note)
     say(page)
@@ -100,7 +100,7 @@ def study_settings(kind: type[T], file: Path | None, options: Mapping[str, Any],
     if runs_only and (options.get("traces") or fields.get("traces")):
         raise ConfigError(f"{min(runs_only)} affects only runs that the study makes; drop it, or name a --model")
     if isinstance(fields.setdefault("run", {}), dict):  # another value is the settings' own error
-        fields["run"] |= run
+        fields["run"] = overridden(fields["run"], run)
     return validated(kind, {**fields, **options}, origin(file, options))
 
 

@@ -12,7 +12,7 @@ from jaxtrace.cli.output import console
 from jaxtrace.cli.signals import on_interrupt
 from jaxtrace.settings.groups import OUTPUT
 from jaxtrace.settings.prompt import PromptSettings
-from jaxtrace.settings.run import RunConfig, run_config
+from jaxtrace.settings.run import CHOICE_FIELDS, RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 from jaxtrace.training.settings import LensRecipe
 
@@ -29,7 +29,7 @@ class TunedLensOptions(StrictModel):
 
 @command(
     "tuned-lens",
-    (RunConfig, ("model", "revision", "ignore_config", "task", "data", "prompts", "limit", "bos", "mesh")),
+    (RunConfig, ("model", "revision", "ignore_config", "mesh", "task", "data", "prompts", *CHOICE_FIELDS, "bos")),
     LensRecipe,
     TunedLensOptions,
     example="jaxtrace tuned-lens demo --task lab --steps 250 --out lens",
@@ -37,7 +37,8 @@ class TunedLensOptions(StrictModel):
 )
 def tuned_lens(arguments: Arguments) -> None:
     """Train a tuned lens: a translator from each layer's residual stream to the last layer's prediction."""
-    run, recipe = run_config(**arguments.fields(RunConfig)), arguments.settings(LensRecipe)
+    recipe = arguments.settings(LensRecipe)
+    run = run_config(**arguments.fields(RunConfig), seed=recipe.seed)
     out = arguments.settings(TunedLensOptions).out
     check_run(run)
     on_interrupt(lambda: f"saved steps are kept in {out}; run the same command again to resume")

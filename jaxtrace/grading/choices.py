@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -92,12 +92,17 @@ def choice_questions(
 
 
 def answer_questions(
-    model: Model, questions: Sequence[ChoiceQuestion], masks: Interventions | None = None, batch_size: int = 16
+    model: Model,
+    questions: Sequence[ChoiceQuestion],
+    masks: Interventions | None = None,
+    batch_size: int = 16,
+    on_answers: Callable[[int, int], None] = lambda *_: None,
 ) -> ChoiceAnswers:
     """Return a model's answers; all masks share one compiled program per length.
 
     Args:
       masks: blocks and heads to ablate; None for the whole model.
+      on_answers: callback with the numbers of answers given and in all.
     """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
     most = max(len(question.options) for question in questions)
@@ -112,6 +117,7 @@ def answer_questions(
             results = _read(model.params, tokens, count, options, masks, config=model.config)
             option_logprobs, entropies = (np.asarray(array)[: len(indices)] for array in results)
             logprobs[indices], entropy[indices] = option_logprobs, entropies
+            on_answers(start + len(indices), len(order))
     logprobs[np.arange(most) >= np.array([len(question.options) for question in questions])[:, None]] = -np.inf
     correct = (logprobs.argmax(1) == np.array([question.answer for question in questions])) & np.isfinite(entropy)
     return ChoiceAnswers(correct, entr(softmax(logprobs, axis=1)).sum(1), entropy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from jaxtrace.documents import read_yaml
-from jaxtrace.errors import ConfigError
+from jaxtrace.errors import ConfigError, shown
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT, PROMPT, READABLE
 from jaxtrace.settings.mesh import mesh_sizes
 from jaxtrace.settings.numbers import Count, Natural
@@ -25,6 +26,7 @@ DTYPES = get_args(Dtype)
 MOST_SAMPLES = 100_000  # answers to one prompt
 
 PROMPT_SOURCES = ("task", "prompts", "text")
+CHOICE_FIELDS = ("limit", "sample", "stratify")  # choose prompts of a source
 SAMPLING_FIELDS = tuple(SamplingSettings.model_fields)
 EXECUTION_FIELDS = {"out", "mesh", "batch_size"}  # change how and where a run executes, not its results
 
@@ -95,7 +97,21 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
         description="An image for each text, for a model with an image encoder; repeat the option for several.",
         json_schema_extra=PROMPT | READABLE,
     )
-    limit: Count | None = Field(default=None, description="Trace at most this many prompts.", json_schema_extra=PROMPT)
+    limit: Count | None = Field(
+        default=None, description="Trace at most this many prompts, the first ones.", json_schema_extra=PROMPT
+    )
+    sample: Count | None = Field(
+        default=None,
+        description="Trace this many prompts, drawn at random by --seed; they keep their ids.",
+        json_schema_extra=PROMPT,
+    )
+    stratify: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Key of the prompts' metadata, such as subject: each of its values gets its share of --sample, and "
+        "at least one prompt.",
+        json_schema_extra=PROMPT,
+    )
     samples: Count = Field(
         default=1,
         le=MOST_SAMPLES,
@@ -136,6 +152,10 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
             raise ValueError(f"{len(self.image)} images for {len(self.text)} texts; give one image for each text")
         if self.data and not self.task:
             raise ValueError(f"data is {self.data} without a task; name the task too")
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("limit and sample exclude each other; keep one")
+        if self.stratify is not None and self.sample is None:
+            raise ValueError(f"stratify is {shown(self.stratify)!r} without a sample; give sample too")
         if self.shots and not self.task:
             raise ValueError(f"shots is {self.shots} without a task; name a task with a training split, such as gsm8k")
         changed = [name for name in SAMPLING_FIELDS if getattr(self, name) != type(self).model_fields[name].default]
@@ -192,7 +212,8 @@ class RunConfig(DecodingSettings, SamplingSettings, SamplerSettings, PromptSetti
 def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
     """Return the settings of a run from a YAML file and fields that override it.
 
-    A source of prompts in `overrides` replaces the file's source, and another sampler drops the file's sampling fields.
+    A source of prompts in `overrides` replaces the file's source, another sampler drops the file's sampling fields, and
+    a limit and a sample replace each other.
 
     Args:
       file: YAML mapping of fields of `RunConfig`; None for defaults.
@@ -202,10 +223,19 @@ def run_config(file: Path | None = None, **overrides: Any) -> RunConfig:
       ConfigError: the file is unreadable, or a field is unknown or out of range; one line names it.
     """
     check_unicode(overrides, "settings")
-    fields = {} if file is None else read_yaml(file)
+    fields = overridden({} if file is None else read_yaml(file), overrides)
+    return validated(RunConfig, fields, origin(file, overrides))
+
+
+def overridden(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a run with those that override them, and without those that the latter exclude."""
+    replaced: set[str] = set()
     if any(overrides.get(source) for source in PROMPT_SOURCES):
-        replaced = {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())
-        fields = {name: value for name, value in fields.items() if name not in replaced}
+        replaced |= {*PROMPT_SOURCES, "data", "image"} | ({"shots"} if not overrides.get("task") else set())
     if overrides.get("sampler", "sample") != "sample":
-        fields = {name: value for name, value in fields.items() if name not in SAMPLING_FIELDS}
-    return validated(RunConfig, {**fields, **overrides}, origin(file, overrides))
+        replaced |= {*SAMPLING_FIELDS}
+    if overrides.get("sample"):
+        replaced |= {"limit"}
+    if overrides.get("limit"):
+        replaced |= {"sample", "stratify"}
+    return {name: value for name, value in fields.items() if name not in replaced} | dict(overrides)

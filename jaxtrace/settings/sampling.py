@@ -116,6 +116,6 @@ class DecodingSettings(StrictModel):
     )
     seed: Seed = Field(
         default=0,
-        description="Seed of the sampler, of random weights and of random prompts.",
+        description="Seed of the sampler, of random weights and prompts, and of --sample.",
         json_schema_extra=SAMPLING,
     )

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxtrace.settings.run import CHOICE_FIELDS
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -34,7 +35,7 @@ class Study:
     summary: str
     settings: type[StudyConfig]
     example: str
-    run_settings: tuple[str, ...] = ("revision", "task", "data", "limit", "bos", "max_new_tokens")
+    run_settings: tuple[str, ...] = ("revision", "task", "data", *CHOICE_FIELDS, "bos", "max_new_tokens")
 
     def execute(self, settings: StudyConfig, out: Path, progress: Progress = SILENT) -> Result:
         """Run the study: open or make its traces, run its models, write its extra files, and return its result.
@@ -54,21 +55,29 @@ STUDIES = (
         "Follow uncertainty while models answer: seven tables, classes, correlations (arXiv 2604.03589).",
         DynamicsConfig,
         "jaxtrace study dynamics --config configs/studies/dynamics-demo.yaml --out studies/dynamics",
-        ("revision", "task", "data", "limit", "bos", "max_new_tokens", "compat_duplicate_last_prompt_token"),
+        (
+            "revision",
+            "task",
+            "data",
+            *CHOICE_FIELDS,
+            "bos",
+            "max_new_tokens",
+            "compat_duplicate_last_prompt_token",
+        ),
     ),
     Study(
         "expansion",
         "Find the layers that widen the prediction and those that prune it (Entropy-Lens).",
         ExpansionConfig,
         "jaxtrace study expansion --model demo --limit 12 --out studies/expansion",
-        ("revision", "task", "data", "limit", "bos"),
+        ("revision", "task", "data", *CHOICE_FIELDS, "bos"),
     ),
     Study(
         "interventions",
         "Skip the layers that widen or prune the prediction most, and random ones (Entropy-Lens).",
         InterventionsConfig,
         "jaxtrace study interventions --model Qwen/Qwen2.5-0.5B --task mmlu --limit 200",
-        ("revision", "task", "data", "limit", "bos"),
+        ("revision", "task", "data", *CHOICE_FIELDS, "bos"),
     ),
     Study(
         "lens",

@@ -123,7 +123,7 @@ def read_sweep(file: Path, mesh: str | None = None) -> list[Cell]:
         if mesh is not None:
             settings["mesh"] = mesh
         config = validated(RunConfig, settings, f"{file}, {model} on {task}")
-        if config.sampler == "greedy" and not config.random:
+        if not _random(config):
             config = config.model_copy(update={"seed": 0})
         cell = Cell(config, model, task, _run_name(config), config.revision if revision_entry else None)
         cells[cell.partition] = cell
@@ -155,8 +155,13 @@ def _run_name(config: RunConfig) -> str:
     """Return a readable name of the run's settings, and a hash of all settings that change its rows."""
     content = config.model_dump(mode="json", exclude=EXECUTION_FIELDS, exclude_defaults=True)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-    seed = [f"seed{config.seed}"] * (config.sampler != "greedy" or config.random)
+    seed = [f"seed{config.seed}"] * _random(config)
     return "-".join([sampler_name(config), *seed, ".".join(config.probes), digest])
+
+
+def _random(config: RunConfig) -> bool:
+    """Return whether the run's prompts or rows depend on its seed."""
+    return config.sampler != "greedy" or config.random or config.sample is not None
 
 
 def sampler_name(config: RunConfig) -> str:

@@ -21,12 +21,14 @@ from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import find_published, looks_like_hub_id, published_shape
 from jaxtrace.run import encode_prompts, hash_prompts, load_prompts, open_config_model
 from jaxtrace.settings.prompt import PromptSettings
-from jaxtrace.settings.run import DEMO, PROMPT_SOURCES, RunConfig
+from jaxtrace.settings.run import CHOICE_FIELDS, DEMO, PROMPT_SOURCES, RunConfig
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.tasks.registry import TASKS
+from jaxtrace.tasks.selection import check_sample
 
 # Settings of the prompts.
-PROMPT_FIELDS = {*PROMPT_SOURCES, "data", "image", "limit", "samples", "shots", "score", *PromptSettings.model_fields}
+PROMPT_FIELDS = {*PROMPT_SOURCES, *CHOICE_FIELDS, "data", "image", "seed", "samples", "shots", "score"}
+PROMPT_FIELDS |= {*PromptSettings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def _checked(
     task = TASKS.find(config.task or "")
     if offline and task is not None and config.data is None and config.task != "prompts":
         unchecked.append("the task's data (not here)" if task.size else "the task's data (not here) and their number")
-        limit = min((n for n in (task.size, config.limit) if n is not None), default=None)
+        if task.size and config.sample:
+            check_sample(config.sample, task.size)
+        limit = min((n for n in (task.size, config.limit, config.sample) if n is not None), default=None)
         prompts = None if limit is None else limit * config.samples
         shape = _shape(config.model, config.revision, config.ignore_config) if checkpoint is None else checkpoint.config
         return CheckedCell(cell, shape, prompts, unchecked=tuple(unchecked))

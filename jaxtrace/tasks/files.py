@@ -16,7 +16,7 @@ TEXT_FIELDS = ("prompt", "text", "question")
 FIELDS = (*TEXT_FIELDS, "messages", "tokens", "system", "images", "id")
 # Names that read like settings: as metadata they would silently have no effect. The settings of a run whose names are
 # usual in data sets stay metadata.
-METADATA = {"text", "task", "data", "prompts", "limit", "samples", "score"}
+METADATA = {"text", "task", "data", "prompts", "limit", "sample", "samples", "score"}
 OTHER_SETTINGS = """
     add_generation_prompt bad_words_ids chat_template chat_template_kwargs continue_final_message do_sample
     enable_thinking eos_token_id frequency_penalty generation_config ignore_eos logit_bias max_completion_tokens

@@ -22,6 +22,7 @@ from jaxtrace.tasks import (
     truthfulqa,
 )
 from jaxtrace.tasks.few_shot import Training, with_shots
+from jaxtrace.tasks.selection import choose
 
 Load = Callable[[Path | None, int | None], list[Prompt]]
 
@@ -103,26 +104,37 @@ def find_task(name: str) -> Task:
 
 
 def load_task(
-    name: str, data: Path | None = None, limit: int | None = None, *, shots: int = 0, chat: bool = False
+    name: str,
+    data: Path | None = None,
+    limit: int | None = None,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    stratify: str | None = None,
+    shots: int = 0,
+    chat: bool = False,
 ) -> list[Prompt]:
     """Return the prompts of a task.
 
     Args:
       name: name in `known_tasks()`.
       data: local copy of its data; None for the hub's.
-      limit: maximum number of prompts; None for all.
+      limit: maximum number of prompts, from the first on; None for all.
+      sample: number of prompts to draw at random from these; None keeps all. See `choose`.
+      seed: seed of the sample.
+      stratify: key of `meta` whose values share the sample; None for no strata.
       shots: number of solved examples before each prompt; see `with_shots`.
       chat: True for examples as turns of a chat, False for blocks of text.
 
     Raises:
-      PromptError: the task is unknown, its data cannot be read, or its training split has too few examples; one
-        line that says what to do.
+      PromptError: the task is unknown, its data cannot be read, the sample cannot be drawn, or the training split has
+        too few examples; one line that says what to do.
     """
     found = find_task(name)
-    if shots == 0:
-        return found.load(data, limit)
-    if found.training is None:
+    if shots and found.training is None:
         able = ", ".join(other for other, task in known_tasks().items() if task.training is not None)
         raise PromptError(f"{name}: has no training split to take shots from; drop shots, or choose one of {able}")
-    prompts, examples = found.load(data, limit), found.load(found.training.path(data), None)
-    return with_shots(prompts, examples, found.training, shots, chat=chat)
+    prompts = choose(found.load(data, limit), sample, seed, stratify)
+    if not shots or found.training is None:
+        return prompts
+    return with_shots(prompts, found.load(found.training.path(data), None), found.training, shots, chat=chat)

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from jaxtrace import ConfigError, Dslider, StepTrace
+import jaxtrace
+from jaxtrace import ConfigError, Dslider, Probes, StepTrace
 from jaxtrace.engine.samplers import dirichlet
+from jaxtrace.engine.samplers.dslider import MOST_TEMPERATURE, PACE, target_entropy
 from jaxtrace.engine.samplers.quadrants import ADAPTIVE, FLOWING, RESAMPLING, TREADING
 from jaxtrace.engine.samplers.tempering import entropy_moments, tuned_temperature
+from jaxtrace.engine.settings import Settings
+from jaxtrace.tasks import load_task
 from tests import oracle
 
 ALPHAS = [np.array(alpha, float) for alpha in ([0.3, 1.0, 4.0, 0.05], [2.0, 2.0, 2.0, 2.0], [30.0, 5.0, 0.5, 80.0])]
@@ -212,6 +216,53 @@ def test_running_means_after_two_steps(sampler, draw):
     np.testing.assert_allclose(state.entropy[0, 1], 0.7 * h2 + 0.3 * h1, rtol=1e-4)
     cross = 0.65 * s2 + 0.35 * (0.65 * s1 + 0.35 * h1)
     np.testing.assert_allclose(state.cross_entropy[0, 1], cross, rtol=1e-4)
+
+
+def test_a_target_is_what_the_tempered_row_can_reach(rng):
+    """Peaked, broad, flat and masked rows of a large vocabulary: the published targets of the first exceed ln V."""
+    vocab = 3_000
+    logits = rng.normal(0, [[6.0], [2.0], [0.1], [3.0], [3.0]], (5, vocab))
+    logits[0, 5] += 40
+    logits[3, 7:] = -1e30
+    entropy = oracle.entropy(np.where(logits < -1e29, -np.inf, logits) / 2)
+    state = Dslider(support=50).init(5, vocab)
+    pairs = jnp.full((5, 2), 2.0).at[4].set(0.05)  # the published targets: 16 nats, and 0.2 + 4 / 5 of the last row
+    state = dataclasses.replace(state, entropy=pairs, cross_entropy=pairs, temperature=jnp.ones(5).at[4].set(10.0))
+    target = np.asarray(jax.jit(target_entropy)(jnp.asarray(logits, jnp.float32), state))
+    np.testing.assert_allclose(target[:4], entropy[:4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(target[4], 0.2 + 0.8, rtol=1e-6)
+    temperature = jax.jit(tuned_temperature)(jnp.asarray(logits, jnp.float32), jnp.asarray(target))
+    got, _, _ = entropy_moments(jnp.asarray(logits, jnp.float32), temperature)
+    np.testing.assert_allclose(got, target, atol=2e-4)
+    assert (np.asarray(temperature) <= MOST_TEMPERATURE * (1 + 1e-2)).all() and (target < math.log(vocab)).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded(Dslider):
+    """Dslider that appends the target and the entropy of every drawn distribution to `steps`."""
+
+    steps: list = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(self, logits, keys, metrics, state):
+        drawn = super().__call__(logits, keys, metrics, state)
+        entropy = (drawn.state.entropy[:, 0] - (1 - PACE) * state.entropy[:, 0]) / PACE
+        learned = jnp.any(drawn.state.alpha != state.alpha, axis=-1) & state.started
+        target = target_entropy(logits, state)
+        jax.debug.callback(lambda *step: self.steps.append(np.stack(step)), learned, target, entropy)
+        return drawn
+
+
+@pytest.mark.nightly
+def test_text_of_a_real_model_is_fluent_and_its_entropy_follows_the_target(smollm2, shared_data):
+    model, sampler = jaxtrace.load(str(smollm2), mesh=None), Recorded()
+    prompts = load_task("truthfulqa", shared_data / "truthfulqa" / "TruthfulQA.csv", sample=8)
+    settings = Settings(Probes.of("output"), batch_size=8, max_new_tokens=32, sampler=sampler)
+    rows = [row for batch in model.generate_rows(model.encode(prompts, chat=True), settings) for _, row in batch]
+    surprisal = -np.concatenate([row.metrics["logprob"] for row in rows])
+    assert len(surprisal) > 100 and surprisal.mean() < 5
+    learned, target, entropy = np.concatenate(sampler.steps, axis=-1)
+    assert learned.sum() > 50 and (target < math.log(model.config.vocab_size)).all()
+    assert np.corrcoef(target[learned > 0], entropy[learned > 0])[0, 1] > 0.8
 
 
 def test_support_out_of_range_is_refused():

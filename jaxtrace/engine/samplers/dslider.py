@@ -17,7 +17,7 @@ from jaxtrace.engine.samplers import dirichlet
 from jaxtrace.engine.samplers.entropix import check_pause, put_pauses
 from jaxtrace.engine.samplers.protocol import Sampler, SamplerOutput
 from jaxtrace.engine.samplers.quadrants import DSLIDER_REGIONS, RESAMPLING, choose_quadrant, measures_of
-from jaxtrace.engine.samplers.tempering import tuned_temperature
+from jaxtrace.engine.samplers.tempering import entropy_moments, tuned_temperature
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels.moments import MASKED
 from jaxtrace.models.on_mesh import largest_logits
@@ -37,6 +37,7 @@ OUTLIER = {"pairs": 1.3, "entropy": 0.8, "deviation": 0.8, "own_entropy": 1.2, "
 GREEDY = (0.1, 1.2)  # slope and offset: below it an inlier takes the most likely token
 LIKELY = (0.1, 1.2)  # slope and offset: below it an outlier follows the Dirichlet
 TARGET = (1.0, 8.0)  # weights of the state's entropies and of 1 / temperature in the target entropy
+MOST_TEMPERATURE = 2.0  # of an outlier, as in the previous sampler of Entropix (commit 9d41be6); see `target_entropy`
 TOP = 6  # most likely tokens that an inlier draws from
 
 
@@ -83,7 +84,8 @@ class Dslider(Sampler):
 
     An inlier of the row's past takes the most likely token, or draws from the few most likely ones at a tuned
     temperature. An outlier's distribution is bent towards a Dirichlet fitted to the past. In addition, treading puts
-    the pause token, and resampling draws again without the first token. A row starts from a flat Dirichlet and its
+    the pause token, and resampling draws again without the first token. `target_entropy` caps what a tempered
+    distribution has to reach, where the source writes noise. A row starts from a flat Dirichlet and its
     first step's entropy; the source starts from the prompt's positions.
 
     Attributes:
@@ -182,8 +184,7 @@ class Dslider(Sampler):
         inlier = jnp.where(greedy, 0, jax.vmap(jax.random.categorical)(for_inlier, tempered))
         inlier = jnp.take_along_axis(top_ids, inlier[:, None], axis=-1)[:, 0]
 
-        target = TARGET[0] * (state.entropy + state.cross_entropy).sum(-1) + TARGET[1] / state.temperature
-        temperature = tuned_temperature(logp, target)
+        temperature = tuned_temperature(logp, target_entropy(logits, state))
         whole = jax.nn.log_softmax(logits / temperature[:, None], axis=-1)
         mass = jax.nn.logsumexp(jnp.take(whole, ids, axis=-1), axis=-1, keepdims=True)
         tuned = jax.nn.log_softmax(jnp.maximum(jnp.take(whole, ids, axis=-1) - mass, FLOOR), axis=-1)
@@ -226,6 +227,18 @@ class Dslider(Sampler):
             cross_variance=_running_mean(state.cross_variance, gap, jnp.array(CROSS_VARIANCE_PACE)),
             top_entropy=_running_mean(state.top_entropy, top_entropy),
         )
+
+
+def target_entropy(logits: Float[Array, "B V"], state: DsliderState) -> Float[Array, " B"]:
+    """Return the entropy in nats that an outlier's distribution is tempered to.
+
+    The published target adds four entropies and 8 / temperature, which exceeds ln V on real models. In the source ten
+    steps of Halley's method then end at a temperature of up to 1.5^10, and the first token is noise; a NaN makes every
+    later step an inlier. Here the target is at most the entropy of the model's own distribution at `MOST_TEMPERATURE`.
+    """
+    published = TARGET[0] * (state.entropy + state.cross_entropy).sum(-1) + TARGET[1] / state.temperature
+    reachable, _, _ = entropy_moments(logits, jnp.full(len(logits), MOST_TEMPERATURE))
+    return jnp.minimum(published, reachable)
 
 
 def _start(state: DsliderState, entropy: Array, varentropy: Array, top_entropy: Array) -> DsliderState:

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from jaxtrace.figures.theme import Theme
 
+MAX_ROWS = 40  # rows that the terminal and the page show of a table
+EXAMPLES = 5  # rows that show a table of single items, such as answers
+
 
 @dataclass(frozen=True)
 class Table:
@@ -20,10 +23,12 @@ class Table:
       frame: data frame. An estimate named x has its interval in x_low and x_high, and its n in a column named n; x_few
         marks an interval over few units. A p-value has its adjusted value beside it (`adjustment.tested_table`).
       text: meaning of the rows in a sentence or two, with units that are not in the columns' names.
+      preview: number of rows in the terminal and in the page; the CSV file has all.
     """
 
     frame: pd.DataFrame
     text: str
+    preview: int = MAX_ROWS
 
     @property
     def few(self) -> bool:

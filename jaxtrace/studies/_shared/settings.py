@@ -36,7 +36,7 @@ class StudyConfig(StrictModel):
         description="Settings of the runs that trace these models; same fields as a run's YAML file.",
         json_schema_extra={"option": None},
     )
-    seed: Seed = Field(0, description="Seed of everything that the study draws at random.")
+    seed: Seed = Field(0, description="Seed of everything that the study draws at random, and of the runs' --sample.")
 
 
 class LayerStudyConfig(StudyConfig):

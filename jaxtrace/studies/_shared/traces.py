@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -57,7 +58,12 @@ def study_traces(config: StudyConfig, out: Path, progress: Progress = SILENT) ->
 
 def model_run_config(config: StudyConfig, model: str, out: Path) -> RunConfig:
     """Return the settings of the run of one of a study's models."""
-    return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **config.run})
+    return run_config(**{"model": model, "out": str(out / "traces" / Path(model).name), **_run_fields(config)})
+
+
+def _run_fields(config: StudyConfig) -> dict[str, Any]:
+    """Return the settings of a study's runs; a sample of the prompts follows the study's seed."""
+    return ({"seed": config.seed} if config.run.get("sample") else {}) | config.run
 
 
 def discard_runs(config: StudyConfig, out: Path) -> None:
@@ -85,7 +91,7 @@ def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[
     if config.traces or not config.models:
         raise StudyError("this study runs models itself; name models (--model) and no traces")
     for name in config.models:
-        run = run_config(**{**config.run, "model": name})
+        run = run_config(**{**_run_fields(config), "model": name})
         yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run
 
 

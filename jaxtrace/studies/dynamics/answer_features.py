@@ -19,6 +19,7 @@ from jaxtrace.studies.dynamics.classes import early_late
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import FEATURES, TokenTables
 
+NONE_TRACED = "none of the traced prompts is among the questions whose choices have scores"
 LENGTHS = ("prompt_tokens", "steps")
 AUROC_TEXT = (
     "AUROC of a feature of the generated answer for a wrong MC1 choice on the same question: 0.5 is chance, and a "
@@ -85,7 +86,7 @@ def auroc_table(
 def _reason_without_auroc(answers: pd.DataFrame) -> str | None:
     """Return the reason why a model's answers have no AUROC, or None if they have one."""
     if answers.empty:
-        return "none of the traced prompts is among the questions whose choices have scores"
+        return NONE_TRACED
     if answers["mc1"].nunique() == 1:
         verdict = "right" if answers["mc1"].iloc[0] else "wrong"
         return f"MC1 is {verdict} for all {len(answers)} traced questions, and AUROC needs both classes"

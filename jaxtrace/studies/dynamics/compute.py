@@ -15,16 +15,16 @@ from jaxtrace.errors import StudyError
 from jaxtrace.memory import format_bytes
 from jaxtrace.model import Model, load
 from jaxtrace.statistics.intervals import FEW
-from jaxtrace.studies._shared.progress import Progress
+from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies._shared.traces import by_model, start_mode, study_traces
-from jaxtrace.studies.dynamics.answer_features import auroc_table
+from jaxtrace.studies.dynamics.answer_features import NONE_TRACED, auroc_table
 from jaxtrace.studies.dynamics.class_tables import class_tables
 from jaxtrace.studies.dynamics.correlations import correlations
 from jaxtrace.studies.dynamics.figures import correlations_figure, drift_figure, layers_figure, positions_figure
 from jaxtrace.studies.dynamics.long_format import write_long
-from jaxtrace.studies.dynamics.multiple_choice import choice_table, scored_choices, unscored_notes
+from jaxtrace.studies.dynamics.multiple_choice import choice_table, question_table, scored_choices, unscored_notes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.tables import early_late_tables, paper_tables
 from jaxtrace.studies.dynamics.token_tables import HIDDEN, OUTPUT, TokenTables, token_tables
@@ -46,7 +46,7 @@ def run_study(config: DynamicsConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces, score the choices, write the long tables, and return the study's result."""
     opened = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
     traces = by_model(opened)
-    result = dynamics(traces, config, score_choices(traces, config))
+    result = dynamics(traces, config, score_choices(traces, config, progress))
     files = []
     for label, trace in traces.items() if config.long is not None else ():
         files.append(out / "long" / f"{label.strip('/').replace('/', '--')}.{config.long}")
@@ -54,11 +54,16 @@ def run_study(config: DynamicsConfig, out: Path, progress: Progress) -> Result:
     return replace(result, files=tuple(files))
 
 
-def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[str, pd.DataFrame]:
-    """Return MC scores of the traces' models by label, as `scored_choices` gives them; {} without choices.
+def score_choices(
+    traces: Mapping[str, Trace], config: DynamicsConfig, progress: Progress = SILENT
+) -> dict[str, pd.DataFrame]:
+    """Return MC scores of each model for the questions that its trace holds, by label; {} without choices.
+
+    A model whose trace holds none of the questions has no entry.
 
     Raises:
-      JaxtraceError: the choices or the primer cannot be read, or a model cannot be loaded or scored.
+      JaxtraceError: the choices or the primer cannot be read, no trace holds a question, or a model cannot be loaded or
+        scored.
     """
     if config.choices is None:
         return {}
@@ -66,15 +71,24 @@ def score_choices(traces: Mapping[str, Trace], config: DynamicsConfig) -> dict[s
     primer = (
         "" if config.primer is None else read_text(config.primer, StudyError, "name a UTF-8 text file as the primer")
     )
-    score = functools.partial(scored_choices, questions=questions, primer=primer, template=config.template)
+    scores = {}
+    for label, trace in traces.items():
+        texts = {(row.prompt.text or "").strip() for row in trace.rows}
+        if asked := [question for question in questions if question.question in texts]:
+            model = _load_traced(trace.info["model"], trace.info.get("revision"))
+            with progress.counter(f"choices of {label}", "answers") as on_answers:
+                score = functools.partial(scored_choices, primer=primer, template=config.template)
+                scores[label] = score(model, asked, bos=start_mode(trace), on_answers=on_answers)
+    if not scores:
+        raise StudyError(
+            f"{config.choices}: none of the traced prompts is among the questions that it holds; trace some of them, "
+            "or drop --choices"
+        )
+    return scores
 
-    def traced(name: str, commit: str | None) -> Model:
-        return load(name, revision=None if Path(name).exists() else commit)
 
-    return {
-        label: score(traced(trace.info["model"], trace.info.get("revision")), bos=start_mode(trace))
-        for label, trace in traces.items()
-    }
+def _load_traced(name: str, commit: str | None) -> Model:
+    return load(name, revision=None if Path(name).exists() else commit)
 
 
 def dynamics(
@@ -104,7 +118,13 @@ def dynamics(
     if choices:
         of_features, absent = auroc_table(flat, choices, config)
         tables |= {"choices": choice_table(choices, **config.resampling), "choices_auroc": of_features}
+        tables["choices_questions"] = question_table(choices)
         notes += [*unscored_notes(choices), *absent]
+        notes += [
+            f"{label}: {NONE_TRACED}: it is absent from choices and choices_auroc."
+            for label in traces
+            if label not in choices
+        ]
     return Result("dynamics", QUESTION, tables, _pictures(flat, tables), tuple(notes))
 
 

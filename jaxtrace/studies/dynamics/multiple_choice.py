@@ -15,7 +15,8 @@ from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
 from jaxtrace.settings.prompt import StartMode
 from jaxtrace.statistics.intervals import estimate_columns, prompt_means
-from jaxtrace.studies._shared.result import Table
+from jaxtrace.studies._shared.progress import OnCount
+from jaxtrace.studies._shared.result import EXAMPLES, Table
 from jaxtrace.studies.dynamics.settings import TEMPLATE
 from jaxtrace.tasks.multiple_choice import MultipleChoice
 
@@ -51,6 +52,7 @@ def answer_logprobs(
     template: str = TEMPLATE,
     bos: StartMode = "auto",
     batch_size: int = 8,
+    on_answers: OnCount = lambda *_: None,
 ) -> list[dict[str, float]]:
     """Return, for each question, answer → total log-probability (nats) of its tokens after the question.
 
@@ -58,6 +60,7 @@ def answer_logprobs(
       primer: text before every question, such as worked examples.
       template: template of a question; a space and the answer follow it. No chat template is used.
       bos: start token before every text, as for `Model.score`.
+      on_answers: callback with the numbers of answers scored and in all.
 
     Raises:
       StudyError: the model has no tokenizer.
@@ -72,7 +75,15 @@ def answer_logprobs(
         for answer in question.answers:
             continuations.append(continuation(tokenizer, before, f" {answer}", bos))
             texts.append(Prompt(tokens=continuations[-1].tokens, id=f"choice-{i:04d}"))
-    rows = model.score(texts, probes=Probes.of("output"), batch_size=batch_size).rows
+    scored = 0
+
+    def on_progress(texts_added: int, *_: float) -> None:
+        nonlocal scored
+        scored += texts_added
+        on_answers(scored, len(texts))
+
+    on_answers(0, len(texts))
+    rows = model.score(texts, probes=Probes.of("output"), batch_size=batch_size, on_progress=on_progress).rows
     totals = iter(
         [_total(row.metrics["logprob"], text.is_answer) for row, text in zip(rows, continuations, strict=True)]
     )
@@ -122,14 +133,26 @@ def scored_choices(
     primer: str = "",
     template: str = TEMPLATE,
     bos: StartMode = "auto",
+    on_answers: OnCount = lambda *_: None,
 ) -> pd.DataFrame:
-    """Return a row per question: question, mc1, mc2, mc3, chance."""
-    logprobs = answer_logprobs(model, questions, primer=primer, template=template, bos=bos)
+    """Return a row per question: question, mc1, mc2, mc3, chance; see `answer_logprobs`."""
+    settings = {"primer": primer, "template": template, "bos": bos, "on_answers": on_answers}
+    logprobs = answer_logprobs(model, questions, **settings)
     return pd.DataFrame(
         [
             {"question": question.question, **choice_scores(question, of_answers)}
             for question, of_answers in zip(questions, logprobs, strict=True)
         ]
+    )
+
+
+def question_table(choices: Mapping[str, pd.DataFrame]) -> Table:
+    """Return the scores of every question."""
+    frames = [frame.assign(model=model)[["model", *frame.columns]] for model, frame in choices.items()]
+    return Table(
+        pd.concat(frames, ignore_index=True),
+        "Scores of every question that was traced: mc1, mc2 and mc3 as in choices; chance is mc1 of a guess.",
+        preview=EXAMPLES,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxtrace.statistics.controls import partial_correlation
 from jaxtrace.statistics.intervals import UNBOUNDED, Estimate, bootstrap, estimate_columns
 from jaxtrace.studies._shared.expansions import Expansions, measure_expansions
 from jaxtrace.studies._shared.progress import Progress
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.expansion.figures import expansion_figure
 from jaxtrace.studies.expansion.settings import ExpansionConfig
@@ -34,6 +35,7 @@ CORRELATIONS_TEXT = (
     "prompts; n counts prompts, and points counts pairs. 'held fixed': the correlation of ranks after removing a "
     "constant for each layer and ln(prompt tokens)."
 )
+PROMPTS_TEXT = "Every prompt, by its number from 0, and layer: the quantities of the table layers."
 PICTURE_TEXT = (
     "Left: ΔH by layer, mean and one standard deviation over prompts; a layer above 0 expands, one below 0 prunes. "
     "Middle: size of the candidate set, median and 10th to 90th percentile. Right: overlap of neighbouring layers' "
@@ -82,10 +84,25 @@ def expansion(measured: Mapping[str, Expansions], config: ExpansionConfig) -> Re
         tables={
             "layers": layers,
             "correlations": table(_correlation_rows, CORRELATIONS_TEXT),
+            "prompts": dataclasses.replace(table(_prompt_rows, PROMPTS_TEXT), preview=EXAMPLES),
         },
         pictures={"expansion": Picture(partial(expansion_figure, measured), PICTURE_TEXT, layers.few)},
         notes=NOTES,
     )
+
+
+def _prompt_rows(label: str, expansions: Expansions, _: int) -> pd.DataFrame:
+    """Return one row per prompt and layer."""
+    prompts, layers = expansions.change.shape
+    names = {"prompt": np.repeat(np.arange(prompts), layers), "layer": np.tile(np.arange(1, layers + 1), prompts)}
+    columns = {
+        "entropy": expansions.entropy[:, 1:],
+        "expansion": expansions.change,
+        "size": expansions.size[:, 1:],
+        "overlap": expansions.overlap,
+        "jaccard": expansions.jaccard,
+    }
+    return pd.DataFrame({"model": label, **names, **{name: values.ravel() for name, values in columns.items()}})
 
 
 def _layer_rows(label: str, expansions: Expansions, seed: int) -> pd.DataFrame:

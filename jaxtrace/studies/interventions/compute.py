@@ -27,7 +27,7 @@ from jaxtrace.statistics.intervals import UNBOUNDED, bootstrap
 from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.expansions import measure_expansions
 from jaxtrace.studies._shared.progress import OnCount, Progress
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models
 from jaxtrace.studies.interventions.figures import accuracy_figure
 from jaxtrace.studies.interventions.settings import InterventionsConfig
@@ -44,6 +44,8 @@ COMPARISONS_TEXT = (
     "the same size. effect is the standardised mean difference, p comes from a sign-change test. Intervals are over "
     "questions, with the random sets fixed."
 )
+QUESTIONS_TEXT = "Every asked question, averaged over the sets of layers of a line; correct is 1 for a right answer."
+MEASURED = ("correct", "option_entropy", "entropy")
 PICTURE_TEXT = (
     "Accuracy by number of skipped layers, with 95 % intervals over questions; the dashed line is the whole model, the "
     "dotted one is guessing. Left: any layer may be skipped; right: not the first and the last."
@@ -80,6 +82,7 @@ class ModelAblations:
       expansion: mean ΔH of the layers 1 to L over the held-out questions, nats.
       held_out: number of held-out questions, which chose the layers.
       chance: accuracy of guessing.
+      questions: names of the other questions, which were asked.
     """
 
     expansion: Float[np.ndarray, " L"]
@@ -87,6 +90,7 @@ class ModelAblations:
     chance: float
     whole: ChoiceAnswers
     ablations: tuple[Ablation, ...]
+    questions: tuple[str, ...]
 
 
 def run_study(config: InterventionsConfig, out: Path, progress: Progress) -> Result:
@@ -94,9 +98,9 @@ def run_study(config: InterventionsConfig, out: Path, progress: Progress) -> Res
     measured = {}
     for label, model, run in load_models(config, config.lens):
         questions = choice_questions(model, load_prompts(run), config.options, PromptSettings(bos=run.bos))
-        with progress.counter(label, "sets of layers") as on_set:
+        with progress.counter(label, "answers") as on_answers:
             folder = out / "answers" / Path(label).name
-            measured[label] = measure_interventions(model, questions, config, on_set, folder)
+            measured[label] = measure_interventions(model, questions, config, on_answers, folder)
     return interventions(measured, config)
 
 
@@ -104,12 +108,14 @@ def measure_interventions(
     model: Model,
     questions: Sequence[ChoiceQuestion],
     config: InterventionsConfig,
-    on_set: OnCount = lambda *_: None,
+    on_answers: OnCount = lambda *_: None,
     folder: Path | None = None,
 ) -> ModelAblations:
     """Choose layers by ΔH on some questions, and ask the other questions without them.
 
     Args:
+      on_answers: callback with the numbers of answers given and in all: first for the questions that choose the layers,
+        then for the others and every set of layers.
       folder: directory of the answer cache, from which an interrupted study resumes; None for no cache.
 
     Raises:
@@ -123,19 +129,26 @@ def measure_interventions(
     order = np.random.default_rng(config.seed).permutation(len(questions))
     choosing, asked = ([questions[i] for i in part] for part in np.split(order, [held_out]))
     pairs = [(question.prompt, question.tokens) for question in choosing]
-    change = measure_expansions(model, pairs, config.mass, config.batch_size).change.mean(0)
+    change = measure_expansions(model, pairs, config.mass, config.batch_size, on_answers).change.mean(0)
     chosen = list(chosen_sets(change, config))
     key = "" if folder is None else _cache_key(model, asked)
     answers: dict[tuple[int, ...], ChoiceAnswers] = {}
     distinct = {(), *(layers for *_, layers in chosen)}
-    for number, layers in enumerate(sorted(distinct), 1):
+    earlier = 0
+
+    def counted(done: int, of_set: int) -> None:
+        on_answers(earlier + done, of_set * len(distinct))
+
+    for number, layers in enumerate(sorted(distinct)):
+        earlier = number * len(asked)
         masks = Interventions.of(model.config, layers)
-        ask = functools.partial(answer_questions, model, asked, masks, config.batch_size)
+        ask = functools.partial(answer_questions, model, asked, masks, config.batch_size, counted)
         answers[layers] = ask() if folder is None else _cached_answers(folder, key, layers, ask)
-        on_set(number, len(distinct))
+        counted(len(asked), len(asked))
     chance = float(np.mean([1 / len(question.options) for question in asked]))
     ablations = tuple(Ablation(kind, edges, layers, answers[layers]) for kind, edges, layers in chosen)
-    return ModelAblations(change, held_out, chance, answers[()], ablations)
+    names = tuple(question.prompt.id for question in asked)
+    return ModelAblations(change, held_out, chance, answers[()], ablations, names)
 
 
 def _cache_key(model: Model, questions: Sequence[ChoiceQuestion]) -> str:
@@ -191,6 +204,7 @@ def interventions(measured: Mapping[str, ModelAblations], config: InterventionsC
         for i, value in enumerate(model.expansion, 1)
     ]
     by_kind = Table(accuracy, ACCURACY_TEXT)
+    questions = [frame for label, model in measured.items() for frame in _question_frames(label, model)]
     chance = {label: model.chance for label, model in measured.items()}
     return Result(
         study="interventions",
@@ -198,6 +212,7 @@ def interventions(measured: Mapping[str, ModelAblations], config: InterventionsC
         tables={
             "accuracy": by_kind,
             "comparisons": tested_table(pd.DataFrame(comparisons), COMPARISONS_TEXT, "model"),
+            "questions": Table(pd.concat(questions, ignore_index=True), QUESTIONS_TEXT, EXAMPLES),
             "layers": Table(
                 pd.DataFrame(layers), "Mean ΔH in nats over the n held-out questions, which chose the layers."
             ),
@@ -233,6 +248,16 @@ def _comparison_rows(label: str, measured: ModelAblations, config: Interventions
             gap = paired_difference(share, others[other], seed=config.seed)
             keys = {"model": label, "kind": kind, "against": other, "k": count, "edges": edges}
             yield {**keys, **gap.columns("effect")}
+
+
+def _question_frames(label: str, measured: ModelAblations) -> Iterator[pd.DataFrame]:
+    """Yield the answers to every question, averaged over the sets of layers of a kind, count and choice of edges."""
+    groups = {(None, 0, "none"): [measured.whole]}
+    groups |= {key: [each.answers for each in ablations] for key, ablations in _grouped(measured).items()}
+    for (edges, count, kind), answers in groups.items():
+        columns = {name: np.mean([getattr(each, name) for each in answers], axis=0) for name in MEASURED}
+        keys = {"model": label, "prompt": measured.questions, "kind": kind, "k": count, "edges": edges}
+        yield pd.DataFrame(keys | columns)
 
 
 def _grouped(measured: ModelAblations) -> dict[tuple[bool, int, SelectionKind], list[Ablation]]:

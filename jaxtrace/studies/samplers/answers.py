@@ -48,9 +48,9 @@ class SamplerRun:
 
 
 def run_samplers(
-    model: Model, run: RunConfig, config: SamplersConfig, on_run: OnCount = lambda *_: None
+    model: Model, run: RunConfig, config: SamplersConfig, on_answers: OnCount = lambda *_: None
 ) -> list[SamplerRun]:
-    """Run all samplers, the random ones with every seed.
+    """Run all samplers, the random ones with every seed; `on_answers` gets the numbers of answers given and in all.
 
     Raises:
       JaxtraceError: a setting or a prompt is wrong, or two samplers are the same.
@@ -62,14 +62,19 @@ def run_samplers(
         for name, of_sampler in settings.items()
         for seed in (config.seeds[:1] if isinstance(of_sampler.sampler, Greedy) else config.seeds)
     ]
-    runs = []
+    runs, answers = [], 0
+
+    def on_progress(prompts_added: int, *_: float) -> None:
+        nonlocal answers
+        answers += prompts_added
+        on_answers(answers, len(plan) * len(encoded))
+
     for name, of_run in plan:
         with counted() as compiled:
             start = time.perf_counter()
-            rows = in_order(model.generate_rows(encoded, of_run))
+            rows = in_order(model.generate_rows(encoded, of_run, on_progress))
             seconds = time.perf_counter() - start - compiled.seconds
         runs.append(SamplerRun(name, of_run.seed, rows, seconds))
-        on_run(len(runs), len(plan))
     return runs
 
 

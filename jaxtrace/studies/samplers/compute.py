@@ -29,7 +29,7 @@ from jaxtrace.statistics.intervals import (
 )
 from jaxtrace.studies._shared.adjustment import tested_table
 from jaxtrace.studies._shared.progress import Progress
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models, study_traces
 from jaxtrace.studies.samplers.answers import SamplerRun, run_samplers, stored_runs
 from jaxtrace.studies.samplers.figures import entropy_figure, quadrants_figure
@@ -63,8 +63,8 @@ def run_study(config: SamplersConfig, out: Path, progress: Progress) -> Result:
         return samplers(stored_runs(study_traces(config, out, progress)), config)
     runs = {}
     for label, model, run in load_models(config):
-        with progress.counter(label, "runs") as on_run:
-            runs[label] = run_samplers(model, run, config, on_run)
+        with progress.counter(label, "answers") as on_answers:
+            runs[label] = run_samplers(model, run, config, on_answers)
     return samplers(runs, config)
 
 
@@ -94,7 +94,7 @@ def samplers(runs: Mapping[str, Sequence[SamplerRun]], config: SamplersConfig) -
         pictures["quadrants"] = Picture(
             partial(quadrants_figure, shares), "Share of steps in each quadrant, by sampler.", quadrants.few
         )
-    tables["answers"] = Table(answers, "Every answer: one line per prompt, sampler and seed.")
+    tables["answers"] = Table(answers, "Every answer: one line per prompt, sampler and seed.", EXAMPLES)
     return Result("samplers", QUESTION, tables, pictures, (*_missing(answers), *NOTES))
 
 

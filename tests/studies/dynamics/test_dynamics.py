@@ -384,5 +384,7 @@ def test_an_unreadable_primer_is_refused(traces, tmp_path):
     targets = '{"Yes.": 1, "No.": 0}'
     choices.write_text(f'[{{"question": "Is it?", "mc1_targets": {targets}, "mc2_targets": {targets}}}]')
     assert score_choices(traces, CONFIG) == {}
+    with pytest.raises(StudyError, match="none of the traced prompts is among the questions that it holds"):
+        score_choices(traces, DynamicsConfig(choices=str(choices)))
     with pytest.raises(StudyError, match=r"cannot be read .*; name a UTF-8 text file as the primer"):
         score_choices(traces, DynamicsConfig(choices=str(choices), primer=tmp_path / "none.txt"))

@@ -79,3 +79,25 @@ def test_a_run_with_a_duplicated_last_token(tmp_path):
         first = generated[generated["step"] == 1]["output_entropy"].iloc[0]
         assert first == pytest.approx(scored["entropy"][-1], abs=1e-5)
         assert abs(first - prompt["output_entropy"].iloc[0]) > 1e-3
+
+
+def test_only_the_traced_questions_are_scored_and_every_score_is_written(tmp_path, monkeypatch):
+    asked = []
+
+    def answered(model, questions, *, on_answers, **_):
+        on_answers(len(questions), len(questions))
+        asked.extend(question.question for question in questions)
+        return [
+            {text: -2.0 - 3 * (text in one.single and one.single[text] == i % 2) for text in one.answers}
+            for i, one in enumerate(questions)
+        ]
+
+    monkeypatch.setattr("jaxtrace.studies.dynamics.multiple_choice.answer_logprobs", answered)
+    run = ("--config", "configs/studies/dynamics-demo.yaml", "--sample", 5, "--max-new-tokens", 5, "--resamples", 20)
+    done = study(*run, "--out", tmp_path / "out")
+    assert done.status == 0, done.err
+    traced = [row.prompt.text for row in jt.open(tmp_path / "out" / "traces" / "demo").rows]
+    assert len(asked) == 5 and {*asked} == {*traced} and "5/5 answers" in done.err
+    scores = pd.read_csv(tmp_path / "out" / "tables" / "choices_questions.csv")
+    assert scores["question"].tolist() == asked and scores[["mc1", "mc2", "mc3"]].notna().all(axis=None)
+    assert pd.read_csv(tmp_path / "out" / "tables" / "choices.csv")["n"].tolist() == [5]

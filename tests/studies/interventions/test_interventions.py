@@ -81,7 +81,7 @@ def test_all_sets_of_layers_share_one_program(model, questions):
     seen = []
     measured = measure_interventions(model, questions, config, lambda *counts: seen.append(counts))
     assert measured.held_out == 3 and measured.expansion.shape == (CONFIG.num_layers,)
-    assert measured.whole.correct.shape == (9,) and seen[-1][0] == seen[-1][1] == len(seen)
+    assert measured.whole.correct.shape == (9,) and seen[-1][0] == seen[-1][1] and seen[0] == (3, 3)
     assert {one.layers for one in measured.ablations if not one.edges} == {(2,)}  # of three layers
     order = np.random.default_rng(0).permutation(12)
     rest = [questions[i] for i in order[3:]]
@@ -98,7 +98,7 @@ def test_an_interrupted_study_resumes(model, questions, tmp_path, monkeypatch):
     config = InterventionsConfig(counts=(1,), draws=2, held_out=0.25, batch_size=4)
 
     def stop(number, count):
-        if number == 3:
+        if number > 3 * 9:  # in the fourth set of layers, for 9 questions each
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -133,9 +133,19 @@ def test_accuracy_and_comparisons():
     of_layer = {2: quarter, 3: half, 4: quarter}
     ablations = [Ablation("expansion", False, (3,), answers(half)), Ablation("pruning", False, (2,), answers(quarter))]
     ablations += [Ablation("random", False, (i,), answers(of_layer[i])) for i in (2, 4, 4, 3)]
-    measured = ModelAblations(np.array([1.0, -1, 2, 0.5, -2]), 10, 0.25, answers(whole), tuple(ablations))
+    measured = ModelAblations(
+        np.array([1.0, -1, 2, 0.5, -2]), 10, 0.25, answers(whole), tuple(ablations), tuple("q" * 40)
+    )
     result = interventions({"made": measured}, InterventionsConfig(counts=(1,), draws=4))
     accuracy, comparisons = (result.tables[name].frame for name in ("accuracy", "comparisons"))
+    of_questions = result.tables["questions"].frame
+    assert of_questions.groupby("kind")["correct"].mean().round(4).to_dict() == {
+        "expansion": 0.5,
+        "none": 1.0,
+        "pruning": 0.75,
+        "random": 0.6875,
+    }
+    assert len(of_questions) == 4 * 40
     by_kind = accuracy.set_index("kind").accuracy
     np.testing.assert_allclose(by_kind[["none", "expansion", "pruning", "random"]], [1, 0.5, 0.75, 0.6875])
     random = accuracy.set_index("kind").loc["random"]

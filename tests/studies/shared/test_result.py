@@ -7,8 +7,9 @@ import pytest
 from jaxtrace.figures.html import png
 from jaxtrace.figures.theme import DARK, LIGHT, new_figure
 from jaxtrace.statistics.intervals import FEW_NOTE, bootstrap
-from jaxtrace.studies._shared.page import MAX_ROWS, terminal_table, write_study
-from jaxtrace.studies._shared.result import Picture, Result, Table
+from jaxtrace.studies._shared.page import write_study
+from jaxtrace.studies._shared.result import MAX_ROWS, Picture, Result, Table
+from tests.studies.shared.test_terminal import text_of
 
 FRAME = pd.DataFrame({"model": ["<script>alert(1)</script>", "b"], "auroc": [0.98765, np.nan], "n": [12, 3]})
 
@@ -43,19 +44,11 @@ def test_the_page_escapes_text_and_truncates_tables(result, tmp_path):
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_intervals_are_shown_beside_their_values():
-    frame = pd.DataFrame({"x": [0.5, 1.0], "x_low": [0.25, np.nan], "n": [4, 1], "x_high": [0.75, np.nan]})
-    columns = terminal_table("t", Table(frame, "t")).columns
-    assert [column.header for column in columns] == ["x", "n"]
-    assert [*columns[0].cells] == ["0.5 [0.25, 0.75]", "1 [–, –]"]
-
-
 def test_intervals_over_few_units_are_marked_everywhere(tmp_path):
     rows = [{"who": n, **bootstrap(np.mean, np.arange(n)).columns("x"), "n": n} for n in (4, 40)]
     table = Table(pd.DataFrame(rows), "means")
-    shown = terminal_table("t", table)
-    cells = [*next(column for column in shown.columns if column.header == "x").cells]
-    assert cells[0].endswith("]*") and cells[1].endswith("]") and shown.caption == FEW_NOTE
+    lines = text_of(table).splitlines()
+    assert "]*" in lines[3] and "]*" not in lines[4] and "".join(lines[5:]).startswith(FEW_NOTE[:40])
     drawn = []
 
     def draw(theme):
@@ -69,14 +62,4 @@ def test_intervals_over_few_units_are_marked_everywhere(tmp_path):
     assert [figure.get_supxlabel() for figure in drawn] == [FEW_NOTE, FEW_NOTE, "", ""]
     assert pd.read_csv(tmp_path / "tables" / "t.csv")["x_few"].to_list() == [True, False]
     many = Table(table.frame[1:], "means")
-    assert not many.few and terminal_table("t", many).caption is None
-
-
-def test_the_terminal_table_truncates_and_escapes(result):
-    tables = result[0].tables
-    assert terminal_table("many", tables["many"]).row_count == MAX_ROWS
-    assert [list(column.cells) for column in terminal_table("scores", tables["scores"]).columns] == [
-        [r"\<script>alert(1)\</script>".replace("\\", ""), "b"],
-        ["0.9877", "–"],
-        ["12", "3"],
-    ]
+    assert not many.few and "*" not in text_of(many)
