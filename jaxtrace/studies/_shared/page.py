@@ -184,7 +184,7 @@ def _html(table: Table) -> Markup:
 
 
 def _with_intervals(frame: pd.DataFrame, text: Callable[[Any], str]) -> pd.DataFrame:
-    """Merge columns x, x_low and x_high into one: value [low, high], each as `text` writes it, and * if x_few is true."""
+    """Merge columns x, x_low and x_high into one: value [low, high], as `text` writes them, and * if x_few is true."""
     merged = frame.copy()
     for name in [name for name in frame.columns if {f"{name}_low", f"{name}_high"} <= {*frame.columns}]:
         ends = [f"{name}_low", f"{name}_high"]
