@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from jaxtrace.errors import JaxtraceError, StudyError, few
+from jaxtrace.settings.numbers import Natural
 from jaxtrace.settings.validation import StrictModel
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class EstimatorInputs(StrictModel):
     )
     training: str | None = Field(
         None, description="Trace of other prompts, which estimators are fitted to.", json_schema_extra=OTHER_TRACE
+    )
+    layer: Natural | None = Field(
+        None,
+        description="Layer of recorded residuals. Default: the estimator's own, or the last.",
+        json_schema_extra=GROUP,
     )
     background: str | None = Field(
         None, description="Trace of unrelated prompts, for relative distances.", json_schema_extra=OTHER_TRACE
@@ -95,4 +101,5 @@ LOADERS: dict[str, Callable[[Any, StoredTrace], Any]] = {
     "model": _model,
     "training": _other_trace,
     "background": _other_trace,
+    "layer": lambda layer, _: layer,
 }

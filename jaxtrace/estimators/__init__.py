@@ -40,6 +40,10 @@ from jaxtrace.estimators.relevance import sar as sar
 from jaxtrace.estimators.relevance import semantic_density as semantic_density
 from jaxtrace.estimators.relevance import sentence_sar as sentence_sar
 from jaxtrace.estimators.relevance import token_sar as token_sar
+from jaxtrace.estimators.residuals import eigen_score as eigen_score
+from jaxtrace.estimators.residuals import mahalanobis as mahalanobis
+from jaxtrace.estimators.residuals import rde as rde
+from jaxtrace.estimators.residuals import relative_mahalanobis as relative_mahalanobis
 from jaxtrace.estimators.samples import deg_mat as deg_mat
 from jaxtrace.estimators.samples import discrete_semantic_entropy as discrete_semantic_entropy
 from jaxtrace.estimators.samples import eccentricity as eccentricity
@@ -61,3 +65,6 @@ from jaxtrace.estimators.second_pass import csl as csl
 from jaxtrace.estimators.second_pass import p_true as p_true
 from jaxtrace.estimators.second_pass import pmi as pmi
 from jaxtrace.estimators.table import estimate as estimate
+from jaxtrace.estimators.trained import correctness_probe as correctness_probe
+from jaxtrace.estimators.trained import lookback_lens as lookback_lens
+from jaxtrace.estimators.trained import semantic_entropy_probe as semantic_entropy_probe

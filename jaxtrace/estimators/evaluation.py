@@ -101,16 +101,27 @@ def held_out_probabilities(
 
     Rows of a group are in one fold. There are at most as many folds as a class has groups; all is NaN if that is one.
     """
-    folds = min(folds, *(len(np.unique(groups[right == value])) for value in (False, True)))
-    if folds < 2:
+    splits = held_out_splits(right, groups, folds=folds, seed=seed)
+    if splits is None:
         return np.full(len(right), np.nan)
     standardized = (scores - scores.mean()) / (scores.std() or 1.0)
     model = LogisticRegression(C=1 / (LEAST_PENALTY * len(right)), solver="newton-cholesky")
-    splits = [*StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(scores, right, groups)]
-    if any(len(np.unique(right[training])) < 2 for training, _ in splits):
-        return np.full(len(right), np.nan)
     both = cross_val_predict(model, standardized[:, None], right, cv=splits, method="predict_proba")
     return np.asarray(both)[:, 1]
+
+
+def held_out_splits(
+    classes: Bool[np.ndarray, " rows"], groups: Shaped[np.ndarray, " rows"], *, folds: int = FOLDS, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Return pairs (rows to fit, rows held out); rows of a group are on one side.
+
+    There are at most as many folds as a class has groups. None if that is one, or if a fit would see one class only.
+    """
+    folds = min(folds, *(len(np.unique(groups[classes == value])) for value in (False, True)))
+    if folds < 2:
+        return None
+    splits = [*StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(classes, classes, groups)]
+    return splits if all(len(np.unique(classes[fitted])) == 2 for fitted, _ in splits) else None
 
 
 def same_length(scores: Float[np.ndarray, " rows"], lengths: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:

@@ -41,6 +41,7 @@ INPUTS = {
     "model": "the model that made the trace (--model)",
     "labels": "labels of the answers (--labels): [rows], 1 right, 0 wrong, NaN unknown",
     "training": "trace of other prompts to fit (--training)",
+    "layer": "the layer of residuals (--layer)",
     "background": "trace of unrelated prompts (--background)",
     "equivalence": "comparison of two answers: whether they mean the same (--equivalence)",
     "similarity": "comparison of two answers: 0 … 1 (--similarity)",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxtrace as jt
+from jaxtrace.estimators import residuals
 
 with np.load(Path(__file__).with_name("polygraph.npz")) as stored:
     GOLDEN = {name: stored[name] for name in stored}
@@ -234,6 +235,23 @@ def test_sar_equals_lm_polygraph():
 
         scores = jt.estimators.sar(trace_of(sample_rows(prompt)), similarity=compare)
         agrees(scores, np.full(len(scores.answers), GOLDEN["samples/SAR"][prompt]))
+
+
+def test_eigen_score_equals_lm_polygraph():
+    scores = [residuals.log_volume(each.astype(float)) for each in GOLDEN["sample_residual"]]
+    np.testing.assert_allclose(scores, GOLDEN["samples/EigenScore"], rtol=TOLERANCE)
+
+
+RESIDUALS = ("train", "background", "evaluated")
+
+
+def test_distances_from_fitted_residuals_equal_lm_polygraph():
+    fitted, background, evaluated = (GOLDEN[f"residuals/{name}"].astype(float) for name in RESIDUALS)
+    near = residuals.mahalanobis_distance(fitted)(evaluated)
+    np.testing.assert_allclose(near, GOLDEN["fitted/Mahalanobis"], rtol=TOLERANCE)
+    relative = near - residuals.mahalanobis_distance(background)(evaluated)
+    np.testing.assert_allclose(relative, GOLDEN["fitted/RelativeMahalanobis"], rtol=TOLERANCE, atol=1e-6)
+    np.testing.assert_allclose(residuals.robust_distance(fitted)(evaluated), GOLDEN["fitted/RDE"], rtol=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
