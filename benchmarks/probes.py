@@ -114,7 +114,8 @@ def _steps(
     """Return a call that runs `steps` steps from the end of the same prompt and returns all metrics but `dropped`."""
     batch, width = tokens.shape
     static = {"config": model.config, "probes": probes}
-    state = init_state(model.config, model.params, batch, 64 + steps, probes)
+    prompt_length = jnp.full(batch, width, jnp.int32)
+    state = init_state(model.config, model.params, batch, 64 + steps, probes, prompt_length=prompt_length)
     feed = jax.jit(prefill, static_argnames=tuple(static))
     held = [feed(model.params, state, tokens, np.full(batch, width, np.int32), **static)]
     step = functools.partial(decode_step, stop=stop_rules(), **static)

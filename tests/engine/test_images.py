@@ -96,7 +96,9 @@ def test_prompt_without_images_skips_the_cross_attention_layers(model, scored):
         if name in ("attention_entropy", "sink_mass", "hdi", "head_jsd"):
             axes = (*range(1, want[name].ndim),)
             np.testing.assert_allclose(column, want[name].mean(axes), rtol=1e-5, atol=1e-4, err_msg=name)
-    assert "mean sink mass (2 to 3 of 3 layers)" in dict(summary(scored))
+    shown = dict(summary(scored))
+    assert "mean attention entropy (2 to 3 of 3 layers)" in shown
+    assert "mean sink mass (2 of 3 layers)" in shown  # an image has no position 0
 
 
 def test_images_change_the_tokens_after_them(model, scored):
@@ -130,7 +132,8 @@ def test_generated_steps_equal_scored_positions(model, layout):
         model = dataclasses.replace(model, params=stack_layers(WITH_IMAGES, model.params))
     generated = model.generate(PROMPTS, images=IMAGES, max_new_tokens=6, probes=PROBES)
     texts = [[*prompt, *row.metrics["token"].tolist()] for prompt, row in zip(PROMPTS, generated.rows, strict=True)]
-    rescored = model.score(texts, images=IMAGES, probes=PROBES)
+    sizes = [len(prompt) for prompt in PROMPTS]
+    rescored = model.score(texts, images=IMAGES, probes=PROBES, prompt_lengths=sizes)
     for prompt, row, again in zip(PROMPTS, generated.rows, rescored.rows, strict=True):
         steps = slice(len(prompt) - 1, len(prompt) + 5)
         assert_same(row.metrics, at(again.metrics, steps), bound=1e-4)

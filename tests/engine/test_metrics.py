@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtrace import Probes
+from jaxtrace.errors import PromptError
 from tests.engine import float64_llama
 from tests.engine.reference import assert_metrics, assert_same, at, metrics
 
@@ -36,6 +37,19 @@ def test_generated_metrics_equal_scored_metrics(model, generated):
     prompts = [len(row.prompt_tokens) for row in generated.rows]
     for row, again in zip(generated.rows, model.score(texts, prompt_lengths=prompts).rows, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ([2], "prompt_lengths has 1 entries for 2 texts; give one for each"),
+        ([2, 4], "prompt_lengths: entry 1 is 4; text 1 has 3 tokens"),
+        ([-1, 2], "prompt_lengths: entry 0 is -1; text 0 has 5 tokens"),
+    ],
+)
+def test_prompts_that_are_not_a_part_of_their_text_are_refused(model, sizes, reason):
+    with pytest.raises(PromptError, match=reason):
+        model.score([[1, 2, 3, 4, 5], [1, 2, 3]], prompt_lengths=sizes)
 
 
 def test_last_layer_of_the_lens_equals_the_output(generated, scored):

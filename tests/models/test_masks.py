@@ -86,10 +86,12 @@ def test_an_ablated_model_generates_and_scores_the_same(windows):
     model, prompts = windows
     options = {"interventions": Interventions.of(model.config, LAYERS, HEADS)}
     trace = model.generate(prompts, max_new_tokens=4, **options)
+    assert trace.info["windows"] == [kind.window for kind in model.config.kinds] != [None] * model.config.num_layers
     assert trace.info["left_out"] == {"layers": [2], "heads": [[1, 0], [1, 3], [3, 2]]}
     generated = trace.rows
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
-    for row, again in zip(generated, model.score(texts, **options).rows, strict=True):
+    scored = model.score(texts, prompt_lengths=[TOKENS] * len(texts), **options).rows
+    for row, again in zip(generated, scored, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(TOKENS - 1, -1)))
     zeros = Model("zeroed", model.config, zeroed(model.params, LAYERS, HEADS)).generate(prompts, max_new_tokens=4)
     for row, again in zip(generated, zeros.rows, strict=True):
