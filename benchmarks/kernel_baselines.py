@@ -6,6 +6,8 @@ weights, fused by XLA alone.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
@@ -59,6 +61,7 @@ def unfused_softmax(logits: Float[Array, "R V"]) -> dict[str, Array]:
         "top1": top1[..., 0],
         "top1_prob": best[..., 0],
         "top1_top2_gap": best[..., 0] - best[..., 1],
+        **_distances_to_uniform(log_p),
     }
 
 
@@ -77,8 +80,17 @@ def unfused_unembed(
         "top1": jnp.argmax(log_p, axis=-1),
         "top1_prob": jnp.max(p, axis=-1),
         "top1_top2_gap": best[..., 0] - best[..., 1],
+        **_distances_to_uniform(log_p[-1]),
         "kl": jnp.sum(p[-1] * (log_p[-1] - log_p), axis=-1),
         "logprob": jnp.take_along_axis(log_p[-1], targets[:, None], axis=-1)[:, 0],
+    }
+
+
+def _distances_to_uniform(log_p: Float[Array, "R V"]) -> dict[str, Array]:
+    cosine = jnp.sum(jnp.exp(log_p / 2), axis=-1) / math.sqrt(log_p.shape[-1])
+    return {
+        "self_certainty": -jnp.mean(log_p, axis=-1) - math.log(log_p.shape[-1]),
+        "fisher_rao": 2 / math.pi * jnp.arccos(cosine),
     }
 
 
