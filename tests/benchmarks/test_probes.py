@@ -8,7 +8,7 @@ from benchmarks import probes
 
 
 def test_the_interval_of_a_median_is_of_order_statistics():
-    """With 20 numbers, P(6th ≤ median ≤ 15th) is 95.9 %."""
+    """The median of 20 numbers lies between the 6th and the 15th with a probability of 95.9 %."""
     ratios = np.random.default_rng(0).permutation(np.arange(1.0, 21.0))
     assert probes.median_interval(ratios) == (10.5, 6, 15)
     low, high = probes.median_interval(np.arange(1.0, probes.LEAST_PAIRS + 1))[1:]
