@@ -6,6 +6,8 @@ weights, fused by XLA alone.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
@@ -59,6 +61,7 @@ def unfused_softmax(logits: Float[Array, "R V"]) -> dict[str, Array]:
         "top1": top1[..., 0],
         "top1_prob": best[..., 0],
         "top1_top2_gap": best[..., 0] - best[..., 1],
+        **_distances_to_uniform(log_p),
     }
 
 
@@ -77,8 +80,17 @@ def unfused_unembed(
         "top1": jnp.argmax(log_p, axis=-1),
         "top1_prob": jnp.max(p, axis=-1),
         "top1_top2_gap": best[..., 0] - best[..., 1],
+        **_distances_to_uniform(log_p[-1]),
         "kl": jnp.sum(p[-1] * (log_p[-1] - log_p), axis=-1),
         "logprob": jnp.take_along_axis(log_p[-1], targets[:, None], axis=-1)[:, 0],
+    }
+
+
+def _distances_to_uniform(log_p: Float[Array, "R V"]) -> dict[str, Array]:
+    cosine = jnp.sum(jnp.exp(log_p / 2), axis=-1) / math.sqrt(log_p.shape[-1])
+    return {
+        "self_certainty": -jnp.mean(log_p, axis=-1) - math.log(log_p.shape[-1]),
+        "fisher_rao": 2 / math.pi * jnp.arccos(cosine),
     }
 
 
@@ -91,16 +103,18 @@ def unfused_attention(q: Queries, k: Keys, v: Values) -> tuple[Queries, dict[str
     t, s = weights.shape[-2:]
     visible = jnp.arange(s - t + 1, s + 1)
     log_weights = jnp.log(jnp.where(weights > 0, weights, 1.0))
+
+    def weight_on(keys: Int[Array, " T"]) -> Float[Array, "B K G T"]:
+        return jnp.take_along_axis(weights, keys.reshape(1, 1, 1, -1, 1), axis=-1)[..., 0]
+
     return out.transpose(0, 3, 1, 2, 4).reshape(q.shape).astype(q.dtype), {
         "entropy": entropy,
         "entropy_normalized": jnp.where(visible > 1, entropy / jnp.log(visible.clip(2)), 0.0),
         "varentropy": _varentropy(weights, log_weights),
         "entropy_no_sink": jnp.sum(entr(no_sink), axis=-1),
         "sink_mass": weights[..., 0],
-        "attention_self": jnp.take_along_axis(weights, (visible - 1)[:, None], axis=-1)[..., 0],
-        "attention_previous": jnp.where(
-            visible > 1, jnp.take_along_axis(weights, (visible - 2).clip(0)[:, None], axis=-1)[..., 0], 0.0
-        ),
+        "attention_self": weight_on(visible - 1),
+        "attention_previous": jnp.where(visible > 1, weight_on((visible - 2).clip(0)), 0.0),
         "attention_prompt_mass": jnp.sum(weights, axis=-1),
         "attention_max": jnp.max(weights, axis=-1),
     }

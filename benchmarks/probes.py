@@ -110,14 +110,14 @@ def _tokens(shape: str, batch: int) -> np.ndarray:
 
 def _steps(
     model: jt.Model, probes: jt.Probes, tokens: np.ndarray, steps: int, dropped: tuple[str, ...] = ()
-) -> Callable[[], None]:
+) -> Callable[[], StepTrace]:
     """Return a call that runs `steps` steps from the end of the same prompt and returns all metrics but `dropped`."""
     batch, width = tokens.shape
     static = {"config": model.config, "probes": probes}
-    prompt_length = jnp.full(batch, width, jnp.int32)
-    state = init_state(model.config, model.params, batch, 64 + steps, probes, prompt_length=prompt_length)
+    lengths = np.full(batch, width, np.int32)
+    state = init_state(model.config, model.params, batch, 64 + steps, probes, prompt_length=jnp.asarray(lengths))
     feed = jax.jit(prefill, static_argnames=tuple(static))
-    held = [feed(model.params, state, tokens, np.full(batch, width, np.int32), **static)]
+    held = [feed(model.params, state, tokens, lengths, **static)]
     step = functools.partial(decode_step, stop=stop_rules(), **static)
 
     @functools.partial(jax.jit, donate_argnames="state")
@@ -128,10 +128,10 @@ def _steps(
 
         return jax.lax.scan(body, state, length=steps)
 
-    def call() -> None:
-        start = dataclasses.replace(held[0], length=jnp.full(batch, width, jnp.int32))
-        held[0], trace = run(model.params, start)
-        jax.block_until_ready((held[0], trace))
+    def call() -> StepTrace:
+        start = dataclasses.replace(held[0], length=jnp.asarray(lengths))
+        held[0], trace = jax.block_until_ready(run(model.params, start))
+        return trace
 
     return call
 

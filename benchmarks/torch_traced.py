@@ -102,6 +102,8 @@ def _outputs(model: Any, residual: torch.Tensor) -> tuple[Metrics, torch.Tensor]
         "renyi": torch.stack(renyi, dim=-1),
         "top1_prob": two[..., 0],
         "top1_top2_gap": two[..., 0] - two[..., 1],
+        "self_certainty": -log_p[-1].mean(-1) - math.log(log_p.shape[-1]),
+        "fisher_rao": 2 / math.pi * torch.acos((log_p[-1] / 2).exp().sum(-1) / math.sqrt(log_p.shape[-1])),
         "lens_entropy": last(entropy),
         "lens_varentropy": last(varentropy),
         "lens_kl": last(cross - entropy[-1]),

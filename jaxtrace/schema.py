@@ -124,9 +124,9 @@ METRICS: dict[str, Metric] = _by_name(
            "self-certainty", column=3, scale="sequential", plots=("entropy_steps",), tensorboard=("scalar",),
            feature=True),
     Metric("fisher_rao", (), "output", "", "(2/π) arccos(Σ √p / √V): 0 for uniform, towards 1 for a certain token",
-           "Fisher–Rao distance to uniform", column=3, scale="sequential", plots=("entropy_steps",),
+           "Fisher–Rao distance", column=3, scale="sequential", plots=("entropy_steps",),
            tensorboard=("scalar",), feature=True),
-    Metric("top_k_mass", (), "top_k_mass", "", "Σ of the k largest probabilities", "mass of the likeliest tokens",
+    Metric("top_k_mass", (), "top_k_mass", "", "Σ of the k largest probabilities", "top-k mass",
            column=3, scale="sequential", plots=("entropy_steps",), tensorboard=("scalar",)),
     # Not a feature: it grows with ln(keys), and so would tell the length.
     Metric("attention_entropy", HEAD, "attention", "nats", "−Σ a ln a over the visible keys", "attention entropy",

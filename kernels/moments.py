@@ -196,8 +196,8 @@ class Moments:
 
         The divergence is −(1/n) Σ ln p − ln n (arXiv 2502.18581). It is within 1e-5 of float64, absolute and relative.
         """
-        assert self.c is not None
         n = self._count
+        assert self.c is not None
         return jnp.where(self.l == 0, 0.0, jnp.maximum(jnp.log(self._divisor / n) - self.c / n, 0.0))
 
     @property
@@ -212,6 +212,8 @@ class Moments:
         return jnp.where(uniform, 0.0, 2 / math.pi * jnp.arccos(jnp.where(uniform, 0.0, cosine)))
 
     def _sum_of_order(self, alpha: float) -> Float[Array, "*r"]:
+        if alpha not in self.alphas:
+            raise ValueError(f"alphas are {self.alphas}; this quantity needs the order {alpha:g} too")
         return self.r[..., self.alphas.index(alpha)]
 
     @property

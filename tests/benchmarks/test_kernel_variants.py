@@ -51,7 +51,8 @@ def test_unfused_softmax_agrees():
         near(theirs[name], getattr(ours.moments, name))
     near(theirs["top1"], ours.top1)
     near(theirs["top1_prob"], ours.moments.p_max)
-    near(theirs["top1_top2_gap"], ours.top1_top2_gap)
+    for name in ("top1_top2_gap", "self_certainty", "fisher_rao"):
+        near(theirs[name], getattr(ours, name))
 
 
 def test_unfused_unembed_agrees():
@@ -61,7 +62,7 @@ def test_unfused_unembed_agrees():
     near(theirs["varentropy"], ours.moments.varentropy)
     near(theirs["top1_prob"], ours.moments.p_max)
     near(theirs["logprob"], ours.target_logprob)
-    for name in ("renyi", "top1", "kl", "top1_top2_gap"):
+    for name in ("renyi", "top1", "kl", "top1_top2_gap", "self_certainty", "fisher_rao"):
         near(theirs[name], getattr(ours, name))
 
 
@@ -87,7 +88,9 @@ def test_unfused_dispersion_agrees():
 def test_bytes_of_softmax_moments():
     rows, size = 3, 50
     by_name = all_variants("softmax_moments", "bfloat16")
-    assert by_name["xla"].moved == rows * size * 2 + rows * (4 + 3 + 2) * 4  # m l a b, three r, top1, gap
+    assert (
+        by_name["xla"].moved == rows * size * 2 + rows * (4 + 3 + 4) * 4
+    )  # m l a b, three r, top1, gap, two distances
     assert by_name[f"{NO_MOMENTS}/logsumexp"].moved == rows * size * 2 + rows * 4
 
 
@@ -95,7 +98,7 @@ def test_bytes_of_unembed_moments():
     groups, rows, width, size = 2, 3, 8, 50
     read = (groups * rows + size) * width * 2
     by_name = all_variants("unembed_moments", "bfloat16")
-    of_each, of_output = 4 + 2, 3 + 2  # m l a b, top1, kl; three renyi, gap, target
+    of_each, of_output = 4 + 2, 3 + 4  # m l a b, top1, kl; three renyi, gap, two distances, target
     assert by_name["xla"].moved == read + rows * 4 + (groups * of_each + of_output) * rows * 4
     assert by_name[f"{NO_MOMENTS}/stored-logits"].moved == read + groups * rows * size * 4
     assert by_name[f"{NO_MOMENTS}/largest-logits"].moved == read + groups * rows * 4
@@ -106,7 +109,7 @@ def test_bytes_of_decode_attention():
     by_name = all_variants("decode_attention", "bfloat16")
     moved = (2 * b * n * h + 2 * b * k * s * h) * 2 + b * 4
     assert by_name[f"{NO_MOMENTS}/xla"].moved == moved
-    assert by_name["xla"].moved == moved + 5 * b * n * 4
+    assert by_name["xla"].moved == moved + 9 * b * n * 4  # nine metrics of each head
 
 
 def test_bytes_of_head_dispersion():

@@ -131,7 +131,11 @@ def test_parts_whose_tops_are_far_apart_keep_the_sum_of_scores():
 
 
 def test_the_sum_of_scores_needs_the_order_0():
-    assert Moments.of(jnp.zeros(3), alphas=(0.5, 2.0)).c is None
+    lacking = Moments.of(jnp.zeros(3), alphas=(0.5, 2.0))
+    assert lacking.c is None
+    for name in ("self_certainty", "fisher_rao"):
+        with pytest.raises(ValueError, match=r"alphas are \(0\.5, 2\.0\); this quantity needs the order 0 too"):
+            getattr(lacking, name)
     assert with_uniform_orders((2.0, 0.5)) == (2.0, 0.5, 0.0) and with_uniform_orders(ALPHAS) == ALPHAS
 
 

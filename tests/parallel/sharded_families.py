@@ -20,7 +20,7 @@ from tests.models.cases import GEMMA4_EXPERTS, SEEING, SMALL
 # divides the vocabulary of 41. One family is compared on every mesh, the others on the first.
 MESHES = ("data=2,model=4", "data=2,model=2", "model=2")
 ROWS, TOKENS, SLOTS = 4, 5, 16
-PROBES = Probes(alphas=(2.0,), top_tokens=3, attention_rows=((1, 1), (1, 2)), lens_renyi=True)
+PROBES = Probes(alphas=(2.0,), top_tokens=3, top_k_mass=4, attention_rows=((1, 1), (1, 2)), lens_renyi=True)
 
 
 def check(family, meshes=None, **changes):
