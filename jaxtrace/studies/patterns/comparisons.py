@@ -12,7 +12,6 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.differences import Difference, difference, paired_difference
 from jaxtrace.statistics.intervals import Draws, estimate_columns
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.labels import SHARED_KEYS
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.trajectories import Trajectory, prompt_numbers
 
@@ -34,8 +33,7 @@ def pairing(answers: Sequence[Trajectory]) -> str:
     complete = prompts.dropna()
     if len(complete) < 2 or len(complete) <= len(prompts) / 2 or (complete.nunique(axis=1) > 1).any():
         return UNPAIRED
-    words = {str(pair).split(" ", 1)[0] for pair in complete.index}
-    return words.pop() if len(words) == 1 and words <= {*SHARED_KEYS} else "prompt"
+    return str(complete.index[0]).split(" ", 1)[0]
 
 
 def pairing_notes(answers: Sequence[Trajectory], key: str) -> Iterator[str]:
