@@ -22,7 +22,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.units import Units
 
 FEW = 10  # an interval over fewer units is a t interval, and is marked
-FEW_NOTE = f"* over fewer than {FEW} units (prompts, stories, …): a t interval, which little supports."
+FEW_NOTE = f"* over fewer than {FEW} units (such as prompts): a t interval, weak evidence"
 TAIL = 0.025
 UNBOUNDED = (-np.inf, np.inf)
 Bounds = tuple[float, float]

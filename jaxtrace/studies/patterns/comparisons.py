@@ -77,7 +77,7 @@ def compare_lines(
             ranked = auroc(a[a | b], values[a | b], groups=units[a | b], **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
             row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
-            rows.append(row | {"p": gap.p, "paired": key, "n_first": gap.n[0], "n_second": gap.n[1]})
+            rows.append(row | {"p": gap.p, "paired": key or "no", "n_first": gap.n[0], "n_second": gap.n[1]})
     if not rows:
         raise StudyError(f"{label}: no attention metric is finite in two conditions; trace another model")
     return pd.DataFrame(rows)

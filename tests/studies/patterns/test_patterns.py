@@ -256,7 +256,7 @@ def test_conditions_of_a_topic_are_compared_within_it():
     assert line["difference_low"] > 0 and line["p"] < 0.05 and not line["difference_few"]
     assert "compared within pairs, by topic; 0 of 14 lack an answer" in " ".join(result.notes)
     unpaired = compared([answer_of(one, topic=None) for one in rows])[1].loc["attention_entropy", "none"]
-    assert unpaired["paired"] == "" and unpaired["p"] > 0.3  # topics differ by ten times as much
+    assert unpaired["paired"] == "no" and unpaired["p"] > 0.3  # topics differ by ten times as much
 
 
 def answer_of(one, **meta):
@@ -280,7 +280,7 @@ def test_the_same_prompts_under_two_settings_are_pairs():
 def test_grades_and_topics_that_are_not_balanced_are_no_pairs():
     more = [answer(500 + i, {"condition": "factual", "topic": f"t{i % 3}"}, 6) for i in range(4)]
     rows = of_topics(3) + more
-    assert set(compared(rows)[1]["paired"]) == {""}
+    assert set(compared(rows)[1]["paired"]) == {"no"}
 
 
 def test_the_residual_of_ln_keys_leads(outcome):
