@@ -22,7 +22,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.units import Units
 
 FEW = 10  # an interval over fewer units is a t interval, and is marked
-FEW_NOTE = f"* over fewer than {FEW} units (prompts, stories, …): a t interval, which little supports."
+FEW_NOTE = f"* over fewer than {FEW} units (such as prompts): a t interval, weak evidence"
 TAIL = 0.025
 UNBOUNDED = (-np.inf, np.inf)
 Bounds = tuple[float, float]
@@ -182,12 +182,12 @@ def _half_width(left_out: Sequence[np.ndarray]) -> float:
 
 
 def exact_at_bound(estimate: Estimate, bounds: Bounds) -> Estimate:
-    """Return an estimate with Clopper and Pearson's interval (1934) if all its units reach a bound, else unchanged.
+    """Return an estimate with Clopper and Pearson's interval (1934) if few units all reach a bound, else unchanged.
 
     The interval is the one of as many successes, not a point.
     """
     least, most = bounds
-    if estimate.low != estimate.high or estimate.low not in bounds or not np.isfinite(most - least):
+    if not estimate.few or estimate.low != estimate.high or estimate.low not in bounds or not np.isfinite(most - least):
         return estimate
     units = estimate.n if estimate.fewest is None else estimate.fewest
     reach = (most - least) * (1 - TAIL ** (1 / units))

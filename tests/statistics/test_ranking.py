@@ -76,10 +76,10 @@ def test_a_rare_class_is_in_every_resample(rng, measure):
     assert np.isnan(measure(np.arange(40) < 1, scores).low)  # one row says nothing about the spread of its class
 
 
-def test_an_area_of_one_is_not_certain():
-    few, many = auroc([1, 1, 1, 0, 0, 0], [4, 5, 6, 1, 2, 3]), auroc([1] * 50 + [0] * 50, np.arange(100))
+def test_an_area_of_one_is_not_certain_from_few_rows():
+    few = auroc([1, 1, 1, 0, 0, 0], [4, 5, 6, 1, 2, 3])
     assert few.high == 1.0 and few.low == pytest.approx(0.025 ** (1 / 3))
-    assert many.low == 0.0 and 0 < many.high < 0.1
+    assert auroc([1] * 50 + [0] * 50, np.arange(100)).low == 0.0
 
 
 @pytest.mark.nightly

@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 from jaxtrace.studies._shared.result import Table
 
 
-def tested_table(frame: pd.DataFrame, text: str, *family: str) -> Table:
+def adjusted_table(frame: pd.DataFrame, text: str, *family: str) -> Table:
     """Return a table in which each column of p-values (p, p_NAME, NAME_p) is followed by its adjusted one, …_adjusted.
 
     Args:

@@ -21,7 +21,7 @@ class Table:
 
     Attributes:
       frame: data frame. An estimate named x has its interval in x_low and x_high, and its n in a column named n; x_few
-        marks an interval over few units. A p-value has its adjusted value beside it (`adjustment.tested_table`).
+        marks an interval over few units. A p-value has its adjusted value beside it (`adjustment.adjusted_table`).
       text: meaning of the rows in a sentence or two, with units that are not in the columns' names.
       preview: number of rows in the terminal and in the page; the CSV file has all.
     """

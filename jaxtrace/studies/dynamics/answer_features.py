@@ -13,7 +13,7 @@ from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import permutation_p
 from jaxtrace.statistics.intervals import Draws, Estimate
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -78,7 +78,7 @@ def auroc_table(
             rows += [{"model": model, **row} for name in names if (row := _row(answers, name, config.resampling))]
     if not rows:
         raise StudyError(f"{'; '.join(reasons)}; trace more of the questions, or drop --choices")
-    return tested_table(pd.DataFrame(rows), AUROC_TEXT, "model"), [
+    return adjusted_table(pd.DataFrame(rows), AUROC_TEXT, "model"), [
         f"{reason}: it is absent from choices_auroc." for reason in reasons
     ]
 

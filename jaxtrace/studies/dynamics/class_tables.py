@@ -6,7 +6,7 @@ import pandas as pd
 
 from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics import classes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
@@ -28,7 +28,7 @@ def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
     """Return the classes of models and of prompts with at least `config.least_steps` steps."""
     rules = RULES_TEXT.format(tau=f"±{config.tau:g} nats", low=config.low, wide=config.wide)
     text = f"Every prompt of {config.least_steps} steps or more. {rules}. {TREND_TEXT}"
-    prompt_table = tested_table(_prompt_rows(flat, config), text, "model")
+    prompt_table = adjusted_table(_prompt_rows(flat, config), text, "model")
     prompts = prompt_table.frame
     return {
         "classes": Table(

@@ -24,7 +24,7 @@ from jaxtrace.run import load_prompts
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import UNBOUNDED, bootstrap
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.expansions import measure_expansions
 from jaxtrace.studies._shared.progress import OnCount, Progress
 from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
@@ -211,7 +211,7 @@ def interventions(measured: Mapping[str, ModelAblations], config: InterventionsC
         question=QUESTION,
         tables={
             "accuracy": by_kind,
-            "comparisons": tested_table(pd.DataFrame(comparisons), COMPARISONS_TEXT, "model"),
+            "comparisons": adjusted_table(pd.DataFrame(comparisons), COMPARISONS_TEXT, "model"),
             "questions": Table(pd.concat(questions, ignore_index=True), QUESTIONS_TEXT, EXAMPLES),
             "layers": Table(
                 pd.DataFrame(layers), "Mean ΔH in nats over the n held-out questions, which chose the layers."

@@ -18,7 +18,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.differences import difference
 from jaxtrace.statistics.intervals import bootstrap
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.published import pad_with_zeros
@@ -98,7 +98,7 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
         pictures |= {name + suffix: picture for name, picture in drawn.items()}
         notes += [f"{metric}: {note}" for note in _notes(profiles, folds, config)]
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items() if parts}
-    tables = {name: tested_table(frame, TEXTS[name], "metric") for name, frame in joined.items() if len(frame)}
+    tables = {name: adjusted_table(frame, TEXTS[name], "metric") for name, frame in joined.items() if len(frame)}
     return Result("lens", QUESTION.format(by=f"'{config.by}'"), tables, pictures, tuple(notes))
 
 

@@ -12,7 +12,6 @@ from jaxtrace.errors import StudyError
 from jaxtrace.statistics.differences import Difference, difference, paired_difference
 from jaxtrace.statistics.intervals import Draws, estimate_columns
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.labels import SHARED_KEYS
 from jaxtrace.studies.patterns.settings import PatternsConfig
 from jaxtrace.studies.patterns.trajectories import Trajectory, prompt_numbers
 
@@ -34,8 +33,7 @@ def pairing(answers: Sequence[Trajectory]) -> str:
     complete = prompts.dropna()
     if len(complete) < 2 or len(complete) <= len(prompts) / 2 or (complete.nunique(axis=1) > 1).any():
         return UNPAIRED
-    words = {str(pair).split(" ", 1)[0] for pair in complete.index}
-    return words.pop() if len(words) == 1 and words <= {*SHARED_KEYS} else "prompt"
+    return str(complete.index[0]).split(" ", 1)[0]
 
 
 def pairing_notes(answers: Sequence[Trajectory], key: str) -> Iterator[str]:
@@ -79,7 +77,7 @@ def compare_lines(
             ranked = auroc(a[a | b], values[a | b], groups=units[a | b], **settings)
             row = {"model": label, "metric": metric, "control": control, "comparison": f"{first} − {second}"}
             row |= estimate_columns({"difference": gap.difference, "g": gap.effect, "auroc": ranked})
-            rows.append(row | {"p": gap.p, "paired": key, "n_first": gap.n[0], "n_second": gap.n[1]})
+            rows.append(row | {"p": gap.p, "paired": key or "no", "n_first": gap.n[0], "n_second": gap.n[1]})
     if not rows:
         raise StudyError(f"{label}: no attention metric is finite in two conditions; trace another model")
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import finite_mean
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import Picture, Result
@@ -109,7 +109,7 @@ def patterns(traces: Mapping[str, Trace], config: PatternsConfig) -> Result:
         label: (_comparisons(of_trace, matched[label]), _step_zero(of_trace)) for label, of_trace in answers.items()
     }
     compared, at_first = (
-        tested_table(
+        adjusted_table(
             pd.concat(
                 compare_lines(label, of_trace, lines[label][i], pairs[label], config)
                 for label, of_trace in answers.items()

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrace.statistics.controls import residualize
 from jaxtrace.statistics.intervals import finite_mean
-from jaxtrace.studies._shared.labels import row_groups
+from jaxtrace.studies._shared.labels import SHARED_KEYS
 from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text
 from jaxtrace.traces.requirements import require_generated, require_metrics, require_tokens
@@ -34,7 +34,7 @@ class Trajectory:
     Attributes:
       row: number of the answer in its trace.
       group: number of its prompt; samples of one prompt share it.
-      pair: subject of its prompt, such as a topic, or else the prompt; see `comparisons.pairing`.
+      pair: subject of its prompt, such as "topic rain", or else "prompt NUMBER"; see `comparisons.pairing`.
       condition: condition of the answer.
       values: metric → float64 [steps], mean over heads and the layers that have values.
       ln_keys: float64 [steps], ln of the number of visible positions: the prompt's, and one per step before.
@@ -78,19 +78,20 @@ def trajectories(label: str, trace: Trace, conditions: Sequence[str | None]) -> 
     require_generated(label, trace)
     require_tokens(label, trace)
     groups: dict[bytes, int] = {}
-    pairs, answers = row_groups(), []
+    answers = []
     for number, (row, condition) in enumerate(zip(trace.rows, conditions, strict=True)):
         steps = row.drawn_steps
         if condition is None or not len(steps):
             continue
         group = groups.setdefault(row.prompt_tokens.tobytes(), len(groups))
+        about = (f"{key} {row.prompt.meta[key]}" for key in SHARED_KEYS if key in row.prompt.meta)
         names = [name for name in (*ATTENTION, *OUTPUT) if name in row.metrics]
         metrics = {name: row.metrics[name][steps].astype(np.float64) for name in names}
         answers.append(
             Trajectory(
                 row=number,
                 group=group,
-                pair=str(pairs(trace, row)),
+                pair=next(about, f"prompt {group}"),
                 condition=condition,
                 values={name: mean_by_step(row, name, steps) for name in names},
                 ln_keys=np.log(len(row.prompt_tokens) + steps - row.prompt_steps),

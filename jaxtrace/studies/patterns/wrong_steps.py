@@ -17,7 +17,7 @@ from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.differences import paired_difference
 from jaxtrace.statistics.intervals import finite_mean, mean_intervals
 from jaxtrace.statistics.ranking import auroc
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.result import Picture, Result, Table
 from jaxtrace.studies.patterns.figures import around_figure
 from jaxtrace.studies.patterns.tables import MEAN, STEP_METRICS
@@ -95,7 +95,7 @@ def wrong_steps(traces: Mapping[str, Trace], file: Path | None, *, seed: int = 0
     return Result(
         "patterns",
         "Does attention entropy tell where an answer goes wrong?",
-        {"wrong_steps": tested_table(pd.concat(compared), WRONG_STEPS_TEXT, "model"), "around": along},
+        {"wrong_steps": adjusted_table(pd.concat(compared), WRONG_STEPS_TEXT, "model"), "around": along},
         {"around": Picture(partial(around_figure, along.frame), AROUND_TEXT, along.few)},
         (*notes, "Tokens from the wrong step on come later, and later tokens see more keys: read the controls."),
     )

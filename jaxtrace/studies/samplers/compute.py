@@ -27,7 +27,7 @@ from jaxtrace.statistics.intervals import (
     interval,
     t_interval,
 )
-from jaxtrace.studies._shared.adjustment import tested_table
+from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
 from jaxtrace.studies._shared.traces import load_models, study_traces
@@ -78,7 +78,7 @@ def samplers(runs: Mapping[str, Sequence[SamplerRun]], config: SamplersConfig) -
     )
     compared = pd.DataFrame([line for label in runs for line in comparisons(label, answers, config)])
     summary = Table(by_sampler, SAMPLERS_TEXT)
-    tables = {"samplers": summary, "comparisons": tested_table(compared, COMPARISONS_TEXT, "model")}
+    tables = {"samplers": summary, "comparisons": adjusted_table(compared, COMPARISONS_TEXT, "model")}
     pictures = {
         "entropy": Picture(
             partial(entropy_figure, by_sampler),

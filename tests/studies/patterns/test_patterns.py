@@ -228,3 +228,66 @@ def test_column_means_have_t_intervals():
         low, high = stats.t.interval(0.95, n - 1, np.mean(values[:n, column]), stats.sem(values[:n, column]))
         assert (found["mean_low"][column], found["mean_high"][column]) == pytest.approx((low, high))
     assert found["mean_low"].isna().tolist() == [False, False, True, True]
+
+
+def of_topics(topics, conditions=("creative", "factual"), samples=1, seed=0):
+    """Return answers whose level is the topic's; the first condition's is 0.2 nats higher."""
+    rng, rows = np.random.default_rng(seed), []
+    for topic in range(topics):
+        level = float(rng.normal(0, 2))
+        for i, condition in enumerate(conditions):
+            for sample in range(samples):
+                meta = {"condition": condition, "topic": f"t{topic}"}
+                made = answer(10 * topic + i, meta, 6, shift=level + (0.2 if i == 0 else 0.0))
+                made.metrics["attention_entropy"] += np.float32(rng.normal(0, 0.05) + 0 * sample)
+                rows.append(made)
+    return rows
+
+
+def test_conditions_of_a_topic_are_compared_within_it():
+    rows = of_topics(14)
+    result, frame = compared(rows)
+    line = frame.loc["attention_entropy", "none"]
+    first, second = (np.array([slow_mean(one, "attention_entropy", 1, None) for one in rows[i::2]]) for i in (0, 1))
+    gaps = first - second
+    assert line["paired"] == "topic" and (line["n_first"], line["n_second"]) == (14, 14)
+    assert line["difference"] == pytest.approx(gaps.mean(), abs=1e-6)
+    assert line["g"] == pytest.approx(gaps.mean() / gaps.std(ddof=1) * (1 - 3 / (4 * 13 - 1)), rel=1e-4)
+    assert line["difference_low"] > 0 and line["p"] < 0.05 and not line["difference_few"]
+    assert "compared within pairs, by topic; 0 of 14 lack an answer" in " ".join(result.notes)
+    unpaired = compared([answer_of(one, topic=None) for one in rows])[1].loc["attention_entropy", "none"]
+    assert unpaired["paired"] == "no" and unpaired["p"] > 0.3  # topics differ by ten times as much
+
+
+def answer_of(one, **meta):
+    kept = {key: value for key, value in {**one.prompt.meta, **meta}.items() if value is not None}
+    return replace(one, prompt=replace(one.prompt, meta=kept))
+
+
+def test_samples_of_a_pair_are_averaged_and_lone_answers_are_excluded():
+    rows = of_topics(12, samples=3)
+    result, frame = compared([*rows[:-3], answer(999, {"condition": "factual", "topic": "alone"}, 6)])
+    line = frame.loc["attention_entropy", "none"]
+    assert (line["paired"], line["n_first"], line["n_second"]) == ("topic", 11, 11)
+    assert "2 of 13 lack an answer of some condition" in " ".join(result.notes)
+
+
+def test_the_same_prompts_under_two_settings_are_pairs():
+    rows = [answer(i, {"condition": name}, 6, shift=i / 4) for i in range(12) for name in ("hot", "cold")]
+    assert set(compared(rows)[1]["paired"]) == {"prompt"}
+
+
+def test_grades_and_topics_that_are_not_balanced_are_no_pairs():
+    more = [answer(500 + i, {"condition": "factual", "topic": f"t{i % 3}"}, 6) for i in range(4)]
+    rows = of_topics(3) + more
+    assert set(compared(rows)[1]["paired"]) == {"no"}
+
+
+def test_the_residual_of_ln_keys_leads(outcome):
+    result, _ = outcome
+    assert result.tables["comparisons"].frame["control"].iloc[0] == "ln(keys) removed"
+    steps = result.tables["steps"].frame
+    assert steps["metric"].iloc[0] == "attention_entropy_given_ln_keys"
+    residual = steps[(steps["metric"] == "attention_entropy_given_ln_keys") & (steps["step"] > 0)]
+    assert (residual["mean"] * residual["n"]).sum() == pytest.approx(0, abs=1e-6)
+    assert any("no clean control" in note for note in result.notes)
