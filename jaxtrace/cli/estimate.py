@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -133,17 +134,22 @@ def _evaluation_table(measured: pd.DataFrame) -> Table:
     from rich.table import Table
 
     from jaxtrace.figures.tables.parts import plain
+    from jaxtrace.statistics.intervals import FEW_NOTE
 
-    def short(value: float) -> str:
-        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
-
-    table = Table(box=None, pad_edge=False, collapse_padding=True, title_justify="left")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, title_justify="left", caption_justify="left")
     table.title = f"{measured['n'].max()} answers with a label, {measured['groups'].max()} prompts"
-    table.add_column("estimator", no_wrap=True, max_width=30)
+    table.add_column("estimator", overflow="fold", max_width=28)
     for heading in ("AUROC", "PRR", "risk", "ECE", "n", "passes"):
         table.add_column(heading, justify="left" if heading == "passes" else "right", no_wrap=True)
     for row in measured.to_dict("records"):
-        interval = f"{short(row['auroc'])} [{short(row['auroc_low'])}, {short(row['auroc_high'])}]"
-        cells = (short(row[name]) for name in ("prr", "risk", "ece"))
-        table.add_row(plain(row["estimator"]), interval, *cells, str(row["n"]), row["passes"])
+        interval = f"{_short(row['auroc'])} [{_short(row['auroc_low'])}, {_short(row['auroc_high'])}]"
+        cells = (_short(row[name]) for name in ("prr", "risk", "ece"))
+        table.add_row(plain(row["estimator"]), interval + "*" * row["auroc_few"], *cells, str(row["n"]), row["passes"])
+    table.caption = FEW_NOTE if measured["auroc_few"].any() else None
     return table
+
+
+def _short(value: float) -> str:
+    """Return a number in few columns: .712, -.03, 1.000, – for NaN."""
+    text = f"{value:.3f}"
+    return "–" if math.isnan(value) else text.replace("0.", ".", 1) if abs(value) < 1 else text
