@@ -65,8 +65,7 @@ def estimate(arguments: Arguments) -> None:
     replies = f"replies are kept in {compared.replies(options.out)}; run the same command again to resume"
     on_interrupt(lambda: replies if compared.asks_judge else NOTHING_WRITTEN)
     evaluation = options.out.with_suffix(".evaluation.csv")
-    for file in (options.out, evaluation):
-        claim_file(file, overwrite=arguments.settings(OverwriteOptions).overwrite)
+    claim_file(options.out, evaluation, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace import estimators
     from jaxtrace.cli.progress import counter
     from jaxtrace.estimators.evaluation import has_classes, require_classes
