@@ -8,11 +8,16 @@ from jaxtrace.errors import StoreError
 from jaxtrace.files import LOCK, TEMPORARY, check_writable, refuse_irregular
 
 
-def claim_file(out: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output file that exists (unless `overwrite`) or cannot be written; see `claim_directory`."""
-    refuse_irregular(out)
-    if not overwrite and out.exists() and out.stat().st_size:
-        raise StoreError(f"{out}: exists already; replace it with --overwrite, or name another file")
+def claim_file(out: Path, *beside: Path, overwrite: bool = False) -> None:
+    """Refuse an output file that exists (unless `overwrite`) or cannot be written; see `claim_directory`.
+
+    Args:
+      beside: further files that are written to the same directory.
+    """
+    for file in (out, *beside):
+        refuse_irregular(file)
+        if not overwrite and file.exists() and file.stat().st_size:
+            raise StoreError(f"{file}: exists already; replace it with --overwrite, or name another file")
     check_writable(out.parent)
 
 

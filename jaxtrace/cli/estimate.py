@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -64,8 +65,7 @@ def estimate(arguments: Arguments) -> None:
     replies = f"replies are kept in {compared.replies(options.out)}; run the same command again to resume"
     on_interrupt(lambda: replies if compared.asks_judge else NOTHING_WRITTEN)
     evaluation = options.out.with_suffix(".evaluation.csv")
-    for file in (options.out, evaluation):
-        claim_file(file, overwrite=arguments.settings(OverwriteOptions).overwrite)
+    claim_file(options.out, evaluation, overwrite=arguments.settings(OverwriteOptions).overwrite)
     from jaxtrace import estimators
     from jaxtrace.cli.progress import counter
     from jaxtrace.estimators.evaluation import has_classes, require_classes
@@ -135,18 +135,20 @@ def _evaluation_table(measured: pd.DataFrame) -> Table:
     from jaxtrace.figures.tables.parts import plain
     from jaxtrace.statistics.intervals import FEW_NOTE
 
-    def short(value: float) -> str:
-        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
-
     table = Table(box=None, pad_edge=False, collapse_padding=True, title_justify="left", caption_justify="left")
-    table.caption = FEW_NOTE if measured["auroc_few"].any() else None
     table.title = f"{measured['n'].max()} answers with a label, {measured['groups'].max()} prompts"
-    table.add_column("estimator", no_wrap=True, max_width=30)
+    table.add_column("estimator", overflow="fold", max_width=28)
     for heading in ("AUROC", "PRR", "risk", "ECE", "n", "passes"):
         table.add_column(heading, justify="left" if heading == "passes" else "right", no_wrap=True)
     for row in measured.to_dict("records"):
-        mark = "*" if row["auroc_few"] else ""
-        interval = f"{short(row['auroc'])} [{short(row['auroc_low'])}, {short(row['auroc_high'])}]{mark}"
-        cells = (short(row[name]) for name in ("prr", "risk", "ece"))
-        table.add_row(plain(row["estimator"]), interval, *cells, str(row["n"]), row["passes"])
+        interval = f"{_short(row['auroc'])} [{_short(row['auroc_low'])}, {_short(row['auroc_high'])}]"
+        cells = (_short(row[name]) for name in ("prr", "risk", "ece"))
+        table.add_row(plain(row["estimator"]), interval + "*" * row["auroc_few"], *cells, str(row["n"]), row["passes"])
+    table.caption = FEW_NOTE if measured["auroc_few"].any() else None
     return table
+
+
+def _short(value: float) -> str:
+    """Return a number in few columns: .712, -.03, 1.000, – for NaN."""
+    text = f"{value:.3f}"
+    return "–" if math.isnan(value) else text.replace("0.", ".", 1) if abs(value) < 1 else text
