@@ -6,12 +6,14 @@ Where a definition differs, the test says how to convert one into the other.
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import jaxtrace as jt
 from jaxtrace.estimators import residuals
+from jaxtrace.estimators.second_pass import weighted_likelihood
 
 with np.load(Path(__file__).with_name("polygraph.npz")) as stored:
     GOLDEN = {name: stored[name] for name in stored}
@@ -252,6 +254,47 @@ def test_distances_from_fitted_residuals_equal_lm_polygraph():
     relative = near - residuals.mahalanobis_distance(background)(evaluated)
     np.testing.assert_allclose(relative, GOLDEN["fitted/RelativeMahalanobis"], rtol=TOLERANCE, atol=1e-6)
     np.testing.assert_allclose(residuals.robust_distance(fitted)(evaluated), GOLDEN["fitted/RDE"], rtol=TOLERANCE)
+
+
+class Reader:
+    """A model that answers `score_rows` with stored metrics of each text."""
+
+    config = SimpleNamespace(num_layers=LAYERS)
+
+    def __init__(self, *metrics):
+        self.metrics = metrics
+
+    def encode(self, texts, **_):
+        return texts
+
+    def score_rows(self, texts, _):
+        assert len(texts) == len(self.metrics)
+        yield [(i, SimpleNamespace(metrics=metrics, stop="scored")) for i, metrics in enumerate(self.metrics)]
+
+
+@pytest.mark.parametrize(("name", "function"), [("PMI", "pmi"), ("CPMI", "cpmi")])
+def test_mutual_information_with_the_prompt_equals_lm_polygraph(name, function):
+    alone = [valid(values) for values in GOLDEN["steps/lm_logprob"]]
+    reader = Reader(*({"logprob": np.append(values, np.nan)} for values in alone if len(values)))
+    scores = getattr(jt.estimators, function)(trace_of([answer_row(i) for i in ANSWERS]), model=reader)
+    agrees(scores, GOLDEN[f"answers/{name}"])
+
+
+def test_attention_score_of_prompt_and_answer_equals_lm_polygraph():
+    chosen, read = GOLDEN["attention/answers"], []
+    for weights in GOLDEN["attention/middle"]:
+        weights = weights[~np.isnan(weights[:, 0])]
+        layers = np.ones((len(weights), LAYERS, HEADS))
+        layers[:, LAYERS // 2] = weights
+        read.append({"attention_self": layers, "token": np.zeros(len(weights), int)})
+    trace = trace_of([answer_row(i) for i in chosen])
+    agrees(jt.estimators.attention_score(trace, model=Reader(*read)), GOLDEN["answers/AttentionScore"][chosen])
+
+
+def test_contextualised_likelihood_equals_lm_polygraph():
+    for i in ANSWERS:
+        logprobs, weights = (valid(GOLDEN[f"steps/{name}"][i]) for name in ("logprob", "csl_weight"))
+        np.testing.assert_allclose(weighted_likelihood(logprobs, weights), GOLDEN["answers/CSL"][i], rtol=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
