@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from jaxtrace.statistics.intervals import Estimate, prompt_means
@@ -42,7 +44,7 @@ def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
         "class_disagreement": Table(
             _disagreement(prompts), "Number of prompts by the three rules' classes; share is of the model's prompts."
         ),
-        "class_prompts": prompt_table,
+        "class_prompts": replace(prompt_table, preview=EXAMPLES),
     }
 
 
