@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
 from jaxtrace.studies._shared.adjustment import tested_table
-from jaxtrace.studies._shared.result import Table
+from jaxtrace.studies._shared.result import EXAMPLES, Table
 from jaxtrace.studies.dynamics import classes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import TokenTables
