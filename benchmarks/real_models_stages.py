@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jaxtrace.estimators.registry import find_estimators
 from jaxtrace.traces import open_trace
 
 DATA = {
@@ -181,7 +182,7 @@ class Plan:
         for name, title in titles.items():
             yield Stage(
                 f"{name}.estimates.parquet",
-                ("estimate", name, "--labels", f"{name}.labels"),
+                ("estimate", name, "--labels", f"{name}.labels", "--estimators", estimators_of(name)),
                 (Shown(f"{name}.estimates.evaluation.csv", f"Estimators: {title}", measures),),
                 f"{name}.labels",
             )
@@ -231,6 +232,14 @@ class Plan:
                 ),
             ),
         )
+
+
+def estimators_of(name: str) -> str:
+    """Return the estimators of a trace: of several answers to a prompt, those over samples beside two of one pass."""
+    if name != "samples":
+        return "all"
+    sampling = [each.name for each in find_estimators(("all",)) if each.passes == "samples"]
+    return ",".join(["mean_token_entropy", "perplexity", *sampling])
 
 
 def choice_labels(trace: Path, scores: Path, file: Path) -> None:

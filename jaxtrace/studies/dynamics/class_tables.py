@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from jaxtrace.statistics.intervals import Estimate, prompt_means
 from jaxtrace.statistics.trends import mann_kendall, theil_sen
 from jaxtrace.studies._shared.adjustment import adjusted_table
-from jaxtrace.studies._shared.result import Table
+from jaxtrace.studies._shared.result import EXAMPLES, Table
 from jaxtrace.studies.dynamics import classes
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.dynamics.token_tables import TokenTables
@@ -42,7 +44,7 @@ def class_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Table]:
         "class_disagreement": Table(
             _disagreement(prompts), "Number of prompts by the three rules' classes; share is of the model's prompts."
         ),
-        "class_prompts": prompt_table,
+        "class_prompts": replace(prompt_table, preview=EXAMPLES),
     }
 
 
