@@ -32,7 +32,9 @@ class GradeOptions(ChatOptions):
         description="Directory or URL of a trace.",
         json_schema_extra=TRACE,
     )
-    letter_anywhere: bool = Field(False, description="MMLU: accept the right letter wherever it stands alone.")
+    published_checker: bool = Field(
+        False, description="MMLU: grade as Entropy-Lens's code does, by a letter in prompt and answer."
+    )
     judge_model: str | None = Field(
         None, description="Model of that API that grades answers in words.", json_schema_extra=JUDGE
     )
@@ -75,7 +77,7 @@ def grade(arguments: Arguments) -> None:
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
     rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
-    labels = [label_of(row, letter_anywhere=options.letter_anywhere) for row in rows]
+    labels = [label_of(row, published_checker=options.published_checker) for row in rows]
     # Gradings may share a named cache; the same grading twice at once would pay for each reply twice.
     with WriteLock(answers) if options.judge_url and not options.cache else nullcontext():
         if options.judge_model:
