@@ -23,6 +23,7 @@ from jaxtrace.settings.groups import OUTPUT, TRACE
 
 if TYPE_CHECKING:
     from jaxtrace.grading.labels import Label
+    from jaxtrace.traces.reader import StoredTrace
 
 
 class GradeOptions(ChatOptions):
@@ -32,7 +33,12 @@ class GradeOptions(ChatOptions):
         description="Directory or URL of a trace.",
         json_schema_extra=TRACE,
     )
-    letter_anywhere: bool = Field(False, description="MMLU: accept the right letter wherever it stands alone.")
+    published_checker: bool = Field(
+        False, description="MMLU: grade as Entropy-Lens's code does, by a letter in prompt and answer."
+    )
+    letters: bool = Field(
+        False, description="Multiple choice: grade by the likeliest letter; runs the trace's model once more."
+    )
     judge_model: str | None = Field(
         None, description="Model of that API that grades answers in words.", json_schema_extra=JUDGE
     )
@@ -47,6 +53,9 @@ class GradeOptions(ChatOptions):
             raise ValueError(
                 "--judge-url needs --judge-model or --critic-model, and they need it; give both, or neither"
             )
+        if self.letters and (self.published_checker or self.judge_model):
+            other = "--published-checker" if self.published_checker else "--judge-model"
+            raise ValueError(f"--letters and {other} both grade the answers; keep one")
         return self
 
 
@@ -75,7 +84,10 @@ def grade(arguments: Arguments) -> None:
         raise StudyError(f"{options.trace}: a trace of given texts, which has no answers; grade a trace that generates")
 
     rows = [replace(row, metrics={}) for row in trace.rows]  # metrics may be large
-    labels = [label_of(row, letter_anywhere=options.letter_anywhere) for row in rows]
+    if options.letters:
+        labels = _letter_labels(options.trace, trace)
+    else:
+        labels = [label_of(row, published_checker=options.published_checker) for row in rows]
     # Gradings may share a named cache; the same grading twice at once would pay for each reply twice.
     with WriteLock(answers) if options.judge_url and not options.cache else nullcontext():
         if options.judge_model:
@@ -90,6 +102,27 @@ def grade(arguments: Arguments) -> None:
     on_interrupt(lambda: f"{options.out} is complete")
     _print_counts(labels)
     say(options.out)
+
+
+def _letter_labels(where: str, trace: StoredTrace) -> list[Label]:
+    """Return the labels of a trace's answers by the likeliest letter; loads the model of each of its runs."""
+    from datetime import datetime
+
+    from jaxtrace.errors import StudyError
+    from jaxtrace.grading.choices import letter_labels
+    from jaxtrace.model import Model
+    from jaxtrace.run import open_config_model, run_config
+    from jaxtrace.traces.reader import StoredTrace
+
+    labels = []
+    for run in trace.runs:
+        if run.config is None:
+            raise StudyError(f"{where}: does not say how its prompts were made; give a run of `jaxtrace trace`")
+        config, date = run_config(**run.config), (run.info.get("prompt_format") or {}).get("date")
+        model = Model.from_checkpoint(open_config_model(config), dtype=config.dtype, mesh=config.mesh)
+        rows = [replace(row, metrics={}) for row in StoredTrace.of([run], trace.only).rows]
+        labels += letter_labels(model, rows, config, date and datetime.fromisoformat(date))
+    return labels
 
 
 def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], list[Label]]) -> list[Label]:
@@ -108,9 +141,12 @@ def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], 
 
 def _print_counts(labels: list[Label]) -> None:
     """Print the number of answers with each grade by each rule, and with a wrong step."""
+    import numpy as np
     from rich.table import Table
 
     from jaxtrace.figures.tables.parts import plain
+    from jaxtrace.grading.strings import Grade
+    from jaxtrace.statistics.intervals import bootstrap
 
     table = Table("answers", "grade", "by")
     for (value, by), count in Counter((label.grade.value, label.by) for label in labels).most_common():
@@ -118,3 +154,9 @@ def _print_counts(labels: list[Label]) -> None:
     for by, count in Counter(label.wrong_by for label in labels if label.wrong_by).most_common():
         table.add_row(str(count), "wrong step", plain(by))
     console.print(table)
+    if graded := [label for label in labels if label.grade is not Grade.UNGRADED]:
+        right = np.array([label.grade is Grade.CORRECT for label in graded], float)
+        share = bootstrap(np.mean, right, groups=np.array([label.prompt for label in graded]))
+        console.print(
+            f"accuracy {share.value:.3f} [{share.low:.3f}, {share.high:.3f}], 95 % interval over {share.n} prompts"
+        )

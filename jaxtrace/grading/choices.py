@@ -17,6 +17,8 @@ from scipy.special import entr, softmax
 from jaxtrace.checkpoints.tokenizer import EncodedText
 from jaxtrace.engine.buckets import chunk, chunk_widths
 from jaxtrace.errors import StudyError, shown
+from jaxtrace.grading.labels import Label, digest
+from jaxtrace.grading.strings import Grade
 from jaxtrace.kernels.moments import entropy_of
 from jaxtrace.model import Model
 from jaxtrace.models.cache import empty_cache
@@ -27,8 +29,10 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.on_mesh import use_mesh_of
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.prompt import OptionKind, PromptSettings
+from jaxtrace.traces.row import Row
 
 LETTERS = "ABCDEFGHIJ"
+LIKELIEST = "likeliest letter"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,37 @@ def choice_questions(
     settings, date = settings or PromptSettings(), date or datetime.now()
     encoded = model.encode(prompts, settings, chat=chat, date=date)
     return [_choice_question(model, prompt, tokens, by, settings, chat, date) for prompt, tokens in encoded]
+
+
+def letter_labels(
+    model: Model, rows: Sequence[Row], settings: PromptSettings, date: datetime | None = None, batch_size: int = 16
+) -> list[Label]:
+    """Return labels of answers to multiple-choice prompts by the likeliest letter, whatever text was drawn.
+
+    The letters are scored as the first token of the answer, after the prompt that the rows' run was given.
+
+    Args:
+      settings: settings of the rows' prompts.
+      date: time that the chat template was given.
+
+    Raises:
+      StudyError: an error of `choice_questions`, or a prompt is now encoded otherwise than in its row.
+    """
+    distinct = {tuple(map(int, row.prompt_tokens)): row for row in rows}
+    prompts = [row.prompt for row in distinct.values()]
+    questions = choice_questions(model, prompts, settings=settings, chat=True, date=date)
+    for question, tokens in zip(questions, distinct, strict=True):
+        if tuple(question.tokens.tolist()) != tokens:
+            raise StudyError(f"prompt {shown(question.prompt.id)}: is not encoded as in its run; trace it again")
+    answers = answer_questions(model, questions, batch_size=batch_size)
+    graded = {
+        tokens: (Grade.CORRECT if right else Grade.INCORRECT, LIKELIEST)
+        if np.isfinite(entropy)
+        else (Grade.UNGRADED, "logits not finite")
+        for tokens, right, entropy in zip(distinct, answers.correct, answers.entropy, strict=True)
+    }
+    labels = [(row, *graded[tuple(map(int, row.prompt_tokens))]) for row in rows]
+    return [Label(prompt=row.prompt.id, completion=digest(row.text), grade=grade, by=by) for row, grade, by in labels]
 
 
 def answer_questions(

@@ -50,14 +50,15 @@ class Label(BaseModel):
     wrong_by: str = ""
 
 
-def label_of(row: Row, *, letter_anywhere: bool = False) -> Label:
+def label_of(row: Row, *, published_checker: bool = False) -> Label:
     """Return the label of a row's answer by its task's rule on strings; see `grade_answer`.
 
-    A thought is not graded. An answer that ended in NaN or infinite logits is ungraded.
+    Only the published checker reads a thought. An answer that ended in NaN or infinite logits is ungraded.
     """
     if row.stop == "not_finite":
         return Label(prompt=row.prompt.id, completion=digest(row.text), grade=Grade.UNGRADED, by="logits not finite")
-    graded = grade_answer(row.prompt, row.answer, letter_anywhere=letter_anywhere, cut_off=row.stop in CUT_OFF_STOPS)
+    answer, cut_off = row.text if published_checker else row.answer, row.stop in CUT_OFF_STOPS
+    graded = grade_answer(row.prompt, answer, published_checker=published_checker, cut_off=cut_off)
     return Label(prompt=row.prompt.id, completion=digest(row.text), grade=graded.grade, by=graded.by)
 
 

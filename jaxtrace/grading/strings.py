@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from jaxtrace.grading.letters import CUT_OFF, LETTER, SEVERAL, named_choice
+from jaxtrace.grading.letters import CUT_OFF, SEVERAL, named_choice
 from jaxtrace.grading.numbers import last_number, marked_number, parse_number
+from jaxtrace.grading.published_letter import published_letter
 from jaxtrace.grading.words import SENTENCE_END, Mention, breaks_off, mention_of, normalize_text, refuses
 from jaxtrace.prompts import Prompt
 from jaxtrace.tasks.mmlu import LETTERS
-from jaxtrace.tasks.published import has_letter_anywhere
 from jaxtrace.tasks.truthfulqa import split_answers
 from jaxtrace.traces.thoughts import split_completion
 
@@ -49,21 +49,24 @@ NAME_WORDS = 5  # number of words up to which an answer without a full stop may 
 DECIDED = (Grade.CORRECT, Grade.INCORRECT)
 
 
-def grade(prompt: Prompt, completion: str, *, letter_anywhere: bool = False, cut_off: bool = False) -> Grade:
+def grade(prompt: Prompt, completion: str, *, published_checker: bool = False, cut_off: bool = False) -> Grade:
     """Return the grade of a completion by its task's rule; see `grade_with_rule`."""
-    return grade_with_rule(prompt, completion, letter_anywhere=letter_anywhere, cut_off=cut_off).grade
+    return grade_with_rule(prompt, completion, published_checker=published_checker, cut_off=cut_off).grade
 
 
 def grade_with_rule(
-    prompt: Prompt, completion: str, *, letter_anywhere: bool = False, cut_off: bool = False
+    prompt: Prompt, completion: str, *, published_checker: bool = False, cut_off: bool = False
 ) -> RuleGrade:
-    """Grade a completion without its thought; see `split_completion` and `grade_answer`."""
-    answer = split_completion(completion).answer
-    return grade_answer(prompt, answer, letter_anywhere=letter_anywhere, cut_off=cut_off)
+    """Grade a completion without its thought; see `split_completion` and `grade_answer`.
+
+    The published checker reads the whole completion.
+    """
+    answer = completion if published_checker else split_completion(completion).answer
+    return grade_answer(prompt, answer, published_checker=published_checker, cut_off=cut_off)
 
 
 def grade_answer(
-    prompt: Prompt, answer: str | None, *, letter_anywhere: bool = False, cut_off: bool = False
+    prompt: Prompt, answer: str | None, *, published_checker: bool = False, cut_off: bool = False
 ) -> RuleGrade:
     """Grade an answer by the rule that the fields of `prompt.meta` select; docs/grading.md has the rules in full.
 
@@ -86,18 +89,22 @@ def grade_answer(
     Args:
       prompt: prompt that was answered.
       answer: text of the answer, without the prompt and without a thought; None if the thought is not closed.
-      letter_anywhere: use Entropy-Lens's looser rule for MMLU (arXiv 2502.16570): the right letter may be any word.
+      published_checker: grade MMLU as the published code of Entropy-Lens does (arXiv 2502.16570): by the letter that
+        `published_letter` reads from the prompt's text and the answer, thought included; no letter is incorrect.
       cut_off: True if the length limit ended the answer.
     """
     if "answer" not in prompt.meta and not prompt.meta.keys() >= LISTS:
         return RuleGrade(Grade.UNGRADED, "no reference answer")
+    if published_checker and _is_lettered(prompt.meta):
+        letter = published_letter(prompt.text or "", answer or "")
+        return _decided(letter == prompt.meta["answer"], f"published checker: {letter or 'no letter'}")
     if answer is None:
         return RuleGrade(Grade.NOT_ATTEMPTED, "thought not closed")
     lead = len(answer) - len(answer.lstrip())
     run_on = RUN_ON.search(answer, lead)
-    if run_on and (graded := _grade(prompt.meta, answer[: run_on.start()], letter_anywhere, False)).grade in DECIDED:
+    if run_on and (graded := _grade(prompt.meta, answer[: run_on.start()], False)).grade in DECIDED:
         return graded
-    return _grade(prompt.meta, answer, letter_anywhere, cut_off)
+    return _grade(prompt.meta, answer, cut_off)
 
 
 def answer_list(answers: str | Sequence[str]) -> Sequence[str]:
@@ -105,12 +112,12 @@ def answer_list(answers: str | Sequence[str]) -> Sequence[str]:
     return split_answers(answers) if isinstance(answers, str) else answers
 
 
-def _grade(meta: Mapping[str, Any], text: str, letter_anywhere: bool, cut_off: bool) -> RuleGrade:
+def _grade(meta: Mapping[str, Any], text: str, cut_off: bool) -> RuleGrade:
     if "answer" not in meta:
         return _grade_listed(meta, text)
     answer = str(meta["answer"])
-    if "choices" in meta and answer in list(LETTERS):
-        return _grade_letter(answer, text, letter_anywhere, cut_off)
+    if _is_lettered(meta):
+        return _grade_letter(answer, text, cut_off)
     if "solution" in meta and parse_number(answer) is not None:
         return _grade_number(answer, text, cut_off)
     if meta.keys() & {"stated", "digits"}:
@@ -118,12 +125,12 @@ def _grade(meta: Mapping[str, Any], text: str, letter_anywhere: bool, cut_off: b
     return _grade_words(answer, text, cut_off)
 
 
-def _grade_letter(answer: str, text: str, anywhere: bool, cut_off: bool) -> RuleGrade:
-    if anywhere:
-        letters = LETTER.findall(text)
-        if not letters:
-            return RuleGrade(Grade.NOT_ATTEMPTED, "no letter")
-        return _decided(has_letter_anywhere(answer, letters), "letter anywhere")
+def _is_lettered(meta: Mapping[str, Any]) -> bool:
+    """Return True for a question whose answer is one of some letters, as MMLU's."""
+    return "choices" in meta and meta.get("answer") in list(LETTERS)
+
+
+def _grade_letter(answer: str, text: str, cut_off: bool) -> RuleGrade:
     letter, by, denied = named_choice(text, cut_off=cut_off)
     if letter is None:
         if answer in denied:

@@ -15,11 +15,15 @@ REPO, FILE = "cais/mmlu", "all/test-00000-of-00001.parquet"
 DEV_FILE = "all/dev-00000-of-00001.parquet"
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 LETTERS = "ABCD"
+REQUEST = "Answer with the letter of the right choice alone: A, B, C or D."
 PROBLEM, ADVICE = "no question with four choices and an answer", "name a copy of MMLU"
 
 
 def load(path: Path | None, limit: int | None) -> list[Prompt]:
-    """Return the questions, each followed by its choices and "Answer:"; `meta` holds subject, choices and answer.
+    """Return the questions, each followed by its choices, a request for the letter, and "Answer:".
+
+    Without the request, a model that is asked through its chat template seldom begins with a letter. `meta` holds
+    subject, choices and answer.
 
     Args:
       path: CSV file of a subject, with a header and answers 0 to 3 or, as the authors publish it, no header and answers
@@ -31,7 +35,13 @@ def load(path: Path | None, limit: int | None) -> list[Prompt]:
       PromptError: a file cannot be fetched or read, or a row is no question with four choices and an answer.
     """
     path = path or fetch(REPO, FILE, "mmlu")
-    return take(map(_prompt, read_questions(path)), limit, path)
+    return take((_prompt(question, f"{REQUEST}\nAnswer:") for question in read_questions(path)), limit, path)
+
+
+def load_plain(path: Path | None, limit: int | None) -> list[Prompt]:
+    """Return the questions as published evaluations ask them: without the request; all else is as for `load`."""
+    path = path or fetch(REPO, FILE, "mmlu-plain")
+    return take((_prompt(question, "Answer:") for question in read_questions(path)), limit, path)
 
 
 @dataclass(frozen=True)
@@ -74,8 +84,8 @@ def read_questions(path: Path) -> Iterator[MmluQuestion]:
         yield MmluQuestion(f"mmlu-{index:05d}", subject, text.strip(), choices, letter)
 
 
-def _prompt(question: MmluQuestion) -> Prompt:
-    text = f"{question.text}\n{question.lettered_choices}\nAnswer:"
+def _prompt(question: MmluQuestion, end: str) -> Prompt:
+    text = f"{question.text}\n{question.lettered_choices}\n{end}"
     return Prompt(text=text, id=question.id, meta=question.meta)
 
 

@@ -1,13 +1,8 @@
-"""Mistakes of published code that tasks and grades can repeat; `studies/_shared/published.py` lists all of them."""
+"""Mistakes of published code that tasks can repeat; `studies/_shared/published.py` lists all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-
-def has_letter_anywhere(answer: str, letters: Sequence[str]) -> bool:
-    """Return whether the right letter is any letter of an MMLU answer, as Entropy-Lens grades (arXiv 2502.16570)."""
-    return answer in letters
+from collections.abc import Callable
 
 
 def shuffle_again(shuffled: str, shuffle: Callable[[str], str]) -> tuple[str, str]:

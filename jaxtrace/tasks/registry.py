@@ -57,6 +57,9 @@ BUILT_IN: dict[str, Task] = {
     "simpleqa": Task(simpleqa.load, "4,326 short questions of fact", 4_326),
     "gsm8k": Task(gsm8k.load, "1,319 problems of arithmetic in words", 1_319, gsm8k.TRAINING),
     "mmlu": Task(mmlu.load, "14,042 questions of 57 subjects with four choices", 14_042, mmlu.TRAINING),
+    "mmlu-plain": Task(
+        mmlu.load_plain, "the same, without a request for the letter, as published tests ask", 14_042, mmlu.TRAINING
+    ),
     "mmlu-styles": Task(
         mmlu_styles.load,
         "the same, of up to 1,000 characters, in four styles of asking",

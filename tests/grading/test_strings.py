@@ -62,23 +62,22 @@ def test_a_number_after_the_mark_or_the_last_one_decides(text, expected, by):
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "anywhere"),
+    ("text", "first"),
     [
-        (" B", RIGHT, RIGHT),
-        ("B. x", RIGHT, RIGHT),
-        ("The answer is (B), not C", RIGHT, RIGHT),
-        ("'B'", RIGHT, RIGHT),
-        ("C, or perhaps B", WRONG, RIGHT),
-        ("A good question: B", RIGHT, RIGHT),
-        ("A is right", WRONG, WRONG),
-        ("A", WRONG, WRONG),
-        ("Bees don't, and B's brother", NONE, NONE),
-        ("", NONE, NONE),
+        (" B", RIGHT),
+        ("B. x", RIGHT),
+        ("The answer is (B), not C", RIGHT),
+        ("'B'", RIGHT),
+        ("C, or perhaps B", WRONG),
+        ("A good question: B", RIGHT),
+        ("A is right", WRONG),
+        ("A", WRONG),
+        ("Bees don't, and B's brother", NONE),
+        ("", NONE),
     ],
 )
-def test_the_first_letter_that_is_no_article_decides(text, first, anywhere):
+def test_the_first_letter_that_is_no_article_decides(text, first):
     assert grade_of(CHOICES, text) is first
-    assert grade_of(CHOICES, text, letter_anywhere=True) is anywhere
 
 
 @pytest.mark.parametrize(

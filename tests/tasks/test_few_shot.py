@@ -96,7 +96,7 @@ def test_a_missing_training_split_is_refused_and_never_the_test_split_read(gsm8k
 
 
 def test_a_task_without_a_training_split_is_refused(tmp_path):
-    message = "simpleqa: has no training split to take shots from; drop shots, or choose one of gsm8k, mmlu, mmlu-style"
+    message = "simpleqa: has no training split to take shots from; drop shots, or choose one of gsm8k, mmlu, mmlu-plain"
     with pytest.raises(PromptError, match=message):
         load_task("simpleqa", tmp_path / "x.csv", shots=1)
 

@@ -8,12 +8,13 @@ import pytest
 
 from jaxtrace.errors import PromptError
 from jaxtrace.tasks import Prompt, load_task
+from jaxtrace.tasks.mmlu import REQUEST
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mmlu" / "test"
 HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
 CHOICES = ["red", "1, 2", "answer", "blue"]
 FIRST = Prompt(
-    "Which?\nA. red\nB. 1, 2\nC. answer\nD. blue\nAnswer:",
+    f"Which?\nA. red\nB. 1, 2\nC. answer\nD. blue\n{REQUEST}\nAnswer:",
     id="mmlu-00000",
     meta={"subject": "art", "choices": CHOICES, "answer": "B"},
 )
@@ -25,6 +26,13 @@ def test_csv_is_read_with_and_without_a_header(tmp_path):
     assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
     (tmp_path / "art_test.csv").write_text(row + "B\n")
     assert load_task("mmlu", tmp_path / "art_test.csv") == [FIRST]
+
+
+def test_the_plain_task_asks_as_published(tmp_path):
+    (tmp_path / "art_test.csv").write_text('Which?,red,"1, 2",answer,blue,B\n')
+    (plain,) = load_task("mmlu-plain", tmp_path / "art_test.csv")
+    assert plain.text == "Which?\nA. red\nB. 1, 2\nC. answer\nD. blue\nAnswer:"
+    assert (plain.id, plain.meta) == (FIRST.id, FIRST.meta)
 
 
 def test_parquet_is_read_and_its_columns_are_checked(tmp_path):

@@ -21,7 +21,7 @@ SHARED_KEYS = ("story", "topic", "question")  # keys of meta that name what seve
 
 
 def row_labels(
-    traces: Mapping[str, Trace], by: str, file: Path | None = None, *, letter_anywhere: bool = False
+    traces: Mapping[str, Trace], by: str, file: Path | None = None, *, published_checker: bool = False
 ) -> RowLabel:
     """Return the function that labels a row of these traces; it returns None for a row without a label.
 
@@ -30,7 +30,7 @@ def row_labels(
       by: kind of label. "correctness": correct or incorrect, by the string rules of `jaxtrace.grading` or a file of
         labels; other grades give no label. "task": the prompt's `kind`, or else the run's task. Any other name: the
         value of this key in the prompt's `meta`, or else in the run (family, model, temperature, …).
-      letter_anywhere: use the published rule for MMLU; see `jaxtrace.studies._shared.published`.
+      published_checker: grade MMLU as the published code of Entropy-Lens does; see `grade_answer`.
 
     Raises:
       StudyError: no row of some trace has a label; the message lists the known keys.
@@ -44,7 +44,7 @@ def row_labels(
 
     def label(trace: Trace, row: Row) -> str | None:
         if by == "correctness":
-            grade = grades.get((row.prompt.id, row.text)) or label_of(row, letter_anywhere=letter_anywhere).grade
+            grade = grades.get((row.prompt.id, row.text)) or label_of(row, published_checker=published_checker).grade
             return grade.value if grade in (Grade.CORRECT, Grade.INCORRECT) else None
         meta, key = row.prompt.meta, "kind" if by == "task" and "kind" in row.prompt.meta else by
         return _label_text(key, meta[key] if key in meta else run_facts(trace).get(key))

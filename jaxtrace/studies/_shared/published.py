@@ -3,7 +3,7 @@
 | switch | mistake | code |
 |---|---|---|
 | `zero_padding` (`study lens`) | Entropy-Lens pads profiles of shallow models with zeros, which gives the depth away | `pad_with_zeros` |
-| `letter_anywhere` (`study lens`) | Entropy-Lens accepts the right letter anywhere in an MMLU answer | `jaxtrace/tasks/published.py` |
+| `published_checker` (`study lens`, `grade`) | Entropy-Lens reads MMLU's letter from prompt and answer, inside words too | `jaxtrace/grading/published_letter.py` |
 | `story-questions-leak` (task) | Entropy-Lens shuffles words again for each request, which gives the kind away | `jaxtrace/tasks/published.py` |
 | `compat_duplicate_last_prompt_token` (run) | Algorithm 1 of arXiv 2604.03589 feeds the last prompt token twice | `jaxtrace/engine/encode.py` |
 

@@ -78,7 +78,7 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
     for metric in config.metric:
         parse_metric(metric)
     runs = single_runs(traces)
-    label = row_labels(runs, config.by, config.labels, letter_anywhere=config.letter_anywhere)
+    label = row_labels(runs, config.by, config.labels, published_checker=config.published_checker)
     group = model_of if config.by == "family" else row_groups(config.group)
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TEXTS}
     pictures: dict[str, Picture] = {}

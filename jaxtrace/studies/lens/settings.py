@@ -44,4 +44,6 @@ class LensConfig(StudyConfig):
     )
     folds: Annotated[Count, Field(ge=2)] = Field(10, description="Number of cross-validation folds.")
     labels: Path | None = Field(None, description="File of `jaxtrace grade`, for correctness. Default: string rules.")
-    letter_anywhere: bool = Field(False, description="Grade MMLU by its letter anywhere in the answer, as published.")
+    published_checker: bool = Field(
+        False, description="Grade MMLU as Entropy-Lens's code does, by a letter in prompt and answer."
+    )

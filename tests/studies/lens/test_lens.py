@@ -155,9 +155,9 @@ def test_correctness_follows_the_tasks_rule(rng):
     texts = [" B. 2", " A", " no idea", " C, or B"]
     rows = [dataclasses.replace(made(rng, "up", i, **meta), text=text) for i, text in enumerate(texts)]
     of = trace(rows)
-    by_first, anywhere = (row_labels({"t": of}, "correctness", letter_anywhere=loose) for loose in (False, True))
+    by_first, published = (row_labels({"t": of}, "correctness", published_checker=loose) for loose in (False, True))
     assert [by_first(of, one) for one in rows] == ["correct", "incorrect", None, "incorrect"]
-    assert [anywhere(of, one) for one in rows] == ["correct", "incorrect", None, "correct"]
+    assert [published(of, one) for one in rows] == ["correct", "incorrect", "incorrect", "correct"]
     ungraded = trace([made(rng, "up", 0)])
     with pytest.raises(StudyError, match="t: no answer can be graded; give --labels FILE"):
         row_labels({"t": ungraded}, "correctness")
