@@ -184,7 +184,7 @@ def test_every_odd_trace_is_shown_or_refused_in_one_line(name, consumer, tmp_pat
 
 def test_a_picture_says_that_nothing_is_finite():
     figure = entropy_steps(ODD["nan from the first step"].to_xarray())
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no finite values"] * 2
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no finite values"] * 4
     empty = attention_map(ODD["no rows"].to_xarray())
     assert [text.get_text() for text in empty.axes[0].texts] == ["no prompt has a step"]
 

@@ -138,8 +138,7 @@ def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
         plain = correlate(tokens[[*CORRELATED, "keys"]])
         with_ln_keys = tokens[list(CORRELATED)].assign(ln_keys=np.log(tokens["keys"]))
         fixed = correlate(with_ln_keys, fixed="ln_keys").set_index(["x", "y"])
-        columns = ["r_given_keys", "r_given_keys_low", "r_given_keys_high"]
-        partial = fixed[["r", "r_low", "r_high"]].set_axis(columns, axis=1)
+        partial = fixed[["r", "r_low", "r_high", "r_few"]].rename(columns=lambda name: f"r_given_keys{name[1:]}")
         frames.append(plain.join(partial, on=["x", "y"]).assign(model=model))
     frame = pd.concat(frames, ignore_index=True)
     return Table(
@@ -150,7 +149,7 @@ def _correlations(flat: TokenTables, config: DynamicsConfig) -> Table:
 
 
 def _pictures(flat: TokenTables, tables: Mapping[str, Table]) -> dict[str, Picture]:
-    few = bool(flat.prompts.groupby("model").size().min() < FEW)
+    few = bool(flat.prompts.groupby("model")["group"].nunique().min() < FEW)
     drifts, pairs = tables["length_control"], tables["correlations"]
     return {
         "entropy_positions": Picture(

@@ -35,7 +35,7 @@ def lens_pictures(profiles: Profiles, features: np.ndarray, config: LensConfig) 
             partial(profile_figure, profiles, features.mean(1), grid, by_model),
             f"{metric} by relative depth (layer / layers){windows}: mean of each class and one standard deviation over "
             f"its answers.{models}",
-            few=bool(profiles.answers.groupby("label").size().min() < FEW),
+            few=bool(profiles.answers.groupby("label")["group"].nunique().min() < FEW),
         )
     }
     if len(features) > 3 and (features != features[0]).any():

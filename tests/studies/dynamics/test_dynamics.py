@@ -259,12 +259,15 @@ def test_one_prompt_has_an_interval_from_blocks_of_its_steps():
 
 
 def test_samples_of_a_prompt_are_one_unit():
-    trace = made_trace(lengths=(20, 20, 20, 20))
+    trace = made_trace(lengths=(20,) * 12)
     rows = [
-        dataclasses.replace(row, prompt_tokens=trace.rows[i // 2].prompt_tokens) for i, row in enumerate(trace.rows)
+        dataclasses.replace(row, prompt_tokens=trace.rows[i // 6].prompt_tokens) for i, row in enumerate(trace.rows)
     ]
     result = dynamics({"one": Trace(rows, trace.info)}, CONFIG)
     assert (of(result, "means")["n"] == 2).all() and (of(result, "correlations")["n"] == 2).all()
+    known = of(result, "correlations").dropna(subset="r_given_keys")
+    assert known["r_few"].all() and known["r_given_keys_few"].all()
+    assert all(picture.few for picture in result.pictures.values())
 
 
 @pytest.mark.parametrize("kind", ["range", "jsd"])
