@@ -100,13 +100,15 @@ def grade(arguments: Arguments) -> None:
                 labels = _with_bar("critic", count, lambda on: criticize_answers(rows, labels, critic, on))
         write_labels(labels, options.out)
     on_interrupt(lambda: f"{options.out} is complete")
-    _print_counts(labels)
+    _print_counts(labels, [row.prompt_key for row in rows])
     say(options.out)
 
 
 def _letter_labels(where: str, trace: StoredTrace) -> list[Label]:
     """Return the labels of a trace's answers by the likeliest letter; loads the model of each of its runs."""
     from datetime import datetime
+
+    from rich.progress import Progress
 
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.choices import letter_labels
@@ -115,13 +117,20 @@ def _letter_labels(where: str, trace: StoredTrace) -> list[Label]:
     from jaxtrace.traces.reader import StoredTrace
 
     labels = []
-    for run in trace.runs:
-        if run.config is None:
-            raise StudyError(f"{where}: does not say how its prompts were made; give a run of `jaxtrace trace`")
-        config, date = run_config(**run.config), (run.info.get("prompt_format") or {}).get("date")
-        model = Model.from_checkpoint(open_config_model(config), dtype=config.dtype, mesh=config.mesh)
-        rows = [replace(row, metrics={}) for row in StoredTrace.of([run], trace.only).rows]
-        labels += letter_labels(model, rows, config, date and datetime.fromisoformat(date))
+    with Progress(console=errors, disable=console.quiet) as progress:
+        bar = progress.add_task("letters", total=None)
+
+        def on_answers(answers: int, total: int) -> None:
+            progress.update(bar, completed=answers, total=total)
+            interrupts.check()
+
+        for run in trace.runs:
+            if run.config is None:
+                raise StudyError(f"{where}: does not say how its prompts were made; give a run of `jaxtrace trace`")
+            config, date = run_config(**run.config), (run.info.get("prompt_format") or {}).get("date")
+            model = Model.from_checkpoint(open_config_model(config), dtype=config.dtype, mesh=config.mesh)
+            rows = [replace(row, metrics={}) for row in StoredTrace.of([run], trace.only).rows]
+            labels += letter_labels(model, rows, config, date and datetime.fromisoformat(date), on_answers=on_answers)
     return labels
 
 
@@ -139,14 +148,14 @@ def _with_bar(name: str, count: int, request: Callable[[Callable[[int], None]], 
         return request(on_answer)
 
 
-def _print_counts(labels: list[Label]) -> None:
-    """Print the number of answers with each grade by each rule, and with a wrong step."""
+def _print_counts(labels: list[Label], prompts: list[str]) -> None:
+    """Print the number of answers with each grade by each rule, and with a wrong step; `prompts` has one per label."""
     import numpy as np
     from rich.table import Table
 
     from jaxtrace.figures.tables.parts import plain
     from jaxtrace.grading.strings import Grade
-    from jaxtrace.statistics.intervals import bootstrap
+    from jaxtrace.statistics.intervals import FEW_NOTE, bootstrap
 
     table = Table("answers", "grade", "by")
     for (value, by), count in Counter((label.grade.value, label.by) for label in labels).most_common():
@@ -154,9 +163,11 @@ def _print_counts(labels: list[Label]) -> None:
     for by, count in Counter(label.wrong_by for label in labels if label.wrong_by).most_common():
         table.add_row(str(count), "wrong step", plain(by))
     console.print(table)
-    if graded := [label for label in labels if label.grade is not Grade.UNGRADED]:
-        right = np.array([label.grade is Grade.CORRECT for label in graded], float)
-        share = bootstrap(np.mean, right, groups=np.array([label.prompt for label in graded]))
-        console.print(
-            f"accuracy {share.value:.3f} [{share.low:.3f}, {share.high:.3f}], 95 % interval over {share.n} prompts"
-        )
+    graded = np.array([label.grade is not Grade.UNGRADED for label in labels], bool)
+    if graded.any():
+        right = np.array([label.grade is Grade.CORRECT for label in labels], float)[graded]
+        share = bootstrap(np.mean, right, groups=np.array(prompts)[graded], bounds=(0.0, 1.0))
+        interval = f"[{share.low:.3f}, {share.high:.3f}]{'*' if share.few else ''}"
+        console.print(f"accuracy {share.value:.3f} {interval}, 95 % interval over {share.n} prompts")
+        if share.few:
+            console.print(FEW_NOTE)

@@ -118,8 +118,11 @@ def check_prompt_lengths(prompt_lengths: Sequence[int] | None, texts: Sequence[t
     if len(prompt_lengths) != len(texts):
         raise PromptError(f"prompt_lengths has {len(prompt_lengths)} entries for {len(texts)} texts; give one for each")
     for number, (length, (_, tokens)) in enumerate(zip(prompt_lengths, texts, strict=True)):
-        if not 0 <= length <= len(tokens):
-            raise PromptError(f"prompt_lengths: entry {number} is {length}; text {number} has {len(tokens)} tokens")
+        if not (isinstance(length, int | np.integer) and 0 <= length <= len(tokens)):
+            raise PromptError(
+                f"prompt_lengths: entry {number} is {shown(length)}; text {number} has {len(tokens)} tokens, so give a "
+                f"whole number from 0 to {len(tokens)}"
+            )
 
 
 def load_prompt_images(

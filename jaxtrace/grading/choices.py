@@ -96,7 +96,12 @@ def choice_questions(
 
 
 def letter_labels(
-    model: Model, rows: Sequence[Row], settings: PromptSettings, date: datetime | None = None, batch_size: int = 16
+    model: Model,
+    rows: Sequence[Row],
+    settings: PromptSettings,
+    date: datetime | None = None,
+    batch_size: int = 16,
+    on_answers: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Label]:
     """Return labels of answers to multiple-choice prompts by the likeliest letter, whatever text was drawn.
 
@@ -105,6 +110,7 @@ def letter_labels(
     Args:
       settings: settings of the rows' prompts.
       date: time that the chat template was given.
+      on_answers: see `answer_questions`.
 
     Raises:
       StudyError: an error of `choice_questions`, or a prompt is now encoded otherwise than in its row.
@@ -115,7 +121,7 @@ def letter_labels(
     for question, tokens in zip(questions, distinct, strict=True):
         if tuple(question.tokens.tolist()) != tokens:
             raise StudyError(f"prompt {shown(question.prompt.id)}: is not encoded as in its run; trace it again")
-    answers = answer_questions(model, questions, batch_size=batch_size)
+    answers = answer_questions(model, questions, batch_size=batch_size, on_answers=on_answers)
     graded = {
         tokens: (Grade.CORRECT if right else Grade.INCORRECT, LIKELIEST)
         if np.isfinite(entropy)
@@ -140,6 +146,7 @@ def answer_questions(
       on_answers: callback with the numbers of answers given and in all.
     """
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].tokens))
+    batch_size = min(batch_size, len(questions))
     most = max(len(question.options) for question in questions)
     logprobs, entropy = np.zeros((len(questions), most)), np.zeros(len(questions))
     with use_mesh_of(model.params):
@@ -207,7 +214,7 @@ def _choice_question(
         if ids[: len(tokens)] != tokens.tolist() or len(ids) == len(tokens):
             raise StudyError(f"{place}: appending {option!r} changes the prompt's own tokens; reword it")
         if by == "letter" and len(ids) > len(tokens) + 1:
-            raise StudyError(f"{place}: '{space}{option}' is no token of the model's; score each 'choice' instead")
+            raise StudyError(f"{place}: '{space}{option}' is no token of the model's; score the texts of the choices, or grade the answers by rules")
         options.append(ids[len(tokens)])
     if len(set(options)) < len(options):
         raise StudyError(f"{place}: two options begin with the same token; score them by letter, or reword")

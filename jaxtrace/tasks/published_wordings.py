@@ -67,13 +67,16 @@ def read_wordings(path: Path) -> dict[str, Wording]:
 
 def _parts(path: Path, body: list[ast.stmt], choice: str | None = None) -> Iterator[tuple[str, bool]]:
     """Yield the templates of statements; `choice` is the name of the choice inside a loop."""
-    for node in body:
-        if isinstance(node, ast.Assign) or (isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add)):
+    for number, node in enumerate(body):
+        first = choice is None and not any(isinstance(other, ast.Assign | ast.AugAssign) for other in body[:number])
+        if (isinstance(node, ast.Assign) and first) or (
+            isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and not first
+        ):
             yield _template(path, node.value, choice), choice is not None
-        elif isinstance(node, ast.For) and choice is None:
+        elif isinstance(node, ast.For) and choice is None and not node.orelse:
             names = [name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)]
             yield from _parts(path, node.body, names[-1] if names else "")
-        elif not isinstance(node, ast.Return | ast.Pass) and not _is_docstring(node):
+        elif not isinstance(node, ast.Pass) and not _is_docstring(node) and not _returns_text(node, body):
             raise _unlike(path, node)
 
 
@@ -90,9 +93,14 @@ def _template(path: Path, node: ast.expr, choice: str | None) -> str:
         return f"{{{node.attr}}}"
     if choice is not None and isinstance(node, ast.Name) and node.id == choice:
         return "{choice}"
-    if choice is not None and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "chr":
+    if choice is not None and isinstance(node, ast.Call) and ast.unparse(node).startswith("chr(65 + "):
         return "{letter}"
     raise _unlike(path, node)
+
+
+def _returns_text(node: ast.stmt, body: list[ast.stmt]) -> bool:
+    """Return whether a statement is the method's last one and returns a variable."""
+    return isinstance(node, ast.Return) and node is body[-1] and isinstance(node.value, ast.Name)
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -45,6 +45,8 @@ def test_generated_metrics_equal_scored_metrics(model, generated):
         ([2], "prompt_lengths has 1 entries for 2 texts; give one for each"),
         ([2, 4], "prompt_lengths: entry 1 is 4; text 1 has 3 tokens"),
         ([-1, 2], "prompt_lengths: entry 0 is -1; text 0 has 5 tokens"),
+        ([2, 1.5], "prompt_lengths: entry 1 is 1.5; text 1 has 3 tokens, so give a whole number from 0 to 3"),
+        ([None, 2], "prompt_lengths: entry 0 is None; text 0 has 5 tokens"),
     ],
 )
 def test_prompts_that_are_not_a_part_of_their_text_are_refused(model, sizes, reason):

@@ -53,9 +53,15 @@ def test_questions_are_asked_in_the_words_of_the_file(copy):
     [
         ("def f(:", r"data_manager.py: not Python \(.*\); name a copy of the published repository"),
         ("x = 1", "data_manager.py: has no method get_STYLE_prompt; name a copy"),
-        ("def get_a_prompt(self, row):\n    return other\n    x = row.answer", "line 3: puts a prompt together"),
+        ("def get_a_prompt(self, row):\n    return other\n    x = row.answer", "line 2: puts a prompt together"),
         ("def get_a_prompt(self, row):\n    while 1: pass", "line 2: puts a prompt together in another way"),
         ("def get_a_prompt(self, row):\n    p = f'{row.subject:>9}'", "line 2: puts a prompt together in another way"),
+        ("def get_a_prompt(self, row):\n    return f'{row.question}'", "line 2: puts a prompt together in another way"),
+        ("def get_a_prompt(self, row):\n    p = 'a'\n    p = 'b'\n    return p", "line 3: puts a prompt together"),
+        (
+            "def get_a_prompt(self, row):\n    p = ''\n    for i, c in row:\n        p += chr(97 + i)\n    return p",
+            "line 4: puts a prompt together",
+        ),
     ],
 )
 def test_a_file_of_another_form_is_refused(copy, content, message):

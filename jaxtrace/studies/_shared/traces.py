@@ -92,6 +92,8 @@ def load_models(config: StudyConfig, lens: str | None = None) -> Iterator[tuple[
         raise StudyError("this study runs models itself; name models (--model) and no traces")
     for name in config.models:
         run = run_config(**{**_run_fields(config), "model": name})
+        if run.samples > 1:
+            raise StudyError(f"samples: is {run.samples}; this study takes each prompt once, so drop it")
         yield name, Model.from_checkpoint(open_config_model(run), mesh=run.mesh).with_lens(lens), run
 
 

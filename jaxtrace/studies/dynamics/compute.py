@@ -44,6 +44,7 @@ NOTES = (
 
 def run_study(config: DynamicsConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces, score the choices, write the long tables, and return the study's result."""
+    _read_choices(config)  # an error of theirs ends the study before a model runs
     opened = study_traces(config.model_copy(update={"run": with_prompt_positions(config.run)}), out, progress)
     traces = by_model(opened)
     result = dynamics(traces, config, score_choices(traces, config, progress))
@@ -67,10 +68,7 @@ def score_choices(
     """
     if config.choices is None:
         return {}
-    questions = multiple_choice.load(config.choices)
-    primer = (
-        "" if config.primer is None else read_text(config.primer, StudyError, "name a UTF-8 text file as the primer")
-    )
+    questions, primer = _read_choices(config)
     scores = {}
     for label, trace in traces.items():
         texts = {(row.prompt.text or "").strip() for row in trace.rows}
@@ -85,6 +83,13 @@ def score_choices(
             "or drop --choices"
         )
     return scores
+
+
+def _read_choices(config: DynamicsConfig) -> tuple[list[multiple_choice.MultipleChoice], str]:
+    """Return the questions with choices and the text before them."""
+    questions = [] if config.choices is None else multiple_choice.load(config.choices)
+    primer = config.primer and read_text(config.primer, StudyError, "name a UTF-8 text file as the primer")
+    return questions, primer or ""
 
 
 def _load_traced(name: str, commit: str | None) -> Model:

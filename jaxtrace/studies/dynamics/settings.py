@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from jaxtrace.settings.numbers import Count, Float
 from jaxtrace.studies._shared.settings import Resamples, StudyConfig
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 HDIKind = Literal["std", "var", "cv", "fano", "range", "jsd"]
 CorrelationMethod = Literal["pearson", "spearman"]
 TEMPLATE = "Q: {question}\nA:"
+
+
+def _check_template(template: str) -> str:
+    if "{question}" not in template:
+        raise ValueError("it must contain {question}")
+    return template
 
 
 class DynamicsConfig(StudyConfig):
@@ -38,7 +44,9 @@ class DynamicsConfig(StudyConfig):
         None, description="True and false answers to score: mc_task.json, a .parquet, a .csv as TruthfulQA's, or 'hub'."
     )
     primer: Path | None = Field(None, description="Text file to put before every question with choices.")
-    template: str = Field(TEMPLATE, description="Template of a question with choices; a space and an answer follow it.")
+    template: Annotated[str, AfterValidator(_check_template)] = Field(
+        TEMPLATE, description="Template of a question with choices; a space and an answer follow it."
+    )
     long: Literal["parquet", "csv"] | None = Field(
         None, description="Also write the table of every phase, step and layer, long/MODEL, in this format."
     )

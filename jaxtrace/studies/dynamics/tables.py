@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import estimate_columns, prompt_means
+from jaxtrace.statistics.intervals import UNBOUNDED, estimate_columns, prompt_means
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.dynamics.classes import early_late
 from jaxtrace.studies.dynamics.quantities import HDI_UNITS
@@ -18,6 +18,7 @@ from jaxtrace.studies.dynamics.token_tables import FEATURES, HIDDEN, TokenTables
 GENERATION = ("entropy", "top1_prob", "top1_top2_gap", "attention_entropy", "hdi")
 EARLY_LATE = ("entropy", "attention_entropy", "attention_entropy_normalized", "attention_entropy_no_sink")
 RESIDUAL = "attention_entropy_given_ln_keys"
+POSITIVE = (0.0, np.inf)  # bounds of entropies, probabilities and norms
 EXTREME_LAYERS = 5  # layers at either end
 Rows = list[dict[str, object]]
 
@@ -69,7 +70,9 @@ def early_late_tables(flat: TokenTables, config: DynamicsConfig) -> dict[str, Ta
         tokens.loc[of_model.index, RESIDUAL] = residualize(of_model["attention_entropy"], np.log(of_model["keys"]))
     rows = []
     for (model, metric), ends in _ends(tokens, config.share).groupby(["model", "metric"], sort=False):
-        means = prompt_means(ends[["early", "late", "drift"]], ends["group"], **config.resampling)
+        bounds = UNBOUNDED if metric == RESIDUAL else POSITIVE
+        means = prompt_means(ends[["early", "late"]], ends["group"], bounds=bounds, **config.resampling)
+        means |= prompt_means(ends[["drift"]], ends["group"], **config.resampling)
         short = int((flat.of_model(str(model)).prompts["steps"] < config.least_steps).sum())
         counts = {"n": ends["group"].nunique(), "left_out": short}
         rows.append({"model": model, "metric": metric, **estimate_columns(means), **counts})
@@ -151,7 +154,8 @@ def _extremes(model: TokenTables, config: DynamicsConfig) -> Rows:
     for end, layers in (("lowest", order.index[:EXTREME_LAYERS]), ("highest", order.index[::-1][:EXTREME_LAYERS])):
         for layer in layers:
             of_layer = model.layers[model.layers["layer"] == layer]
-            means = prompt_means(of_layer[["attention_entropy", "hdi"]], of_layer["group"], **config.resampling)
+            values, resampling = of_layer[["attention_entropy", "hdi"]], config.resampling
+            means = prompt_means(values, of_layer["group"], bounds=POSITIVE, **resampling)
             rows.append({"end": end, "layer": layer, **estimate_columns(means), "n": means["attention_entropy"].n})
     return rows
 
@@ -159,7 +163,8 @@ def _extremes(model: TokenTables, config: DynamicsConfig) -> Rows:
 def _prompt_mean_rows(model: TokenTables, config: DynamicsConfig) -> Rows:
     means = model.tokens.groupby(["prompt", "group"], as_index=False)[list(FEATURES)].mean()
     rows: Rows = []
-    for name, estimate in prompt_means(means[list(FEATURES)], means["group"], **config.resampling).items():
+    estimates = prompt_means(means[list(FEATURES)], means["group"], bounds=POSITIVE, **config.resampling)
+    for name, estimate in estimates.items():
         values = model.tokens[name]
         over_tokens = {"token_mean": values.mean(), "token_sd": values.std(), "tokens": int(values.notna().sum())}
         rows.append({"metric": name, **estimate.columns("mean"), "n": estimate.n, **over_tokens})

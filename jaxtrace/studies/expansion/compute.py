@@ -50,7 +50,7 @@ NOTES = (
 
 
 SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)  # bounds
-SHARES = ("expanding", "overlap", "jaccard")
+BOUNDS = {"expanding": SHARE, "overlap": SHARE, "jaccard": SHARE, "size": (1.0, np.inf)}
 
 
 def run_study(config: ExpansionConfig, out: Path, progress: Progress) -> Result:
@@ -119,7 +119,7 @@ def _layer_rows(label: str, expansions: Expansions, seed: int) -> pd.DataFrame:
         row: dict[str, object] = {"model": label, "layer": i + 1, "entropy": expansions.entropy[:, i + 1].mean()}
         row |= estimate_columns(
             {
-                name: bootstrap(np.mean, values, seed=seed, bounds=SHARE if name in SHARES else UNBOUNDED)
+                name: bootstrap(np.mean, values, seed=seed, bounds=BOUNDS.get(name, UNBOUNDED))
                 for name, values in columns.items()
             }
         )

@@ -60,6 +60,8 @@ TEXTS = {
 
 def run_study(config: LensConfig, out: Path, progress: Progress) -> Result:
     """Open or make the traces and return the study's result."""
+    for metric in config.metric:  # an unknown one ends the study before a model runs
+        parse_metric(metric)
     return lens(study_traces(config, out, progress), config)
 
 
@@ -75,8 +77,6 @@ def lens(traces: Mapping[str, Trace], config: LensConfig) -> Result:
       StudyError: a metric was not recorded, labels are missing, all answers are of one class, a class has fewer answers
         than folds, or folds have fewer training answers than the smallest number of neighbours.
     """
-    for metric in config.metric:
-        parse_metric(metric)
     runs = single_runs(traces)
     label = row_labels(runs, config.by, config.labels, published_checker=config.published_checker)
     group = model_of if config.by == "family" else row_groups(config.group)

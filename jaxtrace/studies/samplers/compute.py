@@ -132,7 +132,7 @@ def _summaries(
         line |= {"n": len(of_sampler[0].rows), "seeds": len(of_sampler)}
         for column in ("accuracy", "entropy", "varentropy", "length"):
             values = _by_prompt_and_seed(label, name, {"accuracy": "correct"}.get(column, column), answers)
-            bounds = (0.0, 1.0) if column == "accuracy" else UNBOUNDED
+            bounds = (0.0, 1.0 if column == "accuracy" else np.inf)
             line |= over_prompts_and_seeds(values, config.seed, bounds).columns(column)
         yield line | bootstrap(np.mean, speeds, bounds=(0.0, np.inf), seed=config.seed).columns("tokens_per_second")
 

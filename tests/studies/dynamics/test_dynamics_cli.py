@@ -45,6 +45,21 @@ def test_unusable_input_is_refused_in_one_line(tmp_path):
     assert done.status == 2 and "'std', 'var', 'cv', 'fano', 'range' or 'jsd'" in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("dynamics", "--choices", "absent.json"), "absent.json: cannot be read (No such file"),
+        (("dynamics", "--primer", "absent.txt"), "absent.txt: cannot be read (No such file"),
+        (("dynamics", "--template", "Q:"), "template is Q:; it must contain {question}"),
+        (("lens", "--metric", "hdi", "--metric", "banana"), "banana: is no metric with a value for each layer"),
+    ],
+)
+def test_an_unusable_setting_ends_a_study_before_a_model_runs(tmp_path, options, message):
+    done = run_command("study", *options, "--model", "demo", "--limit", 1, "--out", tmp_path / "out")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert message in done.err and not (tmp_path / "out" / "traces").exists()
+
+
 @pytest.mark.parametrize("from_file", [False, True])
 def test_duplicating_the_last_token_contradicts_traces(tmp_path, from_file):
     file = tmp_path / "study.yaml"

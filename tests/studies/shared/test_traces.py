@@ -8,7 +8,7 @@ import pytest
 from jaxtrace.errors import StudyError
 from jaxtrace.studies._shared.progress import Silent
 from jaxtrace.studies._shared.settings import StudyConfig
-from jaxtrace.studies._shared.traces import model_run_config, study_traces
+from jaxtrace.studies._shared.traces import load_models, model_run_config, study_traces
 from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.trace import Trace
 from tests.traces.rows import INFO, make_trace
@@ -27,6 +27,12 @@ def test_traces_are_labelled_by_model_or_by_directory(stored, tmp_path):
     opened = study_traces(StudyConfig(traces=tuple(stored)), tmp_path)
     assert list(opened) == [stored[0], stored[1], "b"]
     assert opened["b"].rows[3].text == "completion\n3"
+
+
+def test_samples_are_no_prompts_of_a_study_that_runs_models_itself():
+    config = StudyConfig(models=("demo",), run={"sampler": "sample", "samples": 2})
+    with pytest.raises(StudyError, match="samples: is 2; this study takes each prompt once"):
+        next(load_models(config))
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
