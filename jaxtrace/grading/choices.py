@@ -214,7 +214,9 @@ def _choice_question(
         if ids[: len(tokens)] != tokens.tolist() or len(ids) == len(tokens):
             raise StudyError(f"{place}: appending {option!r} changes the prompt's own tokens; reword it")
         if by == "letter" and len(ids) > len(tokens) + 1:
-            raise StudyError(f"{place}: '{space}{option}' is no token of the model's; score the texts of the choices, or grade the answers by rules")
+            raise StudyError(
+                f"{place}: '{space}{option}' is no token of the model's; score the choices' texts, or grade by rules"
+            )
         options.append(ids[len(tokens)])
     if len(set(options)) < len(options):
         raise StudyError(f"{place}: two options begin with the same token; score them by letter, or reword")

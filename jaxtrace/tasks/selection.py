@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
-
-import numpy as np
 
 from jaxtrace.errors import PromptError, few, shown
 from jaxtrace.prompts import Prompt
@@ -28,9 +27,9 @@ def choose(prompts: Sequence[Prompt], sample: int | None, seed: int, stratify: s
     if sample is None:
         return list(prompts)
     check_sample(sample, len(prompts))
-    rng = np.random.default_rng(seed)
+    rng = random.Random(seed)
     if stratify is None:
-        return [prompts[i] for i in sorted(rng.choice(len(prompts), sample, replace=False))]
+        return [prompts[i] for i in sorted(rng.sample(range(len(prompts)), sample))]
     strata: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
         if stratify not in prompt.meta:
@@ -44,8 +43,8 @@ def choose(prompts: Sequence[Prompt], sample: int | None, seed: int, stratify: s
             f"sample is {sample}, and {shown(stratify)!r} has {len(strata)} values; give at least {len(strata)}"
         )
     counts = _shares([len(members) for members in strata.values()], sample)
-    drawn = [rng.choice(members, count, replace=False) for members, count in zip(strata.values(), counts, strict=True)]
-    return [prompts[i] for i in sorted(np.concatenate(drawn))]
+    drawn = [i for members, count in zip(strata.values(), counts, strict=True) for i in rng.sample(members, count)]
+    return [prompts[i] for i in sorted(drawn)]
 
 
 def check_sample(sample: int, size: int) -> None:
@@ -56,7 +55,8 @@ def check_sample(sample: int, size: int) -> None:
 
 def _shares(sizes: Sequence[int], sample: int) -> list[int]:
     """Return the number of draws from each stratum: one each, then one by one where the share is most behind."""
-    members, counts = np.array(sizes), np.ones(len(sizes), int)
+    counts = [1] * len(sizes)
     for _ in range(sample - len(sizes)):
-        counts[np.argmax(np.where(counts < members, members / (2 * counts + 1), 0))] += 1
-    return counts.tolist()
+        behind = [size / (2 * count + 1) if count < size else 0 for size, count in zip(sizes, counts, strict=True)]
+        counts[behind.index(max(behind))] += 1
+    return counts
