@@ -139,7 +139,7 @@ def of_maps(one):
 
 def of_confidence(one):
     tables = feature_tables({"tiny": one})
-    return {"answers": tables.answers, "tokens": tables.tokens, "scores": tables.scores}
+    return {"answers": tables.answers, "tokens": tables.tokens}
 
 
 def of_summary(one):

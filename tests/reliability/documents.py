@@ -209,7 +209,7 @@ def settings(root):
     for path in files_of(root / "confidence"):
         yield Document(path, apply)
     tables = feature_tables({"made": answered})
-    yield Document(known, lambda: known_labels({"made": answered}, tables, known))
+    yield Document(known, lambda: known_labels(tables, known))
 
     demo = jt.load("demo")
     layers, width = demo.config.num_layers, demo.config.embed_dim

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxtrace.errors import StudyError
+from jaxtrace.errors import StudyError, few
+from jaxtrace.estimators import known_estimators
 from jaxtrace.statistics.calibration import calibration_curve
 from jaxtrace.studies._shared.result import Result, Table
-from jaxtrace.studies.confidence.baselines import BASELINE_TEXTS
 from jaxtrace.studies.confidence.evaluate import ScoredRows, measure_scores
-from jaxtrace.studies.confidence.features import feature_tables
+from jaxtrace.studies.confidence.features import FeatureTables, feature_tables
 from jaxtrace.studies.confidence.figures import pictures
 from jaxtrace.studies.confidence.labels import known_labels
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
+from jaxtrace.studies.confidence.scores import estimator_scores, feature_estimators, label_estimators, uncertainties
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 from jaxtrace.studies.confidence.train import check_folds, cross_validated
 from jaxtrace.traces.trace import Trace
@@ -46,28 +47,51 @@ def train(traces: Mapping[str, Trace], labels: Path | None, config: ConfidenceCo
 
     Returns:
       The confidence, trained on all labelled rows; and tables and pictures of cross-validated ones, beside every
-      baseline of `BASELINE_TEXTS`.
+      estimator that scores all labelled answers.
 
     Raises:
       JaxtraceError: the labels cannot be read; there is one class only, or a class has fewer groups than folds; the
         traces have no feature in common; no prompt has the group's key.
     """
-    tables = feature_tables(traces, config.group)
-    if ANSWER_BASELINE not in tables.scores:
+    tables = feature_tables(traces, config.group, "all")
+    entropy = tables.token_features.get(TOKEN_BASELINE)
+    if entropy is None or not np.isfinite(entropy).all():
         raise StudyError("a trace lacks entropy, the baseline; trace again with --probes that include output")
-    known = known_labels(traces, tables, labels)
+    known = known_labels(tables, labels)
     groups, owner = tables.answers["group"].to_numpy(), tables.tokens["answer"].to_numpy()
     lengths, steps = tables.answers["length"].to_numpy(), tables.tokens["step"].to_numpy() + 1
     check_folds(known.answers, groups, config.folds)
+    scores, notes = complete_scores(tables, known.answers, config.group)
+    extra = [name for name in scores.columns if name in feature_estimators()]
+    features = pd.concat([tables.answer_features, scores[extra]], axis=1)
     train_level = functools.partial(_train_level, config)
     answers = train_level(
-        tables.answer_features, known.answers, tables.scores, groups, lengths, ANSWER_BASELINE, config.penalty
+        features, known.answers, uncertainties(scores), groups, lengths, ANSWER_BASELINE, config.penalty
     )
     token_scores = tables.token_features.filter(list(TOKEN_TEXTS))
     tokens = train_level(
         tables.token_features, known.tokens, token_scores, groups[owner], steps, TOKEN_BASELINE, config.token_penalty
     )
-    return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens, tables.notes)
+    return Confidence(answers.kept, tokens.kept), _result(known.answers, answers, tokens, tables.notes + notes)
+
+
+def complete_scores(
+    tables: FeatureTables, labels: np.ndarray, group: str | None
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the scores of the estimators that score all labelled answers, and notes on others."""
+    scores = estimator_scores(tables, labels=labels if group is None else None)
+    if taken := [name for name in scores.columns if name in CLASSIFIER_TEXTS]:
+        raise StudyError(f"an estimator is named {taken[0]!r}, as a trained score is; rename it")
+    complete = np.isfinite(scores[np.isfinite(labels)]).all()
+    notes = []
+    if partial := [name for name in scores.columns if not complete[name]]:
+        notes.append(f"Estimators that do not score every labelled answer are excluded: {few(partial)}.")
+    if group is not None:
+        learned = ", ".join(label_estimators())
+        notes.append(
+            f"Estimators that learn from labels are excluded with --group, as they hold out prompts: {learned}."
+        )
+    return scores.loc[:, complete], tuple(notes)
 
 
 @dataclass(frozen=True)
@@ -113,13 +137,15 @@ def _result(labels: np.ndarray, answers: _TrainedLevel, tokens: _TrainedLevel, n
     curves = [calibration_curve(answers.scored.labels, probabilities[name]).assign(score=name) for name in shown]
     weights = pd.concat([_weights(answers.kept, "answers"), _weights(tokens.kept, "tokens")])
     method = (
-        "Trained scores are measured on held-out prompts, or groups of them. Baselines need no training; for their "
-        "calibration error, logistic regression on the same folds turns each into a probability. x_same_length is "
-        "measured after ln(length) is regressed out."
+        "Trained scores are measured on held-out prompts, or groups of them. The other scores are those of `jaxtrace "
+        "estimate`; for their calibration error, logistic regression on the same folds turns each into a probability. "
+        "x_same_length is measured after ln(length) is regressed out."
     )
     tables = {
         "answers": Table(
-            _with_texts(answers.measured, CLASSIFIER_TEXTS | BASELINE_TEXTS),
+            _with_texts(
+                answers.measured, CLASSIFIER_TEXTS | {name: each.formula for name, each in known_estimators().items()}
+            ),
             f"{method} Gains are over {ANSWER_BASELINE}.",
         ),
         "tokens": Table(

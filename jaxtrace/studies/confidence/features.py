@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from jaxtrace.errors import StudyError
 from jaxtrace.estimators.probability import surprise_z
+from jaxtrace.estimators.registry import find_estimators
 from jaxtrace.schema import DERIVED, METRICS, feature_names
-from jaxtrace.studies.confidence.baselines import answer_baselines, sample_baselines
 from jaxtrace.traces.depth import row_prediction_depth
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text, present_layers, select_layers
+from jaxtrace.traces.reader import split_runs
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -32,13 +34,14 @@ class FeatureTables:
       answers: one row per answer that drew a token: IDENTIFIERS (label of the trace, number of the row in it, id of the
         prompt, number of the group that it is held out with, number of drawn tokens), then the answer's features.
       tokens: one row per drawn token: `answer`, the number of its answer in `answers`, `step`, then its features.
-      scores: baselines of each answer; a baseline that any answer lacks is dropped.
+      runs: rows of the answers by run, in the same order, with the metrics of some estimators. Given text counts as
+        generated, less its last step, which no token follows.
       notes: numbers of the layers that features are made of, unless these are all.
     """
 
     answers: pd.DataFrame
     tokens: pd.DataFrame
-    scores: pd.DataFrame
+    runs: tuple[Trace, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,47 +55,47 @@ class FeatureTables:
         return self.tokens.drop(columns=["answer", "step"])
 
 
-def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> FeatureTables:
-    """Read traces row by row into tables of the features that all of them recorded.
+def feature_tables(
+    traces: Mapping[str, Trace], group: str | None = None, estimators: Sequence[str] | str = ()
+) -> FeatureTables:
+    """Read traces row by row, once, into tables of the features that all of them recorded.
 
     Args:
       group: key of the prompts' meta; prompts with one value form a group. A prompt without the key, and every prompt
         if it is None, is a group with its samples.
+      estimators: names of the estimators, or "all", whose metrics are kept for `estimator_scores`.
 
     Raises:
       StudyError: no trace drew a token, the traces have no feature in common, or no prompt has the key.
     """
     groups: dict[str, int] = {}
     has_key = group is None
-    answers, tokens, scores, notes = [], [], [], []
+    kept = {"token", *(name for each in find_estimators(estimators) for name in each.metrics)}
+    answers, tokens, runs, notes = [], [], [], []
     for label, trace in traces.items():
         counts: dict[str, set[LayerCount | None]] = defaultdict(set)
-        samples: dict[str, list[tuple[int, str]]] = {}
-        for number, row in enumerate(trace.rows):
-            has_key |= group in row.prompt.meta
-            steps = row.drawn_steps
-            if "logprob" in row.metrics:  # in given text, no token follows the last step
-                steps = steps[np.isfinite(row.metrics["logprob"][steps])]
-            if not len(steps):
-                continue
-            features = {name: values[steps] for name, values in token_features(row, trace.traced_layers).items()}
-            key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else row.prompt_key
-            group_number = groups.setdefault(key, len(groups))
-            identifiers = (label, number, row.prompt.id, group_number, len(steps))
-            tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
-            samples.setdefault(row.prompt_key, []).append((len(answers), row.answer or ""))
-            answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
-            scores.append(answer_baselines(row, trace.info))
-            for name in feature_names():
-                if name in row.metrics:
-                    counts[name].add(layer_count(row, name))
-        numbers = {name: layers_text(of_name, trace.num_layers) for name, of_name in counts.items()}
-        notes += _layer_notes(label, numbers)
-        for texts in samples.values():
-            if "maximum_sequence_probability" in scores[-1]:
-                shared = sample_baselines([(text, -scores[i]["maximum_sequence_probability"]) for i, text in texts])
-                for i, _ in texts:
-                    scores[i].update(shared)
+        numbers = itertools.count()
+        for run in split_runs(trace).values():
+            answered = []
+            for whole in run.rows:
+                row, number = _without_unfollowed(whole), next(numbers)
+                has_key |= group in row.prompt.meta
+                if not len(steps := row.drawn_steps):
+                    continue
+                features = {name: values[steps] for name, values in token_features(row, run.traced_layers).items()}
+                key = f"{group} {row.prompt.meta[group]}" if group in row.prompt.meta else row.prompt_key
+                group_number = groups.setdefault(key, len(groups))
+                identifiers = (label, number, row.prompt.id, group_number, len(steps))
+                tokens.append(pd.DataFrame({"answer": len(answers), "step": steps - row.prompt_steps, **features}))
+                answers.append(dict(zip(IDENTIFIERS, identifiers, strict=True)) | answer_features(features))
+                answered.append(_with_metrics(row, kept))
+                for name in feature_names():
+                    if name in row.metrics:
+                        counts[name].add(layer_count(row, name))
+            if answered:
+                runs.append(Trace(answered, run.info | {"mode": "generate"}))
+        texts = {name: layers_text(of_name, trace.num_layers) for name, of_name in counts.items()}
+        notes += _layer_notes(label, texts)
     if not answers:
         raise StudyError(
             f"{', '.join(filter(None, traces)) or 'the trace'}: no drawn token, because there is no prompt, or logits "
@@ -103,12 +106,24 @@ def feature_tables(traces: Mapping[str, Trace], group: str | None = None) -> Fea
     tables = FeatureTables(
         pd.DataFrame(answers, columns=[name for name in answers[0] if all(name in answer for answer in answers)]),
         pd.concat(tokens, join="inner", ignore_index=True),
-        pd.DataFrame(scores).dropna(axis=1),
+        tuple(runs),
         tuple(notes),
     )
     if not len(tables.token_features.columns):
         raise StudyError("the traces have no feature in common; record them with the same probes, output among them")
     return tables
+
+
+def _without_unfollowed(row: Row) -> Row:
+    """Return a row whose steps without a log-probability draw no token, such as the last step of given text."""
+    if "logprob" not in row.metrics or np.isfinite(row.metrics["logprob"][row.drawn_steps]).all():
+        return row
+    token = np.where(np.isfinite(row.metrics["logprob"]), row.metrics["token"], -1)
+    return replace(row, metrics=row.metrics | {"token": token})
+
+
+def _with_metrics(row: Row, names: Collection[str]) -> Row:
+    return replace(row, metrics={name: values for name, values in row.metrics.items() if name in names})
 
 
 def _layer_notes(label: str, texts: Mapping[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.files import atomic_file
 from jaxtrace.studies.confidence.features import answer_feature_names, token_feature_names
 from jaxtrace.studies.confidence.model import Confidence, FittedClassifier
+from jaxtrace.studies.confidence.scores import feature_estimators
 
 JSON, TENSORS = "confidence.json", "confidence.safetensors"
 MAX_TENSORS = 64 * MIB
@@ -42,10 +43,10 @@ class _Description(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        known = {"answers": answer_feature_names(), "tokens": token_feature_names()}
+        known = {"answers": answer_feature_names() + feature_estimators(), "tokens": token_feature_names()}
         for part, names in (("answers", self.answers), ("tokens", self.tokens)):
             if unknown := [name for name in names if name not in known[part]]:
-                raise ValueError(f"{part}: {unknown[0]!r:.60} is not a feature of this version of jaxtrace")
+                raise ValueError(f"{part}: {unknown[0]!r:.60} is not a feature of this jaxtrace and its plug-ins")
             if len({*names}) < len(names):
                 raise ValueError(f"{part}: a feature is named twice")
         return self

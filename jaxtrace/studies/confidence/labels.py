@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from jaxtrace.grading.labels import labels_for, right_or_wrong
 from jaxtrace.studies.confidence.features import FeatureTables
-from jaxtrace.traces.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class KnownLabels:
     tokens: np.ndarray
 
 
-def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path | None) -> KnownLabels:
+def known_labels(tables: FeatureTables, file: Path | None) -> KnownLabels:
     """Return the labels of answers and tokens.
 
     Args:
@@ -37,11 +35,7 @@ def known_labels(traces: Mapping[str, Trace], tables: FeatureTables, file: Path 
     Raises:
       JaxtraceError: see `labels_for`.
     """
-    places = {(label, row) for label, row in tables.answers[["trace", "row"]].itertuples(index=False)}
-    rows = (
-        row for label, trace in traces.items() for number, row in enumerate(trace.rows) if (label, number) in places
-    )
-    labels = labels_for(rows, file)
+    labels = labels_for([row for run in tables.runs for row in run.rows], file)
     answers = right_or_wrong(labels)
     tokens = answers[tables.tokens["answer"]]
     for number, label in enumerate(labels):

@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from jaxtrace.errors import StudyError
 from jaxtrace.studies.confidence.features import feature_tables, probes_of
+from jaxtrace.studies.confidence.scores import with_estimators
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.trace import Trace
 
@@ -30,6 +31,11 @@ class FittedClassifier:
     features: tuple[str, ...]
     hidden: int
     arrays: dict[str, np.ndarray]
+
+    @property
+    def estimators(self) -> list[str]:
+        """Names of the features that are scores of estimators; those made of metrics have a point, as entropy.mean."""
+        return [name for name in self.features if "." not in name]
 
     def probabilities(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the probability that each row is right, float64 [rows].
@@ -74,15 +80,15 @@ class Confidence:
           without a token are excluded.
 
         Raises:
-          StudyError: the trace lacks a probe; the message names it.
+          StudyError: the trace lacks a probe, or samples; the message names the option that records them.
         """
-        tables = feature_tables({"": trace})
-        numbers = tables.answers["row"]
+        tables = feature_tables({"": trace}, estimators=self.answers.estimators)
+        features, numbers = with_estimators(tables, self.answers.estimators), tables.answers["row"]
         answers = {
             "prompt": numbers,
             "id": tables.answers["prompt"],
-            "confidence": self.answers.probabilities(tables.answer_features),
-            "out_of_range": self.answers.out_of_range(tables.answer_features),
+            "confidence": self.answers.probabilities(features),
+            "out_of_range": self.answers.out_of_range(features),
         }
         tokens = {
             "prompt": numbers.to_numpy()[tables.tokens["answer"]],

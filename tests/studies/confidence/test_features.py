@@ -3,12 +3,12 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from jaxtrace.errors import StudyError
 from jaxtrace.schema import GROUPS
 from jaxtrace.studies.confidence.features import answer_features, feature_tables, probes_of, token_features
+from jaxtrace.studies.confidence.scores import estimator_scores
 from tests.figures.traces import row, trace
 from tests.studies.confidence.traces import answers
 
@@ -45,19 +45,18 @@ def test_tables_exclude_prompt_positions_and_steps_without_a_token(rng):
     ahead = dataclasses.replace(answered.rows[1], prompt_steps=2)
     ahead.metrics["token"][-1] = -1
     empty = dataclasses.replace(answered.rows[2], prompt_steps=5)
-    tables = feature_tables({"m": trace([answered.rows[0], ahead, empty], layers=4, heads=2)})
+    tables = feature_tables({"m": trace([answered.rows[0], ahead, empty], layers=4, heads=2)}, estimators="all")
     assert tables.answers["length"].tolist() == [5, 2]
     assert tables.tokens["answer"].tolist() == [0] * 5 + [1] * 2
     assert tables.tokens["step"].tolist() == [0, 1, 2, 3, 4, 0, 1]
     np.testing.assert_array_equal(tables.tokens["entropy"][5:], ahead.metrics["entropy"][2:4])
-    np.testing.assert_allclose(tables.scores["mean_token_entropy"][1], ahead.metrics["entropy"][2:4].mean(), rtol=1e-6)
+    scores = estimator_scores(tables, ["mean_token_entropy"])
+    np.testing.assert_allclose(scores["mean_token_entropy"][1], ahead.metrics["entropy"][2:4].mean(), rtol=1e-6)
 
 
-def test_samples_of_a_prompt_are_one_group_and_are_compared(rng):
+def test_samples_of_a_prompt_are_one_group(rng):
     tables = feature_tables({"m": answers(rng, 3, samples=2)})
     assert tables.answers["group"].tolist() == [0, 0, 1, 1, 2, 2]
-    np.testing.assert_array_equal(tables.scores["answer_sets"], 1.0)
-    assert "answer_sets" not in feature_tables({"m": answers(rng, 3)}).scores
 
 
 def test_prompts_with_one_value_of_a_key_are_one_group(rng):
@@ -69,9 +68,6 @@ def test_prompts_with_one_value_of_a_key_are_one_group(rng):
     tables = feature_tables({"m": answered}, "name")
     assert tables.answers["group"].tolist() == [0, 0, 0, 0, 1, 1]
     assert feature_tables({"m": answered}).answers["group"].tolist() == [0, 0, 1, 1, 2, 2]
-    pd.testing.assert_frame_equal(
-        tables.scores, feature_tables({"m": answered}).scores
-    )  # grouping does not change the samples
     with pytest.raises(StudyError, match="no prompt has 'nam' to group by; name a key"):
         feature_tables({"m": answered}, "nam")
 

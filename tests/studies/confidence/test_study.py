@@ -13,6 +13,7 @@ from jaxtrace.studies._shared.page import write_study
 from jaxtrace.studies.confidence.compute import train
 from jaxtrace.studies.confidence.features import feature_tables
 from jaxtrace.studies.confidence.files import JSON, TENSORS, load, save
+from jaxtrace.studies.confidence.scores import with_estimators
 from jaxtrace.studies.confidence.settings import ConfidenceConfig
 from tests.cli.conftest import jaxtrace  # noqa: F401
 from tests.figures.test_page import Page
@@ -62,7 +63,8 @@ def test_the_kept_classifier_tells_right_answers(known):
     assert answers_["id"].tolist() == [row.prompt.id for row in answered.rows]
     assert ((answers_["confidence"] > 0.5) == right).mean() > 0.9
     assert answers_["out_of_range"].max() < 0.1
-    assert confidence.answers.out_of_range(1e6 * feature_tables({"m": answered}).answer_features).min() > 0.9
+    features = with_estimators(feature_tables({"m": answered}, estimators="all"), confidence.answers.estimators)
+    assert confidence.answers.out_of_range(1e6 * features).min() > 0.9
     assert tokens["step"].tolist() == [0, 1, 2] * PROMPTS
     rows = confidence.answer_confidences(answered)
     np.testing.assert_array_equal(rows[7].tokens, tokens.query("prompt == 7")["confidence"])
@@ -107,7 +109,7 @@ def test_damaged_files_are_refused(known, tmp_path):
     with pytest.raises(StudyError, match="format 1 is of a network that jaxtrace no longer computes; train it again"):
         load(tmp_path)
     for names, message in (
-        (["entropy_.mean", *described["answers"][1:]], "'entropy_.mean' is not a feature of this version"),
+        (["entropy_.mean", *described["answers"][1:]], "'entropy_.mean' is not a feature of this jaxtrace"),
         (described["answers"][:-1], "not the weights that confidence.json describes"),
         ([*described["answers"], "entropy.last"], "'entropy.last' is not a feature"),
         (described["answers"][:-1] + described["answers"][:1], "a feature is named twice"),
@@ -131,7 +133,7 @@ def test_damaged_files_are_refused(known, tmp_path):
 
 def test_unusable_traces_and_labels_are_refused(known, rng, tmp_path):
     folder, answered, right, confidence, _ = known
-    with pytest.raises(StudyError, match="trace again with --probes that hold output"):
+    with pytest.raises(StudyError, match="trace it again with --probes that include output"):
         confidence.apply(answers(rng, 2, groups=("dispersion",)))
     with pytest.raises(StudyError, match="trace again with --probes that hold dispersion"):
         confidence.apply(answers(rng, 2, groups=("output",)))
@@ -151,7 +153,7 @@ def test_commands_train_apply_and_report(known, tmp_path, jaxtrace):  # noqa: F8
     done = jaxtrace("confidence", "train", folder / "trace", "--labels", folder / "labels.csv", "--out", out, *settings)
     assert done.status == 0, done.err
     assert "mean_token_entropy" in done.out and "have a label" in done.out
-    assert len(pd.read_csv(out / "tables" / "answers.csv")) == 19
+    assert len(pd.read_csv(out / "tables" / "answers.csv")) == 22
     done = jaxtrace("confidence", "apply", out, folder / "trace", "--out", tmp_path / "applied")
     assert done.status == 0 and "40 answers, 120 tokens" in done.out
     tokens = pd.read_parquet(tmp_path / "applied" / "tokens.parquet")
