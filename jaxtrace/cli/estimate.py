@@ -70,6 +70,7 @@ def estimate(arguments: Arguments) -> None:
     from jaxtrace.cli.progress import counter
     from jaxtrace.estimators.evaluation import has_classes, require_classes
     from jaxtrace.estimators.registry import find_estimators, is_every
+    from jaxtrace.estimators.table import score_columns
     from jaxtrace.grading.labels import labels_for, right_or_wrong
     from jaxtrace.traces import open_trace
     from jaxtrace.traces.requirements import require_generated, require_rows
@@ -100,7 +101,7 @@ def estimate(arguments: Arguments) -> None:
         console.print(_evaluation_table(measured))
     for names, what in _lacking(scores.attrs["lacking"]).items():
         console.print(f"not computed: {names}: {what}")
-    say(f"{options.out}: {len(scores)} answers, {len(chosen) - len(scores.attrs['lacking'])} estimators")
+    say(f"{options.out}: {len(scores)} answers, {len(score_columns(scores))} estimators")
     if measured is not None:
         say(evaluation)
 
@@ -114,7 +115,7 @@ def _write(frames: Mapping[Path, pd.DataFrame | None]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if frame is None:
                 path.unlink(missing_ok=True)
-            elif path.suffix == ".csv":
+            elif path.suffix.lower() == ".csv":
                 write_csv(frame, stack.enter_context(atomic_file(path)))
             else:
                 frame.to_parquet(stack.enter_context(atomic_file(path)), index=False)

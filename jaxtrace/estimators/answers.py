@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from jaxtrace.engine.stop_strings import cut_pieces
 from jaxtrace.estimators.equivalence import AnyComparison, compare_answers, comparer
 from jaxtrace.estimators.scores import Scores, drawn
 from jaxtrace.traces.requirements import require_generated
@@ -25,7 +26,7 @@ class Answer:
       row: number of its row in the trace.
       prompt: text of the prompt.
       text: the answer without its thought; the whole completion if its thought is not closed.
-      pieces: text of each drawn token; "" for the token that ends the answer.
+      pieces: text of each drawn token; "" for the token that ends the answer, and none of a stop string.
       logprobs: [drawn tokens], the end token included; empty if the trace did not record them.
       entropies: [drawn tokens], likewise.
     """
@@ -53,7 +54,7 @@ def answers_by_prompt(trace: Trace) -> list[list[Answer]]:
     prompts: dict[str, list[Answer]] = {}
     for number, row in enumerate(trace.rows):
         if len(row.drawn_steps):
-            prompts.setdefault(row.prompt_key, []).append(_answer(number, row))
+            prompts.setdefault(row.prompt_key, []).append(_answer(number, row, trace.info.get("stop", ())))
     return list(prompts.values())
 
 
@@ -97,13 +98,20 @@ def score_compared(
     return Scores(answers)
 
 
-def _answer(number: int, row: Row) -> Answer:
+def answer_text(row: Row) -> str:
+    """Return the answer of a row without its thought; the whole completion if its thought is not closed."""
+    return row.text if row.answer is None else row.answer
+
+
+def _answer(number: int, row: Row, stop: Sequence[str]) -> Answer:
     prompt = "".join(row.prompt_pieces) if row.prompt.text is None else row.prompt.text
     pieces = [row.pieces[step] for step in row.drawn_steps]
     if row.stop == "stop_token":
         pieces[-1] = ""
+    elif row.stop == "stop_string":
+        pieces = cut_pieces(pieces, stop)
     values = [drawn(row, name) if name in row.metrics else np.empty(0) for name in ("logprob", "entropy")]
-    return Answer(number, prompt, row.text if row.answer is None else row.answer, pieces, *values)
+    return Answer(number, prompt, answer_text(row), pieces, *values)
 
 
 def _sampled(trace: Trace, estimator: str) -> list[list[Answer]]:

@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from jaxtrace import interrupts
 from jaxtrace.errors import StudyError
+from jaxtrace.estimators.scores import checked_labels
 from jaxtrace.estimators.table import OnCount, score_columns
 from jaxtrace.statistics.calibration import expected_calibration_error
 from jaxtrace.statistics.controls import residualize
@@ -50,11 +51,9 @@ def evaluate(
       from their estimator's row; an estimator whose scored answers are of one class has NaN.
 
     Raises:
-      StudyError: there are not as many labels as answers, or they are of one class only.
+      StudyError: there are not as many labels as answers, one is not 0, 1 or NaN, or they are of one class only.
     """
-    labels, estimators = np.asarray(labels, float), score_columns(scores)
-    if len(labels) != len(scores):
-        raise StudyError(f"{len(labels)} labels for {len(scores)} answers; give one for each answer")
+    labels, estimators = checked_labels(labels, len(scores), "evaluate"), score_columns(scores)
     require_classes(labels, "labels")
     known = np.isfinite(labels)
     rows = []

@@ -18,12 +18,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Literal, ParamSpec
 
 import numpy as np
 
-from jaxtrace.errors import ConfigError, LackingError
+from jaxtrace.errors import ConfigError, JaxtraceError, LackingError, first_line
 from jaxtrace.estimators.scores import Scores
 from jaxtrace.plugins import Registry, place_of
 from jaxtrace.settings.validation import did_you_mean
@@ -79,15 +79,26 @@ class Estimator:
 
         Raises:
           LackingError: a metric, samples or a required input is missing.
-          ConfigError: the function does not give one score per row.
+          ConfigError: a user's function fails, or does not give one score per row.
         """
-        if lacking := [name for name in self.required if name not in inputs]:
+        if lacking := [name for name in self.required if inputs.get(name) is None]:
             what = INPUTS.get(lacking[0], f"it as {lacking[0]}=")
             raise LackingError(f"{self.name}: needs {lacking[0]}; give {what}")
-        scores = self.compute(trace, **{name: value for name, value in inputs.items() if name in self.inputs})
-        if (shape := np.shape(scores.answers)) != (len(trace.rows),):
-            raise ConfigError(f"{self.name}: gave scores of shape {shape} for {len(trace.rows)} answers; give one each")
-        return scores
+        try:
+            scores = self.compute(trace, **{name: value for name, value in inputs.items() if name in self.inputs})
+            answers = np.asarray(scores.answers, float)
+        except JaxtraceError:
+            raise
+        except Exception as error:
+            if self.compute.__module__.startswith("jaxtrace."):
+                raise
+            problem = f"{type(error).__name__}: {first_line(error)}"
+            raise ConfigError(f"{self.name}: fails ({problem}); correct it, to return jt.estimators.Scores") from error
+        if answers.shape != (len(trace.rows),):
+            raise ConfigError(
+                f"{self.name}: gave scores of shape {answers.shape} for {len(trace.rows)} answers; give one each"
+            )
+        return replace(scores, answers=answers)
 
 
 ESTIMATORS: Registry[Estimator] = Registry("estimators")
@@ -149,6 +160,8 @@ def find_estimators(names: Sequence[str] | str = "all") -> list[Estimator]:
     if is_every(names):
         return [*ESTIMATORS.all().values()]
     found = {name: ESTIMATORS.find(name) for name in ([names] if isinstance(names, str) else names)}
+    if not found:
+        raise ConfigError("no estimators; name some, or give all")
     if unknown := [name for name, each in found.items() if each is None]:
         known = ESTIMATORS.names
         raise ConfigError(f"no estimator {unknown[0]!r}{did_you_mean(unknown[0], known)}there are: {', '.join(known)}")

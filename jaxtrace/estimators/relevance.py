@@ -15,6 +15,7 @@ from jaxtrace.traces.requirements import require_generated
 from jaxtrace.traces.trace import Trace
 
 DUAN = "Duan et al. 2024 (arXiv 2307.01379)"
+CHUNK = 64  # answers whose tokens are compared at once: each pair of texts is in memory
 VASHURIN = "Vashurin et al. 2025 (arXiv 2502.04964)"
 
 
@@ -166,24 +167,23 @@ def _cocoa(
 
 def _relevant_surprisals(answers: Sequence[Answer], similarity: AnyComparison, estimator: str) -> list[np.ndarray]:
     """Return −ln p times relevance of the tokens [drawn tokens] of each answer; relevance sums to 1."""
-    pairs = [
-        AnswerPair(answer.prompt, _after_prompt(answer, answer.pieces), _after_prompt(answer, shorter))
-        for answer in answers
-        for shorter in _without_each(answer.pieces)
-    ]
-    asked = iter(comparer(similarity).compare(pairs, estimator)[:, 0])
-    surprisals = []
-    for answer in answers:
-        similarities = np.array([next(asked) if piece else 1.0 for piece in answer.pieces])
-        surprisals.append(-answer.logprobs * sample_scores.token_relevance(similarities))
+    compared, surprisals = comparer(similarity), []
+    for first in range(0, len(answers), CHUNK):
+        part = answers[first : first + CHUNK]
+        pairs = [pair for answer in part for pair in _pairs_without_each(answer)]
+        asked = iter(compared.compare(pairs, estimator)[:, 0])
+        for answer in part:
+            similarities = np.array([next(asked) if piece else 1.0 for piece in answer.pieces])
+            surprisals.append(-answer.logprobs * sample_scores.token_relevance(similarities))
     return surprisals
 
 
-def _without_each(pieces: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the pieces without each one that has a text."""
-    for i, piece in enumerate(pieces):
+def _pairs_without_each(answer: Answer) -> Iterator[AnswerPair]:
+    """Yield prompt and answer paired with the same text without each token that has a text."""
+    whole = _after_prompt(answer, answer.pieces)
+    for i, piece in enumerate(answer.pieces):
         if piece:
-            yield [*pieces[:i], *pieces[i + 1 :]]
+            yield AnswerPair(answer.prompt, whole, _after_prompt(answer, [*answer.pieces[:i], *answer.pieces[i + 1 :]]))
 
 
 def _after_prompt(answer: Answer, pieces: Sequence[str]) -> str:

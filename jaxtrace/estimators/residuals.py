@@ -148,7 +148,7 @@ def _robust_covariance(points: Float[np.ndarray, "n D"], seed: int) -> MinCovDet
 
 
 def residual_features(name: str, trace: Trace, layer: int | None, position: Position) -> Float[np.ndarray, "rows D"]:
-    """Return the residual of a layer for each answer, float64; NaN for a row that drew no token.
+    """Return the residual of a layer for each answer, float64; NaN for one that drew no token or is not finite.
 
     Args:
       name: name of the estimator, for messages.
@@ -169,7 +169,13 @@ def residual_features(name: str, trace: Trace, layer: int | None, position: Posi
         if len(row.drawn_steps):
             steps = drawn(row, "residuals")[:, index]
             features[i] = steps[-1] if position == "last" else steps.mean(0)
+    features[~np.isfinite(features).all(1)] = np.nan  # float16 overflows where residuals are large
     return features
+
+
+def _other_model(trace: Trace, training: Trace) -> bool:
+    """Return True if two traces are of different checkpoints, as far as they name them."""
+    return len({trace.info.get("checkpoint"), training.info.get("checkpoint")} - {None}) > 1
 
 
 def _distances(
@@ -183,7 +189,7 @@ def _distances(
             raise LackingError(f"{name}: {len(shared)} prompts are also in the trace to fit; give one of other prompts")
         fitted = residual_features(name, training, layer, "mean")
         fitted = fitted[np.isfinite(fitted[:, 0])]
-        if len(fitted) < 2 or fitted.shape[1] != features.shape[1]:
+        if len(fitted) < 2 or fitted.shape[1] != features.shape[1] or _other_model(trace, training):
             raise LackingError(f"{name}: needs two answers of the same model to fit; give another trace")
         distances[known] = fit(fitted)(features[known])
         return distances

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
-from jaxtrace.errors import LackingError
+from jaxtrace.errors import LackingError, StudyError
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -43,6 +44,24 @@ def score_tokens(
 def drawn(row: Row, metric: str) -> Float[np.ndarray, "drawn ..."]:
     """Return a metric [drawn tokens, …] at the steps that drew a token, in float64."""
     return row.metrics[metric][row.drawn_steps].astype(float)
+
+
+def checked_labels(labels: ArrayLike, count: int, where: str) -> Float[np.ndarray, " rows"]:
+    """Return labels as 1.0 for right, 0.0 for wrong, NaN for unknown.
+
+    Raises:
+      StudyError: there is not one label for each of `count` answers, or a label is another value.
+    """
+    try:
+        values = np.asarray(labels, float)
+    except (TypeError, ValueError):
+        raise StudyError(f"{where}: labels are not numbers; give 1 for right, 0 for wrong, NaN for unknown") from None
+    if values.shape != (count,):
+        given = len(values) if values.ndim == 1 else f"an array {[*values.shape]} of"
+        raise StudyError(f"{where}: {given} labels for {count} answers; give one for each answer")
+    if len(other := values[~(np.isnan(values) | (values == 0) | (values == 1))]):
+        raise StudyError(f"{where}: a label is {other[0]:g}; give 1 for right, 0 for wrong, NaN for unknown")
+    return values
 
 
 def log_vocab(name: str, trace: Trace) -> float:

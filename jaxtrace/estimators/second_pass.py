@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxtrace.engine.settings import Settings
 from jaxtrace.errors import ConfigError, LackingError
+from jaxtrace.estimators.answers import answer_text
 from jaxtrace.estimators.attention import LEAST_WEIGHT, middle_layer
 from jaxtrace.estimators.registry import estimator
 from jaxtrace.estimators.scores import Scores, drawn
 from jaxtrace.model import Model
+from jaxtrace.models.interventions import Interventions
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.probes import Probes
-from jaxtrace.settings.prompt import PromptSettings
+from jaxtrace.settings.prompt import PromptSettings, StartMode
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
 BATCH = 8  # texts that are read at once
+LONGEST = 2**31 - 1  # tokens
 FIELD = re.compile(r"\{(question|answer)\}")
 TRUE_OR_FALSE = (
     "Question: {question}\n Possible answer:{answer}\n Is the possible answer:\n (A) True\n (B) False\n"
@@ -75,7 +80,7 @@ def p_true(trace: Trace, *, model: Model, template: str = TRUE_OR_FALSE) -> Scor
     The prompt is a turn of a chat if the trace's prompts were; "True" may be several tokens.
 
     Args:
-      template: text with {question}, the prompt's text, and {answer}.
+      template: text with {question}, the prompt's text, and {answer}, without its thought.
 
     Raises:
       ConfigError: the template lacks one of them.
@@ -83,14 +88,19 @@ def p_true(trace: Trace, *, model: Model, template: str = TRUE_OR_FALSE) -> Scor
     """
     _require_text("p_true", trace, model)
     assert model.tokenizer is not None
-    chat = (trace.info.get("prompt_format") or {}).get("template") is not None
+    form = trace.info.get("prompt_format") or {}
+    chat = form.get("template") is not None
+    settings = PromptSettings(
+        chat="auto" if chat else "never", bos=_bos(trace), template_arg=form.get("template_arg") if chat else None
+    )
     asked = [Prompt(_filled("p_true", template, row, model, "question", "answer")) for row in trace.rows]
-    prompts = [ids.tolist() for _, ids in model.encode(asked, PromptSettings(chat="auto" if chat else "never"))]
+    unbounded = replace(model, config=replace(model.config, context=LONGEST))  # `_fitting` checks lengths
     true = model.tokenizer.encode_text("True", bos="never").ids
-    texts = [prompt + true for prompt in prompts]
-    rows = _scored(model, texts, Probes.of("output", alphas=()))
-    scores = [-row.metrics["logprob"][-1 - len(true) : -1].astype(float).sum() for row in rows]
-    return Scores(np.where(_drew(trace), scores, np.nan))
+    texts = [ids.tolist() + true for _, ids in unbounded.encode(asked, settings)]
+    scores, fit = np.full(len(texts), np.nan), _fitting("p_true", trace, model, texts)
+    rows = _scored(trace, model, [texts[i] for i in fit], Probes.of("output", alphas=()))
+    scores[fit] = [-row.metrics["logprob"][-1 - len(true) : -1].astype(float).sum() for row in rows]
+    return Scores(scores)
 
 
 @estimator(
@@ -123,18 +133,20 @@ def csl(trace: Trace, *, model: Model, before: str = BEFORE_ANSWER, after: str =
     tokenizer = model.tokenizer
     assert tokenizer is not None
     heads = tuple((layer, head) for layer in layers for head in range(model.config.num_heads))
-    starts = [tokenizer.encode_text(_filled("csl", before, row, model, "question")).ids for row in trace.rows]
+    bos = _bos(trace)
+    starts = [tokenizer.encode_text(_filled("csl", before, row, model, "question"), bos=bos).ids for row in trace.rows]
     end = tokenizer.encode_text(after, bos="never").ids
     texts = [start + answer + end for start, answer in zip(starts, _answers(trace), strict=True)]
+    scores, fit = np.full(len(texts), np.nan), _fitting("csl", trace, model, texts)
     settings = {"max_new_tokens": 1, "batch_size": BATCH, "stop_tokens": ()}
+    settings |= {"interventions": _interventions(trace, model)}
     # Step 0 is the last position of the text, before the drawn token.
-    judged = model.generate(texts, probes=Probes.of(attention_rows=heads), **settings)
-    scores = []
-    for row, read, start in zip(trace.rows, judged.rows, starts, strict=True):
-        logprobs = drawn(row, "logprob")
-        answer = slice(len(start), len(start) + len(logprobs))
-        scores.append(weighted_likelihood(logprobs, read.metrics["attention_rows"][0, :, answer].mean(0, dtype=float)))
-    return Scores(np.array(scores, float))
+    judged = model.generate([texts[i] for i in fit], probes=Probes.of(attention_rows=heads), **settings)
+    for i, read in zip(fit, judged.rows, strict=True):
+        logprobs, start = drawn(trace.rows[i], "logprob"), len(starts[i])
+        weights = read.metrics["attention_rows"][0, :, start : start + len(logprobs)].mean(0, dtype=float)
+        scores[i] = weighted_likelihood(logprobs, weights)
+    return Scores(scores)
 
 
 def weighted_likelihood(logprobs: Float[np.ndarray, " T"], weights: Float[np.ndarray, " T"]) -> float:
@@ -157,12 +169,12 @@ def attention_score(trace: Trace, *, model: Model) -> Scores:
     """
     _require_text("attention_score", trace, model, tokenizer=False)
     texts = [row.prompt_tokens.tolist() + answer for row, answer in zip(trace.rows, _answers(trace), strict=True)]
-    scores = []
-    for row in _scored(model, texts, Probes.of("attention")):
+    scores, fit = np.full(len(texts), np.nan), _fitting("attention_score", trace, model, texts)
+    for i, row in zip(fit, _scored(trace, model, [texts[i] for i in fit], Probes.of("attention")), strict=True):
         layer = middle_layer(row, "attention_self", range(1, model.config.num_layers + 1))
-        weights = np.nan if layer is None else row.metrics["attention_self"][:, layer].astype(float)
-        scores.append(-np.log(weights + LEAST_WEIGHT).sum(0).mean())
-    return Scores(np.where(_drew(trace), scores, np.nan))
+        if layer is not None:
+            scores[i] = -np.log(row.metrics["attention_self"][:, layer].astype(float) + LEAST_WEIGHT).sum(0).mean()
+    return Scores(scores)
 
 
 def _answers(trace: Trace) -> list[list[int]]:
@@ -170,21 +182,41 @@ def _answers(trace: Trace) -> list[list[int]]:
     return [row.metrics["token"][row.drawn_steps].tolist() for row in trace.rows]
 
 
-def _drew(trace: Trace) -> np.ndarray:
-    """Return True [rows] for each row that drew a token."""
-    return np.array([len(row.drawn_steps) > 0 for row in trace.rows])
+def _fitting(name: str, trace: Trace, model: Model, texts: Sequence[list[int]]) -> list[int]:
+    """Return the rows that drew a token and whose text fits the context; warn of those that do not."""
+    drew = [i for i, row in enumerate(trace.rows) if len(row.drawn_steps)]
+    fit = [i for i in drew if len(texts[i]) <= model.config.context]
+    if long := len(drew) - len(fit):
+        logging.getLogger("jaxtrace").warning(
+            "%s: %d of %d answers have no score: their text exceeds the context of %d tokens",
+            *(name, long, len(drew), model.config.context),
+        )
+    return fit
 
 
-def _scored(model: Model, texts: Sequence[list[int]], probes: Probes) -> Iterator[Row]:
+def _bos(trace: Trace) -> StartMode:
+    """Return the start token before prompts of the trace's run."""
+    return (trace.info.get("prompt_format") or {}).get("bos", "auto")
+
+
+def _interventions(trace: Trace, model: Model) -> Interventions | None:
+    """Return the ablation that a trace's answers were drawn under; None for the whole model."""
+    parts = trace.info.get("left_out") or {}
+    heads = [(layer, head) for layer, head in parts.get("heads", ())]
+    return Interventions.of(model.config, parts.get("layers", ()), heads) if parts else None
+
+
+def _scored(trace: Trace, model: Model, texts: Sequence[list[int]], probes: Probes) -> Iterator[Row]:
     """Yield the scored rows of texts, in order; a batch of them is in memory."""
-    for batch in model.score_rows(model.encode(texts, chat=False), Settings(probes=probes, batch_size=BATCH)):
+    settings = Settings(probes=probes, batch_size=BATCH, interventions=_interventions(trace, model))
+    for batch in model.score_rows(model.encode(texts, chat=False), settings):
         yield from (row for _, row in batch)
 
 
 def _alone(trace: Trace, model: Model) -> list[Float[np.ndarray, " drawn"]]:
     """Return ln p of each answer's tokens without its prompt; 0 for the first one, which nothing comes before."""
     answers = _answers(trace)
-    scored = _scored(model, [answer for answer in answers if len(answer) > 1], Probes.of("output", alphas=()))
+    scored = _scored(trace, model, [answer for answer in answers if len(answer) > 1], Probes.of("output", alphas=()))
     return [
         np.concatenate([[0.0], next(scored).metrics["logprob"][:-1].astype(float)])
         if len(answer) > 1
@@ -214,5 +246,5 @@ def _filled(name: str, template: str, row: Row, model: Model, *fields: str) -> s
     if question is None:
         assert model.tokenizer is not None
         question = model.tokenizer.decode(row.prompt_tokens)
-    texts = {"question": question, "answer": row.text}
+    texts = {"question": question, "answer": answer_text(row)}
     return FIELD.sub(lambda match: texts[match[1]], template)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace import interrupts
-from jaxtrace.errors import LackingError, StudyError
+from jaxtrace.errors import LackingError, StudyError, shown
 from jaxtrace.estimators.equivalence import share_comparers
 from jaxtrace.estimators.registry import IDENTIFIERS, Estimator, find_estimators, is_every
 from jaxtrace.grading.labels import digest
 from jaxtrace.traces.reader import split_runs
-from jaxtrace.traces.requirements import prompt_numbers, require_generated, require_rows, require_tokens
+from jaxtrace.traces.requirements import require_generated, require_rows, require_tokens
 from jaxtrace.traces.trace import Trace
 
 OnCount = Callable[[int, int, str], None]  # called with (estimators done, estimators in all, estimator at work)
@@ -38,9 +38,10 @@ def estimate(
 
     Returns:
       A row per row of the trace. Columns: run (its place in a dataset, "" for a single run), row (number in the trace),
-      prompt (its id), group (number of the prompt, which its samples share), completion (digest of the answer, as in
-      files of labels), tokens (number of drawn tokens), then a column per estimator, NaN where it has no score.
-      `attrs["lacking"]` says for each estimator of "all" that is absent what it lacks.
+      prompt (its id), group (number of the prompt, which its samples in all runs share), completion (digest of the
+      answer, as in files of labels), tokens (number of drawn tokens), then a column per estimator, NaN where it has no
+      score.
+      `attrs["lacking"]` says for each estimator of "all" that is absent, or NaN in a run of a dataset, what it lacks.
 
     Raises:
       ConfigError: no estimator has such a name.
@@ -49,8 +50,12 @@ def estimate(
     """
     chosen, inputs = find_estimators(names), share_comparers(inputs)
     runs = split_runs(trace)
-    lacking: dict[str, str] = {}
-    frames, groups, first = [], 0, 0
+    labels = None if inputs.get("labels") is None else np.asarray(inputs["labels"])
+    if labels is not None and labels.shape[:1] != (len(trace.rows),):
+        raise StudyError(f"estimate: {labels.size} labels for {len(trace.rows)} answers; give one for each answer")
+    lacking: dict[str, tuple[str, str]] = {}
+    prompts: dict[str, int] = {}
+    frames, first = [], 0
     for number, (partition, whole) in enumerate(runs.items()):
         label = partition or "the trace"
         require_rows({label: whole})
@@ -58,13 +63,13 @@ def estimate(
         require_tokens(label, whole)
         run = _with_metrics(whole, {name for each in chosen for name in each.metrics})
         of_run = dict(inputs)
-        if (labels := inputs.get("labels")) is not None:
-            of_run["labels"] = np.asarray(labels)[first : first + len(run.rows)]
+        if labels is not None:
+            of_run["labels"] = labels[first : first + len(run.rows)]
         columns: dict[str, Any] = {
             "run": partition,
             "row": np.arange(first, first + len(run.rows)),
             "prompt": [row.prompt.id for row in run.rows],
-            "group": groups + prompt_numbers(run),
+            "group": [prompts.setdefault(row.prompt_key, len(prompts)) for row in run.rows],
             "completion": [digest(row.text) for row in run.rows],
             "tokens": [len(row.drawn_steps) for row in run.rows],
         }
@@ -76,16 +81,19 @@ def estimate(
             except LackingError as error:
                 if not is_every(names):
                     raise
-                lacking.setdefault(each.name, str(error))
+                lacking.setdefault(each.name, (str(error), partition))
         on_count((number + 1) * len(chosen), len(runs) * len(chosen), "")
         frames.append(pd.DataFrame(columns))
-        groups, first = groups + frames[-1]["group"].nunique(), first + len(run.rows)
+        first += len(run.rows)
     frame = pd.concat(frames, ignore_index=True)
     scored = [each.name for each in chosen if each.name in frame]
     if not scored:
-        raise StudyError(next(iter(lacking.values())))
+        raise StudyError(next(iter(lacking.values()))[0])
     frame = frame[[*IDENTIFIERS, *scored]]
-    frame.attrs["lacking"] = lacking
+    frame.attrs["lacking"] = {
+        name: f"{what} (run {shown(partition)})" if name in frame else what
+        for name, (what, partition) in lacking.items()
+    }
     return frame
 
 

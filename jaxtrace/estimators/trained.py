@@ -11,13 +11,13 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jaxtrace.errors import LackingError
+from jaxtrace.errors import ConfigError, LackingError
 from jaxtrace.estimators.equivalence import AnyComparison
 from jaxtrace.estimators.evaluation import held_out_splits
 from jaxtrace.estimators.registry import estimator
 from jaxtrace.estimators.residuals import Position, residual_features
 from jaxtrace.estimators.samples import semantic_entropy
-from jaxtrace.estimators.scores import Scores, drawn
+from jaxtrace.estimators.scores import Scores, checked_labels, drawn
 from jaxtrace.traces.layers import present_layers
 from jaxtrace.traces.requirements import prompt_numbers
 from jaxtrace.traces.row import Row
@@ -52,7 +52,8 @@ def correctness_probe(
       LackingError: the layer was not recorded, or a class has answers to fewer than two prompts.
     """
     features = residual_features("correctness_probe", trace, layer, position)
-    return _held_out_scores("correctness_probe", trace, features, 1 - np.asarray(labels, float), seed)
+    wrong = 1 - checked_labels(labels, len(trace.rows), "correctness_probe")
+    return _held_out_scores("correctness_probe", trace, features, wrong, seed)
 
 
 @estimator(
@@ -104,11 +105,14 @@ def lookback_lens(
     Raises:
       LackingError: no layer has attention, or a class has answers to fewer than two prompts.
     """
-    numbers, wrong, windows, owners = prompt_numbers(trace), 1 - np.asarray(labels, float), [], []
+    wrong = 1 - checked_labels(labels, len(trace.rows), "lookback_lens")
+    if span is not None and span < 1:
+        raise ConfigError(f"lookback_lens: span is {span}; give a number of tokens from 1, or None")
+    numbers, windows, owners = prompt_numbers(trace), [], []
     for i, row in enumerate(trace.rows):
         if len(row.drawn_steps):
             ratios = lookback_ratios(row, trace.info.get("windows"), trace.traced_layers)
-            cuts = range(span, len(ratios), span) if span else ()
+            cuts = range(span, len(ratios), span) if span is not None else ()
             windows += [part.mean(0) for part in np.split(ratios, cuts)]
             owners += [i] * (len(cuts) + 1)
     owner, features = np.array(owners), np.array(windows)

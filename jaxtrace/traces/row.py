@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -57,11 +58,13 @@ class Row:
     def prompt_key(self) -> str:
         """Text that all samples of a prompt share, whatever the tokenizer or chat template.
 
-        This is the prompt's text or its messages; for a prompt that was given as ids, its tokens.
+        This is the prompt's text or its messages, with the files of its images; for a prompt that was given as ids, its
+        tokens.
         """
+        images = "".join(f"\n{image}" for image in self.prompt.images if isinstance(image, str | Path))
         if self.prompt.messages is not None:
-            return json.dumps(self.prompt.messages)
-        return " ".join(map(str, self.prompt_tokens)) if self.prompt.text is None else self.prompt.text
+            return json.dumps(self.prompt.messages) + images
+        return (" ".join(map(str, self.prompt_tokens)) if self.prompt.text is None else self.prompt.text) + images
 
     @property
     def thought(self) -> str:

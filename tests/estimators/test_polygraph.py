@@ -259,7 +259,7 @@ def test_distances_from_fitted_residuals_equal_lm_polygraph():
 class Reader:
     """A model that answers `score_rows` with stored metrics of each text."""
 
-    config = SimpleNamespace(num_layers=LAYERS)
+    config = SimpleNamespace(num_layers=LAYERS, context=8192)
 
     def __init__(self, *metrics):
         self.metrics = metrics

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
 
 import jaxtrace as jt
-from jaxtrace.errors import LackingError
+from jaxtrace.errors import LackingError, StudyError
 from jaxtrace.estimators import trained
 
 LAYERS, HEADS, WIDTH = 4, 2, 6
@@ -151,3 +151,29 @@ def test_what_is_missing_is_named(rng):
     without = jt.Row(**{**vars(rows[0]), "metrics": {"token": rows[0].metrics["token"]}})
     with pytest.raises(LackingError, match=r"rde: has no residuals; .*--residuals"):
         jt.estimators.rde(trace_of([without]))
+
+
+def test_a_residual_that_overflowed_has_no_score_and_the_others_have(rng):
+    rows = [row_of(prompt, rng.normal(size=(3, 2, WIDTH))) for prompt in range(6) for _ in range(3)]
+    rows[4].metrics["residuals"][-1, :, 3] = np.inf
+    trace, labels = trace_of(rows), np.arange(18) % 2
+    scores = [jt.estimators.eigen_score(trace), jt.estimators.mahalanobis(trace), jt.estimators.rde(trace)]
+    scores.append(jt.estimators.correctness_probe(trace, labels=labels))
+    for each in scores:
+        np.testing.assert_array_equal(np.flatnonzero(np.isnan(each.answers)), [4])
+
+
+def test_a_trace_of_another_model_is_no_training(rng):
+    rows = [row_of(prompt, rng.normal(size=(3, 2, WIDTH))) for prompt in range(8)]
+    trace, other = trace_of(rows[:4], checkpoint="a"), trace_of(rows[4:], checkpoint="b")
+    with pytest.raises(LackingError, match="two answers of the same model"):
+        jt.estimators.mahalanobis(trace, training=other)
+
+
+@pytest.mark.parametrize("labels", [[1, 0], ["a"] * 4, [0.5, 1, 0, 1], np.zeros((4, 1))])
+def test_labels_that_are_not_one_per_answer_or_not_0_and_1_are_refused(rng, labels):
+    mass = np.full((3, LAYERS, HEADS), 0.5, np.float32)
+    trace = trace_of([row_of(i, rng.normal(size=(3, 2, WIDTH)), attention_prompt_mass=mass) for i in range(4)])
+    for name in ("correctness_probe", "lookback_lens"):
+        with pytest.raises(StudyError, match=f"^{name}: .*; give "):
+            getattr(jt.estimators, name)(trace, labels=labels)

@@ -1,10 +1,14 @@
 """Estimators from several answers to each prompt of a trace."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import jaxtrace as jt
 from jaxtrace.errors import StudyError
+from jaxtrace.estimators import relevance
+from jaxtrace.estimators.answers import answers_by_prompt
 from tests.estimators.samples import sample, trace_of
 
 SAMPLED = {
@@ -161,3 +165,31 @@ def test_the_thought_of_an_answer_is_not_compared():
     np.testing.assert_array_equal(jt.estimators.num_sem_sets(trace_of(thoughts)).answers, [1, 1])
     unfinished = [sample([f"<think>{word}"], [-1]) for word in ("six times", "a guess")]
     np.testing.assert_array_equal(jt.estimators.num_sem_sets(trace_of(unfinished)).answers, [2, 2])
+
+
+def test_equal_texts_with_other_images_are_other_prompts():
+    rows = [replace(row, prompt=replace(row.prompt, images=(f"{i // 2}.png",))) for i, row in enumerate([ROWS[0]] * 4)]
+    assert [len(answers) for answers in answers_by_prompt(trace_of(rows))] == [2, 2]
+
+
+def test_a_stop_string_is_no_part_of_the_answer_whose_tokens_are_weighed():
+    row = replace(sample(["Lyon", " END", " it"], [-1, -2, -4], stop="stop_string"), text="Lyon")
+    trace = trace_of([row])
+    trace.info["stop"] = [" END"]
+    tokens = jt.estimators.token_sar(trace, similarity=lambda first, second: 0.5).tokens[0]
+    np.testing.assert_allclose(tokens, [1, 0, 0])
+
+
+def test_tokens_are_compared_some_answers_at_a_time(monkeypatch):
+    class Counting:
+        def __init__(self):
+            self.sizes = []
+
+        def compare_all(self, pairs):
+            self.sizes.append(len(pairs))
+            return [0.5] * len(pairs)
+
+    monkeypatch.setattr(relevance, "CHUNK", 2)
+    whole, parts = jt.estimators.token_sar(trace_of(ROWS), similarity=lambda *_: 0.5), Counting()
+    np.testing.assert_array_equal(jt.estimators.token_sar(trace_of(ROWS), similarity=parts).answers, whole.answers)
+    assert len(parts.sizes) == len(ROWS) // 2

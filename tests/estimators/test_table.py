@@ -102,7 +102,7 @@ def test_runs_of_a_dataset_are_scored_one_by_one(rng, registered, tmp_path):
     table = estimate(dataset, ["rauq", "of_labels"], labels=np.arange(4.0))
     assert table["run"].tolist() == ["model=a"] * 2 + ["model=b"] * 2
     assert table["row"].tolist() == table["of_labels"].tolist() == [0, 1, 2, 3]
-    assert table["group"].tolist() == [0, 1, 2, 3]
+    assert table["group"].tolist() == [0, 1, 0, 1]  # intervals are over prompts, not over their runs
     assert np.isfinite(table["rauq"]).all()
 
 
@@ -136,3 +136,37 @@ def test_an_estimator_has_a_free_name_and_a_score_for_each_row(rng, registered):
 def test_an_unknown_name_is_refused_with_the_nearest(rng):
     with pytest.raises(ConfigError, match=r"no estimator 'perplexty'; did you mean 'perplexity'\? there are: "):
         estimate(answered(rng, ["a"]), ["length", "perplexty"])
+
+
+@pytest.mark.parametrize("result", [None, np.zeros(1), "a", Scores(np.array(["a"]))])
+def test_an_estimator_of_a_user_that_fails_is_one_line(rng, registered, result):
+    @estimator(formula="0")
+    def odd(trace):
+        return result
+
+    @estimator(formula="0")
+    def failing(trace):
+        return Scores(np.zeros(1 // len(trace.rows[0].text)))
+
+    for name in ("odd", "failing"):
+        with pytest.raises(ConfigError, match=rf"^{name}: fails \(\w+: .*\); correct it"):
+            estimate(answered(rng, ["a"]), name)
+
+
+def test_no_names_and_labels_of_other_answers_are_refused(rng):
+    with pytest.raises(ConfigError, match="no estimators; name some, or give all"):
+        estimate(answered(rng, ["a"]), [])
+    with pytest.raises(StudyError, match="3 labels for 1 answers"):
+        estimate(answered(rng, ["a"]), ["length"], labels=[1, 0, 1])
+
+
+def test_what_one_run_of_a_dataset_lacks_is_named_with_the_run(rng, tmp_path):
+    for name, orders in (("seed=1", [0.5]), ("seed=2", [2.0])):
+        row = row_of(*random_answer(rng, 3))
+        row.metrics["renyi"] = row.metrics["renyi"][:, :1]
+        with TraceWriter(tmp_path, trace_of([row], alphas=orders).info, partition=name) as writer:
+            writer.write([(0, row)])
+    table = estimate(jt.open(tmp_path))
+    assert np.isfinite(table["renyi_neg"]).tolist() == [True, False]
+    assert table.attrs["lacking"]["renyi_neg"].endswith("(run seed=2)")
+    assert "run" not in table.attrs["lacking"]["renyi_neg_t2"].split()
