@@ -82,16 +82,16 @@ def complete_scores(
     scores = estimator_scores(tables, labels=labels if group is None else None)
     if taken := [name for name in scores.columns if name in CLASSIFIER_TEXTS]:
         raise StudyError(f"an estimator is named {taken[0]!r}, as a trained score is; rename it")
-    complete = np.isfinite(scores[np.isfinite(labels)]).all()
-    notes = []
-    if partial := [name for name in scores.columns if not complete[name]]:
+    labelled, notes = scores[np.isfinite(labels)], []
+    complete = [name for name in scores.columns if np.isfinite(labelled[name]).all()]
+    if partial := [name for name in scores.columns if name not in complete]:
         notes.append(f"Estimators that do not score every labelled answer are excluded: {few(partial)}.")
     if group is not None:
         learned = ", ".join(label_estimators())
         notes.append(
             f"Estimators that learn from labels are excluded with --group, as they hold out prompts: {learned}."
         )
-    return scores.loc[:, complete], tuple(notes)
+    return scores[complete], tuple(notes)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def estimator_scores(
     for run in tables.runs:
         rows = slice(first, first + len(run.rows))
         first = rows.stop
-        inputs = {} if labels is None else {"labels": labels[rows]}
+        inputs: dict[str, Any] = {} if labels is None else {"labels": labels[rows]}
         frames.append(estimate(run, names, **inputs).drop(columns=[*IDENTIFIERS]))
     return pd.concat(frames, join="inner", ignore_index=True)
 

@@ -106,7 +106,7 @@ def test_applying_names_the_option_that_records_what_is_missing(sampled, rng):
         confidence.apply(single)
 
 
-def test_estimators_that_score_some_answers_only_are_left_out(sampled, rng):
+def test_estimators_that_score_some_answers_only_are_excluded(sampled, rng):
     answered = sampled[0]
     lone = dataclasses.replace(complete(rng, 1).rows[0])
     rows = [*answered.rows, dataclasses.replace(lone, prompt=dataclasses.replace(lone.prompt, text="?", id="lone"))]
@@ -120,7 +120,7 @@ def test_estimators_that_score_some_answers_only_are_left_out(sampled, rng):
     assert "semantic_entropy" in complete_scores(tables, unlabelled, None)[0]
 
 
-def test_estimators_that_learn_from_labels_are_left_out_with_groups(sampled):
+def test_estimators_that_learn_from_labels_are_excluded_with_groups(sampled):
     answered, labels = sampled[:2]
     for row in answered.rows:
         row.prompt.meta["name"] = row.prompt.text
