@@ -70,7 +70,8 @@ def feature_tables(
     """
     groups: dict[str, int] = {}
     has_key = group is None
-    kept = {"token", *(name for each in find_estimators(estimators) for name in each.metrics)}
+    chosen = find_estimators(estimators) if estimators else []
+    kept = {"token", *(name for each in chosen for name in each.metrics)}
     answers, tokens, runs, notes = [], [], [], []
     for label, trace in traces.items():
         counts: dict[str, set[LayerCount | None]] = defaultdict(set)
