@@ -118,7 +118,8 @@ def _write(frames: Mapping[Path, pd.DataFrame | None]) -> None:
             elif path.suffix.lower() == ".csv":
                 write_csv(frame, stack.enter_context(atomic_file(path)))
             else:
-                frame.to_parquet(stack.enter_context(atomic_file(path)), index=False)
+                file = stack.enter_context(atomic_file(path))
+                frame.to_parquet(file, index=False)
 
 
 def _lacking(lacking: Mapping[str, str]) -> dict[str, str]:

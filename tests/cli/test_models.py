@@ -57,8 +57,8 @@ def test_special_layers_are_listed(jaxtrace):
 def test_bytes_per_token_of_cache_and_trace(jaxtrace):
     first, second = jaxtrace("models", "llama-3.2-1b").out.splitlines()[4:6]
     assert first.rstrip().endswith(" 32 KiB")  # 2 · 16 layers · 8 heads · 64 · 2 bytes
-    # 32-bit: the token; 5 + 3 orders; of 16 layers 5 · 32 heads, 2, 5 and 2, of 17 2
-    values = 1 + 5 + 3 + 16 * (5 * 32 + 2 + 5 + 2) + 17 * 2
+    # 32-bit: the token; 7 + 3 orders; of 16 layers 9 · 32 heads, 2, 5 and 2, of 17 2
+    values = 1 + 7 + 3 + 16 * (9 * 32 + 2 + 5 + 2) + 17 * 2
     assert second.rstrip().endswith(f" {4 * values / 1024:.3g} KiB")
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import jaxtrace as jt
 from jaxtrace.checkpoints.embedded import demo_path, demo_prompts
+from jaxtrace.memory import format_bytes
 from jaxtrace.model import Model, open_model_checkpoint
 from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.run import prepare
@@ -376,4 +377,4 @@ def test_info_counts_the_bytes_of_a_trace(jaxtrace, demo):
         assert sum(row.metrics[name].nbytes for name in names) == size * row.length, group
     assert f"{sum(by_group.values()) / 1024:.4g} KiB" in done.out
     for group in ("output", "attention", "dispersion", "hidden"):
-        assert f"{group} {by_group[group]} B" in " ".join(done.out.split())
+        assert f"{group} {format_bytes(by_group[group])}" in " ".join(done.out.split())

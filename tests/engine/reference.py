@@ -15,7 +15,8 @@ BOUNDS = {
 }
 RELATIVE = 1e-4
 BOUND = 1e-5
-UNBOUNDED = ("logprob", "lens_kl")  # differences of logits, with errors that grow with the logits: 1e-5 relative
+# Differences and means of logits, with errors that grow with the logits: 1e-5 relative.
+UNBOUNDED = ("logprob", "lens_kl", "self_certainty")
 LENGTHS = ("hidden_norm", "hidden_delta_layer", "hidden_delta_step")
 
 

@@ -59,7 +59,7 @@ def test_error_names_the_missing_metrics(ds, draw):
 
 
 def test_entropy_line_is_the_mean_over_the_prompts_alive(ds):
-    panel, _, strip = entropy_steps(ds).axes
+    panel, *_, strip = entropy_steps(ds).axes
     mean = next(line for line in panel.lines if line.get_label() == "mean")
     np.testing.assert_allclose(mean.get_ydata(), np.nanmean(ds["entropy"].values, 0))
     np.testing.assert_array_equal(strip.patches[0].get_data().values, [3] * 5 + [2] * 4 + [1] * 3)
