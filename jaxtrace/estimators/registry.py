@@ -156,8 +156,6 @@ def find_estimators(names: Sequence[str] | str = "all") -> list[Estimator]:
     if is_every(names):
         return [*ESTIMATORS.all().values()]
     found = {name: ESTIMATORS.find(name) for name in ([names] if isinstance(names, str) else names)}
-    if not found:
-        raise ConfigError("no estimators; name some, or give all")
     if unknown := [name for name, each in found.items() if each is None]:
         known = ESTIMATORS.names
         raise ConfigError(f"no estimator {unknown[0]!r}{did_you_mean(unknown[0], known)}there are: {', '.join(known)}")
