@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from jaxtrace.errors import ConfigError, first_line, shown
+from jaxtrace.errors import ConfigError, JaxtraceError, first_line, shown
 
 T = TypeVar("T")
 
@@ -88,6 +89,18 @@ class Registry(Generic[T]):
                 raise ConfigError(f"{place} is not of that kind; correct or uninstall its package")
             self.register(entry.name, value, entry.value)
         self._entries.remove(entry)
+
+
+@contextmanager
+def failures_named(plugin: str) -> Iterator[None]:
+    """Turn a failure of a user's code into a ConfigError that names the plug-in; system errors have a line already."""
+    try:
+        yield
+    except (JaxtraceError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"{plugin}: fails ({problem}); correct the plug-in") from error
 
 
 def place_of(code: object) -> str:

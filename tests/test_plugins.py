@@ -51,6 +51,18 @@ def thin_margin(trace):
     means = [-row.metrics["score_margin"][row.drawn_steps].mean() for row in trace.rows]
     return jt.estimators.Scores(np.array(means, float))
 
+@jt.step_metric(definition="that fails", needs=("logits",))
+def failing(inputs):
+    raise ValueError("no\\nvalue")
+
+@jt.task("blank", "that fails")
+def blank(path, limit):
+    return 1 / 0
+
+@jt.task("texts", "of texts")
+def texts(path, limit):
+    return ["What has keys?"]
+
 @jt.step_metric(definition="of a wrong shape", needs=("moments",), dims=("layer",))
 def misshapen(inputs):
     return inputs.moments.entropy
@@ -60,6 +72,8 @@ ENTRIES = """
 thin_margin = riddler:thin_margin
 [jaxtrace.tasks]
 enigmas = riddler:enigmas
+blank = riddler:blank
+texts = riddler:texts
 [jaxtrace.samplers]
 second-best = riddler:SecondBest
 [jaxtrace.step_metrics]
@@ -67,6 +81,7 @@ score_margin = riddler:score_margin
 residual_peak = riddler:residual_peak
 relative_entropy = riddler:relative_entropy
 misshapen = riddler:misshapen
+failing = riddler:failing
 absent = riddler:absent
 """
 
@@ -147,6 +162,9 @@ def test_a_trace_is_read_without_the_plugin_that_it_was_made_with(package, tmp_p
         (["--sampler", "third"], "sampler is third; it must be 'greedy', .*'dslider' or 'second-best'"),
         (["--step-metrics", "score_margn"], "no plug-in has the metric 'score_margn'; did you mean 'score_margin'"),
         (["--step-metrics", "misshapen"], r"step metric misshapen: returns float32 \[1, \d+\] instead of floats \["),
+        (["--step-metrics", "failing"], r"step metric failing: fails \(ValueError: no\); correct"),
+        (["--task", "blank"], r"task blank: fails \(ZeroDivisionError: division by zero\); correct the plug-in"),
+        (["--task", "texts"], r"task texts: returns a str, no jt.Prompt; correct the plug-in"),
         (["--step-metrics", "absent"], "jaxtrace.step_metrics: absent = riddler:absent cannot be imported"),
     ],
 )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import AttentionMoments, Moments
-from jaxtrace.plugins import place_of
+from jaxtrace.plugins import failures_named, place_of
 from jaxtrace.schema import STEP_METRICS, Metric, StepMetric, add_step_metric
 
 Input = Literal["logits", "moments", "attention", "residuals"]
@@ -103,13 +103,14 @@ def compute_step_metrics(
       positions: (B, T).
 
     Raises:
-      ConfigError: a metric's array is of another shape than its dims say, or is not real.
+      ConfigError: a metric fails, or its array is of another shape than its dims say, or is not real.
     """
     computed = {}
     for name in names:
         found = STEP_METRICS.find(name)
         assert found is not None  # the settings accept known names only
-        values = jnp.asarray(found.compute(inputs))
+        with failures_named(f"step metric {name}"):
+            values = jnp.asarray(found.compute(inputs))
         shape = (*positions, *(sizes[dim] for dim in found.metric.dims))
         if values.shape != shape or jnp.iscomplexobj(values):
             raise ConfigError(

@@ -18,14 +18,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Literal, ParamSpec
 
 import numpy as np
 
-from jaxtrace.errors import ConfigError, JaxtraceError, LackingError, first_line
+from jaxtrace.errors import ConfigError, LackingError
 from jaxtrace.estimators.scores import Scores
-from jaxtrace.plugins import Registry, place_of
+from jaxtrace.plugins import Registry, failures_named, place_of
 from jaxtrace.settings.validation import did_you_mean
 from jaxtrace.traces.requirements import require_metrics, require_samples
 from jaxtrace.traces.trace import Trace
@@ -84,16 +85,11 @@ class Estimator:
         if lacking := [name for name in self.required if inputs.get(name) is None]:
             what = INPUTS.get(lacking[0], f"it as {lacking[0]}=")
             raise LackingError(f"{self.name}: needs {lacking[0]}; give {what}")
-        try:
+        with nullcontext() if self.compute.__module__.startswith("jaxtrace.") else failures_named(self.name):
             scores = self.compute(trace, **{name: value for name, value in inputs.items() if name in self.inputs})
+            if not isinstance(scores, Scores):
+                raise ConfigError(f"{self.name}: returns a {type(scores).__name__}; return jt.estimators.Scores")
             answers = np.asarray(scores.answers, float)
-        except JaxtraceError:
-            raise
-        except Exception as error:
-            if self.compute.__module__.startswith("jaxtrace."):
-                raise
-            problem = f"{type(error).__name__}: {first_line(error)}"
-            raise ConfigError(f"{self.name}: fails ({problem}); correct it, to return jt.estimators.Scores") from error
         if answers.shape != (len(trace.rows),):
             raise ConfigError(
                 f"{self.name}: gave scores of shape {answers.shape} for {len(trace.rows)} answers; give one each"
@@ -160,8 +156,6 @@ def find_estimators(names: Sequence[str] | str = "all") -> list[Estimator]:
     if is_every(names):
         return [*ESTIMATORS.all().values()]
     found = {name: ESTIMATORS.find(name) for name in ([names] if isinstance(names, str) else names)}
-    if not found:
-        raise ConfigError("no estimators; name some, or give all")
     if unknown := [name for name, each in found.items() if each is None]:
         known = ESTIMATORS.names
         raise ConfigError(f"no estimator {unknown[0]!r}{did_you_mean(unknown[0], known)}there are: {', '.join(known)}")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxtrace import interrupts
-from jaxtrace.errors import LackingError, StudyError, shown
+from jaxtrace.errors import ConfigError, LackingError, StudyError, shown
 from jaxtrace.estimators.equivalence import share_comparers
 from jaxtrace.estimators.registry import IDENTIFIERS, Estimator, find_estimators, is_every
 from jaxtrace.grading.labels import digest
@@ -44,11 +44,13 @@ def estimate(
       `attrs["lacking"]` says for each estimator of "all" that is absent, or NaN in a run of a dataset, what it lacks.
 
     Raises:
-      ConfigError: no estimator has such a name.
+      ConfigError: no estimator has such a name, or none is named.
       StudyError: the trace has no generated answer, or no estimator of "all" can be computed.
       LackingError: the trace or the inputs lack what a named estimator needs.
     """
     chosen, inputs = find_estimators(names), share_comparers(inputs)
+    if not chosen:
+        raise ConfigError("no estimators; name some, or give all")
     runs = split_runs(trace)
     labels = None if inputs.get("labels") is None else np.asarray(inputs["labels"])
     if labels is not None and labels.shape[:1] != (len(trace.rows),):

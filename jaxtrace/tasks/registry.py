@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from jaxtrace.errors import PromptError
-from jaxtrace.plugins import Registry, place_of
+from jaxtrace.errors import ConfigError, PromptError
+from jaxtrace.plugins import Registry, failures_named, place_of
 from jaxtrace.prompts import Prompt
 from jaxtrace.settings.validation import did_you_mean
 from jaxtrace.tasks import (
@@ -86,7 +86,16 @@ def task(name: str, text: str, *, size: int | None = None, training: Training | 
     """
 
     def register(load: Load) -> Load:
-        TASKS.register(name, Task(load, text, size, training), place_of(load))
+        def checked(file: Path | None, limit: int | None) -> list[Prompt]:
+            with failures_named(f"task {name}"):
+                prompts = list(load(file, limit))
+            if wrong := [prompt for prompt in prompts if not isinstance(prompt, Prompt)]:
+                raise ConfigError(
+                    f"task {name}: returns a {type(wrong[0]).__name__}, no jt.Prompt; correct the plug-in"
+                )
+            return prompts
+
+        TASKS.register(name, Task(checked, text, size, training), place_of(load))
         return load
 
     return register
