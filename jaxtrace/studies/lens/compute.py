@@ -44,8 +44,8 @@ TEXTS = {
     "contains 0 (of auc, 0.5) unless it rejects that. p_plain is the published paired t test. Protocol 'grouped' holds "
     "whole groups out (prompts, stories; models if families are told apart), 'published' does not. Features: profile "
     "(all layers), without length (its residuals over ln steps and ln prompt tokens), last layer (its last "
-    "entry; for lens_entropy the output's entropy), length (both logarithms alone), depth (the number of layers alone), "
-    "zero-padded (layers of deeper models are zeros in others).",
+    "entry; for lens_entropy the output's entropy), length (both logarithms alone), depth (the number of layers "
+    "alone), zero-padded (layers of deeper models are zeros in others).",
     "accuracy": "Share of held-out answers assigned to their class, as in the table auc, without p_half.",
     "classes": "Size of each class: n answers in `groups` groups, mean steps and prompt tokens, the mean of the metric "
     "over all layers, and the depth (layer / layers) from which on the lens's top-1 is the final one.",
