@@ -108,8 +108,7 @@ def _letter_labels(where: str, trace: StoredTrace) -> list[Label]:
     """Return the labels of a trace's answers by the likeliest letter; loads the model of each of its runs."""
     from datetime import datetime
 
-    from rich.progress import Progress
-
+    from jaxtrace.cli.progress import counter
     from jaxtrace.errors import StudyError
     from jaxtrace.grading.choices import letter_labels
     from jaxtrace.model import Model
@@ -117,20 +116,15 @@ def _letter_labels(where: str, trace: StoredTrace) -> list[Label]:
     from jaxtrace.traces.reader import StoredTrace
 
     labels = []
-    with Progress(console=errors, disable=console.quiet) as progress:
-        bar = progress.add_task("letters", total=None)
-
-        def on_answers(answers: int, total: int) -> None:
-            progress.update(bar, completed=answers, total=total)
-            interrupts.check()
-
-        for run in trace.runs:
-            if run.config is None:
-                raise StudyError(f"{where}: does not say how its prompts were made; give a run of `jaxtrace trace`")
-            config, date = run_config(**run.config), (run.info.get("prompt_format") or {}).get("date")
-            model = Model.from_checkpoint(open_config_model(config), dtype=config.dtype, mesh=config.mesh)
-            rows = [replace(row, metrics={}) for row in StoredTrace.of([run], trace.only).rows]
-            labels += letter_labels(model, rows, config, date and datetime.fromisoformat(date), on_answers=on_answers)
+    for run in trace.runs:
+        if run.config is None:
+            raise StudyError(f"{where}: does not say how its prompts were made; give a run of `jaxtrace trace`")
+        config, date = run_config(**run.config), (run.info.get("prompt_format") or {}).get("date")
+        model = Model.from_checkpoint(open_config_model(config), dtype=config.dtype, mesh=config.mesh)
+        rows = [replace(row, metrics={}) for row in StoredTrace.of([run], trace.only).rows]
+        date = date and datetime.fromisoformat(date)
+        with counter("letters", "prompts") as show:
+            labels += letter_labels(model, rows, config, date, on_answers=show)
     return labels
 
 

@@ -76,7 +76,7 @@ def difference(
     settings = Resampling(groups=groups, seed=seed, resamples=resamples)
     mean, effect = bootstraps(statistics, values, first, strata=first, **settings)
     p = permutation_p(values, first, groups=groups, seed=seed, resamples=resamples)
-    return Difference(_with_zero(mean, p), _with_zero(effect, p), p, (len(a), len(b)))
+    return Difference(with_null(mean, p), with_null(effect, p), p, (len(a), len(b)))
 
 
 def paired_difference(
@@ -113,7 +113,7 @@ def paired_difference(
     else:
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], (resamples, len(sums)))
     p = _two_sided(mean.value, signs @ sums / len(gaps), gaps, exact=exact)
-    return Difference(_with_zero(mean, p), _with_zero(effect, p), p, (len(gaps), len(gaps)))
+    return Difference(with_null(mean, p), with_null(effect, p), p, (len(gaps), len(gaps)))
 
 
 def permutation_p(
@@ -172,14 +172,14 @@ def _small_sample(freedom: int) -> float:
     return 1 - 3 / (4 * freedom - 1) if freedom > 1 else np.nan
 
 
-def _with_zero(estimate: Estimate, p: float) -> Estimate:
-    """Return an estimate whose interval contains 0 unless the test rejects it: at 5 %, or at 10 % for few units.
+def with_null(estimate: Estimate, p: float, null: float = 0.0) -> Estimate:
+    """Return an estimate whose interval contains `null` unless the test rejects it: at 5 %, or at 10 % for few units.
 
     The test needs no variance, whereas an interval of few or equal values may be too short.
     """
     if p < (0.1 if estimate.few else 0.05) or np.isnan(estimate.low):
         return estimate
-    return replace(estimate, low=min(estimate.low, 0.0), high=max(estimate.high, 0.0))
+    return replace(estimate, low=min(estimate.low, null), high=max(estimate.high, null))
 
 
 def _permuted(values: np.ndarray, first: np.ndarray, groups: np.ndarray, seed: int, resamples: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from jaxtrace.models.interventions import Interventions
 from jaxtrace.run import load_prompts
 from jaxtrace.settings.prompt import PromptSettings
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import UNBOUNDED, bootstrap
+from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.expansions import measure_expansions
 from jaxtrace.studies._shared.progress import OnCount, Progress
@@ -273,7 +273,7 @@ def _means(answers: Sequence[ChoiceAnswers], seed: int) -> dict[str, object]:
     row: dict[str, object] = {"n": len(answers[0].correct)}
     for column, name in (("accuracy", "correct"), ("option_entropy", "option_entropy"), ("entropy", "entropy")):
         values = np.mean([getattr(of_set, name) for of_set in answers], axis=0)
-        bounds = (0.0, 1.0) if name == "correct" else UNBOUNDED
+        bounds = (0.0, 1.0 if name == "correct" else np.inf)
         row |= bootstrap(np.mean, values, seed=seed, bounds=bounds).columns(column)
     return row
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from jaxtrace.errors import StudyError
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.differences import difference
+from jaxtrace.statistics.differences import difference, with_null
 from jaxtrace.statistics.intervals import bootstrap
 from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.labels import model_of, row_groups, row_labels
@@ -40,12 +40,12 @@ TEXTS = {
     "auc": "k nearest neighbours (Euclidean) on held-out answers. auc: one class against the others, mean over "
     "classes and folds; p_half: test of auc against 0.5; gain: its excess over guesses by the sizes of the classes, "
     "one random draw, whose auc is 0.5 only on average; p: test of gain. Intervals, p_half and p are corrected for "
-    "folds that share training rows; folds with equal scores give an interval without width, and p of a sign test "
-    "over folds. p_plain is the published paired t test. Protocol 'grouped' holds whole groups out (prompts, stories; "
-    "models if families are told apart), 'published' does not. Features: profile (all layers), without length (its "
-    "residuals over ln steps and ln prompt tokens), last layer (its last entry; for lens_entropy the output's "
-    "entropy), length (both logarithms alone), depth (the number of layers alone), zero-padded (layers of deeper "
-    "models are zeros in others).",
+    "folds that share training rows; folds with equal scores give p of a sign test over folds, and an interval that "
+    "contains 0 (of auc, 0.5) unless it rejects that. p_plain is the published paired t test. Protocol 'grouped' holds "
+    "whole groups out (prompts, stories; models if families are told apart), 'published' does not. Features: profile "
+    "(all layers), without length (its residuals over ln steps and ln prompt tokens), last layer (its last "
+    "entry; for lens_entropy the output's entropy), length (both logarithms alone), depth (the number of layers "
+    "alone), zero-padded (layers of deeper models are zeros in others).",
     "accuracy": "Share of held-out answers assigned to their class, as in the table auc, without p_half.",
     "classes": "Size of each class: n answers in `groups` groups, mean steps and prompt tokens, the mean of the metric "
     "over all layers, and the depth (layer / layers) from which on the lens's top-1 is the final one.",
@@ -175,10 +175,11 @@ def _compared(
     estimate, *_ = classify.over_folds(score, splits)
     gain, p, plain = classify.over_folds(score - guessed, splits)
     estimate = replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0), fewest=fewest)
-    gain = replace(gain, fewest=fewest)
-    columns = estimate.columns(name)
+    gain, p_half = with_null(replace(gain, fewest=fewest), p), {}
     if name == "auc":
-        _, columns["p_half"], _ = classify.over_folds(score - 0.5, splits)
+        _, p_half["p_half"], _ = classify.over_folds(score - 0.5, splits)
+        estimate = with_null(estimate, p_half["p_half"], 0.5)
+    columns = estimate.columns(name) | p_half
     return {**columns, "guesses": guessed.mean(), **gain.columns("gain"), "p": p, "p_plain": plain}
 
 

@@ -51,6 +51,14 @@ def test_the_area_is_tested_against_one_half(found):
     assert f"one random draw of guesses, whose AUC is {line['guesses']:.3f}" in note
 
 
+def test_two_folds_of_equal_scores_prove_nothing(rng):
+    rows = [made(rng, kind, i, slope=9 * SHAPES[kind]) for kind in ("up", "down") for i in range(12)]
+    table = lens({"tiny": trace(rows)}, LensConfig(folds=2, neighbours=(1,))).tables["auc"].frame
+    line = table[table["features"] == "profile"].iloc[0]
+    assert (line["auc"], line["p_half"]) == (1, 0.5)
+    assert (line["auc_low"], line["auc_high"]) == (0.5, 1)
+
+
 def test_kinds_are_told_apart_by_a_metric_that_differs_and_by_no_other(found):
     table = found.tables["auc"].frame.set_index(["metric", "protocol", "features", "k"])
     for protocol in ("grouped", "published"):
