@@ -23,7 +23,7 @@ def ols_slope(y: ArrayLike, x: ArrayLike, *, block: int, seed: int = 0, resample
       block: number of neighbouring residuals that stay together.
 
     Raises:
-      StudyError: fewer than three values, or fewer than a block.
+      StudyError: fewer than three values, or fewer than a block; or a value is not finite.
     """
     y, x = _series(y, x)
     centred = x - x.mean()
@@ -62,7 +62,7 @@ def mann_kendall(y: ArrayLike) -> float:
     corrected for its bias, (2 + 4r) / n (Kendall 1954), and counts as 0 if it is negative.
 
     Raises:
-      StudyError: fewer than three values.
+      StudyError: fewer than three values, or a value is not finite.
     """
     y, _ = _series(y, np.arange(len(np.asarray(y))))
     if np.ptp(y) == 0:
@@ -94,4 +94,6 @@ def _series(y: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.asarray(y, float), np.asarray(x, float)
     if len(y) < 3:
         raise StudyError(f"a trend of {len(y)} values; give a series of at least three")
+    if not (np.isfinite(y).all() and np.isfinite(x).all()):
+        raise StudyError("a trend of values that are not all finite; exclude steps without a value")
     return y, x

@@ -102,3 +102,6 @@ def test_too_short_series_are_refused():
         ols_slope([1.0, 2.0], [0.0, 1.0], block=1)
     with pytest.raises(StudyError, match="blocks of 9"):
         ols_slope(np.arange(5.0), np.arange(5.0), block=9)
+    for trend in (mann_kendall, lambda y: theil_sen(y, np.arange(4.0))):
+        with pytest.raises(StudyError, match="values that are not all finite; exclude steps"):
+            trend([1.0, np.nan, 3.0, 4.0])
