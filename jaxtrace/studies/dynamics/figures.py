@@ -44,7 +44,8 @@ def drift_figure(frame: pd.DataFrame, theme: Theme) -> Figure:
         dress(axes, theme, model, "late − early (nats; a share for attention_entropy_normalized)")
         axes.axvline(0, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 2)))
         ends = np.array([rows["drift"] - rows["drift_low"], rows["drift_high"] - rows["drift"]])
-        axes.errorbar(rows["drift"], range(len(rows)), xerr=np.nan_to_num(ends), fmt="o", color=theme.first, capsize=3)
+        ends = np.nan_to_num(ends).clip(0)  # an interval from few resamples may lie beside its mean
+        axes.errorbar(rows["drift"], range(len(rows)), xerr=ends, fmt="o", color=theme.first, capsize=3)
         axes.set_yticks(range(len(rows)), rows["metric"])
     return figure
 

@@ -288,6 +288,11 @@ def test_pictures_have_a_panel_per_model_in_both_themes(result):
             assert "one" in titles and "two" in titles, name
 
 
+def test_intervals_of_one_resample_are_drawn():
+    result = dynamics({"one": made_trace(lengths=(9,) * 12)}, DynamicsConfig(resamples=1))
+    assert result.pictures["length_control"].draw(LIGHT).axes[0].containers
+
+
 def test_auroc_of_features_for_wrong_choices():
     """Wrong choices go with high entropy, so its AUROC is 1; low top-1 probabilities give 0."""
     trace = made_trace(lengths=(8, 9, 10, 11, 12, 13))
