@@ -20,7 +20,7 @@ def commands(page):
 
 
 # Pages whose commands take a minute run nightly; test_readme.py checks the options of every page.
-LONG = ("confidence", "dynamics", "interventions", "lab", "lens", "patterns", "samplers", "tuned-lens")
+LONG = ("confidence", "dynamics", "estimators", "interventions", "lab", "lens", "patterns", "samplers", "tuned-lens")
 PAGES = [pytest.param(page, id=page.stem, marks=[pytest.mark.nightly] * (page.stem in LONG)) for page in STUDIES]
 
 

@@ -70,6 +70,7 @@ def test_every_step_agrees_with_transformers(model, reference, questions):
     assert_metrics(row.metrics, exact, double.lens_logits[steps], errors)
 
 
+@pytest.mark.nightly
 def test_attention_entropy_is_within_the_stated_bound(model, reference, questions):
     """On real weights float32 alone errs by more than 1e-5: the bound adds twice the error of transformers' float32."""
     row = model.score([" ".join(questions[:12])], probes=jaxtrace.Probes.of("attention")).rows[0]
