@@ -193,7 +193,7 @@ class Plan:
         yield self._trace("formats", self.task("formats", 150, "format", FORMATS), 64, *LENS)
         for name, by, title in (("stories", "kind", "kinds of tasks"), ("formats", "format", "formats")):
             file = f"lens-{name}/tables/auc.csv"
-            table = Shown(file, f"Entropy-Lens: {title} told apart by profiles", auc, keep=("protocol", ("grouped",)))
+            table = Shown(file, f"Entropy-Lens: {title} by their profiles", auc, keep=("protocol", ("grouped",)))
             yield Stage(f"lens-{name}", ("study", "lens", name, "--by", by), (table,))
         own = ("--model", self.model, *self.task("mmlu", 114, "subject", SUBJECTS))
         yield Stage(

@@ -299,21 +299,18 @@ def _plugins(
     if not probes.step_metrics:
         return {}
     layers, needed = probes.layers(config), probes.step_inputs
-    inputs = StepInputs()
+    inputs: dict[str, Any] = {"moments": moments}
     if "logits" in needed:
         assert sampler_input.logits is not None
-        inputs = dataclasses.replace(inputs, logits=sampler_input.logits[..., : config.vocab_size])
-    if "moments" in needed:
-        inputs = dataclasses.replace(inputs, moments=moments)
+        inputs["logits"] = sampler_input.logits[..., : config.vocab_size]
     if "attention" in needed:
         attention = _of_layers(result.attention, computed, layers).moments
-        attention = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), attention)
-        inputs = dataclasses.replace(inputs, attention=attention)
+        inputs["attention"] = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), attention)
     if "residuals" in needed:
-        residuals = jnp.moveaxis(result.residual((0, *layers)).astype(jnp.float32), 0, 2)
-        inputs = dataclasses.replace(inputs, residuals=residuals)
+        inputs["residuals"] = jnp.moveaxis(result.residual((0, *layers)).astype(jnp.float32), 0, 2)
+    inputs = {name: value for name, value in inputs.items() if name in needed}
     sizes = {"layer": len(layers), "head": config.num_heads}
-    return compute_step_metrics(probes.step_metrics, inputs, sizes, sampler_input.top1.shape)
+    return compute_step_metrics(probes.step_metrics, StepInputs(**inputs), sizes, sampler_input.top1.shape)
 
 
 def _router(result: ForwardResult, computed: tuple[int, ...], layers: tuple[int, ...]) -> dict[str, Array | None]:

@@ -213,7 +213,7 @@ def _stem(word: str) -> str:
 
 
 @lru_cache
-def _stemmer():  # noqa: ANN202
+def _stemmer() -> Any:
     from nltk.stem.porter import PorterStemmer  # takes a second
 
     return PorterStemmer()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from jaxtrace.errors import ConfigError, LackingError
 from jaxtrace.estimators.answers import answer_text
 from jaxtrace.estimators.attention import LEAST_WEIGHT, middle_layer
 from jaxtrace.estimators.registry import estimator
-from jaxtrace.estimators.scores import Scores, drawn
+from jaxtrace.estimators.scores import Scores, drawn, score_tokens
 from jaxtrace.model import Model
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.prompts import Prompt
@@ -25,7 +24,6 @@ from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
 BATCH = 8  # texts that are read at once
-LONGEST = 2**31 - 1  # tokens
 FIELD = re.compile(r"\{(question|answer)\}")
 TRUE_OR_FALSE = (
     "Question: {question}\n Possible answer:{answer}\n Is the possible answer:\n (A) True\n (B) False\n"
@@ -33,19 +31,18 @@ TRUE_OR_FALSE = (
 )
 BEFORE_ANSWER = "Read a question and an answer, and decide whether the answer is right.\nQuestion: {question}\nAnswer: "
 AFTER_ANSWER = "\n\nDecision:"
-PMI_SOURCE = "Takayama and Arase 2019"
 
 
 @estimator(
     formula="−mean (ln p[token] − ln p of the token without the prompt); 0 without it for the first token",
-    source=PMI_SOURCE,
+    source="Takayama and Arase 2019",
     metrics=("logprob",),
     passes="two",
 )
 def pmi(trace: Trace, *, model: Model) -> Scores:
     """Return the negative mean pointwise mutual information of each answer's tokens with the prompt, in nats."""
-    alone = _alone(trace, model)
-    return _means([alone_row - drawn(row, "logprob") for row, alone_row in zip(trace.rows, alone, strict=True)])
+    alone = iter(_alone(trace, model))
+    return score_tokens(trace, lambda row: next(alone) - drawn(row, "logprob"), np.mean)
 
 
 @estimator(
@@ -61,12 +58,12 @@ def cpmi(trace: Trace, *, model: Model, tau: float = 0.0656, weight: float = 3.5
       tau: least entropy of a step, in nats, whose token is compared with the answer alone; the source's value.
       weight: λ, weight of the comparison; the source's value.
     """
-    return _means(
-        [
-            np.where(drawn(row, "entropy") >= tau, weight * alone, 0.0) - drawn(row, "logprob")
-            for row, alone in zip(trace.rows, _alone(trace, model), strict=True)
-        ]
-    )
+    alone = iter(_alone(trace, model))
+
+    def of_row(row: Row) -> Float[np.ndarray, " drawn"]:
+        return np.where(drawn(row, "entropy") >= tau, weight * next(alone), 0.0) - drawn(row, "logprob")
+
+    return score_tokens(trace, of_row, np.mean)
 
 
 @estimator(
@@ -87,16 +84,16 @@ def p_true(trace: Trace, *, model: Model, template: str = TRUE_OR_FALSE) -> Scor
       LackingError: the model has no tokenizer, or a prompt has images.
     """
     _require_text("p_true", trace, model)
-    assert model.tokenizer is not None
+    tokenizer = model.tokenizer
+    assert tokenizer is not None
     form = trace.info.get("prompt_format") or {}
     chat = form.get("template") is not None
     settings = PromptSettings(
         chat="auto" if chat else "never", bos=_bos(trace), template_arg=form.get("template_arg") if chat else None
     )
     asked = [Prompt(_filled("p_true", template, row, model, "question", "answer")) for row in trace.rows]
-    unbounded = replace(model, config=replace(model.config, context=LONGEST))  # `_fitting` checks lengths
-    true = model.tokenizer.encode_text("True", bos="never").ids
-    texts = [ids.tolist() + true for _, ids in unbounded.encode(asked, settings)]
+    true = tokenizer.encode_text("True", bos="never").ids
+    texts = [tokenizer.encode_prompt(prompt, settings).ids + true for prompt in asked]
     scores, fit = np.full(len(texts), np.nan), _fitting("p_true", trace, model, texts)
     rows = _scored(trace, model, [texts[i] for i in fit], Probes.of("output", alphas=()))
     scores[fit] = [-row.metrics["logprob"][-1 - len(true) : -1].astype(float).sum() for row in rows]
@@ -126,8 +123,7 @@ def csl(trace: Trace, *, model: Model, before: str = BEFORE_ANSWER, after: str =
     _require_text("csl", trace, model)
     if not after:
         raise ConfigError("csl: after is empty; give the text that follows the answer")
-    kinds = [(layer, model.config.kind(layer - 1)) for layer in range(1, model.config.num_layers + 1)]
-    layers = [layer for layer, kind in kinds if kind.attends_to_text and not kind.cross_attention]
+    layers = [layer for layer, kind in enumerate(model.config.kinds, 1) if kind.attends_to_text]
     if not layers:
         raise LackingError("csl: needs layers that attend to the text, and the model has none")
     tokenizer = model.tokenizer
@@ -223,11 +219,6 @@ def _alone(trace: Trace, model: Model) -> list[Float[np.ndarray, " drawn"]]:
         else np.zeros(len(answer))
         for answer in answers
     ]
-
-
-def _means(tokens: Sequence[Float[np.ndarray, " drawn"]]) -> Scores:
-    """Return scores of tokens, and their mean for each answer."""
-    return Scores(np.array([values.mean() if len(values) else np.nan for values in tokens], float), tokens)
 
 
 def _require_text(name: str, trace: Trace, model: Model, *, tokenizer: bool = True) -> None:

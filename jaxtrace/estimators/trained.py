@@ -53,7 +53,7 @@ def correctness_probe(
     """
     features = residual_features("correctness_probe", trace, layer, position)
     wrong = 1 - checked_labels(labels, len(trace.rows), "correctness_probe")
-    return _held_out_scores("correctness_probe", trace, features, wrong, seed)
+    return Scores(held_out("correctness_probe", features, wrong, prompt_numbers(trace), seed))
 
 
 @estimator(
@@ -81,7 +81,7 @@ def semantic_entropy_probe(
     entropy = semantic_entropy(trace, equivalence=equivalence).answers
     of_prompts = entropy[np.unique(prompt_numbers(trace), return_index=True)[1]]
     high = np.where(np.isfinite(entropy), entropy > np.nanmedian(of_prompts), np.nan)
-    return _held_out_scores("semantic_entropy_probe", trace, features, high, seed)
+    return Scores(held_out("semantic_entropy_probe", features, high, prompt_numbers(trace), seed))
 
 
 @estimator(
@@ -158,12 +158,6 @@ def first_visible(query: Int[np.ndarray, " drawn"], window: int | dict[str, int]
     if isinstance(window, dict):
         return query // window["chunk"] * window["chunk"]
     return np.maximum(query - window + 1, 0)
-
-
-def _held_out_scores(
-    name: str, trace: Trace, features: Float[np.ndarray, "rows D"], positive: Float[np.ndarray, " rows"], seed: int
-) -> Scores:
-    return Scores(held_out(name, features, positive, prompt_numbers(trace), seed))
 
 
 def held_out(
