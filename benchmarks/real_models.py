@@ -26,6 +26,7 @@ from benchmarks.real_models_stages import MC1_LABELS, Plan, Shown, Stage, choice
 from benchmarks.table import BenchmarkTable, publish
 from benchmarks.timing import say
 from jaxtrace.errors import first_line, shown
+from jaxtrace.model import open_model_checkpoint
 
 LABEL = "SmolLM2-135M-Instruct, Q4_1 dequantised"
 LEAST = 10  # answers of each class, for what tells right from wrong
@@ -45,12 +46,16 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=LEAST, help="fewest answers of each class")
     args = parser.parse_args()
     model, data = (path.absolute() if path and path.exists() else path for path in (Path(args.model), args.data))
-    stages = [*Plan(str(model), data, args.prompts, args.full, args.tokens).stages()]
+    layers = open_model_checkpoint(str(model)).config.num_layers
+    stages = [*Plan(str(model), layers, data, args.prompts, args.full, args.tokens).stages()]
     outcomes = {}
     for number, stage in enumerate(stages, 1):
         say(f"{number}/{len(stages)} {stage.name}")
         outcomes[stage.name] = outcome(stage, args.workdir, args.least)
-    publish("\n".join(table.markdown() for table in report(stages, outcomes, args)), args.out)
+    text = "\n".join(table.markdown() for table in report(stages, outcomes, args))
+    for path, name in ((data, "DATA"), (model, args.model)):
+        text = text.replace(str(path), name) if isinstance(path, Path) and path.is_absolute() else text
+    publish(text, args.out)
     sys.exit(any(text.startswith("failed") for text, _ in outcomes.values()))
 
 
@@ -105,7 +110,7 @@ def report(
         for table in stage.tables:
             few = few_of_a_class(args.workdir / table.labels, args.least) if table.labels else ""
             missing = few or ("" if text == "done" else text)
-            below = (f"`jaxtrace {' '.join(stage.words)}`, {seconds:.0f} s.".replace(str(args.data), "DATA"),)
+            below = (f"`jaxtrace {' '.join(stage.words)}`, {seconds:.0f} s.",)
             if missing:
                 yield BenchmarkTable(table.title, ("not shown",), [(missing,)], (setting,), below)
             else:
@@ -132,6 +137,8 @@ def filled(table: Shown, frame: pd.DataFrame, setting: str, below: Sequence[str]
 
 def _cell(row: dict[Hashable, Any], name: str) -> str:
     value, ends = row[name], [row.get(f"{name}_{end}") for end in ("low", "high")]
+    if value is None or value != value:
+        return "–"
     text = f"{value:.3g}" if isinstance(value, float) else first_line(ValueError(value)).replace("|", "\\|")
     return text if None in ends else f"{text} [{ends[0]:.3g}, {ends[1]:.3g}]"
 

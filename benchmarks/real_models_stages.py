@@ -72,6 +72,7 @@ class Plan:
     """Model, data and sizes.
 
     Attributes:
+      layers: number of layers; the residuals of the middle one and of the last one are stored for the estimators.
       data: folder of local copies of the data sets; None for the hub's.
       most: largest number of prompts of a task; None for the committed numbers.
       full: True for all prompts of each task, and four times the tokens.
@@ -79,6 +80,7 @@ class Plan:
     """
 
     model: str
+    layers: int
     data: Path | None
     most: int | None
     full: bool
@@ -105,14 +107,15 @@ class Plan:
         return Stage(name, ("trace", self.model, *task, "--max-new-tokens", str(tokens), *more))
 
     def _traces(self) -> Iterator[Stage]:
-        yield self._trace("truthfulqa", self.task("truthfulqa", 200), 64, *WIDE)
+        residuals = ("--residuals", f"{self.layers // 2},{self.layers}")
+        yield self._trace("truthfulqa", self.task("truthfulqa", 200), 64, *WIDE, *residuals)
         yield self._trace("requests", self.task("factual-creative"), 64, *NARROW)
-        yield self._trace("mmlu", self.task("mmlu", 200, "subject", SUBJECTS), 16, *NARROW)
+        yield self._trace("mmlu", self.task("mmlu", 200, "subject", SUBJECTS), 16, *NARROW, *residuals)
         yield self._trace("simpleqa", self.task("simpleqa", 200), 32, *NARROW)
         for name, words in SAMPLERS.items():
             yield self._trace(f"gsm8k-{name}", self.task("gsm8k", 32), 128, *NARROW, *words)
         drawn = ("--samples", "10", "--sampler", "sample")
-        yield self._trace("samples", self.task("mmlu", 57, "subject", SUBJECTS), 64, *NARROW, *drawn)
+        yield self._trace("samples", self.task("mmlu", 57, "subject", SUBJECTS), 64, *NARROW, *residuals, *drawn)
         for name in ("mmlu", "simpleqa", "gsm8k-greedy", "samples"):
             yield Stage(f"{name}.labels", ("grade", name))
 
@@ -213,7 +216,6 @@ class Plan:
                 "study",
                 "interventions",
                 *own,
-                *self.task("mmlu", 114, "subject", SUBJECTS),
                 "--count",
                 "1",
                 "--draws",

@@ -15,9 +15,9 @@ from jaxtrace.cli.options import Command, Group
 
 DATA = Path("data")
 PLANS = {
-    "committed": Plan("demo", None, None, False),
-    "full": Plan("demo", DATA, None, True),
-    "try": Plan("demo", DATA, 6, False, 12),
+    "committed": Plan("demo", 4, None, None, False),
+    "full": Plan("demo", 4, DATA, None, True),
+    "try": Plan("demo", 4, DATA, 6, False, 12),
 }
 STAGES = {name: [*plan.stages()] for name, plan in PLANS.items()}
 
