@@ -113,9 +113,9 @@ class Plan:
         yield self._trace("mmlu", self.task("mmlu", 200, "subject", SUBJECTS), 16, *NARROW, *residuals)
         yield self._trace("simpleqa", self.task("simpleqa", 200), 32, *NARROW)
         for name, words in SAMPLERS.items():
-            yield self._trace(f"gsm8k-{name}", self.task("gsm8k", 32), 128, *NARROW, *words)
+            yield self._trace(f"gsm8k-{name}", self.task("gsm8k", 100), 256, *NARROW, *words)
         drawn = ("--samples", "10", "--sampler", "sample")
-        yield self._trace("samples", self.task("mmlu", 57, "subject", SUBJECTS), 64, *NARROW, *residuals, *drawn)
+        yield self._trace("samples", self.task("mmlu", 114, "subject", SUBJECTS), 64, *NARROW, *residuals, *drawn)
         for name in ("mmlu", "simpleqa", "gsm8k-greedy", "samples"):
             yield Stage(f"{name}.labels", ("grade", name))
 

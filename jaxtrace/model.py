@@ -20,7 +20,7 @@ from jaxtrace import interrupts
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
-from jaxtrace.checkpoints.local import local_copy
+from jaxtrace.checkpoints.local import local_copy, local_name, without_copy
 from jaxtrace.checkpoints.random import RandomCheckpoint, open_random
 from jaxtrace.checkpoints.token_bytes import token_bytes
 from jaxtrace.checkpoints.tokenizer import Tokenizer
@@ -487,21 +487,21 @@ def open_model_checkpoint(name: str, revision: str | None = None, ignore_config:
     """Open the checkpoint behind a name ("demo" and published names included); its weights stay on disk.
 
     A short name without a revision stands for a local copy if there is one (see `local_copy`), and otherwise for its
-    hub id.
+    hub id; so does the name of a local copy, which runs store.
     """
     if name == DEMO:
         if revision is not None:
             raise ConfigError(f"revision is {revision!r}, but {DEMO} comes with jaxtrace; drop it, or give a hub id")
         return dataclasses.replace(open_checkpoint(str(demo_path()), ignore_config=ignore_config), name=DEMO)
-    published = None if path_exists(name) else find_published(name)
+    bare = without_copy(name)
+    published = None if path_exists(name) else find_published(bare)
     if published is None:
         return open_checkpoint(name, revision, ignore_config)
-    copy = None if "/" in name or revision is not None else local_copy(published)
+    copy = None if ("/" in name and bare == name) or revision is not None else local_copy(published)
     if copy is None:
         return open_checkpoint(published.hub_id, revision, ignore_config)
     checkpoint = open_checkpoint(str(copy), ignore_config=ignore_config)
-    kind = "local copy" if copy.is_dir() else f"local copy, {copy.name}"
-    return dataclasses.replace(checkpoint, name=f"{published.hub_id} ({kind})")
+    return dataclasses.replace(checkpoint, name=local_name(published, copy))
 
 
 def load(

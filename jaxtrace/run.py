@@ -31,7 +31,8 @@ from jaxtrace.engine.samplers.quadrants import TABLES
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.step import check_attention
 from jaxtrace.engine.stop_strings import check_stop
-from jaxtrace.errors import ConfigError, StoreError
+from jaxtrace.errors import ConfigError, StoreError, StudyError, few
+from jaxtrace.files import path_exists
 from jaxtrace.lock import WriteLock
 from jaxtrace.model import Model, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
@@ -50,6 +51,7 @@ from jaxtrace.tasks import Prompt, load_task
 from jaxtrace.tasks.selection import choose
 from jaxtrace.traces import TraceWriter, open_trace
 from jaxtrace.traces.location import Location
+from jaxtrace.traces.reader import StoredTrace
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.run_json import read_run
 from jaxtrace.traces.trace import Trace
@@ -264,6 +266,35 @@ def open_config_model(config: RunConfig) -> Checkpoint | RandomCheckpoint:
     if config.pause is not None:
         check_pause(pause_token(checkpoint.tokenizer, config.pause), checkpoint.config.vocab_size)
     return checkpoint
+
+
+def load_traced(trace: Trace, name: str | None = None) -> Model:
+    """Load the model that made a trace.
+
+    Args:
+      name: checkpoint, hub id or name to load it by; None for what the trace stores.
+
+    Raises:
+      StudyError: the trace has runs of several models, or `name` is another model.
+      CheckpointError: the checkpoint is missing or unreadable.
+    """
+    runs = trace.runs if isinstance(trace, StoredTrace) else ()
+    models = {(str(run.info.get("model")), run.info.get("checkpoint")) for run in runs or (trace,)}
+    if runs and len(models) > 1:
+        known = few(sorted({model for model, _ in models}))
+        raise StudyError(f"{runs[0].root}: has runs of several models ({known}); name the directory of one run")
+    ((own, fingerprint),) = models
+    commit = None if path_exists(own) else trace.info.get("revision")
+    made = (runs[0].config if runs else None) or {"model": own, "revision": commit}
+    names = (made["model"], made.get("revision")) if name is None else (name, None)
+    ignored = tuple(made.get("ignore_config", ()))
+    if made.get("random"):
+        checkpoint = open_random_model(names[0], made["seed"], names[1], ignored)
+    else:
+        checkpoint = open_model_checkpoint(*names, ignored)
+    if fingerprint is not None and checkpoint.fingerprint() != fingerprint:
+        raise StudyError(f"{names[0]}: is not the model that made the trace, {own}; name that one with --model")
+    return Model.from_checkpoint(checkpoint, dtype=trace.info.get("dtype"))
 
 
 def engine_settings(config: RunConfig, stop_tokens: tuple[int, ...], tokenizer: Tokenizer | None) -> Settings:

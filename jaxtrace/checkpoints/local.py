@@ -18,6 +18,17 @@ FOLDER = "JAXTRACE_MODELS"
 DEFAULT_FOLDER = "~/.cache/jaxtrace-real"
 # End of a GGUF file's name: what its weights are stored as, and the number of a part.
 ENDING = r"([-._](UD-)?(I?Q\d|TQ\d|B?F16|F32|FP16|FP32|MXFP4)\w*)?(-\d{5}-of-\d{5})?\.gguf"
+COPY = "local copy"
+
+
+def local_name(model: PublishedModel, copy: Path) -> str:
+    """Return the name of a model's local copy, which a run stores: "HuggingFaceTB/SmolLM2-135M (local copy)"."""
+    return f"{model.hub_id} ({COPY if copy.is_dir() else f'{COPY}, {copy.name}'})"
+
+
+def without_copy(name: str) -> str:
+    """Return a name without what `local_name` adds to a hub id."""
+    return re.sub(rf" \({COPY}(, .*)?\)$", "", name)
 
 
 def local_copy(model: PublishedModel) -> Path | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from jaxtrace.errors import JaxtraceError, StudyError, few
+from jaxtrace.errors import JaxtraceError
 from jaxtrace.settings.numbers import Natural
 from jaxtrace.settings.validation import StrictModel
 
@@ -71,24 +71,9 @@ def load_inputs(options: EstimatorInputs, names: Collection[str], trace: StoredT
 
 
 def _model(name: str | None, trace: StoredTrace) -> Model:
-    """Load the model that made a trace; raises StudyError if it is another one."""
-    from jaxtrace.model import Model, open_model_checkpoint, open_random_model
+    from jaxtrace.run import load_traced
 
-    models = {(str(run.info.get("model")), run.info.get("checkpoint")) for run in trace.runs}
-    if len(models) > 1:
-        known = few(sorted({model for model, _ in models}))
-        raise StudyError(f"{trace.runs[0].root}: has runs of several models ({known}); name the directory of one run")
-    ((own, fingerprint),), run = models, trace.runs[0]
-    made = run.config or {"model": own, "revision": run.info.get("revision_name")}
-    names = (made["model"], made.get("revision")) if name is None else (name, None)
-    ignored = tuple(made.get("ignore_config", ()))
-    if made.get("random"):
-        checkpoint = open_random_model(names[0], made["seed"], names[1], ignored)
-    else:
-        checkpoint = open_model_checkpoint(*names, ignored)
-    if fingerprint is not None and checkpoint.fingerprint() != fingerprint:
-        raise StudyError(f"{names[0]}: is not the model that made the trace, {own}; name that one with --model")
-    return Model.from_checkpoint(checkpoint, dtype=run.info.get("dtype"))
+    return load_traced(trace, name)
 
 
 def _other_trace(place: str | None, _: StoredTrace) -> StoredTrace | None:

@@ -10,6 +10,8 @@ from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.errors import CheckpointError
 from jaxtrace.model import open_model_checkpoint
 from jaxtrace.models.published import PublishedModel, find_published
+from jaxtrace.run import load_traced
+from jaxtrace.traces.trace import Trace
 from tests.checkpoints.conftest import CONFIG, random_weights
 from tests.checkpoints.gguf_files import write_gguf
 
@@ -21,6 +23,18 @@ def test_a_short_name_opens_the_local_copy(folder, tmp_path, monkeypatch):
     checkpoint = open_model_checkpoint("smollm2")
     assert checkpoint.directory == tmp_path / folder
     assert checkpoint.name == "HuggingFaceTB/SmolLM2-135M-Instruct (local copy)"
+    assert open_model_checkpoint(checkpoint.name).directory == checkpoint.directory  # the name that runs store
+
+
+def test_a_trace_of_a_local_copy_loads_its_model_again(tmp_path, monkeypatch):
+    shutil.copytree(demo_path(), tmp_path / "smollm2-135m")
+    monkeypatch.setenv("JAXTRACE_MODELS", str(tmp_path))
+    trace = Trace([], {"model": open_model_checkpoint("smollm2").name, "revision": None})
+    assert load_traced(trace).name == trace.info["model"]
+    shutil.rmtree(tmp_path / "smollm2-135m")
+    monkeypatch.setattr("jaxtrace.checkpoints.huggingface.snapshot_download", lambda *_, **__: None)  # no network
+    with pytest.raises(CheckpointError, match=r"^HuggingFaceTB/SmolLM2-135M-Instruct: is no directory here"):
+        load_traced(trace)
 
 
 def test_a_copy_in_the_cache_of_the_hub_comes_first(tmp_path, monkeypatch):
@@ -71,3 +85,4 @@ def test_a_gguf_file_under_any_name_stands_for_a_model_of_its_shape(tmp_path, mo
     assert local_copy(small) == file and local_copy(model) is None
     monkeypatch.setattr("jaxtrace.model.find_published", lambda name: small)
     assert open_model_checkpoint("tiny").name == "someone/tiny (local copy, model.gguf)"
+    assert open_model_checkpoint("someone/tiny (local copy, model.gguf)").name == open_model_checkpoint("tiny").name

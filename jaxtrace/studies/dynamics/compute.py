@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtrace.documents import read_text
 from jaxtrace.errors import StudyError
 from jaxtrace.memory import format_bytes
-from jaxtrace.model import Model, load
+from jaxtrace.run import load_traced
 from jaxtrace.statistics.intervals import FEW
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.published import with_prompt_positions
@@ -73,7 +73,7 @@ def score_choices(
     for label, trace in traces.items():
         texts = {(row.prompt.text or "").strip() for row in trace.rows}
         if asked := [question for question in questions if question.question in texts]:
-            model = _load_traced(trace.info["model"], trace.info.get("revision"))
+            model = load_traced(trace)
             with progress.counter(f"choices of {label}", "answers") as on_answers:
                 score = functools.partial(scored_choices, primer=primer, template=config.template)
                 scores[label] = score(model, asked, bos=start_mode(trace), on_answers=on_answers)
@@ -90,10 +90,6 @@ def _read_choices(config: DynamicsConfig) -> tuple[list[multiple_choice.Multiple
     questions = [] if config.choices is None else multiple_choice.load(config.choices)
     primer = config.primer and read_text(config.primer, StudyError, "name a UTF-8 text file as the primer")
     return questions, primer or ""
-
-
-def _load_traced(name: str, commit: str | None) -> Model:
-    return load(name, revision=None if Path(name).exists() else commit)
 
 
 def dynamics(
