@@ -70,24 +70,25 @@ class Operation:
         self.implementations = implementations
 
     @classmethod
-    def from_modules(cls, name: str, *, tpu: Any, gpu: Any, xla: Any, reference: Any) -> Operation:
-        """Return the operation whose implementations are the functions called `name` in four modules.
+    def from_modules(cls, name: str, *, tpu: Any, gpu: Any, xla: Any, reference: Any, cpu: Any = None) -> Operation:
+        """Return the operation whose implementations are the functions called `name` in four modules, or in five.
 
-        A Pallas module's `refuses` says what it cannot serve; with `interpret` its function runs anywhere, slowly.
+        A module's `refuses` says what it cannot serve. With `interpret` a Pallas function runs anywhere, slowly.
         """
 
-        def pallas(module: Any, *platforms: str, **options: bool) -> Implementation:
+        def custom(module: Any, *platforms: str, **options: bool) -> Implementation:
             function = functools.partial(getattr(module, name), **options)
             return Implementation(function, platforms, module.refuses, differentiable=False)
 
         return cls(
             name,
-            pallas_tpu=pallas(tpu, "tpu"),
-            pallas_gpu=pallas(gpu, "gpu"),
+            pallas_tpu=custom(tpu, "tpu"),
+            pallas_gpu=custom(gpu, "gpu"),
+            **({} if cpu is None else {"cpu": custom(cpu, "cpu")}),
             xla=Implementation(getattr(xla, name)),
             reference=Implementation(getattr(reference, name)),
-            pallas_tpu_interpret=pallas(tpu, interpret=True),
-            pallas_gpu_interpret=pallas(gpu, interpret=True),
+            pallas_tpu_interpret=custom(tpu, interpret=True),
+            pallas_gpu_interpret=custom(gpu, interpret=True),
         )
 
     def __call__(self, *args: Any, implementation: str | None = None, **kwargs: Any) -> Any:

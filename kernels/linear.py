@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -26,12 +27,18 @@ def linear(x: Float[Array, "*r D"], weight: Float[Array, "V D"], dtype: Any = No
     splits over a mesh stays a plain einsum: a layout constraint would make XLA gather it.
     """
     *rows, width = x.shape
-    flat = x.reshape(-1, width)
-    count = len(flat)
+    count = math.prod(rows)
     partitioned = AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types
     if target_platform() != "cpu" or count > FEW_ROWS or partitioned:
         return einsum("...d,vd->...v", x, weight, dtype)
-    flat = jnp.pad(flat, ((0, -count % 8 if count > 4 else 0), (0, 0)))
-    transposed = einsum("vd,rd->vr", weight, flat, dtype)
-    product = with_layout_constraint(jax.lax.optimization_barrier(transposed).T, Layout((0, 1)))
-    return product[:count].reshape(*rows, len(weight))
+    return padded_linear(x.reshape(-1, width), weight, dtype)[:count].reshape(*rows, len(weight))
+
+
+def padded_linear(x: Float[Array, "R D"], weight: Float[Array, "V D"], dtype: Any = None) -> Float[Array, "P V"]:
+    """Return `linear` on a CPU as its product leaves it: more than four rows, but few, are followed by padding."""
+    count = len(x)
+    if count > FEW_ROWS:
+        return einsum("rd,vd->rv", x, weight, dtype)
+    x = jnp.pad(x, ((0, -count % 8 if count > 4 else 0), (0, 0)))
+    transposed = einsum("vd,rd->vr", weight, x, dtype)
+    return with_layout_constraint(jax.lax.optimization_barrier(transposed).T, Layout((0, 1)))

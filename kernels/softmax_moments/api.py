@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from ..dispatch import Operation
 from ..moments import with_uniform_orders
-from . import gpu, reference, tpu, xla
+from . import cpu, gpu, reference, tpu, xla
 from .types import SoftmaxMoments
 
-OPERATION = Operation.from_modules("softmax_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
+OPERATION = Operation.from_modules("softmax_moments", tpu=tpu, gpu=gpu, cpu=cpu, xla=xla, reference=reference)
 
 
 def softmax_moments(

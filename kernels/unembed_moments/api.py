@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, Int
 
 from ..dispatch import Operation
 from ..moments import with_uniform_orders
-from . import gpu, reference, tpu, xla
+from . import cpu, gpu, reference, tpu, xla
 from .types import UnembedMoments
 
-OPERATION = Operation.from_modules("unembed_moments", tpu=tpu, gpu=gpu, xla=xla, reference=reference)
+OPERATION = Operation.from_modules("unembed_moments", tpu=tpu, gpu=gpu, cpu=cpu, xla=xla, reference=reference)
 
 
 def unembed_moments(

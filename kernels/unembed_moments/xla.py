@@ -35,9 +35,9 @@ def unembed_moments(
         logits = linear(hidden.reshape(-1, width), unembedding, jnp.float32)
         logits = soft_capped(logits, soft_cap).reshape(groups, -1, vocabulary)
         read = functools.partial(_read_logits, alphas=alphas, keep_logits=keep_logits)
-        return _map_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)
+        return map_rows(read, CACHE_ENTRIES // (groups * vocabulary), logits, targets)
 
-    return _map_rows(block, BLOCK_ENTRIES // (groups * vocabulary), hidden, targets)
+    return map_rows(block, BLOCK_ENTRIES // (groups * vocabulary), hidden, targets)
 
 
 def unembed_if_present(
@@ -55,7 +55,7 @@ def unembed_if_present(
     return _read_logits(jnp.where(present, logits, MASKED), targets, alphas=alphas, keep_logits=keep_logits)
 
 
-def _map_rows(
+def map_rows(
     function: Callable[[Array, Array | None], UnembedSums], size: int, grouped: Float[Array, "G R X"], targets: Targets
 ) -> UnembedSums:
     """Apply `function(grouped [G, size, X], targets [size])` to `size` rows at a time, and join the results."""
