@@ -30,7 +30,7 @@ from jaxtrace.model import open_model_checkpoint
 
 LABEL = "SmolLM2-135M-Instruct, Q4_1 dequantised"
 LEAST = 10  # answers of each class, for what tells right from wrong
-RESUMED, REPLACED = ("trace", "study"), ("grade", "estimate")  # verbs by how an unfinished result is continued
+RESUMABLE = ("trace", "study")  # verbs whose unfinished result is continued
 
 
 def main() -> None:
@@ -60,23 +60,42 @@ def main() -> None:
 
 
 def outcome(stage: Stage, workdir: Path, least: int) -> tuple[str, float]:
-    """Run a stage unless it is finished; return what became of it, and its seconds."""
-    record, started = workdir / "done" / f"{stage.name}.json", time.monotonic()
-    if record.exists() and (stored := json.loads(record.read_text()))["words"] == [*stage.words]:
-        return stored["outcome"], stored["seconds"]
+    """Run a stage unless it is finished; return what became of it, and its seconds.
+
+    A stage that was stopped is resumed. It begins anew after a change of its words or of a stage that it reads.
+    """
+    record, begun = _record(stage.name, workdir), _begun(stage, workdir)
+    if begun is not None and begun["outcome"] == "done" and (workdir / stage.name).exists():
+        return begun["outcome"], begun["seconds"]
     if stage.labels and (few := few_of_a_class(workdir / stage.labels, least)):
         return f"skipped: {few}", 0.0
-    text = _executed(stage, workdir)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    started, content = time.monotonic(), {"words": stage.words, "outcome": "begun"}
+    record.write_text(json.dumps(content))
+    text = _executed(stage, workdir, resume=begun is not None)
     seconds = time.monotonic() - started
     if text == "done":
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"words": stage.words, "outcome": text, "seconds": seconds}))
+        record.write_text(json.dumps({**content, "outcome": text, "seconds": seconds}))
     return text, seconds
 
 
-def _executed(stage: Stage, workdir: Path) -> str:
+def _begun(stage: Stage, workdir: Path) -> dict[str, Any] | None:
+    """Return the record of a stage; None if it has other words or is older than that of a stage which it reads."""
+    record = _record(stage.name, workdir)
+    if not record.exists():
+        return None
+    stored, made = json.loads(record.read_text()), record.stat().st_mtime_ns
+    read = [_record(word.split("/")[0], workdir) for word in (*stage.words, stage.labels) if word]
+    newer = any(other.exists() and other.stat().st_mtime_ns > made for other in read)
+    return None if newer or stored["words"] != [*stage.words] else stored
+
+
+def _record(name: str, workdir: Path) -> Path:
+    return workdir / "done" / f"{name}.json"
+
+
+def _executed(stage: Stage, workdir: Path, resume: bool) -> str:
     verb, out = stage.words[0], workdir / stage.name
-    workdir.mkdir(parents=True, exist_ok=True)
     if verb == MC1_LABELS:
         trace, scores = (workdir / name for name in stage.words[1:])
         if not scores.exists():
@@ -84,7 +103,7 @@ def _executed(stage: Stage, workdir: Path) -> str:
         choice_labels(trace, scores, out)
         return "done"
     words = [sys.executable, "-m", "jaxtrace.cli", *stage.words, "--out", stage.name]
-    words.append("--resume" if verb in RESUMED else "--overwrite")
+    words.append("--resume" if resume and verb in RESUMABLE else "--overwrite")
     done = subprocess.run(words, cwd=workdir, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return "done" if done.returncode == 0 else f"failed: {shown(lines[-1] if lines else done.returncode, 200)}"

@@ -65,7 +65,7 @@ def _target() -> str:
 
 @functools.cache
 def _load() -> str | None:
-    """Register the function, compiled now unless the compile cache holds it; return why it cannot be had, or None."""
+    """Register the function, compiled now unless the compile cache holds it; return why it is unavailable, or None."""
     compiler = shutil.which(os.environ.get("CXX") or "c++")
     if compiler is None:
         return "needs a C++ compiler"

@@ -49,15 +49,39 @@ def test_sizes_are_at_most_200_prompts_unless_full():
     assert {int(n) for text in texts["try"] for n in re.findall(r"--max-new-tokens (\d+)", text)} == {8, 12}
 
 
-def test_a_finished_stage_is_not_run_again_and_a_changed_one_is(tmp_path, monkeypatch):
-    ran = []
-    monkeypatch.setattr(real_models, "_executed", lambda stage, _: ran.append(stage.words) or results.pop(0))
-    results = ["failed: no disk", "done", "done"]
+@pytest.fixture
+def ran(monkeypatch):
+    """Names of the stages that ran, and whether they were resumed; none computes anything."""
+    calls = []
+
+    def execute(stage, workdir, resume):
+        calls.append((stage.name, resume))
+        (workdir / stage.name).touch()
+        return "failed: no disk" if len(calls) == 1 else "done"
+
+    monkeypatch.setattr(real_models, "_executed", execute)
+    return calls
+
+
+def test_a_stage_is_resumed_until_it_is_done_and_begins_anew_with_other_words(ran, tmp_path):
     stage = Stage("one", ("trace", "demo"))
-    assert outcome(stage, tmp_path, 10)[0] == "failed: no disk"
-    assert outcome(stage, tmp_path, 10)[0] == outcome(stage, tmp_path, 10)[0] == "done" and len(ran) == 2
+    assert [outcome(stage, tmp_path, 10)[0] for _ in range(3)] == ["failed: no disk", "done", "done"]
+    assert ran == [("one", False), ("one", True)]
+    (tmp_path / "one").unlink()
+    outcome(stage, tmp_path, 10)
+    assert ran[2:] == [("one", True)]
     outcome(Stage("one", ("trace", "other")), tmp_path, 10)
-    assert ran[-1] == ("trace", "other")
+    assert ran[3:] == [("one", False)]
+
+
+def test_a_stage_begins_anew_after_one_that_it_reads(ran, tmp_path):
+    stages = [Stage("one", ("trace", "demo")), Stage("two", ("study", "one/table")), Stage("three", ("trace", "demo"))]
+    ran.append(None)
+    for changed in ("demo", "other"):
+        stages[0] = Stage("one", ("trace", changed))
+        for stage in stages:
+            outcome(stage, tmp_path, 10)
+    assert ran[1:] == [(name, False) for name in ("one", "two", "three", "one", "two")]
 
 
 def test_a_class_with_few_answers_is_not_compared(tmp_path):

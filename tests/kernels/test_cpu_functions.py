@@ -1,4 +1,4 @@
-"""Functions in C++: compiled once, left out where they cannot be had, and equal to XLA's on rows of every kind."""
+"""Functions in C++: compiled once, unavailable without a compiler, and equal to XLA's on rows of every kind."""
 
 import shutil
 import stat
