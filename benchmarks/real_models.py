@@ -149,7 +149,7 @@ def filled(table: Shown, frame: pd.DataFrame, setting: str, below: Sequence[str]
     if table.keep:
         column, values = table.keep
         frame = frame[frame[column].isin(values)]
-    names = [name for name in table.columns or frame.columns if name in frame]
+    names = [*(table.columns or frame.columns)]
     rows = [[_cell(row, name) for name in names] for row in frame.to_dict("records")]
     return BenchmarkTable(table.title, names, rows, (setting,), below)
 

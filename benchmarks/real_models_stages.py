@@ -147,7 +147,7 @@ class Plan:
             ),
         )
         yield Stage("truthfulqa.labels", (MC1_LABELS, "truthfulqa", "dynamics/tables/choices_questions.csv"))
-        compared = ("feature", "of", "kind", "condition", "against", "difference", "effect", "p", "n")
+        compared = ("metric", "control", "difference", "g", "auroc", "p", "p_adjusted", "n_first", "n_second")
         yield Stage(
             "patterns-requests",
             ("study", "patterns", "requests", "--by", "condition", "--condition", "factual", "--condition", "creative"),

@@ -182,12 +182,12 @@ def _half_width(left_out: Sequence[np.ndarray]) -> float:
 
 
 def exact_at_bound(estimate: Estimate, bounds: Bounds) -> Estimate:
-    """Return an estimate with Clopper and Pearson's interval (1934) if few units all reach a bound, else unchanged.
+    """Return an estimate with Clopper and Pearson's interval (1934) if all units reach a bound, else unchanged.
 
     The interval is the one of as many successes, not a point.
     """
     least, most = bounds
-    if not estimate.few or estimate.low != estimate.high or estimate.low not in bounds or not np.isfinite(most - least):
+    if estimate.low != estimate.high or estimate.low not in bounds or not np.isfinite(most - least):
         return estimate
     units = estimate.n if estimate.fewest is None else estimate.fewest
     reach = (most - least) * (1 - TAIL ** (1 / units))

@@ -97,5 +97,7 @@ def test_tables_show_estimates_with_intervals_and_break_at_no_text():
     frame = pd.DataFrame(
         {"of": ["a|b\n", "c"], "x": [0.12345, 1], "x_low": [0.1, 0.5], "x_high": [0.2, 2], "n": [7, 8]}
     )
-    table = filled(Shown("f", "T", ("of", "x", "n", "absent"), keep=("of", ("a|b\n",))), frame, "setting", ())
+    table = filled(Shown("f", "T", ("of", "x", "n"), keep=("of", ("a|b\n",))), frame, "setting", ())
+    with pytest.raises(KeyError, match="absent"):
+        filled(Shown("f", "T", ("of", "absent")), frame, "setting", ())
     assert table.columns == ["of", "x", "n"] and table.rows == [["a\\|b", "0.123 [0.1, 0.2]", "7"]]

@@ -128,8 +128,8 @@ def test_samples_of_a_prompt_widen_the_interval_of_a_mean(rng):
     assert alone["mean_high"][0] - alone["mean_low"][0] < 0.6 * (high - low)
 
 
-def test_few_equal_shares_at_a_bound_have_the_interval_of_clopper_and_pearson():
-    for right in (np.ones(4), np.ones(9), np.zeros(7)):
+def test_equal_shares_at_a_bound_have_the_interval_of_clopper_and_pearson():
+    for right in (np.ones(4), np.ones(9), np.zeros(7), np.zeros(100), np.ones(37)):
         estimate = bootstrap(np.mean, right, bounds=(0.0, 1.0))
         expected = stats.binomtest(int(right.sum()), len(right)).proportion_ci(0.95, "exact")
         assert [estimate.low, estimate.high] == pytest.approx([*expected])
