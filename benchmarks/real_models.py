@@ -85,8 +85,8 @@ def _begun(stage: Stage, workdir: Path) -> dict[str, Any] | None:
     if not record.exists():
         return None
     stored, made = json.loads(record.read_text()), record.stat().st_mtime_ns
-    read = [_record(word.split("/")[0], workdir) for word in (*stage.words, stage.labels) if word]
-    newer = any(other.exists() and other.stat().st_mtime_ns > made for other in read)
+    read = {word.split("/")[0] for word in (*stage.words, stage.labels or "")}
+    newer = any(other.stem in read and other.stat().st_mtime_ns > made for other in record.parent.iterdir())
     return None if newer or stored["words"] != [*stage.words] else stored
 
 

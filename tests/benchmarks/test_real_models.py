@@ -75,7 +75,11 @@ def test_a_stage_is_resumed_until_it_is_done_and_begins_anew_with_other_words(ra
 
 
 def test_a_stage_begins_anew_after_one_that_it_reads(ran, tmp_path):
-    stages = [Stage("one", ("trace", "demo")), Stage("two", ("study", "one/table")), Stage("three", ("trace", "demo"))]
+    stages = [
+        Stage("one", ("trace", "demo")),
+        Stage("two", ("study", "one/table", "long" * 100)),
+        Stage("three", ("trace", "demo")),
+    ]
     ran.append(None)
     for changed in ("demo", "other"):
         stages[0] = Stage("one", ("trace", changed))
