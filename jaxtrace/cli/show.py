@@ -14,10 +14,11 @@ from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.errors import ConfigError
 from jaxtrace.outputs import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
+from jaxtrace.settings.probes import LENS_OPTIONS
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
-RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "top_k_mass", "attention_rows", "lens_renyi")
+RECORDED = ("probes", "layer_stride", *LENS_OPTIONS, "residuals", "top_tokens", "top_k_mass", "attention_rows")
 RECORDED += ("experts", "step_metrics", "alphas", "precision")
 
 
@@ -108,7 +109,9 @@ def info(arguments: Arguments) -> None:
     published = None if run.revision or "/" in source or Path(source).exists() else find_published(source)
     if published is None:
         checkpoint = open_model_checkpoint(source, run.revision, run.ignore_config)
+        run.recorded.check(checkpoint.config)
         checkpoint.log_notes()
         console.print(checkpoint_table(checkpoint, run.recorded, run.precision))
     else:
+        run.recorded.check(published.config)
         console.print(published_table(published, run.recorded, run.precision))

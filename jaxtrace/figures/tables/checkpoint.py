@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from jaxtrace.checkpoints.huggingface import Checkpoint
-from jaxtrace.figures.tables.parts import named_values, special_layers
+from jaxtrace.figures.tables.parts import lens_text, named_values, special_layers
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import PublishedModel
@@ -45,7 +45,8 @@ def published_table(model: PublishedModel, probes: Probes, precision: str) -> Ta
         "belongs to": model.family,
         "weights": f"jaxtrace trace {model.name} downloads them from the hub; --random draws random ones",
     }
-    return named_values(rows | _shape(model.config) | _cost(model.config, probes, precision))
+    costs = _cost(model.config, probes, precision)
+    return named_values(rows | _shape(model.config) | costs)
 
 
 def _shape(config: DecoderConfig) -> dict[str, str]:
@@ -84,16 +85,16 @@ def _feed_forward(config: DecoderConfig) -> str:
 
 
 def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:
-    probes.check(config)
     by_group = trace_bytes(config, probes, precision=precision)
     groups = ", ".join(f"{name} {format_bytes(size)}" for name, size in by_group.items() if name)
-    lens = lens_flops(config, probes) if probes.lens else 0
+    lens = lens_flops(config, probes)
     attention = torch_attention_bytes(config, 4096)
     recurrent = config.recurrent_bytes()
     return {
         "cache per token": format_bytes(config.kv_bytes(1)) + " in float32",
         **({"state per row": f"{format_bytes(recurrent)} in float32, for any number of tokens"} if recurrent else {}),
         "trace per token": f"{format_bytes(sum(by_group.values()))} in {precision}  ({groups})",
-        "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's, no extra weights read",
+        **lens_text(probes, config),
+        "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's",
         "instead of": f"{format_bytes(attention)} of attention weights for one prompt of 4,096 tokens",
     }
