@@ -88,11 +88,11 @@ class InfoOptions(StrictModel):
 @command(
     "info",
     InfoOptions,
-    (RunConfig, ("revision", "ignore_config", *RECORDED)),
+    (RunConfig, ("revision", "ignore_config", "batch_size", *RECORDED)),
     example="jaxtrace info demo --probes output,lens",
 )
 def info(arguments: Arguments) -> None:
-    """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
+    """Describe a checkpoint and what tracing it costs in bytes and time here; or a stored trace and its size."""
     source = arguments.settings(InfoOptions).source
     run = run_config(**arguments.fields(RunConfig), random=True)
     if "://" not in source:
@@ -101,6 +101,7 @@ def info(arguments: Arguments) -> None:
     from jaxtrace.figures.tables.stored import stored_table
     from jaxtrace.model import open_model_checkpoint
     from jaxtrace.models.published import find_published
+    from jaxtrace.planning.times import Rates
     from jaxtrace.traces import is_trace, open_trace
 
     if is_trace(source):
@@ -111,7 +112,7 @@ def info(arguments: Arguments) -> None:
         checkpoint = open_model_checkpoint(source, run.revision, run.ignore_config)
         run.recorded.check(checkpoint.config)
         checkpoint.log_notes()
-        console.print(checkpoint_table(checkpoint, run.recorded, run.precision))
+        console.print(checkpoint_table(checkpoint, run.recorded, run.precision, run.batch_size, Rates.measured()))
     else:
         run.recorded.check(published.config)
-        console.print(published_table(published, run.recorded, run.precision))
+        console.print(published_table(published, run.recorded, run.precision, run.batch_size, Rates.measured()))
