@@ -34,6 +34,7 @@ from jaxtrace.engine.encode import (
     load_prompt_images,
     with_images,
 )
+from jaxtrace.engine.hints import hint_at_lens
 from jaxtrace.engine.loop import generate_rows, score_rows
 from jaxtrace.engine.metric_buffer import Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader
@@ -328,6 +329,7 @@ class Model:
         ids = [tokens for _, tokens in prompts]
         numbers = range(len(ids)) if numbers is None else numbers
         load_images, strings = self._image_loader(prompts), self._stop_strings(settings.stop)
+        hint_at_lens(self.config, self.params, settings.probes, min(settings.batch_size, len(ids)))
         for batch in generate_rows(
             self.config, self.params, ids, settings, on_progress, numbers, load_images, self._translators, strings
         ):
@@ -346,6 +348,7 @@ class Model:
         numbers = range(len(ids)) if numbers is None else numbers
         options = {"load_images": self._image_loader(texts), "lens": self._translators}
         options |= {"prompt_lengths": prompt_lengths}
+        hint_at_lens(self.config, self.params, settings.probes, sum(sorted(map(len, ids))[-settings.batch_size :]))
         for batch in score_rows(self.config, self.params, ids, settings, on_progress, **options):
             yield [(numbers[i], self._scored_row(*texts[i], metrics, settings)) for i, metrics in batch]
 
