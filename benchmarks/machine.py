@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from jaxtrace.sweeping.machine import bandwidth, product_rate
+from jaxtrace.planning.machine import bandwidth, product_rate
 
 
 @dataclass(frozen=True)

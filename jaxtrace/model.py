@@ -34,6 +34,7 @@ from jaxtrace.engine.encode import (
     load_prompt_images,
     with_images,
 )
+from jaxtrace.engine.hints import hint_at_lens
 from jaxtrace.engine.loop import generate_rows, score_rows
 from jaxtrace.engine.metric_buffer import Metrics, OnProgress
 from jaxtrace.engine.pool import ImageLoader
@@ -57,6 +58,7 @@ from jaxtrace.settings.prompt import ChatMode, PromptSettings, StartMode
 from jaxtrace.settings.run import AUTO, DEMO
 from jaxtrace.settings.sampling import DecodingSettings, PrecisionName
 from jaxtrace.settings.validation import validated
+from jaxtrace.traces.layers import on_layers
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
 
@@ -327,6 +329,7 @@ class Model:
         ids = [tokens for _, tokens in prompts]
         numbers = range(len(ids)) if numbers is None else numbers
         load_images, strings = self._image_loader(prompts), self._stop_strings(settings.stop)
+        hint_at_lens(self.config, self.params, settings.probes, min(settings.batch_size, len(ids)))
         for batch in generate_rows(
             self.config, self.params, ids, settings, on_progress, numbers, load_images, self._translators, strings
         ):
@@ -345,8 +348,9 @@ class Model:
         numbers = range(len(ids)) if numbers is None else numbers
         options = {"load_images": self._image_loader(texts), "lens": self._translators}
         options |= {"prompt_lengths": prompt_lengths}
+        hint_at_lens(self.config, self.params, settings.probes, sum(sorted(map(len, ids))[-settings.batch_size :]))
         for batch in score_rows(self.config, self.params, ids, settings, on_progress, **options):
-            yield [(numbers[i], self._scored_row(*texts[i], metrics)) for i, metrics in batch]
+            yield [(numbers[i], self._scored_row(*texts[i], metrics, settings)) for i, metrics in batch]
 
     def info(self, mode: str, settings: Settings) -> dict[str, Any]:
         """Return the description of a run that its trace stores as `Trace.info`."""
@@ -378,6 +382,7 @@ class Model:
             "dtype": self.params["embedding"].dtype.name,
             "probes": list(settings.probes.of_model(self.config).groups),
             "layer_stride": settings.probes.layer_stride,
+            **settings.probes.lens_choice,
             "lens": "logit" if self.lens is None else self.lens.hash,
             "left_out": {} if settings.interventions is None else settings.interventions.ablated(),
             "residuals": list(settings.probes.residuals),
@@ -421,7 +426,7 @@ class Model:
         self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings, strings: StopStrings | None
     ) -> Row:
         prompt_steps = len(ids) - 1 if settings.probes.prompt_positions else 0
-        metrics = _trim_keys(metrics, len(ids) - 1 - prompt_steps)
+        metrics = self._on_recorded_layers(_trim_keys(metrics, len(ids) - 1 - prompt_steps), settings.probes)
         tokens = metrics["token"][prompt_steps:]
         stop = _stop_reason(tokens, settings, strings)
         drawn = tokens[tokens >= 0]
@@ -435,8 +440,12 @@ class Model:
         text = self.tokenizer.join(drawn, drawn_pieces)
         return Row(prompt, ids, pieces[: len(ids)], metrics, step_pieces, text, stop, prompt_steps)
 
-    def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics) -> Row:
-        metrics = _trim_keys(metrics, 0)
+    def _on_recorded_layers(self, metrics: Metrics, probes: Probes) -> Metrics:
+        """Return a row's metrics on the layer axis that all of them share."""
+        return on_layers(metrics, self.config.num_layers, probes.recorded_layers(self.config), vars(probes))
+
+    def _scored_row(self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings) -> Row:
+        metrics = self._on_recorded_layers(_trim_keys(metrics, 0), settings.probes)
         stop = "scored" if np.isfinite(metrics.get("entropy", 0)).all() else "not_finite"
         if self.tokenizer is None:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)

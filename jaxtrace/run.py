@@ -244,7 +244,7 @@ def start(
     def batches(on_progress: OnProgress) -> Iterator[NumberedRows]:
         return rows_of([encoded[i] for i in missing], settings, on_progress, missing)
 
-    layers = settings.probes.layers(model.config)
+    layers = settings.probes.recorded_layers(model.config)
     headline = _headline(config, model, encoded, info)
     return Run(config, root, len(encoded), int(done.sum()), layers, headline, batches, writer)
 

@@ -5,7 +5,7 @@ To add a metric, add a `Metric` here, its computation in `engine/measure.py` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ class Metric:
       definition: one line of text or formula.
       label: name for readers, in plots and in the report page.
       first_layer: 0 if the embedding has a value, else 1. Arrays have one entry for the embedding, if it has a value,
-        and one for each of `chosen_layers`.
+        and one for each of `recorded_layers`.
       integer: True for int32 with −1 for "no value"; False for float32 with NaN.
       names: meanings of the numbers 0, 1, …; () for a quantity.
       column: place among the token columns of the report page and the summary, the least first; equal places keep the
@@ -305,3 +305,36 @@ def definition_note(versions: Iterable[int]) -> str | None:
 def chosen_layers(num_layers: int, stride: int) -> tuple[int, ...]:
     """Return every `stride`-th layer of 1 … `num_layers`, counted back from the last one."""
     return tuple(range(num_layers, 0, -stride))[::-1]
+
+
+def lens_layers(num_layers: int, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the layers, from 1, where the lens is taken: those listed and the last one, or every n-th layer.
+
+    Args:
+      num_layers: number of layers of the model.
+      options: options of `Probes` by name, such as `Trace.info`; an absent one has its default.
+    """
+    if listed := options.get("lens_layers"):
+        return tuple(sorted({*listed, num_layers}))
+    return chosen_layers(num_layers, options.get("lens_stride") or options.get("layer_stride", 1))
+
+
+def recorded_layers(num_layers: int, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the layers, from 1, where any metric is recorded; the arguments are those of `lens_layers`.
+
+    "probes" in `options` holds the groups, None for all.
+    """
+    every_nth, groups = chosen_layers(num_layers, options.get("layer_stride", 1)), options.get("probes")
+    if not (options.get("lens_layers") or options.get("lens_stride")):
+        return every_nth
+    others = groups is None or not {"attention", "dispersion", "hidden", "router"}.isdisjoint(groups)
+    if others or options.get("experts") or options.get("step_metrics"):
+        return tuple(sorted({*every_nth, *lens_layers(num_layers, options)}))
+    return lens_layers(num_layers, options)
+
+
+def layers_of_metric(name: str, num_layers: int, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the layers, from 1, where a metric of layers is recorded; the arguments are those of `lens_layers`."""
+    if QUANTITIES[name].group in ("lens", "lens_renyi"):
+        return lens_layers(num_layers, options)
+    return chosen_layers(num_layers, options.get("layer_stride", 1))

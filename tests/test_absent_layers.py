@@ -27,6 +27,7 @@ from jaxtrace.studies.confidence.features import feature_tables
 from jaxtrace.studies.dynamics.compute import dynamics
 from jaxtrace.studies.dynamics.settings import DynamicsConfig
 from jaxtrace.studies.lens.compute import lens
+from jaxtrace.studies.lens.profiles import gather_profiles
 from jaxtrace.studies.lens.settings import LensConfig
 from jaxtrace.studies.patterns.compute import patterns
 from jaxtrace.studies.patterns.settings import PatternsConfig
@@ -50,6 +51,9 @@ class KeptLayers(Trace):
 
     @property
     def traced_layers(self):
+        return KEPT
+
+    def layers_of(self, metric):
         return KEPT
 
 
@@ -197,6 +201,42 @@ def test_columns_and_notes_say_over_how_many_layers_they_are():
     assert f'"mean head divergence ({TEXT})"' in render(trace([of_layers(of_heads, emptied)]))
     strided = dataclasses.replace(masked, info=masked.info | {"layers": 12, "layer_stride": 2})
     assert "mean sink mass (4 of 6 recorded layers)" in [label for label, _ in summary(strided)]
+
+
+def test_steps_without_a_lens_have_no_part_in_means():
+    def at_every_third(one):
+        """Return the row whose lens was taken at every third step."""
+        left = np.arange(one.length) % 3 != 0
+        lens = {name: values.copy() for name, values in one.metrics.items() if METRICS[name].group == "lens"}
+        for values in lens.values():
+            values[left] = -1 if values.dtype == np.int32 else np.nan
+        return dataclasses.replace(one, metrics=one.metrics | lens)
+
+    def third_steps(one):
+        return dataclasses.replace(one, metrics={name: values[::3] for name, values in one.metrics.items()})
+
+    sparse = trace([at_every_third(one) for one in rows()], layers=LAYERS, lens_every=3)
+    kept = trace([third_steps(one) for one in rows()], layers=LAYERS)
+    for metric in ("lens_entropy", "lens_kl"):
+        found, want = (gather_profiles({"t": of}, metric, task_of, group=task_of) for of in (sparse, kept))
+        np.testing.assert_allclose(np.stack(found.values), np.stack(want.values))
+        depths = [profiles.answers["prediction_depth"].to_numpy() for profiles in (found, want)]
+        np.testing.assert_allclose(*depths)
+        assert [*found.answers["steps"]] == [one.length for one in sparse.rows] and not found.excluded
+    columns = [trace_columns(of) for of in (sparse, kept)]
+    np.testing.assert_array_equal(*(column["prediction_depth"].values for column in columns))
+    names = [name for name in feature_tables({"t": kept}).answers if name.startswith("lens_")]
+    frames = [feature_tables({"t": of}).answers[names] for of in (sparse, kept)]
+    pd.testing.assert_frame_equal(*frames)
+    lines = [figures(of.to_xarray())["lens_profile"].axes[0].lines[0].get_ydata() for of in (sparse, kept)]
+    np.testing.assert_allclose(*lines, rtol=1e-6)
+    assert "null" in render(sparse)
+    with pytest.raises(StudyError, match="8 with values at fewer than 6 steps"):
+        gather_profiles({"t": sparse}, "lens_kl", task_of, group=task_of, windows=6)
+
+
+def task_of(_, one):
+    return one.prompt.meta["kind"]
 
 
 def test_rows_that_skip_other_layers_count_their_own():

@@ -10,6 +10,7 @@ from jaxtrace.cli.output import console, errors
 from jaxtrace.errors import visible
 from jaxtrace.settings.groups import DEVICES, MODEL, OUTPUT
 from jaxtrace.settings.numbers import Count, Rows
+from jaxtrace.settings.probes import LENS_OPTIONS
 from jaxtrace.settings.run import DEMO, RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
@@ -52,7 +53,7 @@ class PlanOptions(StrictModel):
 @command(
     "plan",
     PlanOptions,
-    (RunConfig, ("probes", "matmul_precision")),
+    (RunConfig, ("probes", "layer_stride", *LENS_OPTIONS, "matmul_precision")),
     example="jaxtrace plan --model llama-3.2-1b --topology v5e-4 --batch 16 --context 2048",
 )
 def plan(arguments: Arguments) -> None:

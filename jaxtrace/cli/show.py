@@ -14,10 +14,11 @@ from jaxtrace.cli.signals import NOTHING_WRITTEN, on_interrupt
 from jaxtrace.errors import ConfigError
 from jaxtrace.outputs import claim_file
 from jaxtrace.settings.groups import OUTPUT, TRACE
+from jaxtrace.settings.probes import LENS_OPTIONS
 from jaxtrace.settings.run import RunConfig, run_config
 from jaxtrace.settings.validation import StrictModel
 
-RECORDED = ("probes", "layer_stride", "residuals", "top_tokens", "top_k_mass", "attention_rows", "lens_renyi")
+RECORDED = ("probes", "layer_stride", *LENS_OPTIONS, "residuals", "top_tokens", "top_k_mass", "attention_rows")
 RECORDED += ("experts", "step_metrics", "alphas", "precision")
 
 
@@ -87,11 +88,11 @@ class InfoOptions(StrictModel):
 @command(
     "info",
     InfoOptions,
-    (RunConfig, ("revision", "ignore_config", *RECORDED)),
+    (RunConfig, ("revision", "ignore_config", "batch_size", *RECORDED)),
     example="jaxtrace info demo --probes output,lens",
 )
 def info(arguments: Arguments) -> None:
-    """Describe a checkpoint and the bytes of a trace per token; or a stored trace and its size."""
+    """Describe a checkpoint and what tracing it costs in bytes and time here; or a stored trace and its size."""
     source = arguments.settings(InfoOptions).source
     run = run_config(**arguments.fields(RunConfig), random=True)
     if "://" not in source:
@@ -100,6 +101,7 @@ def info(arguments: Arguments) -> None:
     from jaxtrace.figures.tables.stored import stored_table
     from jaxtrace.model import open_model_checkpoint
     from jaxtrace.models.published import find_published
+    from jaxtrace.planning.times import Rates
     from jaxtrace.traces import is_trace, open_trace
 
     if is_trace(source):
@@ -108,7 +110,9 @@ def info(arguments: Arguments) -> None:
     published = None if run.revision or "/" in source or Path(source).exists() else find_published(source)
     if published is None:
         checkpoint = open_model_checkpoint(source, run.revision, run.ignore_config)
+        run.recorded.check(checkpoint.config)
         checkpoint.log_notes()
-        console.print(checkpoint_table(checkpoint, run.recorded, run.precision))
+        console.print(checkpoint_table(checkpoint, run.recorded, run.precision, run.batch_size, Rates.measured()))
     else:
-        console.print(published_table(published, run.recorded, run.precision))
+        run.recorded.check(published.config)
+        console.print(published_table(published, run.recorded, run.precision, run.batch_size, Rates.measured()))

@@ -51,6 +51,9 @@ def decode_chunk(
 ) -> tuple[State, StepTrace, Bool[Array, "n B"], Bool[Array, " B"], Int[Array, ""]]:
     """Run up to `steps` decode steps; end early if no row is active or finished rows have used up the patience.
 
+    With `probes.lens_every`, patience ends a call only before a step with a lens. All rows of a pool then take the lens
+    at the same steps, since they start together, or when a call ends.
+
     Args:
       params: see `decode_step`, like state, stop, interventions, lens, config, probes and sampler.
       patience: number of row-steps that may be spent on finished rows.
@@ -65,9 +68,15 @@ def decode_chunk(
     traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
     valid = jnp.zeros((steps, *state.active.shape), bool)
 
+    def may_end(state: State) -> Bool[Array, ""]:
+        return jnp.all(~state.active | (state.step % probes.lens_every == 0))
+
     def unfinished(carry: Carry) -> Bool[Array, ""]:
         i, state, patience, *_ = carry
-        return (i < steps) & jnp.any(state.active) & (patience > 0)
+        impatient = patience <= 0
+        if probes.lens_every > 1:
+            impatient &= may_end(state)
+        return (i < steps) & jnp.any(state.active) & ~impatient
 
     def body(carry: Carry) -> Carry:
         i, state, patience, traces, valid = carry
@@ -79,6 +88,8 @@ def decode_chunk(
 
     start = (jnp.int32(0), state, jnp.asarray(patience), traces, valid)
     _, state, patience, traces, valid = jax.lax.while_loop(unfinished, body, start)
+    if probes.lens_every > 1:  # a caller refills the rows once no patience is left
+        patience = jnp.where(may_end(state), patience, jnp.maximum(patience, 1))
     active = jnp.copy(state.active)  # a separate buffer: the next call donates the state's
     return state, traces, valid, active, patience
 

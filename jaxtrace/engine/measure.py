@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrace.engine.lens_steps import at_every_nth
 from jaxtrace.engine.step_metrics import StepInputs, compute_step_metrics
 from jaxtrace.engine.translators import Translators
 from jaxtrace.kernels import Moments, dispersion_of, softmax_moments
@@ -27,8 +28,9 @@ from jaxtrace.settings.probes import Probes
 class StepTrace:
     """Metrics of one step [B, …] or of T scored positions [B, T, …]; None for a metric that the probes exclude.
 
-    `schema.QUANTITIES` has each metric's unit and definition. The layer axis L holds the layers that the probes select;
-    L1 holds the embedding before them. `plugins` holds the metrics of plug-ins by name.
+    `schema.QUANTITIES` has each metric's unit and definition. The layer axis L holds the layers of `Probes.layers`, L1
+    the embedding before them, and Z the layers of `Probes.layers_of_lens`. `plugins` holds the metrics of plug-ins by
+    name.
     """
 
     token: Int[Array, "*s"] | None = None
@@ -53,11 +55,11 @@ class StepTrace:
     learned_sink_mass: Float[Array, "*s L N"] | None = None
     hdi: Float[Array, "*s L"] | None = None
     head_jsd: Float[Array, "*s L"] | None = None
-    lens_entropy: Float[Array, "*s L"] | None = None
-    lens_varentropy: Float[Array, "*s L"] | None = None
-    lens_kl: Float[Array, "*s L"] | None = None
-    lens_top1: Int[Array, "*s L"] | None = None
-    lens_top1_prob: Float[Array, "*s L"] | None = None
+    lens_entropy: Float[Array, "*s Z"] | None = None
+    lens_varentropy: Float[Array, "*s Z"] | None = None
+    lens_kl: Float[Array, "*s Z"] | None = None
+    lens_top1: Int[Array, "*s Z"] | None = None
+    lens_top1_prob: Float[Array, "*s Z"] | None = None
     hidden_norm: Float[Array, "*s L1"] | None = None
     hidden_delta_layer: Float[Array, "*s L"] | None = None
     hidden_delta_step: Float[Array, "*s L1"] | None = None
@@ -68,7 +70,7 @@ class StepTrace:
     residuals: Float[Array, "*s R D"] | None = None
     top_ids: Int[Array, "*s K"] | None = None
     top_logprobs: Float[Array, "*s K"] | None = None
-    lens_renyi: Float[Array, "*s L A"] | None = None
+    lens_renyi: Float[Array, "*s Z A"] | None = None
     attention_rows: Float[Array, "*s A S"] | None = None
     experts: Int[Array, "*s L C"] | None = None
     plugins: dict[str, Array] = dataclasses.field(default_factory=dict)
@@ -126,6 +128,8 @@ def measure(
     probes: Probes,
     lens: Translators | None = None,
     *,
+    count: Int[Array, " B"] | None = None,
+    step: Int[Array, " B"] | None = None,
     targets: Int[Array, "B T"] | None = None,
     keep_logits: bool = False,
     needs: Probes = NO_PROBES,
@@ -140,6 +144,8 @@ def measure(
       start: position of the first of the T positions.
       probes: metrics to compute for the trace.
       lens: translators for the lens metrics; None for the logit lens.
+      count: number of positions of each row before the padding; None for T.
+      step: number of the step at the first of the T positions, for `probes.lens_every`; None for `start`.
       targets: tokens for `logprob`, which is NaN for −1 (no token) and for an id beyond the vocabulary (an image).
       keep_logits: True if the sampler reads the logits.
       needs: metrics that the sampler needs, from the groups output, attention and dispersion.
@@ -153,7 +159,17 @@ def measure(
         if probes.output or probes.lens or needs.output:
             alphas = () if unrecorded and not probes.lens_renyi else probes.alphas
             computed = dataclasses.replace(probes, output=probes.output or needs.output, alphas=alphas)
-            outputs, sampler_input, moments = _outputs(config, params, result, computed, lens, targets, keep_logits)
+            shared = computed if probes.lens_every == 1 else computed.without_lens()
+            outputs, sampler_input, moments = _outputs(config, params, result, shared, lens, targets, keep_logits)
+            if probes.lens_every > 1:  # the last layer again, so that the output has the same bits at every step
+                lens_alone = dataclasses.replace(probes, output=False)
+                outputs |= at_every_nth(
+                    lambda at: _outputs(config, params, result, lens_alone, lens, None, False, at)[0],
+                    probes.lens_every,
+                    start if step is None else step,
+                    count,
+                    result.hidden.shape[1],
+                )
             trace |= {name: x for name, x in outputs.items() if not (unrecorded and QUANTITIES[name].group == "output")}
             needed |= {name: outputs[name] for name in ("entropy", "varentropy") if needs.output}
         else:
@@ -184,11 +200,18 @@ def _outputs(
     lens: Translators | None,
     targets: Int[Array, "B T"] | None,
     keep_logits: bool,
+    at: Int[Array, "B P"] | None = None,
 ) -> tuple[dict[str, Array | None], SamplerInput, Moments]:
-    """Compute the groups output and lens, and the output's moments, from one unembedding of all their rows."""
-    residual = result.residual(probes.layers(config)) if probes.lens else result.hidden[None]
-    if probes.lens and lens is not None:
-        residual = lens(residual, probes.layers(config))
+    """Compute the groups output and lens, and the output's moments, from one unembedding of all their rows.
+
+    `at` chooses positions of each row; None computes all.
+    """
+    layers = probes.layers_of_lens(config)
+    residual = result.residual(layers) if layers else result.hidden[None]
+    if at is not None:
+        residual = jnp.take_along_axis(residual, at[None, :, :, None], axis=2, mode="clip")
+    if layers and lens is not None:
+        residual = lens(residual, layers)
     groups, b, t, _ = residual.shape
     normed = final_norm(config, params, residual)
     targets, known = (None, jnp.array(False)) if targets is None else _known(targets, config.vocab_size)

@@ -221,7 +221,7 @@ class Pool:
             image_masks = [each.visible for each in of_rows]
         static = {"config": self._config, "probes": self._probes}
         options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
-        lengths = np.array([(entry.prompt, len(entry.tokens)) for entry in entries], np.int32).T
+        lengths = np.array([(entry.prompt, entry.prefill, len(entry.tokens)) for entry in entries], np.int32).T
         with at_precision(self._precision):  # of the image encoder
             state = init_rows(self._params, self._key, numbers, *lengths, stacked_images, **options, **static)
         fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)

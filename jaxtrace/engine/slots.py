@@ -29,6 +29,7 @@ def init_rows(
     key: Key[Array, ""],
     numbers: Int[Array, " A"],
     prompt_length: Int[Array, " A"],
+    first: Int[Array, " A"],
     text_length: Int[Array, " A"],
     images: Images | None,
     *,
@@ -40,7 +41,7 @@ def init_rows(
 ) -> State:
     """Return a state of new rows; the random key of each is `key` folded with the row's number."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-    lengths = {"prompt_length": prompt_length, "text_length": text_length}
+    lengths = {"prompt_length": prompt_length, "first": first, "text_length": text_length}
     options = {"keys": keys, "images": images, "sampler": sampler, **lengths}
     state = init_state(config, params, len(numbers), slots, probes, **options)
     return _on_mesh(state, mesh)

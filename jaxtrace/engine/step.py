@@ -47,6 +47,8 @@ class State:
       sampler_state: state of the sampler, with the rows first.
       prompt_length: number of tokens of each row's prompt, whose weight is `attention_prompt_mass`; None if every fed
         token belongs to the prompt.
+      first: position of each row's step 0, for `probes.lens_every`; None for position 0, and where the lens is taken at
+        every step.
       text_length: number of tokens that are known from the start, of the prompt or of a text to score, for a rope that
         depends on the row's length; None for other ropes. It makes a text that is fed in pieces equal one that is fed
         at once.
@@ -64,7 +66,13 @@ class State:
     stop_state: Int[Array, " B"]
     sampler_state: Any
     prompt_length: Int[Array, " B"] | None
+    first: Int[Array, " B"] | None
     text_length: Int[Array, " B"] | None
+
+    @property
+    def step(self) -> Int[Array, " B"]:
+        """Number of the step that each row makes next; negative in a prompt."""
+        return self.length if self.first is None else self.length - self.first
 
 
 @jax.tree_util.register_dataclass
@@ -104,6 +112,7 @@ def init_state(
     images: Images | None = None,
     sampler: Sampler = Greedy(),  # noqa: B008
     prompt_length: Int[Array, " B"] | None = None,
+    first: Int[Array, " B"] | None = None,
     text_length: Int[Array, " B"] | None = None,
 ) -> State:
     """Return an empty state: nothing fed, every row active without a limit, images encoded.
@@ -119,6 +128,7 @@ def init_state(
       sampler: sampler of the steps that will use the state.
       prompt_length: number of tokens of each row's prompt, the last one included, for `attention_prompt_mass`; None if
         every token counts as the prompt's.
+      first: position of each row's step 0, from which `probes.lens_every` counts; None for position 0.
       text_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
         depends on the row's length uses it from the first call on. None if each text is fed in one call.
 
@@ -152,6 +162,7 @@ def init_state(
         stop_state=zeros(),
         sampler_state=sampler.init(batch, config.vocab_size),
         prompt_length=prompt_length,
+        first=(zeros() if first is None else first) if probes.lens_every > 1 else None,
         text_length=(zeros() if text_length is None else text_length) if config.rope_by_length else None,
     )
 
@@ -219,7 +230,8 @@ def score_step(
     image_mask = _image_mask(state, visible)
     options = _of_piece(state, count, image_mask, interventions) | forward_flags(config, probes)
     result = forward(config, params, tokens, state.cache, state.length, **options)
-    trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets)
+    places = {"count": count, "step": state.step}
+    trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets, **places)
     state = _advance(state, result, count, image_mask, probes.carried(config))
     return state, dataclasses.replace(trace, token=targets)
 
@@ -273,6 +285,8 @@ def decode_step(
         state.length,
         probes,
         lens,
+        count=count,
+        step=state.step,
         keep_logits=not greedy,
         needs=needs,
     )

@@ -119,6 +119,6 @@ def recurrent_uncertainty(
 
 def _check_layers(name: str, trace: Trace, first: int, last: int) -> None:
     """Raise LackingError unless all layers from the first to the last were recorded."""
-    if not {*range(first, last + 1)} <= {*trace.traced_layers}:
+    if not {*range(first, last + 1)} <= {*trace.layers_of("attention_self")}:
         layers = f"layer {first}" if first == last else f"every layer from {first} to {last}"
         raise LackingError(f"{name}: needs {layers}; trace it again with --layer-stride 1")

@@ -198,7 +198,9 @@ def _title(name: str) -> str:
 
 
 def _layers(array: xr.DataArray) -> xr.DataArray:
-    return array.sel(layer=slice(1, None))
+    """Return a metric at the layers, from 1, where it was recorded."""
+    layers = array.attrs.get("layers", array["layer"].values)
+    return array.sel(layer=[layer for layer in layers if layer > 0])
 
 
 def _layer_axis(axes: Axes, ds: xr.Dataset) -> None:

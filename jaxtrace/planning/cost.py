@@ -19,6 +19,8 @@ def trace_bytes(
     Args:
       precision: "float32" (4 bytes) or "float16" (2 bytes) for floats; integers take 4 bytes.
       positions: length of an attention row; None for the whole context.
+
+    A value that is missing takes none: with `lens_every`, the lens's are means over steps, rounded up.
     """
     probes = probes.of_model(config)
     sizes = {
@@ -39,9 +41,13 @@ def trace_bytes(
         if metric.only and not getattr(config, metric.only):
             continue
         entries = math.prod(sizes[dim] for dim in metric.dims)
+        if metric.group in ("lens", "lens_renyi"):
+            entries = entries // sizes["layer"] * len(probes.layers_of_lens(config))
         if metric.first_layer == 0 and "layer" in metric.dims:
             entries += entries // sizes["layer"]
         total[metric.group] = total.get(metric.group, 0) + (4 if metric.integer else float_size) * entries
+    for group in total.keys() & {"lens", "lens_renyi"}:
+        total[group] = -(-total[group] // probes.lens_every)
     return total
 
 
@@ -70,15 +76,19 @@ def _outputs(config: DecoderConfig, kind: LayerKind) -> int:
     return mixing + hidden + 2 * layer.layer_input
 
 
-def lens_flops(config: DecoderConfig, probes: Probes | None = None) -> int:
-    """Return the multiplications and additions per token that the lens adds; it reads no extra weights.
+def lens_rows(config: DecoderConfig, probes: Probes) -> float:
+    """Return the rows per token that the lens unembeds beside the output, a mean over steps with `lens_every`.
 
-    Args:
-      probes: choice of layers; None for every layer.
+    The output's row is the last layer's, unless the lens is taken at some steps only: it then computes this row again.
     """
-    layers = config.num_layers if probes is None else len(probes.layers(config))
-    second_pass = layers if probes is not None and probes.lens_renyi else 0
-    return 2 * (layers - 1 + second_pass) * config.vocab_size * config.embed_dim
+    layers = len(probes.layers_of_lens(config))
+    again = probes.lens_every > 1 or not layers
+    return (layers * (2 if probes.lens_renyi else 1) - (not again)) / probes.lens_every
+
+
+def lens_flops(config: DecoderConfig, probes: Probes = Probes.all()) -> int:  # noqa: B008
+    """Return the multiplications and additions per token that the lens adds, a mean over steps with `lens_every`."""
+    return int(2 * lens_rows(config, probes) * config.vocab_size * config.embed_dim)
 
 
 def torch_attention_bytes(config: DecoderConfig, tokens: int) -> int:

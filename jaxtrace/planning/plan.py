@@ -170,6 +170,8 @@ class Plan:
             "batch": request.batch,
             "context": request.context,
             "probes": list(request.probes.groups),
+            "layer_stride": request.probes.layer_stride,
+            **request.probes.lens_choice,
             "usable": topology.usable,
             "headroom": self.headroom,
             "fits": self.fits,

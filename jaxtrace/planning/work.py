@@ -11,7 +11,7 @@ from jaxtrace.models.cache import KVCache, LayerCache, RecurrentState
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.stacked import StackedLayers
-from jaxtrace.planning.cost import trace_bytes
+from jaxtrace.planning.cost import lens_rows, trace_bytes
 from jaxtrace.planning.program import Job, shard_bytes, shard_size
 
 
@@ -72,9 +72,8 @@ def _work(job: Job, state: State, queries: int, *, measured: bool) -> Work:
     tracing += positions * (sum(by_group.values()) - by_group[""])
     tracing_flops = 0
     if probes.lens:
-        layers = len(probes.layers(config))
-        second_pass = layers if probes.lens_renyi else 0
-        tracing_flops += 2 * (layers - 1 + second_pass) * shard_size(table) * positions
+        tracing_flops += int(2 * lens_rows(config, probes) * shard_size(table) * positions)
+        tracing += shard_bytes(table) // probes.lens_every * (probes.lens_every > 1)  # a second unembedding
     if probes.dispersion:
         for kind, block, cached in _blocks(job, state):
             if isinstance(cached, RecurrentState):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import AfterValidator, Field
 
 from jaxtrace.errors import ConfigError
-from jaxtrace.schema import GROUPS, QUANTITIES, STEP_METRICS, chosen_layers
+from jaxtrace.schema import GROUPS, QUANTITIES, STEP_METRICS, chosen_layers, lens_layers, recorded_layers
 from jaxtrace.settings.groups import RECORD
 from jaxtrace.settings.numbers import Count, FloatOrInfinity, Natural
 from jaxtrace.settings.validation import COMMA_SEPARATED, PAIRS, StrictModel, did_you_mean, set_checked
@@ -60,6 +60,21 @@ class RecordSettings(StrictModel):
         description="Record every n-th layer (the last one is always included).",
         json_schema_extra=RECORD,
     )
+    lens_stride: Count | None = Field(
+        default=None,
+        description="Take the lens at every n-th layer (the last one is always included). Default: layer_stride.",
+        json_schema_extra=RECORD,
+    )
+    lens_layers: Annotated[tuple[Count, ...], COMMA_SEPARATED] = Field(
+        default=(),
+        description="Layers where the lens is taken, comma-separated (the last one is always included): 10,20.",
+        json_schema_extra=RECORD,
+    )
+    lens_every: Count = Field(
+        default=1,
+        description="Take the lens at every n-th step, from step 0; the other steps do not compute it.",
+        json_schema_extra=RECORD,
+    )
     residuals: Annotated[tuple[Natural, ...], COMMA_SEPARATED] = Field(
         default=(),
         description="Layers whose residual stream is stored, comma-separated; 0 is the embedding: 0,8,16.",
@@ -104,6 +119,7 @@ class RecordSettings(StrictModel):
 
 
 DEFAULTS = RecordSettings()
+LENS_OPTIONS = ("lens_stride", "lens_layers", "lens_every", "lens_renyi")  # options of the group lens
 
 
 class LayerAttention(Protocol):
@@ -163,6 +179,11 @@ class Probes:
         experts.
       alphas: orders of the Rényi entropies (with `output` and `lens_renyi`); 0, 1, ∞, or at least 0.01 from 0 and 1.
       layer_stride: distance between recorded layers; the last layer is always recorded.
+      lens_stride: distance between the layers where the lens is taken, the last layer included; None for
+        `layer_stride`.
+      lens_layers: layers, from 1, where the lens is taken, beside the last one; () for every `lens_stride`-th.
+      lens_every: distance between the steps where the lens is taken, from step 0; its metrics are missing (NaN, −1) at
+        the others, which do not compute it.
       residuals: layers whose residual stream is stored; 0 is the embedding.
       top_tokens: number of most likely tokens to store, with their log-probabilities.
       top_k_mass: number of most likely tokens whose total probability is recorded; 0 records none.
@@ -185,6 +206,9 @@ class Probes:
     router: bool | None = None
     alphas: tuple[float, ...] = DEFAULTS.alphas
     layer_stride: int = DEFAULTS.layer_stride
+    lens_stride: int | None = DEFAULTS.lens_stride
+    lens_layers: tuple[int, ...] = DEFAULTS.lens_layers
+    lens_every: int = DEFAULTS.lens_every
     residuals: tuple[int, ...] = DEFAULTS.residuals
     top_tokens: int = DEFAULTS.top_tokens
     top_k_mass: int = DEFAULTS.top_k_mass
@@ -196,9 +220,14 @@ class Probes:
 
     def __post_init__(self) -> None:
         set_checked(self, RecordSettings, "settings")
-        if self.lens_renyi and not self.lens:
-            raise ConfigError("lens_renyi needs the group lens; record it too, or drop lens_renyi")
-        for name in ("residuals", "attention_rows"):
+        for name in LENS_OPTIONS:
+            if getattr(self, name) != getattr(DEFAULTS, name) and not self.lens:
+                raise ConfigError(f"{name} needs the group lens; record it too, or drop {name}")
+        if self.lens_stride is not None and self.lens_layers:
+            raise ConfigError(
+                f"lens_stride is {self.lens_stride}, and lens_layers names the layers of the lens; drop one of the two"
+            )
+        for name in ("lens_layers", "residuals", "attention_rows"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)}; name each entry once")
 
@@ -241,6 +270,17 @@ class Probes:
                 raise ConfigError(f"{place} needs a model with experts, and this one is dense; drop {name}")
         return replace(self, router=bool(config.chosen_experts)) if self.router is None else self
 
+    def without_lens(self) -> Probes:
+        """Return the probes without the group lens and its options."""
+        options = {name: getattr(DEFAULTS, name) for name in LENS_OPTIONS}
+        return replace(self, lens=False, **options)
+
+    @property
+    def lens_choice(self) -> dict[str, Any]:
+        """Options that choose layers and steps of the lens, without those that have their default."""
+        chosen = {name: getattr(self, name) for name in ("lens_stride", "lens_layers", "lens_every")}
+        return {name: value for name, value in chosen.items() if value != getattr(DEFAULTS, name)}
+
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the chosen groups; without `router` unless it is True."""
@@ -264,8 +304,16 @@ class Probes:
         return frozenset(field for each in found if each is not None for field in each.needs)
 
     def layers(self, config: DecoderSizes) -> tuple[int, ...]:
-        """Return the layers, from 1, whose metrics are recorded."""
+        """Return the layers, from 1, whose metrics but for the lens's are recorded."""
         return chosen_layers(config.num_layers, self.layer_stride)
+
+    def layers_of_lens(self, config: DecoderSizes) -> tuple[int, ...]:
+        """Return the layers, from 1, where the lens is taken; () without the group lens."""
+        return lens_layers(config.num_layers, vars(self)) if self.lens else ()
+
+    def recorded_layers(self, config: DecoderSizes) -> tuple[int, ...]:
+        """Return the layers, from 1, where any metric is recorded: the layer axis of a trace, after the embedding."""
+        return recorded_layers(config.num_layers, vars(self) | {"probes": self.of_model(config).groups})
 
     def carried(self, config: DecoderSizes) -> tuple[int, ...]:
         """Return the layers whose residual stream one step keeps for the next."""
@@ -274,7 +322,7 @@ class Probes:
     def stream(self, config: DecoderSizes) -> tuple[int, ...]:
         """Return the layers whose residual stream a step needs, ascending."""
         layers = {*self.carried(config), *self.residuals, *(layer - 1 for layer, _ in self.attention_rows)}
-        layers |= set(self.layers(config)) if self.lens else set()
+        layers |= {*self.layers_of_lens(config)}
         layers |= {0, *self.layers(config)} if "residuals" in self.step_inputs else set()
         layers |= {layer - 1 for layer in self.layers(config)} if self.hidden else set()
         return tuple(sorted(layers))
@@ -286,6 +334,9 @@ class Probes:
         for layer in self.residuals:
             if not 0 <= layer <= config.num_layers:
                 raise ConfigError(f"residuals: no layer {layer}; there are 0 (the embedding) to {config.num_layers}")
+        for layer in self.lens_layers:
+            if layer > config.num_layers:
+                raise ConfigError(f"lens_layers: no layer {layer}; there are layers 1 to {config.num_layers}")
         for layer, head in self.attention_rows:
             if not (1 <= layer <= config.num_layers and 0 <= head < config.num_heads):
                 raise ConfigError(

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtrace.checkpoints.huggingface import default_dtype
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.planning.cost import lens_flops, parameter_count, step_flops, trace_bytes
+from jaxtrace.planning.machine import bandwidth, product_rate
 from jaxtrace.run import RunConfig
 from jaxtrace.settings.mesh import mesh_sizes
 from jaxtrace.settings.run import AUTO
 from jaxtrace.sweeping.cells import Cell
 from jaxtrace.sweeping.check import CheckedCell, check
-from jaxtrace.sweeping.machine import bandwidth, product_rate
 from jaxtrace.sweeping.manifest import Manifest
 from jaxtrace.traces.location import Location
 
@@ -127,7 +127,7 @@ def _seconds(
 ) -> float:
     devices = _devices(run.mesh)
     probes = run.recorded
-    flops = step_flops(config) + lens_flops(config, probes) * probes.lens
+    flops = step_flops(config) + lens_flops(config, probes)
     if run.score:
         return tokens * flops / (devices * machine.flops)
     batch = min(run.batch_size, prompts)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jaxtrace.schema import METRICS, Metric, chosen_layers
+from jaxtrace.schema import METRICS, Metric, recorded_layers
 from jaxtrace.traces.row import STOPS
 
 # Metrics that every run has if it recorded their group. One that is added later is missing in older runs.
@@ -148,7 +148,7 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
     _compare("tokens", tokens, keys | {"position": np.repeat(first, lengths) + step})
     _check_lists(tokens, _ints(tokens["position"]), info)
 
-    numbers = (0, *chosen_layers(info["layers"], info.get("layer_stride", 1)))
+    numbers = (0, *recorded_layers(info["layers"], info))
     per_step = len(numbers) if set(layers.column_names) - set(KEYS["layers"]) else 0
     if len(layers) != steps * per_step:
         raise Mismatch("layers", f"has {len(layers)} rows, and its run {per_step} for each of {steps} steps")
@@ -162,7 +162,7 @@ def check_rows(tables: Mapping[str, pa.Table], info: Mapping[str, Any]) -> None:
 
 def _check_lists(tokens: pa.Table, position: np.ndarray, info: Mapping[str, Any]) -> None:
     """Check the lengths of lists of raw material."""
-    layers = len(chosen_layers(info["layers"], info.get("layer_stride", 1)))
+    layers = len(recorded_layers(info["layers"], info))
     for name in _raw_columns(info):
         size = {"top_ids": info.get("top_tokens"), "top_logprobs": info.get("top_tokens")}.get(name)
         if name == "lens_renyi":

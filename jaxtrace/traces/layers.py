@@ -1,19 +1,24 @@
 """Layers that have values of a metric, and means over them.
 
-A layer without attention weights or without experts, or one that is skipped for lack of an image, has no value (NaN, or
-−1 for an integer metric) at any step of a row. A mean over layers excludes such layers and names the number of the
-others. A value that is missing at some steps only, or in a row whose logits were never finite, is a fault of the
-numbers: the mean is missing there too.
+All metrics of a row share one axis of layers: those where any of them is recorded. A layer where another metric was
+recorded, and a layer without attention weights or without experts, or one that is skipped for lack of an image, has no
+value (NaN, or −1 for an integer metric) at any step of a row. A mean over layers excludes such layers and names the
+number of the others.
+
+With `lens_every`, the lens has values at some steps only. The other steps have no value at any layer, though their
+logits are finite; a mean over steps excludes them (`taken_steps`). Any other value that is missing at some steps only,
+or in a row whose logits were never finite, is a fault of the numbers: the mean is missing there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from jaxtrace.schema import QUANTITIES
+from jaxtrace.schema import QUANTITIES, layers_of_metric
 from jaxtrace.traces.row import Row
 
 LayerCount = tuple[int, int]  # numbers of the layers that have values, and of the recorded layers
@@ -33,6 +38,37 @@ def present_layers(row: Row, name: str) -> Bool[np.ndarray, " L"]:
     if not len(steps) or not absent(steps[:1]).any():  # one step is enough where no layer is absent
         return np.ones(values.shape[1], bool)
     return ~absent(steps)
+
+
+def taken_steps(row: Row, name: str) -> Bool[np.ndarray, " steps"]:
+    """Return False for each step where a metric of layers was not taken: it has no value, and finite logits."""
+    values = row.metrics[name]
+    missing = values < 0 if QUANTITIES[name].integer else np.isnan(values)
+    return ~(missing.all(axis=tuple(range(1, values.ndim))) & _finite_steps(row))
+
+
+def on_layers(
+    metrics: Mapping[str, np.ndarray], num_layers: int, recorded: Sequence[int], options: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return metrics [steps, own layers, …] on the axis of the recorded layers, missing at those that are not theirs.
+
+    Args:
+      metrics: metrics of a row, by name.
+      num_layers: number of layers of the model.
+      recorded: layers of the axis, from 1.
+      options: options of `Probes` by name.
+    """
+    spread = dict(metrics)
+    for name, values in metrics.items():
+        metric = QUANTITIES[name]
+        if "layer" not in metric.dims or (own := layers_of_metric(name, num_layers, options)) == tuple(recorded):
+            continue
+        before = 1 - metric.first_layer  # an entry of the embedding
+        places = [*range(before), *np.searchsorted(recorded, own) + before]
+        shape = (len(values), before + len(recorded), *values.shape[2:])
+        spread[name] = np.full(shape, -1 if metric.integer else np.nan, values.dtype)
+        spread[name][:, places] = values
+    return spread
 
 
 def present_values(row: Row, name: str) -> np.ndarray:

@@ -133,6 +133,9 @@ class Info(_Strict):
     alphas: list[Order]
     probes: list[str] | None = None
     layer_stride: Count = 1
+    lens_stride: Count | None = None
+    lens_layers: Annotated[list[Count], AfterValidator(_distinct)] = []
+    lens_every: Size = 1
     residuals: Annotated[list[Number], AfterValidator(_distinct)] = []
     top_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     top_k_mass: Annotated[int, Field(ge=0, le=10_000_000)] = 0
@@ -171,8 +174,9 @@ class Info(_Strict):
     @model_validator(mode="after")
     def _check_places(self) -> Self:
         _distinct([f"{alpha:g}" for alpha in self.alphas])
-        if max(self.residuals, default=0) > self.layers:
-            raise ValueError(f"residuals has layer {max(self.residuals)}; it must be at most layers, {self.layers}")
+        for name in ("residuals", "lens_layers"):
+            if (largest := max(getattr(self, name), default=0)) > self.layers:
+                raise ValueError(f"{name} has layer {largest}; it must be at most layers, {self.layers}")
         if self.windows is not None and len(self.windows) != self.layers:
             raise ValueError(
                 f"windows has {len(self.windows)} entries; it must have one for each of {self.layers} layers"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from jaxtrace.errors import StoreError
 from jaxtrace.prompts import Prompt
-from jaxtrace.schema import METRICS, Metric, chosen_layers
+from jaxtrace.schema import METRICS, Metric, recorded_layers
 from jaxtrace.settings.probes import PROBE_OPTIONS
 from jaxtrace.traces.checking import Mismatch, check_rows
 from jaxtrace.traces.columns import column_values, list_column, list_values, nullable_column, round_to_float16
@@ -248,7 +248,7 @@ def _read_layers(column: pa.ChunkedArray, metric: Metric, info: dict[str, Any]) 
 
 
 def _chosen(info: dict[str, Any]) -> tuple[int, ...]:
-    return chosen_layers(info["layers"], info.get("layer_stride", 1))
+    return recorded_layers(info["layers"], info)
 
 
 def _alpha_name(name: str, alpha: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxtrace.schema import METRICS_VERSION, QUANTITIES, chosen_layers
+from jaxtrace.schema import METRICS_VERSION, QUANTITIES, layers_of_metric, recorded_layers
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.writer import TraceWriter
 
@@ -47,8 +47,12 @@ class Trace:
 
     @property
     def traced_layers(self) -> tuple[int, ...]:
-        """Layers, from 1, whose metrics were recorded."""
-        return chosen_layers(self.num_layers, self.info.get("layer_stride", 1))
+        """Layers, from 1, where any metric was recorded."""
+        return recorded_layers(self.num_layers, self.info)
+
+    def layers_of(self, metric: str) -> tuple[int, ...]:
+        """Return the layers, from 1, where a metric of layers was recorded."""
+        return layers_of_metric(metric, self.num_layers, self.info)
 
     @property
     def lengths(self) -> list[int]:
@@ -64,6 +68,7 @@ class Trace:
         """Return all metrics with labelled dims (prompt, step, layer, head, alpha), and raw material with its own dims.
 
         `layer` holds 0 and the traced layers; a metric without a value for the embedding is NaN (or −1) at layer 0.
+        The attribute `layers` of a metric of layers holds those where it was recorded; it is missing at the others.
         Steps that a prompt did not reach are NaN (or −1); `length` holds the number of its steps. Step 0 draws the
         first token; recorded prompt positions before it are at −1, −2, …. Each variable's attributes hold its units.
         """
@@ -94,6 +99,8 @@ class Trace:
         variables: dict[str, Any] = {"length": ("prompt", lengths.astype(np.int32))}
         for name, array in arrays.items():
             attributes = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].definition}
+            if "layer" in QUANTITIES[name].dims:
+                attributes["layers"] = [*range(1 - QUANTITIES[name].first_layer), *self.layers_of(name)]
             variables[name] = (("prompt", "step", *QUANTITIES[name].dims), array, attributes)
         coords = {
             "prompt": np.arange(len(lengths)),

@@ -68,6 +68,12 @@ def test_info_counts_the_bytes_of_the_chosen_metrics(jaxtrace):
         (("--residuals", "0,7"), "residuals: no layer 7; there are 0 (the embedding) to 6"),
         (("--attention-rows", "7:0"), "attention_rows: no head 0 of layer 7"),
         (("--layer-stride", "0"), "layer_stride is 0; it must be greater than or equal to 1"),
+        (("--lens-layers", "2,7"), "lens_layers: no layer 7; there are layers 1 to 6"),
+        (("--lens-every", "4", "--probes", "output"), "lens_every needs the group lens; record it too"),
+        (
+            ("--lens-layers", "2", "--lens-stride", "2"),
+            "lens_stride is 2, and lens_layers names the layers of the lens",
+        ),
         (("--precision", "float8"), "precision is float8; it must be 'float32' or 'float16'"),
         (("--score", "--prompt-positions"), "score records every position; drop prompt_positions"),
     ],

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrace import ConfigError, Model, Probes, decode_step, init_params, init_state
+from jaxtrace import ConfigError, Greedy, Model, Probes, decode_step, init_params, init_state
+from jaxtrace.engine.loop import decode_chunk
 from jaxtrace.engine.metric_buffer import concatenate_steps
+from jaxtrace.engine.step import score_step, stop_rules
 from jaxtrace.models.config import LayerKind, PositionScaling
 from jaxtrace.planning.cost import trace_bytes
 from jaxtrace.schema import QUANTITIES
@@ -44,6 +46,17 @@ def raw_generated(model, prompts):
 @pytest.fixture(scope="module")
 def raw_scored(model, prompts):
     return model.score(prompts, probes=PROBES)
+
+
+# The lens of layer 2 and the last one at every third step; other metrics of the last layer alone.
+LENS = Probes.of(
+    "output", "lens", "hidden", layer_stride=3, lens_layers=(2,), lens_every=3, lens_renyi=True, prompt_positions=True
+)
+
+
+@pytest.fixture(scope="module")
+def sparse(model, prompts):
+    return model.generate([prompts[i] for i in PROMPTS], max_new_tokens=20, probes=LENS)
 
 
 def assert_raw(row, first, run):
@@ -178,6 +191,93 @@ def test_raw_material_is_stored_and_read_back(raw_generated, raw_scored, tmp_pat
         assert sorted(set(layers.layer)) == [0, *CHOSEN]
 
 
+def test_the_lens_is_taken_at_its_own_layers_and_steps(sparse, generated, scored):
+    for row, i in zip(sparse.rows, PROMPTS, strict=True):
+        prompt, drawn = scored.rows[i].metrics, generated.rows[i].metrics
+        taken = (np.arange(row.length) - row.prompt_steps) % 3 == 0
+        assert taken.sum() == (row.prompt_steps + 3) // 3 + 6
+        for name in ("lens_entropy", "lens_varentropy", "lens_kl", "lens_top1", "lens_top1_prob"):
+            found, want = row.metrics[name], np.concatenate([prompt[name][: row.prompt_steps], drawn[name]])[:, 1:]
+            np.testing.assert_allclose(found[taken], want[taken], rtol=1e-4, atol=1e-4)
+            assert np.isnan(found[~taken]).all() if found.dtype.kind == "f" else (found[~taken] == -1).all()
+        renyi = row.metrics["lens_renyi"]
+        np.testing.assert_allclose(renyi[taken, 1], row.metrics["renyi"][taken], rtol=1e-5, atol=1e-5)
+        assert np.isfinite(renyi[taken]).all() and np.isnan(renyi[~taken]).all()
+        assert (
+            np.isnan(row.metrics["hidden_norm"][:, 1]).all()
+            and np.isnan(row.metrics["hidden_cosine_layer"][:, 0]).all()
+        )
+        kept = {name: row.metrics[name] for name in ("token", "entropy", "hidden_norm", "hidden_cosine_layer")}
+        want = {name: drawn[name] for name in kept}
+        want |= {
+            "hidden_norm": drawn["hidden_norm"][:, [0, 3]],
+            "hidden_cosine_layer": drawn["hidden_cosine_layer"][:, 2:],
+        }
+        kept |= {"hidden_norm": row.metrics["hidden_norm"][:, [0, 2]]}
+        kept |= {"hidden_cosine_layer": row.metrics["hidden_cosine_layer"][:, 1:]}
+        assert_same(at(kept, slice(row.prompt_steps, None)), want)
+
+
+def test_a_sparse_lens_is_stored_and_read_back(sparse, tmp_path):
+    sparse.save(tmp_path)
+    back = open_trace(tmp_path)
+    for got, want in zip(back.rows, sparse.rows, strict=True):
+        assert_same_row(got, want)
+    assert back.to_xarray().identical(sparse.to_xarray())
+    assert (
+        back.traced_layers == (2, 3) and back.layers_of("lens_kl") == (2, 3) and back.layers_of("hidden_norm") == (3,)
+    )
+    layers = back.layers.to_table(columns=["step", "layer", "lens_kl", "lens_top1"]).to_pandas()
+    present = (layers.layer > 0) & (layers.step % 3 == 0)
+    assert (layers.lens_kl.notna() == present).all() and (layers.lens_top1.notna() == present).all()
+
+
+def test_other_steps_unembed_the_output_alone(model):
+    def products(probes, count):
+        """Return the number of matrix products of a step outside branches, and of each branch of each conditional."""
+        state = init_state(model.config, model.params, 2, 64, probes)
+        tokens = jnp.zeros((2, count), jnp.int32)
+        if count > 1:
+            jaxpr = jax.make_jaxpr(functools.partial(score_step, config=model.config, probes=probes))(
+                model.params, state, tokens, jnp.full(2, count), tokens
+            )
+        else:
+            step = functools.partial(decode_step, config=model.config, probes=probes)
+            jaxpr = jax.make_jaxpr(step)(model.params, state)
+        branches = [each.params["branches"] for each in equations(jaxpr.jaxpr) if each.primitive.name == "cond"]
+        return count_products(jaxpr.jaxpr), [[count_products(each.jaxpr) for each in of_one] for of_one in branches]
+
+    for count in (1, 4):
+        outside, branches = products(Probes(lens_every=2), count)
+        assert outside == products(Probes().without_lens(), count)[0]
+        assert sorted(branches[-1])[0] == 0 < sorted(branches[-1])[1]
+
+
+def equations(jaxpr):
+    """Yield the equations of a program, those of inner ones but for branches included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            if equation.primitive.name != "cond" and (program := getattr(inner, "jaxpr", inner)) is not None:
+                yield from equations(program) if hasattr(program, "eqns") else ()
+
+
+def count_products(jaxpr):
+    return sum(equation.primitive.name == "dot_general" for equation in equations(jaxpr))
+
+
+def test_rows_are_refilled_before_a_step_with_a_lens(model):
+    probes = Probes.of("lens", lens_every=4)
+    state = init_state(model.config, model.params, 2, 64, probes, first=jnp.zeros(2, jnp.int32))
+    state = dataclasses.replace(state, active=jnp.array([True, False]))
+    options = {"config": model.config, "probes": probes, "sampler": Greedy(), "steps": 3}
+    steps, patience = [], jnp.int32(1)  # used up by the finished row at the first step
+    for _ in range(2):
+        state, _, valid, _, patience = decode_chunk(model.params, state, stop_rules(), patience, **options)
+        steps.append((int(valid[:, 0].sum()), int(patience) > 0))
+    assert steps == [(3, True), (1, False)]
+
+
 def test_coordinates_name_the_selected_layers(raw_generated, generated):
     ds, whole = raw_generated.to_xarray(), generated.to_xarray()
     np.testing.assert_array_equal(ds["layer"], [0, *CHOSEN])
@@ -220,6 +320,7 @@ def test_probes_beyond_the_model_are_refused(model):
         (Probes(residuals=(4,)), r"residuals: no layer 4; there are 0 \(the embedding\) to 3"),
         (Probes(attention_rows=((4, 1),)), "no head 1 of layer 4; there are layers 1 to 3 and heads 0 to 3"),
         (Probes(attention_rows=((3, 4),)), "no head 4 of layer 3"),
+        (Probes(lens_layers=(4,)), "lens_layers: no layer 4; there are layers 1 to 3"),
         (Probes(top_tokens=38), "top_tokens is 38; the vocabulary has 37"),
         (Probes(top_k_mass=38), "top_k_mass is 38; the vocabulary has 37"),
     ]:
@@ -227,6 +328,11 @@ def test_probes_beyond_the_model_are_refused(model):
             model.generate([[1]], probes=probes)
     for options in (
         {"layer_stride": 0},
+        {"lens_stride": 0},
+        {"lens_every": 0},
+        {"lens_layers": (0,)},
+        {"lens_layers": (2, 2)},
+        {"lens_layers": (2,), "lens_stride": 2},
         {"top_tokens": -1},
         {"top_k_mass": -1},
         {"residuals": (1, 1)},
@@ -234,8 +340,9 @@ def test_probes_beyond_the_model_are_refused(model):
     ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             Probes(**options)
-    with pytest.raises(ConfigError, match="lens_renyi needs the group lens; record it too"):
-        Probes.of("output", lens_renyi=True)
+    for options in ({"lens_renyi": True}, {"lens_stride": 2}, {"lens_layers": (1,)}, {"lens_every": 2}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} needs the group lens; record it too"):
+            Probes.of("output", **options)
 
 
 def test_strides_always_select_the_last_layer():
@@ -244,3 +351,17 @@ def test_strides_always_select_the_last_layer():
             chosen = Probes(layer_stride=stride).layers(dataclasses.replace(CONFIG, num_layers=layers))
             assert chosen[-1] == layers and set(jnp.diff(jnp.array(chosen)).tolist()) <= {stride}
             assert min(chosen) <= stride
+
+
+def test_layers_of_the_lens_are_chosen_apart():
+    for options, lens, recorded in [
+        ({}, (1, 2, 3), (1, 2, 3)),
+        ({"layer_stride": 2}, (1, 3), (1, 3)),
+        ({"layer_stride": 3, "lens_stride": 1}, (1, 2, 3), (1, 2, 3)),
+        ({"lens_stride": 2}, (1, 3), (1, 2, 3)),
+        ({"layer_stride": 2, "lens_layers": (2,)}, (2, 3), (1, 2, 3)),
+    ]:
+        probes = Probes(**options)
+        assert (probes.layers_of_lens(CONFIG), probes.recorded_layers(CONFIG)) == (lens, recorded)
+    alone = Probes.of("output", "lens", lens_stride=2)
+    assert alone.recorded_layers(CONFIG) == (1, 3) and alone.stream(CONFIG) == (1, 3)

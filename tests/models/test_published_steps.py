@@ -13,8 +13,10 @@ from jaxtrace.figures.tables.checkpoint import published_table
 from jaxtrace.model import Model
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.published import PUBLISHED
+from jaxtrace.planning.times import Rates
 
 ALL, FEW = Probes.all(), Probes.of("output", "attention")
+RATES = Rates(1e10, 1e11, 1e9, "cpu")
 FIRST = {model.family: model for model in reversed(PUBLISHED)}.values()  # the first size of each family
 # In CI the first size of each family, if it is traced in a second: not those that see, nor those of unlike layers.
 SIZES = [
@@ -63,9 +65,10 @@ def test_the_step_of_a_published_size_is_traced_without_its_weights(model):
 
 @pytest.mark.parametrize("model", SIZES)
 def test_info_describes_a_published_size(model):
-    names, values = (list(column.cells) for column in published_table(model, ALL, "float32").columns)
+    names, values = (list(column.cells) for column in published_table(model, ALL, "float32", 16, RATES).columns)
     rows = dict(zip(map(str, names), map(str, values), strict=True))
     assert rows["parameters"].startswith(f"{model.parameters:,} ") and rows["published as"] == model.hub_id
+    assert "+ lens" in rows["  16 rows"]
 
 
 @pytest.mark.nightly

@@ -11,6 +11,11 @@ def test_eight_devices_agree_with_one():
 
 
 @pytest.mark.nightly
+def test_a_lens_at_some_steps_on_a_mesh_agrees_with_one_device():
+    on_devices.run("sparse_lens", devices=4)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("mesh", ["model=2", "data=4,model=2", "data=2,model=2", "data=4"])
 def test_states_of_delta_nets_on_other_meshes_agree_with_one_device(mesh):
     on_devices.run("sharded_hybrid", mesh)

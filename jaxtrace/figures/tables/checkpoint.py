@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from jaxtrace.checkpoints.huggingface import Checkpoint
-from jaxtrace.figures.tables.parts import named_values, special_layers
+from jaxtrace.figures.tables.parts import lens_text, named_values, special_layers
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.published import PublishedModel
@@ -17,11 +17,14 @@ from jaxtrace.planning.cost import (
     torch_attention_bytes,
     trace_bytes,
 )
+from jaxtrace.planning.times import Rates, step_seconds
 from jaxtrace.settings.probes import Probes
 
+POSITIONS = 1024  # in the cache of each row of a step whose time is estimated
 
-def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> Table:
-    """Return the shape, memory and tracing cost of a checkpoint, from its config alone."""
+
+def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str, batch: int, rates: Rates) -> Table:
+    """Return the shape, memory and tracing cost of a checkpoint, from its config and the rates of a device alone."""
     tokenizer = checkpoint.tokenizer
     quantisation = checkpoint.quantisation
     chat = "" if tokenizer is None else ", chat template" if tokenizer.has_chat_template else ", no chat template"
@@ -34,18 +37,20 @@ def checkpoint_table(checkpoint: Checkpoint, probes: Probes, precision: str) -> 
             "tokenizer": ("none: prompts are token ids" if tokenizer is None else tokenizer.kind) + chat,
             "stop tokens": ", ".join(map(str, checkpoint.stop_tokens)) or "none",
             **_cost(checkpoint.config, probes, precision),
+            **_times(checkpoint.config, probes, batch, rates),
         }
     )
 
 
-def published_table(model: PublishedModel, probes: Probes, precision: str) -> Table:
+def published_table(model: PublishedModel, probes: Probes, precision: str, batch: int, rates: Rates) -> Table:
     """Return the shape, memory and tracing cost of a published model, without any of its files."""
     rows = {
         "published as": model.hub_id,
         "belongs to": model.family,
         "weights": f"jaxtrace trace {model.name} downloads them from the hub; --random draws random ones",
     }
-    return named_values(rows | _shape(model.config) | _cost(model.config, probes, precision))
+    costs = _cost(model.config, probes, precision) | _times(model.config, probes, batch, rates)
+    return named_values(rows | _shape(model.config) | costs)
 
 
 def _shape(config: DecoderConfig) -> dict[str, str]:
@@ -84,16 +89,35 @@ def _feed_forward(config: DecoderConfig) -> str:
 
 
 def _cost(config: DecoderConfig, probes: Probes, precision: str) -> dict[str, str]:
-    probes.check(config)
     by_group = trace_bytes(config, probes, precision=precision)
     groups = ", ".join(f"{name} {format_bytes(size)}" for name, size in by_group.items() if name)
-    lens = lens_flops(config, probes) if probes.lens else 0
+    lens = lens_flops(config, probes)
     attention = torch_attention_bytes(config, 4096)
     recurrent = config.recurrent_bytes()
     return {
         "cache per token": format_bytes(config.kv_bytes(1)) + " in float32",
         **({"state per row": f"{format_bytes(recurrent)} in float32, for any number of tokens"} if recurrent else {}),
         "trace per token": f"{format_bytes(sum(by_group.values()))} in {precision}  ({groups})",
-        "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's, no extra weights read",
+        **lens_text(probes, config),
+        "lens per token": f"{lens / 1e9:.3g} GFLOP, {lens / step_flops(config):.0%} of a step's",
         "instead of": f"{format_bytes(attention)} of attention weights for one prompt of 4,096 tokens",
     }
+
+
+def _times(config: DecoderConfig, probes: Probes, batch: int, rates: Rates) -> dict[str, str]:
+    """Return the estimated time of a step and of each group of probes, for one row and for a batch."""
+    positions = min(POSITIONS, config.context)
+    rows = {"time of a step": f"estimated for float32 and {positions:,} positions from {rates}"}
+    for count in sorted({1, batch}):
+        plain, *groups = (
+            f"{name} {_milliseconds(seconds)}"
+            for name, seconds in step_seconds(config, probes, rates, count, positions).items()
+        )
+        rows[f"  {count} row{'s' * (count > 1)}"] = ", ".join([plain, *(f"+ {group}" for group in groups)])
+    return rows
+
+
+def _milliseconds(seconds: float) -> str:
+    if seconds < 1e-4:
+        return "under 0.1 ms"
+    return f"{1e3 * seconds:.2g} ms" if seconds < 0.1 else f"{1e3 * seconds:,.0f} ms"

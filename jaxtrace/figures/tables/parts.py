@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxtrace.errors import visible
 from jaxtrace.models.config import DecoderConfig
+from jaxtrace.settings.probes import Probes
 
 
 def plain(value: object) -> str | Text:
@@ -36,6 +37,15 @@ def stacked_table(first: str, *headers: str) -> Table:
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     return table
+
+
+def lens_text(probes: Probes, config: DecoderConfig) -> dict[str, str]:
+    """Return the row on where the lens is taken, if the probes choose its layers or steps."""
+    if not probes.lens_choice:
+        return {}
+    steps = f", at one step of {probes.lens_every} (costs are means over steps)" if probes.lens_every > 1 else ""
+    layers = ", ".join(map(str, probes.layers_of_lens(config)))
+    return {"lens at": f"layers {layers} of {config.num_layers}{steps}"}
 
 
 def heads_text(config: DecoderConfig) -> str:

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtrace.figures.tables.parts import named_values
+from jaxtrace.figures.tables.parts import lens_text, named_values
 from jaxtrace.memory import format_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.parallel.mesh import mesh_text
@@ -53,6 +53,7 @@ def _request(plan: Plan) -> Table:
             "run": f"{request.batch} rows of {request.context:,} positions"
             + (f", an image of {vision.max_tiles} tiles in each" if vision else ""),
             "probes": ", ".join(request.probes.groups) or "none",
+            **lens_text(request.probes, request.config),
         }
     )
 

@@ -15,7 +15,7 @@ from jaxtrace.errors import StudyError
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.studies._shared.labels import RowLabel
 from jaxtrace.traces.depth import row_prediction_depth
-from jaxtrace.traces.layers import layer_count, layers_text, present_layers, select_layers
+from jaxtrace.traces.layers import layer_count, layers_text, present_layers, select_layers, taken_steps
 from jaxtrace.traces.requirements import require_metrics
 from jaxtrace.traces.row import Row
 from jaxtrace.traces.trace import Trace
@@ -33,8 +33,8 @@ class Profiles:
       answers: one row per answer: model, label, group, layers (of the model), steps and prompt_tokens (counts), and
         prediction_depth: mean over steps of the first depth from which on the lens's top-1 is the last layer's, NaN
         without lens metrics.
-      values: profile of each answer [W, L], float64: means over each window of its steps, at the traced layers that
-        have values of the metric.
+      values: profile of each answer [W, L], float64: means over each window of its steps with a value, at the traced
+        layers that have values of the metric.
       depths: relative depths of each answer's layers [L]: layer / layers of the model, in (0, 1].
       excluded: number of excluded answers by reason.
       partial: number of layers of the profiles of each trace, as `layers_text` gives it, unless these are all.
@@ -100,8 +100,8 @@ def gather_profiles(
       metric: layer metric; head metrics are averaged over heads. "lens_renyi[2]" is the Rényi entropy of order 2.
       label: class of a row; None excludes the row.
       group: group of a row, such as its prompt or story; one group is never on both sides of a fold.
-      windows: number of runs of steps, as equal as possible, each averaged: 1 is the mean over all steps. "each" is
-        one window per step, for answers of one length.
+      windows: number of runs of steps with a value, as equal as possible, each averaged: 1 is the mean over all such
+        steps. "each" is one window per such step, for answers of one length.
       steps: number of steps used from the start; shorter answers are excluded. None uses all.
 
     Raises:
@@ -118,9 +118,11 @@ def gather_profiles(
         column = None if order is None else _order_column(where, trace, order)
         for row in trace.rows:
             row_label, profile = label(trace, row), profile_of(row, name, column)[:steps]
+            length = len(profile)
+            profile = profile[taken_steps(row, name)[row.prompt_steps :][:steps]]
             present = present_layers(row, name)[1 - QUANTITIES[name].first_layer :]
             profile = select_layers(profile, present)
-            if reason := _unusable(row_label, profile, windows, steps):
+            if reason := _unusable(row_label, length, profile, windows, steps):
                 excluded[reason] += 1
                 continue
             answers.append(
@@ -129,7 +131,7 @@ def gather_profiles(
                     "label": row_label,
                     "group": group(trace, row),
                     "layers": trace.num_layers,
-                    "steps": len(profile),
+                    "steps": length,
                     "prompt_tokens": len(row.prompt_tokens),
                     "prediction_depth": _prediction_depth(row, trace, steps),
                 }
@@ -147,7 +149,8 @@ def gather_profiles(
             f"windows 'each': answers have {min(lengths)} to {max(lengths)} steps; fix the number with --steps"
         )
     if min(len(depth) for depth in depths) < 2:
-        raise StudyError(f"{metric}: one layer makes no profile; trace more of them (a smaller --layer-stride)")
+        stride = "a smaller --layer-stride or --lens-stride" if name.startswith("lens_") else "a smaller --layer-stride"
+        raise StudyError(f"{metric}: one layer makes no profile; trace more of them ({stride})")
     values = tuple(windowed(value, windows) for value in values)
     unit, frame = QUANTITIES[name].unit, pd.DataFrame(answers)
     return Profiles(metric, unit, frame, values, tuple(depths), excluded, partial, np.array(sorted(recorded)))
@@ -202,8 +205,9 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 def _prediction_depth(row: Row, trace: Trace, steps: int | None) -> float:
     if "lens_top1" not in row.metrics:
         return np.nan
-    depth = row_prediction_depth(row, trace.traced_layers)[row.prompt_steps :][:steps]
-    return float(depth.mean()) / trace.num_layers
+    depth, taken = row_prediction_depth(row, trace.traced_layers), taken_steps(row, "lens_top1")
+    window = slice(row.prompt_steps, None if steps is None else row.prompt_steps + steps)
+    return float(depth[window][taken[window]].mean()) / trace.num_layers
 
 
 def _check_recorded(traces: Mapping[str, Trace], name: str) -> None:
@@ -224,13 +228,15 @@ def _order_column(where: str, trace: Trace, order: float) -> int:
     return alphas.index(order)
 
 
-def _unusable(label: str | None, profile: np.ndarray, windows: int | str, steps: int | None) -> str:
-    """Return the reason to exclude an answer, or "" for a usable one."""
+def _unusable(label: str | None, length: int, profile: np.ndarray, windows: int | str, steps: int | None) -> str:
+    """Return the reason to exclude an answer of `length` steps, or "" for a usable one."""
     if label is None:
         return "without a label"
     least = max(1 if windows == EACH else int(windows), steps or 1)
-    if len(profile) < least:
+    if length < least:
         return f"shorter than {least} step{'s' * (least > 1)}"
     if not profile.shape[1]:
         return "without a layer that has values"
+    if len(profile) < (least := 1 if windows == EACH else int(windows)):
+        return f"with values at fewer than {least} step{'s' * (least > 1)}"
     return "" if np.isfinite(profile).all() else "with NaN"
