@@ -37,9 +37,9 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
     from jaxtrace.model import Model
     from jaxtrace.traces import TraceWriter
 
-    def on_duration(event: str, seconds: float, **_: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **_: str | int) -> None:
         if event in STAGES:
-            spans.add("compiling", time.time() - seconds)
+            spans.add("compiling", time.time() - duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(on_duration)
     spans.wrap(run, "encode_prompts", "tokenising")
@@ -58,10 +58,10 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
         spans.add("start-up", began)
         return prepared
 
-    def timed_admit(pool: Pool) -> None:
+    def timed_admit(self: Pool) -> None:
         with spans.of("prefill"):
-            admit(pool)
-            jax.block_until_ready(pool.state)
+            admit(self)
+            jax.block_until_ready(self.state)
 
     def timed_chunk(*args: Any, **kwargs: Any) -> Any:
         def wait() -> None:

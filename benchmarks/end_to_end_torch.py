@@ -1,4 +1,4 @@
-"""What a user of transformers writes to get the numbers of `jaxtrace trace`: batches, every metric, and Parquet.
+"""The numbers of `jaxtrace trace`, as a user of transformers computes them: batches, every metric, and Parquet.
 
 python -m benchmarks.end_to_end_torch BEGAN MODEL QUESTIONS.json NEW BATCH OUT.parquet prints its spans as JSON. The
 file has a row for each token, with lists over layers and heads.
