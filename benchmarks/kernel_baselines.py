@@ -49,6 +49,13 @@ def dot_product_attention(q: Queries, k: Float[Array, "B S K H"], v: Float[Array
     return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
 
+def cudnn_attention(q: Queries, k: Float[Array, "B S K H"], v: Float[Array, "B S K H"]) -> Queries:
+    """Return cuDNN's attention of the same arguments; causal if every position is a query, else with a stored mask."""
+    t, s = q.shape[1], k.shape[1]
+    mask = None if t in (1, s) else jnp.tril(jnp.ones((t, s), bool), s - t)[None, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=t == s, implementation="cudnn")
+
+
 def unfused_softmax(logits: Float[Array, "R V"]) -> dict[str, Array]:
     """Return the metrics of softmax_moments from stored log-probabilities."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)

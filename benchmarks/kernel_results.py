@@ -10,8 +10,10 @@ import pandas as pd
 
 KEYS = ("op", "implementation", "shape", "dtype")
 TIME = "ms"
-RATES = ("spread %", "bytes", "GB/s", "% of bandwidth", "FLOPs", "GFLOP/s", "% of product", "× no moments", "× unfused")
-NUMBERS = (TIME, *RATES)
+RATES = ("spread %", "bytes", "GB/s", "% of bandwidth", "FLOPs", "GFLOP/s", "% of product")
+RATIOS = ("× no moments", "× unfused", "× xla")
+NUMBERS = (TIME, *RATES, *RATIOS)
+DIFFERENCE = "Δ xla"
 VERSUS_EARLIER = "× earlier"
 
 Row = dict[str, Any]  # values by column: KEYS, and NUMBERS, or the reason of a refusal as "note"

@@ -57,7 +57,7 @@ def usual_implementations(op: str) -> list[str]:
 def variants(
     op: str, shape: AxisSizes, dtype: str, implementations: Sequence[str], against: Sequence[str]
 ) -> tuple[dict[str, Variant], dict[str, str]]:
-    """Return ({name: variant to time}, {implementation that refuses: its reason}).
+    """Return ({name: variant to time}, {implementation that refuses or fails: its reason}).
 
     Args:
       against: baselines to add: NO_MOMENTS, UNFUSED.
@@ -70,8 +70,8 @@ def variants(
         variant = Variant(call, case.arguments)
         try:
             _ = variant.result
-        except Unsupported as error:
-            refused[name] = str(error)
+        except Exception as error:
+            refused[name] = reason(error)
             continue
         timed[name] = variant
         if NO_MOMENTS in against and op.endswith("attention"):
@@ -81,6 +81,11 @@ def variants(
     if UNFUSED in against:
         timed[UNFUSED] = case.unfused
     return timed, refused
+
+
+def reason(error: Exception) -> str:
+    """Return in one line why a variant does not run: the refusal, or the first line of a failure."""
+    return str(error) if isinstance(error, Unsupported) else f"failed: {f'{error!r}'.splitlines()[0][:300]}"
 
 
 class _Case(NamedTuple):
@@ -128,4 +133,6 @@ def _case(op: str, shape: AxisSizes, dtype: str) -> _Case:
     queries = q[:, None] if op == "decode_attention" else q
     layout = (queries, k.transpose(0, 3, 1, 2), v.transpose(0, 2, 1, 3))
     no_moments = {"dot_product_attention": Variant(baselines.dot_product_attention, layout)}
+    if jax.default_backend() == "gpu" and dtype == "bfloat16":  # cuDNN has no attention of float32
+        no_moments["cudnn"] = Variant(baselines.cudnn_attention, layout)
     return _Case(call, (q, k, v, start), no_moments, Variant(baselines.unfused_attention, (queries, k, v)))

@@ -21,9 +21,19 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from benchmarks.kernel_results import KEYS, NUMBERS, TIME, VERSUS_EARLIER, EarlierRun, Row, cell, write_scalars
+from benchmarks.kernel_results import (
+    DIFFERENCE,
+    KEYS,
+    NUMBERS,
+    TIME,
+    VERSUS_EARLIER,
+    EarlierRun,
+    Row,
+    cell,
+    write_scalars,
+)
 from benchmarks.kernel_shapes import AxisSizes, default_shapes, flops, parse_shape, shape_text
-from benchmarks.kernel_variants import NO_MOMENTS, OPERATIONS, UNFUSED, Variant, usual_implementations, variants
+from benchmarks.kernel_variants import NO_MOMENTS, OPERATIONS, UNFUSED, Variant, reason, usual_implementations, variants
 from benchmarks.machine import product_rate, this_machine
 from benchmarks.table import BenchmarkTable
 from benchmarks.timing import CallTimes, interleave, say
@@ -32,7 +42,8 @@ CALL_SECONDS = 0.1  # approximate time of one timed call, which repeats its work
 BELOW = (
     "ms: median time of one run of many, enqueued one after another and waited for together, the variants in turn. "
     "Bytes: arguments and result, each counted once. FLOPs: matrix products; attention counts visible keys only. "
-    "× columns are ratios of times: to the fastest no-moments row, and to the unfused one, of the same shape. "
+    "× columns are ratios of times: to the fastest no-moments row, the unfused one, and xla, of the same shape. "
+    "Δ xla: largest absolute difference of the results from xla's. "
     "More than 100 % of the bandwidth means that data stays in a cache."
 )
 
@@ -48,19 +59,26 @@ def main(arguments: list[str] | None = None) -> None:
     args, shapes, earlier = _parse(arguments)
     machine = this_machine()
     cases = [(op, shape, dtype) for op in args.op for shape in shapes[op] for dtype in args.dtype]
-    rows = [row for case in cases for row in _measure(*case, args)]
-    compared = earlier.compare(rows) if earlier else []
-    columns = (*KEYS, *NUMBERS, *([VERSUS_EARLIER] if earlier else []), "note")
+    rows: list[Row] = []
+    columns = (*KEYS, *NUMBERS, DIFFERENCE, *([VERSUS_EARLIER] if earlier else []), "note")
     above = [machine.line, f"An empty run takes {_empty_run() * 1e6:.0f} µs."]
     if "bfloat16" in args.dtype:
         above.append(f"bfloat16 matrix product {product_rate('bfloat16') / 1e9:.0f} GFLOP/s.")
-    BenchmarkTable(
-        title=f"Kernels on {jax.default_backend()}, {args.repeats} repeats",
-        columns=columns,
-        rows=[[cell(row.get(name, "")) for name in columns] for row in rows],
-        above=above,
-        below=(BELOW, *compared),
-    ).publish(args.out)
+
+    def table() -> BenchmarkTable:
+        compared = earlier.compare(rows) if earlier else []
+        return BenchmarkTable(
+            title=f"Kernels on {jax.default_backend()}, {args.repeats} repeats",
+            columns=columns,
+            rows=[[cell(row.get(name, "")) for name in columns] for row in rows],
+            above=above,
+            below=(BELOW, *compared),
+        )
+
+    for case in cases:
+        rows += _measure(*case, args)
+        table().write(args.out)  # a run that is stopped leaves its finished cases
+    table().publish(args.out)
     if args.tensorboard:
         write_scalars(rows, machine.line, args.tensorboard)
 
@@ -104,16 +122,23 @@ def _measure(op: str, shape: AxisSizes, dtype: str, args: argparse.Namespace) ->
     key = {"op": op, "shape": shape_text(shape), "dtype": dtype}
     with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
         timed_variants, refused = variants(op, shape, dtype, args.impl or usual_implementations(op), args.against)
-        calls = {name: _repeated(variant) for name, variant in timed_variants.items()}
-        timed = interleave({name: call for name, (call, _) in calls.items()}, args.repeats)
+        calls = {}
+        for name, variant in timed_variants.items():
+            try:
+                calls[name] = repeated(variant)
+            except Exception as error:  # a compiler or a device that refuses one variant leaves the others
+                refused[name] = reason(error)
+        timed = interleave({name: call for name, (call, _) in calls.items()}, args.repeats, pause=0)
     seconds = {name: t.median / calls[name][1] for name, t in timed.items()}
     no_moments = min((x for name, x in seconds.items() if name.startswith(NO_MOMENTS)), default=None)
     products = flops(op, shape)
     rows: list[Row] = [{**key, "implementation": name, "note": reason} for name, reason in refused.items()]
-    for name, variant in timed_variants.items():
-        numbers = _numbers(timed[name], seconds[name], variant.moved, products, dtype)
-        references = {"× no moments": no_moments, "× unfused": seconds.get(UNFUSED)}
+    for name in timed:
+        numbers = _numbers(timed[name], seconds[name], timed_variants[name].moved, products, dtype)
+        references = {"× no moments": no_moments, "× unfused": seconds.get(UNFUSED), "× xla": seconds.get("xla")}
         numbers |= {column: seconds[name] / x for column, x in references.items() if x is not None}
+        if "xla" in timed and name in OPERATIONS[op].implementations:
+            numbers[DIFFERENCE] = _difference(timed[name].result, timed["xla"].result)
         rows.append({**key, "implementation": name, **numbers})
     return rows
 
@@ -132,7 +157,14 @@ def _numbers(timed: CallTimes, seconds: float, moved: int, products: int, dtype:
     return numbers
 
 
-def _repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
+def _difference(ours: Any, theirs: Any) -> float:
+    """Return the largest absolute difference of two results; indices of tokens are not compared."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    floats = [(x.astype(jnp.float32), y.astype(jnp.float32)) for x, y in pairs if jnp.issubdtype(x.dtype, jnp.floating)]
+    return max(float(jnp.max(jnp.abs(x - y), initial=0)) for x, y in floats)
+
+
+def repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
     """Return a call that repeats the variant for about CALL_SECONDS, and the number of its repetitions.
 
     Each run takes an array of the previous run without using it, so that no run begins before the previous one ends.
@@ -157,7 +189,7 @@ def _repeated(variant: Variant) -> tuple[Callable[[], Any], int]:
 
 def _empty_run() -> float:
     """Return the seconds of a run that computes one sum."""
-    call, times = _repeated(Variant(lambda x: x + 1, (jnp.zeros(()),)))
+    call, times = repeated(Variant(lambda x: x + 1, (jnp.zeros(()),)))
     call()
     began = time.perf_counter()
     call()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jaxtrace as jt
-from benchmarks.shapes import SHAPES, checkpoint
+from benchmarks.shapes import SHAPES, checkpoint, decoder_config
+from jaxtrace.checkpoints.random import RandomCheckpoint
 
 NO_LENS = ("output", "attention", "dispersion", "hidden")  # probe groups
 
@@ -41,14 +42,29 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows decoded at once")
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype."""
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="dtype of the weights")
+
+
 def load_both(args: argparse.Namespace) -> tuple[Any, Any]:
-    """Return (jaxtrace's model, transformers' model) of one checkpoint; None for a side without a requested variant."""
+    """Return (jaxtrace's model, transformers' model) of one checkpoint; None for a side without a requested variant.
+
+    Without transformers there is no checkpoint: random weights are drawn on the device.
+
+    Raises:
+      SystemExit: transformers is to run in another dtype than float32.
+    """
+    if not any(name.startswith("transformers") for name in args.variants):
+        random = RandomCheckpoint(args.shape, decoder_config(args.shape), seed=0)
+        return jt.Model.from_checkpoint(random, dtype=args.dtype), None
     from benchmarks import torch_plain
 
+    if args.dtype != "float32":
+        raise SystemExit(f"--dtype: is {args.dtype}, but transformers runs in float32; drop its --variants")
     directory = checkpoint(args.shape, args.workdir)
     ours = jt.load(str(directory)) if any(name.startswith("jaxtrace") for name in args.variants) else None
-    theirs = torch_plain.load(directory) if any(name.startswith("transformers") for name in args.variants) else None
-    return ours, theirs
+    return ours, torch_plain.load(directory)
 
 
 def selected(calls: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 import jaxtrace as jt
-from benchmarks import torch_plain, torch_traced
 from benchmarks.agreement import agreement_line, metrics_of
-from benchmarks.machine import this_machine
-from benchmarks.options import NO_LENS, add_model, add_variants, benchmark_parser, load_both, selected
+from benchmarks.machine import product_rate, this_machine
+from benchmarks.options import NO_LENS, add_dtype, add_model, add_variants, benchmark_parser, load_both, selected
 from benchmarks.shapes import flops_per_text, random_tokens
 from benchmarks.table import BenchmarkTable, ratio
 from benchmarks.timing import CallTimes, interleave
@@ -32,7 +31,7 @@ VARIANTS = {
     "transformers-traced": "transformers, traced (eager, output_attentions)",
 }
 TRACED = ("jaxtrace-traced", "transformers-traced")  # variants that compute every lens
-COLUMNS = ("variant", "tokens/s", "s", "spread", "GFLOP/s", "of product", "vs plain tf", "vs traced tf")
+COLUMNS = ("texts", "variant", "tokens/s", "s", "spread", "GFLOP/s", "of product", "vs plain tf", "vs traced tf")
 
 
 def main() -> None:
@@ -40,43 +39,62 @@ def main() -> None:
     parser = benchmark_parser(__doc__)
     add_model(parser)
     add_variants(parser, VARIANTS)
-    parser.add_argument("--texts", type=int, default=4, help="texts scored at once")
+    add_dtype(parser)
+    parser.add_argument("--texts", type=int, nargs="+", default=[4], help="texts scored at once")
     parser.add_argument("--length", type=int, default=512, help="tokens of each text")
     args = parser.parse_args()
     machine = this_machine()
     ours, theirs = load_both(args)
-    texts = random_tokens(args.shape, args.texts, args.length)
-    timed = interleave(selected(_calls(ours, theirs, texts), args), args.repeats)
-    BenchmarkTable(
-        title=f"Score, {args.shape}: {args.texts} texts of {args.length} tokens, {args.repeats} repeats",
-        columns=COLUMNS,
-        rows=[_row(name, timed, args, machine.flops) for name in timed],
-        above=(machine.line,),
-        below=(
-            "Times are medians of whole calls, with conversion to NumPy. GFLOP/s counts the matrix products that "
-            "the variant's numbers need (attention causally, the unembedding once per lens).",
-            *_agreement(timed),
-        ),
-    ).publish(args.out)
+    peak = product_rate(args.dtype)
+    rows: list[list[str]] = []
+    below: list[str] = []
+
+    def table() -> BenchmarkTable:
+        return BenchmarkTable(
+            title=f"Score, {args.shape}, {args.dtype}: texts of {args.length} tokens, {args.repeats} repeats",
+            columns=COLUMNS,
+            rows=rows,
+            above=(f"{machine.line} Product of {args.dtype}: {peak / 1e9:.0f} GFLOP/s.",),
+            below=(
+                "Times are medians of whole calls, with conversion to NumPy. GFLOP/s counts the matrix products that "
+                "the variant's numbers need (attention causally, the unembedding once per lens).",
+                *below,
+            ),
+        )
+
+    for number in args.texts:
+        texts = random_tokens(args.shape, number, args.length)
+        timed = interleave(selected(_calls(ours, theirs, texts), args), args.repeats)
+        rows += [_row(name, timed, number, args, peak) for name in timed]
+        below += _agreement(timed)
+        table().write(args.out)  # a run that is stopped leaves its finished rows
+    table().publish(args.out)
 
 
 def _calls(ours: Any, theirs: Any, texts: list[list[int]]) -> dict[str, Callable[[], Any]]:
-    return {
+    calls: dict[str, Callable[[], Any]] = {
         "jaxtrace": lambda: ours.score(texts, probes=PLAIN, batch_size=len(texts)),
         "jaxtrace-no-lens": lambda: ours.score(texts, probes=jt.Probes.of(*NO_LENS), batch_size=len(texts)),
         "jaxtrace-traced": lambda: ours.score(texts, probes=jt.Probes.all(), batch_size=len(texts)),
+    }
+    if theirs is None:
+        return calls
+    from benchmarks import torch_plain, torch_traced
+
+    return calls | {
         "transformers": lambda: torch_plain.score(theirs, texts),
         "transformers-traced": lambda: torch_traced.score(theirs, texts),
     }
 
 
-def _row(name: str, timed: dict[str, CallTimes], args: argparse.Namespace, peak: float) -> list[str]:
+def _row(name: str, timed: dict[str, CallTimes], number: int, args: argparse.Namespace, peak: float) -> list[str]:
     seconds = timed[name].median
     plain, traced = (timed[n].median if n in timed else None for n in ("transformers", "transformers-traced"))
-    rate = args.texts * flops_per_text(args.shape, args.length, lens=name in TRACED) / seconds
+    rate = number * flops_per_text(args.shape, args.length, lens=name in TRACED) / seconds
     return [
+        str(number),
         VARIANTS[name],
-        f"{args.texts * args.length / seconds:.0f}",
+        f"{number * args.length / seconds:.0f}",
         f"{seconds:.2f}",
         f"{timed[name].spread:.0%}",
         f"{rate / 1e9:.0f}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -32,6 +33,18 @@ COMMON = {
 }
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": COMMON
+    | {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 512,
+        "max_position_embeddings": 1024,
+        "rope_theta": 10000.0,
+    },
     "15m": COMMON
     | {
         "hidden_size": 288,
@@ -50,10 +63,12 @@ for name, published in (
     ("smollm2-135m", "smollm2-135m-instruct"),
     ("llama-3.2-1b", "llama-3.2-1b"),
     ("llama-3.2-3b", "llama-3.2-3b"),
+    ("llama-3.1-8b", "llama-3.1-8b"),
 ):
     model = find_published(published)
     assert model is not None
-    SHAPES[name] = COMMON | model.raw | {"head_dim": model.config.head_dim}
+    tied = model.raw.get("tie_word_embeddings", False)
+    SHAPES[name] = COMMON | model.raw | {"head_dim": model.config.head_dim, "tie_word_embeddings": tied}
 
 # A few layers of Qwen3-30B-A3B: 4.9 GB in float32, for speed; 4.3 GB in bfloat16, for conversion.
 for name, layers, vocabulary in (("qwen3-moe-2-layers", 2, 8_192), ("qwen3-moe-3-layers", 3, 151_936)):
@@ -103,16 +118,20 @@ def decoder_config(shape: str) -> DecoderConfig:
     return FAMILIES[SHAPES[shape]["model_type"]].decoder_config(SHAPES[shape], shape)
 
 
-def parameter_bytes(shape: str, rows: int | None = None) -> int:
-    """Return the bytes of all weights in float32, or of those that a step of some rows reads.
+def parameter_bytes(shape: str, rows: int | None = None, dtype: str = "float32") -> int:
+    """Return the bytes of all weights, or of those that a step of some rows reads.
 
     Of a layer's E experts, of which each row has C, a step reads E · (1 − (1 − C / E)^rows): the mean, if rows choose
-    independently.
+    independently. Of an embedding that is not the unembedding too, it reads one line a row, which is not counted.
     """
     config, experts = decoder_config(shape), decoder_config(shape).experts
     share = 1.0 if rows is None or experts is None else 1 - (1 - experts.chosen / experts.number) ** rows
-    sizes = jax.tree_util.tree_leaves_with_path(abstract_params(config))
-    return int(sum(4 * leaf.size * (share if "experts" in jax.tree_util.keystr(path) else 1) for path, leaf in sizes))
+    params = abstract_params(config)
+    if rows is not None and "unembedding" in params:
+        params = {name: part for name, part in params.items() if name != "embedding"}
+    sizes = jax.tree_util.tree_leaves_with_path(params)
+    entries = sum(leaf.size * (share if "experts" in jax.tree_util.keystr(path) else 1) for path, leaf in sizes)
+    return int(jnp.dtype(dtype).itemsize * entries)
 
 
 def largest_parameter(shape: str) -> int:
@@ -124,7 +143,7 @@ def flops_per_text(shape: str, length: int, *, lens: bool) -> float:
     """Return the operations of the matrix products that score a text, with one lens per layer or none."""
     config = SHAPES[shape]
     layers, unembedding = config["num_hidden_layers"], config["vocab_size"] * config["hidden_size"]
-    matrices = parameter_bytes(shape) / 4 - unembedding
+    matrices = parameter_bytes(shape, rows=length) / 4 - unembedding
     attention = layers * config["num_attention_heads"] * config["head_dim"] * length  # half of it is masked
     return 2 * length * (matrices + attention + unembedding * (layers if lens else 1))
 

@@ -43,16 +43,27 @@ class BenchmarkTable:
         return text.getvalue()
 
     def publish(self, out: Path | None) -> None:
-        """Print the Markdown, and write `out`: as CSV if its name ends in .csv, else as Markdown."""
-        publish(self.markdown(), out, self.csv() if out is not None and out.suffix == ".csv" else None)
+        """Print the Markdown, and write `out`."""
+        print(self.markdown())
+        self.write(out)
+
+    def write(self, out: Path | None) -> None:
+        """Write `out` if there is one: as CSV if its name ends in .csv, else as Markdown."""
+        if out is not None:
+            write(self.csv() if out.suffix == ".csv" else self.markdown(), out)
 
 
-def publish(markdown: str, out: Path | None, text: str | None = None) -> None:
-    """Print Markdown, and write it, or another text, to `out`."""
+def publish(markdown: str, out: Path | None) -> None:
+    """Print Markdown, and write it to `out`."""
     print(markdown)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(markdown if text is None else text, encoding="utf-8")
+        write(markdown, out)
+
+
+def write(text: str, out: Path) -> None:
+    """Write text to a file, whose directory is created if needed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
 
 
 def ratio(a: float | None, b: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -43,10 +44,13 @@ class CallTimes:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, CallTimes]:
+def interleave(
+    variants: Mapping[str, Callable[[], Any]], repeats: int, pause: float | None = None
+) -> dict[str, CallTimes]:
     """Call the variants in turn, A B C A B C …, so that a slow minute of the machine slows all of them.
 
-    The first round is the warm-up (compilation, first use of the memory) and is not counted.
+    The first round is the warm-up (compilation, first use of the memory) and is not counted. Between calls pass `pause`
+    seconds; None for PAUSE.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, Any] = {}
@@ -54,7 +58,7 @@ def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
         for name, call in variants.items():
             results.pop(name, None)
             gc.collect()
-            time.sleep(PAUSE)
+            time.sleep(PAUSE if pause is None else pause)
             began = time.perf_counter()
             results[name] = call()
             took = time.perf_counter() - began
@@ -64,13 +68,19 @@ def interleave(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     return {name: CallTimes(seconds[name], results[name]) for name in variants}
 
 
-def run_in_new_process(module: str, *arguments: str) -> Any:
+def run_in_new_process(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
     """Run `python -m module` with these arguments, and return the JSON on the last line of its stdout.
+
+    Args:
+      module: module to run.
+      arguments: its arguments.
+      environment: environment variables to add to this process's own.
 
     Raises:
       SystemExit: the process failed.
     """
-    process = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+    command, variables = [sys.executable, "-m", module, *arguments], {**os.environ, **(environment or {})}
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=variables)
     if process.returncode:
         raise SystemExit(f"{module} {' '.join(arguments)}: exit status is {process.returncode}; see the messages above")
     return json.loads(process.stdout.splitlines()[-1])

@@ -20,26 +20,55 @@ BLOCK_ENTRIES = 1 << 26  # logits of one block of positions: 256 MiB in float32
 
 
 @torch.inference_mode()
-def generate(model: Any, prompts: Sequence[Sequence[int]], new: int) -> dict[str, np.ndarray]:
-    """Decode prompts of one length greedily, and return every metric of every step, [B, new, …]."""
+def generate(
+    model: Any, prompts: Sequence[Sequence[int]], new: int, stop_tokens: Sequence[int] = ()
+) -> dict[str, np.ndarray]:
+    """Decode prompts greedily, and return every metric of every step, [B, steps, …].
+
+    Shorter prompts are padded on the left. Once every row has drawn a stop token, there are no more steps.
+    """
     model.set_attn_implementation("eager")
-    feed, cache, before, steps = torch.tensor(prompts), None, None, []
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    longest = int(lengths.max())
+    padding = None if (lengths == longest).all() else longest - lengths
+    feed = torch.tensor([[0] * (longest - len(prompt)) + [*prompt] for prompt in prompts])
+    prompt: Any = longest if padding is None else lengths[:, None, None, None]
+    cache, before, steps = None, None, []
+    stops, stopped = torch.tensor([*stop_tokens], dtype=torch.long), torch.zeros(len(prompts), dtype=torch.bool)
     with _last_residual(model) as last:
-        for _ in range(new):
+        for i in range(new):
+            place = {} if padding is None else _place(padding, longest + i, feed.shape[1])
             out = model.model(
-                feed, past_key_values=cache, use_cache=True, output_attentions=True, output_hidden_states=True
+                feed, past_key_values=cache, use_cache=True, output_attentions=True, output_hidden_states=True, **place
             )
             stream = torch.stack([*out.hidden_states[:-1], last[0]])
             if stream.shape[2] > 1:
                 before, stream = stream[:, :, -2:-1], stream[:, :, -1:]
             weights = torch.stack([layer[:, :, -1:] for layer in out.attentions])
             visible = torch.tensor([weights.shape[-1]])
+            if padding is not None:
+                weights, visible = _without_padding(weights, padding), (visible - padding)[:, None, None]
             metrics, logits = _outputs(model, stream[1:])
-            metrics |= _joined(_attention(weights, visible, len(prompts[0]))) | _hidden(stream, before)
+            metrics |= _joined(_attention(weights, visible, prompt)) | _hidden(stream, before)
             feed, cache, before = logits[:, -1].argmax(-1, keepdim=True), out.past_key_values, stream
             metrics |= {"token": feed, "logprob": _logprob(logits, feed)}
             steps.append(metrics)
+            stopped |= torch.isin(feed[:, 0], stops)
+            if stopped.all():
+                break
     return {name: torch.cat([step[name] for step in steps], dim=1).numpy() for name in steps[0]}
+
+
+def _place(padding: torch.Tensor, length: int, fed: int) -> dict[str, torch.Tensor]:
+    """Return the mask of the padding, and the position of each token that is fed."""
+    positions = torch.arange(length)[None] - padding[:, None]
+    return {"attention_mask": (positions >= 0).long(), "position_ids": positions[:, -fed:].clamp_min(0)}
+
+
+def _without_padding(weights: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """Return weights [L, B, N, 1, S] with the padding, whose weight is 0, after each row's keys."""
+    keys = (torch.arange(weights.shape[-1]) + padding[:, None]) % weights.shape[-1]
+    return weights.gather(-1, keys[None, :, None, None].expand_as(weights))
 
 
 @torch.inference_mode()
@@ -116,13 +145,17 @@ def _logprob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
-def _attention(weights: torch.Tensor, visible: torch.Tensor, prompt: int) -> Metrics:
+def _attention(weights: torch.Tensor, visible: torch.Tensor, prompt: int | torch.Tensor) -> Metrics:
     """Return metrics [L, B, N, T] and [L, B, T] of weights [L, B, N, T, S].
 
     Args:
-      visible: number of visible keys of each query, the last of which is its own position.
-      prompt: number of positions of the prompt.
+      visible: number of visible keys of each query, [T] or [B, 1, 1], the last of which is its own position.
+      prompt: number of positions of the prompt; of each row [B, 1, 1, 1], if they differ.
     """
+    if isinstance(prompt, int):
+        on_prompt = weights[..., :prompt].sum(-1)
+    else:
+        on_prompt = (weights * (torch.arange(weights.shape[-1]) < prompt)).sum(-1)
     log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
     weighted = weights * log
     entropy = -weighted.sum(-1)
@@ -140,7 +173,7 @@ def _attention(weights: torch.Tensor, visible: torch.Tensor, prompt: int) -> Met
         "sink_mass": sink,
         "attention_self": at(visible - 1),
         "attention_previous": torch.where(visible > 1, at((visible - 2).clamp_min(0)), 0.0),
-        "attention_prompt_mass": weights[..., :prompt].sum(-1),
+        "attention_prompt_mass": on_prompt,
         "attention_max": weights.amax(-1),
         "hdi": entropy.std(2, correction=0),
         "head_jsd": -torch.xlogy(mixture, mixture).sum(-1) - entropy.mean(2),

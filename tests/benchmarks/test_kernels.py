@@ -73,6 +73,21 @@ def test_refusal_is_a_row_with_its_reason(tmp_path, monkeypatch):
     assert float(xla["ms"]) > 0 and xla["note"] == ""
 
 
+def test_a_kernel_that_fails_leaves_the_other_rows(tmp_path, monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no compiler\nfor this device")
+
+    monkeypatch.setitem(SOFTMAX.implementations, "broken", Implementation(no_compiler))
+    out = tmp_path / "run.csv"
+    options = ["--op", "softmax_moments", "--impl", "xla", "broken", "reference", "--repeats", "1", "--out", str(out)]
+    kernels.main([*options, "--shape", "R=3,V=9", "--against"])
+    broken, xla, reference = rows_of(out)
+    assert broken["note"].startswith("failed: RuntimeError('no compiler") and broken["ms"] == ""
+    assert float(xla["Δ xla"]) == 0 and float(xla["× xla"]) == 1
+    assert 0 < float(reference["Δ xla"]) < 1e-5
+    assert float(reference["× xla"]) == pytest.approx(float(reference["ms"]) / float(xla["ms"]), rel=2e-3)
+
+
 @pytest.mark.nightly
 def test_earlier_run_gives_ratios(tmp_path, capsys):
     earlier, out = tmp_path / "earlier.csv", tmp_path / "run.csv"
