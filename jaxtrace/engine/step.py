@@ -230,8 +230,8 @@ def score_step(
     image_mask = _image_mask(state, visible)
     options = _of_piece(state, count, image_mask, interventions) | forward_flags(config, probes)
     result = forward(config, params, tokens, state.cache, state.length, **options)
-    places = {"count": count, "step": state.step}
-    trace, _ = measure(config, params, result, state.hidden, state.length, probes, lens, targets=targets, **places)
+    inputs = result, state.hidden, state.length
+    trace, _ = measure(config, params, *inputs, probes, lens, count=count, step=state.step, targets=targets)
     state = _advance(state, result, count, image_mask, probes.carried(config))
     return state, dataclasses.replace(trace, token=targets)
 

@@ -98,7 +98,7 @@ class Trace:
                 (target[:, skip:] if skip else target)[...] = values
         variables: dict[str, Any] = {"length": ("prompt", lengths.astype(np.int32))}
         for name, array in arrays.items():
-            attributes = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].definition}
+            attributes: dict[str, Any] = {"units": QUANTITIES[name].unit, "long_name": QUANTITIES[name].definition}
             if "layer" in QUANTITIES[name].dims:
                 attributes["layers"] = [*range(1 - QUANTITIES[name].first_layer), *self.layers_of(name)]
             variables[name] = (("prompt", "step", *QUANTITIES[name].dims), array, attributes)
