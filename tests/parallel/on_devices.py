@@ -9,12 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-
-# Programs are compiled and run once, so the compiler skips its optimisations.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if jax.__version_info__ < (0, 11):  # removed in 0.11
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+from tests.compiler_flags import FLAGS
 
 
 def run(name, *arguments, devices=8):

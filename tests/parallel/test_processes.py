@@ -20,7 +20,7 @@ from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.parallel.automatic import resolve_mesh
 from jaxtrace.run import prepare, run_config, start
 from jaxtrace.traces import partition_of
-from tests.parallel.on_devices import FLAGS
+from tests.compiler_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -154,8 +154,9 @@ def test_sigterm_ends_all_processes_with_finished_prompts_kept(model, single, tm
     assert_same(jt.open(tmp_path), single(False))
 
 
-def test_sweep_of_a_model_split_over_processes(model, single, tmp_path):
-    """Four processes with two devices each; two processes share the rows of each half of the batch."""
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.nightly)])
+def test_sweep_of_a_model_split_over_processes(count, model, single, tmp_path):
+    """Each of two processes has half of the batch; two of four processes share the rows of a half."""
     cells = {
         "models": {"model": str(model), "random": True},
         "tasks": {"prompts": str(model / "prompts.txt")},
@@ -163,11 +164,11 @@ def test_sweep_of_a_model_split_over_processes(model, single, tmp_path):
         "settings": {"score": True, "batch_size": 4, "mesh": "data=2,model=4"},
     }
     (tmp_path / "sweep.yaml").write_text(json.dumps(cells))  # JSON is YAML
-    statuses, _, errors = Job(4, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "study").wait()
-    assert statuses == [0] * 4, errors
+    statuses, _, errors = Job(count, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "study").wait()
+    assert statuses == [0] * count, errors
     (run,) = jt.open(tmp_path / "study").runs
     folder = tmp_path / "study" / "prompts" / partition_of(**run.keys)
-    assert {path.name.split("-")[1] for path in folder.iterdir()} == {"000", "001", "002", "003"}
+    assert {path.name.split("-")[1] for path in folder.iterdir()} == {f"{process:03}" for process in range(count)}
     (record,) = json.loads((tmp_path / "study" / "sweep.json").read_text())["cells"].values()
     assert (record["state"], record["rows"]) == ("complete", len(PROMPTS))
     assert_same(jt.open(tmp_path / "study"), single(True))

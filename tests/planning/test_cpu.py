@@ -10,11 +10,12 @@ import pytest
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import read_config
 from jaxtrace.planning.cost import parameter_count
+from tests.compiler_flags import FLAGS
 
 
 @pytest.fixture(scope="module")
 def planned():
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": FLAGS}
     command = [sys.executable, "-m", "tests.planning.eight_devices"]
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
