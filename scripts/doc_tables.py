@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import itertools
 import re
 import sys
@@ -112,6 +113,7 @@ def _attributes(module: ModuleType) -> set[str]:
     return {*module.DEFAULTS, *getattr(module, "TEXT_DEFAULTS", ())}
 
 
+@functools.cache
 def limits(module: ModuleType) -> dict[str, tuple[str, list[str]]]:
     """Return the attributes of which a family computes only some values, these values, and the model types.
 

@@ -126,7 +126,7 @@ def test_image_tokens_have_no_logprob(scored):
         np.testing.assert_array_equal(np.isnan(row.metrics["logprob"]), following == IMAGE)
 
 
-@pytest.mark.parametrize("layout", ["unrolled", "stacked"])
+@pytest.mark.parametrize("layout", ["unrolled", pytest.param("stacked", marks=pytest.mark.nightly)])
 def test_generated_steps_equal_scored_positions(model, layout):
     if layout == "stacked":
         model = dataclasses.replace(model, params=stack_layers(WITH_IMAGES, model.params))

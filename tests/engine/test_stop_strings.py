@@ -98,7 +98,7 @@ def test_chunks_do_not_matter(model, whole, steps):
 
 
 def test_a_string_of_the_prompt_does_not_count(model):
-    (row,) = model.generate([[1, 2, 3, 4, 5, 6]], max_new_tokens=20, stop="endone").rows
+    (row,) = model.generate([[1, 2, 3, 4, 5, 6]], max_new_tokens=20, probes=Probes.of("output"), stop="endone").rows
     assert (row.text, row.pieces[-1], row.length) == ("one two\n€ ok ", "one", 7)
 
 
@@ -117,7 +117,7 @@ def test_the_reason_is_recorded_at_the_length_limit_and_beside_other_rules(model
 def test_special_tokens_match_by_their_text_and_are_no_part_of_the_answer():
     model = dataclasses.replace(automaton([1, 2, 0]), tokenizer=byte_level(TOKENS[:3]))
     for stop, text in (("<|turn|>", "one t"), (" t<|turn|>", "one"), ("t<|turn|>on", "one "), ("turn|>one", "one t")):
-        (row,) = model.generate([[0]], max_new_tokens=9, stop=stop).rows
+        (row,) = model.generate([[0]], max_new_tokens=9, probes=Probes.of("output"), stop=stop).rows
         assert (row.text, row.stop) == (text, "stop_string")
 
 

@@ -38,9 +38,9 @@ def windows(config):
     return [kind.window if kind.chunk is None else Chunk(kind.chunk) for kind in config.kinds]
 
 
-def assert_parity(model, tokens, run, *, compute=compiled):
+def assert_parity(model, tokens, run):
     """Assert that logits, residual streams and metrics of one sequence agree with a reference run."""
-    computed = compute(model.config, model.params, jnp.array([tokens]))
+    computed = compiled(model.config, model.params, jnp.array([tokens]))
     trace, logits, stream = jax.tree.map(lambda x: x[0], computed)
     assert_relative(logits, run.logits, "logits")
     for layer in range(model.config.num_layers + 1):

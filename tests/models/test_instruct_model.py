@@ -11,6 +11,8 @@ from jaxtrace.tasks import load_task
 from tests.engine.reference import assert_metrics, metrics
 from tests.models import hugging_face
 
+pytestmark = pytest.mark.nightly  # test_real_checkpoints.py has small real models
+
 TOKENS = 40
 GAP = 1e-3  # two logits this near may change places: the sums differ in their last digits
 
@@ -30,7 +32,7 @@ def questions(shared_data):
     return [prompt.text for prompt in load_task("truthfulqa", shared_data / "truthfulqa" / "TruthfulQA.csv", 20)]
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(20, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [1, 20])
 def test_answers_to_questions_are_those_of_transformers(count, model, reference, questions, smollm2):
     import transformers
 
@@ -51,7 +53,6 @@ def test_answers_to_questions_are_those_of_transformers(count, model, reference,
             assert first - second < GAP, f"{question!r}, token {different[0]}"
 
 
-@pytest.mark.nightly
 def test_every_step_agrees_with_transformers(model, reference, questions):
     """Within the usual bounds, and twice the error that float32 has in transformers itself."""
     row = model.generate(questions[:1], max_new_tokens=8).rows[0]
@@ -70,7 +71,6 @@ def test_every_step_agrees_with_transformers(model, reference, questions):
     assert_metrics(row.metrics, exact, double.lens_logits[steps], errors)
 
 
-@pytest.mark.nightly
 def test_attention_entropy_is_within_the_stated_bound(model, reference, questions):
     """On real weights float32 alone errs by more than 1e-5: the bound adds twice the error of transformers' float32."""
     row = model.score([" ".join(questions[:12])], probes=jaxtrace.Probes.of("attention")).rows[0]

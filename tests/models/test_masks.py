@@ -93,7 +93,9 @@ def test_an_ablated_model_generates_and_scores_the_same(windows):
     scored = model.score(texts, prompt_lengths=[TOKENS] * len(texts), **options).rows
     for row, again in zip(generated, scored, strict=True):
         assert_same(row.metrics, at(again.metrics, slice(TOKENS - 1, -1)))
-    zeros = Model("zeroed", model.config, zeroed(model.params, LAYERS, HEADS)).generate(prompts, max_new_tokens=4)
+    nothing = Interventions.of(model.config, ())  # a mask, so that the run shares the programs of the ablated one
+    zeros = Model("zeroed", model.config, zeroed(model.params, LAYERS, HEADS))
+    zeros = zeros.generate(prompts, max_new_tokens=4, interventions=nothing)
     for row, again in zip(generated, zeros.rows, strict=True):
         np.testing.assert_array_equal(row.metrics["token"], again.metrics["token"])
         np.testing.assert_allclose(row.metrics["lens_entropy"], again.metrics["lens_entropy"], atol=1e-4)

@@ -15,7 +15,7 @@ from jaxtrace.parallel.automatic import weight_bytes
 from jaxtrace.parallel.mesh import make_mesh
 from jaxtrace.parallel.sharding import param_shardings
 
-# (mesh, layers stacked, traced)
+# (mesh, layers stacked, traced); the last is the one of "one".
 MESHES = (
     ("model=8", False, True),
     ("model=8", True, False),
@@ -32,12 +32,12 @@ def check(source, converted, new, meshes):
       source: directory of a checkpoint.
       converted: directory of the converted checkpoint.
       new: directory for a conversion by eight devices.
-      meshes: "traced" for the meshes on which a trace is compared, "all" for the others too.
+      meshes: "one" for the last mesh, "all" for every mesh.
     """
     convert(open_checkpoint(source), Path(new), mesh="data=2,model=4")
     one = jaxtrace.load(source, stacked=False, mesh=None)
     expected = one.generate(PROMPTS, max_new_tokens=3)
-    for mesh, stacked, traced in (choice for choice in MESHES if meshes == "all" or choice[2]):
+    for mesh, stacked, traced in MESHES if meshes == "all" else MESHES[-1:]:
         models = [jaxtrace.load(name, mesh=mesh, stacked=stacked) for name in (source, converted, new)]
         shardings = jax.tree.leaves(param_shardings(one.config, make_mesh(mesh), stacked=stacked))
         whole = jax.tree.leaves(jaxtrace.load(source, stacked=stacked, mesh=None).params)

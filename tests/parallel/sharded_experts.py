@@ -33,7 +33,7 @@ LENGTHS = (3, 9, 1, 7, 5)
 
 def check():
     """Raise AssertionError if a trace differs."""
-    sharded_families.check("qwen3_moe", MESHES)
+    sharded_families.check("qwen3_moe", *MESHES)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, ROUTED.vocab_size, length).tolist() for length in LENGTHS]
     random = init_params(ROUTED, jax.random.key(0))

@@ -16,17 +16,22 @@ from jaxtrace.parallel.sharding import param_shardings, state_shardings
 from tests.engine.reference import assert_same
 from tests.models.cases import GEMMA4_EXPERTS, SEEING, SMALL
 
-# The models have 4 query heads and 2 key/value heads, each of which is on two devices of the first mesh. No mesh
-# divides the vocabulary of 41. One family is compared on every mesh, the others on the first.
-MESHES = ("data=2,model=4", "data=2,model=2", "model=2")
+# The models have 4 query heads and 2 key/value heads, each of which is on two devices of this mesh. It does not divide
+# the vocabulary of 41.
+MESH = "data=2,model=4"
 ROWS, TOKENS, SLOTS = 4, 5, 16
 PROBES = Probes(alphas=(2.0,), top_tokens=3, top_k_mass=4, attention_rows=((1, 1), (1, 2)), lens_renyi=True)
 
+# Half of the rows are longer than the original context.
+LONG = {"rope_type": "longrope", "short_factor": [1, 1, 2, 2], "long_factor": [2, 4, 8, 8]}
+LONG["original_max_position_embeddings"] = TOKENS + 1
+CHANGES = {"llama": {"rope_parameters": LONG}}  # of the config that `small` returns
 
-def check(family, meshes=None, **changes):
-    """Raise AssertionError if a trace of the family's small model, with changes of its config, differs on a mesh."""
+
+def check(family, *meshes):
+    """Raise AssertionError if a trace of the family's small model differs on one of the meshes."""
     rng = np.random.default_rng(0)
-    config = FAMILIES[family].decoder_config(small(family) | changes, family)
+    config = FAMILIES[family].decoder_config(small(family) | CHANGES.get(family, {}), family)
     random = init_params(config, jax.random.key(0), stacked=True)
     params = jax.tree.map(lambda x: jnp.float32(x + rng.normal(0, 0.2 if x.ndim > 2 else 0.05, x.shape)), random)
     tokens = rng.integers(0, config.vocab_size, (ROWS, TOKENS), dtype=np.int32)
@@ -43,7 +48,7 @@ def check(family, meshes=None, **changes):
         return {name: np.asarray(x) for name, x in trace.arrays.items()}
 
     expected = traced(params, state)
-    for text in meshes or (MESHES if family == "gemma2" else MESHES[:1]):
+    for text in meshes or [MESH]:
         mesh = fit_mesh(make_mesh(text), config)
         shardings = param_shardings(config, mesh, stacked=True), state_shardings(state, mesh)
         with jax.set_mesh(mesh):

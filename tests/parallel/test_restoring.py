@@ -21,7 +21,7 @@ CONFIG = GEMMA2 | {
 }
 
 
-@pytest.mark.parametrize("meshes", ["traced", pytest.param("all", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("meshes", ["one", pytest.param("all", marks=pytest.mark.nightly)])
 def test_parameters_and_traces_are_the_same_on_every_mesh(meshes, tmp_path):
     source = Folder(tmp_path / "tiny", CONFIG).write_sharded()
     convert(open_checkpoint(source), tmp_path / "out")

@@ -33,5 +33,10 @@ def test_every_other_family_on_eight_devices_agrees_with_one(family):
 
 
 @pytest.mark.nightly
+def test_a_family_on_other_meshes_agrees_with_one_device():
+    on_devices.run("sharded_families", "gemma2", "data=2,model=2", "model=2")
+
+
+@pytest.mark.nightly
 def test_experts_on_meshes_of_one_to_eight_devices_agree_with_one_device():
     on_devices.run("sharded_experts")

@@ -59,7 +59,15 @@ def test_1b_on_one_chip_has_its_weights_caches_and_buffers():
     assert planned.decode.collectives == planned.prefill.collectives == {}
 
 
-@pytest.mark.parametrize(("chip", "usable"), [("v4", 30.75), ("v5p", 95.74), ("v6e", 31.25), ("7x", 94.75)])
+@pytest.mark.parametrize(
+    ("chip", "usable"),
+    [
+        pytest.param("v4", 30.75, marks=pytest.mark.nightly),
+        pytest.param("v5p", 95.74, marks=pytest.mark.nightly),
+        ("v6e", 31.25),
+        ("7x", 94.75),
+    ],
+)
 def test_1b_decodes_on_one_chip_of_every_generation(chip, usable):
     topology = find_topology(f"{chip}-1")
     config = find_published("llama-3.2-1b").config
