@@ -34,7 +34,7 @@ from hypothesis import HealthCheck, settings
 from jaxtrace.checkpoints.local import local_copy
 from jaxtrace.models.published import find_published
 
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 # Full collections find little and visit every object of JAX's traces: 3 % of the suite's time with the usual 10.
 gc.set_threshold(1_000, 10, 50)
 
