@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import jax
 
@@ -88,6 +89,7 @@ def counted(count: Compilations | None = None) -> Iterator[Compilations]:
 
 _THREADS = ThreadPoolExecutor(2, "compile")  # decode and one prefill: XLA splits a program over cores itself
 _LOCKS: dict[Any, threading.Lock] = defaultdict(threading.Lock)
+_STARTED: WeakSet[Future[None]] = WeakSet()
 
 
 def compile_in_thread(program: Any, *arguments: Any, **static: Any) -> Future[None]:
@@ -105,7 +107,14 @@ def compile_in_thread(program: Any, *arguments: Any, **static: Any) -> Future[No
         with _LOCKS[program]:  # the same program is compiled once
             lowered.compile()
 
-    return _THREADS.submit(compiled)
+    future = _THREADS.submit(compiled)
+    _STARTED.add(future)
+    return future
+
+
+def is_compiling() -> bool:
+    """Return whether a thread compiles a program, for which Python would wait at its end."""
+    return any(not future.done() for future in _STARTED)
 
 
 def use_cache() -> None:

@@ -60,12 +60,23 @@ def test_a_run_compiles_before_its_weights_are_read(compiled_names, monkeypatch,
 
     monkeypatch.setattr(pool, "compile_in_thread", compile_in_thread)
     monkeypatch.setattr(Checkpoint, "read", read_weights)
-    config = RunConfig(text=("a", "b"), max_new_tokens=3, stop="x", out=tmp_path, probes=("output",), alphas=(0.375,))
+    config = RunConfig(
+        text=("a", "b"), max_new_tokens=3, stop=("x",), out=tmp_path, probes=("output",), alphas=(0.375,)
+    )
     run = prepare(config)
     trace = run.trace()
     assert [compiled_names.count(f"jit({name})") for name in ("prefill", "decode_chunk")] == [1, 1]
     assert trace.info["compiled"] == run.compiled.as_json()
     assert run.compiled.programs >= 2 and run.compiled.seconds > 0
+
+
+def test_a_command_knows_that_a_thread_compiles():
+    program = jax.jit(lambda x: x + 0.125)
+    with compilation._LOCKS[program]:
+        compiled = compilation.compile_in_thread(program, 1.0)
+        assert compilation.is_compiling()
+    compiled.result()
+    assert not compilation.is_compiling()
 
 
 def test_seconds_of_compilations_count_overlapping_stages_once():
