@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxtrace import interrupts
+from jaxtrace.checkpoints.assemble import default_sharding
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.huggingface import Checkpoint, default_dtype, open_checkpoint
 from jaxtrace.checkpoints.images import ImageProcessor
@@ -47,7 +48,7 @@ from jaxtrace.errors import ConfigError
 from jaxtrace.files import path_exists
 from jaxtrace.kernels import at_precision, precision_name
 from jaxtrace.models.config import DecoderConfig
-from jaxtrace.models.decoder import Decoder, Params, as_module
+from jaxtrace.models.decoder import Decoder, Params, abstract_params, as_module
 from jaxtrace.models.interventions import Interventions
 from jaxtrace.models.published import find_published
 from jaxtrace.parallel.automatic import resolve_mesh
@@ -103,8 +104,14 @@ class Model:
         dtype: Any = None,
         stacked: bool | None = None,
         mesh: Mesh | str | None = AUTO,
+        before_reading: Callable[[Params], None] = lambda _: None,
     ) -> Model:
-        """Read the weights of an opened checkpoint; arguments and errors match `load`."""
+        """Read the weights of an opened checkpoint; other arguments and errors match `load`.
+
+        Args:
+          before_reading: called with the shapes of the parameters before their weights are read, to compile meanwhile;
+            not called for a mesh or random weights.
+        """
         use_cache()
         stacked = jax.default_backend() == "tpu" if stacked is None else stacked
         dtype = default_dtype() if dtype is None else dtype
@@ -115,6 +122,9 @@ class Model:
             stored = None if checkpoint.directory is None else ImageProcessor.load(checkpoint.directory, vision)
             processor = stored or ImageProcessor.of(vision)
         checkpoint.log_notes()
+        if mesh is None and isinstance(checkpoint, Checkpoint):
+            shapes, device = abstract_params(config, stacked=stacked, dtype=dtype), default_sharding()
+            before_reading(jax.tree.map(lambda x: x.update(sharding=device), shapes))
         params = checkpoint.read(dtype, mesh=mesh, stacked=stacked)
         return cls(
             name,
@@ -328,7 +338,8 @@ class Model:
         """
         ids = [tokens for _, tokens in prompts]
         numbers = range(len(ids)) if numbers is None else numbers
-        load_images, strings = self._image_loader(prompts), self._stop_strings(settings.stop)
+        load_images = self._image_loader(prompts)
+        strings = find_stop_strings(settings.stop, self.tokenizer, self.config.vocab_size)
         hint_at_lens(self.config, self.params, settings.probes, min(settings.batch_size, len(ids)))
         for batch in generate_rows(
             self.config, self.params, ids, settings, on_progress, numbers, load_images, self._translators, strings
@@ -414,14 +425,6 @@ class Model:
         processor = self.image_processor
         return lambda index: load_prompt_images(processor, self.config, *prompts[index], most)
 
-    def _stop_strings(self, strings: tuple[str, ...]) -> StopStrings | None:
-        """Return the automaton of stop strings over the model's tokens; None for no strings."""
-        check_stop(strings, self.tokenizer)
-        if not strings or self.tokenizer is None:
-            return None
-        backend = self.tokenizer.backend
-        return StopStrings.of(strings, token_bytes(backend, self.config.vocab_size))
-
     def _generated_row(
         self, prompt: Prompt, ids: np.ndarray, metrics: Metrics, settings: Settings, strings: StopStrings | None
     ) -> Row:
@@ -451,6 +454,14 @@ class Model:
             return Row(prompt, ids, ("",) * len(ids), metrics, ("",) * len(ids), "", stop)
         pieces = self.tokenizer.pieces(ids)
         return Row(prompt, ids, pieces, metrics, (*pieces[1:], ""), self.tokenizer.join(ids, pieces), stop)
+
+
+def find_stop_strings(strings: tuple[str, ...], tokenizer: Tokenizer | None, vocab_size: int) -> StopStrings | None:
+    """Return the automaton of stop strings over a tokenizer's tokens; None for no strings."""
+    check_stop(strings, tokenizer)
+    if not strings or tokenizer is None:
+        return None
+    return StopStrings.of(strings, token_bytes(tokenizer.backend, vocab_size))
 
 
 def in_order(batches: Iterable[list[tuple[int, Row]]]) -> list[Row]:

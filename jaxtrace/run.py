@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from jaxtrace.checkpoints.generation import ignored_settings
 from jaxtrace.checkpoints.huggingface import Checkpoint
 from jaxtrace.checkpoints.random import RandomCheckpoint
 from jaxtrace.checkpoints.tokenizer import Tokenizer
+from jaxtrace.compilation import Compilations, counted
 from jaxtrace.engine.encode import EncodedPrompts, encode
+from jaxtrace.engine.loop import compile_generation
 from jaxtrace.engine.metric_buffer import OnProgress
 from jaxtrace.engine.samplers import Dslider, Entropix, Greedy, Sample, Sampler, pause_token, plugin_sampler
 from jaxtrace.engine.samplers.entropix import check_pause
@@ -34,8 +37,9 @@ from jaxtrace.engine.stop_strings import check_stop
 from jaxtrace.errors import ConfigError, StoreError, StudyError, few
 from jaxtrace.files import path_exists
 from jaxtrace.lock import WriteLock
-from jaxtrace.model import Model, open_model_checkpoint, open_random_model
+from jaxtrace.model import Model, find_stop_strings, open_model_checkpoint, open_random_model
 from jaxtrace.models.config import DecoderConfig
+from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.processes import (
     barrier,
     broadcast_from_leader,
@@ -73,6 +77,7 @@ class Run:
       done: number of prompts that a resumed run found finished.
       layers: recorded layers, from 1.
       headline: one line that says what the run does: model, dtype, template, prompts, stop tokens, sampler.
+      compiled: compilations so far; the stored trace has them as `info["compiled"]`.
     """
 
     config: RunConfig
@@ -84,6 +89,7 @@ class Run:
     _batches: Callable[[OnProgress], Iterator[NumberedRows]]
     _writer: TraceWriter
     _lock: WriteLock | None = None
+    compiled: Compilations = field(default_factory=Compilations)
 
     @property
     def lengths(self) -> dict[int, int]:
@@ -112,7 +118,8 @@ class Run:
             return bool(rows) or len(self._writer.done) - done < finished
 
         size, latest = max(1, self.config.batch_size // jax.process_count()), -math.inf
-        with self._lock or nullcontext(), interrupts.checked(unsaved), self._writer as writer:
+        locked, checked = self._lock or nullcontext(), interrupts.checked(unsaved)
+        with locked, counted(self.compiled), checked, self._writer as writer:
 
             def put(count: int) -> None:
                 part = rows[:count]
@@ -130,6 +137,7 @@ class Run:
                 if rows:
                     put(len(rows))
             barrier("the parts of all processes are written")
+            writer.compiled = self.compiled.as_json()
 
     @property
     def stored(self) -> int:
@@ -166,10 +174,32 @@ def prepare(config: RunConfig, *, resume: bool = False) -> Run:
         checkpoint = open_config_model(config)
         date = time_of_leader(_recorded_date(config.out) if resume and config.out else None)
         encoded = encode_prompts(config, checkpoint, date)
-        model = Model.from_checkpoint(checkpoint, dtype=config.dtype, mesh=config.mesh)
-        run = start(config, checkpoint, model, encoded, root, resume=resume, lock=lock)
+        with counted() as compiled:
+            ahead = functools.partial(_compile_ahead, config, checkpoint, encoded, resume)
+            options = {"dtype": config.dtype, "mesh": config.mesh, "before_reading": ahead}
+            model = Model.from_checkpoint(checkpoint, **options)
+            run = start(config, checkpoint, model, encoded, root, resume=resume, lock=lock)
         stack.pop_all()
-    return replace(run, _lock=lock)
+    return replace(run, _lock=lock, compiled=compiled)
+
+
+def _compile_ahead(
+    config: RunConfig,
+    checkpoint: Checkpoint | RandomCheckpoint,
+    encoded: EncodedPrompts,
+    resume: bool,
+    params: Params,
+) -> None:
+    """Start to compile the first programs of a run while its weights are read; `params` are shapes.
+
+    A tuned lens and a resumed run's prompts are not known yet, and texts to score run one program at a time.
+    """
+    if resume or config.score or config.lens or any(prompt.images for prompt, _ in encoded):
+        return
+    settings = engine_settings(config, checkpoint.stop_tokens, checkpoint.tokenizer)
+    prompts = [ids for _, ids in encoded]
+    strings = find_stop_strings(settings.stop, checkpoint.tokenizer, checkpoint.config.vocab_size)
+    compile_generation(checkpoint.config, params, prompts, settings, strings)
 
 
 def lock_together(root: str | Path) -> WriteLock | None:

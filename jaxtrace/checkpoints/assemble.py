@@ -20,6 +20,11 @@ PART = 2**30  # bytes that a reader may return at once; a larger parameter is re
 Read = Callable[[ParamPath, Any], Any]
 
 
+def default_sharding() -> Sharding:
+    """Return the sharding of parameters on JAX's default device."""
+    return jnp.zeros(()).sharding
+
+
 def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | None, stacked: bool) -> Params:
     """Read parameters straight into their shardings; besides them the devices hold at most one more layer.
 
@@ -32,7 +37,7 @@ def assemble(config: DecoderConfig, read: Read, dtype: Any, shardings: Params | 
     """
     shapes = abstract_params(config, dtype=dtype)
     if shardings is None:
-        default = jnp.zeros(()).sharding
+        default = default_sharding()
         shardings = jax.tree.map(lambda _: default, abstract_params(config, stacked=stacked))
     assert shardings is not None
     block_shapes, block_shardings = shapes.pop("layers"), shardings["layers"]

@@ -87,7 +87,7 @@ def main() -> None:
     except BaseException as error:
         status = error.code if isinstance(error, SystemExit) else 1
         interrupted = isinstance(status, int) and status > INTERRUPTED
-        if not status or not (interrupted or _has_other_processes()):
+        if not status or not (interrupted or _has_other_processes() or _is_compiling()):
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()
@@ -114,6 +114,11 @@ def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:
 def _has_other_processes() -> bool:
     processes = sys.modules.get("jaxtrace.parallel.processes")
     return processes is not None and processes.process_number() is not None
+
+
+def _is_compiling() -> bool:
+    compilation = sys.modules.get("jaxtrace.compilation")
+    return compilation is not None and compilation.is_compiling()
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -84,7 +84,7 @@ def with_progress(
     """
     with counter(label, "prompts") as show:
         show(run.done, run.total, "compiling")
-        began, prompts, tokens, entropy = time.monotonic(), run.done, 0, 0.0
+        began, prompts, tokens, entropy = time.monotonic() - compiled.seconds, run.done, 0, 0.0
 
         def on_progress(prompts_added: int, tokens_added: int, entropy_added: float) -> None:
             nonlocal prompts, tokens, entropy

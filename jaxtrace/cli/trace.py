@@ -49,7 +49,6 @@ def trace(arguments: Arguments) -> None:
     from jaxtrace import figures
     from jaxtrace.cli.answers import MOST_ANSWERS, answer_text
     from jaxtrace.cli.progress import with_progress
-    from jaxtrace.compilation import counted
     from jaxtrace.observing.profile import Profile
     from jaxtrace.observing.tensorboard import Board, check_installed
     from jaxtrace.parallel.processes import is_leader, process_number
@@ -65,8 +64,8 @@ def trace(arguments: Arguments) -> None:
     say(run.headline)
     board = options.tensorboard and Board(options.tensorboard, run.layers)
     profile = options.profile and Profile(options.profile)
-    with counted() as compiled, board or nullcontext(), profile or nullcontext():
-        trace = with_progress(run, compiled, board=board, profile=profile)
+    with board or nullcontext(), profile or nullcontext():
+        trace = with_progress(run, run.compiled, board=board, profile=profile)
     if not is_leader():
         return
     if profile and not profile.done:
@@ -78,7 +77,7 @@ def trace(arguments: Arguments) -> None:
         for row in trace.rows:
             console.print(answer_text(row, console.encoding), soft_wrap=True)
     console.print(figures.summary_table(trace))
-    console.print(str(compiled))
+    console.print(str(run.compiled))
     if broken := [row.prompt.id or str(i) for i, row in enumerate(trace.rows) if row.stop == "not_finite"]:
         count = f"{len(broken)} of {len(trace.rows)} prompts"
         say(f"logits are not finite, and recorded as NaN, in {count}: {few(broken)}", "red")

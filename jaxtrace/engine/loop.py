@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ def decode_chunk(
     """
     options = {"interventions": interventions, "lens": lens}
     step = functools.partial(decode_step, params, stop=stop, config=config, probes=probes, sampler=sampler, **options)
+    step = jax.jit(step, inline=True)  # traced once, for its shapes and for the loop
     shapes = jax.eval_shape(step, state)[1]
     traces = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
     valid = jnp.zeros((steps, *state.active.shape), bool)
@@ -129,7 +131,17 @@ def generate_rows(
     Yields:
       Lists of (index of the prompt, its metrics). Each of several processes yields the prompts of its own rows.
     """
-    entries = [
+    entries = _generated_entries(config, prompts, settings)
+    with running_rows(config, params, entries, BLOCK if settings.deterministic else settings.batch_size):
+        for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
+            for batch in _generate(pool, settings, strings, on_progress):
+                yield [(members[i], metrics) for i, metrics in batch]
+
+
+def _generated_entries(
+    config: DecoderConfig, prompts: Sequence[Int[np.ndarray, " P"]], settings: Settings
+) -> list[PoolEntry]:
+    return [
         PoolEntry(
             tokens,
             prefill=len(tokens) - 1,
@@ -139,30 +151,46 @@ def generate_rows(
         )
         for tokens in prompts
     ]
-    with running_rows(config, params, entries, BLOCK if settings.deterministic else settings.batch_size):
-        for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
-            for batch in _generate(config, params, pool, settings, strings, on_progress):
-                yield [(members[i], metrics) for i, metrics in batch]
+
+
+def compile_generation(
+    config: DecoderConfig,
+    params: Params,
+    prompts: Sequence[Int[np.ndarray, " P"]],
+    settings: Settings,
+    strings: StopStrings | None,
+) -> None:
+    """Start to compile what `generate_rows` runs first, from the shapes of the parameters, for prompts without images.
+
+    A later `generate_rows` with these arguments waits for the programs and uses them.
+    """
+    entries = _generated_entries(config, prompts, settings)
+    for _, pool in itertools.islice(_pools(config, params, settings, entries, BLOCK, None, None, None), 1):
+        _compile_ahead(pool, _stop_rules(pool, settings, strings), settings)
+
+
+def _stop_rules(pool: Pool, settings: Settings, strings: StopStrings | None) -> StopRules:
+    return jax.tree.map(pool.replicate, stop_rules(settings.stop_tokens, settings.stop_repeats, strings))
+
+
+def _compile_ahead(pool: Pool, stop: StopRules, settings: Settings) -> None:
+    static = {"sampler": settings.sampler, "steps": settings.steps}
+    pool.compile_ahead(decode_chunk, stop, pool.replicate(FOREVER), *pool.interventions_and_lens, **static)
 
 
 def _generate(
-    config: DecoderConfig,
-    params: Params,
-    pool: Pool,
-    settings: Settings,
-    strings: StopStrings | None,
-    on_progress: OnProgress,
+    pool: Pool, settings: Settings, strings: StopStrings | None, on_progress: OnProgress
 ) -> Iterator[list[tuple[int, Metrics]]]:
     """Run a pool's prompts; see `generate_rows`."""
-    stop = jax.tree.map(pool.replicate, stop_rules(settings.stop_tokens, settings.stop_repeats, strings))
-    static = {"config": config, "probes": settings.probes, "sampler": settings.sampler, "steps": settings.steps}
+    stop = _stop_rules(pool, settings, strings)
+    static = {"sampler": settings.sampler, "steps": settings.steps}
     buffer = MetricBuffer(on_progress, pool.local_rows)
+    _compile_ahead(pool, stop, settings)
 
     def run(patience: Any) -> Any:
-        with pool.on_mesh():
-            pool.state, *results = decode_chunk(
-                params, pool.state, stop, patience, *pool.interventions_and_lens, **static
-            )
+        pool.state, *results = pool.call(
+            decode_chunk, pool.state, stop, patience, *pool.interventions_and_lens, **static
+        )
         return list(pool.row_prompts), *results
 
     def refill_and_run() -> Any:

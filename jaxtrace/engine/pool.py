@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from jaxtrace.compilation import compile_in_thread
 from jaxtrace.engine.buckets import cache_slots, chunk_widths, chunks
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.engine.settings import Settings
@@ -116,7 +117,8 @@ class Pool:
           lens: translators for the lens metrics, on the devices of the parameters; None for the logit lens.
           block: number of rows of each device, for a deterministic run; None for `batch_size` rows in all.
         """
-        sharding = params["embedding"].sharding if params["embedding"].committed else None
+        embedding = params["embedding"]
+        sharding = embedding.sharding if getattr(embedding, "committed", True) else None  # a shape's may be None
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._sampler, self._precision = settings.sampler, settings.matmul_precision
         self._mesh = cast(Mesh, sharding.mesh) if isinstance(sharding, NamedSharding) else None
@@ -136,6 +138,8 @@ class Pool:
         self.visible: dict[int, Bool[np.ndarray, "P M"]] = {}
         self.local_rows = local_rows(self._mesh, size)
         self.prompt_traces: list[tuple[list[tuple[int, int]], StepTrace, Int[np.ndarray, " A"]]] = []
+        self._static = {"config": config, "probes": settings.probes}
+        self._compiling: list[tuple[Any, Future[None]]] = []
 
     @property
     def waiting(self) -> bool:
@@ -172,6 +176,57 @@ class Pool:
     def local_to_host(self, tree: Any, rows: int) -> Any:
         """Copy this process's rows to the host, and scalars of every row; `rows` is the axis of the rows."""
         return local_to_host(tree, self._mesh, rows)
+
+    def call(self, program: Any, *arguments: Any, **static: Any) -> Any:
+        """Call a program of the model on the mesh; wait first for the threads that compile it."""
+        for compiled in [compiled for other, compiled in self._compiling if other is program]:
+            compiled.result()
+        self._compiling = [pair for pair in self._compiling if pair[0] is not program]
+        with self.on_mesh():
+            return program(self._params, *arguments, **self._static, **static)
+
+    def compile_ahead(self, decode: Any, *arguments: Any, **static: Any) -> None:
+        """Start to compile the programs of the first prompts in threads, where the parameters may be shapes.
+
+        Nothing is compiled ahead for images, nor on a mesh, where the states would need their layouts.
+
+        Args:
+          decode: program that runs steps.
+          arguments: its arguments after parameters and state.
+          static: its static arguments beside config and probes.
+        """
+        if self._mesh is not None or self._images is not None:
+            return
+
+        def shapes(program: Any, *arguments: Any, **options: Any) -> Any:
+            result = program.eval_shape(*arguments, **options)
+            return jax.tree.map(lambda x: x.update(sharding=self._sharding), result)
+
+        first = sorted(
+            zip(range(len(self.row_prompts)), self._waiting, strict=False),
+            key=lambda pair: self._entries[pair[1]].prefill,
+        )
+        groups = [self._sizes([self._entries[prompt] for _, prompt in group]) for group in self._groups(first)]
+        numbers, ints = np.zeros(self._group, int), np.zeros(self._group, np.int32)
+        with self.on_mesh():
+            for widths, options in {tuple(widths): (widths, options) for widths, options in groups}.values():
+                rows = self._key, numbers, *_lengths([EMPTY] * self._group), None
+                state = shapes(init_rows, self._params, *rows, **options, **self._static)
+                for width in dict.fromkeys(widths):
+                    tokens = np.zeros((self._group, width), np.int32)
+                    program, rest = self._chunk(state, tokens, ints, tokens, None)
+                    self._compile(program, *rest)
+                    state = shapes(program, self._params, *rest, **self._static)
+                    state = state[0] if self._probes.prompt_positions else state
+            template = dataclasses.replace(state, token=ints, remaining=ints)
+            slots = max(self._entries[prompt].slots(self._config.context) for _, prompt in first)
+            options = {"config": self._config, "slots": slots, "mesh": self._mesh}
+            idle = shapes(idle_rows, template, rows=len(self.row_prompts), **options)
+            self._compile(decode, shapes(insert_rows, idle, template, numbers, **options), *arguments, **static)
+
+    def _compile(self, program: Any, *arguments: Any, **static: Any) -> None:
+        compiled = compile_in_thread(program, self._params, *arguments, **self._static, **static)
+        self._compiling.append((program, compiled))
 
     def release(self, rows: Bool[np.ndarray, " B"]) -> None:
         """Make rows idle."""
@@ -211,34 +266,28 @@ class Pool:
         prompts = [prompt for _, prompt in group]
         entries = [self._entries[prompt] for prompt in prompts] + [EMPTY] * padding
         numbers = np.array([self._numbers[prompt] for prompt in prompts] + [0] * padding)
-        widths = chunk_widths(max(entry.prefill for entry in entries))
-        slots = cache_slots(sum(widths), self._config.context)
+        widths, options = self._sizes(entries)
         stacked_images, image_masks = None, None
         if images:
             of_rows = [images[prompt] for prompt in prompts]
             of_rows += [PromptImages(jax.tree.map(np.zeros_like, of_rows[0].images), of_rows[0].visible[:1])] * padding
             stacked_images = jax.tree.map(lambda *xs: np.stack(xs), *(each.images for each in of_rows))
             image_masks = [each.visible for each in of_rows]
-        static = {"config": self._config, "probes": self._probes}
-        options = {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
-        lengths = np.array([(entry.prompt, entry.prefill, len(entry.tokens)) for entry in entries], np.int32).T
+        lengths = _lengths(entries)
         with at_precision(self._precision):  # of the image encoder
-            state = init_rows(self._params, self._key, numbers, *lengths, stacked_images, **options, **static)
+            state = init_rows(self._params, self._key, numbers, *lengths, stacked_images, **options, **self._static)
         fed = chunks([entry.tokens[: entry.prefill] for entry in entries], widths)
         following = chunks([entry.tokens[1 : entry.prefill + 1] for entry in entries], widths)
         masks = [None] * len(widths) if image_masks is None else (mask for mask, _ in chunks(image_masks, widths))
-        with self.on_mesh():
-            for (tokens, count), (targets, _), visible in zip(fed, following, masks, strict=True):
-                if self._probes.prompt_positions:
-                    state, trace = score_chunk(
-                        self._params, state, tokens, count, targets, visible, *self.interventions_and_lens, **static
-                    )
-                    if self._sampler.decides:
-                        trace = dataclasses.replace(trace, quadrant=jnp.full_like(trace.token, -1))
-                    self.prompt_traces.append((group, trace, count))
-                else:
-                    interventions = self.interventions_and_lens[0]
-                    state = _prefill_chunk(self._params, state, tokens, count, visible, interventions, **static)
+        for (tokens, count), (targets, _), visible in zip(fed, following, masks, strict=True):
+            program, arguments = self._chunk(state, tokens, count, targets, visible)
+            if not self._probes.prompt_positions:
+                state = self.call(program, *arguments)
+                continue
+            state, trace = self.call(program, *arguments)
+            if self._sampler.decides:
+                trace = dataclasses.replace(trace, quadrant=jnp.full_like(trace.token, -1))
+            self.prompt_traces.append((group, trace, count))
         if image_masks is not None:
             assert state.image_mask is not None
             last: Any = np.array([mask[entry.prefill] for mask, entry in zip(image_masks, entries, strict=True)])
@@ -248,6 +297,18 @@ class Pool:
             token=np.array([entry.tokens[entry.prefill] for entry in entries], np.int32),
             remaining=np.array([entry.draws for entry in entries], np.int32),
         )
+
+    def _sizes(self, entries: Sequence[PoolEntry]) -> tuple[list[int], dict[str, Any]]:
+        """Return the widths of the chunks that prefill a group of rows, and the options of their state."""
+        widths = chunk_widths(max(entry.prefill for entry in entries))
+        slots = cache_slots(sum(widths), self._config.context)
+        return widths, {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
+
+    def _chunk(self, state: State, tokens: Any, count: Any, targets: Any, visible: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return the program that feeds a chunk of prompts, and its arguments after the parameters."""
+        if self._probes.prompt_positions:
+            return score_chunk, (state, tokens, count, targets, visible, *self.interventions_and_lens)
+        return _prefill_chunk, (state, tokens, count, visible, self.interventions_and_lens[0])
 
     def _fit_cache(self, template: State) -> None:
         """Resize the cache to what the running prompts need; create the pool's state before the first prompts."""
@@ -271,6 +332,11 @@ def round_up(count: int, divisor: int) -> int:
 def group_size(rows: int, parts: int) -> int:
     """Return the number of prompts that are prefilled together, in a pool of rows that a mesh splits into parts."""
     return round_up(max(1, rows // GROUPS), parts)
+
+
+def _lengths(entries: Sequence[PoolEntry]) -> Int[np.ndarray, "3 A"]:
+    """Return the lengths that `init_rows` takes of each row."""
+    return np.array([(entry.prompt, entry.prefill, len(entry.tokens)) for entry in entries], np.int32).T
 
 
 EMPTY = PoolEntry(np.zeros(1, np.int32), 0, 1, 0, 1)

@@ -13,7 +13,7 @@ from rich.table import Table
 from jaxtrace.figures.columns import layer_counts, token_columns
 from jaxtrace.figures.tables.parts import plain
 from jaxtrace.schema import token_column_metrics
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.traces.confidence import AnswerConfidence
 from jaxtrace.traces.layers import layers_text
 from jaxtrace.traces.trace import Trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.attention import AttentionOutputs, AttentionTrace, ImageMask, Positions
-from jaxtrace.models.cache import KVCache, LayerCache, LayerState, empty_cache
+from jaxtrace.models.cache import KVCache, LayerCache, LayerState, RecurrentState, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import (
     Decoder,
@@ -133,6 +134,21 @@ def forward(
         inputs_of_layers = _outer(config, params).layer_inputs
         layer_inputs = None if inputs_of_layers is None else inputs_of_layers(x, tokens)
 
+    # Equal layers share one trace: Python then runs a block once for each kind of layer. The program is the same.
+    @functools.partial(jax.jit, static_argnames=("kind", "outputs"), inline=True)
+    def run_block(
+        x: Array,
+        weights: Params,
+        attended: LayerCache | RecurrentState,
+        ablation: Interventions,
+        layer_input: Array | None,
+        *,
+        kind: LayerKind,
+        outputs: LayerOutputs,
+    ) -> tuple[Array, LayerCache | RecurrentState, LayerTrace]:
+        block = merge(block_definition(config, kind), weights)
+        return block(x, attended, positions, outputs, ablation, layer_input)
+
     def layer(
         x: Array,
         kind: LayerKind,
@@ -148,8 +164,8 @@ def forward(
         if attended is None:
             trace = LayerTrace.absent(position.shape, config, outputs)
         else:
-            block = merge(block_definition(config, kind), weights)
-            x, written, trace = block(x, attended, positions, outputs, ablation, layer_input)
+            arguments = x, weights, attended, ablation, layer_input
+            x, written, trace = run_block(*arguments, kind=kind, outputs=outputs)
             layer_cache = written if shared is None else None
         return x, (layer_cache, trace, x if stream else None)
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from jaxtrace.errors import StudyError
+from jaxtrace.statistics.means import finite_mean, ratio
 from jaxtrace.statistics.units import Units
 
 FEW = 10  # an interval over fewer units is a t interval, and is marked
@@ -240,7 +241,7 @@ def prompt_means(
     for name, total, count in zip(map(str, frame), sums.T, counts.T, strict=True):
         total, count = total[count > 0], count[count > 0]
         weights = resampling_weights(len(count), seed, resamples)
-        mean, resampled = _ratio(total.sum(), count.sum()), _ratio(weights @ total, weights @ count)
+        mean, resampled = ratio(total.sum(), count.sum()), ratio(weights @ total, weights @ count)
         estimates[name] = exact_at_bound(weighted_interval(float(mean), resampled, len(count), bounds), bounds)
     return estimates
 
@@ -254,21 +255,14 @@ def mean_intervals(values: Float[np.ndarray, "answers columns"], groups: ArrayLi
     group = np.arange(len(values)) if groups is None else np.asarray(groups)
     sums, counts = _group_sums(np.where(np.isfinite(values), values, np.nan), group)
     inside, n = counts > 0, (counts > 0).sum(0)
-    without = _ratio(sums.sum(0) - sums, counts.sum(0) - counts)
+    without = ratio(sums.sum(0) - sums, counts.sum(0) - counts)
     centred = np.where(inside, without - finite_mean(np.where(inside, without, np.nan), 0), 0.0)
     freedom = np.maximum(n - 1, 1)
     half = stats.t.isf(TAIL, freedom) * np.sqrt(freedom / np.maximum(n, 1) * (centred**2).sum(0))
     half = np.where(n > 1, half, np.nan)
-    mean = _ratio(sums.sum(0), counts.sum(0))
+    mean = ratio(sums.sum(0), counts.sum(0))
     ends = {"mean_low": mean - half, "mean_high": mean + half}
     return pd.DataFrame({"mean": mean, **ends, "mean_few": n < FEW, "n": n})
-
-
-def finite_mean(values: ArrayLike, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Return the mean over some axes of the values that are finite, float64; NaN where none is."""
-    array = np.asarray(values, float)
-    finite = np.isfinite(array)
-    return _ratio(np.where(finite, array, 0.0).sum(axis), finite.sum(axis))
 
 
 def _group_sums(values: np.ndarray, groups: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -278,8 +272,3 @@ def _group_sums(values: np.ndarray, groups: ArrayLike) -> tuple[np.ndarray, np.n
     np.add.at(sums, group, np.where(np.isnan(values), 0.0, values))
     np.add.at(counts, group, ~np.isnan(values))
     return sums, counts
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
-    over, under = np.asarray(numerator, float), np.asarray(denominator, float)
-    return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)

@@ -32,6 +32,7 @@ class TraceWriter:
       root: directory of the trace, or of the dataset that contains the run.
       done: numbers of the prompts that any process has stored completely.
       lengths: number of steps of every stored prompt, by the prompt's number; empty until the run is closed.
+      compiled: compilations of the run, stored in `info` when it is closed; None if they were not counted.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TraceWriter:
         self.root = Location.of(root)
         self.done: set[int] = set()
         self.lengths: dict[int, int] = {}
+        self.compiled: dict[str, float] | None = None
         self._partition, self._process, self._prompts = partition, process, prompts
         self._tables = {table: self.root / table / partition for table in TABLES}
         self._part = 0
@@ -131,7 +133,9 @@ class TraceWriter:
         with self._store_errors("the parts already finished stay readable; make room, then resume"):
             parts, self.lengths = self._count()
             hashed = {"parts": parts} if self._run["id"] is not None else {}
-            write_run(self.root, self._partition, self._run | hashed | {"complete": True})
+            measured = {} if self.compiled is None else {"compiled": self.compiled}
+            info = {"info": self._run["info"] | measured}
+            write_run(self.root, self._partition, self._run | hashed | info | {"complete": True})
         self.release()
 
     def release(self) -> None:

@@ -135,6 +135,7 @@ def test_every_program_of_a_run_is_traced_at_its_setting(model, monkeypatch, mod
     def trace(*_, **__):
         raise Traced(jax.config.jax_default_matmul_precision)
 
+    trace.lower = trace.eval_shape = trace
     monkeypatch.setattr(module, program, trace)
     for setting, expected in (("high", "high"), ("auto", None)):
         with pytest.raises(Traced, match=f"^{expected}$"):

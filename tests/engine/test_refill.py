@@ -110,6 +110,7 @@ def test_pool_stays_full(monkeypatch):
         computed.append(np.asarray(results[2]))
         return results
 
+    counting.lower = decode_chunk.lower
     monkeypatch.setattr(engine, "decode_chunk", counting)
     model = automaton([*range(1, 50), 0], stop_tokens=(49,))
     order = np.random.default_rng(0).permutation(48)

@@ -18,7 +18,7 @@ from jaxtrace.figures.tables.stored import stored_table
 from jaxtrace.grading.labels import label_of, write_labels
 from jaxtrace.settings.run import EXECUTION_FIELDS, RunConfig
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.page import terminal_table, write_study
 from jaxtrace.studies._shared.result import Result
 from jaxtrace.studies.dynamics.compute import dynamics

@@ -19,7 +19,7 @@ from jaxtrace.run import open_config_model, prepare
 from jaxtrace.schema import definition_note
 from jaxtrace.settings.prompt import StartMode
 from jaxtrace.settings.run import RunConfig, run_config
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.progress import SILENT, Progress
 from jaxtrace.studies._shared.settings import StudyConfig
 from jaxtrace.traces import is_trace, open_trace

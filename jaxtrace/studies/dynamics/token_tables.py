@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from jaxtrace.errors import StudyError
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.published import duplicated_tokens
 from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.studies.dynamics.quantities import KVMemory, dispersion, dispersion_metric

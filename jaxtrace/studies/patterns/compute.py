@@ -17,7 +17,7 @@ from jaxtrace.errors import StudyError, few
 from jaxtrace.grading.labels import labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.labels import row_labels
 from jaxtrace.studies._shared.progress import Progress

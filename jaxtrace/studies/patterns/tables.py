@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxtrace.statistics.intervals import finite_mean, mean_intervals
+from jaxtrace.statistics.intervals import mean_intervals
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.result import Table
 from jaxtrace.studies.patterns.trajectories import HEAD_METRICS, Trajectory, prompt_numbers, without_ln_keys
 from jaxtrace.traces.trace import Trace

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxtrace.statistics.controls import residualize
-from jaxtrace.statistics.intervals import finite_mean
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.labels import SHARED_KEYS
 from jaxtrace.studies._shared.traces import mean_by_step
 from jaxtrace.traces.layers import LayerCount, layer_count, layers_note, layers_text

@@ -15,7 +15,8 @@ from jaxtrace.errors import StudyError
 from jaxtrace.grading.labels import Label, labels_for
 from jaxtrace.grading.strings import Grade
 from jaxtrace.statistics.differences import paired_difference
-from jaxtrace.statistics.intervals import finite_mean, mean_intervals
+from jaxtrace.statistics.intervals import mean_intervals
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.statistics.ranking import auroc
 from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.result import Picture, Result, Table

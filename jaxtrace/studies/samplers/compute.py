@@ -23,10 +23,10 @@ from jaxtrace.statistics.intervals import (
     Estimate,
     bootstrap,
     exact_at_bound,
-    finite_mean,
     interval,
     t_interval,
 )
+from jaxtrace.statistics.means import finite_mean
 from jaxtrace.studies._shared.adjustment import adjusted_table
 from jaxtrace.studies._shared.progress import Progress
 from jaxtrace.studies._shared.result import EXAMPLES, Picture, Result, Table
