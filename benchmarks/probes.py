@@ -17,9 +17,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 import jaxtrace as jt
+from benchmarks.intervals import LEAST_PAIRS, LEVEL, median_interval
 from benchmarks.machine import this_machine
 from benchmarks.options import add_batch, add_model, add_variants, benchmark_parser
 from benchmarks.shapes import checkpoint, random_tokens
@@ -36,8 +36,6 @@ CHOICES = {
     "all but lens": tuple(group for group in DENSE if group != "lens"),
     "all": ("all",),
 }
-LEVEL = 0.95  # of the interval of a median
-LEAST_PAIRS = 6  # fewer have no interval of this level
 
 
 def main() -> None:
@@ -96,12 +94,6 @@ def of_metrics(args: argparse.Namespace) -> BenchmarkTable:
         rows=rows,
         below=(f"Median of {args.repeats} interleaved pairs, and its {LEVEL:.0%} interval from order statistics.",),
     )
-
-
-def median_interval(ratios: np.ndarray) -> tuple[float, float, float]:
-    """Return the median of independent numbers, and the ends of its interval from order statistics."""
-    ends = stats.quantile_test(ratios, p=0.5).confidence_interval(LEVEL)
-    return float(np.median(ratios)), float(ends.low), float(ends.high)
 
 
 def _tokens(shape: str, batch: int) -> np.ndarray:

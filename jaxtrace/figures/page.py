@@ -147,5 +147,5 @@ def _row(
         "pieces": list(row.pieces),
         "tokens": tokens.tolist(),
         "values": [rounded(columns[name]) if name in columns else None for name in names],
-        "lens": [rounded(step, 3) for step in lens],
+        "lens": [rounded(step, 3) if np.isfinite(step).any() else None for step in lens],
     }

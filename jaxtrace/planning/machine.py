@@ -18,10 +18,10 @@ ACCELERATOR_MATMUL_SIZE = 8192  # large enough that the product dominates the la
 
 
 @functools.lru_cache
-def bandwidth(entries: int = TRIAD_ENTRIES) -> float:
+def bandwidth(entries: int | None = None) -> float:
     """Return the bytes per second of a triad over arrays of float32 that should be larger than the caches."""
     triad = jax.jit(lambda x, y: x + 3.0 * y)
-    x, y = (jnp.full(entries, value, jnp.float32) for value in (1.0, 2.0))
+    x, y = (jnp.full(entries or TRIAD_ENTRIES, value, jnp.float32) for value in (1.0, 2.0))
     return 3 * x.nbytes / _fastest(lambda: triad(x, y).block_until_ready())
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 import jaxtrace as jt
-from benchmarks import probes
+from benchmarks import intervals, probes
 
 
 def test_the_interval_of_a_median_is_of_order_statistics():
     """The median of 20 numbers lies between the 6th and the 15th with a probability of 95.9 %."""
     ratios = np.random.default_rng(0).permutation(np.arange(1.0, 21.0))
-    assert probes.median_interval(ratios) == (10.5, 6, 15)
-    low, high = probes.median_interval(np.arange(1.0, probes.LEAST_PAIRS + 1))[1:]
-    assert (low, high) == (1, probes.LEAST_PAIRS)
+    assert intervals.median_interval(ratios) == (10.5, 6, 15)
+    low, high = intervals.median_interval(np.arange(1.0, intervals.LEAST_PAIRS + 1))[1:]
+    assert (low, high) == (1, intervals.LEAST_PAIRS)
 
 
 def test_a_step_without_a_metric_returns_the_others():

@@ -62,6 +62,15 @@ def test_info_counts_the_bytes_of_the_chosen_metrics(jaxtrace):
     assert f"trace per token {size} B in float16" in " ".join(done.out.split())
 
 
+def test_info_says_where_the_lens_is_and_what_groups_cost_in_time(jaxtrace):
+    done = jaxtrace("info", "demo", "--lens-stride", 3, "--lens-every", 4, "--batch-size", 2)
+    output = " ".join(done.out.split())
+    assert done.status == 0 and "lens at layers 3, 6 of 6, at one step of 4" in output
+    assert "time of a step estimated for float32 and 256 positions from" in output
+    for words in ("1 row plain", "2 rows plain", "+ output", "+ attention", "+ dispersion", "+ lens", "+ hidden"):
+        assert words in output, words
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxtrace.sweeping import Machine, machine
+from jaxtrace.planning import machine
+from jaxtrace.sweeping import Machine
 
 
 @pytest.fixture
