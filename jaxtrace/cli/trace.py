@@ -46,7 +46,6 @@ def trace(arguments: Arguments) -> None:
     check_run(settings)
     on_interrupt(lambda: f"continue with --resume --out {settings.out}" if settings.out else "run the command again")
     arguments.settings(ProcessOptions).join()
-    from jaxtrace import figures
     from jaxtrace.cli.answers import MOST_ANSWERS, answer_text
     from jaxtrace.cli.progress import with_progress
     from jaxtrace.observing.profile import Profile
@@ -62,6 +61,8 @@ def trace(arguments: Arguments) -> None:
     kept = f"{count} prompts are kept in {run.directory}; continue with --resume --out {run.directory}"
     on_interrupt(lambda: kept.format(run.stored))
     say(run.headline)
+    from jaxtrace import figures  # half a second, in which threads compile
+
     board = options.tensorboard and Board(options.tensorboard, run.layers)
     profile = options.profile and Profile(options.profile)
     with board or nullcontext(), profile or nullcontext():
