@@ -51,7 +51,7 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
     spans.wrap(run, "open_trace", "plots, tables")
     spans.wrap(figures, "write_plots", "plots, tables")
     spans.wrap(figures, "summary_table", "plots, tables")
-    admit, decode_chunk, prepare = Pool.admit, loop.decode_chunk, run.prepare
+    admit, call, prepare = Pool.admit, Pool.call, run.prepare
 
     def timed_prepare(*args: Any, **kwargs: Any) -> Any:
         prepared = prepare(*args, **kwargs)
@@ -63,18 +63,19 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
             admit(self)
             jax.block_until_ready(self.state)
 
-    def timed_chunk(*args: Any, **kwargs: Any) -> Any:
+    def timed_call(self: Pool, program: Any, *arguments: Any, **static: Any) -> Any:
         def wait() -> None:
             jax.block_until_ready(flags)
             spans.add("decode", start)
 
         start = time.time()
-        results = decode_chunk(*args, **kwargs)
-        flags = results[2:]
-        watcher.submit(wait)
+        results = call(self, program, *arguments, **static)
+        if program is loop.decode_chunk:
+            flags = results[2:]
+            watcher.submit(wait)
         return results
 
-    Pool.admit, loop.decode_chunk, run.prepare = timed_admit, timed_chunk, timed_prepare
+    Pool.admit, Pool.call, run.prepare = timed_admit, timed_call, timed_prepare
 
 
 if __name__ == "__main__":
