@@ -15,21 +15,22 @@ def main(began: float, words: list[str]) -> None:
     spans, watcher = Spans(began), ThreadPoolExecutor(1)
     from jaxtrace.cli.app import run
 
-    time_stages(spans, watcher, began)
+    written = time_stages(spans, watcher, began)
     run(words)
     watcher.shutdown()
+    spans.add("plots, tables", written[-1])
     spans.print_json()
 
 
-def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None:
-    """Make the stages of a run add their spans.
+def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> list[float]:
+    """Make the stages of a run add their spans; return a list that gets the time at which its files are closed.
 
     Prefills are waited for, since their results are given away. A chunk of steps runs beside the host: another thread
     waits for its flags, which nobody donates.
     """
     import jax
 
-    from jaxtrace import figures, run
+    from jaxtrace import run
     from jaxtrace.compilation import STAGES
     from jaxtrace.engine import loop
     from jaxtrace.engine.metric_buffer import MetricBuffer
@@ -46,11 +47,9 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
     spans.wrap(MetricBuffer, "add_steps", "draining", lambda batches: iter(list(batches)))
     spans.wrap(Pool, "local_to_host", "draining")
     spans.wrap(Model, "_generated_row", "draining")
+    written: list[float] = []
     spans.wrap(TraceWriter, "write", "writing")
-    spans.wrap(TraceWriter, "close", "writing")
-    spans.wrap(run, "open_trace", "plots, tables")
-    spans.wrap(figures, "write_plots", "plots, tables")
-    spans.wrap(figures, "summary_table", "plots, tables")
+    spans.wrap(TraceWriter, "close", "writing", lambda _: written.append(time.time()))
     admit, call, prepare = Pool.admit, Pool.call, run.prepare
 
     def timed_prepare(*args: Any, **kwargs: Any) -> Any:
@@ -76,6 +75,7 @@ def time_stages(spans: Spans, watcher: ThreadPoolExecutor, began: float) -> None
         return results
 
     Pool.admit, Pool.call, run.prepare = timed_admit, timed_call, timed_prepare
+    return written
 
 
 if __name__ == "__main__":
