@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from jaxtrace.settings.probes import Probes
+
 CHUNK_WIDTHS = (16, 32, 64, 128, 256)  # positions fed at once
 LEAST_SLOTS = 64  # of a cache; larger caches double it repeatedly
 CALL = 128  # fixed cost of a call, in positions
@@ -19,6 +21,15 @@ def cache_slots(positions: int, context: int) -> int:
         slots *= 2
     full, tail = divmod(context, CHUNK_WIDTHS[-1])
     return min(slots, full * CHUNK_WIDTHS[-1] + sum(chunk_widths(tail)))
+
+
+def cache_chunk(probes: Probes, *, deterministic: bool = False) -> int | None:
+    """Return the `chunk` of `init_state` in a run; None if caches hold all positions.
+
+    Rows of attention weights are computed from all keys. Kept positions move when those of another row must, which
+    changes the order of sums: a deterministic run does not move any.
+    """
+    return None if probes.attention_rows or deterministic else CHUNK_WIDTHS[-1]
 
 
 def chunk_widths(positions: int) -> list[int]:

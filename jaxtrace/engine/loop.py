@@ -132,7 +132,8 @@ def generate_rows(
       Lists of (index of the prompt, its metrics). Each of several processes yields the prompts of its own rows.
     """
     entries = _generated_entries(config, prompts, settings)
-    with running_rows(config, params, entries, BLOCK if settings.deterministic else settings.batch_size):
+    most = BLOCK if settings.deterministic else settings.batch_size
+    with running_rows(config, params, entries, most, settings):
         for members, pool in _pools(config, params, settings, entries, BLOCK, numbers, load_images, lens):
             for batch in _generate(pool, settings, strings, on_progress):
                 yield [(members[i], metrics) for i, metrics in batch]
@@ -240,7 +241,8 @@ def score_rows(
         PoolEntry(tokens, prefill=0, positions=len(tokens), draws=0, prompt=prompt)
         for tokens, prompt in zip(texts, prompt_lengths, strict=True)
     ]
-    with running_rows(config, params, entries, 1 if settings.deterministic else settings.batch_size):
+    most = 1 if settings.deterministic else settings.batch_size
+    with running_rows(config, params, entries, most, settings):
         for members, pool in _pools(config, params, settings, entries, 1, None, load_images, lens):
             for batch in _score(config, params, pool, settings, on_progress, [texts[i] for i in members]):
                 yield [(members[i], metrics) for i, metrics in batch]

@@ -18,7 +18,7 @@ from jaxtrace.kernels import Moments, dispersion_of, softmax_moments
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params, unembedding
 from jaxtrace.models.forward import ForwardResult, attention_weights, final_norm, unembed
-from jaxtrace.models.on_mesh import largest_logits, sharded_unembed_moments
+from jaxtrace.models.on_mesh import largest_logits, sharded_unembed_moments, split_vocabulary, splits_vocabulary
 from jaxtrace.schema import QUANTITIES
 from jaxtrace.settings.probes import Probes
 
@@ -173,9 +173,12 @@ def measure(
             trace |= {name: x for name, x in outputs.items() if not (unrecorded and QUANTITIES[name].group == "output")}
             needed |= {name: outputs[name] for name in ("entropy", "varentropy") if needs.output}
         else:
-            logits = unembed(config, params, result.hidden)
+            logits = split_vocabulary(unembed(config, params, result.hidden))
             rows = softmax_moments(logits, implementation="xla")  # the partitioner can split XLA operations only
-            sampler_input, moments = SamplerInput(rows.top1, jnp.isfinite(rows.moments.m), logits), rows.moments
+            # The partitioner would gather the logits for an argmax.
+            split = splits_vocabulary(logits.shape[-1])
+            top1 = largest_logits(logits, 1)[1][..., 0] if split else rows.top1
+            sampler_input, moments = SamplerInput(top1, jnp.isfinite(rows.moments.m), logits), rows.moments
     with jax.named_scope("attention_metrics"):
         computed_layers = forward_flags(config, probes, needs)["layers"]
         trace |= _attention(result, computed_layers, probes.layers(config), probes)

@@ -7,15 +7,20 @@ from contextlib import contextmanager
 
 import jax
 
+from jaxtrace.engine.buckets import cache_chunk
 from jaxtrace.engine.pool import PoolEntry
+from jaxtrace.engine.settings import Settings
 from jaxtrace.memory import check_fits, format_bytes, memory_errors
+from jaxtrace.models.cache import cache_bytes
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.decoder import Params
 from jaxtrace.parallel.memory import memory_limit
 
 
 @contextmanager
-def running_rows(config: DecoderConfig, params: Params, entries: Sequence[PoolEntry], rows: int) -> Iterator[None]:
+def running_rows(
+    config: DecoderConfig, params: Params, entries: Sequence[PoolEntry], rows: int, settings: Settings
+) -> Iterator[None]:
     """Refuse a run whose caches cannot fit, and explain failures to allocate during it.
 
     Args:
@@ -23,6 +28,7 @@ def running_rows(config: DecoderConfig, params: Params, entries: Sequence[PoolEn
       params: parameters of the decoder.
       entries: prompts of the run.
       rows: largest number of rows that run at once.
+      settings: settings of the run.
 
     Raises:
       OutOfMemoryError: the run does not fit.
@@ -30,7 +36,8 @@ def running_rows(config: DecoderConfig, params: Params, entries: Sequence[PoolEn
     rows = min(rows, len(entries))
     slots = max((entry.slots(config.context) for entry in entries), default=0)
     itemsize = params["embedding"].dtype.itemsize
-    cache = config.kv_bytes(rows * slots, itemsize) + rows * config.recurrent_bytes(itemsize)
+    chunk = cache_chunk(settings.probes, deterministic=settings.deterministic)
+    cache = cache_bytes(config, rows, slots, itemsize, chunk)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 
     def describe(asked: str) -> str:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from jaxtrace.compilation import compile_in_thread
-from jaxtrace.engine.buckets import cache_slots, chunk_widths, chunks
+from jaxtrace.engine.buckets import cache_chunk, cache_slots, chunk_widths, chunks
 from jaxtrace.engine.measure import StepTrace
 from jaxtrace.engine.settings import Settings
 from jaxtrace.engine.slots import idle_rows, init_rows, insert_rows, resize_cache
@@ -122,6 +122,8 @@ class Pool:
         self._config, self._params, self._probes, self._entries = config, params, settings.probes, entries
         self._sampler, self._precision = settings.sampler, settings.matmul_precision
         self._mesh = cast(Mesh, sharding.mesh) if isinstance(sharding, NamedSharding) else None
+        kept = cache_chunk(settings.probes, deterministic=block is not None)
+        self._cache: Any = {"chunk": kept, "mesh": self._mesh}
         parts = 1 if self._mesh is None else self._mesh.shape.get("data", 1)
         size = round_up(min(settings.batch_size, len(entries)), parts) if block is None else block * parts
         self._sharding = sharding
@@ -220,7 +222,7 @@ class Pool:
                     state = state[0] if self._probes.prompt_positions else state
             template = dataclasses.replace(state, token=ints, remaining=ints)
             slots = max(self._entries[prompt].slots(self._config.context) for _, prompt in first)
-            options = {"config": self._config, "slots": slots, "mesh": self._mesh}
+            options = {"config": self._config, "slots": slots, **self._cache}
             idle = shapes(idle_rows, template, rows=len(self.row_prompts), **options)
             self._compile(decode, shapes(insert_rows, idle, template, numbers, **options), *arguments, **static)
 
@@ -248,7 +250,7 @@ class Pool:
             new = self._prefilled(group, padding, images)
             self._fit_cache(new)
             rows = np.array([row for row, _ in group] + [len(self.row_prompts)] * padding)
-            self.state = insert_rows(self.state, new, rows, config=self._config, slots=self.slots, mesh=self._mesh)
+            self.state = insert_rows(self.state, new, rows, config=self._config, slots=self.slots, **self._cache)
 
     def _groups(self, admitted: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         """Yield the (row, prompt) pairs that are prefilled together; in a deterministic run their chunks are equal."""
@@ -302,7 +304,7 @@ class Pool:
         """Return the widths of the chunks that prefill a group of rows, and the options of their state."""
         widths = chunk_widths(max(entry.prefill for entry in entries))
         slots = cache_slots(sum(widths), self._config.context)
-        return widths, {"sampler": self._sampler, "slots": slots, "mesh": self._mesh}
+        return widths, {"sampler": self._sampler, "slots": slots, **self._cache}
 
     def _chunk(self, state: State, tokens: Any, count: Any, targets: Any, visible: Any) -> tuple[Any, tuple[Any, ...]]:
         """Return the program that feeds a chunk of prompts, and its arguments after the parameters."""
@@ -316,9 +318,9 @@ class Pool:
         slots = max(entry.slots(self._config.context) for entry in running)
         rows = len(self.row_prompts)
         if self.slots == 0:
-            self.state = idle_rows(template, config=self._config, rows=rows, slots=slots, mesh=self._mesh)
+            self.state = idle_rows(template, config=self._config, rows=rows, slots=slots, **self._cache)
         elif slots > self.slots or (slots * TOO_LARGE <= self.slots and len(running) == rows):
-            self.state = resize_cache(self.state, config=self._config, slots=slots, mesh=self._mesh)
+            self.state = resize_cache(self.state, config=self._config, slots=slots, **self._cache)
         else:
             return
         self.slots = slots

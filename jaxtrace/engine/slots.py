@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key
 
 from jaxtrace.engine.samplers import Sampler
 from jaxtrace.engine.step import State, init_state
-from jaxtrace.models.cache import KVCache, LayerCache, LayerState
+from jaxtrace.models.cache import KVCache, LayerCache, LayerState, window_slots
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import Params
 from jaxtrace.models.images import Images
@@ -23,7 +23,7 @@ from jaxtrace.parallel.sharding import state_shardings
 from jaxtrace.settings.probes import Probes
 
 
-@functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "slots", "mesh"))
+@functools.partial(jax.jit, static_argnames=("config", "probes", "sampler", "slots", "chunk", "mesh"))
 def init_rows(
     params: Params,
     key: Key[Array, ""],
@@ -37,43 +37,53 @@ def init_rows(
     probes: Probes,
     sampler: Sampler,
     slots: int,
+    chunk: int | None,
     mesh: Mesh | None,
 ) -> State:
     """Return a state of new rows; the random key of each is `key` folded with the row's number."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
     lengths = {"prompt_length": prompt_length, "first": first, "text_length": text_length}
-    options = {"keys": keys, "images": images, "sampler": sampler, **lengths}
+    options = {"keys": keys, "images": images, "sampler": sampler, "chunk": chunk, **lengths}
     state = init_state(config, params, len(numbers), slots, probes, **options)
     return _on_mesh(state, mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "mesh"))
-def idle_rows(template: State, *, config: DecoderConfig, rows: int, slots: int, mesh: Mesh | None) -> State:
+@functools.partial(jax.jit, static_argnames=("config", "rows", "slots", "chunk", "mesh"))
+def idle_rows(
+    template: State, *, config: DecoderConfig, rows: int, slots: int, chunk: int | None, mesh: Mesh | None
+) -> State:
     """Return a state of inactive rows, each a copy of the first row of `template`."""
 
     def first(path: Any, x: Array) -> Array:
         return jnp.take(x, jnp.zeros(rows, jnp.int32), axis=_row_axis(path))
 
-    state = jax.tree_util.tree_map_with_path(first, _with_slots(template, config, slots))
+    state = jax.tree_util.tree_map_with_path(first, _with_slots(template, config, slots, chunk))
     return _on_mesh(dataclasses.replace(state, active=jnp.zeros(rows, bool)), mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "slots", "mesh"))
-def resize_cache(state: State, *, config: DecoderConfig, slots: int, mesh: Mesh | None) -> State:
+@functools.partial(jax.jit, static_argnames=("config", "slots", "chunk", "mesh"))
+def resize_cache(state: State, *, config: DecoderConfig, slots: int, chunk: int | None, mesh: Mesh | None) -> State:
     """Return the state with another number of cache slots; the positions fed so far must fit."""
-    return _on_mesh(_with_slots(state, config, slots), mesh)
+    return _on_mesh(_with_slots(state, config, slots, chunk), mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "slots", "mesh"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("config", "slots", "chunk", "mesh"), donate_argnames="state")
 def insert_rows(
-    state: State, new: State, rows: Int[Array, " A"], *, config: DecoderConfig, slots: int, mesh: Mesh | None
+    state: State,
+    new: State,
+    rows: Int[Array, " A"],
+    *,
+    config: DecoderConfig,
+    slots: int,
+    chunk: int | None,
+    mesh: Mesh | None,
 ) -> State:
     """Replace rows of the state, which has `slots` cache slots, by new ones; row number B is dropped."""
 
     def write(path: Any, old: Array, new: Array) -> Array:
         return old.at[(slice(None),) * _row_axis(path) + (rows,)].set(new, mode="drop")
 
-    return _on_mesh(jax.tree_util.tree_map_with_path(write, state, _with_slots(new, config, slots)), mesh)
+    return _on_mesh(jax.tree_util.tree_map_with_path(write, state, _with_slots(new, config, slots, chunk)), mesh)
 
 
 def _on_mesh(state: State, mesh: Mesh | None) -> State:
@@ -85,17 +95,14 @@ def _row_axis(path: Any) -> int:
     return int(any(getattr(key, "name", None) == "repeated" for key in path))
 
 
-def _with_slots(state: State, config: DecoderConfig, slots: int) -> State:
-    """Cut or zero-pad the text caches of a state to a number of slots."""
-
-    def fit(x: Array, axis: int) -> Array:
-        kept = jax.lax.slice_in_dim(x, 0, min(slots, x.shape[axis]), axis=axis)
-        return jnp.pad(kept, [(0, slots - n if i == axis else 0) for i, n in enumerate(kept.shape)])
+def _with_slots(state: State, config: DecoderConfig, slots: int, chunk: int | None) -> State:
+    """Resize the text caches of a state to a number of slots, as `empty_cache` makes them."""
 
     def layer(kind: LayerKind, old: LayerState) -> LayerState:
         if kind.cross_attention or not isinstance(old, LayerCache):
             return old
-        return LayerCache(fit(old.k, old.k.ndim - 1), fit(old.v, old.v.ndim - 2))
+        window = window_slots(config, kind, slots, chunk)
+        return old.resized(window or slots, window=window is not None)
 
     def layers(kinds: Sequence[LayerKind], old: list[LayerState]) -> list[LayerState]:
         return [layer(*each) for each in zip(kinds, old, strict=False)]

@@ -114,6 +114,7 @@ def init_state(
     prompt_length: Int[Array, " B"] | None = None,
     first: Int[Array, " B"] | None = None,
     text_length: Int[Array, " B"] | None = None,
+    chunk: int | None = None,
 ) -> State:
     """Return an empty state: nothing fed, every row active without a limit, images encoded.
 
@@ -131,6 +132,8 @@ def init_state(
       first: position of each row's step 0, from which `probes.lens_every` counts; None for position 0.
       text_length: number of tokens of each row's prompt, the last one included, or of its text to score. A rope that
         depends on the row's length uses it from the first call on. None if each text is fed in one call.
+      chunk: largest number of tokens of a row that one call feeds. Layers with windows then hold only the positions
+        that their queries need; None holds all positions, as `attention_rows` needs them.
 
     Raises:
       ConfigError: the sampler reads the attention of layers none of which has attention weights.
@@ -145,7 +148,8 @@ def init_state(
             images.keys(config.vision),
             ImageMask(images.row_tiles, jnp.zeros_like(images.row_tiles)[:, None]),
         )
-    cache = empty_cache(config, batch, slots, stacked=is_stacked(params), dtype=dtype, image_keys=image_keys)
+    sizes = {"batch": batch, "slots": slots, "image_keys": image_keys, "chunk": chunk}
+    cache = empty_cache(config, stacked=is_stacked(params), dtype=dtype, **sizes)
     if images is not None:
         encode = functools.partial(encode_images, config, params, images=images)
         cache = jax.lax.cond(jnp.any(images.aspect_ratio > 0), encode, lambda cache: cache, cache)

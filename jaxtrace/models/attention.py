@@ -146,7 +146,8 @@ class Attention(nnx.Module):
         else:
             if self.kind.kv_source is None:
                 k, v = self.keys_and_values(x)
-                cache = _write(cache, *_contain_nonfinite(self._rotated(k, positions), v), positions.start)
+                k, v = _contain_nonfinite(self._rotated(k, positions), v)
+                cache = _write(cache, k, v, positions.start, self.kind)
             out, trace = self._attend(q, cache, positions, outputs)
         if self.output_gate is not None:
             out = out * jax.nn.sigmoid(_project(x, self.output_gate, self.output_gate_bias))
@@ -167,7 +168,8 @@ class Attention(nnx.Module):
     def weights(
         self, x: Float[Array, "B T D"], cache: LayerCache, positions: Positions, heads: Sequence[int]
     ) -> Float[Array, "B T A S"]:
-        """Return the attention weights of some query heads over the cache, which includes the call's own positions."""
+        """Return the attention weights of some query heads over a cache of all positions, the call's own included."""
+        assert cache.offset is None
         scores = _head_scores(np.array(heads), self._queries(x, positions), cache.k) * self.config.scale
         position = positions.start[:, None] + jnp.arange(x.shape[1])
         visible = visible_keys(position, scores.shape[-1], self._window(scores.shape[-1]))
@@ -212,7 +214,7 @@ class Attention(nnx.Module):
             jsd = head_dispersion(q, k, start, axis_name=axis_name, **options) if outputs.head_jsd else None
             return out, AttentionTrace(moments, jsd)
 
-        by_row = positions.start, positions.prompt_length
+        by_row = jax.tree.map(cache.slot_of, (positions.start, positions.prompt_length))
         return _map_heads(attend, q, cache, by_row, None if self.sinks is None else self.sinks[...])
 
     def _cross_attend(
@@ -245,11 +247,15 @@ def _contain_nonfinite(k: Array, v: Array) -> tuple[Array, Array]:
     return jnp.where(finite, k, jnp.nan), jnp.where(finite, v, 0)
 
 
-def _write(cache: LayerCache, k: Array, v: Array, start: Array) -> LayerCache:
+def _write(cache: LayerCache, k: Array, v: Array, start: Array, kind: LayerKind) -> LayerCache:
     """Call `cache.write`; on a mesh each device writes its rows and heads."""
     rows, heads = dividing_axes(ROW_AXES, len(k)), dividing_kv_head_axes(cache.k.shape[1])
-    of_cache, of_new = P(rows, heads), P(rows, None, heads)
-    return map_shards(LayerCache.write, (of_cache, of_new, of_new, P(rows)), of_cache)(cache, k, v, start)
+    of_slots: Any = P(rows, heads)
+    of_offset: Any = None if cache.offset is None else P(rows)
+    of_cache: Any = LayerCache(of_slots, of_slots, of_offset)
+    of_new = P(rows, None, heads)
+    write = functools.partial(LayerCache.write, kind=kind)
+    return map_shards(write, (of_cache, of_new, of_new, P(rows)), of_cache)(cache, k, v, start)
 
 
 def _map_heads(

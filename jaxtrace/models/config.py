@@ -85,6 +85,15 @@ class LayerKind:
     delta_net: DeltaNet | None = None
 
     @property
+    def kept(self) -> int | None:
+        """Number of positions before a call's first that its queries may need; None for all.
+
+        It is one position more than a query sees, or one chunk more, as a cache begins with a whole chunk: no query
+        then sees the first kept position, unless it is position 0.
+        """
+        return self.window if self.chunk is None else 2 * self.chunk
+
+    @property
     def attends_to_text(self) -> bool:
         """True if the layer has attention weights over the positions of the text."""
         return not self.cross_attention and self.delta_net is None

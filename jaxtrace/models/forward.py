@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrace.kernels import linear, soft_capped
 from jaxtrace.models.attention import AttentionOutputs, AttentionTrace, ImageMask, Positions
-from jaxtrace.models.cache import KVCache, LayerCache, LayerState, RecurrentState, empty_cache
+from jaxtrace.models.cache import KVCache, LayerCache, LayerState, RecurrentState, compact, empty_cache
 from jaxtrace.models.config import DecoderConfig, LayerKind
 from jaxtrace.models.decoder import (
     Decoder,
@@ -182,6 +182,7 @@ def forward(
         return x, results
 
     repeated: list[Any] = []
+    repeated_caches: list[LayerState] = []
     tail: dict[int, LayerResult] = {}
     split_period = len(config.pattern) if isinstance(cache, StackedLayers) else None
     masks, inputs = (split_layers(tree, config.num_layers, split_period) for tree in (ablation, layer_inputs))
@@ -189,10 +190,21 @@ def forward(
     scanned = 0
     if isinstance(cache, StackedLayers):
         sliced, layers_of = keep_experts_whole(params["layers"].repeated)
-        others = tuple(each.repeated for each in of_layers[1:])
-        x, repeated = jax.lax.scan(lambda x, step: period(x, (layers_of(step[0]), *step[1:])), x, (sliced, *others))
-        of_layers = [each.tail for each in of_layers]
         scanned = config.num_layers - len(cache.tail)
+
+        def step(carry: tuple[Array, list[LayerState]], of_step: Any) -> tuple[tuple[Array, list[LayerState]], list]:
+            x, caches = carry
+            i, sliced, *others = of_step
+            of_period = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), caches)
+            x, results = period(x, (layers_of(sliced), of_period, *others))
+            written = [result[0] for result in results]
+            caches = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), caches, written)
+            return (x, [compact(cache) for cache in caches]), [(None, *result[1:]) for result in results]
+
+        # Caches are carried: as the scan's inputs and outputs each would be in memory twice.
+        steps = jnp.arange(scanned // len(config.pattern)), sliced, *(each.repeated for each in of_layers[2:])
+        (x, repeated_caches), repeated = jax.lax.scan(step, (x, cache.repeated), steps)
+        of_layers = [each.tail for each in of_layers]
     for number, (weights, layer_cache, mask, layer_input) in enumerate(zip(*of_layers, strict=True), scanned + 1):
         with jax.named_scope(f"layer_{number}"):
             outputs = requested if number in measured else nothing
@@ -215,9 +227,7 @@ def forward(
         stream=jnp.concatenate(streams) if streams else None,
         attention=trace.attention,
         router=trace.router,
-        cache=StackedLayers([result[0] for result in repeated], tail_cache)
-        if isinstance(cache, StackedLayers)
-        else tail_cache,
+        cache=StackedLayers(repeated_caches, tail_cache) if isinstance(cache, StackedLayers) else tail_cache,
         length=length,
     )
 

@@ -74,6 +74,19 @@ def shard_rows(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(dividing_axes(ROW_AXES, len(x))))
 
 
+def splits_vocabulary(size: int) -> bool:
+    """Return whether the devices of the current mesh each hold a part of the vocabulary."""
+    return dividing_axes(MODEL_AXES, size) is not None
+
+
+def split_vocabulary(logits: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
+    """Split logits by rows and vocabulary over the mesh: otherwise the partitioner gathers the whole table."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return logits
+    rows, axes = dividing_axes(ROW_AXES, len(logits)), dividing_axes(MODEL_AXES, logits.shape[-1])
+    return jax.lax.with_sharding_constraint(logits, PartitionSpec(rows, None, axes))
+
+
 def sharded_unembed_moments(
     hidden: Float[Array, "G B T D"],
     unembedding: Float[Array, "V D"],

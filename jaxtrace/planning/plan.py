@@ -16,10 +16,11 @@ from jax.sharding import Mesh
 from jaxtrace.checkpoints.embedded import demo_path
 from jaxtrace.checkpoints.gguf.files import is_gguf_file
 from jaxtrace.checkpoints.huggingface import read_shape
+from jaxtrace.engine.buckets import cache_chunk, cache_slots
 from jaxtrace.errors import ConfigError
 from jaxtrace.kernels import precision_name
 from jaxtrace.model import open_random_model
-from jaxtrace.models.cache import recurrent_states
+from jaxtrace.models.cache import recurrent_states, window_slots
 from jaxtrace.models.config import DecoderConfig
 from jaxtrace.models.on_mesh import MODEL_AXES
 from jaxtrace.parallel.automatic import automatic_mesh
@@ -62,6 +63,13 @@ class Request:
     batch: int
     context: int
     probes: Probes
+
+    @property
+    def window_slots(self) -> int | None:
+        """Largest number of positions that a layer with a window holds; None if all layers hold all positions."""
+        slots, chunk = cache_slots(self.context, self.config.context), cache_chunk(self.probes)
+        kept = [window_slots(self.config, kind, slots, chunk) for kind in self.config.pattern if kind.caches_text]
+        return max((each for each in kept if each is not None), default=None)
 
     def job(self) -> Job:
         """Return the run, ready to compile; raise ConfigError if the mesh does not divide the slice or the model."""
@@ -156,6 +164,16 @@ class Plan:
         operations = passes * work.all_flops
         return work.all_bytes / (chip.bandwidth / chip.devices), operations / (chip.flops / chip.devices)
 
+    def collective_seconds(self, program: Program) -> float | None:
+        """Return the least seconds of a program's collectives, one after another; None without published links."""
+        chip, seconds = self.request.topology.chip, 0.0
+        for each in program.collectives.values():
+            one = chip.collective_seconds(self.mesh["model"], each.bytes / each.count)
+            if one is None:
+                return None
+            seconds += each.count * one
+        return seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON; bytes and operations are per device."""
         request, topology = self.request, self.request.topology
@@ -169,6 +187,7 @@ class Plan:
             "matmul_precision": self.precision,
             "batch": request.batch,
             "context": request.context,
+            "window_slots": request.window_slots,
             "probes": list(request.probes.groups),
             "layer_stride": request.probes.layer_stride,
             **request.probes.lens_choice,
@@ -180,6 +199,7 @@ class Plan:
             times = self.seconds(program.work) or (None, None)
             fields[name] = dataclasses.asdict(program) | {"total": program.total}
             fields[name] |= dict(zip(("bandwidth_seconds", "compute_seconds"), times, strict=True))
+            fields[name]["collective_seconds"] = self.collective_seconds(program)
         return fields
 
 

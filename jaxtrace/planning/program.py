@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxtrace.engine.buckets import cache_slots, chunk_widths
+from jaxtrace.engine.buckets import cache_chunk, cache_slots, chunk_widths
 from jaxtrace.engine.loop import decode_chunk
 from jaxtrace.engine.pool import group_size, round_up
 from jaxtrace.engine.samplers import Greedy
@@ -80,7 +80,8 @@ class Job:
 
     def state(self, rows: int) -> State:
         """Return the abstract state of a number of rows, with its shardings."""
-        make = functools.partial(init_state, self.config, batch=rows, slots=self.slots, probes=self.probes)
+        sizes = {"batch": rows, "slots": self.slots, "chunk": cache_chunk(self.probes)}
+        make = functools.partial(init_state, self.config, probes=self.probes, **sizes)
         with jax.set_mesh(self.mesh), compiling_for(self.platform):
             state = jax.eval_shape(lambda params, images: make(params, images=images), self.params, self._images(rows))
         return _placed(state, state_shardings(state, self.mesh))

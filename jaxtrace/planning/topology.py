@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jaxtrace.errors import ConfigError
 
 GIB = 2**30
+HOP = 1e-6  # seconds to a neighbouring chip, whatever the bytes: https://jax-ml.github.io/scaling-book/sharding
 MOST_CPUS = 1024  # devices, of which JAX makes thousands in a second
 ENVIRONMENT = {  # libtpu reads it when it is loaded
     "TPU_SKIP_MDS_QUERY": "1",  # no query of a metadata server
@@ -38,6 +39,7 @@ class Chip:
       devices: JAX devices per chip; each has an equal part of memory and rates.
       shapes: number of chips → layout of the slice.
       options: options of libtpu besides the shape.
+      link: bytes per second of a link to a neighbour, one way; None if unpublished.
     """
 
     name: str
@@ -48,6 +50,20 @@ class Chip:
     devices: int = 1
     shapes: dict[int, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    link: float | None = None
+
+    def collective_seconds(self, devices: int, size: float) -> float | None:
+        """Return the least seconds of a collective among devices of a slice, whose result has `size` bytes on each.
+
+        The farthest chips are half of each side of the slice apart, and a chip has two links along a side of more than
+        two chips. A number of chips without a shape is a ring. None without a published rate of links.
+        """
+        if self.link is None:
+            return None
+        chips = max(devices // self.devices, 1)
+        sides = [int(side) for side in self.shapes.get(chips, str(chips)).split("x")]
+        links = sum(min(side - 1, 2) for side in sides)
+        return max(HOP * sum(side // 2 for side in sides), size / (self.link * links)) if links else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,13 +100,14 @@ _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x
 _CUBES = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
 
 # Memory, bandwidth and operations per chip: Google Cloud's page on each TPU version (System architecture).
+# `link`: the table of https://jax-ml.github.io/scaling-book/tpus.
 # `usable`: the available HBM that libtpu 0.0.42 and 0.0.50 name when a program asks for more.
 CHIPS = (
-    Chip("v4", 32 * GIB, 30.75 * GIB, 1228e9, 275e12, 1, _CUBES, {"chip_config_name": "megacore"}),
-    Chip("v5e", 16 * GIB, 15.75 * GIB, 819e9, 197e12, 1, _FLAT),
-    Chip("v5p", 95 * GIB, 95.74 * GIB, 2765e9, 459e12, 1, _CUBES),
-    Chip("v6e", 32 * GIB, 31.25 * GIB, 1640e9, 918e12, 1, _FLAT),
-    Chip("7x", 192 * GIB, 189.5 * GIB, 7380e9, 2307e12, 2, _CUBES),
+    Chip("v4", 32 * GIB, 30.75 * GIB, 1228e9, 275e12, 1, _CUBES, {"chip_config_name": "megacore"}, link=45e9),
+    Chip("v5e", 16 * GIB, 15.75 * GIB, 819e9, 197e12, 1, _FLAT, link=45e9),
+    Chip("v5p", 95 * GIB, 95.74 * GIB, 2765e9, 459e12, 1, _CUBES, link=90e9),
+    Chip("v6e", 32 * GIB, 31.25 * GIB, 1640e9, 918e12, 1, _FLAT, link=90e9),
+    Chip("7x", 192 * GIB, 189.5 * GIB, 7380e9, 2307e12, 2, _CUBES, link=90e9),
 )
 
 

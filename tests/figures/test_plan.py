@@ -49,7 +49,8 @@ def test_table_of_a_plan_that_fits(written):
         "of tracing 1 GiB (+10.0%) 1 GiB (+10.0%)" in lines and "of tracing 1 GFLOP (+25.0%) 0 GFLOP (+0.0%)" in lines
     )
     assert rows["time for the bytes"][:2] == ["14.4", "ms"]  # 11 GiB at 819 GB/s
-    assert rows["tokens per second"][:3] == ["at", "most", "555"]  # 8 rows in 14.4 ms
+    assert rows["time for the collectives"] == ["0.186", "ms", "–"]  # four of 2 MiB over one link of 45 GB/s
+    assert rows["tokens per second"][:3] == ["at", "most", "548"]  # 8 rows in the 14.6 ms of both
     assert text.splitlines()[-1] == "fits: 2.747 GiB of 15.75 GiB stay free on each chip"
     assert written(fitting_line(plan())) == "8 rows on v5e-4 (data=2,model=2): 2.747 GiB of 15.75 GiB stay free\n"
 

@@ -59,4 +59,5 @@ def test_decode_equals_score(name, rng, monkeypatch):
     texts = [[*row.prompt_tokens, *row.metrics["token"]] for row in generated]
     scored = model.score(texts, prompt_lengths=[len(prompt) for prompt in prompts]).rows
     for row, again in zip(generated, scored, strict=True):
-        assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)))
+        # Caches of other sizes sum in another order.
+        assert_same(row.metrics, at(again.metrics, slice(len(row.prompt_tokens) - 1, -1)), bound=2e-5)

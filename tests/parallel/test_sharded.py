@@ -21,6 +21,12 @@ def test_states_of_delta_nets_on_other_meshes_agree_with_one_device(mesh):
     on_devices.run("sharded_hybrid", mesh)
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("mesh", ["data=2,model=4", "model=2"])
+def test_caches_with_windows_on_meshes_agree_with_one_device(mesh):
+    on_devices.run("sharded_windows", mesh)
+
+
 # Their decoder is that of gemma3_text, of gemma4_text, of ministral3, of llama, or of the text part alone.
 SAME = {"gemma3", "gemma4", "gemma4_unified", "gemma4_unified_text", "mistral3", "exaone", "internlm3", "iquestcoder"}
 SAME |= {"llama4", "qwen3_5", "qwen3_5_moe"}

@@ -1,11 +1,14 @@
 """Plans of published models, compiled for slices of TPUs without the hardware."""
 
+import dataclasses
 import math
 
 import jax
 import pytest
 
 from jaxtrace import Probes
+from jaxtrace.engine.buckets import CHUNK_WIDTHS
+from jaxtrace.models.cache import cache_bytes
 from jaxtrace.models.decoder import abstract_params
 from jaxtrace.models.published import find_published
 from jaxtrace.parallel.mesh import make_mesh
@@ -13,7 +16,7 @@ from jaxtrace.parallel.sharding import param_shardings
 from jaxtrace.planning.cost import parameter_count, trace_bytes
 from jaxtrace.planning.hlo import kernels
 from jaxtrace.planning.plan import Request, plan
-from jaxtrace.planning.program import compile_program
+from jaxtrace.planning.program import compile_program, shard_bytes
 from jaxtrace.planning.topology import find_topology
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: no compiler for TPUs")
@@ -76,6 +79,18 @@ def test_1b_decodes_on_one_chip_of_every_generation(chip, usable):
     compiled = compile_program(job.lowered_decode())
     assert compiled.text is not None and "decode_attention" in kernels(compiled.text)
     assert 2 * parameter_count(config) < compiled.needed < topology.usable == int(usable * GIB)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("name", "context"), [("llama-3.2-1b", 4096), ("gemma-3-1b", 16_384)])
+def test_stacked_decode_holds_its_cache_once_and_only_what_windows_need(name, context):
+    config = dataclasses.replace(find_published(name).config, vocab_size=1024, feed_forward=512)
+    request = Request(name, config, find_topology("v5e-1"), None, "bfloat16", 8, context, Probes.none())
+    job = request.job()
+    cache = cache_bytes(config, 8, context, 2, CHUNK_WIDTHS[-1])
+    assert request.window_slots == (None if name == "llama-3.2-1b" else 512 + 256)
+    assert 0 < shard_bytes(job.state(8)) - cache < 4096
+    assert compile_program(job.lowered_decode()).needed < shard_bytes(job.params) + 1.4 * cache
 
 
 def check_shared(planned, mesh):

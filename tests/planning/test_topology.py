@@ -38,6 +38,16 @@ def test_usable_memory_is_the_compiler_s_limit(chip):
     assert not fits(topology.usable + GIB // 16)
 
 
+def test_a_small_collective_takes_a_microsecond_for_each_hop_and_a_large_one_its_bytes():
+    v5e, v7x = find_topology("v5e-16").chip, find_topology("7x-8").chip
+    assert v5e.collective_seconds(1, 1e6) == 0
+    assert v5e.collective_seconds(16, 1e3) == pytest.approx(4e-6)  # two hops along each side of 4
+    assert v5e.collective_seconds(4, 45e6) == pytest.approx(5e-4)  # two links of 45 GB/s
+    assert v7x.collective_seconds(16, 0) == pytest.approx(3e-6)  # two cores a chip, 2 x 2 x 2 chips
+    assert v5e.collective_seconds(2, 45e6) == pytest.approx(1e-3)  # one link
+    assert find_topology("cpu-8").chip.collective_seconds(8, 0) is None
+
+
 def test_larger_slices_have_the_same_chips():
     assert [topology.name for topology in larger(find_topology("v5p-64"))] == ["v5p-128", "v5p-256"]
     assert [topology.name for topology in larger(find_topology("cpu-2"))] == []

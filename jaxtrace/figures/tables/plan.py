@@ -51,6 +51,7 @@ def _request(plan: Plan) -> Table:
             "model": f"{request.model}, {_parameters(request.config)} in {request.dtype}",
             "topology": f"{hardware}; mesh {mesh_text(plan.mesh)}",
             "run": f"{request.batch} rows of {request.context:,} positions"
+            + (f", at most {request.window_slots:,} in layers with windows" if request.window_slots else "")
             + (f", an image of {vision.max_tiles} tiles in each" if vision else ""),
             "probes": ", ".join(request.probes.groups) or "none",
             **lens_text(request.probes, request.config),
@@ -101,10 +102,12 @@ def _cells(plan: Plan, program: Program) -> dict[str, str]:
     }
     if (seconds := plan.seconds(work)) is not None:
         bandwidth, compute = seconds
+        latency = plan.collective_seconds(program) or 0.0
         cells |= {
             "time for the bytes": f"{1e3 * bandwidth:.3g} ms",
             "time for the operations": f"{1e3 * compute:.3g} ms",
-            "tokens per second": f"at most {_tokens(plan, program) / max(seconds):,.0f}",
+            **({"time for the collectives": f"{1e3 * latency:.3g} ms"} if latency else {}),
+            "tokens per second": f"at most {_tokens(plan, program) / (max(seconds) + latency):,.0f}",
         }
     return cells
 
