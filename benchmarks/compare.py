@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.pairs < LEAST_PAIRS:
         parser.error(f"--pairs is {args.pairs}; give {LEAST_PAIRS} or more")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a killed run deletes its worktrees too
     commits = _commit(args.base), _commit(args.new)
     seconds = _measured(commits, args)
     _table(commits, seconds, args).publish(args.out)
