@@ -43,8 +43,8 @@ def test_compilations_in_a_block_are_counted():
         assert inside >= 1 and count.cached == 0 and count.seconds > 0
     jax.jit(lambda x: x * factor + 2)(2.0)
     assert count.programs == inside
-    assert str(Compilations(4, 2, 6.12)) == "compiled 4 programs in 6.1 s (2 from the cache)"
-    assert str(Compilations(4, 0, 6.12)) == "compiled 4 programs in 6.1 s"
+    assert str(Compilations(4, 2, [(0.0, 4.0), (5.0, 7.12)])) == "compiled 4 programs in 6.1 s (2 from the cache)"
+    assert str(Compilations(4, 0, [(1.0, 7.12)])) == "compiled 4 programs in 6.1 s"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 import jaxtrace
 from jaxtrace import ConfigError, Model, OutOfMemoryError, Probes
+from jaxtrace.engine.slots import init_rows
 from jaxtrace.memory import free_memory, is_out_of_memory, memory_errors, requested_bytes
 from tests.cli.test_settings import CONFIG
 
@@ -65,6 +66,7 @@ def test_a_run_says_what_its_rows_take_and_what_to_lower(model, monkeypatch, ver
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4096 bytes.")
 
+    exhausted.eval_shape = init_rows.eval_shape  # for programs that are compiled ahead
     monkeypatch.setattr("jaxtrace.engine.pool.init_rows", exhausted)
     with pytest.raises(OutOfMemoryError) as error:
         getattr(model, verb)([[1], [2], [3]], batch_size=2)
