@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jax.sharding import AxisType
 from jaxtyping import Array, Float, Int
 
+from .linear import is_partitioned
 from .moments import Alphas
 
 SOURCE = Path(__file__).with_name("logit_sums.cc")
@@ -35,7 +35,7 @@ def logit_sums(
 ) -> tuple[Float[Array, "5 G R"], Int[Array, "G R"], Float[Array, "A2 R"]]:
     """Return sums over the first `groups` × `rows` rows, as `UnembedSums` defines them, in one pass over the logits.
 
-    The last group is the output. Needs `unavailable()` to be None.
+    The last group is the output. Needs `refuses()` to be None.
 
     Returns:
       m, l, a, b and `cross` of every row; the index of its largest logit; and, of the output rows, the sum of each
@@ -51,9 +51,9 @@ def logit_sums(
     return sums, top1, of_output
 
 
-def unavailable() -> str | None:
-    """Return why the functions cannot be used here, or None; the first call compiles them."""
-    if AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types:
+def refuses(*_: Any, **__: Any) -> str | None:
+    """Return why the functions cannot serve a call, or None; the first call compiles them."""
+    if is_partitioned():
         return "XLA's partitioner would gather its logits"
     with _LOCK:
         return _load()

@@ -28,10 +28,14 @@ def linear(x: Float[Array, "*r D"], weight: Float[Array, "V D"], dtype: Any = No
     """
     *rows, width = x.shape
     count = math.prod(rows)
-    partitioned = AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types
-    if target_platform() != "cpu" or count > FEW_ROWS or partitioned:
+    if target_platform() != "cpu" or count > FEW_ROWS or is_partitioned():
         return einsum("...d,vd->...v", x, weight, dtype)
     return padded_linear(x.reshape(-1, width), weight, dtype)[:count].reshape(*rows, len(weight))
+
+
+def is_partitioned() -> bool:
+    """Return whether XLA's partitioner splits the operations traced now over a mesh."""
+    return AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types
 
 
 def padded_linear(x: Float[Array, "R D"], weight: Float[Array, "V D"], dtype: Any = None) -> Float[Array, "P V"]:

@@ -1,11 +1,10 @@
 """softmax_moments for CPUs: one pass of C++ over each row."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..cpu_functions import logit_sums, unavailable
+from ..cpu_functions import logit_sums
+from ..cpu_functions import refuses as refuses
 from ..moments import Alphas, Moments
 from .reference import tempered
 from .types import SoftmaxSums
@@ -20,8 +19,3 @@ def softmax_moments(
     *r, c, second = sums
     of_orders = jnp.stack(r, axis=-1) if r else jnp.zeros((len(logits), 0))
     return SoftmaxSums(Moments(m[0], l[0], a[0], b[0], of_orders, alphas, c if 0 in alphas else None), top1[0], second)
-
-
-def refuses(*_: Any, **__: Any) -> str | None:
-    """Return why the pass cannot run here, or None."""
-    return unavailable()

@@ -1,18 +1,15 @@
 """unembed_moments for CPUs: XLA's product, and one pass of C++ over its logits."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from ..cpu_functions import logit_sums, unavailable
+from ..cpu_functions import logit_sums
+from ..cpu_functions import refuses as refuses
 from ..linear import padded_linear
 from ..moments import Alphas, Moments
 from ..soft_cap import Cap, soft_capped
 from .reference import target_logits
 from .types import Hidden, Targets, Unembedding, UnembedSums
-from .xla import map_rows
-
-BLOCK_ENTRIES = 1 << 24  # logits of one product: 64 MiB in float32
+from .xla import BLOCK_ENTRIES, map_rows
 
 
 def unembed_moments(
@@ -39,8 +36,3 @@ def unembed_moments(
         )
 
     return map_rows(block, BLOCK_ENTRIES // (groups * unembedding.shape[0]), hidden, targets)
-
-
-def refuses(*_: Any, **__: Any) -> str | None:
-    """Return why the pass cannot run here, or None."""
-    return unavailable()

@@ -43,9 +43,9 @@ def test_without_a_compiler_xla_serves_the_call(fresh, monkeypatch):
 
 def test_a_compiler_that_fails_is_quoted_and_leaves_no_file(fresh, monkeypatch):
     fake_compiler(fresh, monkeypatch, "echo no such header >&2; exit 3")
-    assert "fails: no such header" in cpu_functions.unavailable()
+    assert "fails: no such header" in cpu_functions.refuses()
     fake_compiler(fresh, monkeypatch, "exit 0")
-    assert "cannot be compiled" in cpu_functions.unavailable()
+    assert "cannot be compiled" in cpu_functions.refuses()
     assert [file.name for file in fresh.iterdir()] == ["compiler"]
 
 
@@ -53,11 +53,11 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_no_file(fresh, monkeypatch):
 def test_a_damaged_library_is_compiled_again_and_a_sound_one_is_not(fresh, monkeypatch):
     library = fresh / f"{cpu_functions._target()}.so"
     library.write_bytes(b"cut")
-    assert cpu_functions.unavailable() is None and library.stat().st_size > 1000
+    assert cpu_functions.refuses() is None and library.stat().st_size > 1000
     fake_compiler(fresh, monkeypatch, "exit 3")
     sound = library.rename(fresh / f"{cpu_functions._target()}-sound.so")
     monkeypatch.setattr(cpu_functions, "_target", lambda: sound.stem)
-    assert cpu_functions.unavailable() is None
+    assert cpu_functions.refuses() is None
 
 
 def test_a_mesh_that_xla_partitions_keeps_xlas_own_operations():
